@@ -1,0 +1,1 @@
+"""From battles to scored, quantized models. See README.md for the file tree."""

