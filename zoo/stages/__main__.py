@@ -1,0 +1,84 @@
+"""`python -m zoo.stages NAME request.json OUT`: run one stage in this process.
+
+Libraries write a great deal to stdout and stderr: both go to OUT/stage.log, and only progress reaches the terminal. The stage
+ends with OUT/result.json, or with OUT/error.json and a non-zero exit code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from zoo.contracts import StageResult
+from zoo.errors import ZooError
+from zoo.stages import STAGES, progress
+from zoo.store import write_atomic
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _die_with_parent() -> None:
+    """On Linux, end with the runner even if it is killed with SIGKILL: no orphan goes on holding a GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def _redirect(log: Path) -> None:
+    """Send file descriptors 1 and 2 to the log; progress keeps the terminal."""
+    progress.use_terminal(os.dup(2))
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def _peak_bytes() -> int:
+    """Largest resident size of this process or of any child it waited for (ru_maxrss is in KiB on Linux)."""
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
+    """Look the stage up, run it on the request, and write result.json."""
+    function_path, request_type = STAGES[name]
+    module, function = function_path.split(":")
+    request = request_type.model_validate_json(request_path.read_text())
+    result: StageResult = getattr(importlib.import_module(module), function)(request, out_dir)
+    if not result.measurements.peak_bytes:
+        measured = result.measurements.model_copy(update={"peak_bytes": _peak_bytes()})
+        result = result.model_copy(update={"measurements": measured})
+    write_atomic(out_dir / "result.json", result.model_dump_json(indent=1))
+    return result
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 3 or argv[0] not in STAGES:
+        print(f"usage: python -m zoo.stages {{{','.join(STAGES)}}} request.json OUT", file=sys.stderr)
+        return 2
+    name, request_path, out_dir = argv[0], Path(argv[1]), Path(argv[2])
+    _die_with_parent()
+    _redirect(out_dir / "stage.log")
+    (out_dir / "error.json").unlink(missing_ok=True)
+    try:
+        run_stage(name, request_path, out_dir)
+    except BaseException as error:
+        traceback.print_exc()
+        known = isinstance(error, ZooError)
+        message = str(error) if known else f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        write_atomic(out_dir / "error.json", json.dumps({"message": message, "known": known}))
+        return error.exit_code if isinstance(error, ZooError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # engines leave threads and atexit hooks behind that can hang or turn success into failure

@@ -1,0 +1,48 @@
+"""Progress of a stage: bars and one-line notes on the terminal, while libraries' output goes to the stage's log."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+_terminal: TextIO = sys.stderr
+
+
+def use_terminal(descriptor: int) -> None:
+    """From now on progress goes to this file descriptor."""
+    global _terminal
+    _terminal = io.TextIOWrapper(os.fdopen(descriptor, "wb", 0), write_through=True, errors="replace")
+
+
+def note(text: str) -> None:
+    """One line, for a step whose length is not known beforehand."""
+    print(f"  {text}", file=_terminal, flush=True)
+
+
+def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **options: Any) -> Any:
+    """A tqdm bar; where nobody watches (no terminal) it prints a line every ten seconds at most."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=f"  {description}",
+        unit=unit,
+        initial=initial,
+        file=_terminal,
+        mininterval=0.2 if _terminal.isatty() else 10.0,
+        dynamic_ncols=True,
+        **options,
+    )
+
+
+def process_age_seconds() -> float:
+    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
+    try:
+        with open("/proc/self/stat") as file:  # noqa: PTH123
+            start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        return time.process_time()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")

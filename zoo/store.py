@@ -1,0 +1,185 @@
+"""Artifact folders: fingerprint, atomic commit, drift check.
+
+A stage's result lies in `<store>/<stage>-<fingerprint>/`. It is made in `<store>/.partial/<same name>/`, where a run that was
+killed goes on, and appears under its final name by one rename after `manifest.json` is written: what has the final name is
+finished. The fingerprint covers the whole request except the paths of its inputs, so moving a store or a data file changes
+nothing, and any change of a setting or an input is a new artifact.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from zoo.contracts import SCHEMA_VERSION, FileRecord, Manifest, Request
+from zoo.errors import ZooError
+
+MANIFEST = "manifest.json"
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder of the store."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+
+def identity(request: Request | dict[str, Any]) -> dict[str, Any]:
+    """What a request asks, without where its inputs lie now: the mapping that is fingerprinted and compared."""
+    dumped = request if isinstance(request, dict) else request.model_dump(mode="json")
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.keys() == {"path", "fingerprint"}:
+                return value["fingerprint"]
+            return {key: strip(item) for key, item in value.items()}
+        return [strip(item) for item in value] if isinstance(value, list | tuple) else value
+
+    stripped: dict[str, Any] = strip(dumped)
+    return stripped
+
+
+def fingerprint(request: Request | dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of the request's identity as canonical JSON."""
+    text = json.dumps(identity(request), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def artifact_name(request: Request) -> str:
+    return f"{request.stage}-{fingerprint(request)}"
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Fingerprint of a model folder by the names and contents of its files (for weights that no stage of ours made)."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file whole or not at all: temporary file beside it, fsync, rename."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def differing_field(wanted: Any, found: Any, prefix: str = "") -> str | None:
+    """Dotted name of the first place where two identities differ, or None."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for key in sorted(wanted.keys() | found.keys()):
+            place = differing_field(wanted.get(key), found.get(key), f"{prefix}{key}.")
+            if place:
+                return place
+        return None
+    return None if wanted == found else prefix.rstrip(".") or "request"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished folder; a clear error where it cannot be read."""
+    path = folder / MANIFEST
+    try:
+        raw = json.loads(path.read_text())
+        if isinstance(raw, dict) and raw.get("schema_version", 0) > SCHEMA_VERSION:
+            raise ZooError(
+                f"{path}: schema version {raw['schema_version']} is newer than {SCHEMA_VERSION}; upgrade this package"
+            )
+        return Manifest.model_validate(raw)
+    except (OSError, json.JSONDecodeError, ValidationError) as error:
+        raise ZooError(
+            f"{path}: not a manifest ({str(error).splitlines()[0]}); remove {folder} and run the stage again"
+        ) from error
+
+
+def find(store: Path, request: Request) -> Artifact | None:
+    """The finished artifact of a request, or None. One that drifted from its request or lost a file is refused by name."""
+    folder = store / artifact_name(request)
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    place = differing_field(identity(request), identity(manifest.request))
+    if place:
+        raise ZooError(f"{folder / MANIFEST}: `{place}` differs from the request; remove {folder} and run the stage again")
+    for name, record in manifest.files.items():
+        size = (folder / name).stat().st_size if (folder / name).exists() else None
+        if size != record.bytes:
+            state = "is missing" if size is None else f"has {size} bytes, not {record.bytes}"
+            raise ZooError(f"{folder / name} {state}; remove {folder} and run the stage again")
+    return Artifact(folder, manifest)
+
+
+def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
+    """Finished artifacts of a store, oldest first; all stages, or only those named."""
+    folders = (p.parent for p in store.glob(f"*/{MANIFEST}")) if store.exists() else ()
+    found = [Artifact(folder, read_manifest(folder)) for folder in folders]
+    return sorted(
+        (a for a in found if not stages or a.manifest.stage in stages),
+        key=lambda a: (a.manifest.created_at, a.path.name),
+    )
+
+
+def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]], Manifest]) -> Artifact:
+    """Turn a partial folder into a finished one: hash its files, write the manifest last, fsync, rename."""
+    files = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (MANIFEST, REQUEST)):
+        files[path.relative_to(partial).as_posix()] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
+    record = manifest(files)
+    write_atomic(partial / MANIFEST, record.model_dump_json(indent=1))
+    partial.rename(final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return Artifact(final, record)
+
+
+@contextmanager
+def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
+    """Hold the store's lock `name` and yield its file descriptor.
+
+    The lock belongs to the open file: a child process that inherits the descriptor keeps it when its parent is killed, and
+    the kernel frees it when the last holder dies, so that no stale lock is ever left behind.
+    """
+    folder = store / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait:
+                on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
