@@ -1,0 +1,257 @@
+"""The plan contract: what `ensemble build` decides and `ensemble predict` carries out.
+
+`plan.json` is readable by a person and self-contained: predicting needs this file, the members' checkpoints and the
+battles. Members are listed in the order they run. Every array of probabilities has the columns A, B, tie.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from zoo.contracts import Contract, Cost, Fraction, Seconds, Variant
+from zoo.errors import ZooError
+
+PLAN_VERSION = 1
+
+Triple = tuple[float, float, float]
+PoolKind = Literal["linear", "log", "logistic"]
+
+
+class Blend(Contract):
+    """How the probabilities of `members` become one triple a row; `ensemble.blend.apply_blend` carries it out.
+
+    Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
+    1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform / 3. `log`: softmax of
+    sum_j weights_j log p_j + biases. `logistic`: softmax of sum_j coefficients_j @ log p_j + biases; its `weights` are shares
+    of influence, for reading only. Last, the result is raised to 1 / `temperature`.
+    """
+
+    pool: PoolKind
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    uniform: Fraction = 0.0
+    coefficients: tuple[tuple[Triple, Triple, Triple], ...] = Field(
+        (), description="logistic: member, output label, input label"
+    )
+    biases: Triple = (0.0, 0.0, 0.0)
+    temperature: float = Field(1.0, gt=0)
+    floor: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Blend:
+        expected = len(self.members)
+        if len(self.weights) != expected or len(self.temperatures) != expected:
+            raise ValueError(f"weights and temperatures need one number for each of the {expected} members")
+        if self.pool == "logistic" and len(self.coefficients) != expected:
+            raise ValueError(f"a logistic pool needs coefficients for each of its {expected} members")
+        return self
+
+
+class Pool(Contract):
+    """The blend for the rows that have exactly `members`.
+
+    `planned`: fitted on the rows that the plan's gates leave with these members. Otherwise fitted on all rows: the fallback
+    where a member failed, is late, or has not run yet.
+    """
+
+    members: tuple[str, ...]
+    planned: bool = False
+    blend: Blend
+    rows_fraction: Fraction = 1.0
+    log_loss: float = Field(description="mean log loss on the rows it was fitted on")
+
+
+class Gate(Contract):
+    """Which rows a member sees: predicted gain in log loss (nats a row) from what the members before it say.
+
+    A ridge regression on standardised features of the blend so far and the row's length (`ensemble.coverage.gate_features`).
+    """
+
+    features: tuple[str, ...]
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    intercept: float
+    given: tuple[str, ...] = Field(description="the members whose blend it reads")
+
+
+class TokenEstimate(Contract):
+    """Tokens a row from its characters (prompt and both responses): min(cap, base + per_character * characters)."""
+
+    base: float = 0.0
+    per_character: float = Field(0.25, ge=0)
+    cap: int | None = None
+
+
+class PlanMember(Contract):
+    """One member of the plan, in the order they run."""
+
+    name: str
+    entry: str
+    variant: Variant
+    weight: float = Field(description="in the blend of all members; for a logistic pool its share of influence")
+    coverage: Fraction = Field(description="share of the rows it sees")
+    predicted_seconds: Seconds = Field(
+        description="its own work, loading included, on the devices of one copy; without the margin"
+    )
+    oof_log_loss: float = Field(description="alone, out of fold, as its table says")
+    checkpoint: str
+    cost: Cost
+    tokens: TokenEstimate = TokenEstimate()
+    mean_row_tokens: float = 0.0
+    gate: Gate | None = Field(None, description="None: it sees every row")
+    request: dict[str, Any] | None = Field(None, description="the score request to re-issue on new battles; None: imported")
+
+
+class Job(Contract):
+    """One process of the schedule: `members` share a checkpoint and one load, and see `row_share` of their rows.
+
+    Replicas of one member on several devices are several jobs whose row shares sum to 1, numbered by `replica`.
+    Jobs of a later `phase` start when every job of the phase before has ended, since gates read its results.
+    """
+
+    members: tuple[str, ...]
+    devices: tuple[int, ...]
+    phase: Annotated[int, Field(ge=0)] = 0
+    replica: Annotated[int, Field(ge=0)] = 0
+    replicas: Annotated[int, Field(ge=1)] = 1
+    row_share: Fraction = 1.0
+    start_seconds: Seconds
+    end_seconds: Seconds
+
+
+class PlanTarget(Contract):
+    name: str
+    gpus: Annotated[int, Field(ge=0)]
+
+    @property
+    def devices(self) -> int:
+        """How many jobs can run side by side: the GPUs, or one processor."""
+        return max(1, self.gpus)
+
+
+class FrontierPoint(Contract):
+    """The best plan that some budget buys."""
+
+    budget_seconds: Seconds
+    predicted_seconds: Seconds
+    oof_log_loss: float
+    oof_log_loss_se: float
+    members: tuple[str, ...]
+    coverage: tuple[float, ...]
+
+
+class Paired(Contract):
+    """Mean difference in log loss a row (this plan minus the other; below zero: the plan is better), clustered by prompt."""
+
+    other: str
+    difference: float
+    standard_error: float
+
+
+class Bound(Contract):
+    """How far the search can be from the best: in-sample log loss of the linear pool over affordable whole-file subsets."""
+
+    found: float
+    lower_bound: float
+    gap: float
+    method: str
+    subsets: int
+    seconds: Seconds
+
+
+class Plan(Contract):
+    """Everything that predicting needs. `predicted_seconds * margin <= budget_seconds`."""
+
+    schema_version: int = PLAN_VERSION
+    created_at: datetime
+    target: PlanTarget
+    budget_seconds: Seconds
+    margin: float = Field(ge=1)
+    margin_reason: str
+    predicted_seconds: Seconds = Field(description="process start to submission written, by the schedule, without the margin")
+    overhead_seconds: Seconds = Field(description="of these: starting, reading, blending and writing")
+    rows: Annotated[int, Field(gt=0)] = Field(description="rows that the prediction is priced for")
+    dataset_digest: str
+    fitted_rows: Annotated[int, Field(gt=0)]
+    lost_rows: int = Field(0, description="rows that some table has and the intersection does not")
+    oof_log_loss: float
+    oof_log_loss_se: float
+    prior: Triple = Field(description="label shares: what a row gets that nothing has scored")
+    parsimony: str = ""
+    paired: tuple[Paired, ...] = ()
+    baselines: dict[str, float] = Field({}, description="log loss out of fold of what others would do with the same members")
+    whole_file_oof_log_loss: float | None = Field(None, description="of the best plan in which every member sees every row")
+    bound: Bound | None = None
+    members: tuple[PlanMember, ...]
+    pools: tuple[Pool, ...]
+    schedule: tuple[Job, ...]
+    frontier: tuple[FrontierPoint, ...] = ()
+    left_out: dict[str, str] = Field({}, description="members that were not considered, and why")
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        names = [member.name for member in self.members]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("members need at least one name, each once")
+        for pool in self.pools:
+            if unknown := set(pool.members) - set(names):
+                raise ValueError(f"pools name {', '.join(sorted(unknown))}, which are not members")
+        if not any(set(pool.members) == set(names) for pool in self.pools):
+            raise ValueError("pools hold no blend of all members")
+        return self
+
+    def member(self, name: str) -> PlanMember:
+        """The member called `name`; KeyError where there is none."""
+        return {member.name: member for member in self.members}[name]
+
+
+def blend_for(plan: Plan, available: frozenset[str], *, planned: bool = True) -> Blend | None:
+    """The blend for rows that have the members in `available`; None where no pool fits (use `plan.prior`).
+
+    A blend fitted on the rows of this coverage pattern comes first where `planned`; then the one fitted on all rows with
+    exactly these members; then the best one that needs fewer.
+    """
+    fits = [pool for pool in plan.pools if set(pool.members) <= available and pool.members]
+    if not fits:
+        return None
+    exact = [pool for pool in fits if set(pool.members) == available]
+    for pool in exact:
+        if pool.planned == planned:
+            return pool.blend
+    fallbacks = exact or [pool for pool in fits if not pool.planned] or fits
+    return min(fallbacks, key=lambda pool: pool.log_loss).blend
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write `plan` as indented JSON, atomically: a reader sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(plan.model_dump_json(indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan; ZooError names the file, and the key or the version that does not fit."""
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ZooError(f"{path}: no such plan; make one with `ensemble build -o {path}`") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ZooError(f"{path}: not a plan, cannot read it as JSON: {error}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != PLAN_VERSION:
+        raise ZooError(f"{path}: schema_version is {version!r}, this version reads {PLAN_VERSION}; build the plan again")
+    try:
+        return Plan.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "plan"
+        raise ZooError(f"{path}: {key}: {first['msg']}; build the plan again") from error
