@@ -1,0 +1,220 @@
+"""Battles: the competition's CSV -> validated rows, grouped folds, a digest, and which rows a stage scores.
+
+A file is `id, prompt, response_a, response_b[, winner_model_a, winner_model_b, winner_tie]`; texts are JSON lists of turns in
+which a turn may be null. A row that cannot be used is reported and kept apart, never dropped: `Battles.ids` holds every id.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from zoo.battle_rows import TEXT_COLUMNS, WINNER_COLUMNS, Problem, Turns, parse_row
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.contracts import Held, Selection
+
+
+KNOWN_COLUMNS = ("id", "model_a", "model_b", *TEXT_COLUMNS, *WINNER_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Battles:
+    """A read file.
+
+    `frame`: the usable rows in file order; columns id (str), prompt, response_a, response_b (lists of str | None) and label
+    (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    ids: tuple[str, ...]
+    bad_ids: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    labelled: bool
+    extra_columns: tuple[str, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(p for p in self.problems if p.severity == "error")
+
+
+def read_battles(path: Path, *, strict: bool = True) -> Battles:
+    """Read a CSV of battles, plain or gzipped.
+
+    Raises ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing or doubled. With
+    `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            battles = _parse(path, csv.reader(file))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ZooError(f"{path}: cannot be read ({error}); give a .csv or .csv.gz file") from error
+    except csv.Error as error:
+        raise ZooError(f'{path}: not a CSV file ({error}); quote fields with " and double the quotes inside') from error
+    fatal = next((p for p in battles.problems if p.fatal), None)
+    if strict and fatal:
+        where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
+        raise ZooError(f"{path}:{where} {fatal.message}; `zoo data validate` lists every problem")
+    return battles
+
+
+def _open(path: Path) -> io.TextIOBase:
+    """Text of a plain or gzipped file, told by its first bytes. Bytes that are not UTF-8 come out as lone surrogates."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    return gzip.open(path, "rt", **options) if zipped else path.open("r", **options)
+
+
+def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:
+    header = [name.strip() for name in next(rows, [])]
+    problems = _header_problems(header)
+    extra = tuple(name for name in header if name not in KNOWN_COLUMNS)
+    if any(p.fatal for p in problems):
+        return Battles(path, _frame([]), (), (), tuple(problems), False, extra)
+    column = {name: i for i, name in enumerate(header)}
+    records: list[tuple[Any, ...]] = []
+    good: dict[str, bool] = {}  # every id in file order -> whether its row is usable
+    body = [row for row in rows if row]
+    labelled = _is_labelled(body, column)
+    for number, row in enumerate(body, start=1):
+        row_id = row[column["id"]].strip() if len(row) > column["id"] else ""
+        record, found = parse_row(row, row_id, number, column, width=len(header), labelled=labelled)
+        if row_id in good:
+            found.append(Problem(row_id, number, "duplicate_id", f"id {row_id} occurs again; ids must be unique", "error"))
+        problems += found
+        if any(p.severity == "error" for p in found):
+            good.setdefault(row_id, False)
+        else:
+            good[row_id] = True
+            records.append((row_id, *record))
+    if not body:
+        problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
+    good.pop("", None)
+    bad_ids = tuple(row_id for row_id, usable in good.items() if not usable)
+    return Battles(path, _frame(records), tuple(good), bad_ids, tuple(problems), labelled, extra)
+
+
+def _frame(records: list[tuple[Any, ...]]) -> pd.DataFrame:
+    frame = pd.DataFrame(records, columns=["id", *TEXT_COLUMNS, "label"])
+    return frame.astype({"id": "str", "label": "int8"})
+
+
+def _header_problems(header: list[str]) -> list[Problem]:
+    if not header:
+        return [
+            Problem(None, None, "empty_file", f"the file is empty; its first line must name {', '.join(TEXT_COLUMNS)}", "error")
+        ]
+    problems = []
+    present = [name for name in WINNER_COLUMNS if name in header]
+    needed = ("id", *TEXT_COLUMNS, *(WINNER_COLUMNS if present else ()))
+    for name in needed:
+        if name not in header:
+            message = f"column {name} is missing; the header has {', '.join(header)[:200]}"
+            problems.append(Problem(None, None, "missing_column", message, "error"))
+        elif header.count(name) > 1:
+            problems.append(Problem(None, None, "duplicate_column", f"column {name} occurs more than once; keep one", "error"))
+    extra = [name for name in header if name not in KNOWN_COLUMNS]
+    if extra:
+        message = f"columns not of the competition, not used: {', '.join(extra)[:500]}"
+        problems.append(Problem(None, None, "extra_columns", message, "warning"))
+    return problems
+
+
+def _is_labelled(body: list[list[str]], column: dict[str, int]) -> bool:
+    """Winner columns that are blank in every row are those of a test file."""
+    if WINNER_COLUMNS[0] not in column:
+        return False
+    places = [column[name] for name in WINNER_COLUMNS]
+    return any(row[i].strip() for row in body for i in places if i < len(row))
+
+
+def dataset_digest(battles: Battles) -> str:
+    """SHA-256 over ids, texts and labels of the usable rows, whatever their order."""
+    frame = battles.frame
+    columns = (frame[name] for name in ("id", *TEXT_COLUMNS, "label"))
+    rows = (hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*columns, strict=True))
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
+
+
+def join_turns(turns: Turns, separator: str = "\n\n") -> str:
+    """The turns as one text; null turns are empty."""
+    return separator.join(turn or "" for turn in turns)
+
+
+def fold_of(prompt_turns: Turns, n_folds: int) -> int:
+    """Fold of a battle: a hash of its first prompt turn that holds text, so that a prompt never lies in two folds.
+
+    Differences of Unicode form (NFKC), case and white space do not count. Other rows do not matter: folds are stable under
+    reordering and added rows.
+    """
+    first = next((turn for turn in prompt_turns if turn and turn.strip()), "")
+    normal = " ".join(unicodedata.normalize("NFKC", first).casefold().split())
+    digest = hashlib.sha256(normal.encode("utf-8", errors="replace")).digest()
+    return int.from_bytes(digest[:8], "big") % n_folds
+
+
+def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
+    """`fold_of` for each row of a battles frame: int64, shape (rows,)."""
+    return np.fromiter((fold_of(turns, n_folds) for turns in frame["prompt"]), dtype=np.int64, count=len(frame))
+
+
+def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
+    """The usable rows that a selection asks for: in file order, or for `listed` in the order of the list.
+
+    `held_out` takes fold `held.fold`, or every row where `held` is None (a model that scores each row out of fold).
+    Listed ids whose rows are bad are in `unusable_ids`; ids that are not in the file raise ZooError.
+    """
+    frame = battles.frame
+    if selection.rows == "listed":
+        wanted = _listed_ids(battles, selection)
+        bad = set(battles.bad_ids)
+        frame = frame.set_index("id", drop=False).loc[[row_id for row_id in wanted if row_id not in bad]]
+    elif selection.rows == "held_out" and held is not None:
+        frame = frame[assign_folds(frame, held.n_folds) == held.fold]
+    if selection.max_rows is not None and len(frame) > selection.max_rows:
+        order = np.argsort([hashlib.sha256(row_id.encode()).hexdigest() for row_id in frame["id"]], kind="stable")
+        frame = frame.iloc[np.sort(order[: selection.max_rows])]
+    return frame.reset_index(drop=True)
+
+
+def unusable_ids(battles: Battles, selection: Selection) -> list[str]:
+    """Ids that a selection asks for and whose rows cannot be scored; none for `held_out`, whose folds need the prompt."""
+    if selection.rows == "held_out":
+        return []
+    wanted = _listed_ids(battles, selection) if selection.rows == "listed" else list(battles.ids)
+    bad = set(battles.bad_ids)
+    return [row_id for row_id in wanted if row_id in bad]
+
+
+def _listed_ids(battles: Battles, selection: Selection) -> list[str]:
+    if selection.ids is None:
+        raise ZooError("selection.ids: rows = 'listed' needs a text file of one id a line; give its path")
+    path = selection.ids.path
+    try:
+        listed = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror}); give a text file of one id a line") from error
+    known = set(battles.ids)
+    unknown = [row_id for row_id in listed if row_id not in known]
+    if unknown:
+        raise ZooError(f"{path}: {len(unknown)} ids are not in {battles.path}, first {', '.join(unknown[:5])}")
+    if len(set(listed)) < len(listed):
+        raise ZooError(f"{path}: ids occur more than once; keep each once")
+    return listed
