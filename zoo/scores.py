@@ -1,0 +1,146 @@
+"""Score tables: per-row probabilities of one member, their sidecar, and the competition's submission file.
+
+Columns of a table: id (str), fold (int64, -1 where none), p_a, p_b, p_tie (float64, in the battle's own A and B whatever order
+was scored), n_tokens, n_truncated_tokens (int64), status (`ok`, or why the row was not scored: its probabilities are NaN).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from zoo.contracts import ScoreCard
+from zoo.errors import ZooError
+from zoo.metrics import log_loss_rows as log_loss_rows
+from zoo.metrics import score_metrics as score_metrics
+from zoo.store import write_atomic
+
+OK = "ok"
+NO_FOLD = -1
+PROBABILITIES = ("p_a", "p_b", "p_tie")  # in the order of contracts.LABELS
+COLUMNS = ("id", "fold", *PROBABILITIES, "n_tokens", "n_truncated_tokens", "status")
+SUBMISSION_COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
+SUM_TOLERANCE = 1e-6
+_DTYPES = {"id": "str", "fold": "int64", "n_tokens": "int64", "n_truncated_tokens": "int64", "status": "str"} | dict.fromkeys(
+    PROBABILITIES, "float64"
+)
+
+
+def score_table(
+    ids: Sequence[str],
+    p: np.ndarray,
+    *,
+    fold: Sequence[int] | np.ndarray | int = NO_FOLD,
+    n_tokens: Sequence[int] | np.ndarray | int = 0,
+    n_truncated_tokens: Sequence[int] | np.ndarray | int = 0,
+    status: Sequence[str] | str = OK,
+) -> pd.DataFrame:
+    """A score table from ids and probabilities of shape (rows, 3); the other columns may be one value for all rows."""
+    p = np.asarray(p, dtype=np.float64).reshape(len(ids), 3)
+    columns: dict[str, Any] = {"id": list(ids), "fold": fold, **{name: p[:, i] for i, name in enumerate(PROBABILITIES)}}
+    columns |= {"n_tokens": n_tokens, "n_truncated_tokens": n_truncated_tokens, "status": status}
+    return pd.DataFrame(columns, index=range(len(ids)), columns=list(COLUMNS)).astype(_DTYPES)
+
+
+def unscored_table(ids: Sequence[str], status: str) -> pd.DataFrame:
+    """Rows that could not be scored, and why: NaN probabilities, never a silent 1/3."""
+    return score_table(ids, np.full((len(ids), 3), np.nan), status=status)
+
+
+def probabilities(frame: pd.DataFrame) -> np.ndarray:
+    """p_a, p_b, p_tie of a score table as one array, float64 of shape (rows, 3)."""
+    return frame[list(PROBABILITIES)].to_numpy(dtype=np.float64)
+
+
+def swap_sides(p: np.ndarray) -> np.ndarray:
+    """Probabilities of the battle with its answers exchanged: (..., 3) -> (..., 3)."""
+    return p[..., [1, 0, 2]]
+
+
+def validate_scores(frame: pd.DataFrame, path: Path | str, *, ids: Sequence[str] | None = None) -> None:
+    """ZooError naming the row ids where a table breaks its contract; `ids`: those it must hold, in any order."""
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise ZooError(f"{path}: score table lacks column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+    id_column = frame["id"]
+    _refuse(path, "missing ids (in rows)", frame.index[id_column.isna() | (id_column.astype(str) == "")])
+    _refuse(path, "ids that occur more than once", id_column[id_column.duplicated()])
+    p, ok = probabilities(frame), (frame["status"] == OK).to_numpy()
+    finite = np.isfinite(p).all(axis=1)
+    _refuse(path, "probabilities that are NaN or infinite though status is ok", id_column[ok & ~finite])
+    _refuse(path, "negative probabilities", id_column[ok & (p < 0).any(axis=1)])
+    with np.errstate(invalid="ignore"):
+        _refuse(path, "probabilities that do not sum to 1", id_column[ok & ~(np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)])
+    _refuse(path, "probabilities though status is not ok (they must be NaN)", id_column[~ok & ~np.isnan(p).all(axis=1)])
+    if ids is not None:
+        held, wanted = set(id_column), set(ids)
+        _refuse(path, "ids missing from the table", [row_id for row_id in ids if row_id not in held])
+        _refuse(path, "ids that the battles do not have", [row_id for row_id in id_column if row_id not in wanted])
+
+
+def _refuse(path: Path | str, what: str, found: Sequence[object] | pd.Series | pd.Index) -> None:
+    if len(found):
+        raise ZooError(f"{path}: {len(found)} rows have {what}: {', '.join(str(i) for i in list(found)[:5])}; score them again")
+
+
+def write_scores(frame: pd.DataFrame, path: Path) -> None:
+    """Check a score table and write it as parquet, whole or not at all."""
+    import pyarrow
+    import pyarrow.parquet
+
+    validate_scores(frame, path)
+    table = pyarrow.Table.from_pandas(frame[list(COLUMNS)].astype(_DTYPES), preserve_index=False)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read and check a score table."""
+    import pyarrow
+
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise ZooError(f"{path}: not a score table ({str(error).splitlines()[0]}); score the member again") from error
+    validate_scores(frame, path)
+    return frame[list(COLUMNS)].astype(_DTYPES)
+
+
+def write_card(card: ScoreCard, path: Path) -> None:
+    """Write scores.json, whole or not at all."""
+    write_atomic(path, card.model_dump_json(indent=1))
+
+
+def read_card(path: Path) -> ScoreCard:
+    """Read scores.json."""
+    try:
+        return ScoreCard.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ZooError(f"{path}: not a score card ({str(error).splitlines()[0]}); score the member again") from error
+
+
+def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:
+    """Write the competition's four columns, whole or not at all; p of shape (rows, 3). Bad probabilities raise ZooError."""
+    validate_scores(score_table(ids, p), path)
+    frame = pd.DataFrame({"id": list(ids)} | {name: p[:, i] for i, name in enumerate(SUBMISSION_COLUMNS[1:])})
+    write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_submission(path: Path) -> pd.DataFrame:
+    """A submission as id (str), p_a, p_b, p_tie (float64)."""
+    try:
+        frame = pd.read_csv(path, dtype={"id": "str"}, keep_default_na=False, float_precision="round_trip")
+        frame = frame[list(SUBMISSION_COLUMNS)].set_axis(["id", *PROBABILITIES], axis=1)
+        frame = frame.astype(dict.fromkeys(PROBABILITIES, "float64"))
+    except (OSError, ValueError, KeyError) as error:
+        columns = ", ".join(SUBMISSION_COLUMNS)
+        raise ZooError(f"{path}: not a submission ({str(error).splitlines()[0]}); it needs the columns {columns}") from error
+    validate_scores(score_table(frame["id"].tolist(), probabilities(frame)), path)
+    return frame
