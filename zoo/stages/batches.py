@@ -1,0 +1,59 @@
+"""Which rows share an optimizer step and a forward pass, and the learning rate of each step. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from zoo.contracts import TrainSpec
+
+WINDOW = 8  # optimizer steps whose rows are sorted by length together: longer sorts more, shuffles less
+
+
+def plan_steps(lengths: list[int], spec: TrainSpec, epoch: int) -> list[list[list[int]]]:
+    """Optimizer steps of one epoch: each a list of micro-batches of row indexes.
+
+    Rows are shuffled by seed and epoch, sorted by length within windows of `WINDOW` steps, and cut into micro-batches of at
+    most `micro_batch_tokens` padded tokens (one row always fits). The steps of a window are shuffled again, so that length and
+    time are not tied. Every row stands in exactly one micro-batch.
+    """
+    generator = np.random.default_rng((spec.seed, epoch))
+    rows = generator.permutation(len(lengths))
+    steps: list[list[list[int]]] = []
+    for start in range(0, len(rows), WINDOW * spec.batch_rows):
+        window = sorted(rows[start : start + WINDOW * spec.batch_rows].tolist(), key=lambda i: lengths[i])
+        batches = [window[i : i + spec.batch_rows] for i in range(0, len(window), spec.batch_rows)]
+        for i in generator.permutation(len(batches)):
+            steps.append(list(micro_batches(batches[i], lengths, spec.micro_batch_tokens)))
+    return steps
+
+
+def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Iterator[list[int]]:
+    """Cut rows, sorted by length, so that rows x longest stays within `max_tokens`."""
+    batch: list[int] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * lengths[row] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def all_steps(lengths: list[int], spec: TrainSpec, total: int) -> Iterator[list[list[int]]]:
+    """`total` optimizer steps over as many epochs as that takes."""
+    done = 0
+    for epoch in range(math.ceil(spec.epochs)):
+        for batches in plan_steps(lengths, spec, epoch):
+            if done == total:
+                return
+            yield batches
+            done += 1
+
+
+def schedule(step: int, total: int, warmup_fraction: float) -> float:
+    """Learning-rate factor: linear warm-up, then linear decay to zero."""
+    warmup = max(1, round(total * warmup_fraction))
+    return min((step + 1) / warmup, (total - step) / max(1, total - warmup + 1))

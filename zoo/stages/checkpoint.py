@@ -1,0 +1,74 @@
+"""Checkpoints of a training run: trainable weights, optimizer state and progress, safetensors and JSON only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from zoo.stages import progress
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass
+class Progress:
+    """Where a run is: all that a resumed run needs beside weights and optimizer state."""
+
+    step: int = 0
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def log(self, name: str, value: float) -> None:
+        self.curves.setdefault(name, []).append((self.step, value))
+
+
+def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progress, out_dir: Path) -> None:
+    """Trainable weights, optimizer tensors and progress, as one folder that replaces the last by a rename."""
+    new, old = out_dir / f"{CHECKPOINT}.new", out_dir / CHECKPOINT
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    save_file(
+        {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, new / "weights.safetensors"
+    )
+    tensors, scalars = {}, {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}/{key}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{index}/{key}"] = value
+    save_file(tensors, new / "optimizer.safetensors")
+    (new / "state.json").write_text(json.dumps({"progress": vars(state), "scalars": scalars}))
+    shutil.rmtree(old, ignore_errors=True)
+    new.rename(old)
+
+
+def resume(model: Any, optimizer: torch.optim.Optimizer, out_dir: Path) -> Progress | None:
+    """Load the last whole checkpoint into model and optimizer; None where there is none."""
+    folder = out_dir / CHECKPOINT
+    if not folder.exists() and (out_dir / f"{CHECKPOINT}.new" / "state.json").exists():
+        (out_dir / f"{CHECKPOINT}.new").rename(folder)  # killed between removing the old one and the rename
+    if not folder.exists():
+        return None
+    weights = load_file(folder / "weights.safetensors")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(weights[name])
+    saved = json.loads((folder / "state.json").read_text())
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**load_file(folder / "optimizer.safetensors"), **saved["scalars"]}.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    found = Progress(**saved["progress"])
+    found.curves = {name: [(int(s), float(v)) for s, v in points] for name, points in found.curves.items()}
+    progress.note(f"going on from step {found.step}")
+    return found

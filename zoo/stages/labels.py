@@ -1,0 +1,57 @@
+"""The label head: three logits at the last position, straight from the three rows of the output embedding that matter.
+
+No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def label_logits(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, label_ids: tuple[int, int, int] | torch.Tensor
+) -> torch.Tensor:
+    """Logits (batch, 3) of the label tokens after the last unmasked position, in float32.
+
+    `model` is a transformers causal language model (adapters injected or not); `ids` and `mask` are (batch, tokens), padded
+    on the right. The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
+    """
+    hidden = getattr(model, model.base_model_prefix)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
+    head = model.get_output_embeddings()
+    rows = torch.as_tensor(label_ids, device=head.weight.device)
+    logits = last.float() @ head.weight[rows].float().T
+    if getattr(head, "bias", None) is not None:
+        logits = logits + head.bias[rows].float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def pad(rows: list[list[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (batch, longest) padded on the right with 0, and their mask: what is masked is never read."""
+    longest = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def compute_dtype() -> torch.dtype:
+    """What this machine multiplies fastest without losing range: bfloat16 where the hardware has it, else float32 on a CPU.
+
+    CPUs without native bfloat16 emulate it: measured on one with AVX-512 but neither AMX nor BF16, float32 products ran at
+    88 GFLOP/s and bfloat16 at 34. A GPU before Ampere (a T4) has float16 only.
+    """
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    with open("/proc/cpuinfo") as file:  # noqa: PTH123
+        flags = file.read()
+    return torch.bfloat16 if ("avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags) else torch.float32
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

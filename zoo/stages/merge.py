@@ -1,0 +1,95 @@
+"""A LoRA adapter into its base weights, shard by shard from safetensors to safetensors.
+
+W' = W + scale * B @ A with scale = alpha / rank (alpha / sqrt(rank) for rsLoRA), computed in float32 and stored in the
+shard's own dtype (Hu et al. 2021, arXiv 2106.09685, section 4.1). Only one shard is in memory at a time, so a model of any
+size merges on a small machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from zoo.contracts import Measurements, MergeRequest, StageResult
+from zoo.errors import ZooError
+from zoo.stages import progress
+
+PREFIX = "base_model.model."
+
+
+def run(request: MergeRequest, out_dir: Path) -> StageResult:
+    """Write the merged model folder `out_dir/model`."""
+    base, adapter, target = request.base.path / "model", request.adapter.path / "adapter", out_dir / "model"
+    if not adapter.exists():  # full fine-tuning leaves a model, not an adapter
+        shutil.copytree(request.adapter.path / "model", target, dirs_exist_ok=True)
+        return StageResult()
+    deltas = load_deltas(adapter)
+    target.mkdir(exist_ok=True)
+    for path in base.iterdir():
+        if path.is_file() and path.suffix != ".safetensors":
+            shutil.copy2(path, target / path.name)
+    used: set[str] = set()
+    largest_change = 0.0
+    shards = sorted(base.glob("*.safetensors"))
+    with progress.bar(len(shards), "merge", "shard") as bar:
+        for shard in shards:
+            merged, change = merge_shard(shard, deltas, used)
+            largest_change = max(largest_change, change)
+            save_file(merged, target / shard.name, metadata={"format": "pt"})
+            del merged
+            bar.update()
+    if missing := sorted(deltas.keys() - used):
+        raise ZooError(f"{adapter}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?")
+    size = sum(p.stat().st_size for p in target.glob("*.safetensors"))
+    return StageResult(
+        metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": size / 1024**3},
+        measurements=Measurements(rows=len(used)),
+    )
+
+
+def load_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """Weight name in the base -> (A, B, scale) of its low-rank update."""
+    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text())
+    if config.get("use_dora"):
+        raise ZooError(f"{adapter}: DoRA adapters are not merged shard by shard; train with plain LoRA")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    deltas = {}
+    for name, a in tensors.items():
+        if ".lora_A." not in name:
+            continue
+        module = name.removeprefix(PREFIX).split(".lora_A.")[0]
+        rank = config.get("rank_pattern", {}).get(module, config["r"])
+        alpha = config.get("alpha_pattern", {}).get(module, config["lora_alpha"])
+        scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+        deltas[f"{module}.weight"] = (a, tensors[name.replace(".lora_A.", ".lora_B.")], scale)
+    if not deltas:
+        raise ZooError(f"{adapter}: holds no LoRA weights")
+    return deltas
+
+
+def merge_shard(
+    shard: Path, deltas: dict[str, tuple[torch.Tensor, torch.Tensor, float]], used: set[str]
+) -> tuple[dict[str, torch.Tensor], float]:
+    """A shard's tensors with their updates added, and the largest absolute change; names of updated weights go to `used`."""
+    merged: dict[str, torch.Tensor] = {}
+    largest = 0.0
+    with safe_open(shard, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+            weight = file.get_tensor(name)
+            if name in deltas:
+                a, b, scale = deltas[name]
+                delta = scale * (b.float() @ a.float())
+                if delta.shape != weight.shape:
+                    raise ZooError(f"{shard}: {name} is {tuple(weight.shape)}, its adapter {tuple(delta.shape)}")
+                largest = max(largest, float(delta.abs().max()))
+                weight = (weight.float() + delta).to(weight.dtype)
+                used.add(name)
+            merged[name] = weight
+    return merged, largest

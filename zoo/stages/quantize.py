@@ -1,0 +1,215 @@
+"""AWQ 4-bit checkpoints in GEMM layout through autoawq, calibrated on the entry's own prompts.
+
+Not in autoawq: progress on the terminal, calibration prompts that are longer than a block are cut instead of dropped, weights
+that are not quantized keep the base's dtype, and the result is checked before it counts as done.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from zoo.battles import read_battles, select_training
+from zoo.contracts import Measurements, QuantizeRequest, StageResult
+from zoo.errors import ZooError
+from zoo.prompts import encode_battles, load_codec
+from zoo.stages import progress
+from zoo.stages.labels import device
+from zoo.stages.train import gpu_peak_bytes
+
+# Order of the eight 4-bit values in an int32 of the GEMM layout: value i is output column 8 * word + AWQ_ORDER[i] (AutoAWQ,
+# awq/utils/packing_utils.py).
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
+    """Write the quantized model folder `out_dir/model`."""
+    source, target = request.model.path / "model", out_dir / "model"
+    config = json.loads((source / "config.json").read_text())
+    check_supported(config, source)
+    check_group_size(source, request.spec.group_size, request.spec.skip_modules)
+    blocks = calibration_blocks(request)
+    load_seconds = progress.process_age_seconds()
+    shutil.rmtree(target, ignore_errors=True)
+    quantize(source, target, blocks, request)
+    restore_dtypes(source, target)
+    errors = weight_errors(source, target)
+    worst = max(errors, key=lambda name: errors[name])
+    for path in source.glob("*"):  # what autoawq does not write: tokenizer, chat template
+        if path.is_file() and path.suffix != ".safetensors" and not (target / path.name).exists():
+            shutil.copy2(path, target / path.name)
+    (out_dir / "weight_errors.json").write_text(json.dumps(errors, indent=1))
+    progress.note(f"relative weight error: mean {np.mean(list(errors.values())):.4f}, largest {errors[worst]:.4f} in {worst}")
+    return StageResult(
+        metrics={
+            "quant/weight_error_mean": float(np.mean(list(errors.values()))),
+            "quant/weight_error_max": errors[worst],
+            "size/weights_gib": sum(p.stat().st_size for p in target.glob("*.safetensors")) / 1024**3,
+        },
+        measurements=Measurements(
+            load_seconds=load_seconds,
+            run_seconds=progress.process_age_seconds() - load_seconds,
+            rows=len(blocks),
+            tokens=sum(map(len, blocks)),
+            peak_bytes=gpu_peak_bytes(),
+        ),
+    )
+
+
+def check_supported(config: dict[str, Any], source: Path) -> None:
+    """Refuse an architecture that autoawq cannot quantize, naming it and what can be done."""
+    from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
+
+    kind = config.get("model_type", "")
+    if kind not in AWQ_CAUSAL_LM_MODEL_MAP:
+        known = ", ".join(sorted(AWQ_CAUSAL_LM_MODEL_MAP))
+        raise ZooError(f"{source}: autoawq cannot quantize model_type {kind!r}; it knows {known}. Choose a base among these")
+
+
+def linear_shapes(source: Path, skip: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes (out, in) of the two-dimensional weights inside decoder layers: what AWQ quantizes."""
+    shapes = {}
+    for shard in source.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                shape = tuple(file.get_slice(name).get_shape())
+                if len(shape) == 2 and ".layers." in name and not any(part in name for part in skip):
+                    shapes[name] = shape
+    return shapes
+
+
+def check_group_size(source: Path, group_size: int, skip: tuple[str, ...]) -> None:
+    """Every quantized weight's input width must be a multiple of the group size."""
+    for name, (_, width) in linear_shapes(source, skip).items():
+        if width % group_size:
+            fits = [g for g in (128, 64, 32) if width % g == 0]
+            mend = f"set quantize.group_size = {fits[0]}" if fits else f"add {name.split('.')[-2]!r} to quantize.skip_modules"
+            raise ZooError(f"quantize.group_size {group_size} does not divide {name}'s width {width}; {mend}")
+
+
+def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
+    """Token blocks of equal length from the training rows' prompts, joined in a seeded order and cut."""
+    spec = request.spec
+    codec = load_codec(request.model.path / "model", request.prompt)
+    frame, _ = select_training(read_battles(request.battles.path), request.held)
+    order = np.random.default_rng(spec.seed).permutation(len(frame))
+    tokens: list[int] = []
+    for index in order:
+        row = frame.iloc[index]
+        battle = (row["prompt"], row["response_a"], row["response_b"])
+        tokens += encode_battles([battle], codec, request.prompt, "ab")[0].ids
+        if len(tokens) >= spec.calibration_rows * spec.calibration_tokens:
+            break
+    size = spec.calibration_tokens
+    blocks = [tokens[i : i + size] for i in range(0, len(tokens) - size + 1, size)][: spec.calibration_rows]
+    if not blocks:
+        raise ZooError(f"{request.battles.path}: {len(tokens)} tokens of prompts; calibration needs at least {size}")
+    return blocks
+
+
+def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> None:
+    """Run autoawq on the calibration blocks and save its checkpoint."""
+    import awq.quantize.quantizer as quantizer
+    from awq import AutoAWQForCausalLM
+
+    def layers(modules: range, **_: Any) -> Iterator[int]:
+        with progress.bar(len(modules), "quantize", "layer") as bar:
+            for module in modules:
+                yield module
+                bar.update()
+
+    quantizer.tqdm = layers
+    spec = request.spec
+    # A CPU multiplies float16 and emulated bfloat16 at a fraction of float32's speed.
+    dtype = torch.float16 if device().type == "cuda" else torch.float32
+    model = AutoAWQForCausalLM.from_pretrained(str(source), torch_dtype=dtype, device_map="cpu", safetensors=True)
+    config = {"zero_point": spec.zero_point, "q_group_size": spec.group_size, "w_bit": spec.bits, "version": "GEMM"}
+    if spec.skip_modules:
+        config["modules_to_not_convert"] = list(spec.skip_modules)
+    gc.collect()
+    gc.freeze()  # autoawq collects garbage dozens of times a layer; without this each pass walks every imported module
+    model.quantize(
+        None,
+        quant_config=config,
+        calib_data=blocks,
+        max_calib_samples=len(blocks),
+        max_calib_seq_len=spec.calibration_tokens,
+        apply_clip=spec.apply_clip,
+    )
+    progress.note("saving")
+    model.save_quantized(str(target), safetensors=True)
+
+
+def restore_dtypes(source: Path, target: Path) -> None:
+    """Give weights that were not quantized the dtype they had: on a CPU all was widened to float32 for speed.
+
+    Scales stay float16, as the GEMM layout has them.
+    """
+    dtypes = {}
+    for shard in source.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            dtypes |= {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    for shard in target.glob("*.safetensors"):
+        tensors = {name: t.to(dtypes.get(name, t.dtype)) for name, t in load_file(shard).items()}
+        save_file(tensors, shard, metadata={"format": "pt"})
+
+
+def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Weight (out, in) in float32 of a GEMM-layout triple: (q - zero) * scale, an own reading of the layout.
+
+    qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
+    """
+    shifts = torch.arange(0, 32, 4)
+    order = torch.tensor(AWQ_ORDER)
+
+    def unpack(packed: torch.Tensor) -> torch.Tensor:
+        nibbles = (packed.unsqueeze(-1) >> shifts) & 15
+        columns = torch.empty_like(nibbles)
+        columns[..., order] = nibbles
+        return columns.reshape(packed.shape[0], -1)
+
+    group_size = qweight.shape[0] // scales.shape[0]
+    zeros = unpack(qzeros).repeat_interleave(group_size, dim=0)
+    wide = scales.float().repeat_interleave(group_size, dim=0)
+    return ((unpack(qweight) - zeros).float() * wide).T.contiguous()
+
+
+def weight_errors(source: Path, target: Path) -> dict[str, float]:
+    """||dequantized - original|| / ||original|| of each quantized weight, up to AWQ's channel scaling.
+
+    AWQ moves a scale per input channel from a weight into the layer before it, so each dequantized weight is compared after
+    the least-squares scale per input channel. Shapes and finiteness are checked on the way.
+    """
+    quantized: dict[str, torch.Tensor] = {}
+    for shard in target.glob("*.safetensors"):
+        quantized |= load_file(shard)
+    errors = {}
+    for shard in source.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                module = name.removesuffix(".weight")
+                if f"{module}.qweight" not in quantized:
+                    continue
+                original = file.get_tensor(name).float()
+                parts = (quantized[f"{module}.{part}"] for part in ("qweight", "qzeros", "scales"))
+                errors[module] = channel_error(original, dequantize(*parts), name)
+    if not errors:
+        raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what autoawq expects")
+    return errors
+
+
+def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> float:
+    """Relative Frobenius error after the best scale for each input channel; ZooError where the restored weight is broken."""
+    if restored.shape != original.shape or not torch.isfinite(restored).all():
+        raise ZooError(f"{name}: quantized weight is {tuple(restored.shape)} or not finite; remove the folder and run again")
+    scale = (original * restored).sum(0) / (restored * restored).sum(0).clamp_min(1e-12)
+    return float((restored * scale - original).norm() / original.norm().clamp_min(1e-12))
