@@ -218,3 +218,20 @@ def _listed_ids(battles: Battles, selection: Selection) -> list[str]:
     if len(set(listed)) < len(listed):
         raise ZooError(f"{path}: ids occur more than once; keep each once")
     return listed
+
+
+def select_training(
+    battles: Battles, held: Held, *, max_rows: int | None = None, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labelled rows to learn from and labelled rows of the held-out fold, both in file order.
+
+    `max_rows` takes a seeded sample of the first; which rows it takes depends on their ids, not on their order in the file.
+    """
+    labelled = battles.frame[battles.frame["label"] >= 0]
+    is_held = assign_folds(labelled, held.n_folds) == held.fold
+    train, held_out = labelled[~is_held], labelled[is_held]
+    if max_rows is not None and len(train) > max_rows:
+        keys = [hashlib.sha256(f"{seed}/{row_id}".encode()).digest() for row_id in train["id"]]
+        chosen = sorted(range(len(keys)), key=keys.__getitem__)[:max_rows]
+        train = train.iloc[sorted(chosen)]
+    return train.reset_index(drop=True), held_out.reset_index(drop=True)
