@@ -15,8 +15,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, StageResult
 from zoo.errors import ZooError
@@ -112,10 +113,29 @@ def _prepare(partial: Path, request: Request) -> None:
     write_atomic(partial / REQUEST, request.model_dump_json(indent=1))
 
 
-def start_stage(request: Request, out_dir: Path, *, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """Launch a stage's process on a folder that holds its request.json; the caller waits for it."""
+def start_stage(
+    request: Request,
+    out_dir: Path,
+    *,
+    keep_open: tuple[int, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    terminal: IO[bytes] | None = None,
+    own_group: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Launch a stage's process on a folder that holds its request.json; the caller waits for it.
+
+    `environment` is added to the allow-listed one; `terminal` takes its progress instead of this process's stderr. `own_group`
+    puts it into a process group (and session) of its own, so that the caller can end it with everything it has started.
+    """
     command = [str(interpreter(request.stage)), "-m", "zoo.stages", request.stage, str(out_dir / REQUEST), str(out_dir)]
-    return subprocess.Popen(command, env=stage_environment(request.stage), pass_fds=keep_open, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command,
+        env={**stage_environment(request.stage), **(environment or {})},
+        pass_fds=keep_open,
+        stdin=subprocess.DEVNULL,
+        stderr=terminal,
+        start_new_session=own_group,
+    )
 
 
 def _launch(request: Request, partial: Path, lock: int) -> None:
