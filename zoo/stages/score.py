@@ -21,14 +21,16 @@ from zoo.battles import assign_folds, dataset_digest, read_battles, select_rows,
 from zoo.contracts import Measurements, ScoreCard, ScoreRequest, StageResult, Variant
 from zoo.cost import Piece, fit_cost
 from zoo.errors import ZooError
+from zoo.metrics import score_metrics
 from zoo.prompts import Codec, Encoded, encode_battles, label_probabilities, load_codec
-from zoo.scores import empty_scores, read_scores, score_metrics, write_card, write_scores
+from zoo.scores import probabilities, read_scores, score_table, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.engine import Engine, engine_arguments, engine_version, prepare_environment
 from zoo.store import write_atomic
 from zoo.targets import load_target, machine_fingerprint
 
 ENCODE_ROWS = 1024  # battles tokenized at a time
+BAD_ROW = "bad row: see `zoo data validate`"
 
 
 @dataclass(frozen=True)
@@ -147,23 +149,12 @@ def score_rows(engine: Engine, ids: list[str], encoded: list[Encoded], variant: 
             except ValueError as error:
                 status[i] = f"refused: {str(error).splitlines()[0][:200]}"
     finite = np.isfinite(logits).all(axis=1)
-    probabilities = np.full((len(ids), 3), np.nan)
-    probabilities[finite] = label_probabilities(logits[finite], variant.order)
-    status = [
-        s if ok or s != "ok" else "not finite: the engine returned no number" for s, ok in zip(status, finite, strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "id": ids,
-            "fold": np.full(len(ids), -1, dtype=np.int64),
-            "p_a": probabilities[:, 0],
-            "p_b": probabilities[:, 1],
-            "p_tie": probabilities[:, 2],
-            "n_tokens": [len(e.ids) for e in encoded],
-            "n_truncated_tokens": [e.n_truncated for e in encoded],
-            "status": status,
-        }
-    )
+    p = np.full((len(ids), 3), np.nan)
+    p[finite] = label_probabilities(logits[finite], variant.order)
+    for i in np.flatnonzero(~finite):
+        status[i] = status[i] if status[i] != "ok" else "not finite: the engine returned no number"
+    lengths = [len(e.ids) for e in encoded]
+    return score_table(ids, p, n_tokens=lengths, n_truncated_tokens=[e.n_truncated for e in encoded], status=status)
 
 
 def chunk_tables(work: Work, request: ScoreRequest, out_dir: Path) -> Iterator[tuple[pd.DataFrame, Piece]]:
@@ -177,7 +168,7 @@ def finish(
 ) -> dict[str, float]:
     """Assemble a variant's table in the file's order, write it with its card, and return its metrics."""
     tables, pieces = zip(*chunk_tables(work, request, out_dir), strict=True)
-    table = pd.concat([*tables, empty_scores(bad, "bad row: see `zoo data validate`")]) if bad else pd.concat(tables)
+    table = pd.concat([*tables, unscored_table(bad, BAD_ROW)] if bad else tables)
     table = table.set_index("id").loc[[*frame["id"], *bad]].reset_index()
     if request.selection.rows == "held_out":
         table["fold"] = assign_folds(frame, request.held.n_folds)
@@ -217,6 +208,6 @@ def metrics_of(table: pd.DataFrame, frame: pd.DataFrame, slug: str, failed: int)
     }
     ok = (table["status"].to_numpy() == "ok")[: len(frame)] & (frame["label"].to_numpy() >= 0)
     if ok.any():
-        probabilities = table[["p_a", "p_b", "p_tie"]].to_numpy()[: len(frame)][ok]
-        counts |= score_metrics(probabilities, frame["label"].to_numpy()[ok], table["n_tokens"].to_numpy()[: len(frame)][ok])
+        labels, lengths = frame["label"].to_numpy()[ok], table["n_tokens"].to_numpy()[: len(frame)][ok]
+        counts |= score_metrics(probabilities(table)[: len(frame)][ok], labels, lengths)
     return {f"{slug}:{name}": float(value) for name, value in counts.items()}

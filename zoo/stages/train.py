@@ -21,8 +21,8 @@ import torch
 from zoo.battles import read_battles, select_training
 from zoo.contracts import Measurements, PromptSpec, StageResult, TrainRequest, TrainSpec
 from zoo.errors import ZooError
+from zoo.metrics import log_loss_rows
 from zoo.prompts import Codec, encode_battles, label_probabilities, load_codec
-from zoo.scores import log_loss_rows
 from zoo.stages import progress
 from zoo.stages.batches import all_steps, micro_batches, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, resume, save_checkpoint

@@ -1,0 +1,178 @@
+"""The store and the runner: identity, atomic commit, drift, resume, two runners at once, killed stages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from zoo.contracts import Held, Input, MergeRequest, MergeSpec, QuantizeRequest
+from zoo.errors import ZooError
+from zoo.runner import run_stage, stage_environment
+from zoo.store import artifact_name, differing_field, find, fingerprint, identity, list_artifacts, write_atomic
+
+# A stand-in interpreter: it obeys the stage protocol (NAME request.json OUT) and does what PLAN says, one word a run.
+STAND_IN = """\
+#!{python}
+import json, os, sys, time
+from pathlib import Path
+out = Path(sys.argv[-1])
+runs = Path({plan!r}).parent / "runs"
+with runs.open("a") as file:
+    file.write("run\\n")
+plan = Path({plan!r}).read_text().split()
+step = plan[min(len(runs.read_text().split()), len(plan)) - 1]
+(out / "work.txt").open("a").write("piece\\n")
+if step == "die":
+    os.kill(os.getpid(), 9)
+if step == "refuse":
+    (out / "error.json").write_text(json.dumps({{"message": "row 7: no", "known": True}}))
+    sys.exit(2)
+if step == "hang":
+    time.sleep(60)
+time.sleep(0.2)
+(out / "result.json").write_text(json.dumps({{"metrics": {{"val/log_loss": 1.0}}}}))
+"""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make stage `merge` run the stand-in with a plan; returns the function that sets the plan."""
+    plan, script, settings = tmp_path / "plan", tmp_path / "stand_in", tmp_path / "settings.toml"
+    script.write_text(STAND_IN.format(python=sys.executable, plan=str(plan)))
+    script.chmod(0o755)
+    settings.write_text(f'[environments]\nmerge = "{script}"\n')
+    monkeypatch.setenv("ZOO_SETTINGS", str(settings))
+    return plan.write_text
+
+
+def merge_request(tmp_path: Path, *, fingerprint: str = "b1", shard: int = 100) -> MergeRequest:
+    base = Input(path=tmp_path / "base", fingerprint=fingerprint)
+    return MergeRequest(entry="tiny", base=base, adapter=base, spec=MergeSpec(max_shard_bytes=shard))
+
+
+def runs(tmp_path: Path) -> int:
+    return len((tmp_path / "runs").read_text().split())
+
+
+def test_paths_are_not_identity_and_everything_else_is(tmp_path: Path) -> None:
+    here, there = merge_request(tmp_path), merge_request(tmp_path / "elsewhere")
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(merge_request(tmp_path, fingerprint="b2"))
+    assert fingerprint(here) != fingerprint(merge_request(tmp_path, shard=101))
+    assert fingerprint(json.loads(here.model_dump_json())) == fingerprint(here)
+
+
+def test_differing_field_names_the_place() -> None:
+    assert differing_field({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == "a.b"
+    assert differing_field({"a": 1}, {"a": 1}) is None
+
+
+def test_a_finished_stage_is_taken_from_the_store(tmp_path: Path, stage) -> None:
+    stage("work")
+    store = tmp_path / "store"
+    first = run_stage(merge_request(tmp_path), store)
+    again = run_stage(merge_request(tmp_path), store)
+    assert runs(tmp_path) == 1 and first.path == again.path
+    assert first.manifest.metrics == {"val/log_loss": 1.0}
+    assert [a.path for a in list_artifacts(store)] == [first.path]
+    assert not (store / ".partial" / first.path.name).exists()
+
+
+def test_a_killed_stage_leaves_nothing_that_looks_finished_and_goes_on(tmp_path: Path, stage) -> None:
+    stage("die work")
+    store, request = tmp_path / "store", merge_request(tmp_path)
+    with pytest.raises(ZooError, match="SIGKILL.*goes on from where it stopped"):
+        run_stage(request, store)
+    assert list_artifacts(store) == [] and find(store, request) is None
+    artifact = run_stage(request, store)
+    assert (artifact.path / "work.txt").read_text().count("piece") == 2  # the second run had the first one's folder
+
+
+def test_a_stage_s_own_error_comes_through_as_one_line(tmp_path: Path, stage) -> None:
+    stage("refuse")
+    with pytest.raises(ZooError, match=r"^row 7: no$") as caught:
+        run_stage(merge_request(tmp_path), tmp_path / "store")
+    assert caught.value.exit_code == 2
+
+
+def test_drift_and_lost_files_are_refused_by_name(tmp_path: Path, stage) -> None:
+    stage("work")
+    store, request = tmp_path / "store", merge_request(tmp_path)
+    artifact = run_stage(request, store)
+    manifest = artifact.path / "manifest.json"
+    raw = json.loads(manifest.read_text())
+    write_atomic(manifest, json.dumps({**raw, "request": {**raw["request"], "spec": {"max_shard_bytes": 5}}}))
+    with pytest.raises(ZooError, match=r"`spec.max_shard_bytes` differs"):
+        find(store, request)
+    write_atomic(manifest, json.dumps(raw))
+    (artifact.path / "work.txt").unlink()
+    with pytest.raises(ZooError, match=r"work\.txt is missing"):
+        find(store, request)
+
+
+def test_two_runners_of_one_request_run_it_once(tmp_path: Path, stage) -> None:
+    stage("work")
+    store, request, paths = tmp_path / "store", merge_request(tmp_path), []
+    threads = [threading.Thread(target=lambda: paths.append(run_stage(request, store).path)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(paths)) == 1 and len(paths) == 3 and runs(tmp_path) == 1
+
+
+def test_a_killed_runner_s_stage_keeps_the_lock_until_it_ends(tmp_path: Path, stage) -> None:
+    """A stage that outlives its runner must not share its folder with a second one."""
+    stage("hang work")
+    store, request = tmp_path / "store", merge_request(tmp_path)
+    program = textwrap.dedent(f"""
+        from pathlib import Path
+        from zoo.contracts import MergeRequest
+        from zoo.runner import run_stage
+        request = MergeRequest.model_validate_json({request.model_dump_json()!r})
+        run_stage(request, Path({str(store)!r}))
+    """)
+    runner = subprocess.Popen([sys.executable, "-c", program])
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.05)
+    children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    waited = []
+    thread = threading.Thread(target=lambda: run_stage(request, store, say=waited.append))
+    thread.start()
+    time.sleep(0.5)
+    assert runs(tmp_path) == 1 and any("waiting" in text for text in waited)
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    thread.join(timeout=20)
+    assert runs(tmp_path) == 2 and len(list_artifacts(store)) == 1
+
+
+def test_secrets_of_the_caller_do_not_reach_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    monkeypatch.setenv("HF_TOKEN", "s3cret")
+    assert "s3cret" not in stage_environment("train").values()
+    assert stage_environment("fetch")["HF_TOKEN"] == "s3cret"
+
+
+def test_identity_strips_only_inputs(tmp_path: Path) -> None:
+    battles = Input(path=tmp_path / "b.csv", fingerprint="d1")
+    from zoo.contracts import PromptSpec, QuantizeSpec
+
+    template = "{prompt}{response_a}{response_b}"
+    request = QuantizeRequest(
+        entry="tiny", model=battles, battles=battles, held=Held(), prompt=PromptSpec(template=template), spec=QuantizeSpec()
+    )
+    kept = identity(request)
+    assert kept["battles"] == "d1" and kept["prompt"]["template"] == template
+    assert str(tmp_path) not in json.dumps(kept)
+    assert artifact_name(request).startswith("quantize-")

@@ -1,0 +1,207 @@
+"""`zoo`: from battles to scored, quantized, tracked models. Each command is one short call of the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli_base import DEBUG, new_app, run_app, say
+from zoo.data_cli import data_app
+
+app = new_app(
+    "A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.\n\n"
+    "A first run:  zoo data sample battles.csv --rows 400;  zoo run lexical --data battles.csv;  zoo leaderboard"
+)
+app.add_typer(data_app, name="data")
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    table = "table"
+    markdown = "markdown"
+    json = "json"
+
+
+Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")]
+Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
+TargetName = Annotated[str, typer.Option("--target", help="Machine that serves: t4x2, t4, l4x2, a10g, h200, h200x2, cpu.")]
+Fold = Annotated[int, typer.Option("--fold", help="Fold that is held out; folds go by prompt.")]
+Folds = Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")]
+MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
+Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
+
+
+@app.command("list")
+def list_(output: Annotated[Format, typer.Option("--format")] = Format.table) -> None:
+    """Entries of the zoo, and which of their stages are in the store."""
+    from zoo.views import entries_table
+
+    typer.echo(entries_table(output.value))
+
+
+@app.command()
+def show(name: Name) -> None:
+    """An entry's settings, every default filled in, as TOML."""
+    from zoo.entries_io import load_entry
+    from zoo.views import entry_toml
+
+    typer.echo(entry_toml(load_entry(name)))
+
+
+@app.command()
+def check(
+    name: Name,
+    target: TargetName = "t4x2",
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+) -> None:
+    """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails."""
+    from zoo.checks import check_entry
+    from zoo.entries_io import load_entry
+    from zoo.targets import load_target
+    from zoo.views import findings_table
+
+    findings = check_entry(load_entry(name), load_target(target))
+    typer.echo(json.dumps([f.model_dump() for f in findings], indent=1) if as_json else findings_table(findings))
+    if any(f.verdict == "fail" for f in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(name: Name, source: Source = None) -> None:
+    """Get an entry's base weights into the store: from the hub, from a package of the Python index, or from a folder."""
+    from zoo.entries_io import load_entry
+    from zoo.pipeline import fetch_request, run_chain, store_folder
+
+    entry, store = load_entry(name), store_folder()
+    artifact = run_chain([fetch_request(entry, store, source=source)], entry, store, say=say)[-1]
+    typer.echo(artifact.path / "model")
+
+
+def _run(last: str, name: str, data: Path, target: str, fold: int, folds: int, rows: int | None, **options: object) -> None:
+    from zoo.contracts import Held, Selection
+    from zoo.entries_io import load_entry
+    from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
+    from zoo.views import metrics_lines
+
+    settings, source = options.get("settings") or [], options.get("source")
+    entry = override(load_entry(name), list(settings))  # type: ignore[call-overload]
+    store = store_folder()
+    held, selection = Held(n_folds=folds, fold=fold), Selection(max_rows=rows)
+    requests = chain(entry, battles_input(data), target, store, held=held, selection=selection, source=source)  # type: ignore[arg-type]
+    names = [request.stage.removeprefix("lexical-") for request in requests]
+    if last not in names:
+        raise typer.BadParameter(f"a {entry.kind} entry has no stage {last!r}; it has {', '.join(names)}")
+    artifacts = run_chain(requests[: names.index(last) + 1], entry, store, say=say)
+    typer.echo("\n".join(metrics_lines(artifacts[-1])))
+    typer.echo(artifacts[-1].path)
+
+
+def _stage_command(stage: str, text: str) -> None:
+    """`zoo train|merge|quantize|score|run`: all stages up to that one; what is in the store is not made again."""
+
+    def command(
+        name: Name,
+        data: Data,
+        target: TargetName = "cpu",
+        fold: Fold = 0,
+        folds: Folds = 5,
+        score_rows: MaxRows = None,
+        settings: Settings = None,
+        source: Source = None,
+    ) -> None:
+        last = "score" if stage == "run" else stage
+        _run(last, name, data, target, fold, folds, score_rows, settings=settings, source=source)
+
+    app.command(stage, help=text)(command)
+
+
+_stage_command("run", "All stages of an entry: fetch, train, merge, quantize, score. A second run takes all from the store.")
+_stage_command("train", "Fetch and train an entry: QLoRA on the three label tokens, log loss on the held-out fold as it goes.")
+_stage_command("merge", "As train, then merge the adapter into the base weights.")
+_stage_command("quantize", "As merge, then quantize to AWQ 4 bit, calibrated on the entry's own prompts.")
+_stage_command("score", "As quantize, then score the held-out fold with vLLM in each of the entry's variants.")
+
+
+@app.command()
+def register(
+    name: Annotated[str, typer.Argument(help="Name of the new entry.")],
+    base: Annotated[str, typer.Option("--base", help="Model folder, or ORG/MODEL on the hub.")],
+    target: TargetName = "t4x2",
+    out: Annotated[Path | None, typer.Option("--out", help="Default: first of ZOO_ENTRIES, else ./entries.")] = None,
+) -> None:
+    """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next."""
+    from zoo.register import register as write_entry
+
+    own = os.environ.get("ZOO_ENTRIES", "entries").split(os.pathsep)[0]
+    path = write_entry(name, base, target, out or Path(own))
+    typer.echo(path)
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="Name the member gets.")],
+    scores: Annotated[
+        Path,
+        typer.Option("--scores", help="CSV or parquet: id, p_a, p_b, p_tie[, fold, n_tokens]."),
+    ],
+    labels: Annotated[Path, typer.Option("--labels", help="CSV of labelled battles that the scores are of.")],
+    target: TargetName = "t4x2",
+    load_seconds: Annotated[float, typer.Option("--load-seconds", min=0, help="From process start to first row.")] = 0.0,
+    seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0)] = None,
+    seconds_per_1k_tokens: Annotated[float | None, typer.Option("--seconds-per-1k-tokens", min=0)] = None,
+) -> None:
+    """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
+    from zoo.imports import import_scores
+    from zoo.pipeline import store_folder
+
+    path = import_scores(
+        name,
+        scores,
+        labels,
+        target=target,
+        load_seconds=load_seconds,
+        seconds_per_row=seconds_per_row,
+        seconds_per_1k_tokens=seconds_per_1k_tokens,
+        store=store_folder(),
+    )
+    typer.echo(path)
+
+
+@app.command()
+def leaderboard(output: Annotated[Format, typer.Option("--format")] = Format.table) -> None:
+    """Every scored member: log loss with its standard error, cost, memory and age, the best first."""
+    from zoo.leaderboard import leaderboard as rows_of
+    from zoo.leaderboard import render
+    from zoo.pipeline import store_folder
+
+    typer.echo(render(rows_of(store_folder()), output.value))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option("--port", help="Port on loopback; the next free one if it is taken.")] = 5000) -> None:
+    """Open MLflow on 127.0.0.1 with the runs of this store. Ctrl-C stops it."""
+    from zoo.ui import serve
+
+    serve(port)
+
+
+@app.command()
+def sync() -> None:
+    """Mirror finished stages to MLflow that a lost connection left out. Twice doubles nothing."""
+    from zoo.pipeline import store_folder
+    from zoo.tracking import sync as sync_store
+
+    typer.echo(f"{sync_store(store_folder())} stages mirrored")
+
+
+def main() -> None:
+    """Entry point of the `zoo` command."""
+    run_app(app, DEBUG in sys.argv)

@@ -1,0 +1,44 @@
+"""What both command lines share: how an app is made, how errors are shown, where notes go."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import typer
+
+from zoo.errors import ZooError
+
+DEBUG = "--debug"
+_STARTED = time.monotonic()
+
+
+def new_app(text: str) -> typer.Typer:
+    """A typer app without tracebacks of its own and with `--debug`."""
+    app = typer.Typer(help=text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def options(debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error.")) -> None:
+        """Options of every command; `--debug` is read before parsing, so it may stand anywhere before the command."""
+
+    options.__doc__ = text
+    return app
+
+
+def say(text: str) -> None:
+    """A note on stderr with the time since start: what is going on, apart from results on stdout."""
+    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def run_app(app: typer.Typer, debug: bool) -> None:
+    """Run an app; errors meant for users become one line and an exit code."""
+    try:
+        app()
+    except ZooError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on from where it stopped", file=sys.stderr)
+        sys.exit(130)

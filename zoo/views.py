@@ -1,0 +1,102 @@
+"""What `zoo list`, `show` and `check` print, and a stage's closing lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.contracts import Entry
+from zoo.entries_io import list_entries
+from zoo.pipeline import STAGE_ORDER, store_folder
+from zoo.store import Artifact, list_artifacts
+
+if TYPE_CHECKING:
+    from zoo.checks import Finding
+
+
+def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: str = "table") -> str:
+    """Rows as a rich table or as markdown."""
+    if style == "markdown":
+        lines = ["| " + " | ".join(cells) + " |" for cells in (headers, ["---"] * len(headers), *rows)]
+        return "\n".join(lines)
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    buffer = StringIO()
+    Console(file=buffer, width=140).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def entries_table(style: str) -> str:
+    """Every entry with its base and how many artifacts of each stage the store has."""
+    made: dict[tuple[str, str], int] = {}
+    for artifact in list_artifacts(store_folder()):
+        key = (artifact.manifest.request.get("entry", ""), artifact.manifest.stage.removeprefix("lexical-"))
+        made[key] = made.get(key, 0) + 1
+    records = [
+        {
+            "entry": entry.name,
+            "kind": entry.kind,
+            "base": entry.base.hub_id if entry.base else "",
+            "parameters": entry.base.parameters if entry.base else 0,
+            "stages": {stage: made[entry.name, stage] for stage in STAGE_ORDER if (entry.name, stage) in made},
+            "description": entry.description,
+        }
+        for entry in list_entries()
+    ]
+    if style == "json":
+        return json.dumps(records, indent=1)
+    rows = [
+        [
+            r["entry"],
+            r["base"] or r["kind"],
+            f"{r['parameters'] / 1e9:.2f}B" if r["parameters"] else "",
+            ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in r["stages"].items()) or "nothing yet",
+            r["description"],
+        ]
+        for r in records
+    ]
+    return text_table(["entry", "base", "size", "in the store", "what"], rows, style=style)
+
+
+def entry_toml(entry: Entry) -> str:
+    """An entry as TOML, defaults filled in."""
+    lines: list[str] = []
+
+    def write(table: dict[str, Any], name: str) -> None:
+        plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
+        if name and plain:
+            lines.append(f"\n[{name}]")
+        lines.extend(f"{key} = {_toml(value)}" for key, value in plain.items())
+        for key, value in table.items():
+            if isinstance(value, dict):
+                write(value, f"{name}.{key}" if name else key)
+
+    write(entry.model_dump(mode="json", exclude_none=True), "")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)  # TOML's basic strings, numbers and booleans are JSON's
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    return text_table(["check", "verdict", "what", "mend"], [[f.check, f.verdict, f.what, f.mend or ""] for f in findings])
+
+
+def metrics_lines(artifact: Artifact) -> list[str]:
+    """A stage's metrics, one a line."""
+    width = max((len(name) for name in artifact.manifest.metrics), default=0)
+    return [f"{name:<{width}}  {value:.6g}" for name, value in sorted(artifact.manifest.metrics.items())]
