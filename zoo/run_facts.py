@@ -1,0 +1,188 @@
+"""What of a finished stage is worth comparing: manifest -> parameters, metrics, curves and tags of MLflow runs.
+
+Pure functions without MLflow. What reaches a run is listed here and nowhere else: no environment, no user paths, no arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.contracts import Cost, Entry, Manifest, ScoreCard
+from zoo.errors import ZooError
+from zoo.store import MANIFEST, identity, read_manifest
+
+SCORES = "scores.parquet"
+CARD = "scores.json"
+SECTIONS = {"train": "train", "merge": "merge", "quantize": "quantize", "score": "score", "lexical-train": "lexical"}
+CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calibration"}
+# Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags.
+LEFT_OUT = ("prompt.template", "score.variants", "stage", "schema_version", "entry", "target")
+BATTLES_25K = 25_000  # rows of the competition's hidden file
+
+
+@dataclass(frozen=True)
+class Data:
+    """The battles a run's numbers are about. `digest` is theirs, `name` the file's, for people."""
+
+    digest: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One MLflow run: a stage, or one variant of a score stage."""
+
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    curves: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    card: ScoreCard | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes the run the same one when it is logged again: fingerprint and variant."""
+        return self.tags["zoo.fingerprint"], self.tags.get("zoo.variant", "")
+
+
+def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None) -> list[Facts]:
+    """The runs of a finished stage: one, or for a score stage one a variant, so that each member has a run of its own."""
+    tags, params = stage_tags(manifest, entry), stage_params(manifest)
+    times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
+    if manifest.measurements.peak_bytes:
+        times["mem/peak_gib"] = manifest.measurements.peak_bytes / 2**30
+    slugs = sorted(path.parent.name for path in folder.glob(f"*/{CARD}"))
+    if not slugs:
+        metrics = {**manifest.metrics, **times}
+        return [Facts(manifest.stage, tags, params, metrics, curves_of(folder, metrics))]
+    return [variant_facts(manifest, folder, slug, tags, params, times) for slug in slugs]
+
+
+def variant_facts(
+    manifest: Manifest, folder: Path, slug: str, tags: dict[str, str], params: dict[str, str], times: dict[str, float]
+) -> Facts:
+    """The run of one variant: its own metrics under the names that every scored run has, and its price."""
+    from zoo.scores import read_card
+
+    card = read_card(folder / slug / CARD)
+    own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
+    variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump().items() if v is not None}
+    metrics = {**variant_metrics(manifest, slug), **price(card.cost, folder / slug / SCORES), **times}
+    name = f"{manifest.stage} {slug}" if manifest.stage != "import" else card.member
+    return Facts(name, tags | own, params | variant, metrics, card=card)
+
+
+def variant_metrics(manifest: Manifest, slug: str) -> dict[str, float]:
+    """A variant's metrics without its name: `ab-512:val/log_loss` -> `val/log_loss`."""
+    return {name.removeprefix(f"{slug}:"): v for name, v in manifest.metrics.items() if name.startswith(f"{slug}:")}
+
+
+def price(cost: Cost, table: Path) -> dict[str, float]:
+    """Seconds a row of the rows that were scored, tokens a row, and the hours of 25,000 such rows on the whole target."""
+    import pandas as pd
+
+    from zoo.cost import row_seconds
+    from zoo.targets import load_target
+
+    frame = pd.read_parquet(table, columns=["n_tokens", "status"])
+    lengths = frame.loc[frame["status"] == "ok", "n_tokens"].to_numpy()
+    if not len(lengths):
+        return {}
+    seconds = float(row_seconds(cost, lengths).mean())
+    try:
+        copies = max(1, load_target(cost.target).devices // max(1, cost.gpus))
+    except ZooError:  # a target that this installation does not know: one copy
+        copies = 1
+    return {
+        "cost/load_seconds": cost.load_seconds,
+        "cost/seconds_per_row": seconds,
+        "cost/tokens_per_row": float(lengths.mean()),
+        "cost/hours_25k": (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
+    }
+
+
+def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
+    """Who made the run and with what: allow-listed, so that nothing private gets in."""
+    tags = {
+        "zoo.stage": manifest.stage,
+        "zoo.entry": str(manifest.request.get("entry", "")),
+        "zoo.entry_version": version_of(entry),
+        "zoo.fingerprint": manifest.fingerprint,
+        "zoo.machine": manifest.hardware.get("machine", ""),
+        "zoo.target": str(manifest.request.get("target", "")),
+        "zoo.git_commit": manifest.git_commit or "",
+        "mlflow.source.git.commit": (manifest.git_commit or "").rstrip("+"),
+        "mlflow.source.name": f"zoo {manifest.stage}",
+        "mlflow.source.type": "LOCAL",
+    }
+    tags |= {f"package.{name}": version for name, version in manifest.packages.items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def version_of(entry: Entry | None) -> str:
+    return str(entry.version) if entry else "unknown"
+
+
+def stage_params(manifest: Manifest) -> dict[str, str]:
+    """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`. Inputs count by fingerprint only."""
+    request = identity(manifest.request)
+    section = SECTIONS.get(manifest.stage, "")
+    if section and isinstance(request.get("spec"), dict):
+        request[section] = request.pop("spec")
+    return flatten(request)
+
+
+def entry_params(entry: Entry) -> dict[str, str]:
+    """An entry's settings, flattened, for the run that stands for the entry."""
+    return flatten(entry.model_dump(mode="json", exclude={"name", "version", "description", "serve"}))
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as dotted names; nothing for None, for empty values and for what is left out."""
+
+    def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
+        if name in LEFT_OUT or value is None or value in ("", [], {}):
+            return
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}" if name else key)
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(map(str, value))[:6000]
+        else:
+            yield name, str(value)[:6000]
+
+    return dict(walk(dict(settings), ""))
+
+
+def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tuple[int, float], ...]]:
+    """Curves that the stage left in result.json. One named like a final metric becomes `curve/NAME`: a run table shows the last
+    point of a name, which must be the final value."""
+    path = folder / "result.json"
+    if not path.exists():
+        return {}
+    curves = json.loads(path.read_text()).get("curves", {})
+    return {
+        (f"curve/{name}" if name in metrics else name): tuple((int(step), float(value)) for step, value in points)
+        for name, points in curves.items()
+    }
+
+
+def data_of(manifest: Manifest, folder: Path, depth: int = 8) -> Data | None:
+    """The battles of a stage: its own, or those of the stages it was made from (a merge reads none). None for base weights."""
+    battles = manifest.request.get("battles")
+    if isinstance(battles, dict):
+        name = Path(str(battles.get("path", "battles"))).name
+        return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))
+    if "dataset_digest" in manifest.request:
+        return Data(str(manifest.request["dataset_digest"]), "imported")
+    for value in manifest.request.values():
+        if depth and isinstance(value, dict) and value.keys() == {"path", "fingerprint"}:
+            for source in folder.parent.glob(f"*-{value['fingerprint']}/{MANIFEST}"):
+                found = data_of(read_manifest(source.parent), source.parent, depth - 1)
+                if found:
+                    return found
+    return None

@@ -1,0 +1,68 @@
+"""Where tracking goes, what of it is known without asking, and messages without credentials. No MLflow here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from zoo.contracts import Manifest
+from zoo.settings import home
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else SQLite in the home folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def is_server(uri: str) -> bool:
+    """Whether a tracking URI names a server, which keeps runs' files itself, rather than a database."""
+    return uri.startswith(("http:", "https:", "databricks", "uc:"))
+
+
+def artifact_root() -> Path:
+    """Where runs' files go unless a server keeps them."""
+    return home() / "artifacts"
+
+
+def unlogged_builds() -> Path:
+    """Builds that could not be logged, a folder each, until `zoo sync` logs them."""
+    return home() / "unlogged-builds"
+
+
+def mask(text: str) -> str:
+    """A message without the credentials that a tracking URI or the environment holds."""
+    for name in SECRETS:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    text = re.sub(r"(://)\S*@", r"\1***@", text)
+    return re.sub(r"(?i)\b((?:\w*token|\w*key|secret|password|pwd)=)[^&\s'\"]+", r"\1***", text)
+
+
+def one_line(error: Exception) -> str:
+    """An error's kind and first line, masked; of a failed connection only that it failed."""
+    text = mask(str(error)).strip()
+    if "Max retries exceeded" in text:
+        return "the server cannot be reached"
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
+
+
+def is_marked(manifest: Manifest) -> bool:
+    """Whether a stage is known to be logged: a pipeline that finds everything in the store need not import MLflow."""
+    database = home() / "mlflow.db"
+    return _marker(manifest).exists() and (bool(os.environ.get("MLFLOW_TRACKING_URI")) or database.exists())
+
+
+def mark(manifest: Manifest) -> None:
+    """Note that a stage is logged where `tracking_uri` points now."""
+    path = _marker(manifest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def _marker(manifest: Manifest) -> Path:
+    store = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]
+    return home() / ".logged" / store / f"{manifest.stage}-{manifest.fingerprint}"
