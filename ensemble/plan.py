@@ -7,7 +7,6 @@ battles. Members are listed in the order they run. Every array of probabilities 
 from __future__ import annotations
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from zoo.contracts import Contract, Cost, Fraction, Seconds, Variant
 from zoo.errors import ZooError
+from zoo.store import write_atomic
 
 PLAN_VERSION = 1
 
@@ -98,9 +98,7 @@ class PlanMember(Contract):
     variant: Variant
     weight: float = Field(description="in the blend of all members; for a logistic pool its share of influence")
     coverage: Fraction = Field(description="share of the rows it sees")
-    predicted_seconds: Seconds = Field(
-        description="its own work, loading included, on the devices of one copy; without the margin"
-    )
+    predicted_seconds: Seconds = Field(description="its own loading and work on the devices of one copy, without the margin")
     oof_log_loss: float = Field(description="alone, out of fold, as its table says")
     checkpoint: str
     cost: Cost
@@ -233,9 +231,7 @@ def blend_for(plan: Plan, available: frozenset[str], *, planned: bool = True) ->
 def save_plan(plan: Plan, path: Path) -> None:
     """Write `plan` as indented JSON, atomically: a reader sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(plan.model_dump_json(indent=2) + "\n")
-    os.replace(partial, path)
+    write_atomic(path, plan.model_dump_json(indent=2) + "\n")
 
 
 def load_plan(path: Path) -> Plan:

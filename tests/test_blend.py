@@ -1,0 +1,175 @@
+"""Pools: exact where they say so, symmetric, and indifferent to order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
+from ensemble.linear import fit_linear
+from zoo.scores import log_loss_rows, swap_sides
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def battles(seed: int, members: int, rows: int, *, zeros: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from known odds, and tables of members that see these odds through noise of their own."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(rows, 3))
+    y = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    logits = truth * rng.uniform(0.3, 2, (members, 1, 1)) + rng.normal(size=(members, rows, 3)) * rng.uniform(
+        0.2, 1.5, (members, 1, 1)
+    )
+    p = np.exp(logits)
+    if zeros:
+        p[rng.random(p.shape) < 0.1] = 0.0
+        p[:, :, 2] += p.sum(axis=2) == 0
+    return p / p.sum(axis=2, keepdims=True), y
+
+
+def named(p: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"m{j}": table for j, table in enumerate(p)}
+
+
+def loss(p: np.ndarray, y: np.ndarray) -> float:
+    return float(log_loss_rows(p, y).mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 8), st.integers(2, 200), st.booleans(), st.sampled_from([0.0, 0.02, 0.5]))
+def test_linear_weights_lie_on_the_simplex_and_the_certificate_closes(seed, members, rows, zeros, prior):
+    p, y = battles(seed, members, rows, zeros=zeros)
+    fit = fit_linear(p[:, np.arange(rows), y], prior=prior)
+    assert (fit.weights >= 0).all()
+    assert fit.weights.sum() == pytest.approx(1)
+    assert 0 <= fit.gap < 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(2, 6), st.integers(10, 150))
+def test_an_independent_solver_finds_nothing_beyond_the_certificate(seed, members, rows):
+    p, y = battles(seed, members, rows)
+    true = p[:, np.arange(rows), y]
+    fit = fit_linear(true)
+    other = minimize(
+        lambda w: -np.log(w @ true).mean(),
+        np.full(members, 1 / members),
+        jac=lambda w: -(true / (w @ true)).mean(axis=1),
+        bounds=[(1e-12, 1)] * members,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert fit.loss - fit.gap <= other.fun + 1e-9
+    assert fit.loss <= other.fun + 1e-6
+
+
+def test_a_certificate_from_weights_that_are_not_the_best_is_never_too_small():
+    p, y = battles(5, 4, 300)
+    true = p[:, np.arange(300), y]
+    best = fit_linear(true)
+    rough = fit_linear(true, tolerance=1.0)
+    assert rough.loss - rough.gap <= best.loss + 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(1, 5), st.sampled_from([spec for spec in SPECS if spec.pool == "linear" and not spec.shrinkage]))
+def test_the_linear_pool_is_never_worse_than_the_best_single_on_the_fitting_rows(seed, members, spec):
+    p, y = battles(seed, members, 120)
+    blend = fit_blend(spec, list(named(p)), p, y)
+    assert sum(blend.weights) == pytest.approx(1)
+    assert min(blend.weights) >= 0
+    assert loss(apply_blend(blend, named(p)), y) <= min(loss(table, y) for table in p) + 1e-6
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_every_pool_copes_with_exact_zeros(spec):
+    p, y = battles(3, 4, 400, zeros=True)
+    blend = fit_blend(spec, list(named(p)), p, y)
+    mixed = apply_blend(blend, named(p))
+    assert np.isfinite(mixed).all()
+    np.testing.assert_allclose(mixed.sum(axis=1), 1)
+    assert loss(mixed, y) <= np.log(3) + 1e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from(SPECS))
+def test_exchanging_a_and_b_everywhere_exchanges_the_result(seed, spec):
+    p, y = battles(seed, 3, 150)
+    swapped_y = np.array([1, 0, 2])[y]
+    blend = fit_blend(spec, list(named(p)), p, y)
+    swapped = fit_blend(spec, list(named(p)), swap_sides(p), swapped_y)
+    np.testing.assert_allclose(swap_sides(apply_blend(blend, named(p))), apply_blend(swapped, named(swap_sides(p))), atol=1e-4)
+    np.testing.assert_allclose(swap_sides(apply_blend(blend, named(p))), apply_blend(blend, named(swap_sides(p))), atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from(SPECS))
+def test_the_order_of_rows_and_of_members_does_not_matter(seed, spec):
+    p, y = battles(seed, 3, 150)
+    rng = np.random.default_rng(seed)
+    rows, members = rng.permutation(150), rng.permutation(3)
+    first = apply_blend(fit_blend(spec, ["m0", "m1", "m2"], p, y), named(p))
+    again = fit_blend(spec, [f"m{j}" for j in members], p[members][:, rows], y[rows])
+    np.testing.assert_allclose(apply_blend(again, named(p)), first, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_a_member_twice_is_as_good_as_once(seed):
+    p, y = battles(seed, 3, 200)
+    twice = np.concatenate([p, p[:1]])
+    for spec in (BlendSpec("linear"), BlendSpec("log", floor=1e-4), BlendSpec("logistic", floor=1e-4)):
+        once = apply_blend(fit_blend(spec, list(named(p)), p, y), named(p))
+        np.testing.assert_allclose(apply_blend(fit_blend(spec, list(named(twice)), twice, y), named(twice)), once, atol=1e-3)
+
+
+def test_the_log_pool_agrees_with_a_general_optimiser():
+    p, y = battles(11, 3, 500)
+    blend = fit_blend(BlendSpec("log", floor=1e-4), list(named(p)), p, y)
+    logs = np.log((1 - 1e-4) * p + 1e-4 / 3)
+
+    def objective(x: np.ndarray) -> float:
+        z = np.tensordot(x[:3], logs, axes=1) + np.array([0, 0, x[3]])
+        return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(500), y]).mean())
+
+    other = minimize(
+        objective, np.full(4, 0.3), bounds=[(0, None)] * 3 + [(None, None)], method="L-BFGS-B", options={"ftol": 1e-14}
+    )
+    assert loss(apply_blend(blend, named(p)), y) == pytest.approx(other.fun, abs=1e-6)
+
+
+def test_the_logistic_pool_agrees_with_scikit_learn_on_both_orders():
+    from sklearn.linear_model import LogisticRegression
+
+    p, y = battles(13, 2, 3000)
+    floor, ridge = 1e-4, 1e-4
+    blend = fit_blend(BlendSpec("logistic", ridge, floor=floor), list(named(p)), p, y)
+    logs = np.log((1 - floor) * p + floor / 3)
+    both = np.concatenate([np.hstack(list(logs)), np.hstack(list(swap_sides(logs)))])
+    labels = np.concatenate([y, np.array([1, 0, 2])[y]])
+    peer = LogisticRegression(C=1e6, max_iter=2000).fit(both, labels)
+    ours = apply_blend(blend, named(p))
+    np.testing.assert_allclose(ours, peer.predict_proba(np.hstack(list(logs))), atol=0.01)
+    assert loss(ours, y) == pytest.approx(loss(peer.predict_proba(np.hstack(list(logs))), y), abs=1e-4)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(20000, 3))
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    sharp = np.exp(2 * logits)
+    assert fit_temperature(sharp / sharp.sum(axis=1, keepdims=True), y) == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_position_bias_is_found_only_where_it_is_asked_for():
+    p, y = battles(17, 2, 4000)
+    y[:1500] = 0
+    fair = fit_blend(BlendSpec("log", floor=1e-4), list(named(p)), p, y)
+    biased = fit_blend(BlendSpec("log", floor=1e-4, position_bias=True), list(named(p)), p, y)
+    assert fair.biases[0] == fair.biases[1] == 0
+    assert biased.biases[0] > 0.1
+    assert loss(apply_blend(biased, named(p)), y) < loss(apply_blend(fair, named(p)), y)
