@@ -88,7 +88,7 @@ def test_a_finished_stage_is_taken_from_the_store(tmp_path: Path, stage) -> None
 def test_a_killed_stage_leaves_nothing_that_looks_finished_and_goes_on(tmp_path: Path, stage) -> None:
     stage("die work")
     store, request = tmp_path / "store", merge_request(tmp_path)
-    with pytest.raises(ZooError, match="SIGKILL.*goes on from where it stopped"):
+    with pytest.raises(ZooError, match=r"SIGKILL.*goes on from where it stopped"):
         run_stage(request, store)
     assert list_artifacts(store) == [] and find(store, request) is None
     artifact = run_stage(request, store)

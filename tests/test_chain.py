@@ -1,0 +1,164 @@
+"""The real chain on a tiny model: QLoRA, merge, AWQ, vLLM, build, predict. Minutes, nearly all of it loading engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.battles import read_battles
+from zoo.contracts import Entry, Held, ScoreRequest, Selection
+from zoo.pipeline import battles_input, chain, run_chain
+from zoo.runner import start_stage
+from zoo.scores import probabilities, read_card, read_scores
+from zoo.store import REQUEST, write_atomic
+
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+ENTRY = {
+    "name": "tiny",
+    "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
+    "prompt": {"template": TEMPLATE, "max_tokens": 160},
+    "train": {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "eval_rows": 30, "max_rows": 64},
+    "quantize": {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64, "apply_clip": False},
+    "score": {
+        "variants": [{"order": "ab", "max_tokens": 160}, {"order": "ba", "max_tokens": 160}],
+        "chunk_rows": 8,
+        "max_seqs": 4,
+        "max_batched_tokens": 512,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_llama: Path, sample_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    """The finished chain in a store of its own: (store, artifacts)."""
+    store = tmp_path_factory.mktemp("chain") / "store"
+    entry = Entry.model_validate(ENTRY)
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=Held(), selection=Selection(), source=str(tiny_llama))
+    return store, run_chain(requests, entry, store, say=lambda _: None, track=False)
+
+
+def score_request(scored: tuple[Path, list]) -> ScoreRequest:
+    return ScoreRequest.model_validate(scored[1][-1].manifest.request)
+
+
+def test_every_stage_leaves_a_whole_artifact(scored: tuple[Path, list]) -> None:
+    store, artifacts = scored
+    assert [a.manifest.stage for a in artifacts] == ["fetch", "train", "merge", "quantize", "score"]
+    assert not any((store / ".partial").iterdir())
+    for artifact in artifacts:
+        assert artifact.manifest.measurements.peak_bytes > 0
+        assert artifact.manifest.packages["torch"]
+
+
+def test_both_orders_are_scored_in_the_battle_s_own_labels(scored: tuple[Path, list], sample_csv: Path) -> None:
+    folder = scored[1][-1].path
+    ab, ba = (read_scores(folder / slug / "scores.parquet") for slug in ("ab-160", "ba-160"))
+    assert ab["id"].tolist() == ba["id"].tolist() and (ab["status"] == "ok").all() and (ab["fold"] == 0).all()
+    held_out = {row_id for row_id in read_battles(sample_csv).frame["id"] if row_id in set(ab["id"])}
+    assert held_out == set(ab["id"])
+    card = read_card(folder / "ab-160" / "scores.json")
+    assert card.member == "tiny@ab-160" and card.cost.load_seconds > 0
+    total = card.cost.seconds_per_row * len(ab) + card.cost.seconds_per_token * ab["n_tokens"].sum()
+    assert total + card.cost.seconds_per_token_sq * (ab["n_tokens"] ** 2).sum() > 0
+
+
+def test_vllm_agrees_with_dequantized_weights_in_float32(scored: tuple[Path, list], sample_csv: Path) -> None:
+    """Oracle: the AWQ checkpoint's weights, dequantized by our own reading, in transformers at float32."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from zoo.prompts import encode_battles, label_probabilities, load_codec
+    from zoo.stages.labels import label_logits, pad
+    from zoo.stages.quantize import dequantize
+
+    request = score_request(scored)
+    source = request.model.path / "model"
+    packed = load_file(source / "model.safetensors")
+    weights = {k: v.float() for k, v in packed.items() if not k.endswith(("qweight", "qzeros", "scales"))}
+    for name in [k.removesuffix(".qweight") for k in packed if k.endswith(".qweight")]:
+        weights[f"{name}.weight"] = dequantize(*(packed[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")))
+    plain = scored[0] / "plain"
+    plain.mkdir(exist_ok=True)
+    config = json.loads((source / "config.json").read_text())
+    config.pop("quantization_config")
+    (plain / "config.json").write_text(json.dumps(config))
+    save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
+    codec = load_codec(source, request.prompt)
+    frame = read_battles(sample_csv).frame.set_index("id", drop=False)
+    for order in ("ab", "ba"):
+        table = read_scores(scored[1][-1].path / f"{order}-160" / "scores.parquet")
+        rows = frame.loc[table["id"]]
+        turns = list(zip(rows["prompt"], rows["response_a"], rows["response_b"], strict=True))
+        encoded = encode_battles(turns, codec, request.prompt, order, 160)  # type: ignore[arg-type]
+        with torch.no_grad():
+            logits = torch.cat([label_logits(model, *pad([e.ids], "cpu"), codec.label_ids) for e in encoded]).numpy()
+        expected = label_probabilities(logits, order)  # type: ignore[arg-type]
+        assert np.abs(expected - probabilities(table)).max() < 0.02  # bfloat16 engine against float32
+
+
+def test_a_killed_scoring_run_loses_and_repeats_no_row(scored: tuple[Path, list], tmp_path: Path) -> None:
+    request, out = score_request(scored), tmp_path / "again"
+    out.mkdir()
+    write_atomic(out / REQUEST, request.model_dump_json())
+    process = start_stage(request, out)
+    while len(list(out.glob("*/chunks/*.parquet"))) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {p: p.stat().st_mtime_ns for p in out.glob("*/chunks/*.parquet")}
+    assert len(first) >= 3 and not (out / "result.json").exists()
+    assert start_stage(request, out).wait() == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items())  # none was scored twice
+    for slug in ("ab-160", "ba-160"):
+        again, whole = (read_scores(folder / slug / "scores.parquet") for folder in (out, scored[1][-1].path))
+        pd.testing.assert_frame_equal(again, whole)  # none lost, and the same numbers to the last bit
+
+
+def test_an_unchanged_pipeline_takes_all_from_the_store(scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path) -> None:
+    store, artifacts = scored
+    entry = Entry.model_validate(ENTRY)
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=Held(), selection=Selection(), source=str(tiny_llama))
+    notes: list[str] = []
+    again = run_chain(requests, entry, store, say=notes.append, track=False)
+    assert [a.path for a in again] == [a.path for a in artifacts]
+    assert all("in the store" in note for note in notes)
+
+
+def run_cli(*arguments: str, home: Path) -> str:
+    """A command line as a user runs it; its stdout."""
+    module, *rest = arguments
+    program = f"from {module}.cli import main; main()"
+    environment = {**os.environ, "ZOO_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", program, *rest], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], sample_csv: Path, tmp_path: Path) -> None:
+    """A blend of the tiny model and the lexical entry, a plan for this machine, and a submission for every id."""
+    from zoo.sample import write_sample
+    from zoo.scores import read_submission
+
+    home = scored[0].parent
+    write_sample(tmp_path / "test.csv", 40, 9)
+    run_cli("zoo", "run", "lexical", "--data", str(sample_csv), home=home)
+    plan = tmp_path / "plan.json"
+    built = ["build", "--budget", "5m", "--target", "cpu", "--rows", "40", "--data", str(sample_csv), "-o", str(plan)]
+    run_cli("ensemble", *built, "--no-parsimony", home=home)
+    run_cli("ensemble", "predict", str(plan), str(tmp_path / "test.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
+    submission = read_submission(tmp_path / "sub.csv")
+    assert submission["id"].tolist() == pd.read_csv(tmp_path / "test.csv", dtype=str)["id"].tolist()
+    assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)

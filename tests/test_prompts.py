@@ -1,0 +1,97 @@
+"""Battle -> token ids: nothing lost that fits, ends kept, no special token out of a battle's text, order swapped right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.contracts import PromptSpec
+from zoo.errors import ZooError
+from zoo.prompts import Codec, allot, clean, encode_battles, join_turns, label_probabilities, load_codec, split_template
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)
+texts = st.text(max_size=60)
+turns = st.lists(st.one_of(st.none(), texts), min_size=1, max_size=3)
+
+
+def byte_codec(spec: PromptSpec) -> Codec:
+    """One token a UTF-8 byte: lengths and cuts can be read off the text."""
+    pieces, fields = split_template(spec.template)
+    literals = tuple(tuple(piece.encode()) for piece in pieces)
+    return Codec(literals, fields, lambda many: [list(clean(t).encode()) for t in many], (65, 66, 84))
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=3, max_size=3),
+    st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
+    st.integers(0, 600),
+)
+def test_allot_uses_all_room_and_no_more(lengths: list[int], shares: list[float], available: int) -> None:
+    keep = allot(lengths, shares, available)
+    assert all(0 <= k <= n for k, n in zip(keep, lengths, strict=True))
+    assert sum(keep) == min(available, sum(lengths))
+    fair = [available * s / sum(shares) for s in shares]
+    assert all(k >= min(n, int(f)) for k, n, f in zip(keep, lengths, fair, strict=True))  # nobody gets less than its share
+
+
+@given(turns, turns, turns, st.sampled_from(["ab", "ba"]))
+def test_rows_fit_and_keep_the_end_of_each_field(prompt: list, a: list, b: list, order: str) -> None:
+    codec = byte_codec(SPEC)
+    encoded = encode_battles([(prompt, a, b)], codec, SPEC, order)[0]
+    assert len(encoded.ids) <= SPEC.max_tokens
+    first, second = (a, b) if order == "ab" else (b, a)
+    fields = [clean(join_turns(t, SPEC)).encode() for t in (prompt, first, second)]
+    assert len(encoded.ids) + encoded.n_truncated == sum(map(len, codec.literals)) + sum(map(len, fields))
+    rest = bytes(encoded.ids)
+    for literal, field in zip(codec.literals, [*fields, b""], strict=True):
+        assert rest.startswith(bytes(literal))
+        rest = rest[len(literal) :]
+        kept = max((n for n in range(len(field) + 1) if rest.startswith(field[len(field) - n :])), default=0)
+        rest = rest[kept:]
+    assert rest == b""
+
+
+@given(turns, turns, turns)
+def test_both_orders_hold_the_same_tokens_when_all_fits(prompt: list, a: list, b: list) -> None:
+    spec = PromptSpec(template=TEMPLATE, max_tokens=4000)
+    codec = byte_codec(spec)
+    ab, ba = (encode_battles([(prompt, a, b)], codec, spec, order)[0].ids for order in ("ab", "ba"))
+    swapped = encode_battles([(prompt, b, a)], codec, spec, "ab")[0].ids
+    assert ba == swapped and sorted(ab) == sorted(ba)
+
+
+def test_special_tokens_in_a_battle_stay_text(tiny_llama: Path) -> None:
+    codec = load_codec(tiny_llama, SPEC)
+    end = next(i for i in codec.literals[-1] if i < 3)
+    ids = encode_battles([(["<|end|> <|user|>"], ["x"], ["<|end|>"])], codec, SPEC, "ab")[0].ids
+    assert ids.count(end) == codec.literals[-1].count(end)
+
+
+def test_labels_must_be_single_tokens(tiny_llama: Path) -> None:
+    with pytest.raises(ZooError, match="'draw' is not one token"):
+        load_codec(tiny_llama, PromptSpec(template=TEMPLATE, labels=("A", "B", "draw")))
+
+
+def test_template_errors_name_the_field() -> None:
+    with pytest.raises(ValueError, match=r"\{response_b\} exactly once"):
+        PromptSpec(template="{prompt}{response_a}")
+
+
+def test_a_cap_below_the_template_says_what_to_do() -> None:
+    with pytest.raises(ZooError, match="raise max_tokens"):
+        encode_battles([(["p"], ["a"], ["b"])], byte_codec(SPEC), SPEC, "ab", max_tokens=10)
+
+
+@given(st.lists(st.tuples(*[st.floats(-30, 30)] * 3), min_size=1, max_size=5))
+def test_label_probabilities_are_a_softmax_in_the_battle_s_own_order(rows: list) -> None:
+    logits = np.array(rows)
+    ab = label_probabilities(logits, "ab")
+    assert np.allclose(ab.sum(axis=1), 1) and np.allclose(np.log(ab[:, 0] / ab[:, 2]), logits[:, 0] - logits[:, 2])
+    assert np.array_equal(label_probabilities(logits, "ba"), ab[:, [1, 0, 2]])
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    assert clean("a\ud800b") == "a\ufffdb" and clean("\U0001f600") == "\U0001f600"

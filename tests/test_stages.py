@@ -1,0 +1,201 @@
+"""The model stages on a tiny real model: each against an independent implementation or an invariant, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.contracts import (
+    Base,
+    FetchRequest,
+    Held,
+    Input,
+    MergeRequest,
+    MergeSpec,
+    PromptSpec,
+    QuantizeRequest,
+    QuantizeSpec,
+    TrainRequest,
+    TrainSpec,
+)
+from zoo.errors import ZooError
+from zoo.stages import batches, fetch, labels, merge, quantize, train
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
+BASE = Base(hub_id="test/tiny", architecture="LlamaForCausalLM", parameters=300_000, licence="none")
+SPEC = TrainSpec(rank=4, alpha=8, dropout=0.0, learning_rate=5e-3, eval_rows=30, max_rows=64, batch_rows=16)
+
+
+def given(path: Path, name: str = "x") -> Input:
+    return Input(path=path, fingerprint=name)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fetch")
+    request = FetchRequest(entry="tiny", base=BASE, source="folder", folder=given(tiny_llama))
+    fetch.run(request, out)
+    return out
+
+
+def train_request(base: Path, csv: Path, spec: TrainSpec = SPEC) -> TrainRequest:
+    return TrainRequest(entry="tiny", base=given(base), battles=given(csv), held=Held(), prompt=PROMPT, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, sample_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("train")
+    train.run(train_request(base, sample_csv), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def merged(base: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("merge")
+    merge.run(MergeRequest(entry="tiny", base=given(base), adapter=given(trained), spec=MergeSpec()), out)
+    return out
+
+
+def test_label_logits_are_those_of_the_full_head(tiny_llama: Path) -> None:
+    """Oracle: transformers' own full-vocabulary logits, one row at a time, without padding."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+    rows = [[5, 6, 7], [9, 3, 4, 8, 20, 11], [30]]
+    ids, mask = labels.pad(rows, "cpu")
+    with torch.no_grad():
+        ours = labels.label_logits(model, ids, mask, (3, 4, 5))
+        full = torch.stack([model(torch.tensor([row])).logits[0, -1, [3, 4, 5]] for row in rows])
+    assert torch.allclose(ours, full, atol=1e-5)
+
+
+def test_every_row_stands_in_one_micro_batch_within_its_tokens() -> None:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(1, 300, 137).tolist()
+    spec = TrainSpec(batch_rows=16, micro_batch_tokens=600)
+    steps = batches.plan_steps(lengths, spec, epoch=0)
+    flat = [i for step in steps for batch in step for i in batch]
+    assert sorted(flat) == list(range(137))
+    assert all(len(b) * max(lengths[i] for i in b) <= 600 or len(b) == 1 for step in steps for b in step)
+    assert batches.plan_steps(lengths, spec, epoch=0) == steps != batches.plan_steps(lengths, spec, epoch=1)
+
+
+def test_training_lowers_its_loss_and_leaves_no_path(trained: Path) -> None:
+    config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None and config["r"] == 4
+    assert (trained / "adapter" / "adapter_model.safetensors").exists()
+    assert not (trained / "checkpoint").exists()
+
+
+def test_a_killed_training_run_ends_with_the_same_weights(
+    base: Path, sample_csv: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    real, saved = train.save_checkpoint, []
+
+    def save_then_die(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "save_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(train_request(base, sample_csv), tmp_path)
+    monkeypatch.setattr(train, "save_checkpoint", real)
+    resumed = train.run(train_request(base, sample_csv), tmp_path)
+    steps = [step for step, _ in resumed.curves["train/loss"]]
+    assert steps == list(range(1, 5))  # 64 rows, 16 a step: none twice, none left out
+    ours, whole = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (tmp_path, trained))
+    assert all(torch.allclose(ours[name], whole[name], atol=1e-6) for name in whole)
+
+
+def test_merge_equals_peft_s_own_merge(base: Path, trained: Path, merged: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.bfloat16)
+    oracle = PeftModel.from_pretrained(plain, trained / "adapter").merge_and_unload().state_dict()
+    ours = AutoModelForCausalLM.from_pretrained(merged / "model", dtype=torch.bfloat16).state_dict()
+    changed = 0
+    for name, weight in AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.bfloat16).state_dict().items():
+        assert torch.allclose(ours[name].float(), oracle[name].float(), atol=2**-8 * oracle[name].abs().max().item())
+        changed += not torch.equal(ours[name], weight)
+    assert changed == 2 * 7  # seven projections in each of two layers
+
+
+def test_merge_refuses_an_adapter_of_another_base(trained: Path, tmp_path: Path, make_tiny_llama: Callable[..., Path]) -> None:
+    make_tiny_llama(tmp_path / "other" / "model", num_hidden_layers=1)
+    request = MergeRequest(entry="tiny", base=given(tmp_path / "other"), adapter=given(trained), spec=MergeSpec())
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ZooError, match="trained on another base"):
+        merge.run(request, tmp_path / "out")
+
+
+def quantize_request(merged: Path, csv: Path, **spec: object) -> QuantizeRequest:
+    settings = {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64, "apply_clip": False}
+    return QuantizeRequest(
+        entry="tiny",
+        model=given(merged),
+        battles=given(csv),
+        held=Held(),
+        prompt=PROMPT,
+        spec=QuantizeSpec(**{**settings, **spec}),  # type: ignore[arg-type]
+    )
+
+
+def test_awq_checkpoint_is_whole_and_close_to_its_source(merged: Path, sample_csv: Path, tmp_path: Path) -> None:
+    result = quantize.run(quantize_request(merged, sample_csv), tmp_path)
+    # Round-to-nearest of Gaussian weights in groups of 32 with 16 levels is off by about 0.08 of their norm.
+    assert 0.03 < result.metrics["quant/weight_error_mean"] < 0.15
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "awq" and config["quantization_config"]["group_size"] == 32
+    assert (tmp_path / "model" / "tokenizer.json").exists()
+
+
+def test_dequantize_reads_autoawq_s_layout() -> None:
+    """Oracle: autoawq's own packing, given integers and scales chosen here."""
+    from awq.modules.linear.gemm import WQLinear_GEMM
+
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.rand(2, 16, generator=generator).half() + 0.1  # groups x out
+    zeros = torch.randint(0, 16, (2, 16), generator=generator).half()
+    wide_s, wide_z = scales.repeat_interleave(32, 0).T, zeros.repeat_interleave(32, 0).T
+    weight = (torch.randint(0, 16, (16, 64), generator=generator).half() - wide_z) * wide_s
+    linear = torch.nn.Linear(64, 16, bias=False).half()
+    linear.weight.data = weight
+    with torch.no_grad():
+        packed = WQLinear_GEMM.from_linear(linear, 4, 32, scales=scales, zeros=zeros)
+    assert torch.allclose(quantize.dequantize(packed.qweight, packed.qzeros, packed.scales), weight.float(), atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"group_size": 48}, r"group_size 48 does not divide .* set quantize.group_size = 128"),
+        ({"calibration_tokens": 10**6}, "needs at least"),
+    ],
+)
+def test_quantize_refuses_what_cannot_work(merged: Path, sample_csv: Path, tmp_path: Path, spec: dict, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        quantize.run(quantize_request(merged, sample_csv, **spec), tmp_path)
+
+
+def test_quantize_refuses_unsupported_architectures() -> None:
+    with pytest.raises(ZooError, match="autoawq cannot quantize model_type 'gpt2'"):
+        quantize.check_supported({"model_type": "gpt2"}, Path("model"))
+
+
+def test_fetch_says_what_a_folder_lacks(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    request = FetchRequest(entry="tiny", base=BASE, source="folder", folder=given(tmp_path / "model"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ZooError, match=r"no config\.json; point to the folder"):
+        fetch.run(request, tmp_path / "out")
