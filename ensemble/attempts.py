@@ -1,0 +1,97 @@
+"""Where a job's work lies: its folder, its attempts, and the request each attempt is given.
+
+A job's folder holds one sub-folder an attempt. An attempt's list of rows never changes, since a stage that is started again on
+the same folder skips the chunks that are there; rows wanted beyond that list make a new attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.plan import PlanMember
+from zoo.contracts import Input, Request
+from zoo.errors import ZooError
+from zoo.stages import STAGES
+from zoo.store import REQUEST, differing_field, identity, write_atomic
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs of a prediction share."""
+
+    battles: Input
+    store: Path
+    folder: Path
+    lock: int | None = None  # descriptor kept open by the jobs, so that the folder stays locked while one lives
+    visible_gpus: tuple[str, ...] = ()  # names for CUDA_VISIBLE_DEVICES, by the plan's device number; none on a CPU
+
+
+def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
+    """Where a member's checkpoint lies now: the store's artifact of that fingerprint, else where the request says."""
+    for manifest in sorted(setting.store.glob(f"*-{member.checkpoint}/manifest.json")):
+        return manifest.parent
+    path = Path((member.request or {}).get("model", {}).get("path", ""))
+    if (path / "manifest.json").exists():
+        return path
+    raise ZooError(
+        f"{member.name}: checkpoint {member.checkpoint} is neither in {setting.store} nor at {path}; copy it into the store "
+        "or name the store that has it (ZOO_HOME)"
+    )
+
+
+def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> Request:
+    """The members' score request, re-issued on the new battles for the listed rows and for these members' variants."""
+    first = members[0]
+    if first.request is None or first.request.get("stage") not in STAGES:
+        raise ZooError(f"{first.name}: imported, so it cannot be run; give its table: --scores {first.name}=FILE")
+    model = {"path": str(checkpoint_folder(first, setting)), "fingerprint": first.checkpoint}
+    selection = {"rows": "listed", "ids": ids.model_dump(mode="json")}
+    request: dict[str, Any] = {**first.request, "model": model, "selection": selection}
+    request["battles"] = setting.battles.model_dump(mode="json")
+    if "variants" in request.get("spec", {}):
+        variants = [member.variant.model_dump(mode="json") for member in members]
+        request["spec"] = {**request["spec"], "variants": variants}
+    return STAGES[first.request["stage"]][1].model_validate(request)
+
+
+def attempts(folder: Path) -> list[Path]:
+    """A job's attempts, oldest first, of this run and of those before."""
+    return sorted(path for path in folder.glob("attempt-*") if (path / REQUEST).exists())
+
+
+def new_attempt(folder: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> tuple[Path, Request]:
+    """A fresh folder with the list and the request to score `ids` with `members`, in that order."""
+    number = 1 + max((int(path.name[-2:]) for path in folder.glob("attempt-*")), default=-1)
+    attempt = folder / f"attempt-{number:02d}"
+    attempt.mkdir(parents=True)
+    write_atomic(attempt / "ids.txt", "".join(f"{row_id}\n" for row_id in ids))
+    request = job_request(members, _listed(attempt), setting)
+    write_atomic(attempt / REQUEST, request.model_dump_json(indent=1))
+    return attempt, request
+
+
+def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> Request | None:
+    """The request to go on with an attempt, with today's paths; None where it was not asked for these ids and members."""
+    try:
+        listed = set((attempt / "ids.txt").read_text(encoding="utf-8").split("\n"))
+        before = json.loads((attempt / REQUEST).read_text())
+    except (OSError, ValueError):
+        return None
+    if not set(ids) <= listed:
+        return None
+    request = job_request(members, _listed(attempt), setting)
+    if differing_field(identity(request), identity(before)):
+        return None
+    (attempt / "result.json").unlink(missing_ok=True)
+    write_atomic(attempt / REQUEST, request.model_dump_json(indent=1))
+    return request
+
+
+def _listed(attempt: Path) -> Input:
+    path = attempt / "ids.txt"
+    return Input(path=path.absolute(), fingerprint=hashlib.sha256(path.read_bytes()).hexdigest()[:16])

@@ -1,0 +1,138 @@
+"""What the members have said so far, row by row, and the submission that follows from it at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ensemble.blend import apply_blend
+from ensemble.deadline import Deadline
+from ensemble.plan import Plan, blend_for
+from zoo.errors import ZooError
+from zoo.scores import OK, probabilities, write_submission
+
+WRITE_SHARE = 0.05  # of the time that intermediate writes may take
+LONGEST_WRITE_INTERVAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Blended:
+    """A submission's probabilities (rows, 3), and how many rows each set of members made; the empty set is the prior."""
+
+    p: np.ndarray
+    patterns: dict[tuple[str, ...], int]
+
+
+class Board:
+    """Probabilities of each member for each row of the file; NaN where a member has not, or could not, score a row.
+
+    `ids` are all ids of the battles file in its order. Rows come in by id, never by position.
+    """
+
+    def __init__(self, ids: Sequence[str], members: Sequence[str]) -> None:
+        self.ids = tuple(ids)
+        self.members = tuple(members)
+        self._row = {row_id: row for row, row_id in enumerate(self.ids)}
+        self._p = {name: np.full((len(self.ids), 3), np.nan) for name in self.members}
+        self._refused = {name: np.zeros(len(self.ids), dtype=bool) for name in self.members}
+
+    def add(self, member: str, frame: pd.DataFrame) -> int:
+        """Take in rows of a checked score table (`zoo.scores.read_scores`); how many of them are news.
+
+        A row that is there already stays as it is. ZooError where the table has rows of other battles.
+        """
+        unknown = [row_id for row_id in frame["id"] if row_id not in self._row]
+        if unknown:
+            raise ZooError(f"{len(unknown)} ids are not in the battles: {', '.join(unknown[:3])}")
+        rows = np.fromiter((self._row[row_id] for row_id in frame["id"]), dtype=np.int64, count=len(frame))
+        news = ~self.answered(member)[rows]
+        fine = (frame["status"] == OK).to_numpy()
+        p = probabilities(frame)
+        self._p[member][rows[news & fine]] = p[news & fine]
+        self._refused[member][rows[news & ~fine]] = True
+        return int(news.sum())
+
+    def discard(self, member: str) -> None:
+        """Forget everything a member said."""
+        self._p[member][:] = np.nan
+        self._refused[member][:] = False
+
+    def has(self, member: str) -> np.ndarray:
+        """Rows with probabilities of this member, bool (rows,)."""
+        return ~np.isnan(self._p[member][:, 0])
+
+    def answered(self, member: str) -> np.ndarray:
+        """Rows that need no more work of this member: scored, or refused by its stage (status other than ok)."""
+        return self.has(member) | self._refused[member]
+
+    def refused(self, member: str) -> int:
+        """How many rows the member's stage could not score."""
+        return int(self._refused[member].sum())
+
+    def probabilities_of(self, members: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Triples of `members` for the given row numbers."""
+        return {name: self._p[name][rows] for name in members}
+
+    def blended(self, plan: Plan, planned: Mapping[str, np.ndarray]) -> Blended:
+        """Every row's blend of the members that have scored it, and the plan's prior where none has.
+
+        `planned[member]`: the rows that the plan's gates give to a member, bool (rows,). A row that has exactly the members
+        the plan meant it to have gets the blend fitted on such rows; any other the one fitted on all rows.
+        """
+        has = np.stack([self.has(name) for name in self.members], axis=1)
+        as_planned = (has == np.stack([planned[name] for name in self.members], axis=1)).all(axis=1)
+        p = np.tile(np.asarray(plan.prior, dtype=np.float64), (len(self.ids), 1))
+        patterns: dict[tuple[str, ...], int] = {}
+        keys = has @ (1 << np.arange(len(self.members), dtype=object)) * 2 + as_planned
+        for key in sorted(set(keys)):
+            rows = np.flatnonzero(keys == key)
+            there = [name for name, on in zip(self.members, has[rows[0]], strict=True) if on]
+            blend = blend_for(plan, frozenset(there), planned=bool(as_planned[rows[0]]))
+            used = () if blend is None else tuple(name for name in self.members if name in blend.members)
+            patterns[used] = patterns.get(used, 0) + len(rows)
+            if blend is not None:
+                p[rows] = apply_blend(blend, self.probabilities_of(blend.members, rows))
+        return Blended(whole(p, plan.prior), patterns)
+
+
+def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
+    """Each row finite, not negative and summing to 1; the prior in place of a row for which that cannot be had."""
+    p = np.clip(p, 0.0, None)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = p / p.sum(axis=1, keepdims=True)
+    broken = ~np.isfinite(p).all(axis=1)
+    p[broken] = np.asarray(prior, dtype=np.float64) / np.sum(prior)
+    return p
+
+
+@dataclass
+class Submission:
+    """The file on disk, and what it holds."""
+
+    output: Path
+    plan: Plan
+    board: Board
+    deadline: Deadline
+    p: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    patterns: dict[tuple[str, ...], int] = field(default_factory=dict)
+    written: bool = False
+    _last: float = 0.0
+
+    def write(self, planned: Mapping[str, np.ndarray]) -> None:
+        """Blend what is there and replace the file; the time it takes is what the end reserves."""
+        begun = self.deadline.now()
+        blended = self.board.blended(self.plan, planned)
+        write_submission(self.board.ids, blended.p, self.output)
+        self.p, self.patterns, self.written = blended.p, blended.patterns, True
+        self._last = self.deadline.now()
+        self.deadline.measured_write(self._last - begun)
+
+    @property
+    def due(self) -> bool:
+        """Whether enough time has passed since the last write for another one between chunks."""
+        interval = min(LONGEST_WRITE_INTERVAL_SECONDS, self.deadline.budget_seconds / 50)
+        return self.deadline.now() - self._last >= max(interval, self.deadline.write_seconds / WRITE_SHARE)

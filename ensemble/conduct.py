@@ -1,0 +1,239 @@
+"""Carry out a plan's schedule: start jobs when their devices are free, watch them, cut them, and give each its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ensemble.attempts import Setting
+from ensemble.blend import apply_blend
+from ensemble.combine import Board
+from ensemble.deadline import Deadline
+from ensemble.execute import JobRun
+from ensemble.plan import Job, Plan, blend_for
+from ensemble.replan import Claim, Pace, by_value, makespan_after, must_end_by, pool_gain, predicted_row_seconds, share_out
+
+STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
+STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
+GUESSED_CHUNK_ROWS = 64
+
+Say = Callable[[str], None]
+
+
+class Conductor:
+    """The jobs of one prediction. `tick` does what is due; everything else asks."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        characters: np.ndarray,
+        usable: np.ndarray,
+        setting: Setting,
+        deadline: Deadline,
+        *,
+        given: Mapping[str, str],
+        say: Say,
+    ) -> None:
+        """`characters`: of each row's prompt and responses; `usable`: rows a stage can read, both (rows,) in the board's order.
+
+        `given`: members whose tables are on the board already, and where from; their jobs do not run.
+        """
+        self.plan, self.board, self.deadline, self.say = plan, board, deadline, say
+        self._characters, self._usable = characters, usable
+        self.planned = {name: usable.copy() for name in board.members}
+        self.seconds = {member.name: predicted_row_seconds(member, characters) for member in plan.members}
+        self.runs: list[JobRun] = []
+        for number, job in enumerate(plan.schedule):
+            members = [plan.member(name) for name in job.members if name not in given]
+            if members:
+                folder = setting.folder / f"job-{number:02d}"
+                self.runs.append(
+                    JobRun(job.model_copy(update={"members": tuple(m.name for m in members)}), members, folder, setting, board)
+                )
+        self._dealt: dict[tuple[str, ...], list[np.ndarray]] = {}
+        self._spare: dict[tuple[str, ...], list[np.ndarray]] = {}
+
+    @property
+    def finished(self) -> bool:
+        return all(run.status == "ended" for run in self.runs)
+
+    def recall(self) -> int:
+        """Rows that earlier runs of the same command have scored already."""
+        return sum(run.recall(self.deadline.now()) for run in self.runs)
+
+    def tick(self) -> int:
+        """Take in what has appeared, end what must end, start what can start; how many rows are news."""
+        now, news = self.deadline.now(), 0
+        for run in self.runs:
+            if run.status in ("running", "stopping"):
+                told = set(run.lies)
+                news += run.harvest(now)
+                self._condemn({name: why for name, why in run.lies.items() if name not in told}, now)
+                run.poll(now)
+                if run.status == "ended":
+                    self._report_end(run)
+                self._watch(run, now)
+        self._start_ready(now)
+        return news
+
+    def _condemn(self, lies: dict[str, str], now: float) -> None:
+        """A member that lied once is believed nowhere: not in its replicas either."""
+        for name, why in lies.items():
+            self.board.discard(name)
+            self.say(f"{name} is left out: {why}")
+            for run in self.runs:
+                if name in run.job.members:
+                    run.lies.setdefault(name, why)
+                    if not run.trusted:
+                        run.stop("its output cannot be trusted", now, self.deadline.grace_seconds)
+
+    def _report_end(self, run: JobRun) -> None:
+        names = ", ".join(run.job.members)
+        if run.note and run.trusted:
+            self.say(f"{names}: {run.note}; its finished rows stay")
+        elif run.trusted:
+            self.say(f"{names}: done, {len(run.rows):,} rows in {run.ended - run.started:.1f} s")
+
+    # --- making way -------------------------------------------------------------------------------------------------
+
+    def _watch(self, run: JobRun, now: float) -> None:
+        """Stop a job whose time is up, or that has been silent for too long."""
+        if run.status != "running" or run.pace is None:
+            return
+        expected = run.pace.expected_silence() * self.plan.margin
+        patience = max(STALL_FACTOR * expected, STALL_SHARE * self.deadline.budget_seconds, SHORTEST_STALL_SECONDS)
+        if run.pace.silence(now) > patience:
+            why = f"no sign of life for {run.pace.silence(now):.0f} s where {expected:.1f} s were expected; taken for hung"
+            run.stop(why, now, self.deadline.grace_seconds)
+        elif now >= self.ends_by(run, now):
+            why = f"late: its time was up with {len(run.missing(run.rows)):,} of {len(run.rows):,} rows to go"
+            run.stop(why, now, self.deadline.grace_seconds)
+
+    def ends_by(self, run: JobRun, now: float) -> float:
+        """Seconds since process start at which a job has to make way."""
+        planned_end = (run.started if run.pace else now) + self.planned_seconds(run) * self.plan.margin
+        return must_end_by(self.claim(run, now), planned_end, self._waiting(run, now), self.deadline.work_ends)
+
+    def _waiting(self, run: JobRun, now: float) -> list[Claim]:
+        """What others that have not started claim, if they can still load."""
+        left = self.deadline.work_ends - now
+        others = [other for other in self.runs if other is not run and other.status == "waiting"]
+        return [self.claim(other, now) for other in others if self._load_seconds(other) < left]
+
+    def claim(self, run: JobRun, now: float) -> Claim:
+        """What a job still wants, and brings."""
+        before = [name for name in self.board.members if self.board.members.index(name) < self._place(run)]
+        gain = pool_gain(self.plan, before, run.job.members)
+        if run.pace is None:
+            rows = float(self._usable.sum()) * self._coverage(run) * run.job.row_share
+            return Claim(run.job, self.planned_seconds(run) * self.plan.margin, gain * rows)
+        return Claim(run.job, run.pace.remaining(now), gain * len(run.missing(run.rows)))
+
+    def _place(self, run: JobRun) -> int:
+        return min(self.board.members.index(name) for name in run.job.members)
+
+    def _load_seconds(self, run: JobRun) -> float:
+        return max(member.cost.load_seconds for member in run.members)
+
+    def _coverage(self, run: JobRun) -> float:
+        return max(1.0 if member.gate is None else member.coverage for member in run.members)
+
+    def _work(self, run: JobRun) -> np.ndarray:
+        """Predicted seconds of each row of the file, for all members of the job."""
+        return np.sum([self.seconds[name] for name in run.job.members], axis=0)
+
+    def planned_seconds(self, run: JobRun) -> float:
+        """Loading and rows as the plan prices them on this file, without the margin."""
+        work = self._work(run)
+        if run.pace is not None:
+            return run.pace.load_seconds + run.pace.work_seconds
+        return self._load_seconds(run) + float(work[self._usable].sum()) * self._coverage(run) * run.job.row_share
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def _start_ready(self, now: float) -> None:
+        """Start jobs of the current phase whose devices are free, in the plan's order."""
+        open_runs = [run for run in self.runs if run.status != "ended"]
+        phase = min((run.job.phase for run in open_runs), default=0)
+        busy = {device for run in open_runs if run.status != "waiting" for device in _devices(run.job)}
+        waiting = [run for run in open_runs if run.status == "waiting" and run.job.phase == phase]
+        for run in sorted(waiting, key=lambda run: run.job.start_seconds):
+            if busy & _devices(run.job):
+                busy |= _devices(run.job)  # it comes next here: a narrower job behind it must not starve it
+                continue
+            self._start(run, now)
+            if run.status == "running":
+                busy |= _devices(run.job)
+
+    def _start(self, run: JobRun, now: float) -> None:
+        names, load, end = ", ".join(run.job.members), self._load_seconds(run), self.deadline.work_ends
+        rows = self._rows_for(run, now)
+        todo = run.missing(rows)
+        if len(todo) and now + load >= end:
+            run.skip(f"loading alone takes {load:.1f} s and {max(0.0, end - now):.1f} s are left", now)
+            self.say(f"{names}: left out, {run.note}")
+            return
+        work = self._work(run)
+        spec = (run.members[0].request or {}).get("spec", {})
+        piece = float(work[todo].mean()) * spec.get("chunk_rows", GUESSED_CHUNK_ROWS) if len(todo) else 0.0
+        total = float(work[todo].sum())
+        pace = Pace(load, total, self.plan.margin, min(piece, total))
+        run.start(rows, {name: self.seconds[name] for name in run.job.members}, pace, now)
+        if run.status == "running":
+            self.say(f"{names}: started on {len(todo):,} rows, {load + total:.1f} s by the plan")
+
+    def _rows_for(self, run: JobRun, now: float) -> np.ndarray:
+        """The rows of a job in the order of their value: those the plan gives it, then more of them if time is left over."""
+        key = run.job.members
+        if key not in self._dealt:
+            self._deal(run)
+        replica = run.job.replica if run.job.replica < len(self._dealt[key]) else 0
+        rows, spare = self._dealt[key][replica], self._spare[key][replica]
+        work = self._work(run)
+        needed = self._load_seconds(run) + float(work[rows].sum())
+        free = self.deadline.work_ends - now - makespan_after(run.job, self._waiting(run, now)) - needed * self.plan.margin
+        fits = np.cumsum(work[spare]) * self.plan.margin <= free
+        return np.concatenate([rows, spare[fits]])
+
+    def _deal(self, run: JobRun) -> None:
+        """Order the file's rows by value for the members of a job, keep the share the plan covers, and deal both parts out."""
+        work, usable = self._work(run), np.flatnonzero(self._usable)
+        gain = self._row_gain(run)[usable]
+        order = usable[by_value(gain, work[usable])]
+        count = round(self._coverage(run) * len(usable))
+        worth = np.zeros(len(self._usable), dtype=bool)
+        worth[usable] = gain > 0
+        chosen, spare = order[:count], order[count:][worth[order[count:]]]
+        for name in run.job.members:
+            self.planned[name] = np.isin(np.arange(len(self._usable)), chosen)
+        replicas = sorted((r.job.replica, r.job.row_share) for r in self.runs if r.job.members == run.job.members)
+        shares = [share for _, share in replicas]
+        self._dealt[run.job.members] = share_out(chosen, work[chosen], shares)
+        self._spare[run.job.members] = share_out(spare, work[spare], shares)
+
+    def _row_gain(self, run: JobRun) -> np.ndarray:
+        """Predicted nats that the job's members bring to each row: by the gate where there is one, else alike for all rows.
+
+        A row that none of the members before could score has most to gain.
+        """
+        gate = next((member.gate for member in run.members if member.gate is not None), None)
+        alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)
+        gains = np.full(len(self._usable), alone)
+        if gate is None or self._coverage(run) >= 1.0:
+            return gains
+        from ensemble.coverage import predicted_gain
+
+        has = np.stack([self.board.has(name) for name in gate.given], axis=1)
+        for pattern in np.unique(has, axis=0):
+            rows = np.flatnonzero((has == pattern).all(axis=1))
+            blend = blend_for(self.plan, frozenset(n for n, on in zip(gate.given, pattern, strict=True) if on), planned=False)
+            if blend is not None:
+                p = apply_blend(blend, self.board.probabilities_of(blend.members, rows))
+                gains[rows] = predicted_gain(gate, p, self._characters[rows])
+        return gains
+
+
+def _devices(job: Job) -> set[int]:
+    return set(job.devices) or {0}

@@ -1,0 +1,103 @@
+"""The promise of a prediction: a whole file, never later than the budget, whatever the members do.
+
+Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.replan`), the loop stops
+in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the budget.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+SHORTEST_RESERVE_SECONDS = 0.4  # ending the interpreter and the last look at the jobs' files
+RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
+RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # of the budget, against what else a busy machine does
+WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS = 0.002, 0.1  # the watchdog comes this long before the budget's end
+GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
+
+
+class Deadline:
+    """The clock of one prediction: seconds since its process started, against its budget."""
+
+    def __init__(self, budget_seconds: float, started_at: float) -> None:
+        """`started_at`: when the process started, on the clock of `time.monotonic()`."""
+        self.budget_seconds = budget_seconds
+        self.started_at = started_at
+        self.write_seconds = 0.0
+        self.grace_seconds = min(LONGEST_GRACE_SECONDS, GRACE_SHARE * budget_seconds)
+
+    def now(self) -> float:
+        """Seconds since process start."""
+        return time.monotonic() - self.started_at
+
+    def measured_write(self, seconds: float) -> None:
+        """Blending and writing took this long; the slowest one counts."""
+        self.write_seconds = max(self.write_seconds, seconds)
+
+    @property
+    def work_ends(self) -> float:
+        """Seconds since process start after which only the last blend and write are due."""
+        reserve = RESERVED_WRITES * self.write_seconds + min(LONGEST_RESERVE_SECONDS, RESERVED_SHARE * self.budget_seconds)
+        return self.budget_seconds - SHORTEST_RESERVE_SECONDS - reserve
+
+    @property
+    def watchdog_at(self) -> float:
+        return self.budget_seconds - max(SHORTEST_WATCHDOG_SECONDS, WATCHDOG_SHARE * self.budget_seconds)
+
+
+@contextmanager
+def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
+    """Within the block, a thread waits for the budget's end, calls `last_act` there and ends the process with its code.
+
+    It does not depend on the main thread, which may hang in a library or on a disk. `last_act` must be short: it ends the
+    jobs; the file needs nothing, since every write replaced it whole.
+    """
+    finished = threading.Event()
+
+    def watch() -> None:
+        if not finished.wait(max(0.0, deadline.watchdog_at - deadline.now())):
+            code = 1
+            with suppress(BaseException):
+                code = last_act()
+            sys.stderr.flush()
+            os._exit(code)
+
+    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    try:
+        yield
+    finally:
+        finished.set()
+
+
+class StopRequest:
+    """Whether someone asked this process to stop, and how: SIGTERM (a scheduler) or SIGINT (Ctrl-C)."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Within the block SIGTERM and SIGINT are only noted, so that whoever is writing finishes writing."""
+    request = StopRequest()
+
+    def note(signum: int, _: object) -> None:
+        request.signal_name = signal.Signals(signum).name
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main thread handle signals
+        yield request
+        return
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

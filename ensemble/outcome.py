@@ -1,0 +1,122 @@
+"""What a prediction did, for the end of a run and for predict.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.combine import Board, Submission
+from ensemble.conduct import Conductor
+from ensemble.deadline import Deadline, StopRequest
+from ensemble.watch import clock
+from zoo.battles import Battles
+from zoo.scores import log_loss_rows
+from zoo.store import write_atomic
+
+
+@dataclass(frozen=True)
+class MemberOutcome:
+    """What became of a member: rows it scored, rows its stage refused, and why it stopped early, if it did."""
+
+    name: str
+    rows: int
+    refused_rows: int
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict` did. `patterns`: rows by the members that made them, `+` between names; `prior` where none did."""
+
+    output: Path
+    rows: int
+    bad_rows: int
+    budget_seconds: float
+    predicted_seconds: float
+    used_seconds: float
+    members: tuple[MemberOutcome, ...]
+    patterns: dict[str, int]
+    log_loss: float | None
+    log_loss_se: float | None
+    stopped_by: str
+    warnings: tuple[str, ...]
+    report: Path
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Members that are in at least one row."""
+        named = {name for pattern in self.patterns for name in pattern.split(" + ")}
+        return tuple(member.name for member in self.members if member.name in named)
+
+    def summary(self) -> list[str]:
+        """Lines for the end of a run."""
+        lines = [f"{self.output}: {self.rows:,} rows in {clock(self.used_seconds)} of {clock(self.budget_seconds)}"]
+        lines += [
+            f"  {count:>8,} rows  {pattern}" for pattern, count in sorted(self.patterns.items(), key=lambda item: -item[1])
+        ]
+        for member in self.members:
+            refused = f", {member.refused_rows:,} refused" if member.refused_rows else ""
+            lines.append(f"  {member.name}: {member.rows:,} rows{refused}" + (f"; {member.note}" if member.note else ""))
+        if self.log_loss is not None:
+            lines.append(f"  log loss {self.log_loss:.4f} ± {self.log_loss_se:.4f}")
+        return [*lines, *(f"  warning: {text}" for text in self.warnings)]
+
+
+def conclude(
+    battles: Battles,
+    conductor: Conductor,
+    submission: Submission,
+    deadline: Deadline,
+    stop: StopRequest,
+    given: Mapping[str, str],
+    folder: Path,
+) -> Prediction:
+    """Sum up, and leave the same as predict.json in the work folder. `given`: where tables brought by the user came from."""
+    board, plan = submission.board, submission.plan
+    warnings = [f"{stop.signal_name}: stopped early"] if stop else []
+    if battles.bad_ids:
+        warnings.append(f"{len(battles.bad_ids):,} rows of {battles.path} are bad and were not scored; see `zoo data validate`")
+    members = tuple(_outcome(name, conductor, board, deadline, given) for name in board.members)
+    warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]
+    loss, error = _log_loss(battles, submission)
+    prediction = Prediction(
+        output=submission.output,
+        rows=len(board.ids),
+        bad_rows=len(battles.bad_ids),
+        budget_seconds=deadline.budget_seconds,
+        predicted_seconds=plan.predicted_seconds,
+        used_seconds=round(deadline.now(), 2),
+        members=members,
+        patterns={" + ".join(names) or "prior": count for names, count in submission.patterns.items()},
+        log_loss=loss,
+        log_loss_se=error,
+        stopped_by=stop.signal_name,
+        warnings=tuple(warnings),
+        report=folder / "predict.json",
+    )
+    write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
+    return prediction
+
+
+def _outcome(name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str]) -> MemberOutcome:
+    runs = [run for run in conductor.runs if name in run.job.members]
+    notes = [run.lies.get(name) or run.note for run in runs]
+    note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
+    seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.pace is not None)
+    return MemberOutcome(name, int(board.has(name).sum()), board.refused(name), round(seconds, 2), note)
+
+
+def _log_loss(battles: Battles, submission: Submission) -> tuple[float | None, float | None]:
+    """Mean log loss over the usable labelled rows with its standard error; None where there are no labels."""
+    frame = battles.frame[battles.frame["label"] >= 0]
+    if frame.empty:
+        return None, None
+    row = {row_id: i for i, row_id in enumerate(battles.ids)}
+    losses = log_loss_rows(submission.p[[row[row_id] for row_id in frame["id"]]], frame["label"].to_numpy())
+    error = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else float("nan")
+    return float(losses.mean()), float(error)

@@ -1,0 +1,193 @@
+"""Plan + battles -> submission, inside the deadline.
+
+A whole file is on disk before the first member runs, and every write replaces it whole: stop the process at any moment and
+what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.attempts import Setting, checkpoint_folder
+from ensemble.combine import Board, Submission
+from ensemble.conduct import Conductor
+from ensemble.deadline import Deadline, StopRequest, stop_requests, watchdog
+from ensemble.given import add_given, check_given
+from ensemble.outcome import Prediction, conclude
+from ensemble.plan import Plan, load_plan
+from ensemble.watch import Display, clock, job_statuses
+from zoo.battles import Battles, dataset_digest, join_turns, read_battles
+from zoo.contracts import Input
+from zoo.errors import ZooError
+from zoo.settings import home
+
+POLL_SECONDS = 0.1
+LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
+LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
+
+
+def predict(
+    plan_path: Path,
+    battles_path: Path,
+    output: Path,
+    *,
+    started_at: float,
+    budget_seconds: float | None = None,
+    store: Path | None = None,
+    scores: Mapping[str, Path] | None = None,
+) -> Prediction:
+    """Run the plan's members on the battles and write the blend of what they say to `output`, never later than the budget.
+
+    `started_at`: when this process started, on the clock of `time.monotonic()`. `budget_seconds` overrides the plan's; `store`
+    is where checkpoints are looked for (default: the home's); `scores` gives members' tables for these battles instead of
+    running them. SIGTERM and SIGINT end the work early: what is there is written. Raises ZooError before anything is written
+    where the input cannot be used; a member that fails later is left out, and the result says so.
+    """
+    plan = load_plan(plan_path)
+    check_given(plan, scores or {})
+    deadline = Deadline(plan.budget_seconds if budget_seconds is None else budget_seconds, started_at)
+    begun: list[tuple[Conductor, Submission]] = []
+
+    def last_act() -> int:
+        for conductor, _ in begun:
+            for run in conductor.runs:
+                run.kill()
+        written = any(submission.written for _, submission in begun)
+        state = "the file on disk is whole" if written else "it was too short to write anything"
+        os.write(2, f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n".encode())
+        return 0 if written else 1
+
+    with stop_requests() as stop, watchdog(deadline, last_act):
+        battles = read_battles(battles_path)
+        digest = dataset_digest(battles)
+        folder = home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
+        with _only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4)) as lock:
+            where = Input(path=battles_path.absolute(), fingerprint=digest)
+            setting = Setting(where, store or home() / "store", folder, lock, _visible_gpus(plan))
+            board = Board(battles.ids, [member.name for member in plan.members])
+            given = add_given(board, scores or {})
+            display = Display(deadline)
+            conductor = _prepare(plan, battles, board, setting, deadline, given, display)
+            submission = Submission(output, plan, board, deadline)
+            begun.append((conductor, submission))
+            output.parent.mkdir(parents=True, exist_ok=True)
+            submission.write(conductor.planned)
+            _announce(plan, battles, deadline, display)
+            with display.shown():
+                _work(conductor, submission, deadline, stop, display)
+            _finish(conductor, submission, deadline)
+            return conclude(battles, conductor, submission, deadline, stop, given, folder)
+
+
+def _prepare(
+    plan: Plan,
+    battles: Battles,
+    board: Board,
+    setting: Setting,
+    deadline: Deadline,
+    given: Mapping[str, str],
+    display: Display,
+) -> Conductor:
+    """The jobs, after a look whether every member that is to run has its checkpoint."""
+    for member in plan.members:
+        if member.name not in given:
+            checkpoint_folder(member, setting)
+    characters, usable = _measure(battles)
+    return Conductor(plan, board, characters, usable, setting, deadline, given=given, say=display.say)
+
+
+def _work(conductor: Conductor, submission: Submission, deadline: Deadline, stop: StopRequest, display: Display) -> None:
+    """Run jobs until all have ended, time is up, or someone asks to stop; improve the file as rows come in."""
+    news = conductor.recall()
+    if news:
+        display.say(f"{news:,} scores of an earlier run of this command are taken over")
+    poll = min(LONGEST_POLL_SECONDS, max(POLL_SECONDS, deadline.budget_seconds / 5000))
+    while not stop and deadline.now() < deadline.work_ends:
+        ended = sum(run.status == "ended" for run in conductor.runs)
+        news += conductor.tick()
+        one_ended = sum(run.status == "ended" for run in conductor.runs) > ended
+        if news and (submission.due or one_ended):
+            submission.write(conductor.planned)
+            news = 0
+        if conductor.finished:
+            return
+        display.update(job_statuses(conductor, deadline.now()))
+        time.sleep(max(0.0, min(poll, deadline.work_ends - deadline.now())))
+
+
+def _finish(conductor: Conductor, submission: Submission, deadline: Deadline) -> None:
+    """The last look at the jobs' files and the last write; then end what still runs."""
+    running = [run for run in conductor.runs if run.status in ("running", "stopping")]
+    for run in running:
+        run.harvest(deadline.now())
+        run.stop(f"time was up with {len(run.missing(run.rows)):,} of {len(run.rows):,} rows to go", deadline.now(), 0.0)
+    for run in conductor.runs:
+        if run.status == "waiting":
+            run.skip("no time was left for it", deadline.now())
+    submission.write(conductor.planned)
+    for run in running:
+        run.kill()
+    while any(run.status != "ended" for run in running) and deadline.now() < deadline.watchdog_at - POLL_SECONDS:
+        for run in running:
+            run.poll(deadline.now())
+        time.sleep(0.02)
+
+
+def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
+    """Characters of each row's prompt and responses (0 where bad), and which rows are usable: both (rows,) in file order."""
+    frame = battles.frame
+    texts = zip(frame["id"], frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
+    length = {row_id: sum(len(join_turns(turns)) for turns in fields) for row_id, *fields in texts}
+    characters = np.array([length.get(row_id, 0) for row_id in battles.ids], dtype=np.float64)
+    return characters, np.array([row_id in length for row_id in battles.ids])
+
+
+def _announce(plan: Plan, battles: Battles, deadline: Deadline, display: Display) -> None:
+    names = ", ".join(member.name for member in plan.members)
+    display.say(f"{len(battles.ids):,} rows; the prior is on disk; members in order: {names}")
+    needed = plan.predicted_seconds * plan.margin * max(1.0, len(battles.ids) / plan.rows)
+    if needed > deadline.budget_seconds:
+        display.say(f"the plan needs {clock(needed)} with its margin, more than the budget; what does not fit is skipped")
+
+
+def _visible_gpus(plan: Plan) -> tuple[str, ...]:
+    """GPU names for CUDA_VISIBLE_DEVICES, by the plan's device numbers: the caller's own choice where there is one."""
+    if plan.target.gpus == 0:
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = tuple(visible.split(",")) if visible else tuple(str(device) for device in range(plan.target.gpus))
+    if len(names) < plan.target.gpus:
+        raise ZooError(
+            f"the plan is for {plan.target.gpus} GPUs of {plan.target.name}; CUDA_VISIBLE_DEVICES={visible} shows fewer"
+        )
+    return names
+
+
+@contextmanager
+def _only_one(folder: Path, patience_seconds: float) -> Iterator[int]:
+    """Hold the work folder; its jobs inherit the descriptor, so a killed run's jobs must end before the next run starts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    give_up = time.monotonic() + patience_seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    raise ZooError(
+                        f"{folder}: another prediction of this plan on these battles is running; wait for it"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+        yield descriptor
+    finally:
+        os.close(descriptor)

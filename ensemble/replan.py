@@ -1,0 +1,157 @@
+"""Decisions while a prediction runs: which rows first, how fast it really goes, and when a job must make way for the next.
+
+Pure arithmetic on the plan and on what was measured; nothing here touches processes or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.plan import Job, Plan, PlanMember
+
+LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is a number
+
+
+def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndarray:
+    """Seconds of each row by the plan's cost model, from its characters (prompt and both responses), loading left out."""
+    from zoo.cost import row_seconds
+
+    estimate = member.tokens
+    tokens = estimate.base + estimate.per_character * np.asarray(characters, dtype=np.float64)
+    if estimate.cap is not None:
+        tokens = np.minimum(tokens, estimate.cap)
+    return np.maximum(row_seconds(member.cost, tokens), LEAST_SECONDS)
+
+
+def by_value(gain: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Row numbers in the order they are worth scoring: gain in nats a second, highest first; ties in file order."""
+    return np.argsort(-gain / seconds, kind="stable")
+
+
+def share_out(rows: np.ndarray, seconds: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """Deal rows, kept in their order, to replicas so that each gets its share of the seconds.
+
+    Each row goes to the replica that is furthest behind its share, so that at any moment all are about equally far down the
+    order. `seconds` (as long as `rows`) are the rows' prices.
+    """
+    loads = np.zeros(len(shares))
+    weights = np.maximum(np.asarray(shares, dtype=np.float64), 1e-12)
+    owner = np.empty(len(rows), dtype=np.int64)
+    for i, price in enumerate(seconds):
+        owner[i] = int(np.argmin((loads + price) / weights))
+        loads[owner[i]] += price
+    return [rows[owner == replica] for replica in range(len(shares))]
+
+
+def pool_gain(plan: Plan, before: Iterable[str], added: Iterable[str]) -> float:
+    """Nats a row that `added` members bring on top of `before`, by the pools fitted on all rows; not below 0."""
+    from_before, to_after = frozenset(before), frozenset(before) | frozenset(added)
+    return max(0.0, _pool_log_loss(plan, from_before) - _pool_log_loss(plan, to_after))
+
+
+def _pool_log_loss(plan: Plan, available: frozenset[str]) -> float:
+    losses = [pool.log_loss for pool in plan.pools if not pool.planned and set(pool.members) <= available]
+    prior = np.asarray(plan.prior)
+    entropy = float(-(prior[prior > 0] * np.log(prior[prior > 0])).sum())
+    return min([entropy, *losses])
+
+
+@dataclass
+class Pace:
+    """Measured against predicted seconds of one job: `load_seconds`, then pieces of work in predicted seconds.
+
+    `assumed` is the ratio while nothing is measured: the plan's margin.
+    """
+
+    load_seconds: float
+    work_seconds: float
+    assumed: float
+    piece_seconds: float  # predicted seconds of one piece: what a chunk is expected to hold, then the largest one seen
+    started: float = 0.0
+    done_work: float = 0.0
+    _last: float = 0.0
+    _first: float | None = None
+    _first_work: float = 0.0
+
+    def start(self, now: float) -> None:
+        self.started = self._last = now
+
+    def progress(self, now: float, work: float) -> None:
+        """A piece of `work` predicted seconds is finished."""
+        self.done_work += work
+        self.piece_seconds = max(self.piece_seconds, work) if self._first is not None else work
+        self._last = now
+        if self._first is None:
+            self._first, self._first_work = now, self.done_work
+
+    def ratio(self, now: float) -> float:
+        """Actual seconds for each predicted second of work, from the first finished piece on; a stall counts as slow."""
+        if self._first is None:
+            overdue = (now - self.started) / max(self.load_seconds + self.piece_seconds, LEAST_SECONDS)
+            return max(self.assumed, overdue)
+        work = self.done_work - self._first_work
+        if work <= 0:  # one piece: loading and work cannot be told apart yet
+            together = (self._first - self.started) / max(self.load_seconds + self.done_work, LEAST_SECONDS)
+            stalled = (now - self._first) / max(self.piece_seconds, LEAST_SECONDS)
+            return max(together, stalled)
+        return max((self._last - self._first) / work, (now - self._first) / (work + self.piece_seconds))
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the job ends at this pace."""
+        ratio = self.ratio(now)
+        left = ratio * max(0.0, self.work_seconds - self.done_work)
+        if self._first is None:
+            return left + max(0.0, ratio * self.load_seconds - (now - self.started))
+        return max(0.0, left - (now - self._last))
+
+    def silence(self, now: float) -> float:
+        """Seconds since the last sign of life."""
+        return now - self._last
+
+    def expected_silence(self) -> float:
+        """Predicted seconds until the next piece: loading and one piece, or one piece."""
+        return self.piece_seconds + (self.load_seconds if self._first is None else 0.0)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a job that has not ended wants: seconds, and the nats (summed over its rows) it would bring for them."""
+
+    job: Job
+    seconds: float
+    nats: float
+
+    @property
+    def density(self) -> float:
+        """Nats a second."""
+        return self.nats / max(self.seconds, LEAST_SECONDS)
+
+
+def makespan_after(job: Job, later: Sequence[Claim]) -> float:
+    """Seconds that `later` jobs need once `job` has ended: its devices' queue in its own phase, then phase after phase."""
+    seconds = 0.0
+    for phase in sorted({claim.job.phase for claim in later}):
+        load: dict[int, float] = {}
+        for claim in later:
+            if claim.job.phase == phase:
+                for device in claim.job.devices or (0,):
+                    load[device] = load.get(device, 0.0) + claim.seconds
+        if phase == job.phase:
+            seconds += max((load.get(device, 0.0) for device in job.devices or (0,)), default=0.0)
+        elif phase > job.phase:
+            seconds += max(load.values())
+    return seconds
+
+
+def must_end_by(claim: Claim, planned_end: float, waiting: Sequence[Claim], work_ends: float) -> float:
+    """When a job has to make way: at the end of work, less what more valuable jobs that wait for it still need.
+
+    It may always use the time up to `planned_end`, its plan with the margin: members run in the order of their value, so when a
+    budget is short the later ones lose. A job slower than that is cut if others bring more nats a second at the speeds as
+    measured; if none does, it goes on.
+    """
+    better = [other for other in waiting if other.density > claim.density]
+    return min(work_ends, max(planned_end, work_ends - makespan_after(claim.job, better)))
