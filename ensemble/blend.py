@@ -1,7 +1,8 @@
 """Pools: how the probabilities of several members become one triple a row, fitted exactly and applied by numbers alone.
 
-By default every pool treats A and B alike: exchanging the answers in all tables exchanges the result. A temperature a member is part
-of the log and the logistic pool already (it scales the weights), so only the linear pool fits one, and one on the blend.
+By default every pool treats A and B alike: exchanging the answers in all tables exchanges the result. A temperature for each
+member is part of the log and the logistic pool already (it scales the weights), so only the linear pool fits them, and one
+more on the blend.
 """
 
 from __future__ import annotations
