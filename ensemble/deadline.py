@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 SHORTEST_RESERVE_SECONDS = 0.4  # ending the interpreter and the last look at the jobs' files
 RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
 RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # of the budget, against what else a busy machine does
-WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS = 0.002, 0.1  # the watchdog comes this long before the budget's end
+WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS, LONGEST_WATCHDOG_SECONDS = 0.002, 0.1, 5.0  # the watchdog comes before the end
 GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
 
 
@@ -47,7 +47,9 @@ class Deadline:
 
     @property
     def watchdog_at(self) -> float:
-        return self.budget_seconds - max(SHORTEST_WATCHDOG_SECONDS, WATCHDOG_SHARE * self.budget_seconds)
+        """Seconds since process start at which the watchdog ends everything; always after `work_ends`."""
+        early = min(LONGEST_WATCHDOG_SECONDS, WATCHDOG_SHARE * self.budget_seconds)
+        return self.budget_seconds - max(SHORTEST_WATCHDOG_SECONDS, early)
 
 
 @contextmanager
