@@ -97,12 +97,12 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
         copies = max(1, load_target(cost.target).devices // max(1, cost.gpus))
     except ZooError:  # a target that this installation does not know: one copy
         copies = 1
-    return {
+    numbers = {
         "cost/load_seconds": cost.load_seconds,
         "cost/seconds_per_row": seconds,
-        "cost/tokens_per_row": float(lengths.mean()),
         "cost/hours_25k": (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
     }
+    return numbers | ({"cost/tokens_per_row": float(lengths.mean())} if lengths.any() else {})
 
 
 def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
@@ -177,8 +177,6 @@ def data_of(manifest: Manifest, folder: Path, depth: int = 8) -> Data | None:
     if isinstance(battles, dict):
         name = Path(str(battles.get("path", "battles"))).name
         return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))
-    if "dataset_digest" in manifest.request:
-        return Data(str(manifest.request["dataset_digest"]), "imported")
     for value in manifest.request.values():
         if depth and isinstance(value, dict) and value.keys() == {"path", "fingerprint"}:
             for source in folder.parent.glob(f"*-{value['fingerprint']}/{MANIFEST}"):

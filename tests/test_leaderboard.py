@@ -1,0 +1,131 @@
+"""The leaderboard says what the store holds: each member's loss and price, data set by data set; the UI finds a free port."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.contracts import (
+    Cost,
+    Held,
+    Input,
+    Manifest,
+    Measurements,
+    PromptSpec,
+    ScoreCard,
+    ScoreRequest,
+    ScoreSpec,
+    Variant,
+)
+from zoo.leaderboard import HEADERS, leaderboard, render
+from zoo.scores import score_table, unscored_table, write_card, write_scores
+from zoo.store import artifact_name, commit, fingerprint
+from zoo.ui import experiment_page, free_port
+
+
+def score(
+    store: Path, entry: str, losses: dict[str, float | None], *, digest: str = "d" * 64, day: int = 1, failed: int = 0
+) -> None:
+    """A finished score stage: variant slug -> log loss; 8 scored rows of 100 and 300 tokens in turn."""
+    variants = tuple(Variant(order="ab" if slug.startswith("ab") else "ba", max_tokens=512) for slug in losses)
+    request = ScoreRequest(
+        entry=entry,
+        model=Input(path=Path("m"), fingerprint="m" * 16),
+        battles=Input(path=Path("b.csv"), fingerprint=digest),
+        held=Held(),
+        prompt=PromptSpec(template="{prompt}{response_a}{response_b}"),
+        spec=ScoreSpec(variants=variants),
+        target="t4x2",
+    )
+    partial = store / ".partial" / artifact_name(request)
+    for variant in variants:
+        (partial / variant.slug).mkdir(parents=True)
+        frame = score_table([f"r{i}" for i in range(8)], np.full((8, 3), 1 / 3), n_tokens=[100, 300] * 4)
+        if failed:
+            import pandas as pd
+
+            frame = pd.concat([frame, unscored_table([f"x{i}" for i in range(failed)], "refused")])
+        write_scores(frame, partial / variant.slug / "scores.parquet")
+        card = ScoreCard(
+            member=f"{entry}@{variant.slug}",
+            entry=entry,
+            variant=variant,
+            target="t4x2",
+            engine="vllm",
+            dataset_digest=digest,
+            rows=8 + failed,
+            failed_rows=failed,
+            checkpoint="m" * 16,
+            cost=Cost(target="t4x2", load_seconds=120, seconds_per_row=0.1, seconds_per_token=0.002, seconds_per_token_sq=1e-6),
+        )
+        write_card(card, partial / variant.slug / "scores.json")
+    metrics = {f"{v.slug}:val/log_loss": loss for v, loss in zip(variants, losses.values(), strict=True) if loss is not None}
+    commit(
+        partial,
+        store / artifact_name(request),
+        lambda files: Manifest(
+            stage="score",
+            fingerprint=fingerprint(request),
+            request=request.model_dump(mode="json"),
+            files=files,
+            metrics=metrics,
+            measurements=Measurements(peak_bytes=3 * 2**30),
+            hardware={},
+            packages={},
+            git_commit=None,
+            argv=(),
+            created_at=datetime.datetime(2026, 1, day, tzinfo=datetime.UTC),
+        ),
+    )
+
+
+def test_best_first_and_unlabelled_last(tmp_path: Path) -> None:
+    score(tmp_path, "one", {"ab-512": 1.05, "ba-512": 0.95})
+    score(tmp_path, "two", {"ab-512": 1.0})
+    score(tmp_path, "three", {"ab-512": None}, day=2)
+    assert [row.member for row in leaderboard(tmp_path)] == ["one@ba-512", "two@ab-512", "one@ab-512", "three@ab-512"]
+
+
+def test_losses_on_different_data_are_not_mixed(tmp_path: Path) -> None:
+    score(tmp_path, "old", {"ab-512": 0.5}, day=1)
+    score(tmp_path, "new", {"ab-512": 1.05}, digest="e" * 64, day=3)
+    score(tmp_path, "older", {"ab-512": 0.4}, day=2)
+    assert [row.member for row in leaderboard(tmp_path)] == ["new@ab-512", "older@ab-512", "old@ab-512"]
+    assert [row.member for row in leaderboard(tmp_path, dataset="ee")] == ["new@ab-512"]
+
+
+def test_price_is_that_of_the_scored_rows_on_the_target(tmp_path: Path) -> None:
+    score(tmp_path, "one", {"ab-512": 1.0}, failed=3)
+    (row,) = leaderboard(tmp_path)
+    expected = np.mean([0.1 + 0.002 * n + 1e-6 * n * n for n in (100, 300)])
+    assert row.seconds_per_row == pytest.approx(expected)
+    assert row.tokens_per_row == 200 and row.rows == 11 and row.failed_rows == 3 and row.peak_gib == 3
+    assert row.hours_25k == pytest.approx((120 + 25_000 * expected / 2) / 3600), "one copy on each of the two cards"
+
+
+def test_rendering(tmp_path: Path) -> None:
+    score(tmp_path, "one", {"ab-512": 1.05}, failed=1)
+    rows = leaderboard(tmp_path)
+    text, markdown = render(rows), render(rows, "markdown")
+    assert "one@ab-512" in text and "1.0500" in text and "(1 failed)" in text
+    lines = markdown.splitlines()
+    assert len(lines) == 3 and all(line.count("|") == len(HEADERS) + 1 for line in lines)
+    assert json.loads(render(rows, "json"))[0]["log_loss"] == 1.05
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+
+
+def test_ui_opens_where_runs_compare() -> None:
+    assert experiment_page(None) == "/experiments"
+    assert experiment_page("7").startswith("/experiments/7/runs?") and "log_loss" in experiment_page("7")

@@ -1,0 +1,280 @@
+"""Score tables made elsewhere as members: read, refuse what cannot be right, and put them in the store beside the zoo's own."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.contracts import Cost, FileRecord, Input, Manifest, Measurements, Request, ScoreCard, Variant
+from zoo.errors import ZooError
+from zoo.store import Artifact, artifact_name, commit, file_sha256, find, fingerprint, locked
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from zoo.battles import Battles
+
+COMPETITION = {"winner_model_a": "p_a", "winner_model_b": "p_b", "winner_tie": "p_tie"}
+# Published tables are float32 or rounded to 4 decimals: three such roundings stay within this. Rows are then scaled to 1.
+ROUNDING = 2e-4
+BLANKS = ("", "nan", "NaN", "NA", "null", "None")
+# Exchanging A and B must gain at least this many nats a row, and this many standard errors, before it is called a swap.
+SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
+VARIANT = Variant()  # an imported table has no variants; its folder is that of the plain one
+
+
+class ImportRequest(Request):
+    """What an import is: the table's content, the battles it is of, and the cost that was declared."""
+
+    stage: Literal["import"] = "import"
+    scores: Input
+    battles: Input
+    cost: Cost
+
+
+def import_scores(
+    name: str,
+    scores: Path,
+    labels: Path,
+    *,
+    target: str,
+    load_seconds: float,
+    seconds_per_row: float | None = None,
+    seconds_per_1k_tokens: float | None = None,
+    store: Path,
+) -> Path:
+    """Put a table of `scores` for the battles of `labels` into the store as the member `name`; its folder.
+
+    The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's column names, and
+    has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of the whole target: no
+    second copy is assumed to run beside it. ZooError, with row ids, for what cannot be right.
+    """
+    from zoo.battles import dataset_digest, read_battles
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
+        raise ZooError(f"{name!r} is not a member's name; use lower-case letters, digits, '.', '_' and '-'")
+    battles = read_battles(labels)
+    if not battles.labelled:
+        raise ZooError(f"{labels}: has no winner columns; give the labelled battles that the scores are of")
+    table = _checked_table(scores, battles)
+    request = ImportRequest(
+        entry=name,
+        scores=Input(path=scores.absolute(), fingerprint=file_sha256(scores)[:16]),
+        battles=Input(path=labels.absolute(), fingerprint=dataset_digest(battles)),
+        cost=_cost(
+            target, load_seconds, seconds_per_row, seconds_per_1k_tokens, has_tokens=bool((table["n_tokens"] > 0).all())
+        ),
+    )
+    with locked(store, artifact_name(request)):
+        found = find(store, request)
+        return (found or _commit(request, table, battles, store)).path
+
+
+def _cost(target: str, load: float, per_row: float | None, per_1k_tokens: float | None, *, has_tokens: bool) -> Cost:
+    from zoo.targets import load_target
+
+    if (per_row is None) == (per_1k_tokens is None):
+        raise ZooError("a member needs a price: give either --seconds-per-row or --seconds-per-1k-tokens")
+    if per_1k_tokens is not None and not has_tokens:
+        raise ZooError("--seconds-per-1k-tokens needs the column n_tokens in the table; add it, or give --seconds-per-row")
+    machine = load_target(target)
+    return Cost(
+        target=machine.name,
+        load_seconds=load,
+        seconds_per_row=per_row or 0.0,
+        seconds_per_token=(per_1k_tokens or 0.0) / 1000,
+        gpus=machine.gpus,
+    )
+
+
+# --- reading and refusing -----------------------------------------------------------------------------------------------
+
+
+def _checked_table(path: Path, battles: Battles) -> pd.DataFrame:
+    """The score table of a file, each row summing to 1 exactly. ZooError where it cannot be right."""
+    import numpy as np
+
+    from zoo.scores import OK, PROBABILITIES, probabilities
+
+    frame = _read(path)
+    _check_ids(frame, battles, path)
+    table = _as_score_table(frame, path)
+    ok = (table["status"] == OK).to_numpy()
+    p = probabilities(table)
+    _check_numbers(p[ok], table["id"][ok].to_numpy(), path)
+    p[ok] /= p[ok].sum(axis=1, keepdims=True)
+    p[~ok] = np.nan
+    table[list(PROBABILITIES)] = p
+    truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
+    known = ok & (truth >= 0)
+    if not known.any():
+        raise ZooError(f"{path}: none of its {len(table)} rows is scored and labelled; give a table with probabilities")
+    _check_sides(p[known], truth[known], path)
+    return table
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table with the columns id, p_a, p_b, p_tie, whatever they were called."""
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            blanks = {column: list(BLANKS) for column in [*COMPETITION, *COMPETITION.values()]}
+            options: dict[str, Any] = {"keep_default_na": False, "na_values": blanks}  # an id may well be "NA"
+            frame = pd.read_csv(path, dtype={"id": "str"}, float_precision="round_trip", **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ZooError(f"{path}: cannot be read as csv or parquet ({(str(error).splitlines() or ['empty'])[0]})") from error
+    if set(COMPETITION) <= set(frame.columns):
+        frame = frame.rename(columns=COMPETITION)
+    missing = [column for column in ("id", "p_a", "p_b", "p_tie") if column not in frame.columns]
+    if missing:
+        raise ZooError(
+            f"{path}: lacks column {', '.join(missing)}; it needs id, p_a, p_b, p_tie, or id, {', '.join(COMPETITION)}"
+        )
+    return frame
+
+
+def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    from zoo.scores import NO_FOLD, OK, score_table
+
+    def integers(column: str, default: int) -> list[int]:
+        return [default] * len(frame) if column not in frame else [int(value) for value in frame[column]]
+
+    try:
+        return score_table(
+            frame["id"].astype(str).tolist(),
+            frame[["p_a", "p_b", "p_tie"]].to_numpy(dtype="float64"),
+            fold=integers("fold", NO_FOLD),
+            n_tokens=integers("n_tokens", 0),
+            status=frame["status"].fillna(OK).replace("", OK).astype(str).tolist() if "status" in frame else OK,
+        )
+    except (ValueError, TypeError) as error:
+        raise ZooError(f"{path}: a column holds what is not a number ({str(error).splitlines()[0]})") from error
+
+
+def _check_ids(frame: pd.DataFrame, battles: Battles, path: Path) -> None:
+    """Every usable battle has one row, and every row is a battle."""
+    ids = frame["id"]
+    blank = frame.index[ids.isna() | (ids.astype(str).str.strip() == "")]
+    _refuse(path, "no id (rows counted from 1)", [int(i) + 1 for i in blank])
+    ids = ids.astype(str)
+    _refuse(path, "an id that occurs again", list(dict.fromkeys(ids[ids.duplicated()])))
+    known = set(battles.ids)
+    strangers = [row_id for row_id in ids if row_id not in known]
+    if len(strangers) == len(ids):
+        raise ZooError(f"{path}: none of its {len(ids)} ids is in {battles.path}; give the battles that were scored")
+    _refuse(path, f"an id that {battles.path.name} does not have (scores of other data?)", strangers)
+    held = set(ids)
+    missing = [row_id for row_id in battles.frame["id"] if row_id not in held]
+    what = f"a row in {battles.path.name} and none here; score them, or say why not in a column `status`"
+    _refuse(path, what, missing)
+
+
+def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
+    """Probabilities (rows, 3): finite, not negative, each row summing to 1; logits and logarithms are told by name."""
+    import numpy as np
+
+    if not len(p):
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums, logs = p.sum(axis=1), np.exp(np.minimum(p, 1)).sum(axis=1)
+    off = ~(np.abs(sums - 1) <= ROUNDING)
+    outside = ((p < 0) | (p > 1)).any(axis=1)
+    if (p <= 0).all() and np.mean(np.abs(logs - 1) < 0.01) > 0.99:
+        raise ZooError(f"{path}: holds log-probabilities, not probabilities; take exp of p_a, p_b, p_tie")
+    if np.mean(off & outside) > 0.5 and np.ptp(sums) > 0.01 * abs(sums.mean()):  # percentages have one sum
+        raise ZooError(f"{path}: holds raw logits, not probabilities; take the softmax of p_a, p_b, p_tie")
+    _refuse(path, "a probability that is NaN or infinite", ids[~np.isfinite(p).all(axis=1)])
+    _refuse(path, "a negative probability", ids[(p < 0).any(axis=1)])
+    _refuse(path, "probabilities that do not sum to 1", ids[off])
+
+
+def _check_sides(p: np.ndarray, y: np.ndarray, path: Path) -> None:
+    """Refuse a table whose p_a and p_b are exchanged: far better the other way round."""
+    from zoo.metrics import log_loss_rows
+    from zoo.scores import swap_sides
+
+    given, exchanged = log_loss_rows(p, y), log_loss_rows(swap_sides(p), y)
+    gain = given - exchanged
+    error = gain.std() / max(1, len(gain)) ** 0.5
+    if gain.mean() > SWAP_NATS and gain.mean() > SWAP_ERRORS * error:
+        raise ZooError(
+            f"{path}: p_a and p_b look exchanged: log loss {given.mean():.4f} as given, {exchanged.mean():.4f} with them "
+            "exchanged; swap the two columns"
+        )
+
+
+def _refuse(path: Path, what: str, found: Iterable[object]) -> None:
+    rows = list(found)
+    if rows:
+        more = ", ..." if len(rows) > 10 else ""
+        verb = "row has" if len(rows) == 1 else "rows have"
+        raise ZooError(f"{path}: {len(rows)} {verb} {what}: {', '.join(map(str, rows[:10]))}{more}")
+
+
+# --- into the store -----------------------------------------------------------------------------------------------------
+
+
+def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store: Path) -> Artifact:
+    """Write the table, its card and the manifest as an artifact like any other."""
+    from zoo.scores import write_card, write_scores
+
+    partial = store / ".partial" / artifact_name(request)
+    shutil.rmtree(partial, ignore_errors=True)
+    folder = partial / VARIANT.slug
+    folder.mkdir(parents=True)
+    write_scores(table, folder / "scores.parquet")
+    failed = int((table["status"] != "ok").sum())
+    card = ScoreCard(
+        member=request.entry,
+        entry=request.entry,
+        variant=VARIANT,
+        target=request.cost.target,
+        engine="imported",
+        dataset_digest=request.battles.fingerprint,
+        rows=len(table),
+        failed_rows=failed,
+        checkpoint=request.scores.fingerprint,
+        cost=request.cost,
+        request=None,
+    )
+    write_card(card, folder / "scores.json")
+    metrics = {f"{VARIANT.slug}:{key}": value for key, value in _metrics(table, battles, failed).items()}
+    return commit(partial, store / artifact_name(request), lambda files: _manifest(request, metrics, len(table), files))
+
+
+def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
+    import numpy as np
+
+    from zoo.scores import probabilities, score_metrics
+
+    truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
+    known = (table["status"] == "ok").to_numpy() & (truth >= 0)
+    tokens = table["n_tokens"].to_numpy()[known]
+    lengths = tokens if tokens.any() else None
+    return {"rows/failed": float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
+
+
+def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:
+    from zoo.runner import git_commit
+
+    return Manifest(
+        stage=request.stage,
+        fingerprint=fingerprint(request),
+        request=request.model_dump(mode="json"),
+        files=files,
+        metrics=metrics,
+        measurements=Measurements(rows=rows),
+        hardware={},  # made elsewhere: nothing is known of the machine
+        packages={},
+        git_commit=git_commit(),
+        argv=(),
+        created_at=datetime.datetime.now(datetime.UTC),
+    )

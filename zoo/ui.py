@@ -1,0 +1,117 @@
+"""MLflow's own UI on loopback, opened on the runs of this store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from zoo.errors import ZooError
+from zoo.tracking_home import artifact_root, is_server, mask, tracking_uri
+
+HOST = "127.0.0.1"
+START_SECONDS = 120  # a loaded machine imports MLflow slowly
+
+
+def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
+    """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
+    from zoo.cli_base import say as say_on_stderr
+    from zoo.tracking import ensure_store, latest_experiment
+
+    say = say or say_on_stderr
+    uri = tracking_uri()
+    if is_server(uri):
+        say(f"runs are on {mask(uri)}")
+        if browse:
+            webbrowser.open(uri)
+        return
+    ensure_store()
+    free = free_port(port)
+    process = start_server(uri, free)
+    try:
+        wait_until_up(process, f"http://{HOST}:{free}/health")
+        url = f"http://{HOST}:{free}/#{experiment_page(latest_experiment())}"
+        say(f"MLflow: {url}")
+        say("Ctrl-C stops it")
+        if browse and has_display():
+            webbrowser.open(url)
+        process.wait()
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        stop(process)
+
+
+def experiment_page(experiment: str | None) -> str:
+    """The UI's place that compares an experiment's runs: scored members, best first."""
+    if experiment is None:
+        return "/experiments"
+    return f"/experiments/{experiment}/runs?orderByKey=metrics.%60val%2Flog_loss%60&orderByAsc=true"
+
+
+def has_display() -> bool:
+    """Whether a browser could show anything: on Linux not without a display."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or the first free port of the 50 after it."""
+    for port in range(wanted, min(wanted + 50, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ZooError(f"ports {wanted} to {wanted + 49} of {HOST} are taken; give another with --port")
+
+
+def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
+    """`mlflow server` in a session of its own, so that stopping it stops its workers too; its log is beside the database."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", artifact_root().as_uri()]
+    # By environment, not by argument: a database's URI can hold a password, and arguments show in process lists.
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
+    artifact_root().mkdir(parents=True, exist_ok=True)
+    with log_file().open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def log_file() -> Path:
+    return artifact_root().parent / "ui.log"
+
+
+def wait_until_up(process: subprocess.Popen[bytes], url: str) -> None:
+    """Return when the server answers; ZooError where it ends or says nothing for two minutes."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ZooError(f"the MLflow server ended with exit code {process.returncode}; see {log_file()}", exit_code=1)
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise ZooError(f"the MLflow server did not answer within {START_SECONDS} s; see {log_file()}", exit_code=1)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=10)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        return
