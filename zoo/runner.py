@@ -78,9 +78,17 @@ def stage_environment(stage: str) -> dict[str, str]:
         return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
     chosen = {k: v for k, v in os.environ.items() if any(matches(k, pattern) for pattern in allowed)}
-    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    offline = {} if stage == "fetch" else {"HF_HUB_OFFLINE": "1"}
-    return {**chosen, **fixed, **offline}
+    defaults = {
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Threads that wait at a barrier sleep instead of spinning: with one more busy process on two cores, spinning made
+        # NF4 dequantization nine times slower (16.8 ms against 1.9 ms for a 1536 x 576 weight).
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_OFFLINE": "0" if stage == "fetch" else "1",
+    }
+    return {**defaults, **chosen}
 
 
 def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lambda _: None) -> Artifact:
