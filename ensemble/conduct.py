@@ -9,10 +9,21 @@ import numpy as np
 from ensemble.attempts import Setting
 from ensemble.blend import apply_blend
 from ensemble.combine import Board
+from ensemble.coverage import predicted_gain
 from ensemble.deadline import Deadline
 from ensemble.execute import JobRun
 from ensemble.plan import Job, Plan, blend_for
-from ensemble.replan import Claim, Pace, by_value, makespan_after, must_end_by, pool_gain, predicted_row_seconds, share_out
+from ensemble.replan import (
+    Claim,
+    Pace,
+    by_value,
+    makespan,
+    makespan_after,
+    must_end_by,
+    pool_gain,
+    predicted_row_seconds,
+    share_out,
+)
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
@@ -151,6 +162,10 @@ class Conductor:
             return run.pace.load_seconds + run.pace.work_seconds
         return self._load_seconds(run) + float(work[self._usable].sum()) * self._coverage(run) * run.job.row_share
 
+    def predicted_seconds(self) -> float:
+        """Process start to submission written, as the plan prices its schedule on this very file, without the margin."""
+        return self.plan.overhead_seconds + makespan([Claim(run.job, self.planned_seconds(run), 0.0) for run in self.runs])
+
     # --- starting ---------------------------------------------------------------------------------------------------
 
     def _start_ready(self, now: float) -> None:
@@ -223,8 +238,6 @@ class Conductor:
         gains = np.full(len(self._usable), alone)
         if gate is None or self._coverage(run) >= 1.0:
             return gains
-        from ensemble.coverage import predicted_gain
-
         has = np.stack([self.board.has(name) for name in gate.given], axis=1)
         for pattern in np.unique(has, axis=0):
             rows = np.flatnonzero((has == pattern).all(axis=1))

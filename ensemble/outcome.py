@@ -31,7 +31,11 @@ class MemberOutcome:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `predict` did. `patterns`: rows by the members that made them, `+` between names; `prior` where none did."""
+    """What `predict` did.
+
+    `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`: rows by the members that made them,
+    `+` between names; `prior` where none did.
+    """
 
     output: Path
     rows: int
@@ -75,9 +79,10 @@ def conclude(
     stop: StopRequest,
     given: Mapping[str, str],
     folder: Path,
+    predicted_seconds: float,
 ) -> Prediction:
     """Sum up, and leave the same as predict.json in the work folder. `given`: where tables brought by the user came from."""
-    board, plan = submission.board, submission.plan
+    board = submission.board
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:
         warnings.append(f"{len(battles.bad_ids):,} rows of {battles.path} are bad and were not scored; see `zoo data validate`")
@@ -89,7 +94,7 @@ def conclude(
         rows=len(board.ids),
         bad_rows=len(battles.bad_ids),
         budget_seconds=deadline.budget_seconds,
-        predicted_seconds=plan.predicted_seconds,
+        predicted_seconds=round(predicted_seconds, 2),
         used_seconds=round(deadline.now(), 2),
         members=members,
         patterns={" + ".join(names) or "prior": count for names, count in submission.patterns.items()},

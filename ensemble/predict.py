@@ -21,10 +21,11 @@ from ensemble.combine import Board, Submission
 from ensemble.conduct import Conductor
 from ensemble.deadline import Deadline, StopRequest, stop_requests, watchdog
 from ensemble.given import add_given, check_given
+from ensemble.members import count_characters
 from ensemble.outcome import Prediction, conclude
 from ensemble.plan import Plan, load_plan
 from ensemble.watch import Display, clock, job_statuses
-from zoo.battles import Battles, dataset_digest, join_turns, read_battles
+from zoo.battles import Battles, dataset_digest, read_battles
 from zoo.contracts import Input
 from zoo.errors import ZooError
 from zoo.settings import home
@@ -80,11 +81,12 @@ def predict(
             begun.append((conductor, submission))
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write(conductor.planned)
-            _announce(plan, battles, deadline, display)
+            predicted_seconds = conductor.predicted_seconds()
+            _announce(plan, deadline, display, len(battles.ids), predicted_seconds)
             with display.shown():
                 _work(conductor, submission, deadline, stop, display)
             _finish(conductor, submission, deadline)
-            return conclude(battles, conductor, submission, deadline, stop, given, folder)
+            return conclude(battles, conductor, submission, deadline, stop, given, folder, predicted_seconds)
 
 
 def _prepare(
@@ -143,19 +145,17 @@ def _finish(conductor: Conductor, submission: Submission, deadline: Deadline) ->
 
 def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
     """Characters of each row's prompt and responses (0 where bad), and which rows are usable: both (rows,) in file order."""
-    frame = battles.frame
-    texts = zip(frame["id"], frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
-    length = {row_id: sum(len(join_turns(turns)) for turns in fields) for row_id, *fields in texts}
-    characters = np.array([length.get(row_id, 0) for row_id in battles.ids], dtype=np.float64)
+    length = dict(zip(battles.frame["id"], count_characters(battles.frame), strict=True))
+    characters = np.array([length.get(row_id, 0.0) for row_id in battles.ids], dtype=np.float64)
     return characters, np.array([row_id in length for row_id in battles.ids])
 
 
-def _announce(plan: Plan, battles: Battles, deadline: Deadline, display: Display) -> None:
+def _announce(plan: Plan, deadline: Deadline, display: Display, rows: int, predicted_seconds: float) -> None:
     names = ", ".join(member.name for member in plan.members)
-    display.say(f"{len(battles.ids):,} rows; the prior is on disk; members in order: {names}")
-    needed = plan.predicted_seconds * plan.margin * max(1.0, len(battles.ids) / plan.rows)
-    if needed > deadline.budget_seconds:
-        display.say(f"the plan needs {clock(needed)} with its margin, more than the budget; what does not fit is skipped")
+    display.say(f"{rows:,} rows; the prior is on disk; members in order: {names}")
+    needed = predicted_seconds * plan.margin
+    text = f"predicted end {clock(predicted_seconds)}, {clock(needed)} with the margin of {plan.margin:g}"
+    display.say(text + ("; what does not fit is skipped" if needed > deadline.budget_seconds else ""))
 
 
 def _visible_gpus(plan: Plan) -> tuple[str, ...]:

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.plan import Job, Plan, PlanMember
+from ensemble.pricing import tokens_of
+from zoo.cost import row_seconds
 
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is a number
 
 
 def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndarray:
     """Seconds of each row by the plan's cost model, from its characters (prompt and both responses), loading left out."""
-    from zoo.cost import row_seconds
-
-    estimate = member.tokens
-    tokens = estimate.base + estimate.per_character * np.asarray(characters, dtype=np.float64)
-    if estimate.cap is not None:
-        tokens = np.minimum(tokens, estimate.cap)
-    return np.maximum(row_seconds(member.cost, tokens), LEAST_SECONDS)
+    return np.maximum(row_seconds(member.cost, tokens_of(member.tokens, characters)), LEAST_SECONDS)
 
 
 def by_value(gain: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -130,20 +126,26 @@ class Claim:
         return self.nats / max(self.seconds, LEAST_SECONDS)
 
 
+def phases_seconds(claims: Sequence[Claim]) -> dict[int, dict[int, float]]:
+    """Seconds that claims keep each device busy, phase by phase: phase -> device -> seconds."""
+    busy: dict[int, dict[int, float]] = {}
+    for claim in claims:
+        devices = busy.setdefault(claim.job.phase, {})
+        for device in claim.job.devices or (0,):
+            devices[device] = devices.get(device, 0.0) + claim.seconds
+    return busy
+
+
+def makespan(claims: Sequence[Claim]) -> float:
+    """Seconds from the first start to the last end: each phase as long as its busiest device, one after the other."""
+    return sum(max(devices.values()) for devices in phases_seconds(claims).values())
+
+
 def makespan_after(job: Job, later: Sequence[Claim]) -> float:
     """Seconds that `later` jobs need once `job` has ended: its devices' queue in its own phase, then phase after phase."""
-    seconds = 0.0
-    for phase in sorted({claim.job.phase for claim in later}):
-        load: dict[int, float] = {}
-        for claim in later:
-            if claim.job.phase == phase:
-                for device in claim.job.devices or (0,):
-                    load[device] = load.get(device, 0.0) + claim.seconds
-        if phase == job.phase:
-            seconds += max((load.get(device, 0.0) for device in job.devices or (0,)), default=0.0)
-        elif phase > job.phase:
-            seconds += max(load.values())
-    return seconds
+    busy = phases_seconds(later)
+    own = max((busy.get(job.phase, {}).get(device, 0.0) for device in job.devices or (0,)), default=0.0)
+    return own + sum(max(devices.values()) for phase, devices in busy.items() if phase > job.phase)
 
 
 def must_end_by(claim: Claim, planned_end: float, waiting: Sequence[Claim], work_ends: float) -> float:

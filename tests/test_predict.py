@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensemble.coverage import FEATURES
 from ensemble.outcome import Prediction
 from ensemble.plan import Blend, Gate, Job, Plan, PlanMember, PlanTarget, Pool, save_plan
 from ensemble.predict import predict
@@ -300,6 +301,28 @@ def test_variants_in_one_job_share_a_process_and_replicas_share_the_rows(place: 
     halves = [set((folder / "ids.txt").read_text().split()) for folder in launches[1:]]
     assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == ROWS - 1
     assert abs(len(halves[0]) - len(halves[1])) <= 1
+
+
+@pytest.mark.parametrize(("row_seconds", "expected"), [(1.0, 5), (0.001, 11)])
+def test_a_gate_gives_the_rows_that_gain_most_and_more_of_them_where_time_is_left(
+    place: Path, row_seconds: float, expected: int
+) -> None:
+    """The gate likes long rows (i % 7 of 5 and 6 gain anything, 11 rows); the plan pays for 5 of 39."""
+    weights = tuple(float(name == "log_characters") for name in FEATURES)
+    shortest = float(np.log1p(4 * 5.5 + 5))
+    center = tuple(shortest if name == "log_characters" else 0.0 for name in FEATURES)
+    cheap = ("good.cheap@ab-512",)
+    gate = Gate(features=FEATURES, center=center, scale=(1.0,) * 9, coefficients=weights, intercept=0.0, given=cheap)
+    members = [
+        member(place, cheap[0]),
+        member(place, "good.dear@ab-512", row_seconds=row_seconds, coverage=5 / 39, gate=gate),
+    ]
+    jobs = [Job(members=(m.name,), devices=(0,), phase=i, start_seconds=i, end_seconds=i + 1) for i, m in enumerate(members)]
+    done = run(place, make_plan(place, members, jobs), 12)
+    assert done.patterns == {"good.cheap@ab-512 + good.dear@ab-512": expected, cheap[0]: ROWS - 1 - expected, "prior": 1}
+    (asked,) = (path for path in (place / "home" / "predict").rglob("job-01/*/ids.txt"))
+    lengths = [1 + int(i) % 7 for i in asked.read_text().split()]
+    assert lengths == sorted(lengths, reverse=True) and lengths[:5] == [7] * 5
 
 
 def test_the_same_command_goes_on_and_scores_no_row_twice(place: Path) -> None:
