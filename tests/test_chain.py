@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -76,25 +75,16 @@ def test_both_orders_are_scored_in_the_battle_s_own_labels(scored: tuple[Path, l
 def test_vllm_agrees_with_dequantized_weights_in_float32(scored: tuple[Path, list], sample_csv: Path) -> None:
     """Oracle: the AWQ checkpoint's weights, dequantized by our own reading, in transformers at float32."""
     import torch
-    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
     from zoo.prompts import encode_battles, label_probabilities, load_codec
+    from zoo.stages.awq_format import write_dequantized
     from zoo.stages.labels import label_logits, pad
-    from zoo.stages.quantize import dequantize
 
     request = score_request(scored)
     source = request.model.path / "model"
-    packed = load_file(source / "model.safetensors")
-    weights = {k: v.float() for k, v in packed.items() if not k.endswith(("qweight", "qzeros", "scales"))}
-    for name in [k.removesuffix(".qweight") for k in packed if k.endswith(".qweight")]:
-        weights[f"{name}.weight"] = dequantize(*(packed[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")))
     plain = scored[0] / "plain"
-    plain.mkdir(exist_ok=True)
-    config = json.loads((source / "config.json").read_text())
-    config.pop("quantization_config")
-    (plain / "config.json").write_text(json.dumps(config))
-    save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    write_dequantized(source, plain)
     model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
     codec = load_codec(source, request.prompt)
     frame = read_battles(sample_csv).frame.set_index("id", drop=False)

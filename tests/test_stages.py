@@ -24,7 +24,7 @@ from zoo.contracts import (
     TrainSpec,
 )
 from zoo.errors import ZooError
-from zoo.stages import batches, fetch, labels, merge, quantize, train
+from zoo.stages import awq_format, batches, fetch, labels, merge, quantize, train
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
@@ -173,7 +173,7 @@ def test_dequantize_reads_autoawq_s_layout() -> None:
     linear.weight.data = weight
     with torch.no_grad():
         packed = WQLinear_GEMM.from_linear(linear, 4, 32, scales=scales, zeros=zeros)
-    assert torch.allclose(quantize.dequantize(packed.qweight, packed.qzeros, packed.scales), weight.float(), atol=2e-2)
+    assert torch.allclose(awq_format.dequantize(packed.qweight, packed.qzeros, packed.scales), weight.float(), atol=2e-2)
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,12 @@ def check(
     """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails."""
     from zoo.checks import check_entry
     from zoo.entries_io import load_entry
+    from zoo.pipeline import fetched_folder, store_folder
     from zoo.targets import load_target
     from zoo.views import findings_table
 
-    findings = check_entry(load_entry(name), load_target(target))
+    entry = load_entry(name)
+    findings = check_entry(entry, load_target(target), model_folder=fetched_folder(entry, store_folder()))
     typer.echo(json.dumps([f.model_dump() for f in findings], indent=1) if as_json else findings_table(findings))
     if any(f.verdict == "fail" for f in findings):
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from zoo.contracts import (
@@ -193,15 +193,22 @@ class EntryTokenizer:
         return ids
 
 
+def fetched_folder(entry: Entry, store: Path) -> Path | None:
+    """The model folder of an entry's base weights, if the store has it."""
+    sources: tuple[Literal["hub", "package"], ...] = ("hub", "package")
+    requests = [FetchRequest(entry=entry.name, base=entry.base, source=source) for source in sources if entry.base]
+    found = next(filter(None, (find(store, request) for request in requests)), None)
+    return found.path / "model" if found else None
+
+
 def entry_tokenizer(name: str) -> EntryTokenizer:
     """The tokenizer of an entry whose weights are in the store; an error that says how to get them where they are not."""
     from zoo.entries_io import load_entry
 
-    entry, store = load_entry(name), store_folder()
+    entry = load_entry(name)
     if entry.base is None:
         raise ZooError(f"{name}: a {entry.kind} entry reads no tokens; give a language model's entry")
-    for source in ("hub", "package"):
-        found = find(store, FetchRequest(entry=entry.name, base=entry.base, source=source))  # type: ignore[arg-type]
-        if found:
-            return EntryTokenizer(found.path / "model" / "tokenizer.json")
-    raise ZooError(f"{name}: its tokenizer is not in the store; run `zoo fetch {name}` first")
+    folder = fetched_folder(entry, store_folder())
+    if folder is None:
+        raise ZooError(f"{name}: its tokenizer is not in the store; run `zoo fetch {name}` first")
+    return EntryTokenizer(folder / "tokenizer.json")

@@ -41,28 +41,21 @@ def entries_table(style: str) -> str:
     for artifact in list_artifacts(store_folder()):
         key = (artifact.manifest.request.get("entry", ""), artifact.manifest.stage.removeprefix("lexical-"))
         made[key] = made.get(key, 0) + 1
-    records = [
-        {
-            "entry": entry.name,
-            "kind": entry.kind,
-            "base": entry.base.hub_id if entry.base else "",
-            "parameters": entry.base.parameters if entry.base else 0,
-            "stages": {stage: made[entry.name, stage] for stage in STAGE_ORDER if (entry.name, stage) in made},
-            "description": entry.description,
-        }
-        for entry in list_entries()
-    ]
+    entries = list_entries()
+    stages = {e.name: {stage: made[e.name, stage] for stage in STAGE_ORDER if (e.name, stage) in made} for e in entries}
     if style == "json":
-        return json.dumps(records, indent=1)
+        return json.dumps(
+            [{**e.model_dump(mode="json", exclude_none=True), "stages": stages[e.name]} for e in entries], indent=1
+        )
     rows = [
         [
-            r["entry"],
-            r["base"] or r["kind"],
-            f"{r['parameters'] / 1e9:.2f}B" if r["parameters"] else "",
-            ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in r["stages"].items()) or "nothing yet",
-            r["description"],
+            entry.name,
+            entry.base.hub_id if entry.base else entry.kind,
+            f"{entry.base.parameters / 1e9:.2f}B" if entry.base else "",
+            ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in stages[entry.name].items()) or "nothing yet",
+            entry.description,
         ]
-        for r in records
+        for entry in entries
     ]
     return text_table(["entry", "base", "size", "in the store", "what"], rows, style=style)
 

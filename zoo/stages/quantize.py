@@ -23,12 +23,9 @@ from zoo.contracts import Measurements, QuantizeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.prompts import encode_battles, load_codec
 from zoo.stages import progress
+from zoo.stages.awq_format import weight_errors
 from zoo.stages.labels import device
 from zoo.stages.train import gpu_peak_bytes
-
-# Order of the eight 4-bit values in an int32 of the GEMM layout: value i is output column 8 * word + AWQ_ORDER[i] (AutoAWQ,
-# awq/utils/packing_utils.py).
-AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
@@ -77,7 +74,7 @@ def check_supported(config: dict[str, Any], source: Path) -> None:
 
 def linear_shapes(source: Path, skip: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Shapes (out, in) of the two-dimensional weights inside decoder layers: what AWQ quantizes."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for shard in source.glob("*.safetensors"):
         with safe_open(shard, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
@@ -154,62 +151,10 @@ def restore_dtypes(source: Path, target: Path) -> None:
 
     Scales stay float16, as the GEMM layout has them.
     """
-    dtypes = {}
+    dtypes: dict[str, torch.dtype] = {}
     for shard in source.glob("*.safetensors"):
         with safe_open(shard, "pt") as file:
             dtypes |= {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
     for shard in target.glob("*.safetensors"):
         tensors = {name: t.to(dtypes.get(name, t.dtype)) for name, t in load_file(shard).items()}
         save_file(tensors, shard, metadata={"format": "pt"})
-
-
-def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Weight (out, in) in float32 of a GEMM-layout triple: (q - zero) * scale, an own reading of the layout.
-
-    qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
-    """
-    shifts = torch.arange(0, 32, 4)
-    order = torch.tensor(AWQ_ORDER)
-
-    def unpack(packed: torch.Tensor) -> torch.Tensor:
-        nibbles = (packed.unsqueeze(-1) >> shifts) & 15
-        columns = torch.empty_like(nibbles)
-        columns[..., order] = nibbles
-        return columns.reshape(packed.shape[0], -1)
-
-    group_size = qweight.shape[0] // scales.shape[0]
-    zeros = unpack(qzeros).repeat_interleave(group_size, dim=0)
-    wide = scales.float().repeat_interleave(group_size, dim=0)
-    return ((unpack(qweight) - zeros).float() * wide).T.contiguous()
-
-
-def weight_errors(source: Path, target: Path) -> dict[str, float]:
-    """||dequantized - original|| / ||original|| of each quantized weight, up to AWQ's channel scaling.
-
-    AWQ moves a scale per input channel from a weight into the layer before it, so each dequantized weight is compared after
-    the least-squares scale per input channel. Shapes and finiteness are checked on the way.
-    """
-    quantized: dict[str, torch.Tensor] = {}
-    for shard in target.glob("*.safetensors"):
-        quantized |= load_file(shard)
-    errors = {}
-    for shard in source.glob("*.safetensors"):
-        with safe_open(shard, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                module = name.removesuffix(".weight")
-                if f"{module}.qweight" not in quantized:
-                    continue
-                original = file.get_tensor(name).float()
-                parts = (quantized[f"{module}.{part}"] for part in ("qweight", "qzeros", "scales"))
-                errors[module] = channel_error(original, dequantize(*parts), name)
-    if not errors:
-        raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what autoawq expects")
-    return errors
-
-
-def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> float:
-    """Relative Frobenius error after the best scale for each input channel; ZooError where the restored weight is broken."""
-    if restored.shape != original.shape or not torch.isfinite(restored).all():
-        raise ZooError(f"{name}: quantized weight is {tuple(restored.shape)} or not finite; remove the folder and run again")
-    scale = (original * restored).sum(0) / (restored * restored).sum(0).clamp_min(1e-12)
-    return float((restored * scale - original).norm() / original.norm().clamp_min(1e-12))

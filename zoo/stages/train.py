@@ -204,7 +204,7 @@ def train_step(
             raise ZooError(
                 f"training diverged at step {step}: loss {loss.item()} on rows {ids_text}; lower train.learning_rate"
             )
-        (loss / rows).backward()  # type: ignore[no-untyped-call]
+        (loss / rows).backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
     optimizer.step()

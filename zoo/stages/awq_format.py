@@ -1,0 +1,89 @@
+"""Reading AWQ checkpoints in GEMM layout: dequantized weights, their errors, and a plain copy that any engine loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from zoo.errors import ZooError
+
+PARTS = ("qweight", "qzeros", "scales")
+# Order of the eight 4-bit values in an int32 of the GEMM layout: value i is output column 8 * word + AWQ_ORDER[i] (AutoAWQ,
+# awq/utils/packing_utils.py).
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Weight (out, in) in float32 of a GEMM-layout triple: (q - zero) * scale, an own reading of the layout.
+
+    qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
+    """
+    shifts = torch.arange(0, 32, 4)
+    order = torch.tensor(AWQ_ORDER)
+
+    def unpack(packed: torch.Tensor) -> torch.Tensor:
+        nibbles = (packed.unsqueeze(-1) >> shifts) & 15
+        columns = torch.empty_like(nibbles)
+        columns[..., order] = nibbles
+        return columns.reshape(packed.shape[0], -1)
+
+    group_size = qweight.shape[0] // scales.shape[0]
+    zeros = unpack(qzeros).repeat_interleave(group_size, dim=0)
+    wide = scales.float().repeat_interleave(group_size, dim=0)
+    return ((unpack(qweight) - zeros).float() * wide).T.contiguous()
+
+
+def weight_errors(source: Path, target: Path) -> dict[str, float]:
+    """||dequantized - original|| / ||original|| of each quantized weight, up to AWQ's channel scaling.
+
+    AWQ moves a scale per input channel from a weight into the layer before it, so each dequantized weight is compared after
+    the least-squares scale per input channel. Shapes and finiteness are checked on the way.
+    """
+    quantized: dict[str, torch.Tensor] = {}
+    for shard in target.glob("*.safetensors"):
+        quantized |= load_file(shard)
+    errors = {}
+    for shard in source.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                module = name.removesuffix(".weight")
+                if f"{module}.qweight" not in quantized:
+                    continue
+                original = file.get_tensor(name).float()
+                parts = (quantized[f"{module}.{part}"] for part in PARTS)
+                errors[module] = channel_error(original, dequantize(*parts), name)
+    if not errors:
+        raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what autoawq expects")
+    return errors
+
+
+def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> float:
+    """Relative Frobenius error after the best scale for each input channel; ZooError where the restored weight is broken."""
+    if restored.shape != original.shape or not torch.isfinite(restored).all():
+        raise ZooError(f"{name}: quantized weight is {tuple(restored.shape)} or not finite; remove the folder and run again")
+    scale = (original * restored).sum(0) / (restored * restored).sum(0).clamp_min(1e-12)
+    return float((restored * scale - original).norm() / original.norm().clamp_min(1e-12))
+
+
+def write_dequantized(source: Path, target: Path) -> None:
+    """A float32 copy of an AWQ model folder without quantization: what the checkpoint says, for an engine that is exact."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file() and path.suffix != ".safetensors":
+            shutil.copy2(path, target / path.name)
+    config = json.loads((source / "config.json").read_text())
+    config.pop("quantization_config")
+    (target / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=1))
+    (target / "model.safetensors.index.json").unlink(missing_ok=True)
+    packed: dict[str, torch.Tensor] = {}
+    for shard in source.glob("*.safetensors"):
+        packed |= load_file(shard)
+    weights = {name: tensor.float() for name, tensor in packed.items() if not name.endswith(PARTS)}
+    for module in [name.removesuffix(".qweight") for name in packed if name.endswith(".qweight")]:
+        weights[f"{module}.weight"] = dequantize(*(packed[f"{module}.{part}"] for part in PARTS))
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
