@@ -55,7 +55,7 @@ def confusion(p: np.ndarray, y: np.ndarray) -> Figure:
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
     for truth in range(3):
         for guess in range(3):
-            color = "white" if shares[truth, guess] > 0.5 else "black"
+            color = "white" if shares[truth, guess] > 0.6 else "black"
             text = f"{counts[truth, guess]}\n{shares[truth, guess]:.0%}"
             axes.text(guess, truth, text, ha="center", va="center", color=color, fontsize=14)
     axes.set(xticks=range(3), yticks=range(3), xticklabels=NAMES, yticklabels=NAMES)

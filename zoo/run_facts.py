@@ -19,8 +19,11 @@ SCORES = "scores.parquet"
 CARD = "scores.json"
 SECTIONS = {"train": "train", "merge": "merge", "quantize": "quantize", "score": "score", "lexical-train": "lexical"}
 CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calibration"}
-# Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags.
-LEFT_OUT = ("prompt.template", "score.variants", "stage", "schema_version", "entry", "target")
+# Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
+LEFT_OUT = (
+    *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
+    *("stage", "schema_version", "entry", "target", "battles"),
+)
 BATTLES_25K = 25_000  # rows of the competition's hidden file
 
 

@@ -39,9 +39,11 @@ WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles
 
 def connect() -> MlflowClient:
     """A client of the tracking store. The first call on a fresh database makes its tables: hold the lock."""
-    # A dead server must cost seconds, not the minutes of MLflow's defaults; and nothing is reported to anyone.
+    # A dead server must cost seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's
+    # URI, which can hold a password, is not printed.
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     }.items():
@@ -61,9 +63,13 @@ def ensure_store() -> None:
 
 
 def latest_experiment() -> str | None:
-    """Id of the experiment of ours that was logged to last, or None."""
-    found = connect().search_experiments(filter_string="name LIKE 'preference-%'", order_by=["last_update_time DESC"])
-    return str(found[0].experiment_id) if found else None
+    """Id of the experiment of ours that battles were logged to last, or None."""
+    client = connect()
+    weights = f"preference-{WEIGHTS.digest}"
+    found = client.search_experiments(filter_string="name LIKE 'preference-%'")
+    ids = [e.experiment_id for e in found if e.name != weights]
+    runs = client.search_runs(ids, max_results=1, order_by=["attributes.end_time DESC"]) if ids else []
+    return str(runs[0].info.experiment_id) if runs else None
 
 
 # --- stages -----------------------------------------------------------------------------------------------------------
