@@ -37,7 +37,8 @@ def problem_rows(problems: tuple[Problem, ...]) -> list[tuple[str, str, str, str
         groups.setdefault((problem.severity, problem.kind), []).append(problem)
     rows = []
     for (severity, kind), found in groups.items():
-        ids = [p.row_id or f"(row {p.row_number})" for p in found if p.row_number is not None]
+        names = {p.row_number: p.row_id or f"(row {p.row_number})" for p in found if p.row_number is not None}
+        ids = list(names.values())
         more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
         example = found[0].message
         rows.append((severity, kind, str(len(ids)) if ids else "file", ", ".join(ids[:SHOWN_IDS]) + more, example))

@@ -25,11 +25,11 @@ from zoo.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, OPPOS
 from zoo.scores import PROBABILITIES
 from zoo.store import write_atomic
 
-TIE_STRENGTH = 1.25
-QUALITY_EFFECTS = {"right": 1.6, "wrong": -1.6, "off_topic": -2.2, "refusal": -2.6, "empty": -3.5}
+TIE_STRENGTH = 1.5
+QUALITY_EFFECTS = {"right": 1.2, "wrong": -1.2, "off_topic": -1.8, "refusal": -2.8, "empty": -3.8}
 QUALITY_SHARES = {"right": 0.52, "wrong": 0.24, "off_topic": 0.14, "refusal": 0.10}
-FILLER_EFFECT = 1.0  # utility per doubling of 1 + filler sentences
-FORMAT_EFFECT = 0.9  # utility of bold text or a list
+FILLER_EFFECT = 1.5  # utility per doubling of 1 + filler sentences
+FORMAT_EFFECT = 1.5  # utility of bold text or a list
 KIND_SHARES = {"sum": 0.15, "capital": 0.25, "opposite": 0.2, "list": 0.2, "explain": 0.2}
 AWKWARD_SHARE = 0.04
 AWKWARD = ("null_turn", "empty", "multi_turn", "emoji", "surrogate", "identical", "long")

@@ -1,0 +1,175 @@
+"""The lexical entry's two stages: train a model a fold, and score battles with them.
+
+Folds go by prompt. `held_out` scores each row with the model that saw no row of its prompt's fold, whatever file the row is in;
+`all` and `listed` serve the mean of the fold models.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoo.battles import assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
+from zoo.contracts import LexicalScoreRequest, LexicalTrainRequest, Measurements, ScoreCard, StageResult, Variant
+from zoo.cost import Piece, fit_cost
+from zoo.errors import ZooError
+from zoo.metrics import score_metrics
+from zoo.scores import NO_FOLD, OK, probabilities, read_scores, score_table, unscored_table, write_card, write_scores
+from zoo.stages import progress
+from zoo.stages.lexical_features import Features
+from zoo.stages.lexical_model import (
+    FoldModel,
+    Terms,
+    fit_fold,
+    fit_vectorizer,
+    load_fold,
+    load_vectorizer,
+    predict,
+    save_fold,
+    save_vectorizer,
+    terms_of,
+)
+from zoo.store import write_atomic
+from zoo.targets import machine_fingerprint
+
+MODEL = "model"
+VARIANT = Variant(order="ab")
+CHUNK_ROWS = 500
+BAD_ROW = "bad row: see `zoo data validate`"
+
+
+def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
+    """Fit a model a fold under `model/`; the metrics are out of fold, over every labelled row."""
+    frame = read_battles(request.battles.path).frame
+    frame = frame[frame["label"] >= 0].reset_index(drop=True)
+    if frame.empty:
+        raise ZooError(f"{request.battles.path}: no labelled rows to train on; give a file with winner columns")
+    folder = out_dir / MODEL
+    folder.mkdir(exist_ok=True)
+    spec, y, folds = request.spec, frame["label"].to_numpy(), assign_folds(frame, request.spec.folds)
+    progress.note(f"reading {len(frame):,} battles")
+    features = Features(frame)
+    vectorizer = fit_vectorizer(features, spec)
+    terms = terms_of(vectorizer, features)
+    load_seconds, started = progress.process_age_seconds(), time.monotonic()
+    p = np.empty((len(frame), 3))
+    with progress.bar(spec.folds, "fit", "fold") as bar:
+        for fold in range(spec.folds):
+            model = fit_fold(features, terms, y, folds != fold, spec)
+            p[folds == fold] = predict(model, features, terms)[folds == fold]
+            save_fold(model, folder / f"fold-{fold}.npz")
+            bar.update()
+    save_vectorizer(vectorizer, folder)
+    write_atomic(folder / "model.json", json.dumps({"folds": spec.folds, "engine": engine_version()}))
+    measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(frame))
+    return StageResult(metrics=score_metrics(p, y), measurements=measured)
+
+
+def engine_version() -> str:
+    import sklearn
+
+    return f"scikit-learn {sklearn.__version__}"
+
+
+@dataclass(frozen=True)
+class LexicalModel:
+    """The fold models of a checkpoint, and the vocabulary they share."""
+
+    folds: list[FoldModel]
+    vectorizer: object
+
+    def predict(self, frame: pd.DataFrame, folds: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities (rows, 3): of the fold model each row is held out of, or of all models' mean."""
+        features = Features(frame)
+        terms: Terms = terms_of(self.vectorizer, features)
+        each = np.stack([predict(model, features, terms) for model in self.folds])
+        p: np.ndarray = each.mean(axis=0) if folds is None else each[folds, np.arange(len(frame))]
+        return p
+
+
+def load_model(folder: Path) -> LexicalModel:
+    """Load a checkpoint that `train` left."""
+    try:
+        n_folds = json.loads((folder / "model.json").read_text())["folds"]
+        return LexicalModel([load_fold(folder / f"fold-{fold}.npz") for fold in range(n_folds)], load_vectorizer(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise ZooError(f"{folder}: not a lexical checkpoint ({error}); train the entry again") from error
+
+
+def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
+    """Write `ab/scores.parquet` and `ab/scores.json`; a killed run goes on from the finished pieces in `ab/chunks/`."""
+    model = load_model(request.model.path / MODEL)
+    battles = read_battles(request.battles.path)
+    frame, bad = select_rows(battles, request.selection), unusable_ids(battles, request.selection)
+    if frame.empty and not bad:
+        raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
+    folder = out_dir / VARIANT.slug
+    (folder / "chunks").mkdir(parents=True, exist_ok=True)
+    folds = assign_folds(frame, len(model.folds)) if request.selection.rows == "held_out" else None
+    load_seconds = progress.process_age_seconds()
+    done = list(_score_chunks(model, frame, folds, folder / "chunks"))
+    pieces = [piece for _, piece in done]
+    table = pd.concat([*(table for table, _ in done), unscored_table(bad, BAD_ROW)] if bad else [table for table, _ in done])
+    write_scores(table, folder / "scores.parquet")
+    write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / "scores.json")
+    run_seconds = sum(piece.seconds for piece in pieces)
+    measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
+    return StageResult(metrics=_metrics(table, frame), measurements=measured)
+
+
+def _score_chunks(
+    model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | None, folder: Path
+) -> Iterator[tuple[pd.DataFrame, Piece]]:
+    """Each chunk's table and timing, read where an earlier run finished it, else scored and written."""
+    with progress.bar(len(frame), "score", "row") as bar:
+        for index, start in enumerate(range(0, len(frame), CHUNK_ROWS)):
+            rows = slice(start, start + CHUNK_ROWS)
+            file = folder / f"{index:05d}.parquet"
+            if not file.exists():
+                _score_chunk(model, frame.iloc[rows], None if folds is None else folds[rows], file)
+            table = read_scores(file)
+            bar.update(len(table))
+            yield table, Piece(**json.loads(file.with_suffix(".json").read_text()))
+
+
+def _score_chunk(model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | None, file: Path) -> None:
+    """Score one chunk; its table is written last, so that it says that the chunk is finished."""
+    started = time.monotonic()
+    table = score_table(frame["id"].tolist(), model.predict(frame, folds), fold=NO_FOLD if folds is None else folds)
+    piece = Piece(len(frame), 0, 0, time.monotonic() - started)
+    write_atomic(file.with_suffix(".json"), json.dumps(asdict(piece)))
+    write_scores(table, file)
+
+
+def _card(
+    request: LexicalScoreRequest, table: pd.DataFrame, pieces: list[Piece], load_seconds: float, digest: str
+) -> ScoreCard:
+    return ScoreCard(
+        member=f"{request.entry}@{VARIANT.slug}",
+        entry=request.entry,
+        variant=VARIANT,
+        target=request.target,
+        engine=engine_version(),
+        dataset_digest=digest,
+        rows=len(table),
+        failed_rows=int((table["status"] != OK).sum()),
+        checkpoint=request.model.fingerprint,
+        cost=fit_cost(pieces, load_seconds=load_seconds, target=request.target, machine=machine_fingerprint(), gpus=0),
+        request=request.model_dump(mode="json"),
+    )
+
+
+def _metrics(table: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
+    """Counts, and the log loss and its parts of the labelled rows, under the variant's name."""
+    metrics = {"rows/failed": float((table["status"] != OK).sum())}
+    labelled = frame["label"].to_numpy() >= 0
+    if labelled.any():
+        scored = probabilities(table)[: len(frame)][labelled]
+        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled])
+    return {f"{VARIANT.slug}:{name}": value for name, value in metrics.items()}

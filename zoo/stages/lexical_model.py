@@ -1,0 +1,167 @@
+"""A model of who wins, exactly symmetric in A and B: two logistic regressions on features and TF-IDF.
+
+The first says whether there is a winner, from what A and B have together; the second who it is, from their differences and
+without an intercept: p_tie = s(t), p_a = (1 - p_tie) s(d), p_b = (1 - p_tie) s(-d), s the logistic function. Exchanging the
+answers changes the sign of d and nothing else. The log loss is the sum of the two parts', so each is fitted by itself.
+
+Models are kept as plain arrays (npz and JSON): nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from zoo.contracts import LexicalSpec
+from zoo.errors import ZooError
+from zoo.stages.lexical_features import Features
+
+TIE = 2
+MIN_DOCUMENTS = 3  # a word or pair of words in fewer texts is not used
+LENGTH = 0  # column of log_characters in ANSWER_FEATURES
+
+
+@dataclass(frozen=True)
+class Terms:
+    """TF-IDF of each text of a frame of battles: sparse matrices (rows, vocabulary)."""
+
+    prompt: sparse.csr_matrix
+    a: sparse.csr_matrix
+    b: sparse.csr_matrix
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """Coefficients of one fold's two regressions, on scaled features and on TF-IDF."""
+
+    length_mean: np.ndarray
+    length_scale: np.ndarray
+    win_scale: np.ndarray
+    win_features: np.ndarray
+    win_terms: np.ndarray
+    tie_mean: np.ndarray
+    tie_scale: np.ndarray
+    tie_features: np.ndarray
+    tie_terms: np.ndarray
+    tie_prompt_terms: np.ndarray
+    tie_intercept: np.ndarray
+
+
+def fit_vectorizer(features: Features, spec: LexicalSpec) -> TfidfVectorizer:
+    """Words and pairs of words of all texts. Shared by the folds: it reads no labels, and texts are tokenized once."""
+    texts = [*features.prompt_texts, *features.a_texts, *features.b_texts]
+    try:
+        return _vectorizer(min_df=min(MIN_DOCUMENTS, len(texts)), max_features=spec.max_features).fit(texts)
+    except ValueError as error:
+        raise ZooError(f"the battles hold too few words for a lexical model ({error}); give more rows") from error
+
+
+def _vectorizer(**options: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", **options)
+
+
+def terms_of(vectorizer: TfidfVectorizer, features: Features) -> Terms:
+    return Terms(*(vectorizer.transform(texts) for texts in (features.prompt_texts, features.a_texts, features.b_texts)))
+
+
+def fit_fold(features: Features, terms: Terms, y: np.ndarray, rows: np.ndarray, spec: LexicalSpec) -> FoldModel:
+    """Fit on the rows of a boolean mask; y: labels 0, 1, 2 of all rows."""
+    decided = rows & (y != TIE)
+    lengths = (features.a[rows, LENGTH] + features.b[rows, LENGTH]) / 2
+    length = {"length_mean": lengths.mean(keepdims=True), "length_scale": lengths.std(keepdims=True) + 1e-9}
+    win, tie = _win_features(features, **length), _tie_features(features)
+    win_scale = np.sqrt((win[decided] ** 2).mean(axis=0)) + 1e-9
+    tie_mean, tie_scale = tie[rows].mean(axis=0), tie[rows].std(axis=0) + 1e-9
+    win_features, (win_terms,), _ = _fit(
+        win[decided] / win_scale, [terms.a[decided] - terms.b[decided]], y[decided] == 0, spec, intercept=False
+    )
+    tie_features, (tie_terms, tie_prompt_terms), tie_intercept = _fit(
+        (tie[rows] - tie_mean) / tie_scale,
+        [terms.a[rows] + terms.b[rows], terms.prompt[rows]],
+        y[rows] == TIE,
+        spec,
+        intercept=True,
+    )
+    return FoldModel(
+        **length,
+        win_scale=win_scale,
+        win_features=win_features,
+        win_terms=win_terms,
+        tie_mean=tie_mean,
+        tie_scale=tie_scale,
+        tie_features=tie_features,
+        tie_terms=tie_terms,
+        tie_prompt_terms=tie_prompt_terms,
+        tie_intercept=tie_intercept,
+    )
+
+
+def _fit(
+    dense: np.ndarray, blocks: list[sparse.csr_matrix], target: np.ndarray, spec: LexicalSpec, *, intercept: bool
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Coefficients of the dense features and of each TF-IDF block, and the intercept.
+
+    The two kinds have a strength of regularization each: a column multiplied by sqrt(C) under C = 1 is one under C.
+    """
+    if target.all() or not target.any():
+        raise ZooError("a fold's training rows lack a label (A, B or tie); give more labelled battles or fewer folds")
+    scales = [np.sqrt(spec.features_c), *(np.sqrt(spec.regularization_c) for _ in blocks)]
+    columns = [sparse.csr_matrix(dense), *blocks]
+    design = sparse.hstack([block * scale for block, scale in zip(columns, scales, strict=True)], format="csr")
+    fit = LogisticRegression(C=1.0, fit_intercept=intercept, max_iter=1000, tol=1e-4).fit(design, target)
+    ends = np.cumsum([block.shape[1] for block in columns])[:-1]
+    first, *rest = (part * scale for part, scale in zip(np.split(fit.coef_[0], ends), scales, strict=True))
+    return first, rest, np.atleast_1d(np.asarray(fit.intercept_, dtype=np.float64))
+
+
+def _win_features(features: Features, length_mean: np.ndarray, length_scale: np.ndarray) -> np.ndarray:
+    """Differences A - B, and these times the battle's length: what a list is worth depends on how long the answers are."""
+    difference = features.a - features.b
+    length = ((features.a[:, LENGTH] + features.b[:, LENGTH]) / 2 - length_mean) / length_scale
+    return np.hstack([difference, difference * np.clip(length, -2, 2)[:, None]])
+
+
+def _tie_features(features: Features) -> np.ndarray:
+    return np.hstack([np.abs(features.a - features.b), features.a + features.b, features.prompt, features.pair])
+
+
+def predict(model: FoldModel, features: Features, terms: Terms) -> np.ndarray:
+    """p_a, p_b, p_tie of each row: (rows, 3), summing to 1."""
+    win = _win_features(features, model.length_mean, model.length_scale) / model.win_scale
+    difference = win @ model.win_features + (terms.a @ model.win_terms - terms.b @ model.win_terms)
+    tie = (_tie_features(features) - model.tie_mean) / model.tie_scale
+    together = terms.a @ model.tie_terms + terms.b @ model.tie_terms
+    tied = tie @ model.tie_features + together + terms.prompt @ model.tie_prompt_terms + model.tie_intercept
+    return np.column_stack([expit(-tied) * expit(difference), expit(-tied) * expit(-difference), expit(tied)])
+
+
+def save_vectorizer(vectorizer: TfidfVectorizer, folder: Path) -> None:
+    """vocabulary.json and idf.npz; terms in the order of their columns."""
+    terms = vectorizer.get_feature_names_out().tolist()
+    (folder / "vocabulary.json").write_text(json.dumps(terms), encoding="utf-8")
+    np.savez_compressed(folder / "idf.npz", idf=vectorizer.idf_)
+
+
+def load_vectorizer(folder: Path) -> TfidfVectorizer:
+    terms = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    vectorizer = _vectorizer(vocabulary={term: i for i, term in enumerate(terms)})
+    with np.load(folder / "idf.npz", allow_pickle=False) as arrays:
+        vectorizer.idf_ = arrays["idf"]
+    return vectorizer
+
+
+def save_fold(model: FoldModel, path: Path) -> None:
+    np.savez_compressed(path, **asdict(model))
+
+
+def load_fold(path: Path) -> FoldModel:
+    with np.load(path, allow_pickle=False) as arrays:
+        return FoldModel(**{field.name: arrays[field.name] for field in fields(FoldModel)})
