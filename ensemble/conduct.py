@@ -63,12 +63,18 @@ class Conductor:
                 self.runs.append(
                     JobRun(job.model_copy(update={"members": tuple(m.name for m in members)}), members, folder, setting, board)
                 )
+        self._gains: dict[tuple[str, ...], float] = {}
         self._dealt: dict[tuple[str, ...], list[np.ndarray]] = {}
         self._spare: dict[tuple[str, ...], list[np.ndarray]] = {}
 
     @property
     def finished(self) -> bool:
         return all(run.status == "ended" for run in self.runs)
+
+    def kill(self) -> None:
+        """End every job that still runs, at once."""
+        for run in self.runs:
+            run.kill()
 
     def recall(self) -> int:
         """Rows that earlier runs of the same command have scored already."""
@@ -135,15 +141,18 @@ class Conductor:
 
     def claim(self, run: JobRun, now: float) -> Claim:
         """What a job still wants, and brings."""
-        before = [name for name in self.board.members if self.board.members.index(name) < self._place(run)]
-        gain = pool_gain(self.plan, before, run.job.members)
+        gain = self._pool_gain(run.job.members)
         if run.pace is None:
             rows = float(self._usable.sum()) * self._coverage(run) * run.job.row_share
             return Claim(run.job, self.planned_seconds(run) * self.plan.margin, gain * rows)
         return Claim(run.job, run.pace.remaining(now), gain * len(run.missing(run.rows)))
 
-    def _place(self, run: JobRun) -> int:
-        return min(self.board.members.index(name) for name in run.job.members)
+    def _pool_gain(self, members: tuple[str, ...]) -> float:
+        """Nats a row that members bring on top of those before them in the plan's order."""
+        if members not in self._gains:
+            place = min(self.board.members.index(name) for name in members)
+            self._gains[members] = pool_gain(self.plan, self.board.members[:place], members)
+        return self._gains[members]
 
     def _load_seconds(self, run: JobRun) -> float:
         return max(member.cost.load_seconds for member in run.members)

@@ -59,8 +59,7 @@ def predict(
 
     def last_act() -> int:
         for conductor, _ in begun:
-            for run in conductor.runs:
-                run.kill()
+            conductor.kill()
         written = any(submission.written for _, submission in begun)
         state = "the file on disk is whole" if written else "it was too short to write anything"
         os.write(2, f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n".encode())
@@ -83,9 +82,12 @@ def predict(
             submission.write(conductor.planned)
             predicted_seconds = conductor.predicted_seconds()
             _announce(plan, deadline, display, len(battles.ids), predicted_seconds)
-            with display.shown():
-                _work(conductor, submission, deadline, stop, display)
-            _finish(conductor, submission, deadline)
+            try:
+                with display.shown():
+                    _work(conductor, submission, deadline, stop, display)
+                _finish(conductor, submission, deadline)
+            finally:
+                conductor.kill()
             return conclude(battles, conductor, submission, deadline, stop, given, folder, predicted_seconds)
 
 

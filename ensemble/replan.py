@@ -108,8 +108,11 @@ class Pace:
         return now - self._last
 
     def expected_silence(self) -> float:
-        """Predicted seconds until the next piece: loading and one piece, or one piece."""
-        return self.piece_seconds + (self.load_seconds if self._first is None else 0.0)
+        """Seconds until the next piece: loading and one piece as predicted, then one piece at the speed of those before."""
+        if self._first is None:
+            return self.load_seconds + self.piece_seconds
+        work = self.done_work - self._first_work
+        return self.piece_seconds * max(1.0, (self._last - self._first) / work if work > 0 else 1.0)
 
 
 @dataclass(frozen=True)
