@@ -133,6 +133,19 @@ _stage_command("score", "As quantize, then score the held-out fold with vLLM in 
 
 
 @app.command()
+def experiment(
+    folder: Annotated[Path, typer.Argument(help="Folder of the experiment, e.g. experiments/001-human-preferences.")],
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder that holds the recipe's data file.")] = Path(),
+) -> None:
+    """Run every entry of an experiment's recipe.toml to its scores, then print the leaderboard."""
+    from zoo.pipeline import store_folder
+    from zoo.recipes import run_recipe
+
+    run_recipe(folder, data_dir, store_folder(), say=say)
+    leaderboard()
+
+
+@app.command()
 def register(
     name: Annotated[str, typer.Argument(help="Name of the new entry.")],
     base: Annotated[str, typer.Option("--base", help="Model folder, or ORG/MODEL on the hub.")],

@@ -1,0 +1,62 @@
+"""Experiments as data: `experiments/NNN-slug/recipe.toml` says which entries run on which battles with which settings."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection
+from zoo.entries_io import explain, load_entry
+from zoo.errors import ZooError
+from zoo.pipeline import Say, battles_input, chain, override, run_chain
+from zoo.store import Artifact
+
+
+class RecipeRun(Contract):
+    """One entry with settings changed, as `zoo run ENTRY --set KEY=VALUE` takes them."""
+
+    entry: Name
+    settings: tuple[str, ...] = Field((), alias="set")
+
+
+class Recipe(Contract):
+    """What an experiment asks, and the runs that answer it. `data` is a file name in the folder that the caller names."""
+
+    question: str
+    data: str
+    target: str = "cpu"
+    held: Held = Held()
+    score_rows: Positive | None = None
+    runs: tuple[RecipeRun, ...] = Field(min_length=1)
+
+
+def load_recipe(folder: Path) -> Recipe:
+    """The recipe of an experiment's folder; errors name the key."""
+    path = folder / "recipe.toml"
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ZooError(f"{path}: no such file; an experiment is a folder with a recipe.toml") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ZooError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise ZooError(f"{path}: {explain(error, Recipe)}") from error
+
+
+def recipe_entries(recipe: Recipe) -> list[Entry]:
+    """The entries of a recipe's runs, settings applied."""
+    return [override(load_entry(run.entry), list(run.settings)) for run in recipe.runs]
+
+
+def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> list[Artifact]:
+    """Run every entry of a recipe to its scores; what is in the store is not made again."""
+    recipe = load_recipe(folder)
+    battles = battles_input(data_folder / recipe.data)
+    finished = []
+    for entry in recipe_entries(recipe):
+        selection = Selection(max_rows=recipe.score_rows)
+        requests = chain(entry, battles, recipe.target, store, held=recipe.held, selection=selection)
+        finished.append(run_chain(requests, entry, store, say=say)[-1])
+    return finished
