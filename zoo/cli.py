@@ -153,11 +153,12 @@ def register(
     out: Annotated[Path | None, typer.Option("--out", help="Default: first of ZOO_ENTRIES, else ./entries.")] = None,
 ) -> None:
     """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next."""
+    from zoo.register import next_steps
     from zoo.register import register as write_entry
 
     own = os.environ.get("ZOO_ENTRIES", "entries").split(os.pathsep)[0]
     path = write_entry(name, base, target, out or Path(own))
-    typer.echo(path)
+    typer.echo("\n".join([str(path), *next_steps(path, target, base)]))
 
 
 @app.command("import")
@@ -176,6 +177,8 @@ def import_(
     """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
     from zoo.imports import import_scores
     from zoo.pipeline import store_folder
+    from zoo.store import read_manifest
+    from zoo.tracking import log_stage
 
     path = import_scores(
         name,
@@ -187,6 +190,7 @@ def import_(
         seconds_per_1k_tokens=seconds_per_1k_tokens,
         store=store_folder(),
     )
+    log_stage(read_manifest(path), path)
     typer.echo(path)
 
 
