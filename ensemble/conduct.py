@@ -27,7 +27,7 @@ from ensemble.replan import (
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
-GUESSED_CHUNK_ROWS = 64
+GUESSED_CHUNK_ROWS = 512  # where a stage has no such setting
 
 Say = Callable[[str], None]
 

@@ -1,0 +1,98 @@
+"""The real lexical stage, end to end: train, score out of fold, a plan of one member, predict new battles within a budget."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.blend import BlendSpec, fit_blend
+from ensemble.members import count_characters
+from ensemble.plan import Job, Plan, PlanMember, PlanTarget, Pool, save_plan
+from ensemble.predict import predict
+from zoo.battles import read_battles
+from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
+from zoo.pipeline import battles_input, output_of
+from zoo.runner import run_stage
+from zoo.sample import write_sample
+from zoo.scores import log_loss_rows, probabilities, read_card, read_scores, read_submission
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A store with a lexical checkpoint, and the plan that `ensemble build` would make of it alone."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_sample(folder / "train.csv", 300, 3)
+    battles, store = battles_input(folder / "train.csv"), folder / "store"
+    train = LexicalTrainRequest(entry="lexical", battles=battles, spec=LexicalSpec(folds=3, max_features=4096))
+    run_stage(train, store)
+    request = LexicalScoreRequest(entry="lexical", model=output_of(train, store), battles=battles, target="cpu")
+    scored = run_stage(request, store).path / "ab"
+    card, table = read_card(scored / "scores.json"), read_scores(scored / "scores.parquet")
+    frame = read_battles(folder / "train.csv").frame.set_index("id").loc[table["id"]]
+    p, y = probabilities(table), frame["label"].to_numpy(dtype=np.int64)
+    blend = fit_blend(BlendSpec("log", 0.01, floor=1e-4), [card.member], p[None], y)
+    work = card.cost.seconds_per_row * len(count_characters(frame))
+    member = PlanMember(
+        name=card.member,
+        entry="lexical",
+        variant=card.variant,
+        weight=1.0,
+        coverage=1.0,
+        predicted_seconds=card.cost.load_seconds + work,
+        oof_log_loss=float(log_loss_rows(p, y).mean()),
+        checkpoint=card.checkpoint,
+        cost=card.cost,
+        request=card.request,
+    )
+    plan = Plan(
+        created_at=datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
+        target=PlanTarget(name="cpu", gpus=0),
+        budget_seconds=120,
+        margin=1.5,
+        margin_reason="test",
+        predicted_seconds=member.predicted_seconds + 4,
+        overhead_seconds=4,
+        rows=300,
+        dataset_digest=card.dataset_digest,
+        fitted_rows=len(y),
+        oof_log_loss=member.oof_log_loss,
+        oof_log_loss_se=0.05,
+        prior=(0.35, 0.35, 0.3),
+        members=(member,),
+        pools=(Pool(members=(card.member,), blend=blend, log_loss=member.oof_log_loss),),
+        schedule=(Job(members=(card.member,), devices=(0,), start_seconds=4, end_seconds=4 + member.predicted_seconds),),
+    )
+    save_plan(plan, folder / "plan.json")
+    return store, folder / "plan.json"
+
+
+def test_new_battles_are_predicted_better_than_by_the_label_shares(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    store, plan = trained
+    write_sample(tmp_path / "test.csv", 200, 4)
+    started = time.monotonic()
+    done = predict(plan, tmp_path / "test.csv", tmp_path / "out.csv", started_at=started, store=store)
+    assert time.monotonic() - started < 120
+    battles = read_battles(tmp_path / "test.csv")
+    frame = read_submission(tmp_path / "out.csv")
+    assert frame["id"].tolist() == list(battles.ids)
+    y = battles.frame["label"].to_numpy(dtype=np.int64)
+    p = frame.set_index("id").loc[battles.frame["id"], ["p_a", "p_b", "p_tie"]].to_numpy()
+    assert done.log_loss == pytest.approx(log_loss_rows(p, y).mean())
+    shares = np.bincount(y, minlength=3) / len(y)
+    assert done.log_loss < -(shares * np.log(shares)).sum() - 0.02
+    assert done.patterns == {"lexical@ab": len(battles.frame)} | ({"prior": done.bad_rows} if done.bad_rows else {})
+
+
+def test_a_moved_store_is_found_by_fingerprint_and_a_file_of_one_row_is_enough(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    store, plan = trained
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(store)
+    write_sample(tmp_path / "test.csv", 1, 5)
+    done = predict(plan, tmp_path / "test.csv", tmp_path / "out.csv", started_at=time.monotonic(), store=moved)
+    assert sum(done.patterns.values()) == 1 and len(read_submission(tmp_path / "out.csv")) == 1
