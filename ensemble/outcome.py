@@ -58,7 +58,7 @@ class Prediction:
         return tuple(member.name for member in self.members if member.name in named)
 
     def summary(self) -> list[str]:
-        """Lines for the end of a run."""
+        """Lines for the end of a run; warnings are apart."""
         lines = [f"{self.output}: {self.rows:,} rows in {clock(self.used_seconds)} of {clock(self.budget_seconds)}"]
         lines += [
             f"  {count:>8,} rows  {pattern}" for pattern, count in sorted(self.patterns.items(), key=lambda item: -item[1])
@@ -68,7 +68,7 @@ class Prediction:
             lines.append(f"  {member.name}: {member.rows:,} rows{refused}" + (f"; {member.note}" if member.note else ""))
         if self.log_loss is not None:
             lines.append(f"  log loss {self.log_loss:.4f} ± {self.log_loss_se:.4f}")
-        return [*lines, *(f"  warning: {text}" for text in self.warnings)]
+        return lines
 
 
 def conclude(
