@@ -56,9 +56,7 @@ def validation_text(battles: Battles, report: dict[str, Any]) -> str:
     if any(p.fatal for p in battles.problems):
         lines.append("NOT USABLE: a submission for this file could not be keyed; mend what is listed as an error")
     elif battles.errors:
-        lines.append(
-            "NOT USABLE as it is: mend the rows listed as errors (predict keeps them apart and still fills their ids)"
-        )
+        lines.append("NOT USABLE as it is: mend the rows listed as errors (predict keeps them apart and still fills their ids)")
     else:
         lines.append("usable" + (", with warnings" if battles.problems else ""))
     return "\n".join(lines)

@@ -41,8 +41,9 @@ def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
         gradient = np.append((residual * logs).sum(), residual[:, :2].sum(axis=0))
         return -(truth * log_q).sum() / len(truth), gradient
 
-    bounds = [(1e-3, 1e3), (-50.0, 50.0), (-50.0, 50.0)]  # inverse temperature; biases of A and B against the tie's
-    fit = minimize(objective, np.array([1.0, 0.0, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B")
+    bounds = [(0.0, 1e3), (-50.0, 50.0), (-50.0, 50.0)]  # inverse temperature; biases of A and B against the tie's
+    options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
+    fit = minimize(objective, np.array([1.0, 0.0, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     return float(min(fit.fun, log_loss_rows(p, y).mean()))
 
 
