@@ -28,12 +28,13 @@ _STAGES = ("score", "lexical-score", "import")
 
 @dataclass(frozen=True)
 class Table:
-    """A score table as it lies on disk, with its card and where its labelled battles were when it was made."""
+    """A score table on disk with its card, where its labelled battles were, and its artifact's fingerprint."""
 
     path: Path
     card: ScoreCard
     frame: pd.DataFrame
     battles_path: Path | None
+    fingerprint: str = ""
 
     @property
     def name(self) -> str:
@@ -50,6 +51,7 @@ class Members:
 
     names: tuple[str, ...]
     cards: tuple[ScoreCard, ...]
+    fingerprints: tuple[str, ...]
     ids: tuple[str, ...]
     p: np.ndarray
     tokens: np.ndarray
@@ -73,8 +75,14 @@ class Members:
     def subset(self, index: Sequence[int]) -> Members:
         """The members at `index`, in that order, on the same rows."""
         chosen = list(index)
-        names, cards = tuple(self.names[j] for j in chosen), tuple(self.cards[j] for j in chosen)
-        return replace(self, names=names, cards=cards, p=self.p[chosen], tokens=self.tokens[chosen])
+        return replace(
+            self,
+            names=tuple(self.names[j] for j in chosen),
+            cards=tuple(self.cards[j] for j in chosen),
+            fingerprints=tuple(self.fingerprints[j] for j in chosen),
+            p=self.p[chosen],
+            tokens=self.tokens[chosen],
+        )
 
 
 def gather(store: Path) -> list[Table]:
@@ -84,18 +92,18 @@ def gather(store: Path) -> list[Table]:
         selection: dict[str, Any] = artifact.manifest.request.get("selection") or {}
         if selection.get("rows") == "listed":
             continue
-        tables += [load_table(path.parent, artifact.manifest.request) for path in sorted(artifact.path.glob("*/scores.json"))]
-        if (artifact.path / "scores.json").exists():
-            tables.append(load_table(artifact.path, artifact.manifest.request))
+        folders = [path.parent for path in sorted(artifact.path.glob("*/scores.json"))]
+        folders += [artifact.path] if (artifact.path / "scores.json").exists() else []
+        tables += [load_table(folder, artifact.manifest.request, artifact.fingerprint) for folder in folders]
     return tables
 
 
-def load_table(folder: Path, request: dict[str, Any] | None = None) -> Table:
+def load_table(folder: Path, request: dict[str, Any] | None = None, fingerprint: str = "") -> Table:
     """One folder with scores.parquet and scores.json."""
     card = read_card(folder / "scores.json")
     source = request or card.request or {}
     found = next((source[key]["path"] for key in ("battles", "labels") if isinstance(source.get(key), dict)), None)
-    return Table(folder, card, read_scores(folder / "scores.parquet"), Path(found) if found else None)
+    return Table(folder, card, read_scores(folder / "scores.parquet"), Path(found) if found else None, fingerprint)
 
 
 def align(
@@ -120,6 +128,7 @@ def align(
     members = Members(
         names=tuple(table.name for table in chosen),
         cards=tuple(table.card for table in chosen),
+        fingerprints=tuple(table.fingerprint for table in chosen),
         ids=ids,
         p=np.stack([probabilities(frame.loc[list(ids)]) for frame in frames]),
         tokens=np.stack([frame.loc[list(ids), "n_tokens"].to_numpy() for frame in frames]),

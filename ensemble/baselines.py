@@ -1,0 +1,55 @@
+"""What others would do with the same members, judged out of fold beside the plan: the gain of solving it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo.scores import log_loss_rows
+
+GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found nothing beyond it
+
+
+def baseline_losses(names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
+    """Losses (rows,) out of fold by baseline; p of shape (members, rows, 3).
+
+    The best single member and every fit are chosen on the other folds. Equal weights need no fit.
+    """
+    losses = {name: np.empty(len(y)) for name in ("best_single", "equal_weights", "greedy_25", "logistic_stacking")}
+    losses["equal_weights"] = log_loss_rows(p.mean(axis=0), y)
+    singles = np.stack([log_loss_rows(table, y) for table in p])
+    for fold in np.unique(folds):
+        held = folds == fold
+        losses["best_single"][held] = singles[singles[:, ~held].mean(axis=1).argmin(), held]
+        weights = greedy_weights(p[:, ~held], y[~held])
+        losses["greedy_25"][held] = log_loss_rows(np.tensordot(weights, p[:, held], axes=1), y[held])
+        losses["logistic_stacking"][held] = log_loss_rows(_stack(p[:, ~held], y[~held], p[:, held]), y[held])
+    return losses
+
+
+def greedy_weights(p: np.ndarray, y: np.ndarray, rounds: int = GREEDY_ROUNDS) -> np.ndarray:
+    """Ensemble selection with replacement (Caruana et al. 2004): each round adds the member that lowers the log loss most."""
+    true = np.maximum(p[:, np.arange(len(y)), y], 1e-15)
+    counts, total = np.zeros(len(p)), np.zeros(len(y))
+    for _ in range(rounds):
+        best = int(np.log(total + true).mean(axis=1).argmax())
+        counts[best] += 1
+        total += true[best]
+    weights: np.ndarray = counts / counts.sum()
+    return weights
+
+
+def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """scikit-learn's multinomial logistic regression on log-probabilities: triples (rows, 3) of the held rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def features(tables: np.ndarray) -> np.ndarray:
+        return np.hstack(list(np.log(np.maximum(tables, 1e-6))))
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(features(p), y)
+    out = np.full((held.shape[1], 3), 0.0)
+    out[:, model.classes_] = model.predict_proba(features(held))
+    return out

@@ -1,0 +1,224 @@
+"""Which plan to take at a budget: whole-file sets and coverage plans, judged out of fold; the cheaper one if it is as good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend
+from ensemble.budget import format_seconds
+from ensemble.coverage import LEAST_COVERAGE, cover
+from ensemble.members import Members
+from ensemble.nested import DEFAULT_SPECS, Evaluator, Progress, named, standard_error
+from ensemble.pricing import Pricing
+from ensemble.schedule import Load, fits, makespan, overhead_seconds
+from ensemble.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
+from zoo.errors import ZooError
+
+FINALISTS = 10
+COVERAGE_TRIALS = 16
+LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
+_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan before it is written down: who sees every row, who sees which, its seconds without margin, its losses (rows,)."""
+
+    whole: Subset
+    spec: BlendSpec
+    seconds: float
+    losses: np.ndarray
+    seen: dict[int, np.ndarray] = field(default_factory=dict)
+    own_blend: frozenset[Subset] = frozenset()
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+    @property
+    def members(self) -> Subset:
+        return (*self.whole, *self.seen)
+
+
+class Chooser:
+    """Everything that choosing at any budget shares: fits and out-of-fold tables are computed once."""
+
+    def __init__(
+        self, members: Members, pricing: Pricing, *, say: Progress = lambda _: None, position_bias: bool = False
+    ) -> None:
+        self.members, self.pricing, self.say = members, pricing, say
+        self.specs = [_with_bias(spec, position_bias) for spec in DEFAULT_SPECS.values()]
+        self.nested_specs = [_with_bias(spec, position_bias) for spec in SPECS]
+        self.overhead = overhead_seconds(pricing.rows)
+        self.evaluator = Evaluator(members.names, members.p, members.y, members.folds)
+        self.fitter = Fitter(recalibrated_truth(members))
+        self._seconds: dict[Subset, float] = {}
+        self._judged: dict[Subset, Candidate] = {}
+
+    def seconds(self, subset: Subset) -> float:
+        """Seconds of a whole-file plan, overhead included, without the margin."""
+        key = tuple(sorted(subset))
+        if key not in self._seconds:
+            self._seconds[key] = self.overhead + makespan(self.pricing.loads(key), self.pricing.devices)
+        return self._seconds[key]
+
+    def affordable(self, available: float) -> Callable[[Subset], bool]:
+        """Whether a whole-file plan of a subset takes at most `available` seconds."""
+        room = available - self.overhead
+        known: dict[Subset, bool] = {}
+
+        def check(subset: Subset) -> bool:
+            key = tuple(sorted(subset))
+            if key not in known:
+                known[key] = fits(self.pricing.loads(key), self.pricing.devices, room)
+            return known[key]
+
+        return check
+
+    def require_feasible(self, available: float, margin: float) -> None:
+        """ZooError with the cheapest plan and the budget that it needs, where nothing is affordable."""
+        singles = {j: self.seconds((j,)) for j in range(len(self.members.names))}
+        cheapest = min(singles, key=lambda j: singles[j])
+        if singles[cheapest] > available:
+            needed = singles[cheapest] * margin
+            raise ZooError(
+                f"budget {format_seconds(available * margin)} is too small for {self.pricing.rows} rows: the cheapest plan is "
+                f"{self.members.names[cheapest]} alone and needs --budget {int(np.ceil(needed))}s (margin {margin:g} included)"
+            )
+
+    def search(self, available: float) -> Searched:
+        """Whole-file subsets within `available` seconds by the linear pool's exact loss; see `ensemble.subsets`."""
+        affordable = self.affordable(available)
+        if len(self.members.names) <= EXACT_MEMBERS:
+            return search_exactly(self.fitter.true, affordable, fitter=self.fitter)
+        return search_branch_and_bound(self.fitter.true, affordable, fitter=self.fitter)
+
+    def judge(self, subset: Subset) -> Candidate:
+        """A whole-file candidate with its losses out of fold."""
+        key = tuple(sorted(subset))
+        if key not in self._judged:
+            losses, spec = self.evaluator.losses(key, self.specs)
+            self._judged[key] = Candidate(key, spec, self.seconds(key), losses)
+        return self._judged[key]
+
+    def finalists(self, searched: Searched) -> list[Scored]:
+        """Subsets worth judging out of fold: those that no cheaper one beats, and the best ones whatever they cost."""
+        front: list[Scored] = []
+        cheapest = np.inf
+        for scored in searched.subsets:
+            seconds = self.seconds(scored.members)
+            if seconds < cheapest - 1e-9:
+                front.append(scored)
+                cheapest = seconds
+        if len(front) > FINALISTS:  # the best half, the rest evenly
+            rest = np.linspace(FINALISTS // 2, len(front) - 1, FINALISTS - FINALISTS // 2).astype(int)
+            front = front[: FINALISTS // 2] + [front[i] for i in rest]
+        return list({s.members: s for s in (*front, *searched.subsets[:3])}.values())
+
+    def whole_file(self, searched: Searched) -> list[Candidate]:
+        """Judged whole-file candidates."""
+        finalists = self.finalists(searched)
+        self.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
+        return [self.judge(scored.members) for scored in finalists]
+
+    def coverage(self, whole: Sequence[Candidate], available: float) -> list[Candidate]:
+        """Coverage plans that grow from whole-file ones: one more member on the rows where it pays, then a second."""
+        options: list[tuple[float, Subset, int, float]] = []
+        for base in whole:
+            for j in range(len(self.members.names)):
+                if j not in base.whole:
+                    options += self._option(base, j, available)
+        options.sort(key=lambda option: option[0])
+        self.say(f"judging {min(len(options), COVERAGE_TRIALS)} coverage plans out of fold")
+        found = [self._cover(base, [(j, work)], available) for _, base, j, work in options[:COVERAGE_TRIALS]]
+        found.sort(key=lambda c: c.loss)
+        pairs = [(c, j) for c in found[:3] for j in range(len(self.members.names)) if j not in c.members]
+        pairs.sort(key=lambda pair: self.fitter.score((*pair[0].members, pair[1])).loss)
+        return found + [c for base, j in pairs[:_PAIRS] if (c := self._second(base, j, available)) is not None]
+
+    def _option(self, base: Candidate, j: int, available: float) -> list[tuple[float, Subset, int, float]]:
+        """(estimated loss, base, member, seconds of work) of gating member j, if its budget is worth a load."""
+        work, needed = self.gated_work(base.whole, j, available), float(self.pricing.row_seconds[j].sum())
+        if not 0 < work < needed:
+            return []
+        gain = self.fitter.score(base.whole).loss - self.fitter.score((*base.whole, j)).loss
+        return [(base.loss - gain * (work / needed) ** 0.6, base.whole, j, work)]  # gates find the better rows first
+
+    def gated_work(self, whole: Subset, j: int, available: float) -> float:
+        """Seconds of work, over all copies, that member j may do after `whole`; 0 where it is too little to be worth a load."""
+        needed = float(self.pricing.row_seconds[j].sum())
+        work = min(self._room(j, available - self.seconds(whole)), needed)
+        return work if work >= LEAST_COVERAGE * needed else 0.0
+
+    def _room(self, j: int, seconds: float) -> float:
+        """Seconds of work of member j, over all its copies, that fit into so many seconds of a phase of its own."""
+        copies = 1 if self.pricing.wide[j] else self.pricing.devices
+        return max(0.0, (seconds * (1 - 1e-9) - float(self.pricing.load_seconds[j])) * copies)
+
+    def _second(self, base: Candidate, j: int, available: float) -> Candidate | None:
+        """Half of the gated member's seconds go to a second one, which reads the first."""
+        first = next(iter(base.seen))
+        half = float(self.pricing.row_seconds[first] @ base.seen[first]) / 2
+        room = available - self.overhead - makespan(self.loads(base.whole, {}), self.pricing.devices)
+        copies = 1 if self.pricing.wide[first] else self.pricing.devices
+        left = room - float(self.pricing.load_seconds[first]) - half / copies
+        work = min(self._room(j, left), float(self.pricing.row_seconds[j].sum()))
+        if work < LEAST_COVERAGE * float(self.pricing.row_seconds[j].sum()):
+            return None
+        return self._cover(base.whole, [(first, half), (j, work)], available)
+
+    def loads(self, whole: Sequence[int], seen: dict[int, np.ndarray]) -> list[Load]:
+        """The jobs of a plan; see `Pricing.loads`."""
+        return self.pricing.loads(whole, list(seen.items()))
+
+    def _cover(self, whole: Subset, gated: Sequence[tuple[int, float]], available: float) -> Candidate:
+        spec = self.judge(whole).spec if len(whole) > 1 else self._pool
+        covered = cover(self.evaluator, spec, self.members.characters, self.pricing.row_seconds, whole, gated)
+        seconds = self.overhead + makespan(self.loads(whole, covered.seen), self.pricing.devices)
+        if seconds > available:
+            raise AssertionError(f"coverage plan of {seconds:.1f} s exceeds {available:.1f} s")
+        return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend)
+
+    @property
+    def _pool(self) -> BlendSpec:
+        """The pool of the best judged set of several members; of one member the pools hardly differ."""
+        several = [c for c in self._judged.values() if len(c.whole) > 1]
+        return min(several, key=lambda c: c.loss).spec if several else self.specs[1]
+
+
+def recalibrated_truth(members: Members) -> np.ndarray:
+    """Probabilities of the true label (members, rows) after each member's own recalibration by a logistic pool of one.
+
+    Subsets are compared on these, so that a member that is informative but overconfident is not passed over.
+    """
+    rows = np.arange(len(members.y))
+    spec = DEFAULT_SPECS["logistic"]
+    out = np.empty(members.p.shape[:2])
+    for j, (name, table) in enumerate(zip(members.names, members.p, strict=True)):
+        blend = fit_blend(spec, [name], table[None], members.y)
+        out[j] = apply_blend(blend, named([name], table[None]))[rows, members.y]
+    return out
+
+
+def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
+    """The candidate to take and why: the least loss, or the cheapest within one standard error of the paired difference."""
+    best = min(candidates, key=lambda c: (c.loss, c.seconds))
+    if not parsimony:
+        return best, "least log loss out of fold"
+    near = [c for c in candidates if c.seconds <= best.seconds * (1 - LEAST_SAVING)]
+    within = [c for c in near if c.loss - best.loss <= standard_error(c.losses - best.losses, groups)]
+    if not within:
+        return best, "least log loss out of fold; no plan that is 5 % cheaper is within one standard error of it"
+    chosen = min(within, key=lambda c: (c.seconds, c.loss))
+    error = standard_error(chosen.losses - best.losses, groups)
+    return chosen, (
+        f"the cheapest plan within one standard error of the best: {chosen.loss - best.loss:+.5f} +- {error:.5f} nats against "
+        f"a plan of {format_seconds(best.seconds)}; --no-parsimony takes that one"
+    )
+
+
+def _with_bias(spec: BlendSpec, position_bias: bool) -> BlendSpec:
+    return replace(spec, position_bias=position_bias and spec.pool != "linear")

@@ -1,0 +1,175 @@
+"""`ensemble`: the best log loss that a time budget can buy, and a prediction that keeps to it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.cli_base import DEBUG, new_app, run_app, say
+
+if TYPE_CHECKING:
+    from ensemble.build import BuildRequest
+    from ensemble.members import Members
+
+app = new_app(
+    "Blend scored members within a time budget and predict inside it.\n\n"
+    "A first run:  ensemble build --budget 5m --target cpu;  ensemble predict plan.json test.csv -o submission.csv"
+)
+
+Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
+TargetName = Annotated[str, typer.Option("--target", help="Machine that predicts: t4x2, t4, l4x2, a10g, h200, h200x2, cpu.")]
+Rows = Annotated[int, typer.Option("--rows", min=1, help="Rows of the file to be predicted.")]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="Predicted seconds are multiplied by it. Default: the target's.")
+]
+Lengths = Annotated[Path | None, typer.Option("--lengths", help="CSV of battles whose lengths are those to be predicted.")]
+BattlesFile = Annotated[Path | None, typer.Option("--battles", help="The labelled battles that the members were scored on.")]
+Include = Annotated[list[str] | None, typer.Option("--include", help="Keep this member though it looks in-sample. Repeatable.")]
+WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
+NoParsimony = Annotated[bool, typer.Option("--no-parsimony", help="The least log loss, even if a cheaper plan is as good.")]
+PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
+Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
+Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
+
+
+def _request(target: str, budget: str, rows: int, margin: float | None, lengths: Path | None) -> BuildRequest:
+    from ensemble.budget import parse_budget
+    from ensemble.build import BuildRequest
+    from zoo.targets import load_target
+
+    return BuildRequest(load_target(target), parse_budget(budget), rows, margin, lengths)
+
+
+def _members(target: str, battles: Path | None, include: list[str] | None) -> Members:
+    from ensemble.members import align, gather
+    from zoo.settings import home
+
+    members = align(gather(home() / "store"), target=target, battles=battles, include=include or ())
+    say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
+    for name, reason in members.left_out.items():
+        say(f"left out: {name}: {reason}")
+    return members
+
+
+@app.command()
+def build(
+    budget: Budget = "9h",
+    target: TargetName = "t4x2",
+    rows: Rows = 25_000,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
+    margin: Margin = None,
+    lengths: Lengths = None,
+    battles: BattlesFile = None,
+    include: Include = None,
+    whole_file: WholeFile = False,
+    no_parsimony: NoParsimony = False,
+    position_bias: PositionBias = False,
+    trials: Trials = 60,
+    timeout: Timeout = "2m",
+    n_jobs: Jobs = 1,
+) -> None:
+    """Find the best blend of the scored members that provably fits the budget, and write it down as a plan."""
+    from ensemble.budget import parse_budget
+    from ensemble.build import build_plan, plan_numbers
+    from ensemble.plan import save_plan
+    from ensemble.search import SearchLimits
+    from ensemble.views import plan_text
+    from zoo.settings import home
+    from zoo.tracking import log_build
+
+    limits = SearchLimits(trials, parse_budget(timeout), n_jobs, storage=home() / "optuna.db")
+    request = replace(
+        _request(target, budget, rows, margin, lengths),
+        parsimony=not no_parsimony,
+        coverage=not whole_file,
+        position_bias=position_bias,
+        limits=limits,
+    )
+    members = _members(target, battles, include)
+    plan = build_plan(members, request, say=say)
+    save_plan(plan, output)
+    used = {member.name for member in plan.members}
+    artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
+    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts, [output])
+    typer.echo(plan_text(plan))
+    say(f"wrote {output}")
+
+
+@app.command()
+def frontier(
+    target: TargetName = "t4x2",
+    rows: Rows = 25_000,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")] = Path(
+        "frontier"
+    ),
+    margin: Margin = None,
+    lengths: Lengths = None,
+    battles: BattlesFile = None,
+    include: Include = None,
+    points: Annotated[
+        int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")
+    ] = 8,
+) -> None:
+    """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it."""
+    from ensemble.frontier import compute_frontier, save_frontier
+    from ensemble.views import frontier_text
+
+    request = _request(target, "9h", rows, margin, lengths)
+    found = compute_frontier(_members(target, battles, include), request, points=points, say=say)
+    save_frontier(found, output)
+    typer.echo(frontier_text(found))
+    say(f"wrote {output / 'frontier.json'} and {output / 'frontier.png'}")
+
+
+@app.command()
+def show(
+    plan: PlanFile = Path("plan.json"),
+    as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
+) -> None:
+    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON."""
+    from ensemble.plan import load_plan
+    from ensemble.views import plan_text
+
+    loaded = load_plan(plan)
+    typer.echo(loaded.model_dump_json(indent=2) if as_json else plan_text(loaded))
+
+
+@app.command()
+def predict(
+    plan: PlanFile,
+    battles: Annotated[Path, typer.Argument(help="CSV of battles, in the competition's columns.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
+    budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
+    scores: Annotated[
+        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
+    ] = None,
+) -> None:
+    """Run the plan's members on the battles and write the blend of what they say, never later than the budget."""
+    from zoo.stages.progress import process_age_seconds
+
+    started_at = time.monotonic() - process_age_seconds()
+    from ensemble.budget import parse_budget
+    from ensemble.predict import predict as run
+    from zoo.errors import ZooError
+
+    tables: dict[str, Path] = {}
+    for item in scores or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise ZooError(f"--scores {item}: give MEMBER=FILE")
+        tables[name] = Path(path)
+    seconds = None if budget is None else parse_budget(budget)
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
+    typer.echo("\n".join(done.summary()))
+
+
+def main() -> None:
+    """Entry point of the `ensemble` command."""
+    run_app(app, DEBUG in sys.argv)
