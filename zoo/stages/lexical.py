@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def load_model(folder: Path) -> LexicalModel:
     try:
         n_folds = json.loads((folder / "model.json").read_text())["folds"]
         return LexicalModel([load_fold(folder / f"fold-{fold}.npz") for fold in range(n_folds)], load_vectorizer(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise ZooError(f"{folder}: not a lexical checkpoint ({error}); train the entry again") from error
 
 

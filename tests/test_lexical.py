@@ -1,0 +1,184 @@
+"""The lexical entry: symmetric in A and B, honest out of fold, resumable, and better than knowing the label shares."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.battles import WINNER_COLUMNS, assign_folds, read_battles
+from zoo.contracts import Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
+from zoo.errors import ZooError
+from zoo.sample import sample_battles
+from zoo.scores import probabilities, read_card, read_scores, swap_sides
+from zoo.stages import lexical
+from zoo.stages.lexical_features import ANSWER_FEATURES, Features, answer_features
+from zoo.stages.lexical_model import load_fold
+
+ROWS = 500
+SPEC = LexicalSpec(folds=3)
+
+
+def train(battles: Path, out: Path) -> StageResult:
+    out.mkdir()
+    request = LexicalTrainRequest(entry="lexical", battles=Input(path=battles, fingerprint="b"), spec=SPEC)
+    return lexical.train(request, out)
+
+
+def score(model: Path, battles: Path, out: Path, **selection: object) -> tuple[StageResult, pd.DataFrame]:
+    out.mkdir(exist_ok=True)
+    request = LexicalScoreRequest(
+        entry="lexical",
+        model=Input(path=model, fingerprint="m"),
+        battles=Input(path=battles, fingerprint="b"),
+        selection=Selection(**selection),
+        target="cpu",
+    )
+    return lexical.score(request, out), read_scores(out / "ab" / "scores.parquet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lexical")
+
+
+@pytest.fixture(scope="module")
+def battles(folder: Path) -> Path:
+    path = folder / "battles.csv"
+    sample_battles(ROWS, 11)[0].to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, battles: Path) -> StageResult:
+    return train(battles, folder / "train")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, trained: StageResult) -> Path:
+    return folder / "train"
+
+
+def test_out_of_fold_it_knows_more_than_the_label_shares_and_less_than_the_truth(trained):
+    metrics = trained.metrics
+    assert metrics["val/log_loss"] < metrics["baseline/log_loss_prior"] - 2 * metrics["val/log_loss_se"]
+    assert metrics["val/log_loss"] > 0.8
+    assert metrics["val/rows"] == ROWS == trained.measurements.rows
+
+
+def test_exchanging_the_answers_exchanges_the_probabilities_exactly(model, battles):
+    frame = read_battles(battles).frame
+    swapped = frame.assign(response_a=frame["response_b"], response_b=frame["response_a"])
+    served = lexical.load_model(model / "model")
+    for folds in (None, assign_folds(frame, SPEC.folds)):
+        p = served.predict(frame, folds)
+        assert (served.predict(swapped, folds) == swap_sides(p)).all()
+        assert p.sum(axis=1) == pytest.approx(1, abs=1e-12) and (p > 0).all()
+
+
+def test_held_out_rows_are_scored_by_models_that_saw_no_label_of_their_fold(model, battles, tmp_path):
+    frame = pd.read_csv(battles, dtype="str")
+    folds = assign_folds(read_battles(battles).frame, SPEC.folds)
+    first = folds == 0
+    frame.loc[first, list(WINNER_COLUMNS)] = ["0", "0", "1"]  # a lie about every row of fold 0
+    frame.to_csv(tmp_path / "lied.csv", index=False)
+    train(tmp_path / "lied.csv", tmp_path / "train")
+    _, honest = score(model, battles, tmp_path / "honest")
+    _, lied = score(tmp_path / "train", battles, tmp_path / "lied")
+    assert (honest["fold"].to_numpy() == folds).all()
+    assert (probabilities(honest)[first] == probabilities(lied)[first]).all()
+    assert (probabilities(honest)[~first] != probabilities(lied)[~first]).any(axis=1).all()
+
+
+def test_scores_of_training_and_scoring_agree_and_the_card_says_what_it_cost(model, trained, battles, tmp_path):
+    result, table = score(model, battles, tmp_path / "out")
+    assert list(table["id"]) == list(read_battles(battles).ids)
+    for name in ("val/log_loss", "val/acc", "baseline/log_loss_prior"):
+        assert result.metrics[f"ab:{name}"] == pytest.approx(trained.metrics[name], abs=1e-12)
+    card = read_card(tmp_path / "out" / "ab" / "scores.json")
+    assert (card.member, card.checkpoint, card.rows, card.failed_rows) == ("lexical@ab", "m", ROWS, 0)
+    assert card.cost.seconds_per_row > 0 and card.cost.load_seconds > 0 and card.cost.gpus == 0
+    assert LexicalScoreRequest.model_validate(card.request).selection.rows == "held_out"
+
+
+def test_all_rows_get_the_mean_of_the_fold_models(model, battles, tmp_path):
+    _, table = score(model, battles, tmp_path / "out", rows="all", max_rows=20)
+    frame = read_battles(battles).frame.set_index("id", drop=False).loc[table["id"]]
+    served = lexical.load_model(model / "model")
+    each = [served.predict(frame, np.full(20, fold)) for fold in range(SPEC.folds)]
+    assert probabilities(table) == pytest.approx(np.mean(each, axis=0), abs=1e-12)
+    assert set(table["fold"]) == {-1}
+
+
+def test_rows_that_cannot_be_read_are_in_the_table_without_a_number(model, tmp_path):
+    path = tmp_path / "b.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["id", "prompt", "response_a", "response_b"], ["1", "[]", "oops", "[]"], ["2", '["q"]', "[null]", '["y"]']]
+        )
+    result, table = score(model, path, tmp_path / "all", rows="all")
+    by_id = table.set_index("id")
+    assert by_id.loc["2", "status"] == "ok" and "bad row" in by_id.loc["1", "status"]
+    assert np.isnan(by_id.loc["1", "p_a"]) and result.metrics == {"ab:rows/failed": 1.0}
+    (tmp_path / "ids.txt").write_text("2\n1\n")
+    listed = {"rows": "listed", "ids": Input(path=tmp_path / "ids.txt", fingerprint="i")}
+    _, table = score(model, path, tmp_path / "listed", **listed)
+    assert list(table["id"]) == ["2", "1"]
+
+
+def test_a_run_that_died_goes_on_from_its_finished_chunks(model, battles, tmp_path, monkeypatch):
+    monkeypatch.setattr(lexical, "CHUNK_ROWS", 90)
+    _, whole = score(model, battles, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "ab" / "chunks", tmp_path / "torn" / "ab" / "chunks")
+    chunks = sorted((tmp_path / "torn" / "ab" / "chunks").glob("*.parquet"))
+    assert len(chunks) == -(-ROWS // 90)
+    chunks[2].unlink()  # died between a chunk's timing and its table
+    chunks[-1].unlink()
+    chunks[-1].with_suffix(".json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in chunks if path.exists()}
+    _, resumed = score(model, battles, tmp_path / "torn")
+    pd.testing.assert_frame_equal(resumed, whole)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_it_cannot_learn_from_is_refused(battles, tmp_path):
+    frame = pd.read_csv(battles, dtype="str")
+    frame.drop(columns=list(WINNER_COLUMNS)).to_csv(tmp_path / "unlabelled.csv", index=False)
+    with pytest.raises(ZooError, match="no labelled rows"):
+        train(tmp_path / "unlabelled.csv", tmp_path / "a")
+    frame[frame["winner_tie"] == "0"].to_csv(tmp_path / "no_ties.csv", index=False)
+    with pytest.raises(ZooError, match="lack a label"):
+        train(tmp_path / "no_ties.csv", tmp_path / "b")
+
+
+def test_a_checkpoint_is_plain_arrays_and_a_broken_one_is_named(model, tmp_path):
+    with np.load(model / "model" / "fold-0.npz", allow_pickle=False) as arrays:
+        assert all(arrays[name].dtype == np.float64 for name in arrays.files)
+    assert (
+        load_fold(model / "model" / "fold-0.npz").win_terms.shape == load_fold(model / "model" / "fold-1.npz").win_terms.shape
+    )
+    shutil.copytree(model / "model", tmp_path / "model")
+    for content in (b"", b"PK\x03\x04 torn"):
+        (tmp_path / "model" / "fold-1.npz").write_bytes(content)
+        with pytest.raises(ZooError, match="not a lexical checkpoint"):
+            lexical.load_model(tmp_path / "model")
+
+
+def test_features_see_markdown_refusals_and_overlap():
+    plain, rich = (
+        dict(zip(ANSWER_FEATURES, answer_features(text, {"what", "is", "bread"}), strict=True))
+        for text in ("I'm sorry, but I can't.", "# Bread\n- **flour**\n- water\n1. mix\n```x```")
+    )
+    assert plain["refusal"] == 1 and rich["refusal"] == 0 and plain["log_bullets"] == 0
+    assert rich["log_bullets"] == pytest.approx(np.log(3)) and rich["log_headings"] == pytest.approx(np.log(2))
+    assert rich["prompt_covered"] == 1 / 4 and plain["prompt_covered"] == 0 and not rich["empty"]
+    assert dict(zip(ANSWER_FEATURES, answer_features("", set()), strict=True))["empty"] == 1
+
+
+def test_pair_features_are_the_same_either_way_round(battles):
+    frame = read_battles(battles).frame.head(50)
+    swapped = frame.assign(response_a=frame["response_b"], response_b=frame["response_a"])
+    there, back = Features(frame), Features(swapped)
+    assert (there.pair == back.pair).all() and (there.a == back.b).all() and (there.prompt == back.prompt).all()
