@@ -65,7 +65,7 @@ def choose(chooser: Chooser, request: BuildRequest, available: float, margin: fl
     chooser.say(f"searching subsets of {len(chooser.members.names)} members")
     searched = chooser.search(available)
     groups = chooser.members.groups
-    whole = chooser.whole_file(searched)
+    whole = chooser.whole_file(searched, available)
     covered: list[Candidate] = []
     in_sample = searched.subsets[0].loss
     method = searched.method

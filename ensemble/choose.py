@@ -16,11 +16,14 @@ from ensemble.pricing import Pricing
 from ensemble.schedule import Load, fits, makespan, overhead_seconds
 from ensemble.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
 from zoo.errors import ZooError
+from zoo.scores import log_loss_rows
 
 FINALISTS = 10
 COVERAGE_TRIALS = 16
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
+QUICK_ROWS = 6_000
 _PAIRS = 6
+_CLIMBS = 8
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Chooser:
         self.fitter = Fitter(recalibrated_truth(members))
         self._seconds: dict[Subset, float] = {}
         self._judged: dict[Subset, Candidate] = {}
+        self._quick: dict[tuple[Subset, BlendSpec], float] = {}
 
     def seconds(self, subset: Subset) -> float:
         """Seconds of a whole-file plan, overhead included, without the margin."""
@@ -118,11 +122,44 @@ class Chooser:
             front = front[: FINALISTS // 2] + [front[i] for i in rest]
         return list({s.members: s for s in (*front, *searched.subsets[:3])}.values())
 
-    def whole_file(self, searched: Searched) -> list[Candidate]:
-        """Judged whole-file candidates."""
+    def whole_file(self, searched: Searched, available: float) -> list[Candidate]:
+        """Judged whole-file candidates within `available` seconds."""
         finalists = self.finalists(searched)
         self.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
-        return [self.judge(scored.members) for scored in finalists]
+        judged = {scored.members: self.judge(scored.members) for scored in finalists}
+        affordable = self.affordable(available)
+        best = min(judged.values(), key=lambda c: c.loss)
+        for _ in range(_CLIMBS):  # other pools than the linear one gain from members that the linear one has no use for
+            options = sorted(filter(affordable, self._neighbours(best.whole)), key=lambda s: self._quick_loss(s, best.spec))
+            climbed = [self.judge(subset) for subset in options[:2]]
+            judged |= {candidate.whole: candidate for candidate in climbed}
+            if not climbed or min(c.loss for c in climbed) >= best.loss - 1e-6:
+                break
+            best = min(climbed, key=lambda c: c.loss)
+        shrinking = best.whole
+        while len(shrinking) > 2:  # what parsimony may prefer
+            smaller = [tuple(k for k in shrinking if k != j) for j in shrinking]
+            shrinking = min(smaller, key=lambda s: self._quick_loss(s, best.spec))
+            judged[shrinking] = self.judge(shrinking)
+        return list(judged.values())
+
+    def _neighbours(self, subset: Subset) -> list[Subset]:
+        """Sets with one member more; where members are few also those with one exchanged."""
+        others = [j for j in range(len(self.members.names)) if j not in subset]
+        added = [tuple(sorted((*subset, j))) for j in others]
+        if len(self.members.names) > EXACT_MEMBERS:
+            return added
+        return added + [tuple(sorted((*(k for k in subset if k != left), j))) for left in subset for j in others]
+
+    def _quick_loss(self, subset: Subset, spec: BlendSpec) -> float:
+        """In-sample log loss on a tenth of the rows or so: good enough to rank sets for a closer look."""
+        key = (subset, spec)
+        if key not in self._quick:
+            few = slice(None, None, -(-len(self.members.y) // QUICK_ROWS))
+            names, p = [self.members.names[j] for j in subset], self.members.p[list(subset)][:, few]
+            blend = fit_blend(spec, names, p, self.members.y[few])
+            self._quick[key] = float(log_loss_rows(apply_blend(blend, named(names, p)), self.members.y[few]).mean())
+        return self._quick[key]
 
     def coverage(self, whole: Sequence[Candidate], available: float) -> list[Candidate]:
         """Coverage plans that grow from whole-file ones: one more member on the rows where it pays, then a second."""
