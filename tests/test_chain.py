@@ -146,7 +146,7 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     write_sample(tmp_path / "test.csv", 40, 9)
     run_cli("zoo", "run", "lexical", "--data", str(sample_csv), home=home)
     plan = tmp_path / "plan.json"
-    built = ["build", "--budget", "5m", "--target", "cpu", "--rows", "40", "--data", str(sample_csv), "-o", str(plan)]
+    built = ["build", "--budget", "5m", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
     run_cli("ensemble", *built, "--no-parsimony", home=home)
     run_cli("ensemble", "predict", str(plan), str(tmp_path / "test.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
     submission = read_submission(tmp_path / "sub.csv")

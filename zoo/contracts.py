@@ -152,7 +152,7 @@ class LexicalSpec(Contract):
     """TF-IDF and length features with logistic regressions, by folds: what a language model has to beat."""
 
     max_features: Positive = Field(2**15, description="words and pairs of words in the vocabulary, the most frequent")
-    features_c: float = Field(0.005, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")
+    features_c: float = Field(0.01, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")
     regularization_c: float = Field(0.1, gt=0, description="scikit-learn's C for TF-IDF")
     folds: Annotated[int, Field(ge=2)] = 5
 
