@@ -164,8 +164,9 @@ def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str,
     if not tables:
         raise ZooError("no scored members; score some with `zoo run NAME`, or bring tables with `zoo import`")
     chosen = [table for table in tables if target is None or table.card.target == target]
+    names = {table.name for table in chosen}
     for table in tables:
-        if table not in chosen and all(table.name != other.name for other in chosen):
+        if table.name not in names:
             left_out[table.name] = f"its cost was measured on {table.card.target}, not on {target}"
     if not chosen:
         known = ", ".join(sorted({table.card.target for table in tables}))

@@ -1,0 +1,274 @@
+"""Plans: they fit, they say what they promise, and they hold everything that predicting needs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ensemble.blend import apply_blend
+from ensemble.build import BuildRequest, build_plan, make_chooser, plan_numbers
+from ensemble.coverage import predicted_gain
+from ensemble.frontier import compute_frontier, save_frontier
+from ensemble.members import Members, balanced_folds
+from ensemble.nested import paired, standard_error
+from ensemble.plan import Plan, blend_for, load_plan, save_plan
+from ensemble.schedule import lower_bound
+from ensemble.search import SearchLimits
+from ensemble.views import frontier_text, plan_text
+from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.errors import ZooError
+from zoo.scores import log_loss_rows
+from zoo.targets import load_target
+
+T4X2, CPU = load_target("t4x2"), load_target("cpu")
+# name: (how much it sees of the odds, noise, load seconds, seconds a row)
+KINDS = {
+    "lexical": (0.3, 0.2, 2, 0.001),
+    "small": (0.6, 0.5, 30, 0.05),
+    "big": (0.95, 0.4, 60, 0.4),
+    "other": (0.9, 0.5, 60, 0.3),
+}
+
+
+def make_members(kinds=KINDS, rows: int = 900, *, seed: int = 0, gpus: int = 1, target: str = "t4x2") -> Members:
+    """Members that see known odds through noise of their own; longer rows cost more and say less."""
+    rng = np.random.default_rng(seed)
+    characters = rng.lognormal(7, 0.8, rows)
+    odds = rng.normal(size=(rows, 3)) * 1.4
+    y = (odds + rng.gumbel(size=odds.shape)).argmax(axis=1)
+    logits = np.stack([odds * see + rng.normal(size=odds.shape) * noise for see, noise, _, _ in kinds.values()])
+    p = np.exp(logits)
+    groups = np.arange(rows) // 3
+    cards = tuple(
+        ScoreCard(
+            member=name,
+            entry=name,
+            variant=Variant(),
+            target=target,
+            engine="test",
+            dataset_digest="d",
+            rows=rows,
+            failed_rows=0,
+            checkpoint=name,
+            cost=Cost(target=target, load_seconds=load, seconds_per_token=per_row / 300, gpus=gpus),
+        )
+        for name, (_, _, load, per_row) in kinds.items()
+    )
+    return Members(
+        names=tuple(kinds),
+        cards=cards,
+        fingerprints=("",) * len(kinds),
+        ids=tuple(f"r{i:05d}" for i in range(rows)),
+        p=p / p.sum(axis=2, keepdims=True),
+        tokens=np.tile((characters / 4).astype(int), (len(kinds), 1)),
+        y=y,
+        groups=groups,
+        folds=balanced_folds(groups),
+        characters=characters,
+        digest="d",
+        lost_rows=0,
+        left_out={},
+    )
+
+
+def request(budget: float, *, rows: int = 25_000, target=T4X2, **options) -> BuildRequest:
+    return BuildRequest(target, budget, rows, **options)
+
+
+@pytest.fixture(scope="module")
+def members() -> Members:
+    return make_members()
+
+
+@pytest.fixture(scope="module")
+def gated(members) -> Plan:
+    """A plan whose budget has room for a part of an expensive member."""
+    plan = build_plan(members, request(5400, parsimony=False))
+    assert any(member.gate for member in plan.members)
+    return plan
+
+
+@pytest.mark.parametrize("budget", [300, 1800, 5400, 20_000])
+@pytest.mark.parametrize("coverage", [False, True])
+def test_a_plan_fits_its_budget_with_the_margin(members, budget, coverage):
+    plan = build_plan(members, request(budget, coverage=coverage))
+    assert plan.predicted_seconds * plan.margin <= budget
+    assert plan.predicted_seconds == max(job.end_seconds for job in plan.schedule)
+    assert plan.margin == 1.5
+    assert "declared" in plan.margin_reason
+    if not coverage:
+        assert all(member.coverage == 1 for member in plan.members)
+
+
+@pytest.mark.parametrize("budget", [1800, 5400, 12_000])
+@pytest.mark.parametrize("parsimony", [False, True])
+def test_coverage_is_never_worse_than_whole_files_at_the_same_budget(members, budget, parsimony):
+    free = build_plan(members, request(budget, parsimony=parsimony))
+    whole = build_plan(members, request(budget, parsimony=parsimony, coverage=False))
+    assert free.oof_log_loss <= whole.oof_log_loss + 1e-12
+
+
+def test_more_budget_buys_no_worse_a_log_loss(members):
+    losses = [build_plan(members, request(b, parsimony=False)).oof_log_loss for b in (300, 1800, 5400, 20_000)]
+    assert all(more <= less + 2e-3 for less, more in itertools.pairwise(losses))
+
+
+def test_an_infeasible_budget_names_the_cheapest_plan_and_what_it_needs(members):
+    with pytest.raises(ZooError, match=r"lexical alone.*--budget (\d+)s") as error:
+        build_plan(members, request(20))
+    needed = int(str(error.value).split("--budget ")[1].split("s ")[0])
+    assert build_plan(members, request(needed)).members[0].name == "lexical"
+    with pytest.raises(ZooError, match="lexical alone"):
+        build_plan(members, request(needed - 2))
+
+
+def test_members_too_wide_for_the_target_are_left_out_or_refused():
+    wide = make_members(gpus=2, target="t4")
+    with pytest.raises(ZooError, match="no member fits t4"):
+        build_plan(wide, request(3600, target=load_target("t4")))
+    mixed = make_members(target="t4")
+    cards = tuple(
+        c.model_copy(update={"cost": c.cost.model_copy(update={"gpus": 2 if c.entry == "big" else 1})}) for c in mixed.cards
+    )
+    plan = build_plan(replace(mixed, cards=cards), request(36_000, target=load_target("t4")))
+    assert plan.left_out == {"big": "one copy needs 2 GPUs"}
+
+
+def test_the_order_of_members_and_rows_does_not_change_the_plan(members):
+    order = [2, 0, 3, 1]
+    plan, shuffled = (build_plan(m, request(20_000)) for m in (members, members.subset(order)))
+    assert {m.name: pytest.approx(m.weight, abs=1e-6) for m in plan.members} == {m.name: m.weight for m in shuffled.members}
+    assert plan.oof_log_loss == pytest.approx(shuffled.oof_log_loss, abs=1e-6)
+
+
+def test_a_plan_survives_the_disk_and_refuses_what_it_does_not_know(tmp_path, gated):
+    path = tmp_path / "plan.json"
+    save_plan(gated, path)
+    assert load_plan(path) == gated
+    path.write_text(gated.model_dump_json().replace('"schema_version":1', '"schema_version":9', 1))
+    with pytest.raises(ZooError, match="schema_version is 9"):
+        load_plan(path)
+    path.write_text(gated.model_dump_json().replace('"rows":', '"unheard_of":1,"rows":', 1))
+    with pytest.raises(ZooError, match="unheard_of"):
+        load_plan(path)
+    path.write_text("{")
+    with pytest.raises(ZooError, match="not a plan"):
+        load_plan(path)
+    with pytest.raises(ZooError, match="no such plan"):
+        load_plan(tmp_path / "none.json")
+
+
+def test_every_subset_of_members_has_a_blend(gated, members):
+    names = [member.name for member in gated.members]
+    tables = dict(zip(members.names, members.p, strict=True))
+    for size in range(1, len(names) + 1):
+        for subset in itertools.combinations(names, size):
+            blend = blend_for(gated, frozenset(subset), planned=False)
+            assert blend is not None
+            assert set(blend.members) == set(subset)
+            np.testing.assert_allclose(apply_blend(blend, tables).sum(axis=1), 1)
+    assert blend_for(gated, frozenset()) is None
+
+
+def test_the_gate_in_the_plan_picks_the_rows_that_were_paid_for(gated, members):
+    member = next(m for m in gated.members if m.gate)
+    tables = dict(zip(members.names, members.p, strict=True))
+    before = apply_blend(blend_for(gated, frozenset(member.gate.given), planned=False), tables)
+    gain = predicted_gain(member.gate, before, members.characters)
+    chosen = np.argsort(-gain)[: round(member.coverage * len(gain))]
+    after = apply_blend(blend_for(gated, frozenset({*member.gate.given, member.name}), planned=False), tables)
+    realised = log_loss_rows(before, members.y) - log_loss_rows(after, members.y)
+    assert realised[chosen].mean() > realised.mean()
+
+
+def test_the_plan_carries_what_the_issue_asks_for(gated):
+    assert set(gated.baselines) >= {"best_single", "equal_weights", "greedy_25", "logistic_stacking"}
+    assert {item.other for item in gated.paired} >= {"best_single"}
+    assert gated.bound is not None
+    assert gated.bound.gap >= 0
+    assert gated.oof_log_loss_se > 0
+    assert gated.whole_file_oof_log_loss >= gated.oof_log_loss
+    text = plan_text(gated)
+    assert all(member.name in text for member in gated.members)
+    assert gated.margin_reason in text
+    assert plan_numbers(gated)["val/log_loss"] == gated.oof_log_loss
+
+
+def test_gated_members_run_after_those_that_their_gates_read(gated):
+    for member in gated.members:
+        if member.gate:
+            start = min(job.start_seconds for job in gated.schedule if member.name in job.members)
+            ends = [job.end_seconds for job in gated.schedule if set(job.members) & set(member.gate.given)]
+            assert max(ends) <= start + 1e-6
+
+
+def test_variants_of_one_checkpoint_pay_one_load():
+    members = make_members({"ab": (0.9, 0.5, 600, 0.05), "ba": (0.9, 0.5, 600, 0.05)}, target="cpu")
+    cards = tuple(card.model_copy(update={"checkpoint": "same"}) for card in members.cards)
+    both = make_chooser(replace(members, cards=cards), request(9e4, target=CPU, rows=1000))
+    apart = make_chooser(members, request(9e4, target=CPU, rows=1000))
+    assert apart.seconds((0, 1)) - both.seconds((0, 1)) == pytest.approx(600)
+    assert both.seconds((0, 1)) - both.overhead >= lower_bound(both.pricing.loads((0, 1)), 1) - 1e-6
+
+
+def test_parsimony_takes_a_cheaper_plan_that_is_as_good():
+    members = make_members({"cheap": (1.0, 0.3, 10, 0.01), "dear": (1.0, 0.3, 10, 0.5), "noise": (0.0, 0.3, 10, 0.5)})
+    plan = build_plan(members, request(36_000, coverage=False))
+    best = build_plan(members, request(36_000, coverage=False, parsimony=False))
+    assert plan.predicted_seconds <= best.predicted_seconds
+    assert best.oof_log_loss <= plan.oof_log_loss + 1e-9
+
+
+def test_a_lengths_file_changes_the_price_in_proportion(tmp_path, members):
+    import csv
+    import json
+
+    path = tmp_path / "long.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "prompt", "response_a", "response_b"])
+        for i in range(20):
+            length = int(members.characters.mean() * 2 / 3)
+            writer.writerow([f"t{i}", *(json.dumps(["x" * length]) for _ in range(3))])
+    as_fitted = make_chooser(members, request(9e4, rows=5000))
+    doubled = make_chooser(members, request(9e4, rows=5000, lengths=path))
+    np.testing.assert_allclose(
+        doubled.pricing.row_seconds.sum(axis=1), 2 * as_fitted.pricing.row_seconds.sum(axis=1), rtol=0.02
+    )
+
+
+def test_the_clustered_standard_error_counts_copies_of_a_prompt_once():
+    rng = np.random.default_rng(0)
+    losses = rng.normal(size=400)
+    alone = standard_error(losses, np.arange(400))
+    copied = standard_error(np.repeat(losses, 5), np.repeat(np.arange(400), 5))
+    assert copied == pytest.approx(alone)
+    assert alone == pytest.approx(losses.std(ddof=1) / 20)
+    same = paired("itself", losses, losses, np.arange(400))
+    assert (same.difference, same.standard_error) == (0, 0)
+
+
+def test_many_members_are_searched_by_optuna_and_the_study_goes_on(tmp_path):
+    kinds = {f"m{j}": (0.2 + 0.04 * j, 0.6, 20, 0.02 + 0.01 * j) for j in range(15)}
+    members = make_members(kinds, rows=250)
+    said: list[str] = []
+    limits = SearchLimits(trials=12, timeout_seconds=60, storage=tmp_path / "optuna.db")
+    first = build_plan(members, request(7200, limits=limits), say=said.append)
+    again = build_plan(members, request(7200, limits=replace(limits, trials=14)), say=said.append)
+    assert any("12 trials are there" in line for line in said)
+    assert first.predicted_seconds * first.margin <= 7200
+    assert again.oof_log_loss <= first.oof_log_loss + 2e-3
+    assert first.bound.gap <= 1e-4
+    assert first.bound.lower_bound <= first.bound.found
+
+
+def test_the_frontier_falls_with_the_budget(tmp_path, members):
+    points = compute_frontier(members, request(1), points=4)
+    assert all(a.budget_seconds < b.budget_seconds for a, b in itertools.pairwise(points))
+    assert all(a.oof_log_loss > b.oof_log_loss for a, b in itertools.pairwise(points))
+    save_frontier(points, tmp_path)
+    assert (tmp_path / "frontier.png").stat().st_size > 1000
+    assert len(frontier_text(points).splitlines()) == len(points) + 1

@@ -1,0 +1,174 @@
+"""Tables become one array: joined by id, of one data set, out of fold; what does not belong is named and left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.members import Table, align, balanced_folds
+from zoo.battle_rows import WINNER_COLUMNS
+from zoo.battles import dataset_digest, read_battles
+from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.errors import ZooError
+from zoo.scores import score_table
+
+ROWS = 240
+
+
+def write_battles(path: Path, rows: int = ROWS, *, seed: int = 0) -> Path:
+    """Labelled battles with 60 prompts, each of which occurs several times."""
+    rng = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*("id", "model_a", "model_b", "prompt", "response_a", "response_b"), *WINNER_COLUMNS])
+        for i in range(rows):
+            texts = [json.dumps([f"question {i % 60}"]), json.dumps(["x" * int(rng.integers(1, 99))]), json.dumps(["y"])]
+            label = int(rng.integers(3))
+            writer.writerow([f"r{seed}-{i}", "m", "n", *texts, *(int(label == k) for k in range(3))])
+    return path
+
+
+def table(
+    name: str, battles_path: Path, p: np.ndarray, *, keep=slice(None), fold: int | np.ndarray = -1, target="t4x2", load=10.0
+) -> Table:
+    battles = read_battles(battles_path)
+    frame = score_table(battles.frame["id"].tolist(), p, fold=fold, n_tokens=100).iloc[keep].reset_index(drop=True)
+    card = ScoreCard(
+        member=name,
+        entry=name,
+        variant=Variant(),
+        target=target,
+        engine="test",
+        dataset_digest=dataset_digest(battles),
+        rows=len(frame),
+        failed_rows=0,
+        checkpoint=name,
+        cost=Cost(target=target, load_seconds=load, seconds_per_row=0.01),
+    )
+    return Table(Path(name), card, frame, battles_path)
+
+
+def odds(seed: int, rows: int = ROWS, *, sharp: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.full(3, 4 / sharp), size=rows)
+
+
+def labels_of(path: Path) -> np.ndarray:
+    return read_battles(path).frame["label"].to_numpy()
+
+
+@pytest.fixture
+def battles(tmp_path: Path) -> Path:
+    return write_battles(tmp_path / "battles.csv")
+
+
+def test_rows_are_joined_by_id_whatever_order_a_table_has(battles):
+    p, q = odds(1), odds(2)
+    shuffled = np.random.default_rng(3).permutation(ROWS)
+    straight = align([table("one", battles, p), table("two", battles, q)])
+    mixed = align([table("one", battles, p, keep=shuffled), table("two", battles, q)])
+    assert straight.ids == mixed.ids
+    np.testing.assert_array_equal(straight.p, mixed.p)
+    frame = read_battles(battles).frame.set_index("id")
+    np.testing.assert_array_equal(straight.y, frame.loc[list(straight.ids), "label"])
+
+
+def test_only_rows_that_all_scored_out_of_fold_are_used_and_the_loss_is_counted(battles):
+    fold = np.where(np.arange(ROWS) < 150, 2, -1)
+    members = align([table("one", battles, odds(1), keep=slice(0, 200)), table("two", battles, odds(2), fold=fold)])
+    assert len(members.y) == 150
+    assert members.lost_rows == 50
+
+
+def test_failed_rows_do_not_count(battles):
+    p = odds(1)
+    broken = table("one", battles, p)
+    broken.frame.loc[:9, ["p_a", "p_b", "p_tie"]] = np.nan
+    broken.frame.loc[:9, "status"] = "refused"
+    assert len(align([broken, table("two", battles, odds(2))]).y) == ROWS - 10
+
+
+def test_a_prompt_lies_in_one_fold_and_folds_are_even():
+    groups = np.repeat(np.arange(100) * 7919, 5)
+    folds = balanced_folds(groups)
+    assert all(len(set(folds[groups == g])) == 1 for g in set(groups))
+    assert set(np.bincount(folds)) == {100}
+    order = np.random.default_rng(0).permutation(len(groups))
+    np.testing.assert_array_equal(balanced_folds(groups[order]), folds[order])
+
+
+def test_tables_of_different_data_are_refused_by_name_unless_the_data_is_chosen(tmp_path, battles):
+    other = write_battles(tmp_path / "other.csv", seed=9)
+    tables = [table("one", battles, odds(1)), table("stranger", other, odds(2))]
+    with pytest.raises(ZooError, match=r"different data.*stranger"):
+        align(tables)
+    members = align(tables, battles=battles)
+    assert members.names == ("one",)
+    assert "other data" in members.left_out["stranger"]
+
+
+def test_members_of_other_targets_are_left_out_with_the_reason(battles):
+    members = align([table("one", battles, odds(1)), table("two", battles, odds(2), target="cpu")], target="t4x2")
+    assert members.names == ("one",)
+    assert "cpu" in members.left_out["two"]
+    with pytest.raises(ZooError, match="no member has a cost on target h200"):
+        align([table("one", battles, odds(1))], target="h200")
+
+
+def test_of_two_equal_tables_the_cheaper_one_stays(battles):
+    members = align(
+        [table("dear", battles, odds(1), load=99), table("cheap", battles, odds(1)), table("two", battles, odds(2))]
+    )
+    assert members.names == ("cheap", "two")
+    assert "same table as cheap" in members.left_out["dear"]
+
+
+def test_a_table_that_looks_in_sample_is_left_out_unless_asked_for(battles):
+    cheat = 0.9 * np.eye(3)[labels_of(battles)] + 0.1 / 3
+    tables = [
+        table("cheat", battles, cheat),
+        table("one", battles, odds(1, sharp=0.5)),
+        table("two", battles, odds(2, sharp=0.5)),
+    ]
+    members = align(tables)
+    assert members.names == ("one", "two")
+    assert "in-sample" in members.left_out["cheat"]
+    assert align(tables, include=["cheat"]).names == ("cheat", "one", "two")
+
+
+def test_a_table_far_better_on_its_own_rows_than_on_shared_ones_is_left_out(battles):
+    half = np.arange(ROWS) < ROWS // 2
+    memorised = np.where(half[:, None], odds(1), 0.97 * np.eye(3)[labels_of(battles)] + 0.01)
+    members = align([table("memory", battles, memorised), table("one", battles, odds(2), keep=slice(0, ROWS // 2))])
+    assert "in-sample" in members.left_out["memory"]
+
+
+def test_the_last_table_of_a_name_counts(battles):
+    members = align([table("one", battles, odds(1)), table("two", battles, odds(2)), table("one", battles, odds(3))])
+    frame = read_battles(battles).frame
+    place = frame["id"].tolist().index(members.ids[0])
+    np.testing.assert_allclose(members.p[members.names.index("one"), 0], odds(3)[place])
+
+
+def test_too_few_common_rows_are_refused_with_the_counts(battles):
+    with pytest.raises(ZooError, match=r"only 0 rows.*one 100, two 140"):
+        align([table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))])
+
+
+def test_without_members_or_labels_the_error_says_what_to_do(tmp_path, battles):
+    with pytest.raises(ZooError, match="zoo import"):
+        align([])
+    lost = table("one", battles, odds(1))
+    battles.rename(tmp_path / "moved.csv")
+    with pytest.raises(ZooError, match="--battles"):
+        align([lost])
+    assert align([lost], battles=tmp_path / "moved.csv").names == ("one",)
+
+
+def test_a_frame_of_ids_as_numbers_is_never_joined_by_position(battles):
+    frame = table("one", battles, odds(1)).frame
+    assert pd.api.types.is_string_dtype(frame["id"])
