@@ -38,17 +38,38 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progres
     save_file(
         {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, new / "weights.safetensors"
     )
-    tensors, scalars = {}, {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}/{key}"] = value.detach().cpu().contiguous()
-            else:
-                scalars[f"{index}/{key}"] = value
-    save_file(tensors, new / "optimizer.safetensors")
+    values = flatten(optimizer.state_dict()["state"])
+    tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    scalars = {key: value for key, value in values.items() if key not in tensors}
+    save_file({key: own_copy(value) for key, value in tensors.items()}, new / "optimizer.safetensors")
     (new / "state.json").write_text(json.dumps({"progress": vars(state), "scalars": scalars}))
     shutil.rmtree(old, ignore_errors=True)
     new.rename(old)
+
+
+def flatten(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by slashes: bitsandbytes keeps its quantized state one level below each parameter."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def nest(flat: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The inverse of `flatten` for an optimizer's state: parameter index -> its state."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        index, *path, last = key.split("/")
+        place = state.setdefault(int(index), {})
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return state
+
+
+def own_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory of its own on the CPU: bitsandbytes shares one quantization map among all parameters."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def resume(model: Any, optimizer: torch.optim.Optimizer, out_dir: Path) -> Progress | None:
@@ -63,10 +84,7 @@ def resume(model: Any, optimizer: torch.optim.Optimizer, out_dir: Path) -> Progr
         if parameter.requires_grad:
             parameter.data.copy_(weights[name])
     saved = json.loads((folder / "state.json").read_text())
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**load_file(folder / "optimizer.safetensors"), **saved["scalars"]}.items():
-        index, name = key.split("/")
-        state.setdefault(int(index), {})[name] = value
+    state = nest({**load_file(folder / "optimizer.safetensors"), **saved["scalars"]})
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     found = Progress(**saved["progress"])
     found.curves = {name: [(int(s), float(v)) for s, v in points] for name, points in found.curves.items()}

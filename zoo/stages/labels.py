@@ -22,9 +22,10 @@ def label_logits(
     last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
     head = model.get_output_embeddings()
     rows = torch.as_tensor(label_ids, device=head.weight.device)
-    logits = last.float() @ head.weight[rows].float().T
-    if getattr(head, "bias", None) is not None:
-        logits = logits + head.bias[rows].float()
+    with torch.autocast(ids.device.type, enabled=False):  # 16-bit logits near 20 are 0.016 (float16) or 0.125 apart
+        logits = last.float() @ head.weight[rows].float().T
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[rows].float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -55,3 +56,8 @@ def compute_dtype() -> torch.dtype:
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpu_peak_bytes() -> int:
+    """Largest GPU memory that torch allocated in this process; 0 without a GPU, where the process's own peak is recorded."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

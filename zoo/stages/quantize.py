@@ -24,8 +24,7 @@ from zoo.errors import ZooError
 from zoo.prompts import encode_battles, load_codec
 from zoo.stages import progress
 from zoo.stages.awq_format import weight_errors
-from zoo.stages.labels import device
-from zoo.stages.train import gpu_peak_bytes
+from zoo.stages.labels import device, gpu_peak_bytes
 
 
 def run(request: QuantizeRequest, out_dir: Path) -> StageResult:

@@ -48,6 +48,8 @@ class Work:
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
     """Write `<variant>/scores.parquet` and `<variant>/scores.json` for each of the request's variants."""
     prepare_environment()
+    from zoo.stages.labels import gpu_peak_bytes
+
     folder = request.model.path / "model"
     codec = load_codec(folder, request.prompt)
     battles = read_battles(request.battles.path)
@@ -73,6 +75,7 @@ def run(request: ScoreRequest, out_dir: Path) -> StageResult:
             run_seconds=run_seconds,
             rows=sum(len(w.ids) for w in works),
             tokens=int(sum(w.lengths().sum() for w in works)),
+            peak_bytes=gpu_peak_bytes(),
         ),
     )
 

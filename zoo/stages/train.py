@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from zoo.prompts import Codec, encode_battles, label_probabilities, load_codec
 from zoo.stages import progress
 from zoo.stages.batches import all_steps, micro_batches, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, resume, save_checkpoint
-from zoo.stages.labels import compute_dtype, device, label_logits, pad
+from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     model = load_model(base, request.spec)
     load_seconds = progress.process_age_seconds()
     state = fit(model, train, held, codec, request.spec, out_dir)
-    save_weights(model, request.spec, out_dir)
+    save_weights(model, request.spec, base, out_dir)
     shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
     shutil.rmtree(out_dir / CHECKPOINT, ignore_errors=True)
     final = state.curves["held_out/log_loss"][-1][1]
@@ -79,11 +80,6 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     )
 
 
-def gpu_peak_bytes() -> int:
-    """Largest GPU memory allocated so far; 0 without a GPU, where the process's own peak is recorded instead."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-
-
 def examples(frame: Any, codec: Codec, prompt: PromptSpec) -> list[Example]:
     """Token ids of labelled battles in both response orders."""
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
@@ -97,7 +93,8 @@ def load_model(base: Path, spec: TrainSpec) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype()
-    options: dict[str, Any] = {"dtype": dtype}
+    # All weights in training are kept in float32, as adapters are: 16 bits would lose updates of 1e-5.
+    options: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype}
     if spec.method == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
@@ -176,6 +173,11 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def mixed_precision() -> AbstractContextManager[Any]:
+    """On a GPU, matrix products in 16 bits: adapters are kept in float32 and would otherwise be multiplied in it."""
+    return torch.autocast("cuda", dtype=compute_dtype()) if device().type == "cuda" else nullcontext()
+
+
 def train_step(
     model: Any,
     optimizer: torch.optim.Optimizer,
@@ -195,7 +197,8 @@ def train_step(
         swapped = generator.random(len(batch)) < 0.5 if spec.swap_orders else np.zeros(len(batch), bool)
         ids, mask = pad([train[i].ba if s else train[i].ab for i, s in zip(batch, swapped, strict=True)], device())
         labels = [swap_label(train[i].label) if s else train[i].label for i, s in zip(batch, swapped, strict=True)]
-        logits = label_logits(causal_model(model), ids, mask, codec.label_ids)
+        with mixed_precision():
+            logits = label_logits(causal_model(model), ids, mask, codec.label_ids)
         loss = torch.nn.functional.cross_entropy(
             logits, torch.tensor(labels, device=logits.device), reduction="sum", label_smoothing=spec.label_smoothing
         )
@@ -224,15 +227,18 @@ def evaluate(model: Any, held: list[Example], codec: Codec, spec: TrainSpec) -> 
     losses = []
     for batch in micro_batches(rows, [len(e.ab) for e in held], 2 * spec.micro_batch_tokens):
         ids, mask = pad([held[i].ab for i in batch], device())
-        logits = label_logits(causal_model(model), ids, mask, codec.label_ids).cpu().numpy()
-        losses.append(log_loss_rows(label_probabilities(logits, "ab"), np.array([held[i].label for i in batch])))
+        with mixed_precision():
+            logits = label_logits(causal_model(model), ids, mask, codec.label_ids)
+        losses.append(log_loss_rows(label_probabilities(logits.cpu().numpy(), "ab"), np.array([held[i].label for i in batch])))
     return float(np.concatenate(losses).mean())
 
 
-def save_weights(model: Any, spec: TrainSpec, out_dir: Path) -> None:
-    """The trained weights as safetensors; no path of this machine in the adapter's config."""
+def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
+    """The trained weights as safetensors, all of them in the base's dtype; no path of this machine in the adapter's config."""
     if spec.method == "full":
-        model.save_pretrained(out_dir / "model")
+        from transformers import AutoConfig
+
+        model.to(AutoConfig.from_pretrained(base).dtype or compute_dtype()).save_pretrained(out_dir / "model")
         return
     model.save_pretrained(out_dir / "adapter", save_embedding_layers=False)
     config = out_dir / "adapter" / "adapter_config.json"

@@ -1,0 +1,110 @@
+"""Model folders of random weights: a shape's speed and memory, measured without having the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from zoo.stages.awq_format import AWQ_ORDER
+from zoo.stages.labels import device
+
+LLAMA_3_8B: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "dtype": "bfloat16",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+}
+
+
+def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
+    """A Llama folder of Gaussian weights with deviation 0.02, a file a layer, unless it is there."""
+    if (folder / "config.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**LLAMA_3_8B, **changes}
+    shutil.copy2(tokenizer, folder / "tokenizer.json")
+    width, hidden = config["hidden_size"], config["intermediate_size"]
+    keys = config["num_key_value_heads"] * config["head_dim"]
+    queries = config["num_attention_heads"] * config["head_dim"]
+    shapes = {f"self_attn.{name}": (out, width) for name, out in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys))}
+    shapes |= {"self_attn.o_proj": (width, queries), "mlp.down_proj": (width, hidden)}
+    shapes |= {"mlp.gate_proj": (hidden, width), "mlp.up_proj": (hidden, width)}
+    generator = torch.Generator(device()).manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return (torch.randn(*shape, generator=generator, device=device(), dtype=torch.float32) * 0.02).bfloat16().cpu()
+
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        tensors = {f"{prefix}{name}.weight": draw(*shape) for name, shape in shapes.items()}
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{prefix}{norm}.weight"] = torch.ones(width, dtype=torch.bfloat16)
+        save_file(tensors, folder / f"model-{layer:03d}.safetensors", metadata={"format": "pt"})
+    ends = {"model.embed_tokens.weight": draw(config["vocab_size"], width), "lm_head.weight": draw(config["vocab_size"], width)}
+    ends["model.norm.weight"] = torch.ones(width, dtype=torch.bfloat16)
+    save_file(ends, folder / "model-ends.safetensors", metadata={"format": "pt"})
+    write_index(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def write_index(folder: Path) -> None:
+    """model.safetensors.index.json over the folder's shards, without which transformers takes one shard for the model."""
+    shards = sorted(folder.glob("*.safetensors"))
+    places = {name: shard.name for shard in shards for name in load_file(shard)}
+    size = sum(shard.stat().st_size for shard in shards)
+    index = {"metadata": {"total_size": size}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+
+
+def pack(values: torch.Tensor) -> torch.Tensor:
+    """Integers 0..15 (rows, columns) -> int32 (rows, columns / 8) in AWQ's order."""
+    groups = values.reshape(values.shape[0], -1, 8)[..., list(AWQ_ORDER)].to(torch.int64)
+    words = (groups << torch.arange(0, 32, 4, device=values.device)).sum(-1)
+    return (words - ((words >> 31) << 32)).to(torch.int32)
+
+
+def round_weight(weight: torch.Tensor, group_size: int) -> dict[str, torch.Tensor]:
+    """qweight, qzeros and scales of a weight (out, in), each group of inputs rounded to 16 levels between its ends."""
+    groups = weight.float().T.reshape(-1, group_size, weight.shape[0])  # (groups, group, out)
+    low, high = groups.amin(1).clamp_max(0), groups.amax(1).clamp_min(0)
+    scales = ((high - low) / 15).clamp_min(1e-5).half()
+    zeros = (-low / scales.float()).round().clamp(0, 15)
+    levels = (groups / scales.float().unsqueeze(1) + zeros.unsqueeze(1)).round().clamp(0, 15)
+    return {"qweight": pack(levels.reshape(-1, weight.shape[0])), "qzeros": pack(zeros), "scales": scales}
+
+
+def write_rounded(source: Path, target: Path, group_size: int) -> None:
+    """The folder in AWQ's GEMM layout, decoder layers rounded to nearest."""
+    target.mkdir(parents=True, exist_ok=True)
+    for shard in sorted(source.glob("*.safetensors")):
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in load_file(shard).items():
+            if ".layers." in name and tensor.dim() == 2:
+                parts = round_weight(tensor.to(device()), group_size)
+                tensors |= {f"{name.removesuffix('weight')}{part}": value.cpu().contiguous() for part, value in parts.items()}
+            else:
+                tensors[name] = tensor.half()
+        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+    write_index(target)
+    shutil.copy2(source / "tokenizer.json", target / "tokenizer.json")
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": group_size, "zero_point": True, "version": "gemm"}
+    config = json.loads((source / "config.json").read_text())
+    (target / "config.json").write_text(
+        json.dumps({**config, "dtype": "float16", "quantization_config": quantization}, indent=1)
+    )
