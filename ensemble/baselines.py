@@ -49,7 +49,7 @@ def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
     def features(tables: np.ndarray) -> np.ndarray:
         return np.hstack(list(np.log(np.maximum(tables, 1e-6))))
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(features(p), y)
+    model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(features(p), y)
     out = np.full((held.shape[1], 3), 0.0)
     out[:, model.classes_] = model.predict_proba(features(held))
     return out

@@ -90,7 +90,8 @@ def search_with_optuna(
     if limits.trials > done:
         study.optimize(objective, n_trials=limits.trials - done, timeout=limits.timeout_seconds, n_jobs=limits.n_jobs)
     ranked = sorted(found.values(), key=lambda c: (c.loss, c.seconds))
-    return Study(tuple(ranked), min(in_sample, default=np.inf), len(study.trials))
+    finished = sum(trial.state.is_finished() for trial in study.trials)
+    return Study(tuple(ranked), min(in_sample, default=np.inf), finished)
 
 
 def study_name(chooser: Chooser, available: float, coverage: bool) -> str:

@@ -1,0 +1,99 @@
+"""The command line as people use it: tables in, a plan out, errors on one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.battles import read_battles
+from zoo.imports import import_scores
+from zoo.sample import write_sample
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A home with three imported members of known odds."""
+    folder = tmp_path_factory.mktemp("home")
+    battles = folder / "battles.csv"
+    write_sample(battles, rows=400, seed=3)
+    frame = read_battles(battles).frame
+    rng = np.random.default_rng(0)
+    truth = np.eye(3)[frame["label"].to_numpy()]
+    for name, see, seconds in (("weak", 0.4, 0.001), ("fair", 0.9, 0.1), ("good", 1.3, 0.5)):
+        p = np.exp(truth * see + rng.normal(size=truth.shape))
+        p /= p.sum(axis=1, keepdims=True)
+        table = pd.DataFrame({"id": frame["id"], "p_a": p[:, 0], "p_b": p[:, 1], "p_tie": p[:, 2]})
+        table.to_csv(folder / f"{name}.csv", index=False)
+        import_scores(
+            name,
+            folder / f"{name}.csv",
+            battles,
+            target="t4x2",
+            load_seconds=5.0,
+            seconds_per_row=seconds,
+            seconds_per_1k_tokens=None,
+            store=folder / "mlruns" / "store",
+        )
+    return folder
+
+
+def ensemble(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from ensemble.cli import main; main()", *arguments]
+    environment = {"ZOO_HOME": str(home / "mlruns"), "PATH": "/usr/bin:/bin", "HOME": str(home)}
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_build_writes_a_plan_that_show_explains(home):
+    built = ensemble(home, "build", "--budget", "2h", "-o", "plan.json")
+    assert built.returncode == 0, built.stderr
+    assert "log loss" in built.stdout
+    shown = ensemble(home, "show", "plan.json", "--json")
+    plan = json.loads(shown.stdout)
+    assert plan == json.loads((home / "plan.json").read_text())
+    assert {"oof_log_loss", "oof_log_loss_se", "budget_seconds", "predicted_seconds", "margin"} <= plan.keys()
+    assert all({"name", "weight", "coverage", "predicted_seconds"} <= member.keys() for member in plan["members"])
+    assert plan["budget_seconds"] == 7200
+    assert plan["predicted_seconds"] * plan["margin"] <= 7200
+    assert plan["rows"] == 25_000
+    assert "margin 1.5: target t4x2" in ensemble(home, "show").stdout
+
+
+def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
+    failed = ensemble(home, "build", "--budget", "10s", "-o", "none.json")
+    assert failed.returncode == 2
+    assert failed.stderr.splitlines()[-1].startswith("error: budget 10.0 s is too small")
+    assert "weak alone" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (home / "none.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("build", "--budget", "soon"), "give hours"),
+        (("build", "--target", "abacus"), "abacus"),
+        (("build", "--margin", "0.5"), "at least 1"),
+        (("show", "nothing.json"), "no such plan"),
+    ],
+)
+def test_errors_are_one_line_and_name_the_mend(home, arguments, text):
+    failed = ensemble(home, *arguments)
+    assert failed.returncode == 2
+    assert text in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_help_loads_nothing_heavy():
+    heavy = ("torch", "vllm", "mlflow", "optuna", "sklearn", "pandas", "scipy", "matplotlib", "transformers")
+    code = (
+        "import sys\nfrom ensemble.cli import main\nsys.argv = ['ensemble', '--help']\n"
+        f"try: main()\nexcept SystemExit: pass\nprint([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().splitlines()[-1] == "[]"

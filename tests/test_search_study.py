@@ -1,0 +1,103 @@
+"""More members than can be enumerated: Optuna starts from the bound's solution, keeps to the budget and goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.build import BuildRequest, choose, make_chooser
+from ensemble.choose import Chooser
+from ensemble.members import Members, balanced_folds
+from ensemble.search import SearchLimits, search_with_optuna
+from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.targets import load_target
+
+COUNT, ROWS, AVAILABLE = 15, 200, 4000.0
+
+
+def make_members() -> Members:
+    """Fifteen members; the better ones cost more."""
+    rng = np.random.default_rng(0)
+    odds = rng.normal(size=(ROWS, 3)) * 1.4
+    p = np.exp(np.stack([odds * (0.2 + 0.04 * j) + rng.normal(size=odds.shape) * 0.6 for j in range(COUNT)]))
+    cards = tuple(
+        ScoreCard(
+            member=f"m{j}",
+            entry=f"m{j}",
+            variant=Variant(),
+            target="t4x2",
+            engine="test",
+            dataset_digest="d",
+            rows=ROWS,
+            failed_rows=0,
+            checkpoint=f"m{j}",
+            cost=Cost(target="t4x2", load_seconds=20, seconds_per_row=0.02 + 0.01 * j),
+        )
+        for j in range(COUNT)
+    )
+    groups = np.arange(ROWS)
+    return Members(
+        names=tuple(card.member for card in cards),
+        cards=cards,
+        fingerprints=("",) * COUNT,
+        ids=tuple(map(str, groups)),
+        p=p / p.sum(axis=2, keepdims=True),
+        tokens=np.full((COUNT, ROWS), 100),
+        y=(odds + rng.gumbel(size=odds.shape)).argmax(axis=1),
+        groups=groups,
+        folds=balanced_folds(groups),
+        characters=rng.lognormal(7, 0.8, ROWS),
+        digest="d",
+        lost_rows=0,
+        left_out={},
+    )
+
+
+@pytest.fixture(scope="module")
+def request_() -> BuildRequest:
+    return BuildRequest(load_target("t4x2"), AVAILABLE * 1.5, 25_000, limits=SearchLimits(trials=8, timeout_seconds=60))
+
+
+@pytest.fixture(scope="module")
+def chooser(request_) -> Chooser:
+    return make_chooser(make_members(), request_)
+
+
+def test_the_choice_keeps_to_the_budget_and_to_the_bound(chooser, request_):
+    choice = choose(chooser, request_, AVAILABLE, 1.5)
+    assert choice.candidate.seconds <= AVAILABLE
+    assert "branch and bound" in choice.bound.method
+    assert "Optuna" in choice.bound.method
+    assert choice.bound.lower_bound <= choice.bound.found
+    assert choice.bound.gap <= 1e-4
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, chooser):
+    said: list[str] = []
+    chooser.say = said.append
+    limits = SearchLimits(trials=5, timeout_seconds=60, storage=tmp_path / "optuna.db")
+    searched = chooser.search(AVAILABLE)
+    first = search_with_optuna(chooser, AVAILABLE, searched, limits)
+    again = search_with_optuna(chooser, AVAILABLE, searched, replace(limits, trials=7))
+    assert any("5 trials are there" in line for line in said)
+    assert (first.trials, again.trials) == (5, 7)
+    assert again.candidates[0].loss <= first.candidates[0].loss
+    assert all(candidate.seconds <= AVAILABLE for candidate in again.candidates)
+
+
+def test_the_first_trials_are_the_baselines_and_the_best_affordable_set(tmp_path: Path, chooser):
+    import optuna
+
+    path = tmp_path / "optuna.db"
+    searched = chooser.search(AVAILABLE)
+    search_with_optuna(chooser, AVAILABLE, searched, SearchLimits(trials=7, storage=path))
+    [summary] = optuna.get_all_study_summaries(f"sqlite:///{path}")
+    trials = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{path}").trials
+    used = [{j for j in range(COUNT) if trial.params[f"use m{j}"]} for trial in trials]
+    assert used[0] == set(searched.subsets[0].members)
+    assert any(len(members) == 1 for members in used)
+    assert all(trial.user_attrs["seconds"] > 0 for trial in trials)
+    assert all("seconds" in trial.constraints for trial in trials)
