@@ -13,6 +13,7 @@ from ensemble.combine import Board, Submission
 from ensemble.conduct import Conductor
 from ensemble.deadline import Deadline, StopRequest
 from ensemble.watch import clock
+from zoo.battle_rows import UNLABELLED
 from zoo.battles import Battles
 from zoo.scores import log_loss_rows
 from zoo.store import write_atomic
@@ -20,12 +21,17 @@ from zoo.store import write_atomic
 
 @dataclass(frozen=True)
 class MemberOutcome:
-    """What became of a member: rows it scored, rows its stage refused, and why it stopped early, if it did."""
+    """What became of a member: rows it scored, rows its stage refused, and why it stopped early, if it did.
+
+    `log_loss`: of the member alone on the labelled rows it scored, with its standard error; None where there are none.
+    """
 
     name: str
     rows: int
     refused_rows: int
     seconds: float
+    log_loss: float | None
+    log_loss_se: float | None
     note: str = ""
 
 
@@ -67,7 +73,8 @@ class Prediction:
             refused = f", {member.refused_rows:,} refused" if member.refused_rows else ""
             lines.append(f"  {member.name}: {member.rows:,} rows{refused}" + (f"; {member.note}" if member.note else ""))
         if self.log_loss is not None:
-            lines.append(f"  log loss {self.log_loss:.4f} ± {self.log_loss_se:.4f}")
+            error = "" if self.log_loss_se is None else f" ± {self.log_loss_se:.4f}"
+            lines.append(f"  log loss {self.log_loss:.4f}{error}")
         return lines
 
 
@@ -86,9 +93,10 @@ def conclude(
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:
         warnings.append(f"{len(battles.bad_ids):,} rows of {battles.path} are bad and were not scored; see `zoo data validate`")
-    members = tuple(_outcome(name, conductor, board, deadline, given) for name in board.members)
+    labels = _labels(battles)
+    members = tuple(_outcome(name, conductor, board, deadline, given, labels) for name in board.members)
     warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]
-    loss, error = _log_loss(battles, submission)
+    loss, error = _log_loss(submission.p, labels)
     prediction = Prediction(
         output=submission.output,
         rows=len(board.ids),
@@ -108,20 +116,30 @@ def conclude(
     return prediction
 
 
-def _outcome(name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str]) -> MemberOutcome:
+def _outcome(
+    name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str], labels: np.ndarray
+) -> MemberOutcome:
     runs = [run for run in conductor.runs if name in run.job.members]
     notes = [run.lies.get(name) or run.note for run in runs]
     note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
     seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.pace is not None)
-    return MemberOutcome(name, int(board.has(name).sum()), board.refused(name), round(seconds, 2), note)
+    has = board.has(name)
+    alone = board.probabilities_of([name], np.arange(len(has)))[name]
+    loss, error = _log_loss(alone, np.where(has, labels, UNLABELLED))
+    return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note)
 
 
-def _log_loss(battles: Battles, submission: Submission) -> tuple[float | None, float | None]:
-    """Mean log loss over the usable labelled rows with its standard error; None where there are no labels."""
-    frame = battles.frame[battles.frame["label"] >= 0]
-    if frame.empty:
+def _labels(battles: Battles) -> np.ndarray:
+    """Labels (rows,) in file order, UNLABELLED where a row is bad or has none."""
+    label = dict(zip(battles.frame["id"], battles.frame["label"], strict=True))
+    return np.array([label.get(row_id, UNLABELLED) for row_id in battles.ids], dtype=np.int64)
+
+
+def _log_loss(p: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
+    """Mean log loss of the labelled rows with its standard error; None where there is none, or only one."""
+    rows = labels != UNLABELLED
+    if not rows.any():
         return None, None
-    row = {row_id: i for i, row_id in enumerate(battles.ids)}
-    losses = log_loss_rows(submission.p[[row[row_id] for row_id in frame["id"]]], frame["label"].to_numpy())
-    error = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else float("nan")
-    return float(losses.mean()), float(error)
+    losses = log_loss_rows(p[rows], labels[rows])
+    error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else None
+    return float(losses.mean()), error

@@ -35,6 +35,11 @@ LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
 LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
 
 
+def work_folder(plan: Plan, digest: str) -> Path:
+    """Where a prediction's jobs and its predict.json lie; `digest`: `dataset_digest` of the battles."""
+    return home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
+
+
 def predict(
     plan_path: Path,
     battles_path: Path,
@@ -68,7 +73,7 @@ def predict(
     with stop_requests() as stop, watchdog(deadline, last_act):
         battles = read_battles(battles_path)
         digest = dataset_digest(battles)
-        folder = home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
+        folder = work_folder(plan, digest)
         with _only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4)) as lock:
             where = Input(path=battles_path.absolute(), fingerprint=digest)
             setting = Setting(where, store or home() / "store", folder, lock, _visible_gpus(plan))

@@ -208,6 +208,7 @@ def test_good_members_score_every_usable_row_and_the_bad_one_gets_the_prior(plac
     done = run(place, make_plan(place, [member(place, "good.a@ab-512"), member(place, "good.b@ba-512")]), 20)
     assert done.patterns == {"good.a@ab-512 + good.b@ba-512": ROWS - 1, "prior": 1}
     assert done.log_loss == pytest.approx(-np.log(0.8))
+    assert [m.log_loss for m in done.members] == pytest.approx([-np.log(0.8)] * 2)
     assert done.bad_rows == 1 and done.used_seconds < 20 and not done.stopped_by
     assert check_file(place / "out.csv")[int(BAD_ROW)] == pytest.approx(PRIOR)
 

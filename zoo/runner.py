@@ -132,7 +132,7 @@ def start_stage(
 ) -> subprocess.Popen[bytes]:
     """Launch a stage's process on a folder that holds its request.json; the caller waits for it.
 
-    `environment` is added to the allow-listed one; `terminal` takes its progress instead of this process's stderr. `own_group`
+    `environment` is added to the allow-listed one; `terminal` takes its output instead of this process's. `own_group`
     puts it into a process group (and session) of its own, so that the caller can end it with everything it has started.
     """
     command = [str(interpreter(request.stage)), "-m", "zoo.stages", request.stage, str(out_dir / REQUEST), str(out_dir)]
@@ -141,6 +141,7 @@ def start_stage(
         env={**stage_environment(request.stage), **(environment or {})},
         pass_fds=keep_open,
         stdin=subprocess.DEVNULL,
+        stdout=terminal,
         stderr=terminal,
         start_new_session=own_group,
     )
