@@ -170,6 +170,23 @@ def predict(
     typer.echo("\n".join(done.summary()))
 
 
+@app.command()
+def evaluate(
+    plan: PlanFile,
+    battles: Annotated[Path, typer.Argument(help="The battles that were predicted, with their winners.")],
+    submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
+) -> None:
+    """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible."""
+    from ensemble.evaluate import evaluate as lines_of
+    from zoo.views import text_table
+
+    rows = [
+        [line.name, f"{line.log_loss:.4f}", "" if line.log_loss_se is None else f"{line.log_loss_se:.4f}", f"{line.rows:,}"]
+        for line in lines_of(plan, battles, submission)
+    ]
+    typer.echo(text_table(["", "log loss", "se", "rows"], rows))
+
+
 def main() -> None:
     """Entry point of the `ensemble` command."""
     run_app(app, DEBUG in sys.argv)

@@ -1,0 +1,76 @@
+"""A submission against labelled battles, beside what it must beat: uniform, the prior, each member, the best possible."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ensemble.plan import Plan, load_plan
+from ensemble.predict import work_folder
+from zoo.battles import Battles, dataset_digest, read_battles
+from zoo.errors import ZooError
+from zoo.metrics import log_loss_rows
+from zoo.sample import truth_path
+from zoo.scores import probabilities, read_submission
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table: mean log loss and its standard error over `rows`; the error is None for a constant."""
+
+    name: str
+    log_loss: float
+    log_loss_se: float | None
+    rows: int
+
+
+def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list[Line]:
+    """Log loss of a submission and of what stands beside it, over the labelled rows of `battles_path`, the worst first.
+
+    Members alone are read from the report that `predict` left, so they are there for the plan and battles it ran on. The best
+    possible is that of the true probabilities, which only generated battles have (`zoo data sample`).
+    """
+    plan, battles = load_plan(plan_path), read_battles(battles_path)
+    frame = battles.frame[battles.frame["label"] >= 0]
+    if frame.empty:
+        raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
+    labels = frame["label"].to_numpy()
+    lines = [
+        Line("uniform", math.log(3), None, len(frame)),
+        _line("label prior of the training data", np.tile(np.array(plan.prior), (len(frame), 1)), labels),
+        *_members(plan, battles),
+        _line("blend", _rows_of(read_submission(submission_path), frame["id"], submission_path), labels),
+    ]
+    truth = truth_path(battles_path)
+    if truth.exists():
+        known = pd.read_csv(truth, dtype={"id": "str"}, float_precision="round_trip")
+        lines.append(_line("best possible", _rows_of(known, frame["id"], truth), labels))
+    return lines
+
+
+def _line(name: str, p: np.ndarray, labels: np.ndarray) -> Line:
+    losses = log_loss_rows(p, labels)
+    error = float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else None
+    return Line(name, float(losses.mean()), error, len(losses))
+
+
+def _rows_of(table: pd.DataFrame, ids: pd.Series, path: Path) -> np.ndarray:
+    """Probabilities (rows, 3) in the order of `ids`, joined by id."""
+    missing = sorted(set(ids) - set(table["id"]))
+    if missing:
+        raise ZooError(f"{path}: {len(missing)} ids of the battles are missing, first {', '.join(missing[:3])}")
+    return probabilities(table.set_index("id").loc[ids])
+
+
+def _members(plan: Plan, battles: Battles) -> list[Line]:
+    report = work_folder(plan, dataset_digest(battles)) / "predict.json"
+    if not report.exists():
+        return []
+    members = json.loads(report.read_text())["members"]
+    scored = [m for m in members if m["log_loss"] is not None]
+    return [Line(m["name"], m["log_loss"], m["log_loss_se"], m["rows"]) for m in scored]

@@ -1,0 +1,41 @@
+"""`ensemble evaluate`: what a submission is measured against, joined by id."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble import evaluate
+from ensemble.plan import Plan
+from zoo.battles import read_battles
+from zoo.errors import ZooError
+from zoo.metrics import log_loss_rows
+from zoo.scores import write_submission
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the prior of the plan counts here, and no prediction ran, so there are no members' lines."""
+    monkeypatch.setattr(evaluate, "load_plan", lambda _: Plan.model_construct(prior=(0.4, 0.4, 0.2)))
+
+
+def test_lines_are_joined_by_id_and_hold_the_best_possible(plan: None, sample_csv: Path, tmp_path: Path) -> None:
+    frame = read_battles(sample_csv).frame
+    truth = pd.read_csv(sample_csv.with_name("battles.truth.csv"), dtype={"id": "str"})
+    shuffled = truth.sample(frac=1, random_state=0)
+    write_submission(shuffled["id"].tolist(), shuffled[["p_a", "p_b", "p_tie"]].to_numpy(), tmp_path / "sub.csv")
+    lines = {line.name: line for line in evaluate.evaluate(tmp_path / "plan.json", sample_csv, tmp_path / "sub.csv")}
+    assert list(lines) == ["uniform", "label prior of the training data", "blend", "best possible"]
+    assert lines["uniform"].log_loss == math.log(3)
+    expected = log_loss_rows(truth.set_index("id").loc[frame["id"]].to_numpy(), frame["label"].to_numpy()).mean()
+    assert math.isclose(lines["blend"].log_loss, lines["best possible"].log_loss, rel_tol=1e-9)
+    assert math.isclose(lines["blend"].log_loss, expected, rel_tol=1e-9)
+
+
+def test_a_submission_without_some_ids_is_refused(plan: None, sample_csv: Path, tmp_path: Path) -> None:
+    ids = read_battles(sample_csv).frame["id"].tolist()
+    write_submission(ids[2:], np.full((len(ids) - 2, 3), 1 / 3), tmp_path / "sub.csv")
+    with pytest.raises(ZooError, match=f"2 ids of the battles are missing, first {ids[0]}"):
+        evaluate.evaluate(tmp_path / "plan.json", sample_csv, tmp_path / "sub.csv")
