@@ -57,6 +57,8 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, max_tokens
         "logprobs_mode": "raw_logits",
         "hf_overrides": {"head_dtype": "float32"},  # float16 logits near 20 are 0.016 apart
         "kv_cache_memory_bytes": spec.kv_cache_bytes or kv_cache_bytes(config, cached, dtype_bytes),
+        # With the cache's size given this only refuses to start beside another process that holds a part of the GPU.
+        "gpu_memory_utilization": 0.05,
         "enable_prefix_caching": spec.prefix_caching,
         "enforce_eager": spec.enforce_eager,
         "skip_tokenizer_init": True,
