@@ -12,6 +12,8 @@ investment return"). Only the probability of the true label enters.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +24,18 @@ _MAX_ITERATIONS = 200
 
 @dataclass(frozen=True)
 class LinearFit:
-    """`weights` (members,), their mean `loss`, and `gap`: how much lower any other weights can be at most (objective)."""
+    """`weights` (members,), their mean `loss`, and `gap`: how much lower any other weights can be at most (objective).
+
+    `gradient` is g above, `hessian` that of the last quadratic model (members, members), zero where a member had no part in it;
+    None where the start was good enough. Both serve to start other fits.
+    """
 
     weights: np.ndarray
     loss: float
     gap: float
     iterations: int
+    gradient: np.ndarray
+    hessian: np.ndarray | None
 
 
 def fit_linear(
@@ -39,37 +47,55 @@ def fit_linear(
     for each (a Dirichlet prior), and keeps the problem and its certificate what they are. Its value is part of the gap's
     objective but not of `loss`.
     """
-    n_members, n_rows = p_true.shape
-    if n_members == 0 or n_rows == 0:
-        raise ValueError(f"fit_linear needs at least one member and one row, got {n_members} and {n_rows}")
-    p = np.maximum(p_true, SMALLEST)
+    if len(p_true) == 0 or p_true.shape[1] == 0:
+        raise ValueError(f"fit_linear needs at least one member and one row, got {p_true.shape[0]} and {p_true.shape[1]}")
+    return fit_rows(list(np.maximum(p_true, SMALLEST)), prior=prior, start=start, tolerance=tolerance)
+
+
+def fit_rows(
+    p: Sequence[np.ndarray], *, prior: float = 0.0, start: np.ndarray | None = None, tolerance: float = 1e-8
+) -> LinearFit:
+    """As `fit_linear`, from one array (rows,) a member, each at least SMALLEST: subsets need no copy."""
+    n_members, n_rows = len(p), len(p[0])
     weights = np.full(n_members, 1.0 / n_members) if start is None else _inside(np.asarray(start, dtype=np.float64), prior)
-    pseudo = prior / n_members
-    value = _objective(weights @ p, weights, pseudo)
-    gap, iterations = np.inf, 0
-    for _ in range(_MAX_ITERATIONS):
-        iterations += 1
-        mix = weights @ p
+    pseudo, hessian = prior / n_members, None
+    mix = _mix(p, weights)
+    value = _objective(mix, weights, pseudo)
+    for iterations in itertools.count(1):
         inverse = 1.0 / mix
-        gradient = (p @ inverse) / n_rows
+        gradient = np.array([row @ inverse for row in p]) / n_rows
         if pseudo:
             gradient += pseudo / weights
         gradient /= 1 + prior
         gap = float(np.log(max(gradient.max(), 1.0)))
-        if gap <= tolerance:
+        if gap <= tolerance or iterations > _MAX_ITERATIONS:
             break
         active = np.flatnonzero((weights > 0) | (gradient > 1 - 1e-6))
-        direction = _newton_direction(p[active], inverse, weights[active], gradient[active], pseudo, prior)
-        step_weights, step_value = _line_search(p, weights, active, direction, value, pseudo)
-        if step_value >= value:  # no progress beyond rounding: one step of EM never makes it worse
-            step_weights = weights * gradient
-            step_weights /= step_weights.sum()
-            step_value = _objective(step_weights @ p, step_weights, pseudo)
-            if step_value >= value - 1e-16:
+        hessian = np.zeros((n_members, n_members))
+        hessian[np.ix_(active, active)] = _curvature([p[j] for j in active], inverse, weights[active], pseudo, prior)
+        target = newton_target(hessian, gradient, weights, active)
+        moved, moved_mix, moved_value = _line_search(p, weights, target - weights, mix, value, pseudo)
+        if moved_value >= value:  # no progress beyond rounding: one step of EM never makes it worse
+            moved = weights * gradient
+            moved /= moved.sum()
+            moved_mix = _mix(p, moved)
+            moved_value = _objective(moved_mix, moved, pseudo)
+            if moved_value >= value - 1e-16:
                 break
-        weights, value = step_weights, step_value
-    loss = -float(np.log(weights @ p).mean())
-    return LinearFit(weights, loss, gap, iterations)
+        weights, mix, value = moved, moved_mix, moved_value
+    loss = value if not pseudo else -float(np.log(mix).mean())
+    return LinearFit(weights, loss, gap, iterations, gradient, hessian)
+
+
+def newton_target(hessian: np.ndarray, gradient: np.ndarray, weights: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Minimum over v >= 0, zero outside `active`, of the quadratic model of -mean log(P v) + sum(v) around `weights`."""
+    local = hessian[np.ix_(active, active)].copy()
+    linear = gradient[active] + hessian[active] @ weights - 1.0
+    ridge = max(1e-11 * float(np.trace(local)), 1e-300)
+    local[np.diag_indices_from(local)] += ridge
+    target = np.zeros_like(weights)
+    target[active] = nonnegative_quadratic(local, linear + ridge * weights[active], start=weights[active])
+    return target
 
 
 def _inside(start: np.ndarray, prior: float) -> np.ndarray:
@@ -77,6 +103,14 @@ def _inside(start: np.ndarray, prior: float) -> np.ndarray:
     if prior:  # the pseudo-rows need every weight positive
         start = start + 1e-6
     return start / start.sum()
+
+
+def _mix(p: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """sum_j weights_j p_j (rows,), members without weight skipped."""
+    mix, part = np.zeros(len(p[0])), np.empty(len(p[0]))
+    for j in np.flatnonzero(weights):
+        mix += np.multiply(p[j], weights[j], out=part)
+    return mix
 
 
 def _objective(mix: np.ndarray, weights: np.ndarray, pseudo: float) -> float:
@@ -87,38 +121,37 @@ def _objective(mix: np.ndarray, weights: np.ndarray, pseudo: float) -> float:
     return value - pseudo * float(np.log(weights).sum()) if pseudo else value
 
 
-def _newton_direction(
-    p: np.ndarray, inverse: np.ndarray, weights: np.ndarray, gradient: np.ndarray, pseudo: float, prior: float
-) -> np.ndarray:
-    """From `weights` to the minimum over v >= 0 of the local quadratic model, all in the active members only."""
-    scaled = p * inverse
+def _curvature(p: Sequence[np.ndarray], inverse: np.ndarray, weights: np.ndarray, pseudo: float, prior: float) -> np.ndarray:
+    """Hessian of the objective in the given members."""
+    scaled = np.empty((len(p), len(inverse)))
+    for place, row in enumerate(p):
+        np.multiply(row, inverse, out=scaled[place])
     hessian = (scaled @ scaled.T) / len(inverse)
     if pseudo:
         hessian[np.diag_indices_from(hessian)] += pseudo / weights**2
-    hessian /= 1 + prior
-    linear = gradient + hessian @ weights - 1.0
-    ridge = 1e-11 * np.trace(hessian)
-    hessian[np.diag_indices_from(hessian)] += ridge
-    target = nonnegative_quadratic(hessian, linear + ridge * weights, start=weights)
-    return target - weights
+    curvature: np.ndarray = hessian / (1 + prior)
+    return curvature
 
 
 def _line_search(
-    p: np.ndarray, weights: np.ndarray, active: np.ndarray, direction: np.ndarray, value: float, pseudo: float
-) -> tuple[np.ndarray, float]:
-    """Halve the Newton step until the objective falls; each candidate is scaled back to the simplex, which never hurts."""
+    p: Sequence[np.ndarray], weights: np.ndarray, direction: np.ndarray, mix: np.ndarray, value: float, pseudo: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Halve the Newton step until the objective falls; each candidate is scaled back to the simplex, which never hurts.
+
+    Returns weights, mix and objective; those that came in where nothing falls.
+    """
     step = 1.0
     while step > 1e-10:
-        moved = weights.copy()
-        moved[active] = np.maximum(moved[active] + step * direction, 0.0)
+        moved = np.maximum(weights + step * direction, 0.0)
         total = moved.sum()
         if total > 0:
             moved /= total
-            candidate = _objective(moved @ p, moved, pseudo)
+            moved_mix = _mix(p, moved)
+            candidate = _objective(moved_mix, moved, pseudo)
             if candidate < value:
-                return moved, candidate
+                return moved, moved_mix, candidate
         step /= 2
-    return weights, value
+    return weights, mix, value
 
 
 def nonnegative_quadratic(

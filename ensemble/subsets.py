@@ -11,11 +11,11 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.linear import LinearFit, fit_linear
+from ensemble.linear import SMALLEST, LinearFit, fit_rows, newton_target
 
 EXACT_MEMBERS = 13
 _TOLERANCE = 1e-6
@@ -27,11 +27,17 @@ Affordable = Callable[[Subset], bool]
 
 @dataclass(frozen=True)
 class Scored:
-    """In-sample log loss and weights of the linear pool of a subset; the weights are one a member of all, zero outside."""
+    """In-sample log loss and weights of the linear pool of a subset.
+
+    `weights` (all members and the uniform triple), zero outside; `gradient` and `hessian` over the same, NaN or None where
+    unknown: what other fits start from.
+    """
 
     members: Subset
     loss: float
     weights: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Fitter:
         self.true = true
         self.members = len(true)
         self.fits = 0
-        self._p = np.vstack([true, np.full(true.shape[1], 1 / 3)])
+        self._p = [*np.maximum(true, SMALLEST), np.full(true.shape[1], 1 / 3)]
         self._tolerance = tolerance
         self._known: dict[Subset, Scored] = {}
 
@@ -80,21 +86,34 @@ class Fitter:
     def _inherit(self, key: Subset) -> Scored | None:
         """A known set with one member more, whose weight there is zero, has the same best pool."""
         parent = next((parent for j, parent in self._parents(key) if parent.weights[j] == 0), None)
-        return Scored(key, parent.loss, parent.weights) if parent else None
+        return replace(parent, members=key) if parent else None
 
     def _nearest_parent(self, key: Subset) -> Scored | None:
         return min(self._parents(key), key=lambda item: item[1].weights[item[0]], default=(0, None))[1]
 
     def _fit(self, key: Subset, near: Scored | None) -> Scored:
         index = np.array([*key, self.members])
-        start = None
-        if near is not None:
-            start = near.weights[index]
-            start = start / start.sum() if start.sum() > 0.2 else None
-        fit: LinearFit = fit_linear(self._p[index], start=start, tolerance=self._tolerance)
-        weights = np.zeros(self.members + 1)
-        weights[index] = fit.weights
-        return Scored(key, fit.loss, weights)
+        start = None if near is None else self._start(index, near)
+        fit: LinearFit = fit_rows([self._p[j] for j in index], start=start, tolerance=self._tolerance)
+        weights, gradient = np.zeros(self.members + 1), np.full(self.members + 1, np.nan)
+        weights[index], gradient[index] = fit.weights, fit.gradient
+        hessian = near.hessian if near is not None else None  # of weights not far away, which is enough for a start
+        if fit.hessian is not None:
+            hessian = np.zeros((self.members + 1, self.members + 1))
+            hessian[np.ix_(index, index)] = fit.hessian
+        return Scored(key, fit.loss, weights, gradient, hessian)
+
+    def _start(self, index: np.ndarray, near: Scored) -> np.ndarray | None:
+        """Where the quadratic model around a near fit has its minimum within the subset; else that fit's own weights."""
+        known = np.isfinite(near.gradient)
+        if near.hessian is not None and known[index].all():
+            has_curvature = np.diag(near.hessian)[index] > 0
+            if (near.weights[index[~has_curvature]] == 0).all():
+                target = newton_target(near.hessian, np.where(known, near.gradient, 0.0), near.weights, index[has_curvature])
+                if target.sum() > 0.2:
+                    return np.asarray(target[index] / target.sum())
+        start = near.weights[index]
+        return start / start.sum() if start.sum() > 0.2 else None
 
 
 def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter | None = None) -> Searched:
@@ -163,4 +182,4 @@ def _round(fitter: Fitter, relaxed: Scored, kept: Subset, allowed: Subset, affor
     for j in sorted(allowed, key=lambda j: -relaxed.weights[j]):
         if relaxed.weights[j] > 0 and affordable(tuple(sorted((*chosen, j)))):
             chosen = (*chosen, j)
-    return fitter.score(chosen, near=relaxed) if chosen else Scored((), np.inf, relaxed.weights)
+    return fitter.score(chosen, near=relaxed) if chosen else replace(relaxed, members=(), loss=np.inf)
