@@ -36,7 +36,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     blocks = calibration_blocks(request)
     load_seconds = progress.process_age_seconds()
     shutil.rmtree(target, ignore_errors=True)
-    quantize(source, target, blocks, request)
+    layer_errors = quantize(source, target, blocks, request)
     restore_dtypes(source, target)
     errors = weight_errors(source, target)
     worst = max(errors, key=lambda name: errors[name])
@@ -44,11 +44,14 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
         if path.is_file() and path.suffix != ".safetensors" and not (target / path.name).exists():
             shutil.copy2(path, target / path.name)
     (out_dir / "weight_errors.json").write_text(json.dumps(errors, indent=1))
+    progress.note(f"layer output error: mean {np.mean(layer_errors):.3f}, largest {max(layer_errors):.3f}")
     progress.note(f"relative weight error: mean {np.mean(list(errors.values())):.4f}, largest {errors[worst]:.4f} in {worst}")
     return StageResult(
         metrics={
             "quant/weight_error_mean": float(np.mean(list(errors.values()))),
             "quant/weight_error_max": errors[worst],
+            "quant/layer_error_mean": float(np.mean(layer_errors)),
+            "quant/layer_error_max": max(layer_errors),
             "size/weights_gib": sum(p.stat().st_size for p in target.glob("*.safetensors")) / 1024**3,
         },
         measurements=Measurements(
@@ -112,10 +115,12 @@ def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
     return blocks
 
 
-def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> None:
-    """Run autoawq on the calibration blocks and save its checkpoint."""
+def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> list[float]:
+    """Run autoawq on the calibration blocks and save its checkpoint; each layer's output error."""
     import awq.quantize.quantizer as quantizer
     from awq import AutoAWQForCausalLM
+
+    from zoo.stages.awq_quantizer import CheckedQuantizer
 
     def layers(modules: range, **_: Any) -> Iterator[int]:
         with progress.bar(len(modules), "quantize", "layer") as bar:
@@ -140,9 +145,12 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
         max_calib_samples=len(blocks),
         max_calib_seq_len=spec.calibration_tokens,
         apply_clip=spec.apply_clip,
+        quantizer_cls=CheckedQuantizer,
     )
     progress.note("saving")
     model.save_quantized(str(target), safetensors=True)
+    layer_errors: list[float] = model.quantizer.layer_errors
+    return layer_errors
 
 
 def restore_dtypes(source: Path, target: Path) -> None:
