@@ -3,6 +3,9 @@
 W' = W + scale * B @ A with scale = alpha / rank (alpha / sqrt(rank) for rsLoRA), computed in float32 and stored in the
 shard's own dtype (Hu et al. 2021, arXiv 2106.09685, section 4.1). Only one shard is in memory at a time, so a model of any
 size merges on a small machine.
+
+An adapter trained on NF4 weights has learned to make up for their rounding, so W is what it was trained on: NF4 there and
+back, not the original (BASE_FORMAT has the names). Merged into the original, a small model loses much of what it learned.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.stages import progress
+from zoo.stages.labels import device, gpu_peak_bytes
+from zoo.stages.train import BASE_FORMAT
 
 PREFIX = "base_model.model."
 
@@ -31,6 +36,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
         shutil.copytree(request.adapter.path / "model", target, dirs_exist_ok=True)
         return StageResult()
     deltas = load_deltas(adapter)
+    rounded = nf4_weights(request.adapter.path)
     target.mkdir(exist_ok=True)
     for path in base.iterdir():
         if path.is_file() and path.suffix != ".safetensors":
@@ -40,7 +46,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
     shards = sorted(base.glob("*.safetensors"))
     with progress.bar(len(shards), "merge", "shard") as bar:
         for shard in shards:
-            merged, change = merge_shard(shard, deltas, used)
+            merged, change = merge_shard(shard, deltas, rounded, used)
             largest_change = max(largest_change, change)
             save_file(merged, target / shard.name, metadata={"format": "pt"})
             del merged
@@ -50,7 +56,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
     size = sum(p.stat().st_size for p in target.glob("*.safetensors"))
     return StageResult(
         metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": size / 1024**3},
-        measurements=Measurements(rows=len(used)),
+        measurements=Measurements(rows=len(used), peak_bytes=gpu_peak_bytes()),
     )
 
 
@@ -74,22 +80,45 @@ def load_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, fl
     return deltas
 
 
+def nf4_weights(trained: Path) -> set[str]:
+    """Names of the base's weights that were NF4 in training; none where it was not QLoRA."""
+    path = trained / BASE_FORMAT
+    return set(json.loads(path.read_text())["nf4"]) if path.exists() else set()
+
+
+def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
+    """The float32 values that NF4 with double quantization keeps of a weight, in bitsandbytes' blocks of 64."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    quantized, state = quantize_4bit(weight.float().contiguous(), quant_type="nf4", compress_statistics=True)
+    restored: torch.Tensor = dequantize_4bit(quantized, state)
+    return restored
+
+
 def merge_shard(
-    shard: Path, deltas: dict[str, tuple[torch.Tensor, torch.Tensor, float]], used: set[str]
+    shard: Path, deltas: dict[str, tuple[torch.Tensor, torch.Tensor, float]], rounded: set[str], used: set[str]
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """A shard's tensors with their updates added, and the largest absolute change; names of updated weights go to `used`."""
+    """A shard's tensors with their updates added, and the largest absolute update; names of updated weights go to `used`.
+
+    Weights in `rounded` are replaced by what NF4 keeps of them first.
+    """
     merged: dict[str, torch.Tensor] = {}
     largest = 0.0
     with safe_open(shard, "pt") as file:
         for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
             weight = file.get_tensor(name)
+            merged[name] = weight
+            if name not in deltas and name not in rounded:
+                continue
+            value = weight.to(device())
+            value = nf4_there_and_back(value) if name in rounded else value.float()
             if name in deltas:
                 a, b, scale = deltas[name]
-                delta = scale * (b.float() @ a.float())
+                delta = scale * (b.to(device()).float() @ a.to(device()).float())
                 if delta.shape != weight.shape:
                     raise ZooError(f"{shard}: {name} is {tuple(weight.shape)}, its adapter {tuple(delta.shape)}")
                 largest = max(largest, float(delta.abs().max()))
-                weight = (weight.float() + delta).to(weight.dtype)
+                value += delta
                 used.add(name)
-            merged[name] = weight
+            merged[name] = value.to(weight.dtype).cpu()
     return merged, largest

@@ -29,6 +29,8 @@ from zoo.stages.batches import all_steps, micro_batches, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, resume, save_checkpoint
 from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
 
+BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
+
 
 @dataclass(frozen=True)
 class Example:
@@ -89,7 +91,16 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec) -> list[Example]:
 
 
 def load_model(base: Path, spec: TrainSpec) -> Any:
-    """The base in the form its method trains: NF4 with double quantization, or plain, with adapters injected."""
+    """The base in the form its method trains, with adapters injected where it trains adapters."""
+    model = load_base(base, spec)
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model if spec.method == "full" else with_adapters(model, spec)
+
+
+def load_base(base: Path, spec: TrainSpec) -> Any:
+    """The base's weights: NF4 with double quantization for QLoRA, else as they are."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype()
@@ -99,11 +110,7 @@ def load_model(base: Path, spec: TrainSpec) -> Any:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options)
-    if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    return model if spec.method == "full" else with_adapters(model, spec)
+    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options)
 
 
 def with_adapters(model: Any, spec: TrainSpec) -> Any:
@@ -244,3 +251,10 @@ def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None
     config = out_dir / "adapter" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True))
     (out_dir / "adapter" / "README.md").unlink(missing_ok=True)
+    (out_dir / BASE_FORMAT).write_text(json.dumps({"nf4": nf4_names(model)}, indent=1))
+
+
+def nf4_names(model: Any) -> list[str]:
+    """Names, in the base's files, of the weights that training holds in NF4."""
+    modules = causal_model(model).named_modules()  # peft's wrapper of a Linear4bit bears the same name
+    return sorted({f"{n.removesuffix('.base_layer')}.weight" for n, m in modules if type(m).__name__ == "Linear4bit"})
