@@ -216,8 +216,8 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
 
 
 def _newest(tables: Sequence[Table]) -> list[Table]:
-    """The last table of each name: `gather` lists the oldest first."""
-    return list({table.name: table for table in tables}.values())
+    """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others."""
+    return list({table.name: table for table in sorted(tables, key=lambda t: bool((t.frame["fold"] >= 0).any()))}.values())
 
 
 def _usable(table: Table, battles: Battles) -> pd.DataFrame:

@@ -129,7 +129,7 @@ class Evaluator:
 
     def __init__(self, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, *, kept: int = 400) -> None:
         self.names, self.p, self.y, self.folds = tuple(names), p, y, folds
-        self._kept = min(kept, max(20, int(6e8 / max(1, len(y) * 24))))
+        self._kept = min(kept, max(20, int(3e8 / max(1, len(y) * 24))))
         self._cache: dict[tuple[tuple[int, ...], BlendSpec], np.ndarray] = {}
 
     def oof(self, subset: Sequence[int], spec: BlendSpec) -> np.ndarray:

@@ -96,7 +96,7 @@ class PlanMember(Contract):
     name: str
     entry: str
     variant: Variant
-    weight: float = Field(description="in the blend of all members; for a logistic pool its share of influence")
+    weight: float = Field(description="share in the blend of all members; the shares sum to 1, the blend has its own numbers")
     coverage: Fraction = Field(description="share of the rows it sees")
     predicted_seconds: Seconds = Field(description="its own loading and work on the devices of one copy, without the margin")
     oof_log_loss: float = Field(description="alone, out of fold, as its table says")

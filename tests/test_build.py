@@ -188,6 +188,7 @@ def test_the_gate_in_the_plan_picks_the_rows_that_were_paid_for(gated, members):
 def test_the_plan_carries_what_the_issue_asks_for(gated):
     assert set(gated.baselines) >= {"best_single", "equal_weights", "greedy_25", "logistic_stacking"}
     assert {item.other for item in gated.paired} >= {"best_single"}
+    assert sum(member.weight for member in gated.members) == pytest.approx(1)
     assert gated.bound is not None
     assert gated.bound.gap >= 0
     assert gated.oof_log_loss_se > 0

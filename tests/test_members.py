@@ -154,6 +154,14 @@ def test_the_last_table_of_a_name_counts(battles):
     np.testing.assert_allclose(members.p[members.names.index("one"), 0], odds(3)[place])
 
 
+def test_a_table_scored_out_of_fold_counts_before_a_newer_one_of_every_row(battles):
+    held_out = table("one", battles, odds(1), fold=np.arange(ROWS) % 5)
+    every_row = table("one", battles, odds(2))
+    place = held_out.frame["id"].tolist().index(align([held_out]).ids[0])
+    np.testing.assert_allclose(align([held_out, every_row]).p[0, 0], odds(1)[place])
+    np.testing.assert_allclose(align([every_row]).p[0, 0], odds(2)[place])
+
+
 def test_too_few_common_rows_are_refused_with_the_counts(battles):
     with pytest.raises(ZooError, match=r"only 0 rows.*one 100, two 140"):
         align([table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))])
