@@ -1,0 +1,31 @@
+"""The README says what is there: every file, every command."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from ensemble.cli import app as ensemble_app
+from zoo.cli import app as zoo_app
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_file_tree_is_that_of_the_modules() -> None:
+    spec = importlib.util.spec_from_file_location("file_tree", ROOT / "scripts" / "file_tree.py")
+    assert spec and spec.loader
+    file_tree = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file_tree)
+    readme = (ROOT / "README.md").read_text()
+    assert file_tree.with_tree(readme) == readme, "run `python scripts/file_tree.py --write`"
+
+
+@pytest.mark.parametrize("app", [zoo_app, ensemble_app])
+def test_every_command_has_help(app: typer.Typer) -> None:
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    assert len(commands) >= 4
+    for name, command in commands.items():
+        assert (command.help or "").strip(), name
+        assert all(getattr(p, "help", None) or p.param_type_name == "option" for p in command.params), name
