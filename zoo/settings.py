@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from zoo.contracts import Contract
 from zoo.errors import ZooError
@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 class Settings(Contract):
     """`[environments]` maps a stage to a Python interpreter, for quantizers that cannot share one with vLLM."""
 
-    environments: dict[str, Path] = {}
+    environments: dict[str, Path] = Field(default={})
 
 
 def home() -> Path:

@@ -18,7 +18,7 @@ from zoo.errors import ZooError
 LARGEST_LAYER_ERROR = 0.8
 
 
-class CheckedQuantizer(AwqQuantizer):  # type: ignore[misc]
+class CheckedQuantizer(AwqQuantizer):
     """`AwqQuantizer` that leaves weights as they were after its search and measures each layer it quantizes.
 
     `layer_errors`: a layer's ||output with quantized weights - output|| / ||output - input|| on the calibration tokens.
