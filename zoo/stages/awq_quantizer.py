@@ -46,14 +46,17 @@ class CheckedQuantizer(AwqQuantizer):
     @torch.no_grad()
     def _check_layer(self, module: torch.nn.Module, named_linears: dict[str, torch.nn.Linear]) -> None:
         """Run one calibration block with the weights that will be stored, and compare with the layer as it was."""
+        place, device = next(module.parameters()).device, self._layer_input.device
+        module.to(device)  # on a GPU autoawq has moved what it scaled and clipped back to the CPU
         kept = {name: linear.weight.data for name, linear in named_linears.items()}
         for linear in named_linears.values():
             rounded = self.pseudo_quantize_tensor(linear.weight.data.float())[0]
             linear.weight.data = rounded.to(linear.weight.dtype)
-        block = self._layer_input[:1].to(next(module.parameters()).device)
+        block = self._layer_input[:1]
         output = self._module_forward(block, module, self._sanitize_kwargs(self.module_kwargs, module)).float()
         for name, linear in named_linears.items():
             linear.weight.data = kept[name]
+        module.to(place)
         expected = self.inps[:1].to(output.device).float()
         added = (expected - block.float()).norm().clamp_min(1e-12)
         error = float((output - expected).norm() / added)
