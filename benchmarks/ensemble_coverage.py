@@ -54,13 +54,13 @@ def length_model() -> Any:
     return make_pipeline(FunctionTransformer(lengths), StandardScaler(), LogisticRegression(C=0.1))
 
 
-def tfidf_model(analyzer: str, features: int, c: float) -> Any:
+def tfidf_model(analyzer: str, features: int, alpha: float) -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import SGDClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    ngrams = (1, 2) if analyzer == "word" else (2, 5)
+    ngrams = (1, 2) if analyzer == "word" else (3, 4)
     vectorizer = HashingVectorizer(analyzer=analyzer, ngram_range=ngrams, n_features=features, alternate_sign=False)
 
     def differences(texts: pd.DataFrame) -> Any:
@@ -69,7 +69,10 @@ def tfidf_model(analyzer: str, features: int, c: float) -> Any:
         a, b = vectorizer.transform(texts["response_a"]), vectorizer.transform(texts["response_b"])
         return hstack([a - b, abs(a - b), lengths(texts) / 5]).tocsr()
 
-    return make_pipeline(FunctionTransformer(differences), LogisticRegression(C=c, max_iter=300))
+    return make_pipeline(
+        FunctionTransformer(differences),
+        SGDClassifier(loss="log_loss", alpha=alpha, max_iter=12, tol=None, average=True, random_state=0),
+    )
 
 
 def boosted_model() -> Any:
@@ -83,9 +86,7 @@ def boosted_model() -> Any:
         """Topics of the prompt and of both answers, fitted on the answers."""
 
         def fit(self, texts: pd.DataFrame, y: object = None) -> Topics:
-            self.model = make_pipeline(
-                TfidfVectorizer(max_features=20_000, sublinear_tf=True), TruncatedSVD(40, random_state=0)
-            )
+            self.model = make_pipeline(TfidfVectorizer(max_features=8_000, sublinear_tf=True), TruncatedSVD(24, random_state=0))
             self.model.fit(pd.concat([texts["response_a"], texts["response_b"], texts["prompt"]]))
             return self
 
@@ -112,8 +113,8 @@ def boosted_model() -> Any:
 
 MODELS: dict[str, Callable[[], Any]] = {
     "lengths": length_model,
-    "words": lambda: tfidf_model("word", 2**16, 1.0),
-    "characters": lambda: tfidf_model("char", 2**18, 2.0),
+    "words": lambda: tfidf_model("word", 2**16, 1e-3),
+    "characters": lambda: tfidf_model("char_wb", 2**17, 1e-3),
     "topics": boosted_model,
 }
 
@@ -172,15 +173,15 @@ def report(members: Members, lines: list[dict[str, Any]], rows: int, battles: Pa
     def named(found: dict[str, float]) -> str:
         return " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in found.items())
 
-    losses = ", ".join(
-        f"{name} {c.cost.seconds_per_token * 1e6:.1f} us a token" for name, c in zip(members.names, members.cards, strict=True)
-    )
+    chooser = make_chooser(members, BuildRequest(load_target("cpu"), 1.0, rows))
+    work = chooser.pricing.row_seconds.sum(axis=1) / rows * 1000
+    prices = ", ".join(f"{name} {ms:.2f} ms a row" for name, ms in zip(members.names, work, strict=True))
     return "\n".join(
         [
             "# Whole files against coverage",
             "",
             f"{date.today().isoformat()}, {os.cpu_count()} cores, {battles.name}: {len(members.y):,} rows out of fold; priced "
-            f"for {rows:,} rows on cpu, without parsimony. Prices: {losses}. Written by `benchmarks/ensemble_coverage.py`.",
+            f"for {rows:,} rows on cpu, without parsimony. Prices: {prices}. Written by `benchmarks/ensemble_coverage.py`.",
             "",
             "| budget, s | whole files | | coverage | |",
             "|---|---|---|---|---|",

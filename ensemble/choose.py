@@ -21,6 +21,7 @@ from zoo.scores import log_loss_rows
 FINALISTS = 10
 COVERAGE_TRIALS = 16
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
+JUDGED_ROWS = 300_000  # few sets on few rows are all judged out of fold
 QUICK_ROWS = 6_000
 _PAIRS = 6
 _CLIMBS = 8
@@ -124,14 +125,15 @@ class Chooser:
 
     def whole_file(self, searched: Searched, available: float) -> list[Candidate]:
         """Judged whole-file candidates within `available` seconds."""
-        finalists = self.finalists(searched)
+        everything = len(searched.subsets) * len(self.members.y) <= JUDGED_ROWS
+        finalists = list(searched.subsets) if everything else self.finalists(searched)
         self.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
         judged = {scored.members: self.judge(scored.members) for scored in finalists}
         affordable = self.affordable(available)
         best = min(judged.values(), key=lambda c: c.loss)
         for _ in range(_CLIMBS):  # other pools than the linear one gain from members that the linear one has no use for
             options = sorted(filter(affordable, self._neighbours(best.whole)), key=lambda s: self._quick_loss(s, best.spec))
-            climbed = [self.judge(subset) for subset in options[:2]]
+            climbed = [self.judge(subset) for subset in options[:3]]
             judged |= {candidate.whole: candidate for candidate in climbed}
             if not climbed or min(c.loss for c in climbed) >= best.loss - 1e-6:
                 break
