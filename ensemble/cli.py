@@ -168,6 +168,8 @@ def predict(
     seconds = None if budget is None else parse_budget(budget)
     done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
     typer.echo("\n".join(done.summary()))
+    for warning in done.warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 @app.command()

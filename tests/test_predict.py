@@ -381,6 +381,35 @@ def test_a_stop_request_writes_what_is_there_and_exits_0(place: Path) -> None:
     assert np.isclose(check_file(place / "out.csv").max(axis=1), 0.8).sum() == ROWS - 1
 
 
+def start_command(place: Path, plan: Path) -> subprocess.Popen[str]:
+    arguments = ["predict", str(plan), str(place / "battles.csv"), "-o", str(place / "out.csv"), "--budget", "60s"]
+    command = [sys.executable, "-c", "from ensemble.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def warnings_of(error: str) -> list[str]:
+    return [line for line in error.splitlines() if line.startswith("warning: ")]
+
+
+def test_the_command_says_on_stderr_which_rows_were_bad(place: Path) -> None:
+    process = start_command(place, make_plan(place, [member(place, "good@ab-512")]))
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 0, error
+    assert [line for line in warnings_of(error) if "1 rows of" in line and "bad" in line]
+    assert "warning" not in out
+
+
+def test_the_command_says_on_stderr_that_it_was_stopped_early(place: Path) -> None:
+    process = start_command(place, make_plan(place, [member(place, "hung@ab-512")]))
+    wait_for(lambda: list((place / "home").rglob("*.parquet")))
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 0, error
+    assert "warning: SIGTERM: stopped early" in warnings_of(error)
+    assert [line for line in warnings_of(error) if line.startswith("warning: hung@ab-512: ")]
+    check_file(place / "out.csv")
+
+
 def test_killed_with_sigkill_it_leaves_a_whole_file(place: Path) -> None:
     plan = make_plan(place, [member(place, "slow@ab-512")])
     process = start_predict(place, plan, 60)
