@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -131,16 +132,20 @@ class Evaluator:
         self.names, self.p, self.y, self.folds = tuple(names), p, y, folds
         self._kept = min(kept, max(20, int(3e8 / max(1, len(y) * 24))))
         self._cache: dict[tuple[tuple[int, ...], BlendSpec], np.ndarray] = {}
+        self._lock = threading.Lock()  # trials of a study may run side by side
 
     def oof(self, subset: Sequence[int], spec: BlendSpec) -> np.ndarray:
         """Out-of-fold triples (rows, 3) of a set under one spec."""
         key = (tuple(sorted(subset)), spec)
-        table = self._cache.pop(key, None)
+        with self._lock:
+            table = self._cache.get(key)
         if table is None:
             table = self.fit_rows(key[0], spec, None)
-        self._cache[key] = table
-        if len(self._cache) > self._kept:
-            self._cache.pop(next(iter(self._cache)))
+        with self._lock:
+            self._cache.pop(key, None)
+            self._cache[key] = table  # the most recently used are last
+            while len(self._cache) > self._kept:
+                self._cache.pop(next(iter(self._cache)))
         return table
 
     def fit_rows(self, subset: Sequence[int], spec: BlendSpec, seen: np.ndarray | None) -> np.ndarray:

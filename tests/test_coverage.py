@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,3 +114,16 @@ def test_the_choice_between_tables_is_made_on_the_other_folds():
     losses, best = choose_by_other_folds([bad, good], y, folds)
     assert best == 1
     np.testing.assert_allclose(losses, np.log(3))
+
+
+def test_threads_may_share_an_evaluator_that_forgets():
+    """Trials side by side ask for the same few tables while the least recently used are dropped."""
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(3), size=(3, 60)), rng.integers(3, size=60)
+    evaluator = Evaluator(["a", "b", "c"], p, y, np.arange(60) % 3, kept=2)
+    spec = BlendSpec("linear")
+    singles = [evaluator.oof((j,), spec).copy() for j in range(3)]
+    asked = [int(j) for j in rng.integers(3, size=600)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda j: evaluator.oof((j,), spec), asked))
+    assert all(np.array_equal(table, singles[j]) for j, table in zip(asked, found, strict=True))
