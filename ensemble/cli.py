@@ -97,7 +97,7 @@ def build(
     save_plan(plan, output)
     used = {member.name for member in plan.members}
     artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
-    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts, [output])
+    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)  # not the file: tracking takes the plan without its paths
     typer.echo(plan_text(plan))
     say(f"wrote {output}")
 

@@ -64,6 +64,11 @@ def test_build_writes_a_plan_that_show_explains(home):
     assert "margin 1.5: target t4x2" in ensemble(home, "show").stdout
 
 
+def test_tracking_keeps_no_copy_of_the_plan_file(home):
+    assert ensemble(home, "build", "--budget", "2h", "-o", "blend.json").returncode == 0
+    assert not list((home / "mlruns").rglob("blend.json"))
+
+
 def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
     failed = ensemble(home, "build", "--budget", "10s", "-o", "none.json")
     assert failed.returncode == 2
