@@ -14,7 +14,7 @@ from zoo.cli_base import DEBUG, new_app, run_app, say
 
 if TYPE_CHECKING:
     from ensemble.build import BuildRequest
-    from ensemble.members import Members
+    from ensemble.members import Members, Table
 
 app = new_app(
     "Blend scored members within a time budget and predict inside it.\n\n"
@@ -28,7 +28,9 @@ Margin = Annotated[
     float | None, typer.Option("--margin", help="Predicted seconds are multiplied by it. Default: the target's.")
 ]
 Lengths = Annotated[Path | None, typer.Option("--lengths", help="CSV of battles whose lengths are those to be predicted.")]
-BattlesFile = Annotated[Path | None, typer.Option("--battles", help="The labelled battles that the members were scored on.")]
+BattlesFile = Annotated[
+    Path | None, typer.Option("--data", "--battles", help="The labelled battles that the members were scored on.")
+]
 Include = Annotated[list[str] | None, typer.Option("--include", help="Keep this member though it looks in-sample. Repeatable.")]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
 NoParsimony = Annotated[bool, typer.Option("--no-parsimony", help="The least log loss, even if a cheaper plan is as good.")]
@@ -47,11 +49,26 @@ def _request(target: str, budget: str, rows: int, margin: float | None, lengths:
     return BuildRequest(load_target(target), parse_budget(budget), rows, margin, lengths)
 
 
-def _members(target: str, battles: Path | None, include: list[str] | None) -> Members:
-    from ensemble.members import align, gather
+def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
+    """The request with its tables; where the user named no target, for the only one that the tables have a cost on."""
+    from ensemble.members import gather
     from zoo.settings import home
+    from zoo.targets import load_target
 
-    members = align(gather(home() / "store"), target=target, battles=battles, include=include or ())
+    tables = gather(home() / "store")
+    costs = {table.card.target for table in tables}
+    chosen = context.get_parameter_source("target")
+    if chosen is None or chosen.name != "DEFAULT" or len(costs) != 1 or request.target.name in costs:
+        return request, tables
+    only = costs.pop()
+    say(f"no --target given and every member has its cost on {only}: planning for {only}, not for {request.target.name}")
+    return replace(request, target=load_target(only)), tables
+
+
+def _members(tables: list[Table], target: str, battles: Path | None, include: list[str] | None) -> Members:
+    from ensemble.members import align
+
+    members = align(tables, target=target, battles=battles, include=include or ())
     say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
     for name, reason in members.left_out.items():
         say(f"left out: {name}: {reason}")
@@ -60,6 +77,7 @@ def _members(target: str, battles: Path | None, include: list[str] | None) -> Me
 
 @app.command()
 def build(
+    context: typer.Context,
     budget: Budget = "9h",
     target: TargetName = "t4x2",
     rows: Rows = 25_000,
@@ -92,7 +110,8 @@ def build(
         position_bias=position_bias,
         limits=limits,
     )
-    members = _members(target, battles, include)
+    request, tables = _for_target(context, request)
+    members = _members(tables, request.target.name, battles, include)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
     used = {member.name for member in plan.members}
@@ -104,6 +123,7 @@ def build(
 
 @app.command()
 def frontier(
+    context: typer.Context,
     target: TargetName = "t4x2",
     rows: Rows = 25_000,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")] = Path(
@@ -121,8 +141,9 @@ def frontier(
     from ensemble.frontier import compute_frontier, save_frontier
     from ensemble.views import frontier_text
 
-    request = _request(target, "9h", rows, margin, lengths)
-    found = compute_frontier(_members(target, battles, include), request, points=points, say=say)
+    request, tables = _for_target(context, _request(target, "9h", rows, margin, lengths))
+    members = _members(tables, request.target.name, battles, include)
+    found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
     typer.echo(frontier_text(found))
     say(f"wrote {output / 'frontier.json'} and {output / 'frontier.png'}")

@@ -190,10 +190,10 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None) -> Battles:
             if battles.labelled and dataset_digest(battles) == digest:
                 found[digest] = (battles, [table.name])
     if not found:
-        raise ZooError("the labelled battles that the members were scored on are not where they were; name them with --battles")
+        raise ZooError("the labelled battles that the members were scored on are not where they were; name them with --data")
     if len(found) > 1:
         named = "; ".join(f"{b.path.name}: {', '.join(sorted(set(names)))}" for b, names in found.values())
-        raise ZooError(f"members were scored on different data ({named}); choose one with --battles FILE")
+        raise ZooError(f"members were scored on different data ({named}); choose one with --data FILE")
     return next(iter(found.values()))[0]
 
 
@@ -203,15 +203,15 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
     names = {table.name for table in same}
     others = [table for table in tables if table.card.dataset_digest != digest]
     if not same:
-        raise ZooError(f"no member was scored on these battles (digest {digest[:12]}); score them, or give other --battles")
+        raise ZooError(f"no member was scored on these battles (digest {digest[:12]}); score them, or give other --data")
     unlabelled = [t for t in others if t.name in names]  # the same member on other battles: what a prediction leaves behind
     different = sorted({t.name for t in others} - {t.name for t in unlabelled})
     if different and not chosen_by_user:
         raise ZooError(
-            f"{', '.join(different)}: scored on other data than {', '.join(sorted(names))}; choose with --battles FILE"
+            f"{', '.join(different)}: scored on other data than {', '.join(sorted(names))}; choose with --data FILE"
         )
     for name in different:
-        left_out[name] = "scored on other data than --battles"
+        left_out[name] = "scored on other data than --data"
     return same
 
 

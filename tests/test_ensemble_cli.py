@@ -69,6 +69,19 @@ def test_tracking_keeps_no_copy_of_the_plan_file(home):
     assert not list((home / "mlruns").rglob("blend.json"))
 
 
+def test_without_a_target_the_only_one_with_costs_is_taken_and_said(home, tmp_path):
+    for name in ("weak", "good"):
+        arguments = {"target": "cpu", "load_seconds": 5.0, "seconds_per_row": 0.01, "store": tmp_path / "mlruns" / "store"}
+        import_scores(name, home / f"{name}.csv", home / "battles.csv", **arguments)
+    built = ensemble(tmp_path, "build", "--budget", "2h")
+    assert built.returncode == 0, built.stderr
+    assert "planning for cpu, not for t4x2" in built.stderr
+    assert json.loads((tmp_path / "plan.json").read_text())["target"]["name"] == "cpu"
+    asked = ensemble(tmp_path, "build", "--target", "t4x2", "--data", str(home / "battles.csv"))
+    assert asked.returncode == 2
+    assert "no member has a cost on target t4x2" in asked.stderr
+
+
 def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
     failed = ensemble(home, "build", "--budget", "10s", "-o", "none.json")
     assert failed.returncode == 2

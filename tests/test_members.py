@@ -172,7 +172,7 @@ def test_without_members_or_labels_the_error_says_what_to_do(tmp_path, battles):
         align([])
     lost = table("one", battles, odds(1))
     battles.rename(tmp_path / "moved.csv")
-    with pytest.raises(ZooError, match="--battles"):
+    with pytest.raises(ZooError, match="--data"):
         align([lost])
     assert align([lost], battles=tmp_path / "moved.csv").names == ("one",)
 
