@@ -25,6 +25,7 @@ from zoo.contracts import (
     TrainSpec,
 )
 from zoo.errors import ZooError
+from zoo.prompts import load_codec
 from zoo.stages import awq_format, batches, fetch, labels, merge, quantize, train
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
@@ -87,11 +88,28 @@ def test_every_row_stands_in_one_micro_batch_within_its_tokens() -> None:
     assert batches.plan_steps(lengths, spec, epoch=0) == steps != batches.plan_steps(lengths, spec, epoch=1)
 
 
-def test_training_lowers_its_loss_and_leaves_no_path(trained: Path) -> None:
+def test_an_adapter_names_no_path_and_leaves_no_checkpoint(trained: Path) -> None:
     config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] is None and config["r"] == 4
     assert (trained / "adapter" / "adapter_model.safetensors").exists()
     assert not (trained / "checkpoint").exists()
+
+
+def test_training_learns_its_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """Sixteen rows seen forty times: even a tiny random model must come to know them."""
+    spec = SPEC.model_copy(update={"max_rows": 16, "epochs": 40.0, "learning_rate": 2e-2, "swap_orders": False})
+    losses = [loss for _, loss in train.run(train_request(base, sample_csv, spec), tmp_path).curves["train/loss"]]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_full_fine_tuning_goes_through_merge(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"method": "full", "max_rows": 16, "learning_rate": 1e-4})
+    (tmp_path / "train").mkdir()
+    (tmp_path / "merge").mkdir()
+    train.run(train_request(base, sample_csv, spec), tmp_path / "train")
+    request = MergeRequest(entry="tiny", base=given(base), adapter=given(tmp_path / "train"), spec=MergeSpec())
+    merge.run(request, tmp_path / "merge")
+    assert load_codec(tmp_path / "merge" / "model", PROMPT).label_ids == load_codec(base / "model", PROMPT).label_ids
 
 
 def test_a_killed_training_run_ends_with_the_same_weights(

@@ -52,9 +52,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return plan.write_text
 
 
-def merge_request(tmp_path: Path, *, fingerprint: str = "b1", shard: int = 100) -> MergeRequest:
+def merge_request(tmp_path: Path, *, fingerprint: str = "b1", into: str = "trained") -> MergeRequest:
     base = Input(path=tmp_path / "base", fingerprint=fingerprint)
-    return MergeRequest(entry="tiny", base=base, adapter=base, spec=MergeSpec(max_shard_bytes=shard))
+    return MergeRequest(entry="tiny", base=base, adapter=base, spec=MergeSpec(into=into))
 
 
 def runs(tmp_path: Path) -> int:
@@ -65,7 +65,7 @@ def test_paths_are_not_identity_and_everything_else_is(tmp_path: Path) -> None:
     here, there = merge_request(tmp_path), merge_request(tmp_path / "elsewhere")
     assert fingerprint(here) == fingerprint(there)
     assert fingerprint(here) != fingerprint(merge_request(tmp_path, fingerprint="b2"))
-    assert fingerprint(here) != fingerprint(merge_request(tmp_path, shard=101))
+    assert fingerprint(here) != fingerprint(merge_request(tmp_path, into="original"))
     assert fingerprint(json.loads(here.model_dump_json())) == fingerprint(here)
 
 
@@ -108,8 +108,8 @@ def test_drift_and_lost_files_are_refused_by_name(tmp_path: Path, stage) -> None
     artifact = run_stage(request, store)
     manifest = artifact.path / "manifest.json"
     raw = json.loads(manifest.read_text())
-    write_atomic(manifest, json.dumps({**raw, "request": {**raw["request"], "spec": {"max_shard_bytes": 5}}}))
-    with pytest.raises(ZooError, match=r"`spec.max_shard_bytes` differs"):
+    write_atomic(manifest, json.dumps({**raw, "request": {**raw["request"], "spec": {"into": "original"}}}))
+    with pytest.raises(ZooError, match=r"`spec.into` differs"):
         find(store, request)
     write_atomic(manifest, json.dumps(raw))
     (artifact.path / "work.txt").unlink()

@@ -374,7 +374,7 @@ def test_parameters_are_flat_and_few() -> None:
 def test_facts_of_a_merge_and_a_quantization(tmp_path: Path) -> None:
     artifact = merged(tmp_path)
     (fact,) = stage_facts(artifact.manifest, artifact.path, None)
-    assert fact.params == {"base": "b" * 16, "adapter": fact.params["adapter"], "merge.max_shard_bytes": str(2 * 1024**3)}
+    assert fact.params == {"base": "b" * 16, "adapter": fact.params["adapter"], "merge.into": "trained"}
     source = Input(path=artifact.path, fingerprint=artifact.fingerprint)
     request = QuantizeRequest(
         entry="smollm2-135m", model=source, battles=BATTLES, held=Held(), prompt=PROMPT, spec=QuantizeSpec(group_size=64)

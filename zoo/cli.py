@@ -13,6 +13,7 @@ import typer
 
 from zoo.cli_base import DEBUG, new_app, run_app, say
 from zoo.data_cli import data_app
+from zoo.errors import ZooError
 
 app = new_app(
     "A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.\n\n"
@@ -32,7 +33,7 @@ class Format(StrEnum):
 Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")]
 Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
 TargetName = Annotated[str, typer.Option("--target", help="Machine that serves: t4x2, t4, l4x2, a10g, h200, h200x2, cpu.")]
-Fold = Annotated[int, typer.Option("--fold", help="Fold that is held out; folds go by prompt.")]
+Fold = Annotated[int, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt.")]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
@@ -40,7 +41,7 @@ Source = Annotated[str | None, typer.Option("--source", help="Where weights come
 
 
 @app.command("list")
-def list_(output: Annotated[Format, typer.Option("--format")] = Format.table) -> None:
+def list_(output: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table) -> None:
     """Entries of the zoo, and which of their stages are in the store."""
     from zoo.views import entries_table
 
@@ -96,6 +97,8 @@ def _run(last: str, name: str, data: Path, target: str, fold: int, folds: int, r
     settings, source = options.get("settings") or [], options.get("source")
     entry = override(load_entry(name), list(settings))  # type: ignore[call-overload]
     store = store_folder()
+    if fold >= folds:
+        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
     held, selection = Held(n_folds=folds, fold=fold), Selection(max_rows=rows)
     requests = chain(entry, battles_input(data), target, store, held=held, selection=selection, source=source)  # type: ignore[arg-type]
     names = [request.stage.removeprefix("lexical-") for request in requests]
@@ -171,8 +174,10 @@ def import_(
     labels: Annotated[Path, typer.Option("--labels", help="CSV of labelled battles that the scores are of.")],
     target: TargetName = "t4x2",
     load_seconds: Annotated[float, typer.Option("--load-seconds", min=0, help="From process start to first row.")] = 0.0,
-    seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0)] = None,
-    seconds_per_1k_tokens: Annotated[float | None, typer.Option("--seconds-per-1k-tokens", min=0)] = None,
+    seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0, help="On the whole target.")] = None,
+    seconds_per_1k_tokens: Annotated[
+        float | None, typer.Option("--seconds-per-1k-tokens", min=0, help="On the whole target; the table needs n_tokens.")
+    ] = None,
 ) -> None:
     """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
     from zoo.imports import import_scores
@@ -195,7 +200,7 @@ def import_(
 
 
 @app.command()
-def leaderboard(output: Annotated[Format, typer.Option("--format")] = Format.table) -> None:
+def leaderboard(output: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table) -> None:
     """Every scored member: log loss with its standard error, cost, memory and age, the best first."""
     from zoo.leaderboard import leaderboard as rows_of
     from zoo.leaderboard import render

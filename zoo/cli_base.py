@@ -39,6 +39,12 @@ def run_app(app: typer.Typer, debug: bool) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; check the path, its permissions and free space", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("error: interrupted; the same command goes on from where it stopped", file=sys.stderr)
         sys.exit(130)

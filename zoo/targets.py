@@ -1,8 +1,4 @@
-"""Target machines as data (`zoo/machines/NAME.toml`), the machine at hand, and what of an entry fits a target.
-
-`check_entry` answers from arithmetic and from rules that vLLM applies itself (vllm/config/model.py and its AWQ layer, read at
-0.32 and 0.33), so that no hour is spent on a model that the engine refuses at the end.
-"""
+"""Target machines as data (`zoo/machines/NAME.toml`), the machine at hand, and what of an entry fits a target."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from zoo.contracts import StageResult
 from zoo.errors import ZooError
+from zoo.runner import RUNNER
 from zoo.stages import STAGES, progress
 from zoo.store import write_atomic
 
@@ -28,7 +29,7 @@ def _die_with_parent() -> None:
     """On Linux, end with the runner even if it is killed with SIGKILL: no orphan goes on holding a GPU."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
+        if os.getppid() != int(os.environ.get(RUNNER, os.getppid())):  # it was killed before the line above
             sys.exit(1)
 
 

@@ -32,15 +32,17 @@ PREFIX = "base_model.model."
 def run(request: MergeRequest, out_dir: Path) -> StageResult:
     """Write the merged model folder `out_dir/model`."""
     base, adapter, target = request.base.path / "model", request.adapter.path / "adapter", out_dir / "model"
-    if not adapter.exists():  # full fine-tuning leaves a model, not an adapter
-        shutil.copytree(request.adapter.path / "model", target, dirs_exist_ok=True)
-        return StageResult()
-    deltas = load_deltas(adapter)
-    rounded = nf4_weights(request.adapter.path)
     target.mkdir(exist_ok=True)
     for path in base.iterdir():
-        if path.is_file() and path.suffix != ".safetensors":
+        if path.is_file() and not path.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy2(path, target / path.name)
+    if not adapter.exists():  # full fine-tuning leaves a model, not an adapter
+        shutil.copytree(request.adapter.path / "model", target, dirs_exist_ok=True)
+        return StageResult(metrics={"size/weights_gib": weights_gib(target)})
+    for index in base.glob("*.safetensors.index.json"):
+        shutil.copy2(index, target / index.name)
+    deltas = load_deltas(adapter)
+    rounded = nf4_weights(request.adapter.path) if request.spec.into == "trained" else set()
     used: set[str] = set()
     largest_change = 0.0
     shards = sorted(base.glob("*.safetensors"))
@@ -53,11 +55,14 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
             bar.update()
     if missing := sorted(deltas.keys() - used):
         raise ZooError(f"{adapter}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?")
-    size = sum(p.stat().st_size for p in target.glob("*.safetensors"))
     return StageResult(
-        metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": size / 1024**3},
+        metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": weights_gib(target)},
         measurements=Measurements(rows=len(used), peak_bytes=gpu_peak_bytes()),
     )
+
+
+def weights_gib(folder: Path) -> float:
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1024**3
 
 
 def load_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:

@@ -132,7 +132,8 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
     spec = request.spec
     # A CPU multiplies float16 and emulated bfloat16 at a fraction of float32's speed.
     dtype = torch.float16 if device().type == "cuda" else torch.float32
-    model = AutoAWQForCausalLM.from_pretrained(str(source), torch_dtype=dtype, device_map="cpu", safetensors=True)
+    loading = {"torch_dtype": dtype, "device_map": "cpu", "safetensors": True, "trust_remote_code": False}
+    model = AutoAWQForCausalLM.from_pretrained(str(source), **loading)
     config = {"zero_point": spec.zero_point, "q_group_size": spec.group_size, "w_bit": spec.bits, "version": "GEMM"}
     if spec.skip_modules:
         config["modules_to_not_convert"] = list(spec.skip_modules)

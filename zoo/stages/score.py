@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.battles import assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
-from zoo.contracts import Measurements, ScoreCard, ScoreRequest, StageResult, Variant
+from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
 from zoo.cost import Piece, fit_cost
 from zoo.errors import ZooError
 from zoo.metrics import score_metrics
@@ -30,7 +30,16 @@ from zoo.store import write_atomic
 from zoo.targets import load_target, machine_fingerprint
 
 ENCODE_ROWS = 1024  # battles tokenized at a time
+LOADING = "loading.json"  # kept apart: a resumed run whose chunks are all there starts no engine
 BAD_ROW = "bad row: see `zoo data validate`"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What came before the first row: `load_seconds` whatever the file, `prepare_seconds` of reading and tokenizing it."""
+
+    load_seconds: float
+    prepare_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,29 +61,36 @@ def run(request: ScoreRequest, out_dir: Path) -> StageResult:
 
     folder = request.model.path / "model"
     codec = load_codec(folder, request.prompt)
+    started = progress.process_age_seconds()
     battles = read_battles(request.battles.path)
     frame = select_rows(battles, request.selection, request.held)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     works = [prepare(frame, variant, codec, request) for variant in request.spec.variants]
+    prepare_seconds = progress.process_age_seconds() - started
     todo = [(work, index) for index in range(chunk_count(works[0], request)) for work in works]
     todo = [(work, index) for work, index in todo if not chunk_file(out_dir, work.variant, index).exists()]
-    load_seconds, run_seconds = progress.process_age_seconds(), 0.0
     if todo:
         engine = start_engine(folder, works, codec, request)
-        load_seconds = progress.process_age_seconds()
-        run_seconds = score_chunks(engine, todo, request, out_dir)
+        load_seconds = progress.process_age_seconds() - prepare_seconds
+        write_atomic(out_dir / LOADING, json.dumps(asdict(Loading(load_seconds, prepare_seconds))))
+        score_chunks(engine, todo, request, out_dir)
+    loading = Loading(**json.loads((out_dir / LOADING).read_text()))
+    tokens = int(sum(work.lengths().sum() for work in works))
     metrics: dict[str, float] = {}
+    bad, digest, run_seconds = unusable_ids(battles, request.selection), dataset_digest(battles), loading.prepare_seconds
     for work in works:
-        bad = unusable_ids(battles, request.selection)
-        metrics |= finish(work, frame, bad, request, out_dir, dataset_digest(battles), load_seconds)
+        tables, pieces = zip(*chunk_tables(work, request, out_dir), strict=True)
+        run_seconds += sum(piece.seconds for piece in pieces)
+        cost = price(pieces, loading, tokens, request)
+        metrics |= finish(work, assemble(work, tables, frame, bad, request), frame, cost, request, out_dir, digest)
     return StageResult(
         metrics=metrics,
         measurements=Measurements(
-            load_seconds=load_seconds,
+            load_seconds=loading.load_seconds,
             run_seconds=run_seconds,
             rows=sum(len(w.ids) for w in works),
-            tokens=int(sum(w.lengths().sum() for w in works)),
+            tokens=tokens,
             peak_bytes=gpu_peak_bytes(),
         ),
     )
@@ -112,8 +128,8 @@ def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
     return out_dir / variant.slug / "chunks" / f"{index:05d}.parquet"
 
 
-def score_chunks(engine: Engine, todo: list[tuple[Work, int]], request: ScoreRequest, out_dir: Path) -> float:
-    """Score and write the chunks that are not there yet; wall-clock seconds it took."""
+def score_chunks(engine: Engine, todo: list[tuple[Work, int]], request: ScoreRequest, out_dir: Path) -> None:
+    """Score and write the chunks that are not there yet."""
     size = request.spec.chunk_rows
     started = time.monotonic()
     total = sum(len(work.ids[i * size : (i + 1) * size]) for work, i in todo)
@@ -131,7 +147,6 @@ def score_chunks(engine: Engine, todo: list[tuple[Work, int]], request: ScoreReq
             tokens += piece.tokens
             bar.set_postfix(tokens_s=f"{tokens / (time.monotonic() - started):.0f}", variant=work.variant.slug)
             bar.update(len(ids))
-    return time.monotonic() - started
 
 
 def measure(encoded: list[Encoded], seconds: float) -> Piece:
@@ -166,18 +181,36 @@ def chunk_tables(work: Work, request: ScoreRequest, out_dir: Path) -> Iterator[t
         yield read_scores(file), Piece(**json.loads(file.with_suffix(".json").read_text()))
 
 
-def finish(
-    work: Work, frame: pd.DataFrame, bad: list[str], request: ScoreRequest, out_dir: Path, digest: str, load_seconds: float
-) -> dict[str, float]:
-    """Assemble a variant's table in the file's order, write it with its card, and return its metrics."""
-    tables, pieces = zip(*chunk_tables(work, request, out_dir), strict=True)
+def price(pieces: Sequence[Piece], loading: Loading, tokens: int, request: ScoreRequest) -> Cost:
+    """The cost of a variant from its chunks. Reading and tokenizing grow with the file, so they go to the chunks by tokens."""
+    a_token = loading.prepare_seconds / max(1, tokens)
+    target = load_target(request.target)
+    return fit_cost(
+        [replace(piece, seconds=piece.seconds + a_token * piece.tokens) for piece in pieces],
+        load_seconds=loading.load_seconds,
+        target=request.target,
+        machine=machine_fingerprint(),
+        gpus=min(target.gpus, 1) if request.serve.layout == "replicas" else target.gpus,
+    )
+
+
+def assemble(
+    work: Work, tables: Sequence[pd.DataFrame], frame: pd.DataFrame, bad: list[str], request: ScoreRequest
+) -> pd.DataFrame:
+    """A variant's whole table in the file's order, rows that could not be read at the end with their status."""
     table = pd.concat([*tables, unscored_table(bad, BAD_ROW)] if bad else tables)
     table = table.set_index("id").loc[[*frame["id"], *bad]].reset_index()
     if request.selection.rows == "held_out":
         table["fold"] = assign_folds(frame, request.held.n_folds)
+    return table
+
+
+def finish(
+    work: Work, table: pd.DataFrame, frame: pd.DataFrame, cost: Cost, request: ScoreRequest, out_dir: Path, digest: str
+) -> dict[str, float]:
+    """Write a variant's table with its card, and return its metrics."""
     slug = work.variant.slug
     write_scores(table, out_dir / slug / "scores.parquet")
-    target = load_target(request.target)
     failed = int((table["status"] != "ok").sum())
     card = ScoreCard(
         member=f"{request.entry}@{slug}",
@@ -189,13 +222,7 @@ def finish(
         rows=len(table),
         failed_rows=failed,
         checkpoint=request.model.fingerprint,
-        cost=fit_cost(
-            pieces,
-            load_seconds=load_seconds,
-            target=request.target,
-            machine=machine_fingerprint(),
-            gpus=min(target.gpus, 1) if request.serve.layout == "replicas" else target.gpus,
-        ),
+        cost=cost,
         request=request.model_dump(mode="json"),
     )
     write_card(card, out_dir / slug / "scores.json")
