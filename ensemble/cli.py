@@ -116,7 +116,8 @@ def build(
     save_plan(plan, output)
     used = {member.name for member in plan.members}
     artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
-    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)  # not the file: tracking takes the plan without its paths
+    # The plan without its paths, never the file, whatever its name.
+    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
     typer.echo(plan_text(plan))
     say(f"wrote {output}")
 

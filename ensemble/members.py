@@ -40,6 +40,11 @@ class Table:
     def name(self) -> str:
         return self.card.member
 
+    @property
+    def which(self) -> str:
+        """What tells it from others of its name: the artifact's fingerprint, or its folder where it is of no artifact."""
+        return self.fingerprint or self.path.name
+
 
 @dataclass(frozen=True)
 class Members:
@@ -113,14 +118,15 @@ def align(
 
     Labels and prompts come from `battles`, or from the file the tables were made of. Refused, with the members' names: no
     table, tables of different data, too few common rows. Left out, with the reason in the result: other targets, tables that
-    a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`.
+    a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table whose name
+    stays in by another one is listed as `NAME (FINGERPRINT)`.
     """
     left_out: dict[str, str] = {}
     chosen = _for_target(tables, target, left_out)
     labelled = _labelled_battles(chosen, battles)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, digest, battles is not None, left_out)
-    chosen = _newest(chosen)
+    chosen = _newest(chosen, left_out)
     frames = [_usable(table, labelled) for table in chosen]
     ids = _common_ids(chosen, frames, labelled)
     truth = labelled.frame.set_index("id").loc[list(ids)]
@@ -204,20 +210,30 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
     others = [table for table in tables if table.card.dataset_digest != digest]
     if not same:
         raise ZooError(f"no member was scored on these battles (digest {digest[:12]}); score them, or give other --data")
-    unlabelled = [t for t in others if t.name in names]  # the same member on other battles: what a prediction leaves behind
-    different = sorted({t.name for t in others} - {t.name for t in unlabelled})
+    different = sorted({table.name for table in others} - names)
     if different and not chosen_by_user:
-        raise ZooError(
-            f"{', '.join(different)}: scored on other data than {', '.join(sorted(names))}; choose with --data FILE"
-        )
-    for name in different:
-        left_out[name] = "scored on other data than --data"
+        raise ZooError(f"{', '.join(different)}: scored on other data than {', '.join(sorted(names))}; choose with --data FILE")
+    for table in others:  # of a member that stays: what it was scored on before
+        name = f"{table.name} ({table.which})" if table.name in names else table.name
+        data = f"other data (digest {table.card.dataset_digest[:12]}) than {'--data' if chosen_by_user else 'the others'}"
+        left_out[name] = f"table {table.which} was scored on {data}"
     return same
 
 
-def _newest(tables: Sequence[Table]) -> list[Table]:
+def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
     """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others."""
-    return list({table.name: table for table in sorted(tables, key=lambda t: bool((t.frame["fold"] >= 0).any()))}.values())
+    kept: dict[str, Table] = {}
+    for table in sorted(tables, key=_knows_folds):
+        before = kept.get(table.name)
+        if before is not None:
+            better = "newer" if _knows_folds(before) == _knows_folds(table) else "out-of-fold"
+            left_out[f"{before.name} ({before.which})"] = f"the {better} table {table.which} of the same name is taken"
+        kept[table.name] = table
+    return list(kept.values())
+
+
+def _knows_folds(table: Table) -> bool:
+    return bool((table.frame["fold"] >= 0).any())
 
 
 def _usable(table: Table, battles: Battles) -> pd.DataFrame:

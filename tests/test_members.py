@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from ensemble.members import Table, align, balanced_folds
@@ -162,6 +162,23 @@ def test_a_table_scored_out_of_fold_counts_before_a_newer_one_of_every_row(battl
     np.testing.assert_allclose(align([every_row]).p[0, 0], odds(2)[place])
 
 
+def test_tables_that_others_of_their_name_stand_in_for_are_named_with_fingerprint_and_reason(tmp_path, battles):
+    other = write_battles(tmp_path / "other.csv", seed=9)
+    tables = [
+        replace(table("one", other, odds(5)), fingerprint="elsewhere"),
+        replace(table("one", battles, odds(1)), fingerprint="older"),
+        replace(table("one", battles, odds(2)), fingerprint="newer"),
+        replace(table("two", battles, odds(3), fold=np.arange(ROWS) % 5), fingerprint="held"),
+        replace(table("two", battles, odds(4)), fingerprint="every"),
+    ]
+    members = align(tables, battles=battles)
+    assert members.fingerprints == ("newer", "held")
+    assert set(members.left_out) == {"one (elsewhere)", "one (older)", "two (every)"}
+    assert "other data" in members.left_out["one (elsewhere)"]
+    assert "the newer table newer" in members.left_out["one (older)"]
+    assert "the out-of-fold table held" in members.left_out["two (every)"]
+
+
 def test_too_few_common_rows_are_refused_with_the_counts(battles):
     with pytest.raises(ZooError, match=r"only 0 rows.*one 100, two 140"):
         align([table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))])
@@ -177,6 +194,16 @@ def test_without_members_or_labels_the_error_says_what_to_do(tmp_path, battles):
     assert align([lost], battles=tmp_path / "moved.csv").names == ("one",)
 
 
-def test_a_frame_of_ids_as_numbers_is_never_joined_by_position(battles):
-    frame = table("one", battles, odds(1)).frame
-    assert pd.api.types.is_string_dtype(frame["id"])
+def test_ids_that_look_like_numbers_are_joined_as_text_never_by_position(tmp_path):
+    """01 and 1 are two rows, and a table in another order than the battles says the same."""
+    path = write_battles(tmp_path / "numbers.csv")
+    text = path.read_text().replace("r0-", "")
+    path.write_text(text.replace("\n5,", "\n01,", 1))
+    order = np.random.default_rng(0).permutation(ROWS)
+    members = align([table("one", path, odds(1), keep=order), table("two", path, odds(2))])
+    ids = read_battles(path).frame["id"].tolist()
+    assert {"1", "01"} <= set(members.ids)
+    assert all(isinstance(row_id, str) for row_id in members.ids)
+    rows = [ids.index(row_id) for row_id in members.ids]
+    np.testing.assert_allclose(members.p[0], odds(1)[rows])
+    np.testing.assert_array_equal(members.y, labels_of(path)[rows])
