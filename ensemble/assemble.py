@@ -21,6 +21,7 @@ from ensemble.subsets import Subset
 from zoo.scores import log_loss_rows
 
 FALLBACK_ROWS = 20_000  # fallback blends are fitted to at most this many rows
+SETTLED, AS_GOOD_NATS = 3, 0.002  # how many sets nested folds compare, and how near they must look
 ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own
 
 
@@ -41,10 +42,10 @@ def write_down(
     """Fit everything that the chosen candidate needs at prediction, and judge it beside what others would do."""
     members, y = chooser.members, chooser.members.y
     chooser.say("judging the plan by nested folds")
-    whole = _nested(chooser, choice.whole_file.whole)
+    whole_file, whole = _settle(chooser, choice)
     candidate, losses, spec = choice.candidate, choice.candidate.losses, choice.candidate.spec
     if not candidate.seen or candidate.loss > float(whole.losses.mean()):
-        candidate, losses, spec = choice.whole_file, whole.losses, whole.spec
+        candidate, losses, spec = whole_file, whole.losses, whole.spec
     chooser.say("fitting blends and fallbacks")
     jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
     order = _run_order(chooser, candidate, jobs)
@@ -99,6 +100,18 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
                 )
             )
     return tuple(points)
+
+
+def _settle(chooser: Chooser, choice: Choice) -> tuple[Candidate, Nested]:
+    """Of the chosen whole-file set and those that cost no more and looked as good, the one that nested folds like best.
+
+    The quick judgement chose among three pools; nested folds choose among all, and are what the plan reports.
+    """
+    chosen = choice.whole_file
+    near = [c for c in choice.considered if not c.seen and c.seconds <= chosen.seconds and c.loss <= chosen.loss + AS_GOOD_NATS]
+    finalists = {c.whole: c for c in (chosen, *sorted(near, key=lambda c: c.loss))}
+    judged = [(c, _nested(chooser, c.whole)) for c in list(finalists.values())[:SETTLED]]
+    return min(judged, key=lambda pair: float(pair[1].losses.mean()))
 
 
 def _nested(chooser: Chooser, subset: Subset) -> Nested:
