@@ -23,11 +23,8 @@ test: setup  ## all tests that need no GPU and no download; the real chain on a 
 test-fast: setup  ## unit tests only, under 90 s
 	$(BIN)/python -m pytest -m "not weights and not gpu and not chain"
 
-lint: setup  ## style, types, layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+lint: setup  ## style, types, layers: the same hooks that run before a commit
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 format: setup  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

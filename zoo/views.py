@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry
-from zoo.entries_io import list_entries
+from zoo.entries_io import entry_names, load_entry
+from zoo.errors import ZooError
 from zoo.pipeline import STAGE_ORDER, store_folder
 from zoo.store import Artifact, list_artifacts
 
@@ -41,7 +42,12 @@ def entries_table(style: str) -> str:
     for artifact in list_artifacts(store_folder()):
         key = (artifact.manifest.request.get("entry", ""), artifact.manifest.stage.removeprefix("lexical-"))
         made[key] = made.get(key, 0) + 1
-    entries = list_entries()
+    entries, broken = [], []
+    for name in entry_names():  # a broken file must not hide the others
+        try:
+            entries.append(load_entry(name))
+        except ZooError as error:
+            broken.append([name, "", "", "", f"cannot be used: {error}"])
     stages = {e.name: {stage: made[e.name, stage] for stage in STAGE_ORDER if (e.name, stage) in made} for e in entries}
     if style == "json":
         return json.dumps(
@@ -57,7 +63,7 @@ def entries_table(style: str) -> str:
         ]
         for entry in entries
     ]
-    return text_table(["entry", "base", "size", "in the store", "what"], rows, style=style)
+    return text_table(["entry", "base", "size", "in the store", "what"], [*rows, *broken], style=style)
 
 
 def entry_toml(entry: Entry) -> str:
