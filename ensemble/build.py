@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ensemble.assemble import Choice, write_down
-from ensemble.budget import choose_margin
+from ensemble.budget import choose_margin, warn_of_kinds
 from ensemble.choose import Candidate, Chooser, take
 from ensemble.members import Members
 from ensemble.nested import Progress
@@ -36,6 +36,8 @@ class BuildRequest:
 def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambda _: None) -> Plan:
     """The plan for `members` on the target within the budget. ZooError where no plan fits, with the budget that one needs."""
     margin, reason = choose_margin(request.target, members.costs, request.margin)
+    for warning in warn_of_kinds(request.target, members.names, members.costs):
+        say(f"warning: {warning}")
     chooser = make_chooser(members, request, say=say)
     choice = choose(chooser, request, request.budget_seconds / margin, margin)
     say(f"taking {len(choice.candidate.members)} members: {choice.why}")
