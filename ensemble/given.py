@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from ensemble.combine import Board
 from ensemble.plan import Plan
 from zoo.errors import ZooError
-from zoo.scores import COLUMNS, PROBABILITIES, SUBMISSION_COLUMNS, probabilities, read_submission, score_table, validate_scores
+from zoo.imports import read_table
 
 
 def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
@@ -31,7 +29,7 @@ def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
     """Put the tables on the board; for each member where they came from, with how many rows they lack."""
     sources = {}
     for name, path in scores.items():
-        frame = read_given(path)
+        frame = read_table(path)
         known = frame[frame["id"].isin(board.ids)]
         if known.empty:
             raise ZooError(f"{path}: none of its {len(frame):,} ids is in the battles; give the table for the file to predict")
@@ -39,28 +37,3 @@ def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
         lacking = len(board.ids) - len(known)
         sources[name] = str(path) + (f", which lacks {lacking:,} rows" if lacking else "")
     return sources
-
-
-def read_given(path: Path) -> pd.DataFrame:
-    """A score table (.parquet or .csv) of at least id, p_a, p_b, p_tie, or under the competition's column names."""
-    try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, dtype={"id": "str"}, keep_default_na=False, float_precision="round_trip")
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a score table ({str(error).splitlines()[0]})") from error
-    if set(COLUMNS) <= set(frame.columns):
-        frame = frame.astype({"id": "str"})
-        validate_scores(frame, path)
-        return frame
-    if set(SUBMISSION_COLUMNS) <= set(frame.columns) and path.suffix != ".parquet":
-        frame = read_submission(path)
-    if not {"id", *PROBABILITIES} <= set(frame.columns):
-        raise ZooError(f"{path}: needs the columns id, p_a, p_b, p_tie, or {', '.join(SUBMISSION_COLUMNS)}")
-    try:
-        table = score_table(frame["id"].astype(str).tolist(), probabilities(frame))
-    except ValueError as error:
-        raise ZooError(f"{path}: probabilities are not numbers ({str(error).splitlines()[0]})") from error
-    validate_scores(table, path)
-    return table

@@ -444,6 +444,17 @@ def test_tables_given_by_the_user_stand_in_for_members(place: Path) -> None:
         run(place, plan, 20, scores={"nobody": place / "table.csv"})
 
 
+@pytest.mark.parametrize("names", ["p_a,p_b,p_tie", "winner_model_a,winner_model_b,winner_tie"])
+def test_a_given_table_may_be_rounded_as_an_imported_one_may(place: Path, names: str) -> None:
+    plan = make_plan(place, [member(place, "good@ab-512").model_copy(update={"request": None})])
+    rows = "".join(f"{i},0.3333,0.3333,0.3333\n" for i in range(ROWS))
+    (place / "table.csv").write_text(f"id,{names}\n{rows}")
+    assert run(place, plan, 20, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}
+    (place / "table.csv").write_text(f"id,{names}\n{rows}".replace("0,0.3333", "0,0.3300", 1))
+    with pytest.raises(ZooError, match="do not sum to 1: 0"):
+        run(place, plan, 20, scores={"good@ab-512": place / "table.csv"})
+
+
 def test_a_checkpoint_that_is_nowhere_is_said_before_anything_runs(place: Path) -> None:
     plan = make_plan(place, [member(place, "good@ab-512")])
     (place / "home" / "store" / "fake-good" / "manifest.json").unlink()

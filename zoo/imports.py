@@ -95,14 +95,17 @@ def _cost(target: str, load: float, per_row: float | None, per_1k_tokens: float 
 # --- reading and refusing -----------------------------------------------------------------------------------------------
 
 
-def _checked_table(path: Path, battles: Battles) -> pd.DataFrame:
-    """The score table of a file, each row summing to 1 exactly. ZooError where it cannot be right."""
+def read_table(path: Path) -> pd.DataFrame:
+    """The score table of a csv or parquet file made elsewhere, each scored row summing to 1 exactly.
+
+    Columns and rounding are as `import_scores` says. ZooError, with row ids, for what cannot be right whatever the battles.
+    """
     import numpy as np
 
     from zoo.scores import OK, PROBABILITIES, probabilities
 
     frame = _read(path)
-    _check_ids(frame, battles, path)
+    _check_ids(frame, path)
     table = _as_score_table(frame, path)
     ok = (table["status"] == OK).to_numpy()
     p = probabilities(table)
@@ -110,11 +113,22 @@ def _checked_table(path: Path, battles: Battles) -> pd.DataFrame:
     p[ok] /= p[ok].sum(axis=1, keepdims=True)
     p[~ok] = np.nan
     table[list(PROBABILITIES)] = p
+    return table
+
+
+def _checked_table(path: Path, battles: Battles) -> pd.DataFrame:
+    """The score table of a file for labelled battles. ZooError where it cannot be right."""
+    import numpy as np
+
+    from zoo.scores import OK, probabilities
+
+    table = read_table(path)
+    _check_battles(table["id"], battles, path)
     truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
-    known = ok & (truth >= 0)
+    known = (table["status"] == OK).to_numpy() & (truth >= 0)
     if not known.any():
         raise ZooError(f"{path}: none of its {len(table)} rows is scored and labelled; give a table with probabilities")
-    _check_sides(p[known], truth[known], path)
+    _check_sides(probabilities(table)[known], truth[known], path)
     return table
 
 
@@ -159,13 +173,17 @@ def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise ZooError(f"{path}: a column holds what is not a number ({str(error).splitlines()[0]})") from error
 
 
-def _check_ids(frame: pd.DataFrame, battles: Battles, path: Path) -> None:
-    """Every usable battle has one row, and every row is a battle."""
+def _check_ids(frame: pd.DataFrame, path: Path) -> None:
+    """Every row has an id, and no other row has it."""
     ids = frame["id"]
     blank = frame.index[ids.isna() | (ids.astype(str).str.strip() == "")]
     _refuse(path, "no id (rows counted from 1)", [int(i) + 1 for i in blank])
     ids = ids.astype(str)
     _refuse(path, "an id that occurs again", list(dict.fromkeys(ids[ids.duplicated()])))
+
+
+def _check_battles(ids: pd.Series, battles: Battles, path: Path) -> None:
+    """Every usable battle has one row, and every row is a battle."""
     known = set(battles.ids)
     strangers = [row_id for row_id in ids if row_id not in known]
     if len(strangers) == len(ids):
