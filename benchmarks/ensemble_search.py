@@ -323,7 +323,7 @@ def write_report(results: dict, folder: Path) -> None:
         "| members | rows | all subsets, s | branch and bound at 9 h, s |",
         "|---|---|---|---|",
         *(
-            f"| {x['members']} | {x['rows']:,} | {x.get('all_subsets_seconds', float('nan')):.2f} | {x['bound_seconds']:.2f} |"
+            f"| {x['members']} | {x['rows']:,} | {format(x['all_subsets_seconds'], '.2f') if 'all_subsets_seconds' in x else ''} | {x['bound_seconds']:.2f} |"
             for x in results["scaling"]
         ),
         "",
