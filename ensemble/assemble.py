@@ -14,26 +14,39 @@ from ensemble.blend import BlendSpec, apply_blend, fit_blend
 from ensemble.choose import Candidate, Chooser
 from ensemble.coverage import divergence, fit_gate, pattern_rows
 from ensemble.members import Members
-from ensemble.nested import Nested, named, nested, paired, standard_error
+from ensemble.nested import Nested, named, paired, standard_error
 from ensemble.plan import Blend, Bound, FrontierPoint, Gate, Job, Plan, PlanMember, PlanTarget, Pool, Triple
 from ensemble.schedule import place
 from ensemble.subsets import Subset
 from zoo.scores import log_loss_rows
 
 FALLBACK_ROWS = 20_000  # fallback blends are fitted to at most this many rows
-SETTLED, AS_GOOD_NATS = 3, 0.002  # how many sets nested folds compare, and how near they must look
 ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own
+NESTED_ESTIMATE = (
+    "nested folds chose the pool and fitted it without the rows they are judged on; the set of members was chosen on all rows"
+)
+COVERED_ESTIMATE = (
+    "not nested: the pool was chosen by the other folds and weights and gates were fitted on them, but gates learnt from "
+    "blends that knew the rows they are judged on, and members and their shares of the seconds were chosen on all rows; "
+    "whole_file_oof_log_loss is judged the same way"
+)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen at a budget, what it was chosen from, and how far the search can be from the best."""
+    """What was chosen at a budget, what it was chosen from, and how far the search can be from the best.
+
+    `whole_file`: the candidate itself, or what would be taken without coverage plans. `nested`: the candidate by nested folds,
+    where it is a whole-file plan and that is known.
+    """
 
     candidate: Candidate
     why: str
     whole_file: Candidate
+    whole_why: str
     considered: tuple[Candidate, ...]
     bound: Bound
+    nested: Nested | None = None
 
 
 def write_down(
@@ -41,18 +54,20 @@ def write_down(
 ) -> Plan:
     """Fit everything that the chosen candidate needs at prediction, and judge it beside what others would do."""
     members, y = chooser.members, chooser.members.y
-    chooser.say("judging the plan by nested folds")
-    whole_file, whole = _settle(chooser, choice)
     candidate, losses, spec = choice.candidate, choice.candidate.losses, choice.candidate.spec
-    if not candidate.seen or candidate.loss > float(whole.losses.mean()):
-        candidate, losses, spec = whole_file, whole.losses, whole.spec
+    whole_loss, estimate = choice.whole_file.loss, COVERED_ESTIMATE
+    if not candidate.seen:
+        judged = choice.nested or chooser.nested(candidate.whole)
+        losses, spec, estimate = judged.losses, judged.spec, NESTED_ESTIMATE
+        whole_loss = float(losses.mean())
     chooser.say("fitting blends and fallbacks")
     jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
     order = _run_order(chooser, candidate, jobs)
     pools = _Pools(chooser, candidate, spec, order).all()
     names = [members.names[j] for j in order]
-    judged = baseline_losses(names, members.p[list(order)], y, members.folds)
-    compared = judged | {"best_single": _best_single(chooser, budget_seconds / margin)}
+    compared = baseline_losses(names, members.p[list(order)], y, members.folds) | {
+        "best_single": _best_single(chooser, budget_seconds / margin)
+    }
     return Plan(
         created_at=datetime.now(UTC),
         target=target,
@@ -71,7 +86,8 @@ def write_down(
         parsimony=choice.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in compared.items()),
         baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": float(np.log(3))},
-        whole_file_oof_log_loss=float(whole.losses.mean()),
+        whole_file_oof_log_loss=whole_loss,
+        estimate=estimate,
         bound=choice.bound,
         members=tuple(_plan_member(chooser, candidate, j, order, pools) for j in order),
         pools=tuple(pools),
@@ -100,24 +116,6 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
                 )
             )
     return tuple(points)
-
-
-def _settle(chooser: Chooser, choice: Choice) -> tuple[Candidate, Nested]:
-    """Of the chosen whole-file set and those that cost no more and looked as good, the one that nested folds like best.
-
-    The quick judgement chose among three pools; nested folds choose among all, and are what the plan reports.
-    """
-    chosen = choice.whole_file
-    near = [c for c in choice.considered if not c.seen and c.seconds <= chosen.seconds and c.loss <= chosen.loss + AS_GOOD_NATS]
-    finalists = {c.whole: c for c in (chosen, *sorted(near, key=lambda c: c.loss))}
-    judged = [(c, _nested(chooser, c.whole)) for c in list(finalists.values())[:SETTLED]]
-    return min(judged, key=lambda pair: float(pair[1].losses.mean()))
-
-
-def _nested(chooser: Chooser, subset: Subset) -> Nested:
-    members, chosen = chooser.members, list(subset)
-    specs = chooser.nested_specs
-    return nested([members.names[j] for j in chosen], members.p[chosen], members.y, members.folds, specs)
 
 
 def _best_single(chooser: Chooser, available: float) -> np.ndarray:

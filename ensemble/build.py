@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from ensemble.assemble import Choice, write_down
 from ensemble.budget import choose_margin, warn_of_kinds
@@ -16,6 +19,9 @@ from ensemble.search import SearchLimits, search_with_optuna
 from ensemble.subsets import EXACT_MEMBERS, Searched
 from zoo.errors import ZooError
 from zoo.targets import Target
+
+JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
+SETTLED, AS_GOOD_NATS = 3, 0.002  # how many sets nested folds compare, and how near they must look
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambd
         say(f"warning: {warning}")
     chooser = make_chooser(members, request, say=say)
     choice = choose(chooser, request, request.budget_seconds / margin, margin)
+    say("judging whole-file sets by nested folds")
+    choice = settle(chooser, choice)
     say(f"taking {len(choice.candidate.members)} members: {choice.why}")
     target = PlanTarget(name=request.target.name, gpus=request.target.gpus)
     return write_down(
@@ -66,25 +74,56 @@ def choose(chooser: Chooser, request: BuildRequest, available: float, margin: fl
     chooser.require_feasible(available, margin)
     chooser.say(f"searching subsets of {len(chooser.members.names)} members")
     searched = chooser.search(available)
-    groups = chooser.members.groups
     whole = chooser.whole_file(searched, available)
     covered: list[Candidate] = []
     in_sample = searched.subsets[0].loss
     method = searched.method
     if len(chooser.members.names) > EXACT_MEMBERS:
         study = search_with_optuna(chooser, available, searched, request.limits, coverage=request.coverage)
-        whole += [c for c in study.candidates if not c.seen]
+        sets = dict.fromkeys(c.whole for c in study.candidates if not c.seen)
+        whole += [chooser.judge(subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
         covered += [c for c in study.candidates if c.seen]
         method += f", then {study.trials} Optuna trials"
-    best_whole, why = take(whole, groups, parsimony=request.parsimony)
     bound = _bound(searched, in_sample, method)
-    if not request.coverage or len(chooser.members.names) == 1:
-        return Choice(best_whole, why, best_whole, tuple(whole), bound)
-    covered += chooser.coverage(sorted(whole, key=lambda c: c.loss)[:6], available)
-    chosen, chosen_why = take([*whole, *covered], groups, parsimony=request.parsimony)
+    if request.coverage and len(chooser.members.names) > 1:
+        covered += chooser.coverage(sorted(whole, key=lambda c: c.loss)[:6], available)
+        covered = [chooser.judge_covered(c) for c in sorted(covered, key=lambda c: c.loss)[:JUDGED_AGAIN]]
+        covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
+    return decide(whole, covered, chooser.members.groups, bound, parsimony=request.parsimony)
+
+
+def decide(
+    whole: Sequence[Candidate], covered: Sequence[Candidate], groups: np.ndarray, bound: Bound, *, parsimony: bool
+) -> Choice:
+    """The candidate to take of whole-file and coverage plans that were judged alike."""
+    best_whole, why = take(whole, groups, parsimony=parsimony)
+    chosen, chosen_why = take([*whole, *covered], groups, parsimony=parsimony)
     if chosen.loss > best_whole.loss:  # parsimony may trade loss for seconds, but not below what whole-file plans reach
         chosen, chosen_why = best_whole, why
-    return Choice(chosen, chosen_why, best_whole, (*whole, *covered), bound)
+    if not chosen.seen:
+        best_whole, why = chosen, chosen_why
+    return Choice(chosen, chosen_why, best_whole, why, (*whole, *covered), bound)
+
+
+def settle(chooser: Chooser, choice: Choice) -> Choice:
+    """Of the whole-file set and those that cost no more and looked as good, take the one that nested folds like best.
+
+    The quick judgement chose among three pools; nested folds choose among all, and are what the plan reports. A coverage plan
+    stays only if that is no better.
+    """
+    first = choice.whole_file
+    near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]
+    finalists = {c.whole: c for c in (first, *sorted(near, key=lambda c: c.loss))}
+    judged = [(c, chooser.nested(c.whole)) for c in list(finalists.values())[:SETTLED]]
+    best, found = min(judged, key=lambda pair: float(pair[1].losses.mean()))
+    loss, why = float(found.losses.mean()), choice.whole_why
+    if best.whole != first.whole:
+        why += f"; of {len(judged)} sets that looked as good at no more seconds, the one that nested folds like best"
+    if choice.candidate.seen and choice.candidate.loss <= loss:
+        return choice
+    if choice.candidate.seen:
+        why += f"; the coverage plan of {choice.candidate.loss:.5f} is no better than its {loss:.5f} by nested folds"
+    return replace(choice, candidate=best, why=why, whole_file=best, whole_why=why, nested=found)
 
 
 def _bound(searched: Searched, found: float, method: str) -> Bound:

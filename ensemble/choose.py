@@ -11,7 +11,7 @@ from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend
 from ensemble.budget import format_seconds
 from ensemble.coverage import LEAST_COVERAGE, cover
 from ensemble.members import Members
-from ensemble.nested import DEFAULT_SPECS, Evaluator, Progress, named, standard_error
+from ensemble.nested import DEFAULT_SPECS, Evaluator, Nested, Progress, choose_losses, named, nested, standard_error
 from ensemble.pricing import Pricing
 from ensemble.schedule import Load, fits, makespan, overhead_seconds
 from ensemble.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
@@ -108,6 +108,25 @@ class Chooser:
             losses, spec = self.evaluator.losses(key, self.specs)
             self._judged[key] = Candidate(key, spec, self.seconds(key), losses)
         return self._judged[key]
+
+    def nested(self, subset: Subset) -> Nested:
+        """A whole-file set by nested folds: what a plan reports."""
+        chosen, members = list(subset), self.members
+        names = [members.names[j] for j in chosen]
+        return nested(names, members.p[chosen], members.y, members.folds, self.nested_specs)
+
+    def judge_covered(self, candidate: Candidate) -> Candidate:
+        """A coverage plan judged as `judge` does a whole-file one: each fold's pool is the one that the other folds prefer.
+
+        A search compares coverage plans by one pool, chosen on all rows, which flatters them beside whole-file plans.
+        """
+        gated = [(j, float(self.pricing.row_seconds[j] @ seen)) for j, seen in candidate.seen.items()]
+        arguments = (self.members.characters, self.pricing.row_seconds, candidate.whole, gated)
+        covered = [cover(self.evaluator, spec, *arguments) for spec in self.specs]
+        losses, best = choose_losses(np.stack([c.losses for c in covered]), self.members.folds)
+        seen = covered[best].seen
+        seconds = self.overhead + makespan(self.loads(candidate.whole, seen), self.pricing.devices)
+        return Candidate(candidate.whole, self.specs[best], seconds, losses, seen, covered[best].own_blend)
 
     def finalists(self, searched: Searched) -> list[Scored]:
         """Subsets worth judging out of fold: those that no cheaper one beats, and the best ones whatever they cost."""

@@ -104,7 +104,9 @@ def cover(
 ) -> Covered:
     """Judge a coverage plan out of fold: `whole` see every row, each of `gated` (member, seconds of work) its best ones.
 
-    Gates, choice of rows and blends of each fold's rows come from the other folds. `row_seconds` (members, rows).
+    Each fold's rows get gates and blends that were fitted to the other folds. This is not nested: what a gate learns from are
+    out-of-fold blends of the other folds, whose fits saw the rows that it is then judged on; and `spec` and the seconds are the
+    caller's, who may have chosen them on all rows. `row_seconds` (members, rows).
     """
     patterns: dict[tuple[int, ...], np.ndarray] = {tuple(sorted(whole)): np.ones(len(characters), dtype=bool)}
     seen: dict[int, np.ndarray] = {}

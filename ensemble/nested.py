@@ -100,8 +100,12 @@ def choose_by_other_folds(tables: Sequence[np.ndarray], y: np.ndarray, folds: np
     Returns the losses (rows,) of that, and which table is best on all rows. A quick stand-in for `nested` where many sets are
     compared: the choice is of few, and never made on the rows it is judged on.
     """
-    losses = np.stack([log_loss_rows(table, y) for table in tables])
-    chosen = np.empty(len(y))
+    return choose_losses(np.stack([log_loss_rows(table, y) for table in tables]), folds)
+
+
+def choose_losses(losses: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, int]:
+    """As `choose_by_other_folds`, of losses (tables, rows)."""
+    chosen = np.empty(losses.shape[1])
     for fold in np.unique(folds):
         held = folds == fold
         chosen[held] = losses[losses[:, ~held].mean(axis=1).argmin(), held]

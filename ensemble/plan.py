@@ -182,11 +182,14 @@ class Plan(Contract):
     lost_rows: int = Field(0, description="rows that some table has and the intersection does not")
     oof_log_loss: float
     oof_log_loss_se: float
+    estimate: str = Field("", description="how oof_log_loss was estimated: what of it is nested and what is not")
     prior: Triple = Field(description="label shares: what a row gets that nothing has scored")
     parsimony: str = ""
     paired: tuple[Paired, ...] = ()
     baselines: dict[str, float] = Field({}, description="log loss out of fold of what others would do with the same members")
-    whole_file_oof_log_loss: float | None = Field(None, description="of the best plan in which every member sees every row")
+    whole_file_oof_log_loss: float | None = Field(
+        None, description="of the best plan in which every member sees every row, as `estimate` says"
+    )
     bound: Bound | None = None
     members: tuple[PlanMember, ...]
     pools: tuple[Pool, ...]

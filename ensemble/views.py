@@ -17,6 +17,7 @@ def plan_text(plan: Plan) -> str:
         f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:g}: {plan.margin_reason}",
         f"chosen: {plan.parsimony}",
+        *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         "",
         *_table(
             ("member", "weight", "coverage", "seconds", "alone"),

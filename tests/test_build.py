@@ -9,13 +9,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ensemble.blend import apply_blend
-from ensemble.build import BuildRequest, build_plan, make_chooser, plan_numbers
+from ensemble.assemble import Choice, write_down
+from ensemble.blend import SPECS, apply_blend
+from ensemble.build import BuildRequest, build_plan, decide, make_chooser, plan_numbers, settle
+from ensemble.choose import Candidate, take
 from ensemble.coverage import predicted_gain
 from ensemble.frontier import compute_frontier, save_frontier
 from ensemble.members import Members, balanced_folds
 from ensemble.nested import paired, standard_error
-from ensemble.plan import Plan, blend_for, load_plan, save_plan
+from ensemble.plan import Bound, Plan, PlanTarget, blend_for, load_plan, save_plan
 from ensemble.schedule import lower_bound
 from ensemble.views import frontier_text, plan_text
 from zoo.contracts import Cost, ScoreCard, Variant
@@ -220,8 +222,52 @@ def test_parsimony_takes_a_cheaper_plan_that_is_as_good():
     members = make_members({"cheap": (1.0, 0.3, 10, 0.01), "dear": (1.0, 0.3, 10, 0.5), "noise": (0.0, 0.3, 10, 0.5)})
     plan = build_plan(members, request(36_000, coverage=False))
     best = build_plan(members, request(36_000, coverage=False, parsimony=False))
-    assert plan.predicted_seconds <= best.predicted_seconds
+    assert [member.name for member in plan.members] == ["cheap"]
+    assert plan.predicted_seconds < best.predicted_seconds
     assert best.oof_log_loss <= plan.oof_log_loss + 1e-9
+    assert "within one standard error" in plan.parsimony
+
+
+def test_of_plans_judged_alike_the_one_that_was_taken_and_its_reason_go_together():
+    """Whole files alone: 50 s, as good as the best, 100 s. Beside a better coverage plan that is not as good, but 80 s is."""
+    rows = 400
+    base, sign = np.ones(rows), np.tile([1.0, -1.0], rows // 2)
+    best, spec = Candidate((0, 1), SPECS[0], 100, base), SPECS[0]
+    cheap = Candidate((0,), spec, 50, base + 0.004 + 0.2 * sign)
+    middle = Candidate((1,), spec, 80, base + 0.002 + 0.6 * sign)
+    covered = Candidate((0,), spec, 120, base - 0.02, {1: sign > 0})
+    whole, bound = [best, cheap, middle], Bound(found=1, lower_bound=1, gap=0, method="", subsets=3, seconds=0)
+    groups = np.arange(rows)
+    assert take(whole, groups, parsimony=True)[0] is cheap
+    choice = decide(whole, [covered], groups, bound, parsimony=True)
+    assert choice.candidate is middle
+    assert choice.whole_file is middle
+    assert (choice.candidate, choice.why) == take([*whole, covered], groups, parsimony=True)
+
+
+def test_the_plan_is_the_chosen_one_and_the_reason_is_its_own(members):
+    chooser = make_chooser(members, request(20_000))
+    bound = Bound(found=1, lower_bound=1, gap=0, method="", subsets=2, seconds=0)
+    chosen, other = chooser.judge((0, 1)), chooser.judge((0, 2))
+    options = {"target": PlanTarget(name="t4x2", gpus=2), "budget_seconds": 20_000, "margin": 1.5, "margin_reason": ""}
+    plan = write_down(chooser, Choice(chosen, "chosen", other, "other", (chosen, other), bound), **options)
+    assert {member.name for member in plan.members} == {members.names[0], members.names[1]}
+    assert plan.parsimony == "chosen"
+    settled = settle(chooser, Choice(chosen, "chosen", chosen, "chosen", (chosen, other), bound))
+    assert settled.candidate.seconds <= chosen.seconds
+    assert (settled.candidate is chosen) == (settled.why == "chosen")
+
+
+def test_what_is_printed_as_taken_is_what_is_written():
+    said: list[str] = []
+    plan = build_plan(make_members(), request(5400), say=said.append)
+    assert f"taking {len(plan.members)} members: {plan.parsimony}" in said
+
+
+def test_a_plan_says_what_of_its_log_loss_is_nested(gated):
+    assert gated.estimate.startswith("not nested")
+    assert built(5400, coverage=False).estimate.startswith("nested folds")
+    assert gated.estimate in plan_text(gated)
 
 
 def test_a_lengths_file_changes_the_price_in_proportion(tmp_path, members):
