@@ -64,10 +64,7 @@ def write_down(
     jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
     order = _run_order(chooser, candidate, jobs)
     pools = _Pools(chooser, candidate, spec, order).all()
-    names = [members.names[j] for j in order]
-    compared = baseline_losses(names, members.p[list(order)], y, members.folds) | {
-        "best_single": _best_single(chooser, budget_seconds / margin)
-    }
+    compared = _compared(chooser, budget_seconds / margin)
     return Plan(
         created_at=datetime.now(UTC),
         target=target,
@@ -118,11 +115,17 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
     return tuple(points)
 
 
-def _best_single(chooser: Chooser, available: float) -> np.ndarray:
-    """Losses (rows,) of the best member that is affordable alone, as its table is."""
+def _compared(chooser: Chooser, available: float) -> dict[str, np.ndarray]:
+    """Losses (rows,) of what others would do with all candidates that are affordable alone.
+
+    The best single member is the best on all rows, as its table is: choosing it by other folds would flatter the plan.
+    """
     members = chooser.members
     affordable = [j for j in range(len(members.names)) if chooser.seconds((j,)) <= available]
-    return min((log_loss_rows(members.p[j], members.y) for j in affordable), key=lambda losses: float(losses.mean()))
+    p = members.p[affordable]
+    losses = baseline_losses([members.names[j] for j in affordable], p, members.y, members.folds)
+    singles = (log_loss_rows(table, members.y) for table in p)
+    return losses | {"best_single": min(singles, key=lambda rows: float(rows.mean()))}
 
 
 def _prior(y: np.ndarray) -> Triple:

@@ -186,7 +186,9 @@ class Plan(Contract):
     prior: Triple = Field(description="label shares: what a row gets that nothing has scored")
     parsimony: str = ""
     paired: tuple[Paired, ...] = ()
-    baselines: dict[str, float] = Field({}, description="log loss out of fold of what others would do with the same members")
+    baselines: dict[str, float] = Field(
+        {}, description="log loss out of fold of what others would do with all candidates that are affordable alone"
+    )
     whole_file_oof_log_loss: float | None = Field(
         None, description="of the best plan in which every member sees every row, as `estimate` says"
     )

@@ -187,6 +187,16 @@ def test_the_gate_in_the_plan_picks_the_rows_that_were_paid_for(gated, members):
     assert realised[chosen].mean() > realised.mean()
 
 
+def test_baselines_are_of_every_candidate_that_is_affordable_alone(members):
+    plan = built(300)
+    chooser = make_chooser(members, request(300))
+    affordable = [j for j in range(len(members.names)) if chooser.seconds((j,)) <= 300 / plan.margin]
+    assert 0 < len(affordable) < len(members.names)
+    for budget, candidates in ((300, affordable), (20_000, range(len(members.names)))):
+        mean = members.p[list(candidates)].mean(axis=0)
+        assert built(budget).baselines["equal_weights"] == pytest.approx(log_loss_rows(mean, members.y).mean())
+
+
 def test_the_plan_carries_what_the_issue_asks_for(gated):
     assert set(gated.baselines) >= {"best_single", "equal_weights", "greedy_25", "logistic_stacking"}
     assert {item.other for item in gated.paired} >= {"best_single"}
