@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -202,8 +203,16 @@ def _plan_member(chooser: Chooser, candidate: Candidate, j: int, order: Subset, 
         tokens=pricing.estimates[j],
         mean_row_tokens=float(pricing.mean_tokens[j]),
         gate=None if seen is None else _gate(chooser, candidate, j, pools),
-        request=card.request,
+        request=without_paths(card.request),
     )
+
+
+def without_paths(value: Any) -> Any:
+    """A request whose inputs keep their fingerprints only: where they lay on the builder's machine is nobody else's concern."""
+    if isinstance(value, dict):
+        blank = {"path": ""} if value.keys() == {"path", "fingerprint"} else {}
+        return {key: without_paths(item) for key, item in value.items()} | blank
+    return [without_paths(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _gate(chooser: Chooser, candidate: Candidate, j: int, pools: Sequence[Pool]) -> Gate:

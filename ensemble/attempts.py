@@ -32,14 +32,18 @@ class Setting:
 
 
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
-    """Where a member's checkpoint lies now: the store's artifact of that fingerprint, else where the request says."""
+    """Where a member's checkpoint lies now: the store's artifact of that fingerprint, else where the request says, if it does.
+
+    Plans of `ensemble build` name no path; a request by hand may.
+    """
     for manifest in sorted(setting.store.glob(f"*-{member.checkpoint}/manifest.json")):
         return manifest.parent
-    path = Path((member.request or {}).get("model", {}).get("path", ""))
-    if (path / "manifest.json").exists():
-        return path
+    path = (member.request or {}).get("model", {}).get("path", "")
+    if path and (Path(path) / "manifest.json").exists():
+        return Path(path)
+    places = f"is neither in {setting.store} nor at {path}" if path else f"is not in {setting.store}"
     raise ZooError(
-        f"{member.name}: checkpoint {member.checkpoint} is neither in {setting.store} nor at {path}; copy it into the store "
+        f"{member.name}: checkpoint {member.checkpoint} {places}; copy it into the store "
         "or name the store that has it (ZOO_HOME)"
     )
 

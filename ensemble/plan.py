@@ -105,7 +105,9 @@ class PlanMember(Contract):
     tokens: TokenEstimate = TokenEstimate()
     mean_row_tokens: float = 0.0
     gate: Gate | None = Field(None, description="None: it sees every row")
-    request: dict[str, Any] | None = Field(None, description="the score request to re-issue on new battles; None: imported")
+    request: dict[str, Any] | None = Field(
+        None, description="the score request to re-issue on new battles, without paths; None: imported"
+    )
 
 
 class Job(Contract):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from ensemble.nested import paired, standard_error
 from ensemble.plan import Bound, Plan, PlanTarget, blend_for, load_plan, save_plan
 from ensemble.schedule import lower_bound
 from ensemble.views import frontier_text, plan_text
-from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreCard, ScoreRequest, ScoreSpec, Selection, Variant
 from zoo.errors import ZooError
 from zoo.scores import log_loss_rows
+from zoo.store import identity
 from zoo.targets import load_target
 
 T4X2, CPU = load_target("t4x2"), load_target("cpu")
@@ -162,6 +164,25 @@ def test_a_plan_survives_the_disk_and_refuses_what_it_does_not_know(tmp_path, ga
         load_plan(path)
     with pytest.raises(ZooError, match="no such plan"):
         load_plan(tmp_path / "none.json")
+
+
+def test_a_plan_names_no_path_of_the_machine_that_built_it(members):
+    inputs = {key: Input(path=Path(f"/builder/{key}"), fingerprint=key) for key in ("model", "battles")}
+    asked = ScoreRequest(
+        entry="big",
+        held=Held(),
+        selection=Selection(rows="listed", ids=Input(path=Path("/builder/ids.txt"), fingerprint="ids")),
+        prompt=PromptSpec(template="{prompt}{response_a}{response_b}"),
+        spec=ScoreSpec(),
+        target="t4x2",
+        **inputs,
+    ).model_dump(mode="json")
+    cards = tuple(card.model_copy(update={"request": asked}) for card in members.cards)
+    plan = build_plan(replace(members, cards=cards), request(300))
+    assert "/builder" not in plan.model_dump_json()
+    for member in plan.members:
+        assert identity(member.request) == identity(asked)
+        ScoreRequest.model_validate(member.request)
 
 
 def test_every_subset_of_members_has_a_blend(gated, members):

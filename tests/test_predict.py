@@ -462,6 +462,17 @@ def test_a_checkpoint_that_is_nowhere_is_said_before_anything_runs(place: Path) 
         run(place, plan, 20)
 
 
+def test_a_request_without_a_path_is_not_taken_for_the_folder_it_runs_in(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = member(place, "good@ab-512")
+    model = {"path": "", "fingerprint": planned.checkpoint}
+    plan = make_plan(place, [planned.model_copy(update={"request": {**(planned.request or {}), "model": model}})])
+    assert run(place, plan, 20).patterns == {"good@ab-512": ROWS - 1, "prior": 1}
+    (place / "home" / "store" / "fake-good" / "manifest.json").rename(place / "manifest.json")
+    monkeypatch.chdir(place)
+    with pytest.raises(ZooError, match=r"checkpoint good is not in .*ZOO_HOME"):
+        run(place, plan, 20)
+
+
 def test_two_predictions_of_the_same_do_not_work_side_by_side(place: Path) -> None:
     plan = make_plan(place, [member(place, "hung@ab-512")])
     process = start_predict(place, plan, 60)
