@@ -80,8 +80,8 @@ for number, start in enumerate(range(0, len(ids), rows)):
         if kind == "garbage":
             open(file + ".tmp", "wb").write(b"PAR1 not a table")
         os.rename(file + ".tmp", file)
-    if kind == "slow":
-        time.sleep(0.7)
+    if kind in ("slow", "late"):
+        time.sleep(0.7 if kind == "slow" else 3)
     if kind in ("hung", "deaf"):
         time.sleep(60)
     if kind == "dying" and number == 1:
@@ -214,13 +214,13 @@ def test_good_members_score_every_usable_row_and_the_bad_one_gets_the_prior(plac
 
 
 def test_late_members_keep_their_finished_rows_and_end_with_the_deadline(place: Path) -> None:
-    late = [member(place, f"{kind}@ab-512") for kind in ("slow", "hung", "deaf")]
+    late = [member(place, f"{kind}@ab-512") for kind in ("late", "hung", "deaf")]
     jobs = [Job(members=(m.name,), devices=(d,), start_seconds=0, end_seconds=1) for d, m in enumerate(late)]
-    done = run(place, make_plan(place, late, jobs, gpus=3), 2.5)
+    done = run(place, make_plan(place, late, jobs, gpus=3), 8)
     for m in done.members:
         assert 10 <= m.rows < ROWS - 1 and m.rows % 10 == 0
         assert "rows to go" in m.note
-    assert done.patterns["slow@ab-512 + hung@ab-512 + deaf@ab-512"] == 10
+    assert done.patterns["late@ab-512 + hung@ab-512 + deaf@ab-512"] == 10
     (child,) = (place / "home" / "predict").rglob("child")
     wait_for(lambda: not alive(int(child.read_text())), 2)
     assert not alive(int(child.read_text()))
