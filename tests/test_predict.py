@@ -214,7 +214,7 @@ def test_good_members_score_every_usable_row_and_the_bad_one_gets_the_prior(plac
 
 
 def test_late_members_keep_their_finished_rows_and_end_with_the_deadline(place: Path) -> None:
-    late = [member(place, f"{kind}@ab-512") for kind in ("late", "hung", "deaf")]
+    late = [member(place, f"{kind}@ab-512", row_seconds=0.3) for kind in ("late", "hung", "deaf")]
     jobs = [Job(members=(m.name,), devices=(d,), start_seconds=0, end_seconds=1) for d, m in enumerate(late)]
     done = run(place, make_plan(place, late, jobs, gpus=3), 8)
     for m in done.members:
