@@ -254,14 +254,23 @@ def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame], battles
 
 
 def _drop_in_sample(members: Members, frames: Sequence[pd.DataFrame], battles: Battles, include: Sequence[str]) -> Members:
-    """Leave out members whose log loss is too good: against their peers, or against their own on rows that others lack."""
+    """Leave out tables from elsewhere whose log loss is too good: against their peers, or their own on rows that others lack.
+
+    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Peers worse
+    than the label shares say nothing: a good model beside them is no wonder.
+    """
     losses = np.stack([log_loss_rows(table, members.y) for table in members.p])
     errors = losses.std(axis=1) / np.sqrt(losses.shape[1])
     means, reasons = losses.mean(axis=1), {}
     label = battles.frame.set_index("id")["label"]
+    shares = np.bincount(members.y, minlength=3) / len(members.y)
+    prior = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
     for j, card in enumerate(members.cards):
+        if card.request is not None:
+            continue
         peers = [k for k, other in enumerate(members.cards) if other.checkpoint != card.checkpoint]
         best = min((means[k] for k in peers), default=np.inf)
+        best = min(best, prior) if peers else best
         low = np.isfinite(best) and means[j] < IN_SAMPLE_RATIO * best and best - means[j] > IN_SAMPLE_NATS
         if low and best - means[j] > IN_SAMPLE_ERRORS * errors[j]:
             reasons[j] = f"looks in-sample: log loss {means[j]:.3f} where its best peer has {best:.3f}"
