@@ -256,8 +256,8 @@ def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame], battles
 def _drop_in_sample(members: Members, frames: Sequence[pd.DataFrame], battles: Battles, include: Sequence[str]) -> Members:
     """Leave out tables from elsewhere whose log loss is too good: against their peers, or their own on rows that others lack.
 
-    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Peers worse
-    than the label shares say nothing: a good model beside them is no wonder.
+    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Peers
+    worse than the label shares say nothing: a good model beside them is no wonder.
     """
     losses = np.stack([log_loss_rows(table, members.y) for table in members.p])
     errors = losses.std(axis=1) / np.sqrt(losses.shape[1])
