@@ -235,7 +235,7 @@ def test_a_hung_member_makes_way_for_the_next(place: Path) -> None:
 
 def test_members_that_die_keep_their_finished_rows(place: Path) -> None:
     names = ("dying@ab-512", "killed@ab-512", "good@ab-512")
-    done = run(place, make_plan(place, [member(place, name) for name in names]), 20)
+    done = run(place, make_plan(place, [member(place, name, row_seconds=0.1) for name in names]), 40)
     assert "out of memory" in outcome(done, "dying@ab-512")
     assert "SIGKILL" in outcome(done, "killed@ab-512")
     assert done.patterns == {" + ".join(names): 20, "good@ab-512": ROWS - 21, "prior": 1}
@@ -263,7 +263,9 @@ def test_rows_that_a_stage_refuses_get_the_blend_without_it(place: Path) -> None
 
 
 def test_without_time_the_prior_is_written(place: Path) -> None:
-    done = run(place, make_plan(place, [member(place, "good@ab-512")]), 0.6)
+    long = member(place, "good@ab-512")
+    long = long.model_copy(update={"cost": long.cost.model_copy(update={"load_seconds": 100.0})})
+    done = run(place, make_plan(place, [long]), 5)
     assert done.patterns == {"prior": ROWS}
     assert np.allclose(check_file(place / "out.csv"), PRIOR)
 
