@@ -22,7 +22,7 @@ CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calib
 # Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
 LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
-    *("stage", "schema_version", "entry", "target", "battles"),
+    *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
 BATTLES_25K = 25_000  # rows of the competition's hidden file
 
