@@ -44,6 +44,21 @@ class Base(Contract):
     licence: str
 
 
+class Shape(Contract):
+    """Sizes of a decoder under the keys of its config.json: what `zoo check` and `zoo cost` need before any weight is fetched."""
+
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    head_dim: Positive
+    vocab_size: Positive
+    max_position_embeddings: Positive | None = None
+    tie_word_embeddings: bool = True
+    attn_logit_softcapping: float | None = Field(None, description="soft-cap of attention scores: not every kernel has it")
+
+
 class PromptSpec(Contract):
     """How a battle becomes token ids. `template` holds {prompt}, {response_a} and {response_b} once each.
 
@@ -149,6 +164,12 @@ class ServeSpec(Contract):
     layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     gpu_memory_bytes: Positive | None = None
+    # Left out of requests where it is not used: requests made before it existed keep their fingerprints.
+    float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = Field(
+        None,
+        exclude_if=lambda bits: bits is None,
+        description="Gemma 2 and 3 in float16: the residual stream is kept times 2^-bits (zoo/stages/gemma_float16.py)",
+    )
 
 
 class LexicalSpec(Contract):
@@ -168,6 +189,7 @@ class Entry(Contract):
     version: Positive = 1
     description: str = ""
     base: Base | None = None
+    shape: Shape | None = Field(None, description="None: known once the weights are fetched")
     prompt: PromptSpec | None = None
     train: TrainSpec | None = None
     merge: MergeSpec = MergeSpec()
@@ -352,6 +374,9 @@ class Cost(Contract):
     measured_rows: int = 0
     measured_tokens: int = 0
     machine: str = Field("", description="fingerprint of the machine that was measured; empty: declared, not measured")
+    pieces: tuple[tuple[int, int, int, float], ...] = Field(
+        (), description="what it was fitted to, for an interval: rows, tokens, tokens squared and seconds of timed pieces"
+    )
 
 
 class ScoreCard(Contract):

@@ -1,33 +1,24 @@
-"""A model's shapes, from its config.json or approximated from its parameter count, and the bytes they take.
+"""What a model's sizes take: parameters, bytes of weights, of keys and values. Arithmetic on `Shape`, nothing is loaded.
 
-Nothing here loads weights: parameter counts come from the headers of the safetensors files.
+A shape comes from an entry's `[shape]` or a folder's config.json; parameters are counted from safetensors headers.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.contracts import Shape
 from zoo.errors import ZooError
 
-
-@dataclass(frozen=True)
-class Shapes:
-    """What memory depends on. `exact` is false where only the parameter count was known."""
-
-    parameters: int
-    unquantized: int  # embeddings and head, which AWQ leaves in 16 bit
-    kv_bytes_per_token: int  # keys and values of all layers, 16 bit
-    exact: bool
-    linear_inputs: tuple[int, ...] = ()  # input sizes of the linear layers: AWQ's groups must divide them
-    max_tokens: int | None = None  # context length
+GPU_BLOCK_TOKENS = 16  # vLLM's unit of keys and values on a GPU
+CPU_BLOCK_TOKENS = 128  # and on a CPU
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder, the text model's own part where it is nested. ZooError where there is none."""
+    """config.json of a model folder. ZooError where there is none."""
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -38,6 +29,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ZooError(f"{path}: not a model's config (a JSON {type(config).__name__}, not an object)")
     return config
+
+
+def shape_of_config(config: dict[str, Any]) -> Shape:
+    """The shape of a decoder from its config.json. ZooError names a key that is missing."""
+    try:
+        hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+        vocabulary = config["vocab_size"]
+    except KeyError as error:
+        raise ZooError(f"config.json: key {error} is missing; only decoders with Llama-like configs are supported") from error
+    return Shape(
+        hidden_size=hidden,
+        intermediate_size=config.get("intermediate_size") or 4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or hidden // heads,
+        vocab_size=vocabulary,
+        max_position_embeddings=config.get("max_position_embeddings"),
+        tie_word_embeddings=config.get("tie_word_embeddings", True),
+        attn_logit_softcapping=config.get("attn_logit_softcapping"),
+    )
 
 
 def count_parameters(folder: Path) -> int:
@@ -60,44 +72,64 @@ def _parameters_of(path: Path) -> int:
         raise ZooError(f"{path}: not a safetensors file ({error}); copy it again") from error
 
 
-def shapes_of_config(config: dict[str, Any], parameters: int) -> Shapes:
-    """Exact shapes of a decoder from its config. ZooError names a key that is missing."""
-    try:
-        hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-        vocabulary = config["vocab_size"]
-    except KeyError as error:
-        raise ZooError(f"config.json: key {error} is missing; only decoders with Llama-like configs are supported") from error
-    head_size = config.get("head_dim") or hidden // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    intermediate = config.get("intermediate_size") or 4 * hidden
-    return Shapes(
-        parameters=parameters,
-        unquantized=vocabulary * hidden * (1 if config.get("tie_word_embeddings", True) else 2),
-        kv_bytes_per_token=2 * layers * kv_heads * head_size * 2,
-        exact=True,
-        linear_inputs=tuple(sorted({hidden, intermediate, heads * head_size})),
-        max_tokens=config.get("max_position_embeddings"),
-    )
+# --- parameters -------------------------------------------------------------------------------------------------------
 
 
-def approximate_shapes(parameters: int, architecture: str) -> Shapes:
-    """Shapes of a usual decoder with that many parameters, erring on the large side.
+def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the seven linear layers of one decoder layer, under transformers' names."""
+    queries = shape.num_attention_heads * shape.head_dim
+    keys = shape.num_key_value_heads * shape.head_dim
+    return {
+        "q_proj": (shape.hidden_size, queries),
+        "k_proj": (shape.hidden_size, keys),
+        "v_proj": (shape.hidden_size, keys),
+        "o_proj": (queries, shape.hidden_size),
+        "gate_proj": (shape.hidden_size, shape.intermediate_size),
+        "up_proj": (shape.hidden_size, shape.intermediate_size),
+        "down_proj": (shape.intermediate_size, shape.hidden_size),
+    }
 
-    Body of 12 h^2 parameters a layer and h / 128 layers gives the hidden size h = (parameters * 128 / 12)^(1/3); embedding and
-    head are 2 * 128,000 * h, at most a quarter of all (small models tie them); four query heads share a key head, and
-    Gemma's heads are twice as wide. AWQ bytes against the true shapes: Llama 3 8B +2 %, Gemma 2 9B +6 %, Yi 34B +7 %.
+
+def linear_inputs(shape: Shape) -> tuple[int, ...]:
+    """Input sizes of the linear layers, which AWQ's groups must divide."""
+    return tuple(sorted({inputs for inputs, _ in linear_layers(shape).values()}))
+
+
+def linear_parameters(shape: Shape) -> int:
+    """Parameters that quantization touches: the linear layers of all decoder layers (dense, not a mixture of experts)."""
+    return shape.num_hidden_layers * sum(inputs * outputs for inputs, outputs in linear_layers(shape).values())
+
+
+def embedding_parameters(shape: Shape) -> int:
+    """Parameters of the embedding, and of the output head where it is another matrix."""
+    return shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def awq_bits(group_size: int) -> float:
+    """Bits a weight of a 4-bit AWQ layer: each group has a 16-bit scale and a 4-bit zero."""
+    return 4 + (16 + 4) / group_size
+
+
+def awq_bytes(shape: Shape, parameters: int, group_size: int) -> int:
+    """Bytes of a 4-bit AWQ checkpoint of `parameters` in all: embedding and head stay in 16 bit."""
+    rest = embedding_parameters(shape)
+    return round((parameters - rest) * awq_bits(group_size) / 8 + 2 * rest)
+
+
+def kv_bytes_per_token(shape: Shape, dtype_bytes: int = 2) -> int:
+    """Bytes of one token's keys and values in all layers: 2 x layers x key-value heads x head size x bytes each."""
+    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * dtype_bytes
+
+
+def cached_tokens(
+    *, max_batched_tokens: int, longest: int, max_seqs: int, block_tokens: int = GPU_BLOCK_TOKENS, batches: int = 1
+) -> int:
+    """Tokens whose keys and values are held at once when one position is read and nothing generated.
+
+    One full batch, one longest row that is cut between two batches, and the unfilled end of each row's last block. With
+    `batches` in flight, as in a pipeline of that many cards, each has its own.
     """
-    hidden = (parameters * 128 / 12) ** (1 / 3)
-    wide = 2.0 if architecture.startswith("Gemma") else 1.0
-    return Shapes(
-        parameters=parameters,
-        unquantized=round(min(2 * 128_000 * hidden, parameters / 4)),
-        kv_bytes_per_token=round(wide * hidden**2 / 128),
-        exact=False,
-    )
-
-
-def awq_bytes(shapes: Shapes, group_size: int) -> int:
-    """Bytes of a 4-bit AWQ checkpoint: a 16-bit scale and a 4-bit zero for each group of weights, 16 bit for the rest."""
-    bits = 4 + (16 + 4) / group_size
-    return round((shapes.parameters - shapes.unquantized) * bits / 8 + 2 * shapes.unquantized)
+    return batches * (max_batched_tokens + max_seqs * block_tokens) + longest + 1
