@@ -1,0 +1,205 @@
+"""Run times that others published -> rates of a T4, for forecasts of machines that nothing was measured on.
+
+hours = start-up + passes * rows * (linear operations / matmul rate + attention operations / attention rate) / GPUs, times a
+submission factor where the stated time is that of a real submission. Two rates and the factor are fitted to the logarithms of
+`published_runs.toml` together with what is believed beforehand, since a dozen rounded figures cannot carry three numbers alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from zoo.contracts import Contract, Name, Positive, Shape
+from zoo.cost_flops import flops_of_shape
+from zoo.cost_interval import COVERAGE, Interval, totals_of
+from zoo.errors import ZooError
+
+START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs and forecasts alike
+T4_FLOPS = 65e12  # data sheet, float16 tensor cores
+T4_GPUS = 2
+# Before any run is seen, median and deviation of the logarithm: a third of the data sheet within 1.6 times; attention without tensor
+# cores at a quarter of the 8.1 TFLOP/s of float32 within 2.2 times; submissions at 1.35 to 1.8 times the interactive time in 80 %.
+PRIOR_MEDIAN = np.log([20e12, 2e12, 1.56])
+PRIOR_SPREAD = np.array([0.5, 0.8, 0.112])
+NOISE, NOISE_RUNS = 0.25, 3.0  # relative deviation of a stated time before any is seen, and how many runs that counts for
+ROUNDS = 30
+
+
+class PublishedRun(Contract):
+    """One published run time with its conditions. `hours` of the whole job on two T4s."""
+
+    name: str
+    model: str
+    library: str
+    precision: str
+    max_tokens: Positive
+    rows_longer: Literal["cut", "skipped", "padded"] = "cut"
+    batch_rows: Positive | None = None
+    passes: Positive = 1
+    rows: Positive
+    hours: Annotated[float, Field(gt=0)]
+    bound: Literal["about", "below", "above"] = "about"
+    kind: Literal["interactive", "submission"]
+    fit: bool = True
+    why: str = ""
+    group: Name
+    source: str
+
+
+class Lengths(Contract):
+    """How long the competition's rows are: quantiles of their characters, and how characters become tokens."""
+
+    characters_per_token: Annotated[float, Field(gt=0)]
+    template_tokens: Annotated[int, Field(ge=0)]
+    characters: tuple[Positive, ...]
+
+    def tokens(self, characters: np.ndarray | None = None) -> np.ndarray:
+        """Tokens (rows,) of rows of so many characters, template included; of the competition's quantiles by default."""
+        own = np.array(self.characters, dtype=np.float64) if characters is None else characters
+        return self.template_tokens + own / self.characters_per_token
+
+
+class Published(Contract):
+    """`published_runs.toml`."""
+
+    lengths: Lengths
+    models: dict[str, Shape]
+    runs: tuple[PublishedRun, ...]
+
+
+@functools.cache
+def load_published(path: Path = Path(__file__).parent / "published_runs.toml") -> Published:
+    """The published runs. ZooError names an unknown or missing key."""
+    from zoo.entries_io import explain
+
+    try:
+        return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ZooError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise ZooError(f"{path}: {explain(error, Published)}") from error
+
+
+def run_tokens(run: PublishedRun, lengths: Lengths) -> np.ndarray:
+    """Tokens that the model computes on rows like the competition's: 0 for a row that is skipped, the cap for a padded one."""
+    tokens = lengths.tokens()
+    if run.rows_longer == "padded":
+        return np.full_like(tokens, run.max_tokens)
+    if run.rows_longer == "skipped":
+        return np.where(tokens > run.max_tokens, 0.0, tokens)
+    return np.minimum(tokens, run.max_tokens)
+
+
+def run_operations(run: PublishedRun, published: Published) -> np.ndarray:
+    """Linear and attention operations (2,) of a run on one GPU. ZooError where its model has no shapes."""
+    if run.model not in published.models:
+        raise ZooError(f"published_runs.toml: {run.name}: no [models.{run.model}]; add its shapes from config.json")
+    totals = totals_of(run_tokens(run, published.lengths), run.rows)
+    return run.passes * flops_of_shape(published.models[run.model]).split(totals) / T4_GPUS
+
+
+@dataclass(frozen=True)
+class RateFit:
+    """Rates fitted to published runs.
+
+    `log` (3,): logarithms of the matmul rate and the attention rate of one T4 (operations a second) and of the submission
+    factor; `covariance` (3, 3) of them; `noise`: relative deviation of a run; `degrees` of freedom of that deviation.
+    """
+
+    log: np.ndarray
+    covariance: np.ndarray
+    noise: float
+    degrees: float
+
+    def seconds(self, operations: np.ndarray, *, submission: bool = False, scale: float = 1.0, spread: float = 0.0) -> Interval:
+        """Seconds of a run of so many operations (2,) a GPU, on GPUs `scale` times a T4; `spread` widens the logarithm."""
+        from scipy.stats import t
+
+        log_seconds, slope = log_run_seconds(self.log, np.asarray(operations) / scale, submission)
+        deviation = float(np.sqrt(slope @ self.covariance @ slope + self.noise**2 + spread**2))
+        reach = float(np.exp(t.ppf((1 + COVERAGE) / 2, self.degrees) * deviation))
+        likely = float(np.exp(log_seconds))
+        return Interval(low=likely / reach, likely=likely, high=likely * reach)
+
+    def rate(self, index: int) -> Interval:
+        """Interval of the matmul rate (0), the attention rate (1) or the submission factor (2)."""
+        from scipy.stats import t
+
+        reach = float(np.exp(t.ppf((1 + COVERAGE) / 2, self.degrees) * np.sqrt(self.covariance[index, index])))
+        likely = float(np.exp(self.log[index]))
+        return Interval(low=likely / reach, likely=likely, high=likely * reach)
+
+
+def log_run_seconds(log: np.ndarray, operations: np.ndarray, submission: bool) -> tuple[float, np.ndarray]:
+    """Logarithm of a run's seconds at the parameters `log` (3,), and its slope in them (3,)."""
+    parts = operations / np.exp(log[:2])
+    total = START_SECONDS + parts.sum()
+    return float(np.log(total) + submission * log[2]), np.array([*(-parts / total), float(submission)])
+
+
+def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
+    """Most probable rates and factor, given the runs; runs with `fit = false` do not count."""
+    from scipy.optimize import least_squares
+
+    used = [run for run in runs if run.fit]
+    work = [run_operations(run, published) for run in used]
+    stated = np.log([run.hours * 3600 for run in used])
+    submitted = [run.kind == "submission" for run in used]
+
+    def predicted(log: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [log_run_seconds(log, w, s) for w, s in zip(work, submitted, strict=True)]
+        return np.array([f[0] for f in found]), np.array([f[1] for f in found]).reshape(-1, 3)
+
+    log, noise = PRIOR_MEDIAN, NOISE
+    for _ in range(ROUNDS):  # the deviation follows from the residuals, and the fit from the deviation
+        sigma = noise
+
+        def residuals(at: np.ndarray, sigma: float = sigma) -> np.ndarray:
+            return np.concatenate([(predicted(at)[0] - stated) / sigma, (at - PRIOR_MEDIAN) / PRIOR_SPREAD])
+
+        log = least_squares(residuals, log).x
+        squares = float(((predicted(log)[0] - stated) ** 2).sum())
+        noise = ((NOISE_RUNS * NOISE**2 + squares) / (NOISE_RUNS + len(used))) ** 0.5
+    slope = predicted(log)[1] / noise
+    covariance = np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SPREAD**-2.0))
+    return RateFit(log, covariance, noise, NOISE_RUNS + len(used))
+
+
+@functools.cache
+def published_rates() -> RateFit:
+    """Rates fitted to all published runs."""
+    published = load_published()
+    return fit_rates(published.runs, published)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run beside what the others say of it: `hours` predicted without it, and the logarithm of predicted / stated."""
+
+    run: PublishedRun
+    hours: Interval
+    log_ratio: float
+
+
+def leave_one_out(published: Published, *, groups: bool = False) -> list[LeftOut]:
+    """Each run forecast from all others, or with `groups` from all runs of other authors. Runs outside the fit are included."""
+    left = []
+    for run in published.runs:
+        others = [o for o in published.runs if (o.group != run.group if groups else o.name != run.name)]
+        seconds = fit_rates(others, published).seconds(run_operations(run, published), submission=run.kind == "submission")
+        hours = Interval(low=seconds.low / 3600, likely=seconds.likely / 3600, high=seconds.high / 3600)
+        left.append(LeftOut(run, hours, float(np.log(hours.likely / run.hours))))
+    return left
+
+
+def typical_error(left: Sequence[LeftOut]) -> float:
+    """Root mean square of the logarithm of predicted / stated over the runs that are fitted: 0.3 is a factor of 1.35."""
+    return float(np.sqrt(np.mean([out.log_ratio**2 for out in left if out.run.fit])))
