@@ -14,12 +14,14 @@ import typer
 from zoo.cli_base import DEBUG, new_app, run_app, say
 from zoo.data_cli import data_app
 from zoo.errors import ZooError
+from zoo.target_cli import target_app
 
 app = new_app(
     "A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.\n\n"
     "A first run:  zoo data sample battles.csv --rows 400;  zoo run lexical --data battles.csv;  zoo leaderboard"
 )
 app.add_typer(data_app, name="data")
+app.add_typer(target_app, name="target")
 
 
 class Format(StrEnum):
@@ -32,7 +34,7 @@ class Format(StrEnum):
 
 Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")]
 Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
-TargetName = Annotated[str, typer.Option("--target", help="Machine that serves: t4x2, t4, l4x2, a10g, h200, h200x2, cpu.")]
+TargetName = Annotated[str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.")]
 Fold = Annotated[int, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt.")]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]

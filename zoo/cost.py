@@ -14,9 +14,9 @@ import numpy as np
 
 from zoo.contracts import Cost
 
-# Pieces of one run are few and alike, so the data alone often cannot tell rows from tokens from squares; left to themselves, least
-# squares put everything on one of them, which is far off for other lengths. In prefill most time goes by tokens: the shares of
-# the other two terms are taken as 0 within SHARE before the pieces speak.
+# Pieces of one run are few and alike, so the data alone often cannot tell rows from tokens from squares; left to themselves,
+# least squares put everything on one of them, which is far off for other lengths. In prefill most time goes by tokens: the
+# shares of the other two terms are taken as 0 within SHARE before the pieces speak.
 SHARE = 0.2
 NOISE, NOISE_PIECES = 0.1, 2.0  # relative deviation of a piece before any is seen, and how many pieces that belief counts for
 MOST_PIECES = 16
@@ -77,7 +77,7 @@ def arrays_of(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_terms(design: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Seconds a row, a token and a token squared (3,) from pieces: `solve_terms` at the noise that the pieces themselves show."""
+    """Seconds a row, a token and a token squared (3,) from pieces: `solve_terms` at the noise that the pieces show."""
     noise = noise_variance(design, seconds, solve_terms(design, seconds, noise=NOISE)) ** 0.5
     return solve_terms(design, seconds, noise=noise)
 

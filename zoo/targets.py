@@ -1,4 +1,4 @@
-"""Target machines as data (`zoo/machines/NAME.toml`), the machine at hand, and what of an entry fits a target."""
+"""Target machines as data (`zoo/machines/NAME.toml` and folders of the user's own), and the machine at hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tomllib
@@ -16,8 +17,20 @@ from pydantic import Field, ValidationError
 
 from zoo.contracts import Contract, Name, Positive
 from zoo.errors import ZooError
+from zoo.settings import home
 
 Dtype = Literal["float16", "bfloat16", "float32"]
+Rate = Annotated[float, Field(gt=0)]
+_GPUS = re.compile(r"(?P<count>\d+) x (?P<name>.+) (?P<mebibytes>\d+) MiB")  # as `machine_fingerprint` names GPUs
+
+
+class Rates(Contract):
+    """How fast a machine is, of one GPU (without GPUs, of the machine). None: not known."""
+
+    matmul_flop_per_second: dict[Dtype, Rate] = Field({}, description="dense matrix products, by dtype")
+    memory_bytes_per_second: Rate | None = None
+    host_to_device_bytes_per_second: Rate | None = None
+    disk_bytes_per_second: Rate | None = Field(None, description="reading a file that was not read before")
 
 
 class Target(Contract):
@@ -32,6 +45,10 @@ class Target(Contract):
     dtypes: tuple[Dtype, ...]
     interconnect: Literal["none", "pcie", "nvlink"] = "none"
     margin: Annotated[float, Field(ge=1)] = Field(description="predicted seconds are multiplied by this before they must fit")
+    gpu: str = Field("", description="a part of the name that the driver gives the GPU, e.g. T4; empty: told by memory alone")
+    declared: Rates = Field(Rates(), description="rates of the data sheet")
+    measured: Rates = Field(Rates(), description="rates that `zoo target measure` found")
+    measured_on: str = Field("", description="fingerprint of the machine that was measured")
 
     @property
     def devices(self) -> int:
@@ -44,28 +61,65 @@ class Target(Contract):
         return self.usable_bytes or self.memory_bytes or host_memory_bytes()
 
 
+def target_folders() -> tuple[Path, ...]:
+    """Folders searched for NAME.toml, later ones first: the package's own, `ZOO_HOME/targets`, each of `ZOO_TARGETS`."""
+    given = os.environ.get("ZOO_TARGETS", "").split(os.pathsep)
+    return (Path(__file__).parent / "machines", own_folder(), *(Path(path) for path in given if path))
+
+
+def own_folder() -> Path:
+    """Where `zoo target measure NAME` writes."""
+    return home() / "targets"
+
+
 def load_target(name: str) -> Target:
-    """The target of that name, or of a TOML file's path. ZooError names the known ones."""
-    path = Path(name) if name.endswith(".toml") else _folder() / f"{name}.toml"
-    if not path.is_file():
-        raise ZooError(f"no target {name!r}; known: {', '.join(p.stem for p in sorted(_folder().glob('*.toml')))}")
+    """The target of that name, the user's before the package's, or of a TOML file's path. ZooError names the known ones."""
+    path = Path(name) if name.endswith(".toml") else target_files().get(name)
+    if path is None or not path.is_file():
+        raise ZooError(f"no target {name!r}; known: {', '.join(target_files())}")
     from zoo.entries_io import explain
 
     try:
-        return Target.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        target = Target.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ZooError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         raise ZooError(f"{path}: {explain(error, Target)}") from error
+    if target.name != path.stem:
+        raise ZooError(f'{path}: name = "{target.name}" differs from the file name; rename one of them')
+    return target
+
+
+def target_files() -> dict[str, Path]:
+    """Every target's name and file, by name."""
+    found = {path.stem: path for folder in target_folders() for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
 
 
 def list_targets() -> list[Target]:
-    """All targets that come with the package, by name."""
-    return [load_target(path.stem) for path in sorted(_folder().glob("*.toml"))]
+    """All targets by name."""
+    return [load_target(name) for name in target_files()]
 
 
-def _folder() -> Path:
-    return Path(__file__).parent / "machines"
+def is_of_kind(machine: str, target: Target) -> bool:
+    """Whether a machine's fingerprint is of the target's kind: as many GPUs, by name where the target gives one, else each with
+    its memory within a tenth; without GPUs, any machine that has none."""
+    gpus = [found for part in machine.split(" + ") if (found := _GPUS.fullmatch(part))]
+    if sum(int(found["count"]) for found in gpus) != target.gpus:
+        return False
+    if target.gpu:
+        return all(re.search(rf"\b{re.escape(target.gpu)}\b", found["name"]) for found in gpus)
+    sizes = [float(found["mebibytes"]) * 2**20 for found in gpus]  # drivers show up to 7 % less than the data sheet
+    return target.memory_bytes is None or all(abs(size / target.memory_bytes - 1) < 0.1 for size in sizes)
+
+
+def matmul_rate(target: Target) -> tuple[float, bool] | None:
+    """Operations a second of one device in its fastest dtype, and whether that was measured; None where it is not known."""
+    for rates, is_measured in ((target.measured, True), (target.declared, False)):
+        found = [rate for dtype, rate in rates.matmul_flop_per_second.items() if dtype in target.dtypes]
+        if found:
+            return max(found), is_measured
+    return None
 
 
 # --- the machine at hand ---------------------------------------------------------------------------------------------

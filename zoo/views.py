@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Entry
+from zoo.contracts import Contract
 from zoo.entries_io import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.pipeline import STAGE_ORDER, store_folder
@@ -66,8 +66,8 @@ def entries_table(style: str) -> str:
     return text_table(["entry", "base", "size", "in the store", "what"], [*rows, *broken], style=style)
 
 
-def entry_toml(entry: Entry) -> str:
-    """An entry as TOML, defaults filled in."""
+def entry_toml(entry: Contract) -> str:
+    """An entry, or a target, as TOML, defaults filled in."""
     lines: list[str] = []
 
     def write(table: dict[str, Any], name: str) -> None:

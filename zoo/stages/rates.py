@@ -1,0 +1,111 @@
+"""How fast the machine at hand is: matrix products by dtype, memory, host to device, disk. Half a minute in all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from zoo.stages.labels import device
+from zoo.targets import Dtype, Rates
+
+SECONDS = 2.0  # for each rate: long enough for a card to reach the clock that it can keep
+BLOCK_BYTES = 2**28
+
+
+def measure_rates(folder: Path) -> Rates:
+    """Rates of one GPU, or of the processors where there is none; `folder`: on the disk whose reading is timed."""
+    where = device()
+    matmul = {dtype: matmul_rate(getattr(torch, dtype), where) for dtype in supported_dtypes()}
+    return Rates(
+        matmul_flop_per_second={dtype: rate for dtype, rate in matmul.items() if rate},
+        memory_bytes_per_second=memory_rate(where),
+        host_to_device_bytes_per_second=host_to_device_rate(where) if where.type == "cuda" else None,
+        disk_bytes_per_second=disk_rate(folder),
+    )
+
+
+def supported_dtypes() -> tuple[Dtype, ...]:
+    """Dtypes that this machine multiplies matrices in: bfloat16 only where a GPU has it in hardware."""
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return ("float16", "float32")
+    return ("float16", "bfloat16", "float32")
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Of the first GPU; None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def matmul_rate(dtype: torch.dtype, where: torch.device) -> float | None:
+    """Operations a second of dense square products (2 n^3 each), kept up for SECONDS; None where the dtype is not supported.
+
+    n is doubled until a product takes a 50th of the time or 8192 is reached: small products measure launches.
+    """
+    n = 256
+    while True:
+        try:
+            a, b = (torch.randn(n, n, device=where).to(dtype) for _ in range(2))
+            torch.mm(a, b)
+        except RuntimeError:
+            return None
+        seconds = 1 / repeated(lambda a=a, b=b: torch.mm(a, b), where, SECONDS / 20)  # type: ignore[misc]
+        if n == 8192 or seconds > SECONDS / 50:
+            return 2 * n**3 * repeated(lambda a=a, b=b: torch.mm(a, b), where, SECONDS)  # type: ignore[misc]
+        n *= 2
+
+
+def memory_rate(where: torch.device) -> float:
+    """Bytes a second that a copy within the memory moves, read and written both counted."""
+    source = torch.zeros(BLOCK_BYTES, dtype=torch.uint8, device=where)
+    target = torch.empty_like(source)
+    return 2 * BLOCK_BYTES * repeated(lambda: target.copy_(source), where, SECONDS / 2)
+
+
+def host_to_device_rate(where: torch.device) -> float:
+    """Bytes a second from page-locked memory of the host to the GPU."""
+    source = torch.zeros(BLOCK_BYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(BLOCK_BYTES, dtype=torch.uint8, device=where)
+    return BLOCK_BYTES * repeated(lambda: target.copy_(source, non_blocking=True), where, SECONDS / 2)
+
+
+def disk_rate(folder: Path) -> float | None:
+    """Bytes a second of reading a file that the system has been told to forget; None where it cannot be told."""
+    if not hasattr(os, "posix_fadvise"):
+        return None
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(os.urandom(BLOCK_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started, size = time.perf_counter(), 0
+        with Path(file.name).open("rb", buffering=0) as reader:
+            while block := reader.read(2**23):
+                size += len(block)
+        return size / (time.perf_counter() - started)
+
+
+def repeated(work: Callable[[], object], where: torch.device, seconds: float) -> float:
+    """How many times a second `work` is done when repeated for about so long, the first time left out."""
+
+    def wait() -> None:
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+
+    work()
+    wait()
+    started, done, batch = time.perf_counter(), 0, 1
+    while True:
+        for _ in range(batch):
+            work()
+        wait()
+        done += batch
+        elapsed = time.perf_counter() - started
+        if elapsed >= seconds:
+            return done / elapsed
+        # GPU work is queued: wait seldom, but not past the time.
+        batch = max(1, min(2 * batch, int(done * (seconds - elapsed) / elapsed)))
