@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.build import BuildRequest, build_plan, make_chooser
+from ensemble.build import build_plan, make_chooser
+from ensemble.decide import BuildRequest
 from ensemble.members import Members, Table, align, gather
 from zoo.battles import assign_folds, dataset_digest, join_turns, read_battles
 from zoo.contracts import Cost, ScoreCard, Variant

@@ -27,10 +27,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the search brings its own 
 import numpy as np
 
 from ensemble.baselines import greedy_weights
-from ensemble.build import BuildRequest, make_chooser
+from ensemble.build import make_chooser
 from ensemble.choose import Chooser
+from ensemble.crossfit import DEFAULT_SPECS, Evaluator
+from ensemble.decide import BuildRequest
 from ensemble.members import Members, balanced_folds
-from ensemble.nested import DEFAULT_SPECS, nested
 from ensemble.search import SearchLimits, search_with_optuna
 from ensemble.subsets import Fitter, search_branch_and_bound, search_exactly
 from zoo.contracts import Cost, ScoreCard, Variant
@@ -231,7 +232,7 @@ def side_by_side(rows: int, peer_python: str | None) -> tuple[list[dict[str, obj
     timed("ours: linear pool, exact", lambda: _ours(members.names, p, y, "linear"))
     timed("ours: log pool", lambda: _ours(members.names, p, y, "log"))
     timed("ours: logistic pool", lambda: _ours(members.names, p, y, "logistic"))
-    timed("ours: pool by nested folds", lambda: _nested(members.names, p, y, members.groups[half]))
+    timed("ours: pool by cross-validation", lambda: _chosen(members.names, p, y, members.groups[half]))
     timed("scikit-learn stacking", lambda: _stacking(p, y))
     timed("greedy selection, 25 rounds", lambda: _weights(greedy_weights(p, y)))
     timed("equal weights", lambda: _weights(np.full(len(p), 1 / len(p))))
@@ -248,10 +249,11 @@ def _ours(names, p, y, pool):
     return lambda tables: apply_blend(blend, dict(zip(names, tables, strict=True)))
 
 
-def _nested(names, p, y, groups):
-    from ensemble.blend import apply_blend
+def _chosen(names, p, y, groups):
+    from ensemble.blend import SPECS, apply_blend, fit_blend
 
-    blend = nested(names, p, y, balanced_folds(groups)).blend
+    _, spec = Evaluator(names, p, y, balanced_folds(groups)).losses(range(len(p)), SPECS)
+    blend = fit_blend(spec, names, p, y)
     return lambda tables: apply_blend(blend, dict(zip(names, tables, strict=True)))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend
 from ensemble.budget import format_seconds
 from ensemble.coverage import LEAST_COVERAGE, cover
+from ensemble.crossfit import DEFAULT_SPECS, Evaluator, Progress, choose_losses, named, standard_error
 from ensemble.members import Members
-from ensemble.nested import DEFAULT_SPECS, Evaluator, Nested, Progress, choose_losses, named, nested, standard_error
 from ensemble.pricing import Pricing
 from ensemble.schedule import Load, fits, makespan, overhead_seconds
 from ensemble.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
@@ -23,13 +23,17 @@ COVERAGE_TRIALS = 16
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
 JUDGED_ROWS = 300_000  # few sets on few rows are all judged out of fold
 QUICK_ROWS = 6_000
+FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehearsal, looks at no more rows than this
 _PAIRS = 6
 _CLIMBS = 8
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan before it is written down: who sees every row, who sees which, its seconds without margin, its losses (rows,)."""
+    """A plan before it is written down: who sees every row, who sees which, its seconds without margin, its losses (rows,).
+
+    `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted.
+    """
 
     whole: Subset
     spec: BlendSpec
@@ -37,6 +41,7 @@ class Candidate:
     losses: np.ndarray
     seen: dict[int, np.ndarray] = field(default_factory=dict)
     own_blend: frozenset[Subset] = frozenset()
+    work: dict[int, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -53,15 +58,24 @@ class Chooser:
     def __init__(
         self, members: Members, pricing: Pricing, *, say: Progress = lambda _: None, position_bias: bool = False
     ) -> None:
-        self.members, self.pricing, self.say = members, pricing, say
+        self.members, self.pricing, self.say, self.position_bias = members, pricing, say, position_bias
         self.specs = [_with_bias(spec, position_bias) for spec in DEFAULT_SPECS.values()]
-        self.nested_specs = [_with_bias(spec, position_bias) for spec in SPECS]
+        self.all_specs = [_with_bias(spec, position_bias) for spec in SPECS]
         self.overhead = overhead_seconds(pricing.rows)
         self.evaluator = Evaluator(members.names, members.p, members.y, members.folds)
         self.fitter = Fitter(recalibrated_truth(members))
         self._seconds: dict[Subset, float] = {}
         self._judged: dict[Subset, Candidate] = {}
         self._quick: dict[tuple[Subset, BlendSpec], float] = {}
+
+    def on_rows(self, keep: np.ndarray) -> Chooser:
+        """A chooser of the same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
+        return Chooser(self.members.rows(keep), self.pricing.on_rows(keep), position_bias=self.position_bias)
+
+    def thinned(self) -> Chooser:
+        """A chooser on at most FEW_ROWS of the rows, evenly: enough to choose by; itself where there are no more."""
+        every = -(-len(self.members.y) // FEW_ROWS)
+        return self if every == 1 else self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
 
     def seconds(self, subset: Subset) -> float:
         """Seconds of a whole-file plan, overhead included, without the margin."""
@@ -109,24 +123,19 @@ class Chooser:
             self._judged[key] = Candidate(key, spec, self.seconds(key), losses)
         return self._judged[key]
 
-    def nested(self, subset: Subset) -> Nested:
-        """A whole-file set by nested folds: what a plan reports."""
-        chosen, members = list(subset), self.members
-        names = [members.names[j] for j in chosen]
-        return nested(names, members.p[chosen], members.y, members.folds, self.nested_specs)
-
     def judge_covered(self, candidate: Candidate) -> Candidate:
         """A coverage plan judged as `judge` does a whole-file one: each fold's pool is the one that the other folds prefer.
 
         A search compares coverage plans by one pool, chosen on all rows, which flatters them beside whole-file plans.
         """
-        gated = [(j, float(self.pricing.row_seconds[j] @ seen)) for j, seen in candidate.seen.items()]
-        arguments = (self.members.characters, self.pricing.row_seconds, candidate.whole, gated)
+        arguments = (self.members.characters, self.pricing.row_seconds, candidate.whole, list(candidate.work.items()))
         covered = [cover(self.evaluator, spec, *arguments) for spec in self.specs]
         losses, best = choose_losses(np.stack([c.losses for c in covered]), self.members.folds)
         seen = covered[best].seen
         seconds = self.overhead + makespan(self.loads(candidate.whole, seen), self.pricing.devices)
-        return Candidate(candidate.whole, self.specs[best], seconds, losses, seen, covered[best].own_blend)
+        return replace(
+            candidate, spec=self.specs[best], seconds=seconds, losses=losses, seen=seen, own_blend=covered[best].own_blend
+        )
 
     def finalists(self, searched: Searched) -> list[Scored]:
         """Subsets worth judging out of fold: those that no cheaper one beats, and the best ones whatever they cost."""
@@ -233,18 +242,20 @@ class Chooser:
         return self.pricing.loads(whole, list(seen.items()))
 
     def _cover(self, whole: Subset, gated: Sequence[tuple[int, float]], available: float) -> Candidate:
-        spec = self.judge(whole).spec if len(whole) > 1 else self._pool
+        spec = self.judge(whole).spec
+        if len(whole) == 1 or not spec.fitted:  # one member's table as it is says nothing of how to add another
+            spec = self._pool
         covered = cover(self.evaluator, spec, self.members.characters, self.pricing.row_seconds, whole, gated)
         seconds = self.overhead + makespan(self.loads(whole, covered.seen), self.pricing.devices)
         if seconds > available:
             raise AssertionError(f"coverage plan of {seconds:.1f} s exceeds {available:.1f} s")
-        return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend)
+        return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend, dict(gated))
 
     @property
     def _pool(self) -> BlendSpec:
-        """The pool of the best judged set of several members; of one member the pools hardly differ."""
-        several = [c for c in self._judged.values() if len(c.whole) > 1]
-        return min(several, key=lambda c: c.loss).spec if several else self.specs[1]
+        """The fitted pool of the best judged set of several members; of one member the pools hardly differ."""
+        several = [c for c in self._judged.values() if len(c.whole) > 1 and c.spec.fitted]
+        return min(several, key=lambda c: c.loss).spec if several else self.specs[-1]
 
 
 def recalibrated_truth(members: Members) -> np.ndarray:

@@ -13,8 +13,9 @@ import typer
 from zoo.cli_base import DEBUG, new_app, run_app, say
 
 if TYPE_CHECKING:
-    from ensemble.build import BuildRequest
+    from ensemble.decide import BuildRequest
     from ensemble.members import Members, Table
+    from ensemble.search import SearchLimits
 
 app = new_app(
     "Blend scored members within a time budget and predict inside it.\n\n"
@@ -41,12 +42,41 @@ Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a t
 PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 
 
-def _request(target: str, budget: str, rows: int, margin: float | None, lengths: Path | None) -> BuildRequest:
+def _request(
+    target: str,
+    budget: str,
+    rows: int,
+    margin: float | None,
+    lengths: Path | None,
+    *,
+    limits: SearchLimits,
+    whole_file: bool,
+    position_bias: bool,
+    parsimony: bool = True,
+) -> BuildRequest:
     from ensemble.budget import parse_budget
-    from ensemble.build import BuildRequest
+    from ensemble.decide import BuildRequest
     from zoo.targets import load_target
 
-    return BuildRequest(load_target(target), parse_budget(budget), rows, margin, lengths)
+    return BuildRequest(
+        load_target(target),
+        parse_budget(budget),
+        rows,
+        margin,
+        lengths,
+        parsimony=parsimony,
+        coverage=not whole_file,
+        position_bias=position_bias,
+        limits=limits,
+    )
+
+
+def _limits(trials: int, timeout: str, n_jobs: int) -> SearchLimits:
+    from ensemble.budget import parse_budget
+    from ensemble.search import SearchLimits
+    from zoo.settings import home
+
+    return SearchLimits(trials, parse_budget(timeout), n_jobs, storage=home() / "optuna.db")
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
@@ -94,21 +124,21 @@ def build(
     n_jobs: Jobs = 1,
 ) -> None:
     """Find the best blend of the scored members that provably fits the budget, and write it down as a plan."""
-    from ensemble.budget import parse_budget
     from ensemble.build import build_plan, plan_numbers
     from ensemble.plan import save_plan
-    from ensemble.search import SearchLimits
     from ensemble.views import plan_text
-    from zoo.settings import home
     from zoo.tracking import log_build
 
-    limits = SearchLimits(trials, parse_budget(timeout), n_jobs, storage=home() / "optuna.db")
-    request = replace(
-        _request(target, budget, rows, margin, lengths),
+    request = _request(
+        target,
+        budget,
+        rows,
+        margin,
+        lengths,
+        whole_file=whole_file,
         parsimony=not no_parsimony,
-        coverage=not whole_file,
         position_bias=position_bias,
-        limits=limits,
+        limits=_limits(trials, timeout, n_jobs),
     )
     request, tables = _for_target(context, request)
     members = _members(tables, request.target.name, battles, include)
@@ -134,6 +164,11 @@ def frontier(
     lengths: Lengths = None,
     battles: BattlesFile = None,
     include: Include = None,
+    whole_file: WholeFile = False,
+    position_bias: PositionBias = False,
+    trials: Trials = 60,
+    timeout: Timeout = "2m",
+    n_jobs: Jobs = 1,
     points: Annotated[
         int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")
     ] = 8,
@@ -142,7 +177,17 @@ def frontier(
     from ensemble.frontier import compute_frontier, save_frontier
     from ensemble.views import frontier_text
 
-    request, tables = _for_target(context, _request(target, "9h", rows, margin, lengths))
+    request = _request(
+        target,
+        "9h",
+        rows,
+        margin,
+        lengths,
+        whole_file=whole_file,
+        position_bias=position_bias,
+        limits=_limits(trials, timeout, n_jobs),
+    )
+    request, tables = _for_target(context, request)
     members = _members(tables, request.target.name, battles, include)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)

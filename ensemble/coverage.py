@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.blend import BlendSpec
-from ensemble.nested import Evaluator, choose_by_other_folds
+from ensemble.crossfit import Evaluator, choose_by_other_folds
 from ensemble.plan import Gate
 from zoo.scores import log_loss_rows
 
@@ -104,7 +104,7 @@ def cover(
 ) -> Covered:
     """Judge a coverage plan out of fold: `whole` see every row, each of `gated` (member, seconds of work) its best ones.
 
-    Each fold's rows get gates and blends that were fitted to the other folds. This is not nested: what a gate learns from are
+    Each fold's rows get gates and blends that were fitted to the other folds. What a gate learns from are
     out-of-fold blends of the other folds, whose fits saw the rows that it is then judged on; and `spec` and the seconds are the
     caller's, who may have chosen them on all rows. `row_seconds` (members, rows).
     """

@@ -10,10 +10,11 @@ import numpy as np
 
 from ensemble.assemble import frontier_points
 from ensemble.budget import choose_margin
-from ensemble.build import BuildRequest, choose, make_chooser
+from ensemble.build import make_chooser
 from ensemble.choose import Candidate
+from ensemble.crossfit import Progress
+from ensemble.decide import BuildRequest, choose
 from ensemble.members import Members
-from ensemble.nested import Progress
 from ensemble.plan import FrontierPoint
 from zoo.store import write_atomic
 
@@ -21,7 +22,10 @@ from zoo.store import write_atomic
 def compute_frontier(
     members: Members, request: BuildRequest, *, points: int = 8, say: Progress = lambda _: None
 ) -> tuple[FrontierPoint, ...]:
-    """The plans that no cheaper one beats, from budgets between the cheapest plan and all members, spaced by ratio."""
+    """The plans that no cheaper one beats, from budgets between the cheapest plan and all members, spaced by ratio.
+
+    Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen on all rows.
+    """
     margin, _ = choose_margin(request.target, members.costs, request.margin)
     chooser = make_chooser(members, request, say=say)
     everyone = range(len(chooser.members.names))
@@ -30,7 +34,7 @@ def compute_frontier(
     considered: list[Candidate] = []
     for available in dict.fromkeys(np.geomspace(least, most, points).tolist()):
         say(f"budget {available * margin:.0f} s")
-        considered += choose(chooser, request, available * (1 + 1e-9), margin).considered
+        considered += choose(chooser, request, available * (1 + 1e-9)).considered
     return frontier_points(considered, chooser.members, margin)
 
 

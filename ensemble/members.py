@@ -89,6 +89,20 @@ class Members:
             tokens=self.tokens[chosen],
         )
 
+    def rows(self, keep: np.ndarray) -> Members:
+        """The same members on the rows of `keep` (bool, rows), with folds of their own."""
+        index = np.flatnonzero(keep)
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in index),
+            p=self.p[:, index],
+            tokens=self.tokens[:, index],
+            y=self.y[index],
+            groups=self.groups[index],
+            folds=balanced_folds(self.groups[index]),
+            characters=self.characters[index],
+        )
+
 
 def gather(store: Path) -> list[Table]:
     """Score tables of all finished artifacts of a store, oldest first. Those that predictions left behind do not count."""

@@ -184,7 +184,7 @@ class Plan(Contract):
     lost_rows: int = Field(0, description="rows that some table has and the intersection does not")
     oof_log_loss: float
     oof_log_loss_se: float
-    estimate: str = Field("", description="how oof_log_loss was estimated: what of it is nested and what is not")
+    estimate: str = Field("", description="what was done without the rows that oof_log_loss is judged on, and what was not")
     prior: Triple = Field(description="label shares: what a row gets that nothing has scored")
     parsimony: str = ""
     paired: tuple[Paired, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,13 @@ class Pricing:
             seconds = float(self.row_seconds[j] @ seen)
             loads.append(Load((self.names[j],), float(self.load_seconds[j]), seconds, bool(self.wide[j]), phase))
         return loads
+
+    def on_rows(self, keep: np.ndarray) -> Pricing:
+        """The same prices by the fitted rows of `keep` (bool, rows): their lengths stand for the file to be predicted."""
+        kept = self.row_seconds[:, keep]
+        whole, part = self.row_seconds.sum(axis=1), kept.sum(axis=1)
+        scale = np.divide(whole, part, out=np.ones_like(whole), where=part > 0)
+        return replace(self, row_seconds=kept * scale[:, None])
 
 
 def price(members: Members, target: Target, rows: int, *, lengths: Path | None = None) -> Pricing:

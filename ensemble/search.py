@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import BlendSpec
+from ensemble.blend import AS_IS, BlendSpec
 from ensemble.choose import Candidate, Chooser
 from ensemble.coverage import cover
 from ensemble.schedule import makespan
 from ensemble.subsets import Searched, Subset
 
 DEFAULT_TRIALS = 60
-NONE = "none"
+NONE, AS_IS_POOL = "none", "as is"
 _RECALLED = 5
 
 
@@ -119,12 +119,13 @@ def _starts(chooser: Chooser, searched: Searched) -> list[dict[str, Any]]:
 def _suggest(trial: Any, chooser: Chooser, coverage: bool) -> tuple[Subset, BlendSpec, int | None]:
     names = chooser.members.names
     whole = tuple(j for j, name in enumerate(names) if trial.suggest_categorical(f"use {name}", [False, True]))
-    pool = trial.suggest_categorical("pool", ["linear", "log", "logistic"])
+    pool = trial.suggest_categorical("pool", ["linear", "log", "logistic", AS_IS_POOL])
     shrinkage = trial.suggest_float("shrinkage", 1e-5, 0.1, log=True)
     tempered = trial.suggest_categorical("tempered", [False, True])
     floor = trial.suggest_float("floor", 1e-4, 3e-2, log=True)
     bias = chooser.specs[-1].position_bias
     spec = BlendSpec("linear", shrinkage, tempered) if pool == "linear" else BlendSpec(pool, shrinkage, False, floor, bias)
+    spec = AS_IS if pool == AS_IS_POOL else spec
     gate = trial.suggest_categorical("gate", [NONE, *names]) if coverage else NONE
     gated = names.index(gate) if gate != NONE else None
     return whole, spec, None if gated in whole else gated
@@ -141,7 +142,7 @@ def _evaluate(chooser: Chooser, whole: Subset, spec: BlendSpec, gated: int | Non
             covered = cover(*arguments, whole, [(gated, work)])
             seconds = chooser.overhead + makespan(chooser.loads(whole, covered.seen), chooser.pricing.devices)
             if seconds <= available:
-                return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend)
+                return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend, {gated: work})
     losses, _ = chooser.evaluator.losses(whole, [spec])
     return Candidate(whole, spec, chooser.seconds(whole), losses)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.build import BuildRequest, choose, make_chooser
+from ensemble.build import make_chooser
 from ensemble.choose import Chooser
+from ensemble.decide import BuildRequest, choose
 from ensemble.members import Members, balanced_folds
 from ensemble.search import SearchLimits, search_with_optuna
 from zoo.contracts import Cost, ScoreCard, Variant
@@ -67,7 +68,7 @@ def chooser(request_) -> Chooser:
 
 
 def test_the_choice_keeps_to_the_budget_and_to_the_bound(chooser, request_):
-    choice = choose(chooser, request_, AVAILABLE, 1.5)
+    choice = choose(chooser, request_, AVAILABLE)
     assert choice.candidate.seconds <= AVAILABLE
     assert "branch and bound" in choice.bound.method
     assert "Optuna" in choice.bound.method

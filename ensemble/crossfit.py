@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend
+from ensemble.blend import AS_IS, BlendSpec, apply_blend, fit_blend
 from ensemble.plan import Blend, Paired
 from zoo.scores import log_loss_rows
 
-INNER_ROWS = 20_000  # the choice of pool and shrinkage looks at no more rows than this; every reported number looks at all
 DEFAULT_SPECS: dict[str, BlendSpec] = {
+    "as is": AS_IS,
     "linear": BlendSpec("linear"),
     "log": BlendSpec("log", floor=1e-2),
     "logistic": BlendSpec("logistic", 1e-4, floor=1e-2),
 }
-
-
-@dataclass(frozen=True)
-class Nested:
-    """Out-of-fold triples (rows, 3) of a set whose pool and shrinkage each outer fold chose without its own rows.
-
-    `spec`: the choice of all rows together; `blend`: fitted with it to all rows, for use.
-    """
-
-    p: np.ndarray
-    losses: np.ndarray
-    spec: BlendSpec
-    blend: Blend
 
 
 def named(names: Sequence[str], p: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,52 +38,11 @@ def cross_fit(
     return out
 
 
-def nested(names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, specs: Sequence[BlendSpec] = SPECS) -> Nested:
-    """Nested cross-validation of a set of members.
-
-    Within each outer fold the pool is chosen by inner folds that never saw it: a fit that leaves out folds j and k judges j for
-    outer fold k, and k for outer fold j.
-    """
-    numbers = np.unique(folds)
-    if len(numbers) < 3:
-        raise ValueError(f"nested folds need at least 3 folds, got {len(numbers)}")
-    inner = inner_losses(names, p, y, folds, specs)
-    out = np.empty((len(y), 3))
-    for place, fold in enumerate(numbers):
-        held = folds == fold
-        spec = specs[int(np.nanmean(inner[:, place], axis=1).argmin())]
-        blend = fit_blend(spec, names, p[:, ~held], y[~held])
-        out[held] = apply_blend(blend, named(names, p[:, held]))
-    best = specs[int(np.nanmean(inner, axis=(1, 2)).argmin())]
-    return Nested(out, log_loss_rows(out, y), best, fit_blend(best, names, p, y))
-
-
-def inner_losses(
-    names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, specs: Sequence[BlendSpec]
-) -> np.ndarray:
-    """Mean log loss (specs, outer fold, inner fold) on the inner fold of fits that saw neither; NaN on the diagonal."""
-    if len(y) > INNER_ROWS:
-        keep = np.flatnonzero(np.arange(len(y)) % -(-len(y) // INNER_ROWS) == 0)  # rows are in the order of their ids
-        p, y, folds = p[:, keep], y[keep], folds[keep]
-    numbers = np.unique(folds)
-    losses = np.full((len(specs), len(numbers), len(numbers)), np.nan)
-    for place, spec in enumerate(specs):
-        start: Blend | None = None
-        for j, k in itertools.combinations(range(len(numbers)), 2):
-            fitting = (folds != numbers[j]) & (folds != numbers[k])
-            start = fit_blend(spec, names, p[:, fitting], y[fitting], start=start)
-            for outer, judged in ((j, k), (k, j)):
-                held = folds == numbers[judged]
-                predicted = apply_blend(start, named(names, p[:, held]))
-                losses[place, outer, judged] = log_loss_rows(predicted, y[held]).mean()
-    return losses
-
-
 def choose_by_other_folds(tables: Sequence[np.ndarray], y: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, int]:
     """Of several out-of-fold tables (rows, 3), each fold takes the one that is best on the other folds.
 
-    Returns the losses (rows,) of that, and which table is best on all rows. A quick stand-in for `nested` where many sets are
-    compared: the choice is of few, and never made on the rows it is judged on.
+    Returns the losses (rows,) of that, and which table is best on all rows. The choice is never made on the rows it is judged
+    on, though the fits it is between have seen the other folds.
     """
     return choose_losses(np.stack([log_loss_rows(table, y) for table in tables]), folds)
 

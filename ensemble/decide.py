@@ -1,0 +1,113 @@
+"""What to take at a budget: search, judge out of fold, and choose between whole files and coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.choose import Candidate, Chooser, take
+from ensemble.plan import Bound
+from ensemble.search import SearchLimits, search_with_optuna
+from ensemble.subsets import EXACT_MEMBERS, Searched
+from zoo.targets import Target
+
+JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
+SETTLED, AS_GOOD_NATS = 3, 0.002  # how many sets are judged by every pool, and how near they must look
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What `ensemble build` was asked."""
+
+    target: Target
+    budget_seconds: float
+    rows: int
+    margin: float | None = None
+    lengths: Path | None = None
+    parsimony: bool = True
+    coverage: bool = True
+    position_bias: bool = False
+    limits: SearchLimits = field(default_factory=SearchLimits)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen at a budget, what it was chosen from, and how far the search can be from the best.
+
+    `whole_file`: the candidate itself, or what would be taken without coverage plans.
+    """
+
+    candidate: Candidate
+    why: str
+    whole_file: Candidate
+    whole_why: str
+    considered: tuple[Candidate, ...]
+    bound: Bound
+
+
+def choose(chooser: Chooser, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
+    """The best candidate within `available` seconds (the budget without its margin); without `trials` Optuna has no say."""
+    chooser.say(f"searching subsets of {len(chooser.members.names)} members")
+    searched = chooser.search(available)
+    whole = chooser.whole_file(searched, available)
+    covered: list[Candidate] = []
+    method = searched.method
+    if trials and len(chooser.members.names) > EXACT_MEMBERS:
+        study = search_with_optuna(chooser, available, searched, request.limits, coverage=request.coverage)
+        sets = dict.fromkeys(c.whole for c in study.candidates if not c.seen)
+        whole += [chooser.judge(subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
+        covered += [c for c in study.candidates if c.seen]
+        method += f", then {study.trials} Optuna trials"
+    if request.coverage and len(chooser.members.names) > 1:
+        covered += chooser.coverage(sorted(whole, key=lambda c: c.loss)[:6], available)
+        covered = [chooser.judge_covered(c) for c in sorted(covered, key=lambda c: c.loss)[:JUDGED_AGAIN]]
+        covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
+    return decide(whole, covered, chooser.members.groups, _bound(searched, method), parsimony=request.parsimony)
+
+
+def decide(
+    whole: Sequence[Candidate], covered: Sequence[Candidate], groups: np.ndarray, bound: Bound, *, parsimony: bool
+) -> Choice:
+    """The candidate to take of whole-file and coverage plans that were judged alike."""
+    best_whole, why = take(whole, groups, parsimony=parsimony)
+    chosen, chosen_why = take([*whole, *covered], groups, parsimony=parsimony)
+    if chosen.loss > best_whole.loss:  # parsimony may trade loss for seconds, but not below what whole-file plans reach
+        chosen, chosen_why = best_whole, why
+    if not chosen.seen:
+        best_whole, why = chosen, chosen_why
+    return Choice(chosen, chosen_why, best_whole, why, (*whole, *covered), bound)
+
+
+def settle(chooser: Chooser, choice: Choice) -> Choice:
+    """Of the whole-file set and those that cost no more and looked as good, take the best once every pool is tried.
+
+    The quick judgement tried a few.
+    """
+    first = choice.whole_file
+    near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]
+    finalists = {c.whole: c for c in (first, *sorted(near, key=lambda c: c.loss))}
+    few = chooser.thinned()
+    judged = [(c, *few.evaluator.losses(c.whole, few.all_specs)) for c in list(finalists.values())[:SETTLED]]
+    best, _, spec = min(judged, key=lambda item: float(item[1].mean()))
+    settled, why = replace(best, spec=spec), choice.whole_why
+    if best.whole != first.whole:
+        why += f"; of {len(judged)} sets that looked as good at no more seconds, the best once every pool was tried"
+    if choice.candidate.seen:
+        return replace(choice, whole_file=settled, whole_why=why)
+    return replace(choice, candidate=settled, why=why, whole_file=settled, whole_why=why)
+
+
+def _bound(searched: Searched, method: str) -> Bound:
+    found = searched.subsets[0].loss
+    lower = min(searched.lower_bound, found)
+    return Bound(
+        found=found,
+        lower_bound=lower,
+        gap=found - lower,
+        method=method,
+        subsets=len(searched.subsets),
+        seconds=searched.seconds,
+    )

@@ -1,0 +1,83 @@
+"""What a plan reports: a build that never saw the rows it is judged on, and never worse than doing less."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.blend import AS_IS
+from ensemble.build import build_plan, make_chooser
+from ensemble.coverage import pattern_rows
+from ensemble.decide import choose, settle
+from ensemble.fitting import carry_out, fit_candidate
+from ensemble.rehearse import Rehearsal, best_single, conclude, rehearse
+from zoo.scores import log_loss_rows
+
+_spec = importlib.util.spec_from_file_location("build_helpers", Path(__file__).parent / "test_build.py")
+_helpers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_helpers)
+make_members, request = _helpers.make_members, _helpers.request
+
+BUDGET, AVAILABLE = 5400, 3600.0
+
+
+def test_a_fold_is_judged_by_a_build_that_never_saw_its_labels():
+    members = make_members(rows=400)
+    lied = members.y.copy()
+    held = members.folds == 2
+    lied[held] = (lied[held] + 1) % 3
+    asked = request(BUDGET, parsimony=False)
+    honest, fooled = (
+        rehearse(make_chooser(replace(members, y=y), asked), asked, AVAILABLE, single_seconds=AVAILABLE)
+        for y in (members.y, lied)
+    )
+    np.testing.assert_allclose(honest.p[held], fooled.p[held], atol=1e-6)
+    assert not np.allclose(honest.p[~held], fooled.p[~held])
+
+
+def test_carrying_out_a_fitted_plan_spends_what_it_may_and_blends_as_fitted():
+    members = make_members(rows=600)
+    chooser = make_chooser(members, request(BUDGET))
+    candidate = next(c for c in choose(chooser, request(BUDGET, parsimony=False), AVAILABLE).considered if c.seen)
+    fitted = fit_candidate(chooser, candidate, candidate.spec, fallbacks=False)
+    j = next(iter(candidate.seen))
+    seconds = chooser.pricing.row_seconds
+    none = carry_out(fitted, candidate, members, seconds, dict.fromkeys(candidate.seen, 0.0))
+    some = carry_out(fitted, candidate, members, seconds, dict(candidate.work))
+    changed = np.abs(some - none).max(axis=1) > 1e-12
+    assert 0 < seconds[j][changed].sum() <= candidate.work[j] * (1 + 1e-9) or len(candidate.seen) > 1
+    assert set(fitted.gates) == set(candidate.seen)
+    assert len(pattern_rows(candidate.whole, candidate.seen, 600)) >= 2
+    np.testing.assert_allclose(some.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("best", ["plan", "whole_file", "single"])
+def test_the_choice_that_went_best_in_rehearsal_is_taken(best):
+    members = make_members(rows=300)
+    chooser = make_chooser(members, request(BUDGET))
+    choice = settle(chooser, choose(chooser, request(BUDGET, parsimony=False), AVAILABLE))
+    gated = next(c for c in choice.considered if c.seen)
+    choice = replace(choice, candidate=gated)
+    losses = {name: np.full(300, 1.0 if name == best else 1.05) for name in ("plan", "whole_file", "single")}
+    taken, reported = conclude(chooser, choice, Rehearsal(np.empty((300, 3)), **losses), AVAILABLE)
+    assert reported.mean() == 1.0
+    assert (taken.candidate is gated) == (best == "plan")
+    assert (taken.candidate.whole == choice.whole_file.whole and not taken.candidate.seen) or best != "whole_file"
+    assert (taken.candidate.spec == AS_IS) or best != "single"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_on_few_rows_the_plan_is_no_worse_than_the_best_single_member(seed):
+    """Tables of good models on few rows: every fit costs more than it gains, so one table is taken as it is."""
+    members = make_members(rows=120, seed=seed)
+    plan = build_plan(members, request(36_000, parsimony=False))
+    chooser = make_chooser(members, request(36_000))
+    single = best_single(chooser, np.inf)
+    asked = request(36_000, parsimony=False)
+    rehearsed = rehearse(chooser, asked, 24_000.0, single_seconds=np.inf).single
+    assert plan.oof_log_loss <= rehearsed.mean() + 1e-9
+    assert single.loss == pytest.approx(min(log_loss_rows(table, members.y).mean() for table in members.p))
