@@ -299,6 +299,9 @@ class ScoreRequest(Request):
     spec: ScoreSpec
     serve: ServeSpec = ServeSpec()
     target: str
+    emulates: Name | None = Field(
+        None, exclude_if=lambda name: name is None, description="smaller target whose memory and kernels are kept to (`--as`)"
+    )
 
 
 class LexicalTrainRequest(Request):
@@ -387,6 +390,7 @@ class ScoreCard(Contract):
     entry: str
     variant: Variant
     target: str
+    emulates: str | None = Field(None, description="target whose memory and kernels were kept to; its speed was not measured")
     engine: str = Field(description="what computed the probabilities, with its version")
     dataset_digest: str
     rows: int

@@ -22,6 +22,7 @@ from zoo.metrics import score_metrics as score_metrics
 from zoo.store import write_atomic
 
 OK = "ok"
+BAD_ROW = "bad row: see `zoo data validate`"  # status of a row that cannot be read
 NO_FOLD = -1
 PROBABILITIES = ("p_a", "p_b", "p_tie")  # in the order of contracts.LABELS
 COLUMNS = ("id", "fold", *PROBABILITIES, "n_tokens", "n_truncated_tokens", "status")

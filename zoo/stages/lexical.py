@@ -21,7 +21,7 @@ from zoo.contracts import LexicalScoreRequest, LexicalTrainRequest, Measurements
 from zoo.cost import Piece, fit_cost
 from zoo.errors import ZooError
 from zoo.metrics import score_metrics
-from zoo.scores import NO_FOLD, OK, probabilities, read_scores, score_table, unscored_table, write_card, write_scores
+from zoo.scores import BAD_ROW, NO_FOLD, OK, probabilities, read_scores, score_table, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.lexical_features import Features
 from zoo.stages.lexical_model import (
@@ -42,7 +42,6 @@ from zoo.targets import machine_fingerprint
 MODEL = "model"
 VARIANT = Variant(order="ab")
 CHUNK_ROWS = 500
-BAD_ROW = "bad row: see `zoo data validate`"
 
 
 def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:

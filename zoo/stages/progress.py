@@ -38,6 +38,34 @@ def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **o
     )
 
 
+class TokenBar:
+    """A bar over tokens, which time goes by, not rows: the longest come first. Shows rows, rows/s, tokens/s and time left."""
+
+    def __init__(self, tokens: int, rows: int) -> None:
+        self._tokens, self._rows, self._done = tokens, rows, 0
+        self._bar: Any = None
+
+    def __enter__(self) -> TokenBar:
+        self._bar = bar(self._tokens, "score", "token", unit_scale=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self) -> None:
+        """The clock starts now: what came before was loading."""
+        self._bar.unpause()
+        self._bar.reset(self._tokens)
+        self._done = 0
+
+    def update(self, rows: int, tokens: int) -> None:
+        """So many rows more, of so many tokens, are done. A chunk that an engine did not finish is counted again."""
+        self._done = min(self._rows, self._done + rows)
+        elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
+        self._bar.set_postfix_str(f"{self._done:,} of {self._rows:,} rows, {self._done / elapsed:.1f} row/s", refresh=False)
+        self._bar.update(min(tokens, self._tokens - self._bar.n))
+
+
 def process_age_seconds() -> float:
     """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
     try:

@@ -1,224 +1,215 @@
 """Score battles with vLLM: the probabilities of the three labels, row by row, chunked and resumable.
 
-Rows are cut into chunks once, the longest first (or in the order listed), and each finished chunk is a file under
-`<variant>/chunks/`. A killed run loses at most one chunk a variant; since a chunk always holds the same rows and starts from an
-empty prefix cache, the resumed run ends with the same table.
+This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `replicas`), and writes what
+comes back: each finished chunk is a file under `<variant>/chunks/`. A killed run or engine loses one chunk a replica; since a
+chunk always holds the same rows and starts from an empty prefix cache, the resumed run ends with the same table.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from zoo.battles import assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
-from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
+from zoo.battles import Battles, assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
+from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult
 from zoo.cost import Piece, fit_cost
 from zoo.errors import ZooError
 from zoo.metrics import score_metrics
-from zoo.prompts import Codec, Encoded, encode_battles, label_probabilities, load_codec
-from zoo.scores import probabilities, read_scores, score_table, unscored_table, write_card, write_scores
+from zoo.prompts import Codec, load_codec
+from zoo.scores import BAD_ROW, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
-from zoo.stages.engine import Engine, engine_arguments, engine_version, prepare_environment
-from zoo.store import write_atomic
+from zoo.stages.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
+from zoo.stages.emulation import emulation_arguments, emulation_environment
+from zoo.stages.engine import engine_arguments, engine_version
+from zoo.stages.places import gpus_of, places, visible_gpus
+from zoo.stages.replicas import Crew, Job, Listener, Patience
+from zoo.stages.tally import TALLY, Tally, load_tally
+from zoo.stages.token_file import Encoding, write_tokens
 from zoo.targets import load_target, machine_fingerprint
 
-ENCODE_ROWS = 1024  # battles tokenized at a time
-LOADING = "loading.json"  # kept apart: a resumed run whose chunks are all there starts no engine
-BAD_ROW = "bad row: see `zoo data validate`"
+WORK = "work"  # token ids and the like: of no use once the tables are there
 
 
 @dataclass(frozen=True)
-class Loading:
-    """What came before the first row: `load_seconds` whatever the file, `prepare_seconds` of reading and tokenizing it."""
+class Rows:
+    """What is scored, without its texts: ids, labels and folds (rows,), and the ids whose rows cannot be read."""
 
-    load_seconds: float
-    prepare_seconds: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """One variant's rows in the order they are scored: ids, token ids, and what was cut off."""
-
-    variant: Variant
     ids: list[str]
-    encoded: list[Encoded]
-
-    def lengths(self) -> np.ndarray:
-        return np.array([len(e.ids) for e in self.encoded], dtype=np.int64)
+    labels: np.ndarray
+    folds: np.ndarray | None
+    bad: list[str]
+    digest: str
 
 
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
     """Write `<variant>/scores.parquet` and `<variant>/scores.json` for each of the request's variants."""
-    prepare_environment()
-    from zoo.stages.labels import gpu_peak_bytes
+    serving = load_target(request.emulates or request.target)
+    return score(request, out_dir, places(request.serve, serving, visible_gpus()))
 
-    folder = request.model.path / "model"
-    codec = load_codec(folder, request.prompt)
-    started = progress.process_age_seconds()
+
+def score(
+    request: ScoreRequest, out_dir: Path, where: Sequence[Mapping[str, str]], patience: Patience | None = None
+) -> StageResult:
+    """Score with one engine in each of the places, given by the environment of its process."""
+    codec = load_codec(request.model.path / "model", request.prompt)
+    job = engine_job(request, out_dir / WORK, codec, where)
+    tally = load_tally(out_dir)
+    tally.replicas = len(where)
+    with ExitStack() as stack:
+        crew = None
+        if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
+            crew = stack.enter_context(Crew(job, patience))
+            progress.note(f"loading {request.model.path.name} into {engine_version()}")
+        rows, encodings, tally.prepare_seconds = prepare(request, codec, job.tokens)
+        chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
+        adopt(chunks, rows.ids, out_dir)
+        todo = [chunk for chunk in chunks if not chunk.done(out_dir)]
+        if todo:
+            crew = crew or stack.enter_context(Crew(job, patience))
+            score_chunks(crew, todo, rows.ids, tally, out_dir)
+    result = finish(request, out_dir, rows, encodings, chunks, tally)
+    shutil.rmtree(out_dir / WORK)
+    (out_dir / TALLY).unlink()
+    return result
+
+
+def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequence[Mapping[str, str]]) -> Job:
+    """How the engines are started: as the entry serves on the target, or on the target that is emulated."""
+    model = request.model.path / "model"
+    serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
+    gpus = max(1, gpus_of(request.serve, serving))
+    arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu)
+    environment: dict[str, str] = {}
+    if request.emulates:
+        arguments = emulation_arguments(serving, request.serve, arguments, on_gpu)
+        environment = emulation_environment(serving)
+    return Job(
+        arguments=arguments,
+        label_ids=codec.label_ids,
+        folder=folder,
+        places=tuple({**place, **environment} for place in where),
+        model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
+    )
+
+
+def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list[Encoding], float]:
+    """Read the battles, write their token ids to `path` for each variant, and forget the texts; seconds it took."""
+    started = time.monotonic()
     battles = read_battles(request.battles.path)
     frame = select_rows(battles, request.selection, request.held)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
-    works = [prepare(frame, variant, codec, request) for variant in request.spec.variants]
-    prepare_seconds = progress.process_age_seconds() - started
-    todo = [(work, index) for index in range(chunk_count(works[0], request)) for work in works]
-    todo = [(work, index) for work, index in todo if not chunk_file(out_dir, work.variant, index).exists()]
-    if todo:
-        engine = start_engine(folder, works, codec, request)
-        load_seconds = progress.process_age_seconds() - prepare_seconds
-        write_atomic(out_dir / LOADING, json.dumps(asdict(Loading(load_seconds, prepare_seconds))))
-        score_chunks(engine, todo, request, out_dir)
-    loading = Loading(**json.loads((out_dir / LOADING).read_text()))
-    tokens = int(sum(work.lengths().sum() for work in works))
-    metrics: dict[str, float] = {}
-    bad, digest, run_seconds = unusable_ids(battles, request.selection), dataset_digest(battles), loading.prepare_seconds
-    for work in works:
-        tables, pieces = zip(*chunk_tables(work, request, out_dir), strict=True)
-        run_seconds += sum(piece.seconds for piece in pieces)
-        cost = price(pieces, loading, tokens, request)
-        metrics |= finish(work, assemble(work, tables, frame, bad, request), frame, cost, request, out_dir, digest)
+    encodings = write_tokens(frame, request.spec.variants, codec, request.prompt, path)
+    return rows_of(battles, frame, request), encodings, time.monotonic() - started
+
+
+def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Rows:
+    return Rows(
+        ids=frame["id"].tolist(),
+        labels=frame["label"].to_numpy(),
+        folds=assign_folds(frame, request.held.n_folds) if request.selection.rows == "held_out" else None,
+        bad=unusable_ids(battles, request.selection),
+        digest=dataset_digest(battles),
+    )
+
+
+def score_chunks(crew: Crew, todo: Sequence[Chunk], ids: Sequence[str], tally: Tally, out_dir: Path) -> None:
+    """Have the chunks scored, and write each as it comes."""
+    begun, seconds, restarts = time.monotonic(), tally.run_seconds, tally.restarts
+    with progress.TokenBar(sum(chunk.tokens for chunk in todo), sum(len(chunk.spans) for chunk in todo)) as bar:
+
+        def ready(memory: Mapping[str, int]) -> None:
+            nonlocal begun
+            tally.see_memory(memory)
+            if not crew.restarts:
+                tally.load_seconds, begun = progress.process_age_seconds(), time.monotonic()
+                bar.begin()
+
+        def take(number: int, answer: Answer, memory: Mapping[str, int]) -> None:
+            write_chunk(todo[number], ids, answer, out_dir)
+            tally.see_memory(memory)
+            tally.tokens += todo[number].tokens
+            tally.cached_tokens += int(answer.cached.sum())
+            tally.restarts, tally.run_seconds = restarts + crew.restarts, seconds + time.monotonic() - begun
+            tally.save(out_dir)
+
+        crew.score(todo, Listener(take=take, step=bar.update, note=progress.note, ready=ready))
+
+
+def finish(
+    request: ScoreRequest, out_dir: Path, rows: Rows, encodings: Sequence[Encoding], chunks: Sequence[Chunk], tally: Tally
+) -> StageResult:
+    """Each variant's table and card from its chunks; the stage's result."""
+    tokens = int(sum(encoding.lengths.sum() for encoding in encodings))
+    metrics = tally.metrics()
+    for encoding in encodings:
+        count = sum(encoding in chunk.encodings for chunk in chunks)
+        tables, pieces = read_pieces(encoding, count, out_dir)
+        table = assemble(tables, rows)
+        cost = price(pieces, tally, tokens, request)
+        metrics |= finish_variant(encoding, table, rows, cost, request, out_dir)
     return StageResult(
         metrics=metrics,
         measurements=Measurements(
-            load_seconds=loading.load_seconds,
-            run_seconds=run_seconds,
-            rows=sum(len(w.ids) for w in works),
+            load_seconds=tally.load_seconds,
+            run_seconds=tally.run_seconds,
+            rows=len(rows.ids) * len(encodings),
             tokens=tokens,
-            peak_bytes=gpu_peak_bytes(),
+            peak_bytes=tally.card_bytes,
         ),
     )
 
 
-def prepare(frame: pd.DataFrame, variant: Variant, codec: Codec, request: ScoreRequest) -> Work:
-    """Tokenize the rows of a variant and put them in scoring order: longest first, or as listed."""
-    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
-    encoded: list[Encoded] = []
-    for start in range(0, len(turns), ENCODE_ROWS):
-        part = turns[start : start + ENCODE_ROWS]
-        encoded += encode_battles(part, codec, request.prompt, variant.order, variant.max_tokens)
-    order = list(range(len(encoded)))
-    if request.selection.rows != "listed":
-        order.sort(key=lambda i: -len(encoded[i].ids))
-    ids = frame["id"].tolist()
-    return Work(variant, [ids[i] for i in order], [encoded[i] for i in order])
+def price(pieces: Sequence[Piece], tally: Tally, tokens: int, request: ScoreRequest) -> Cost:
+    """The cost of a variant on one copy of the model, from its chunks.
 
-
-def start_engine(folder: Path, works: list[Work], codec: Codec, request: ScoreRequest) -> Engine:
-    """Load the model for the longest row there is, and warm it up with one short row."""
-    progress.note(f"loading {folder.parent.name} into {engine_version()}")
-    longest = max(int(work.lengths().max()) for work in works)
-    arguments = engine_arguments(folder, request.spec, request.serve, longest, load_target(request.target).gpus)
-    engine = Engine(arguments, codec.label_ids)
-    engine.logits([min((e.ids for w in works for e in w.encoded), key=len)])
-    return engine
-
-
-def chunk_count(work: Work, request: ScoreRequest) -> int:
-    return -(-len(work.ids) // request.spec.chunk_rows)
-
-
-def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
-    return out_dir / variant.slug / "chunks" / f"{index:05d}.parquet"
-
-
-def score_chunks(engine: Engine, todo: list[tuple[Work, int]], request: ScoreRequest, out_dir: Path) -> None:
-    """Score and write the chunks that are not there yet."""
-    size = request.spec.chunk_rows
-    started = time.monotonic()
-    total = sum(len(work.ids[i * size : (i + 1) * size]) for work, i in todo)
-    tokens = 0
-    with progress.bar(total, "score", "row") as bar:
-        for work, index in todo:
-            begun = time.monotonic()
-            ids, encoded = work.ids[index * size : (index + 1) * size], work.encoded[index * size : (index + 1) * size]
-            table = score_rows(engine, ids, encoded, work.variant)
-            file = chunk_file(out_dir, work.variant, index)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            piece = measure(encoded, time.monotonic() - begun)
-            write_atomic(file.with_suffix(".json"), json.dumps(asdict(piece)))
-            write_scores(table, file)
-            tokens += piece.tokens
-            bar.set_postfix(tokens_s=f"{tokens / (time.monotonic() - started):.0f}", variant=work.variant.slug)
-            bar.update(len(ids))
-
-
-def measure(encoded: list[Encoded], seconds: float) -> Piece:
-    lengths = [len(e.ids) for e in encoded]
-    return Piece(len(lengths), sum(lengths), sum(n * n for n in lengths), seconds)
-
-
-def score_rows(engine: Engine, ids: list[str], encoded: list[Encoded], variant: Variant) -> pd.DataFrame:
-    """Score-table rows of one chunk. If the engine refuses the chunk, rows go one by one and keep the reason of the refusal."""
-    status = ["ok"] * len(ids)
-    try:
-        logits = engine.logits([e.ids for e in encoded])
-    except ValueError:
-        logits = np.full((len(ids), 3), np.nan)
-        for i, row in enumerate(encoded):
-            try:
-                logits[i] = engine.logits([row.ids])[0]
-            except ValueError as error:
-                status[i] = f"refused: {str(error).splitlines()[0][:200]}"
-    finite = np.isfinite(logits).all(axis=1)
-    p = np.full((len(ids), 3), np.nan)
-    p[finite] = label_probabilities(logits[finite], variant.order)
-    for i in np.flatnonzero(~finite):
-        status[i] = status[i] if status[i] != "ok" else "not finite: the engine returned no number"
-    lengths = [len(e.ids) for e in encoded]
-    return score_table(ids, p, n_tokens=lengths, n_truncated_tokens=[e.n_truncated for e in encoded], status=status)
-
-
-def chunk_tables(work: Work, request: ScoreRequest, out_dir: Path) -> Iterator[tuple[pd.DataFrame, Piece]]:
-    for index in range(chunk_count(work, request)):
-        file = chunk_file(out_dir, work.variant, index)
-        yield read_scores(file), Piece(**json.loads(file.with_suffix(".json").read_text()))
-
-
-def price(pieces: Sequence[Piece], loading: Loading, tokens: int, request: ScoreRequest) -> Cost:
-    """The cost of a variant from its chunks. Reading and tokenizing grow with the file, so they go to the chunks by tokens."""
-    a_token = loading.prepare_seconds / max(1, tokens)
-    target = load_target(request.target)
+    Reading and tokenizing grow with the file, so they go to the chunks by tokens. They are counted whole, though they overlap
+    with loading: a price may be a little above what is paid, not below. An emulated run is no measurement of any machine.
+    """
+    a_token = tally.prepare_seconds / max(1, tokens)
+    serving = load_target(request.emulates or request.target)
+    machine = machine_fingerprint()
     return fit_cost(
         [replace(piece, seconds=piece.seconds + a_token * piece.tokens) for piece in pieces],
-        load_seconds=loading.load_seconds,
+        load_seconds=tally.load_seconds,
         target=request.target,
-        machine=machine_fingerprint(),
-        gpus=min(target.gpus, 1) if request.serve.layout == "replicas" else target.gpus,
+        machine=f"{machine} as {request.emulates}" if request.emulates else machine,
+        gpus=gpus_of(request.serve, serving),
     )
 
 
-def assemble(
-    work: Work, tables: Sequence[pd.DataFrame], frame: pd.DataFrame, bad: list[str], request: ScoreRequest
-) -> pd.DataFrame:
+def assemble(tables: Sequence[pd.DataFrame], rows: Rows) -> pd.DataFrame:
     """A variant's whole table in the file's order, rows that could not be read at the end with their status."""
-    table = pd.concat([*tables, unscored_table(bad, BAD_ROW)] if bad else tables)
-    table = table.set_index("id").loc[[*frame["id"], *bad]].reset_index()
-    if request.selection.rows == "held_out":
-        table["fold"] = assign_folds(frame, request.held.n_folds)
+    table = pd.concat([*tables, unscored_table(rows.bad, BAD_ROW)] if rows.bad else tables)
+    table = table.set_index("id").loc[[*rows.ids, *rows.bad]].reset_index()
+    if rows.folds is not None:
+        table["fold"] = rows.folds
     return table
 
 
-def finish(
-    work: Work, table: pd.DataFrame, frame: pd.DataFrame, cost: Cost, request: ScoreRequest, out_dir: Path, digest: str
+def finish_variant(
+    encoding: Encoding, table: pd.DataFrame, rows: Rows, cost: Cost, request: ScoreRequest, out_dir: Path
 ) -> dict[str, float]:
     """Write a variant's table with its card, and return its metrics."""
-    slug = work.variant.slug
+    slug = encoding.variant.slug
     write_scores(table, out_dir / slug / "scores.parquet")
     failed = int((table["status"] != "ok").sum())
     card = ScoreCard(
         member=f"{request.entry}@{slug}",
         entry=request.entry,
-        variant=work.variant,
+        variant=encoding.variant,
         target=request.target,
+        emulates=request.emulates,
         engine=engine_version(),
-        dataset_digest=digest,
+        dataset_digest=rows.digest,
         rows=len(table),
         failed_rows=failed,
         checkpoint=request.model.fingerprint,
@@ -226,18 +217,19 @@ def finish(
         request=request.model_dump(mode="json"),
     )
     write_card(card, out_dir / slug / "scores.json")
-    return metrics_of(table, frame, slug, failed)
+    return metrics_of(table, rows.labels, slug, failed)
 
 
-def metrics_of(table: pd.DataFrame, frame: pd.DataFrame, slug: str, failed: int) -> dict[str, float]:
+def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) -> dict[str, float]:
     """Counts, and where the battles are labelled the log loss and its parts, each under the variant's name."""
     counts: dict[str, Any] = {
         "rows/failed": failed,
         "rows/truncated": int((table["n_truncated_tokens"] > 0).sum()),
         "rows/mean_tokens": float(table["n_tokens"].mean()),
     }
-    ok = (table["status"].to_numpy() == "ok")[: len(frame)] & (frame["label"].to_numpy() >= 0)
+    count = len(labels)
+    ok = (table["status"].to_numpy() == "ok")[:count] & (labels >= 0)
     if ok.any():
-        labels, lengths = frame["label"].to_numpy()[ok], table["n_tokens"].to_numpy()[: len(frame)][ok]
-        counts |= score_metrics(probabilities(table)[: len(frame)][ok], labels, lengths)
+        lengths = table["n_tokens"].to_numpy()[:count][ok]
+        counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths)
     return {f"{slug}:{name}": float(value) for name, value in counts.items()}

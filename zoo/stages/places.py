@@ -1,0 +1,53 @@
+"""Where the copies of a model run: the GPUs at hand, shared out by the layout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from zoo.contracts import ServeSpec
+from zoo.errors import ZooError
+from zoo.targets import Target
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes; none on a machine without NVIDIA's driver."""
+    if VISIBLE in os.environ:
+        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return tuple(name for name in names if name and name != "-1")
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    try:
+        answer = subprocess.run(
+            [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(answer.stdout.split())
+
+
+def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
+    """The environment of each copy: a GPU each as replicas, else one copy on as many GPUs as the target has.
+
+    Fewer replicas than the target's run where fewer GPUs are at hand; a copy that is split has to have them all.
+    """
+    if target.gpus == 0 or (not gpus and serve.layout == "replicas"):
+        return ({},)
+    if serve.layout == "replicas":
+        return tuple({VISIBLE: gpu} for gpu in gpus[: target.gpus])
+    if len(gpus) < target.gpus:
+        raise ZooError(
+            f"serve.layout = {serve.layout!r}: {target.name} has {target.gpus} GPUs, {len(gpus)} are visible here; "
+            "score on a machine that has them"
+        )
+    return ({VISIBLE: ",".join(gpus[: target.gpus])},)
+
+
+def gpus_of(serve: ServeSpec, target: Target) -> int:
+    """GPUs that one copy of the model lies on; 0 on processors."""
+    return min(target.gpus, 1) if serve.layout == "replicas" else target.gpus

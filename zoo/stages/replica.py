@@ -1,0 +1,85 @@
+"""`python -m zoo.stages.replica JOB.json FD`: one engine in one process, which scores the chunks it is told to.
+
+Commands come as lines of JSON on the standard input, answers go as lines of JSON to file descriptor FD. The process that
+started it watches over it, and it dies with that process. It reads token ids and returns logits, nothing else: tables, labels
+and probabilities are its parent's business, so that the engine goes on with the next chunk while files are written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+PARENT = "ZOO_REPLICA_PARENT"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """End at once when the parent ends, whatever ended it: an engine alone would hold its GPU for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ[PARENT]):  # it ended before the line above
+        os._exit(1)
+
+
+def send(channel: TextIO, **message: Any) -> None:
+    channel.write(json.dumps(message) + "\n")
+    channel.flush()
+
+
+def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
+    """Load the engine, say so, then answer commands until there are no more."""
+    from zoo.stages.engine import Engine, prepare_environment
+
+    prepare_environment()
+    import numpy as np
+
+    engine = Engine(job["arguments"], job["label_ids"])
+    engine.score([np.array(job["label_ids"], dtype=np.int32)])
+    send(channel, kind="ready", memory=engine.memory())
+    tokens = spans = None
+    for line in commands:
+        command = json.loads(line)
+        if tokens is None or spans is None:
+            from zoo.stages.token_file import open_tokens
+
+            tokens, spans = open_tokens(Path(job["tokens"])), np.load(job["spans"], mmap_mode="r")
+        rows = [tokens[start:stop] for start, stop in spans[command["first"] : command["last"]]]
+        answer = engine.score(rows, lambda rows, tokens: send(channel, kind="step", rows=rows, tokens=tokens))
+        send(
+            channel,
+            kind="chunk",
+            chunk=command["chunk"],
+            logits=answer.logits.tolist(),
+            cached=answer.cached.tolist(),
+            refused=answer.refused,
+            seconds=answer.seconds,
+            memory=engine.memory(),
+        )
+
+
+def main(argv: list[str]) -> int:
+    die_with_parent()
+    job = json.loads(Path(argv[0]).read_text())
+    with os.fdopen(int(argv[1]), "w", encoding="utf-8") as channel:
+        try:
+            serve(job, sys.stdin, channel)
+        except Exception as error:
+            traceback.print_exc()
+            text = (str(error).strip() or "no message").splitlines()
+            send(channel, kind="error", message=f"{type(error).__name__}: {text[0]}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # engines leave threads and atexit hooks behind that can hang
