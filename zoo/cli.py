@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli_base import DEBUG, new_app, run_app, say
+from zoo.cost_cli import cost
 from zoo.data_cli import data_app
 from zoo.errors import ZooError
 from zoo.target_cli import target_app
@@ -22,6 +23,7 @@ app = new_app(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(target_app, name="target")
+app.command("cost")(cost)
 
 
 class Format(StrEnum):
@@ -223,7 +225,7 @@ def ui(port: Annotated[int, typer.Option("--port", help="Port on loopback; the n
 def sync() -> None:
     """Mirror finished stages to MLflow that a lost connection left out. Twice doubles nothing."""
     from zoo.pipeline import store_folder
-    from zoo.tracking import sync as sync_store
+    from zoo.sync import sync as sync_store
 
     typer.echo(f"{sync_store(store_folder())} stages mirrored")
 

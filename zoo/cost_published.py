@@ -26,8 +26,8 @@ START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for publish
 T4_FLOPS = 65e12  # data sheet, float16 tensor cores
 T4_GPUS = 2
 # Before any run is seen, median and deviation of the logarithm: a third of the data sheet within 1.6 times; attention without
-# tensor cores at a quarter of the 8.1 TFLOP/s of float32 within 2.2 times; submissions at 1.35 to 1.8 times the interactive time
-# in four of five cases.
+# tensor cores at a quarter of the 8.1 TFLOP/s of float32 within 2.2 times; submissions at 1.35 to 1.8 times the interactive
+# time in four of five cases.
 PRIOR_MEDIAN = np.log([20e12, 2e12, 1.56])
 PRIOR_SPREAD = np.array([0.5, 0.8, 0.112])
 NOISE, NOISE_RUNS = 0.25, 3.0  # relative deviation of a stated time before any is seen, and how many runs that counts for

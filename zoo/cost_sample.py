@@ -1,0 +1,99 @@
+"""Measuring a member on the machine at hand: a few rows of each length through the ordinary score stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from zoo.battles import read_battles
+from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec
+from zoo.cost_lengths import count_characters
+from zoo.errors import ZooError
+from zoo.pipeline import battles_input, fetched
+from zoo.runner import run_stage
+from zoo.settings import home
+from zoo.store import Artifact, list_artifacts, write_atomic
+from zoo.targets import Target, is_of_kind, machine_fingerprint
+
+STRATA = 8  # pieces of rows of about one length each: what tells rows, tokens and squares apart
+
+
+def samples_folder() -> Path:
+    """Store of measurements. They are kept apart from scored members: a sample is no candidate of the ensemble."""
+    return home() / "cost"
+
+
+def measure(entry: Entry, target: Target, battles: Path, rows: int, store: Path, *, say: Callable[[str], None]) -> Artifact:
+    """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint in the store.
+
+    ZooError where this machine is not of the target's kind, or the store has no checkpoint.
+    """
+    machine = machine_fingerprint()
+    if not is_of_kind(machine, target):
+        raise ZooError(f"--measure: this machine ({machine}) is not {target.name}; measure there, or leave --measure out")
+    folder = samples_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = stratified_ids(battles, rows)
+    listed = "\n".join(ids) + "\n"
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    path = folder / f"ids-{digest[:16]}.txt"
+    write_atomic(path, listed)
+    selection = Selection(rows="listed", ids=Input(path=path, fingerprint=digest))
+    request = sample_request(entry, target, battles_input(battles), selection, len(ids), store)
+    say(f"measuring {entry.name} on {len(ids)} rows of {battles.name}")
+    return run_stage(request, folder, say=say)
+
+
+def stratified_ids(battles: Path, rows: int) -> list[str]:
+    """Ids of at most `rows` rows, longest first: as many from each of STRATA equal parts of the file ordered by length."""
+    frame = read_battles(battles).frame
+    if frame.empty:
+        raise ZooError(f"{battles}: no usable rows to measure on; `zoo data validate` says why")
+    order = np.argsort(-count_characters(frame), kind="stable")
+    places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
+    return [str(row_id) for row_id in frame["id"].to_numpy()[order[np.unique(places)]]]
+
+
+def sample_request(entry: Entry, target: Target, battles: Input, selection: Selection, rows: int, store: Path) -> Request:
+    """The request of the entry's newest checkpoint for a listed sample, cut into STRATA chunks or smaller ones of its own."""
+    if entry.kind == "lexical":
+        model = _as_input(_newest(entry, store, "lexical-train"))
+        return LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target.name)
+    if entry.prompt is None or entry.score is None:
+        raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt] and [score]")
+    chunk = min(entry.score.chunk_rows, max(1, rows // STRATA))
+    return ScoreRequest(
+        entry=entry.name,
+        model=_as_input(_newest(entry, store, "quantize")),
+        battles=battles,
+        held=Held(),
+        selection=selection,
+        prompt=entry.prompt,
+        # One order of each token cap: both take the same time, and what they share is not theirs to be priced by.
+        spec=entry.score.model_copy(update={"chunk_rows": chunk, "variants": one_order(entry)}),
+        serve=entry.serve.get(target.name, ServeSpec()),
+        target=target.name,
+    )
+
+
+def one_order(entry: Entry) -> tuple:  # type: ignore[type-arg]
+    """The first variant of each token cap."""
+    variants = entry.score.variants if entry.score else ()
+    return tuple({v.max_tokens: v for v in reversed(variants)}.values())[::-1]
+
+
+def _newest(entry: Entry, store: Path, stage: str) -> Artifact:
+    made = [a for a in list_artifacts(store, stage) if a.manifest.request["entry"] == entry.name]
+    if made:
+        return made[-1]
+    weights = fetched(entry, store) if stage == "quantize" else None
+    if weights is None:
+        raise ZooError(f"{entry.name}: no checkpoint in {store} to measure; run `zoo run {entry.name} --data FILE` first")
+    return weights
+
+
+def _as_input(artifact: Artifact) -> Input:
+    return Input(path=artifact.path, fingerprint=artifact.fingerprint)

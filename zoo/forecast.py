@@ -1,0 +1,218 @@
+"""What an entry will take for a file on a target: from a measurement on such a machine, from one elsewhere, or from shapes alone.
+
+`measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both machines' matmul rates are known.
+`published`: floating-point operations at the rates that published run times of two T4s show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from zoo.contracts import Contract, Entry, Manifest, ScoreCard, Shape, Variant
+from zoo.cost_flops import flops_of_shape
+from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
+from zoo.cost_lengths import File
+from zoo.cost_published import START_SECONDS, T4_FLOPS, load_published, published_rates
+from zoo.errors import ZooError
+from zoo.store import list_artifacts
+from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
+
+# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured ones,
+# a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published runs).
+MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
+T4_CAPABILITY = (7, 5)
+_STAGES = ("score", "lexical-score", "import")
+
+Basis = Literal["measured", "scaled", "published"]
+
+
+class Forecast(Contract):
+    """Seconds of scoring a file with one variant of an entry on the whole target, loading included.
+
+    `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive run on the same kind.
+    `peak_bytes` of one device, over the runs that were measured. `assumed` and `extrapolates` are for people: what was taken for
+    granted, and in what the forecast goes beyond what was measured.
+    """
+
+    entry: str
+    variant: Variant
+    target: str
+    basis: Basis
+    rows: int
+    tokens: int
+    seconds: Interval
+    submission_seconds: Interval | None = None
+    peak_bytes: Interval | None = None
+    assumed: tuple[str, ...] = ()
+    extrapolates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A member's cost as some run measured it."""
+
+    card: ScoreCard
+    manifest: Manifest
+
+
+def forecast(entry: Entry, target: Target, file: File, stores: Sequence[Path]) -> list[Forecast]:
+    """Every forecast that there is a basis for, variant by variant, the best basis first. ZooError where there is none."""
+    known = measurements(entry, stores)
+    found = [f for v in file.tokens for f in forecasts_of(entry, v, target, file, known)]
+    if not found:
+        mend = f"run `zoo cost {entry.name} --target {target.name} --lengths FILE --measure` on such a machine"
+        raise ZooError(f"{entry.name} was never measured, and its speed on {target.name} cannot be told from shapes; {mend}")
+    return found
+
+
+def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, known: Sequence[Measured]) -> list[Forecast]:
+    """The forecasts of one variant, the best basis first."""
+    on_kind = [m for m in known if is_of_kind(m.card.cost.machine, target)]
+    elsewhere = [m for m in known if m not in on_kind and rate_of_machine(m.card.cost.machine)]
+    found = []
+    if on_kind:
+        found.append(_measured(entry, variant, target, file, nearest(on_kind, variant), on_kind))
+    published = _published(entry, variant, target, file)
+    scaled = _scaled(entry, variant, target, file, nearest(elsewhere, variant)) if elsewhere else None
+    # Rates fitted to T4s are nearer to a T4 than another card's measurement; for any other machine it is the other way round.
+    rest = (published, scaled) if is_t4(target) else (scaled, published)
+    return found + [f for f in rest if f is not None]
+
+
+def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
+    """Costs of an entry that were measured on some machine at its own speed, oldest first."""
+    from zoo.scores import read_card
+
+    found = []
+    for artifact in (artifact for store in stores for artifact in list_artifacts(store, *_STAGES)):
+        cards = [read_card(path) for path in sorted(artifact.path.glob("*/scores.json"))]
+        found += [Measured(card, artifact.manifest) for card in cards if card.entry == entry.name]
+    return [m for m in found if m.card.cost.machine and not m.card.emulates]
+
+
+def nearest(known: Sequence[Measured], variant: Variant) -> Measured:
+    """The measurement to go by: of this machine, of the same token cap and order, of the most rows, and the newest."""
+    here = machine_fingerprint()
+
+    def key(item: tuple[int, Measured]) -> tuple[bool, bool, bool, int, int]:
+        cost, own = item[1].card.cost, item[1].card.variant
+        same = own.max_tokens == variant.max_tokens
+        return cost.machine == here, same, own == variant, cost.measured_rows, item[0]
+
+    return max(enumerate(known), key=key)[1]
+
+
+def _measured(
+    entry: Entry, variant: Variant, target: Target, file: File, by: Measured, on_kind: Sequence[Measured]
+) -> Forecast:
+    cost, lengths = by.card.cost, file.tokens[variant]
+    copies = max(1, target.devices // max(1, cost.gpus))
+    here = machine_fingerprint()
+    peaks = [m.manifest.measurements.peak_bytes for m in on_kind if m.manifest.measurements.peak_bytes]
+    own = by.manifest.measurements.peak_bytes
+    assumed = [*file.assumed, *_of_another_variant(by, variant)]
+    if copies > 1:
+        assumed.append(f"{copies} copies of the model, each with its share of the rows, at the speed of one")
+    seconds = file_seconds(cost, lengths, rows=file.rows, copies=copies)
+    return Forecast(
+        **_facts(entry, variant, target, file),
+        basis="measured",
+        seconds=seconds,
+        submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
+        peak_bytes=Interval(low=min(peaks), likely=own, high=max(peaks)) if own else None,
+        assumed=tuple(assumed),
+        extrapolates=tuple(beyond_measured(cost, lengths, here if is_of_kind(here, target) else cost.machine)),
+    )
+
+
+def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Measured) -> Forecast | None:
+    """A measurement carried over by the ratio of matmul rates; None where the target's is not known."""
+    to, source, cost = matmul_rate(target), rate_of_machine(by.card.cost.machine), by.card.cost
+    if to is None or source is None:
+        return None
+    # One copy on `gpus` devices does as much as its share of the machine: layouts differ between machines, operations do not.
+    slower = source[0] / to[0] * max(1, cost.gpus) / target.devices
+    terms = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
+    pieces = tuple((r, t, q, s * slower) for r, t, q, s in cost.pieces)
+    carried = cost.model_copy(update={name: getattr(cost, name) * slower for name in terms} | {"pieces": pieces})
+    spread = MEASURED_RATES_SPREAD if to[1] and source[1] else DECLARED_RATES_SPREAD
+    how = "measured" if to[1] and source[1] else "declared, not measured: `zoo target measure` narrows this"
+    lengths = file.tokens[variant]
+    rates = f"scaled from {source[0] / 1e12:.3g} to {to[0] / 1e12:.3g} TFLOP/s a device ({how})"
+    seconds = file_seconds(carried, lengths, rows=file.rows).times(spread_factor(spread))
+    return Forecast(
+        **_facts(entry, variant, target, file),
+        basis="scaled",
+        seconds=seconds,
+        submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
+        assumed=(*file.assumed, *_of_another_variant(by, variant), rates, "loading takes as long as where it was measured"),
+        extrapolates=(
+            f"never ran on {target.name}",
+            *beyond_measured(cost, lengths, cost.machine),
+            f"measured on {cost.machine}",
+        ),
+    )
+
+
+def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Forecast | None:
+    """A forecast from the model's shape; None where the shape or the target's rate is not known."""
+    shape, rate = shape_of(entry), matmul_rate(target)
+    if shape is None or rate is None:
+        return None
+    totals = totals_of(file.tokens[variant], file.rows)
+    work, fit = flops_of_shape(shape).split(totals) / target.devices, published_rates()
+    scale, spread = (1.0, 0.0) if is_t4(target) else (rate[0] / T4_FLOPS, DECLARED_RATES_SPREAD)
+    matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
+    runs = sum(run.fit for run in load_published().runs)
+    assumed = [
+        *file.assumed,
+        f"{work[0] / 1e15:.3g} and {work[1] / 1e15:.3g} PFLOP of linear layers and attention a device, at {matmul:.3g} and "
+        f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
+        f"{START_SECONDS:.0f} s of start-up; the engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+    ]
+    if scale != 1.0:
+        assumed.append(f"rates scaled by {scale:.3g}, the ratio of {'measured' if rate[1] else 'data sheet'} to T4 matmul rate")
+    return Forecast(
+        **_facts(entry, variant, target, file),
+        basis="published",
+        seconds=fit.seconds(work, scale=scale, spread=spread),
+        submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
+        assumed=tuple(assumed),
+        extrapolates=(f"never ran on {target.name}",),
+    )
+
+
+def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[str, object]:
+    tokens = int(round(totals_of(file.tokens[variant], file.rows)[1]))
+    return {"entry": entry.name, "variant": variant, "target": target.name, "rows": file.rows, "tokens": tokens}
+
+
+def _of_another_variant(by: Measured, variant: Variant) -> list[str]:
+    own = by.card.variant
+    return [] if own == variant else [f"as fast as {own.slug}, which was measured"]
+
+
+def is_t4(target: Target) -> bool:
+    """Whether the target's cards are those of the published runs."""
+    return target.compute_capability == T4_CAPABILITY and target.gpu == "T4"
+
+
+def rate_of_machine(machine: str) -> tuple[float, bool] | None:
+    """Matmul rate of a measured machine, and whether it was measured: of the targets of its kind, those measured on it first."""
+    kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
+    kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
+    return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
+
+
+def shape_of(entry: Entry) -> Shape | None:
+    """The entry's declared shape, else that of its fetched weights; None where neither is there."""
+    from zoo.pipeline import fetched_folder, store_folder
+    from zoo.shapes import read_config, shape_of_config
+
+    if entry.shape is not None or entry.base is None:
+        return entry.shape
+    folder = fetched_folder(entry, store_folder())
+    return shape_of_config(read_config(folder)) if folder else None
