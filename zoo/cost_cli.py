@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.cost_interval import Interval
     from zoo.forecast import Forecast
 
-HOUR_SECONDS, GIB = 3600.0, 2**30
+GIB = 2**30
 
 
 def cost(
@@ -31,8 +31,8 @@ def cost(
 ) -> None:
     """Hours that an entry takes on a target: low, likely and high, from a measurement, or from shapes and published run times.
 
-    About 80 in 100 true times lie between low and high. What was assumed, and in what the forecast goes beyond what was measured,
-    is said below the table.
+    About 80 in 100 true times lie between low and high. What was assumed, and in what the forecast goes beyond what was
+    measured, is said below the table.
 
     Example: zoo cost llama-3-8b --target t4x2 --rows 25000
 
@@ -62,21 +62,22 @@ def forecasts_text(found: Sequence[Forecast]) -> str:
     from zoo.views import text_table
 
     first = found[0]
-    headers = ["variant", "M tokens", "basis", "hours low", "likely", "high"]
+    name, unit = time_unit(max(f.seconds.high for f in found))
+    headers = ["variant", "M tokens", "basis", f"{name} low", "likely", "high"]
     submitted = any(f.submission_seconds for f in found)
     with_bytes = any(f.peak_bytes for f in found)
     headers += ["submitted low", "likely", "high"] if submitted else []
     headers += ["GiB low", "likely", "high"] if with_bytes else []
     rows = []
     for f in found:
-        cells = [f.variant.slug, f"{f.tokens / 1e6:.2f}", f.basis, *cells_of(f.seconds, HOUR_SECONDS)]
-        cells += cells_of(f.submission_seconds, HOUR_SECONDS) if submitted else []
+        cells = [f.variant.slug, f"{f.tokens / 1e6:.2f}", f.basis, *cells_of(f.seconds, unit)]
+        cells += cells_of(f.submission_seconds, unit) if submitted else []
         rows.append(cells + (cells_of(f.peak_bytes, GIB) if with_bytes else []))
     lines = [f"{first.entry} on {first.target}: {first.rows:,} rows", "", text_table(headers, rows)]
     if submitted:
         lines += [
             "",
-            "submitted: as a Kaggle submission, which took longer than an interactive run on the same kind of machine",
+            "submitted: as a Kaggle submission, which took longer than an interactive run on such a machine",
         ]
     for title, notes in (("assumed", [f.assumed for f in found]), ("goes beyond", [f.extrapolates for f in found])):
         told: dict[str, list[str]] = {}
@@ -86,6 +87,11 @@ def forecasts_text(found: Sequence[Forecast]) -> str:
         lines += ["", f"{title}:"] if told else []
         lines += [f"- {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in told.items()]
     return "\n".join(lines)
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """A unit in which so many seconds read well, and its seconds."""
+    return next(((name, unit) for name, unit in (("hours", 3600.0), ("minutes", 60.0)) if seconds >= unit), ("seconds", 1.0))
 
 
 def cells_of(interval: Interval | None, unit: float) -> list[str]:

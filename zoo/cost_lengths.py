@@ -1,4 +1,4 @@
-"""How many tokens the rows of a file have for each variant of an entry: counted where the tokenizer is at hand, else estimated."""
+"""Tokens that a file's rows have for each variant of an entry: counted where the tokenizer is at hand, else estimated."""
 
 from __future__ import annotations
 

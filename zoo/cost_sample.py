@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.battles import read_battles
-from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec
+from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec, Variant
 from zoo.cost_lengths import count_characters
 from zoo.errors import ZooError
 from zoo.pipeline import battles_input, fetched
@@ -79,7 +79,7 @@ def sample_request(entry: Entry, target: Target, battles: Input, selection: Sele
     )
 
 
-def one_order(entry: Entry) -> tuple:  # type: ignore[type-arg]
+def one_order(entry: Entry) -> tuple[Variant, ...]:
     """The first variant of each token cap."""
     variants = entry.score.variants if entry.score else ()
     return tuple({v.max_tokens: v for v in reversed(variants)}.values())[::-1]

@@ -1,6 +1,6 @@
-"""What an entry will take for a file on a target: from a measurement on such a machine, from one elsewhere, or from shapes alone.
+"""What an entry will take for a file on a target: from a measurement on such a machine, from one elsewhere, or from shapes.
 
-`measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both machines' matmul rates are known.
+`measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both matmul rates are known.
 `published`: floating-point operations at the rates that published run times of two T4s show.
 """
 
@@ -17,11 +17,12 @@ from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_fa
 from zoo.cost_lengths import File
 from zoo.cost_published import START_SECONDS, T4_FLOPS, load_published, published_rates
 from zoo.errors import ZooError
+from zoo.shapes import linear_parameters, read_config, shape_of_config
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
-# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured ones,
-# a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published runs).
+# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
+# ones, a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published runs).
 MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
 T4_CAPABILITY = (7, 5)
 _STAGES = ("score", "lexical-score", "import")
@@ -33,8 +34,8 @@ class Forecast(Contract):
     """Seconds of scoring a file with one variant of an entry on the whole target, loading included.
 
     `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive run on the same kind.
-    `peak_bytes` of one device, over the runs that were measured. `assumed` and `extrapolates` are for people: what was taken for
-    granted, and in what the forecast goes beyond what was measured.
+    `peak_bytes` of one device, over the runs that were measured. `assumed` and `extrapolates` are for people: what was taken
+    for granted, and in what the forecast goes beyond what was measured.
     """
 
     entry: str
@@ -181,12 +182,22 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         seconds=fit.seconds(work, scale=scale, spread=spread),
         submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
         assumed=tuple(assumed),
-        extrapolates=(f"never ran on {target.name}",),
+        extrapolates=(f"never ran on {target.name}", *_of_other_size(shape)),
     )
 
 
+def _of_other_size(shape: Shape) -> list[str]:
+    """A note where a model is far smaller or larger than those of the published runs."""
+    sizes = [linear_parameters(own) for own in load_published().models.values()]
+    own = linear_parameters(shape)
+    if min(sizes) / 2 <= own <= 2 * max(sizes):
+        return []
+    which = "smaller: it waits for kernel launches and its host" if own < min(sizes) else "larger"
+    return [f"published runs are of models of {min(sizes) / 1e9:.0f} to {max(sizes) / 1e9:.0f}B; this one is far {which}"]
+
+
 def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[str, object]:
-    tokens = int(round(totals_of(file.tokens[variant], file.rows)[1]))
+    tokens = round(float(totals_of(file.tokens[variant], file.rows)[1]))
     return {"entry": entry.name, "variant": variant, "target": target.name, "rows": file.rows, "tokens": tokens}
 
 
@@ -201,7 +212,7 @@ def is_t4(target: Target) -> bool:
 
 
 def rate_of_machine(machine: str) -> tuple[float, bool] | None:
-    """Matmul rate of a measured machine, and whether it was measured: of the targets of its kind, those measured on it first."""
+    """Matmul rate of a machine, and whether it was measured: of the targets of its kind, those measured on it first."""
     kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
     kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
     return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
@@ -210,7 +221,6 @@ def rate_of_machine(machine: str) -> tuple[float, bool] | None:
 def shape_of(entry: Entry) -> Shape | None:
     """The entry's declared shape, else that of its fetched weights; None where neither is there."""
     from zoo.pipeline import fetched_folder, store_folder
-    from zoo.shapes import read_config, shape_of_config
 
     if entry.shape is not None or entry.base is None:
         return entry.shape
