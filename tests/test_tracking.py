@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo import tracking
+from zoo import tracking, tracking_client
+from zoo.battles import dataset_digest, read_battles
 from zoo.contracts import (
     Cost,
     FetchRequest,
@@ -40,9 +41,12 @@ from zoo.contracts import (
 from zoo.entries_io import load_entry
 from zoo.errors import ZooError
 from zoo.figures import reliability_points, score_figures
+from zoo.promote import members_with_alias, promote
 from zoo.run_facts import data_of, flatten, stage_facts
+from zoo.sample import write_sample
 from zoo.scores import score_table, write_card, write_scores
 from zoo.store import Artifact, artifact_name, commit, fingerprint
+from zoo.sync import sync
 from zoo.tracking_home import mask, tracking_uri
 
 SECRET = "hunter2"
@@ -59,7 +63,7 @@ def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("ZOO_HOME", str(path))
-        tracking.ensure_store()
+        tracking_client.ensure_store()
     return path / "mlflow.db"
 
 
@@ -73,7 +77,12 @@ def home(tmp_path: Path, fresh_database: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def finished(
-    store: Path, request: Request, *, metrics: dict[str, float] | None = None, curves: dict[str, Any] | None = None
+    store: Path,
+    request: Request,
+    *,
+    metrics: dict[str, float] | None = None,
+    curves: dict[str, Any] | None = None,
+    created: datetime.datetime = CREATED,
 ) -> Artifact:
     """A finished artifact of a request, as the runner leaves it."""
     partial = store / ".partial" / artifact_name(request)
@@ -93,7 +102,7 @@ def finished(
             packages={"torch": "2.13.0", "vllm": "0.32.0"},
             git_commit="c0ffee+",
             argv=("zoo", f"--token={SECRET}"),
-            created_at=CREATED,
+            created_at=created,
         ),
     )
 
@@ -123,13 +132,19 @@ def merged(store: Path) -> Artifact:
     return finished(store, MergeRequest(entry="smollm2-135m", base=base, adapter=source, spec=MergeSpec()))
 
 
-def scored(store: Path, model: str = "m" * 16) -> tuple[Artifact, dict[str, int]]:
-    """A score stage of two variants on 40 labelled rows, and its labels."""
+def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREATED) -> Artifact:
+    """A score stage of two variants on 100 labelled battles, whose file lies in a folder of the user's."""
+    battles = store.parent / "private" / "my_battles.csv"
+    if not battles.exists():
+        battles.parent.mkdir(parents=True)
+        write_sample(battles, 100, 3)
+    frame = read_battles(battles)
+    digest, ids = dataset_digest(frame), frame.frame["id"].tolist()
     variants = (Variant(order="ab", max_tokens=512), Variant(order="ba", max_tokens=512))
     request = ScoreRequest(
         entry="smollm2-135m",
         model=Input(path=Path(f"{HOME}/model"), fingerprint=model),
-        battles=BATTLES,
+        battles=Input(path=battles, fingerprint=digest),
         held=Held(),
         prompt=PROMPT,
         spec=ScoreSpec(variants=variants),
@@ -137,11 +152,10 @@ def scored(store: Path, model: str = "m" * 16) -> tuple[Artifact, dict[str, int]
     )
     partial = store / ".partial" / artifact_name(request)
     rng = np.random.default_rng(0)
-    ids = [f"row{i}" for i in range(40)]
     metrics: dict[str, float] = {}
     for number, variant in enumerate(variants):
         (partial / variant.slug).mkdir(parents=True, exist_ok=True)
-        table = score_table(ids, rng.dirichlet((1, 1, 1), size=40), fold=0, n_tokens=100)
+        table = score_table(ids, rng.dirichlet((1, 1, 1), size=len(ids)), fold=0, n_tokens=100)
         write_scores(table, partial / variant.slug / "scores.parquet")
         card = ScoreCard(
             member=f"smollm2-135m@{variant.slug}",
@@ -149,8 +163,8 @@ def scored(store: Path, model: str = "m" * 16) -> tuple[Artifact, dict[str, int]
             variant=variant,
             target="cpu",
             engine="vllm 0.32.0",
-            dataset_digest=BATTLES.fingerprint,
-            rows=40,
+            dataset_digest=digest,
+            rows=len(ids),
             failed_rows=0,
             checkpoint=model,
             cost=Cost(target="cpu", load_seconds=36, seconds_per_row=0.1, seconds_per_token=0.001),
@@ -158,11 +172,15 @@ def scored(store: Path, model: str = "m" * 16) -> tuple[Artifact, dict[str, int]
         )
         write_card(card, partial / variant.slug / "scores.json")
         metrics |= {f"{variant.slug}:val/log_loss": 1.0 + number / 10, f"{variant.slug}:rows/failed": 0}
-    return finished(store, request, metrics=metrics), {row_id: i % 3 for i, row_id in enumerate(ids)}
+    return finished(store, request, metrics=metrics, created=created)
+
+
+def digest_of(artifact: Artifact) -> str:
+    return str(artifact.manifest.request["battles"]["fingerprint"])
 
 
 def all_runs(kind: str | None = None) -> list[Any]:
-    client = tracking.connect()
+    client = tracking_client.connect()
     experiments = [e.experiment_id for e in client.search_experiments(filter_string="name LIKE 'preference-%'")]
     runs = client.search_runs(experiments, max_results=1000) if experiments else []
     return [r for r in runs if kind is None or r.data.tags["zoo.kind"] == kind]
@@ -184,7 +202,7 @@ def test_a_training_becomes_a_child_of_its_entry(home: Path) -> None:
         tags["package.vllm"] == "0.32.0" and tags["zoo.git_commit"] == "c0ffee+" and tags["zoo.machine"] == "an abacus, 2 cores"
     )
     assert tags["zoo.dataset"] == BATTLES.fingerprint and tags["mlflow.source.git.commit"] == "c0ffee"
-    history = tracking.connect().get_metric_history(run.info.run_id, "curve/train/loss")
+    history = tracking_client.connect().get_metric_history(run.info.run_id, "curve/train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.5)]
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "my_battles" and data.dataset.digest == "d" * 36
@@ -195,7 +213,7 @@ def test_logging_again_adds_nothing(home: Path) -> None:
     artifact = trained(home / "store")
     for _ in range(2):
         assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
-    assert tracking.sync(home / "store") == 0
+    assert sync(home / "store") == 0
     shutil.rmtree(home / ".logged")
     assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     assert len(all_runs()) == 2
@@ -204,27 +222,29 @@ def test_logging_again_adds_nothing(home: Path) -> None:
 def test_a_run_whose_logger_was_killed_is_filled_once(home: Path) -> None:
     artifact = trained(home / "store")
     tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
-    client, (run,) = tracking.connect(), all_runs("stage")
+    client, (run,) = tracking_client.connect(), all_runs("stage")
     client.update_run(run.info.run_id, status="RUNNING")
     shutil.rmtree(home / ".logged")
-    assert tracking.sync(home / "store") == 1
+    assert sync(home / "store") == 1
     assert len(all_runs()) == 2
     assert len(client.get_metric_history(run.info.run_id, "curve/train/loss")) == 2
     assert len(client.get_run(run.info.run_id).inputs.dataset_inputs) == 1
 
 
 def test_each_variant_is_a_run_with_its_own_numbers(home: Path) -> None:
-    artifact, labels = scored(home / "store")
-    assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"), labels=labels)
+    artifact = scored(home / "store")
+    assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     runs = {r.data.tags["zoo.variant"]: r for r in all_runs("stage")}
     assert {slug: r.data.metrics["val/log_loss"] for slug, r in runs.items()} == {"ab-512": 1.0, "ba-512": 1.1}
     run = runs["ba-512"]
     assert run.data.params["variant.order"] == "ba" and run.data.tags["zoo.member"] == "smollm2-135m@ba-512"
     assert run.data.metrics["cost/seconds_per_row"] == pytest.approx(0.2)
     assert run.data.metrics["cost/hours_25k"] == pytest.approx((36 + 25000 * 0.2) / 3600)
-    client = tracking.connect()
+    client = tracking_client.connect()
     files = {f.path for folder in ("scores", "figures") for f in client.list_artifacts(run.info.run_id, folder)}
-    assert files == {"scores/scores.parquet", "scores/scores.json", "figures/reliability.png", "figures/confusion.png"}
+    figures = {f"figures/{name}.png" for name in ("reliability", "confusion", "log_loss_by_length")}
+    assert files == {"scores/scores.parquet", "scores/scores.json"} | figures
+    assert {"val/log_loss_short", "val/log_loss_long", "t4x2/fits"} <= run.data.metrics.keys()
     assert (home / "artifacts").is_dir() and run.info.artifact_uri.startswith((home / "artifacts").as_uri())
 
 
@@ -232,12 +252,12 @@ def test_data_of_a_merge_are_those_of_its_training(home: Path) -> None:
     artifact = merged(home / "store")
     found = data_of(artifact.manifest, artifact.path)
     assert found is not None and found.digest == BATTLES.fingerprint and found.name == "my_battles"
-    assert tracking.sync(home / "store") == 2
+    assert sync(home / "store") == 2
     assert len(all_runs("entry")) == 1 and len(all_runs("stage")) == 2
 
 
 def test_other_data_are_another_experiment(home: Path) -> None:
-    assert tracking.latest_experiment() is None
+    assert tracking_client.latest_experiment() is None
     first = trained(home / "store")
     tracking.log_stage(first.manifest, first.path, None)
     other = train_request().model_copy(update={"battles": Input(path=Path("b.csv"), fingerprint="e" * 64)})
@@ -247,15 +267,15 @@ def test_other_data_are_another_experiment(home: Path) -> None:
     fetch = FetchRequest(entry="smollm2-135m", base=load_entry("smollm2-135m").base, source="hub")
     weights = finished(home / "store", fetch)
     assert tracking.log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
-    names = {e.name: e.experiment_id for e in tracking.connect().search_experiments()}
-    assert names["preference-weights"] != tracking.latest_experiment() in names.values()
+    names = {e.name: e.experiment_id for e in tracking_client.connect().search_experiments()}
+    assert names["preference-weights"] != tracking_client.latest_experiment() in names.values()
 
 
 def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    artifact, labels = scored(home / "store")
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"), labels=labels)
-    build_plan = {"dataset_digest": BATTLES.fingerprint, "members": [artifact.manifest.request]}
+    artifact = scored(home / "store")
+    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    build_plan = {"dataset_digest": digest_of(artifact), "members": [artifact.manifest.request]}
     tracking.log_build(build_plan, {"oof_log_loss": 1.0}, {})
     with sqlite3.connect(home / "mlflow.db") as database:
         dump = "\n".join(database.iterdump())
@@ -275,17 +295,17 @@ def test_a_dead_server_costs_no_stage(home: Path, monkeypatch: pytest.MonkeyPatc
         assert not tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
         assert not tracking.log_build(plan, {"oof_log_loss": 1.0}, {}, [figure])
     with pytest.raises(ZooError) as caught:
-        tracking.sync(home / "store")
+        sync(home / "store")
     said = [r.getMessage() for r in caplog.records if r.name == "zoo"]
     assert all("zoo sync" in line and "\n" not in line for line in [*said, str(caught.value)]) and len(said) == 2
     assert SECRET not in caplog.text and SECRET not in str(caught.value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     figure.unlink()
-    assert tracking.sync(home / "store") == 2
-    assert tracking.sync(home / "store") == 0
+    assert sync(home / "store") == 2
+    assert sync(home / "store") == 0
     assert len(all_runs("stage")) == 1
     (build,) = all_runs("build")
-    assert {f.path for f in tracking.connect().list_artifacts(build.info.run_id)} == {"frontier.png", "plan.json"}
+    assert {f.path for f in tracking_client.connect().list_artifacts(build.info.run_id)} == {"frontier.png", "plan.json"}
 
 
 @pytest.mark.parametrize("uri", ["{home}/mlruns", "sqlite:////proc/none/x.db", "nonsense://x"])
@@ -295,13 +315,13 @@ def test_unusable_stores_cost_no_stage(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_RETRIES", "1")
     assert not tracking.log_stage(artifact.manifest, artifact.path)
     with pytest.raises(ZooError):
-        tracking.sync(home / "store")
+        sync(home / "store")
 
 
 def test_a_build_links_to_its_members_runs(home: Path) -> None:
-    artifact, _ = scored(home / "store")
+    artifact = scored(home / "store")
     tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
-    plan = {"dataset_digest": BATTLES.fingerprint, "budget_seconds": 300.0, "members": [{"name": "x"}]}
+    plan = {"dataset_digest": digest_of(artifact), "budget_seconds": 300.0, "members": [{"name": "x"}]}
     members = {"smollm2-135m@ab-512": artifact.fingerprint, "elsewhere": "0" * 16}
     for _ in range(2):
         assert tracking.log_build(plan, {"oof_log_loss": 0.99}, members)
@@ -312,10 +332,87 @@ def test_a_build_links_to_its_members_runs(home: Path) -> None:
     assert build.data.metrics["oof_log_loss"] == 0.99 and build.data.params["budget_seconds"] == "300.0"
 
 
+def test_checkpoints_are_models_and_scored_ones_are_registered(home: Path) -> None:
+    """A scored checkpoint is a version whose alias is `candidate`; the files stay in the store; logging again adds none."""
+    training, first = trained(home / "store"), scored(home / "store")
+    later = scored(home / "store", model="n" * 16, created=CREATED + datetime.timedelta(days=1))
+    for artifact in (training, later, first):  # out of order: the candidate is the one scored last, not logged last
+        assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    shutil.rmtree(home / ".logged")
+    assert sync(home / "store") == 0
+    client = tracking_client.connect()
+    (adapter,) = [r for r in all_runs("stage") if r.data.tags["zoo.stage"] == "train"]
+    (output,) = adapter.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.name == "smollm2-135m-adapter" and model.tags["mlflow.model.isExternal"] == "true"
+    assert not any(path.is_file() for path in (home / "artifacts").rglob("models/**/*")), "nothing is copied"
+    versions = client.search_model_versions("name = 'smollm2-135m'")
+    assert {v.tags["zoo.checkpoint"] for v in versions} == {"m" * 16, "n" * 16}
+    assert {v.tags["zoo.members"] for v in versions} == {"smollm2-135m@ab-512,smollm2-135m@ba-512"}
+    expected = {"smollm2-135m@ab-512": "n" * 16, "smollm2-135m@ba-512": "n" * 16}
+    assert members_with_alias("candidate") == expected
+
+
+def test_promote_makes_champions(home: Path) -> None:
+    for model, day in (("m" * 16, 0), ("n" * 16, 1)):
+        artifact = scored(home / "store", model=model, created=CREATED + datetime.timedelta(days=day))
+        tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    with pytest.raises(ZooError, match="no scored entry has the alias 'champion'; give it with `zoo promote"):
+        members_with_alias("champion")
+    assert promote("smollm2-135m") == "2"
+    assert set(members_with_alias("champion").values()) == {"n" * 16}
+    assert promote("smollm2-135m", version="1") == "1"
+    assert set(members_with_alias("champion").values()) == {"m" * 16}
+    assert promote("smollm2-135m", version="2", alias="submitted") == "2"
+    assert set(members_with_alias("submitted").values()) == {"n" * 16}
+    for arguments, message in (
+        ({"name": "absent"}, r"no scored checkpoint of 'absent' .*registered: smollm2-135m"),
+        ({"name": "smollm2-135m", "version": "7"}, "no version 7; it has 1, 2"),
+        ({"name": "smollm2-135m", "alias": "v1"}, "--alias v1: use letters"),
+        ({"name": "o'b"}, "no scored checkpoint"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            promote(**arguments)
+
+
+def test_a_build_crowns_its_members(home: Path) -> None:
+    artifact = scored(home / "store")
+    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    plan = {
+        "dataset_digest": digest_of(artifact),
+        "target": {"name": "cpu", "gpus": 0},
+        "predicted_seconds": 1800.0,
+        "rows": 25_000,
+        "oof_log_loss": 0.98,
+    }
+    assert tracking.log_build(plan, {"val/log_loss": 0.98}, {"smollm2-135m@ab-512": artifact.fingerprint})
+    assert set(members_with_alias("champion").values()) == {"m" * 16}
+    (build,) = all_runs("build")
+    assert build.data.metrics["cost/hours_25k"] == 0.5 and build.data.tags["zoo.scored"] == "yes"
+    client = tracking_client.connect()
+    (model,) = client.get_run(build.info.run_id).inputs.model_inputs
+    assert client.get_logged_model(model.model_id).tags["zoo.fingerprint"] == "m" * 16
+    figures = client.list_artifacts(build.info.run_id, "figures")
+    assert [f.path for f in figures] == ["figures/cost_log_loss.png"]
+
+
+def test_the_runs_table_opens_on_the_members(home: Path) -> None:
+    artifact = scored(home / "store")
+    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    client = tracking_client.connect()
+    experiment = client.get_experiment(tracking_client.latest_experiment())
+    state = json.loads(experiment.tags["mlflow.sharedViewState.members"])
+    run = next(r for r in all_runs("stage"))
+    shown = {c.partition("`")[2].rstrip("`") for c in state["selectedColumns"] if c.startswith("metrics")}
+    assert {"val/log_loss", "cost/hours_25k", "t4x2/fits"} <= shown & run.data.metrics.keys()
+    found = client.search_runs([experiment.experiment_id], state["searchFilter"], order_by=[f"{state['orderByKey']} ASC"])
+    assert [r.data.metrics["val/log_loss"] for r in found] == [1.0, 1.1]
+
+
 def test_removed_entries_do_not_break_sync(home: Path) -> None:
     request = train_request().model_copy(update={"entry": "gone"})
     finished(home / "store", request)
-    assert tracking.sync(home / "store") == 1
+    assert sync(home / "store") == 1
     (parent,) = all_runs("entry")
     assert parent.info.run_name == "gone" and parent.data.tags["zoo.entry_version"] == "unknown"
 
@@ -392,7 +489,8 @@ def test_figures_hold_every_row() -> None:
     assert points[:, 2].sum() == 997
     assert np.allclose((points[:, 0] * points[:, 2]).sum(), p[:, 0].sum())
     assert np.abs(points[:, 0] - points[:, 1]).max() < 0.15, "drawn from p itself: calibrated"
-    figures = score_figures(p, y)
-    assert figures == score_figures(p, y)
+    lengths = rng.integers(1, 9999, size=997)
+    figures = score_figures(p, y, lengths)
+    assert figures == score_figures(p, y, lengths)
     assert all(content.startswith(b"\x89PNG") and len(content) > 5000 for content in figures.values())
-    assert score_figures(p[:1], y[:1]), "one row is enough"
+    assert score_figures(p[:1], y[:1], lengths[:1]), "one row is enough"

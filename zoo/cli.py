@@ -178,10 +178,11 @@ def import_(
     labels: Annotated[Path, typer.Option("--labels", help="CSV of labelled battles that the scores are of.")],
     target: TargetName = "t4x2",
     load_seconds: Annotated[float, typer.Option("--load-seconds", min=0, help="From process start to first row.")] = 0.0,
-    seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0, help="On the whole target.")] = None,
+    seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0, help="Of one copy.")] = None,
     seconds_per_1k_tokens: Annotated[
-        float | None, typer.Option("--seconds-per-1k-tokens", min=0, help="On the whole target; the table needs n_tokens.")
+        float | None, typer.Option("--seconds-per-1k-tokens", min=0, help="Of one copy; the table needs n_tokens.")
     ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")] = None,
 ) -> None:
     """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
     from zoo.imports import import_scores
@@ -197,6 +198,7 @@ def import_(
         load_seconds=load_seconds,
         seconds_per_row=seconds_per_row,
         seconds_per_1k_tokens=seconds_per_1k_tokens,
+        gpus=gpus,
         store=store_folder(),
     )
     log_stage(read_manifest(path), path)
@@ -219,6 +221,18 @@ def ui(port: Annotated[int, typer.Option("--port", help="Port on loopback; the n
     from zoo.ui import serve
 
     serve(port)
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[str | None, typer.Option("--version", help="Registered version; default: the one scored last.")] = None,
+    alias: Annotated[str, typer.Option("--alias", help="Another alias than champion.")] = "champion",
+) -> None:
+    """Make an entry's scored checkpoint its champion: the alias that people and builds take members by."""
+    from zoo.promote import promote as give_alias
+
+    typer.echo(f"{name} version {give_alias(name, version=version, alias=alias)} is now {alias}")
 
 
 @app.command()

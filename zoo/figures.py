@@ -1,11 +1,14 @@
-"""Figures of a scored run, readable in greyscale and small: reliability of each label, and confusion."""
+"""Figures of runs, readable in greyscale and small: reliability, confusion, log loss by length, curves, cost against loss."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from zoo.metrics import log_loss_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,9 +17,22 @@ NAMES = ("A wins", "B wins", "tie")
 STYLES = (("#1b1b1b", "o", "-"), ("#0072b2", "s", "--"), ("#d55e00", "^", ":"))  # tell apart without colour
 
 
-def score_figures(p: np.ndarray, y: np.ndarray) -> dict[str, bytes]:
-    """PNG files by name, from probabilities (rows, 3) and labels 0, 1, 2 (rows,)."""
-    return {"reliability.png": png(reliability(p, y)), "confusion.png": png(confusion(p, y))}
+def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[str, bytes]:
+    """PNG files by name, from probabilities (rows, 3), labels 0, 1, 2 (rows,) and the battles' lengths (rows,)."""
+    figures = {
+        "reliability": reliability(p, y),
+        "confusion": confusion(p, y),
+        "log_loss_by_length": by_length(p, y, characters),
+    }
+    return {f"{name}.png": png(figure) for name, figure in figures.items()}
+
+
+def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, bytes]:
+    """`curves.png`: a training's curves over its steps, the log losses together, every other quantity below in a panel."""
+    losses = {name: points for name, points in curves.items() if "loss" in name and points}
+    others = {name: points for name, points in curves.items() if "loss" not in name and points}
+    panels = ([("nats a battle", losses)] if losses else []) + [(name, {name: points}) for name, points in others.items()]
+    return {"curves.png": png(_panels(panels))} if panels else {}
 
 
 def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
@@ -40,6 +56,68 @@ def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share that happened", aspect="equal")
     axes.set_title(f"Reliability, {len(y)} rows")
     axes.legend(loc="upper left")
+    return figure
+
+
+def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 8) -> Figure:
+    """Mean log loss of bins of equal numbers of rows by the battles' length, with one standard error; guessing for scale."""
+    from matplotlib.figure import Figure
+
+    losses = log_loss_rows(p, y)
+    parts = [part for part in np.array_split(np.argsort(characters, kind="stable"), min(bins, len(y))) if len(part)]
+    means = np.array([losses[part].mean() for part in parts])
+    errors = np.array([losses[part].std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0.0 for part in parts])
+    lengths = np.array([max(1.0, float(np.median(characters[part]))) for part in parts])
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(lengths, means, yerr=errors, color=STYLES[0][0], marker="o", capsize=3, linewidth=2)
+    axes.axhline(np.log(3), color="0.5", linestyle="--", linewidth=1)
+    axes.annotate("guessing", (0.99, np.log(3)), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
+    axes.set(xscale="log", xlabel="characters of a battle", ylabel="log loss, nats", title=f"Log loss by length, {len(y)} rows")
+    return figure
+
+
+def cost_figure(
+    points: Mapping[str, tuple[float, float, float]], plan: tuple[float, float, float] | None, *, target: str
+) -> Figure:
+    """Log loss against hours for 25,000 rows: a point a member, a star for the plan.
+
+    `points`: name -> (hours, log loss, standard error); `plan` likewise.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, (hours, loss, error) in points.items():
+        axes.errorbar(hours, loss, yerr=error, color=STYLES[0][0], marker="o", capsize=2, linestyle="none")
+        axes.annotate(name, (hours, loss), xytext=(6, 4), textcoords="offset points", fontsize=8)
+    if plan:
+        axes.errorbar(
+            plan[0], plan[1], yerr=plan[2], color=STYLES[2][0], marker="*", markersize=16, capsize=2, linestyle="none"
+        )
+        axes.annotate("this plan", plan[:2], xytext=(9, -12), textcoords="offset points", fontsize=9, weight="bold")
+    axes.margins(x=0.25, y=0.15)
+    axes.set(xscale="log", xlabel=f"hours for 25,000 rows on {target}", ylabel="log loss out of fold, nats")
+    axes.set_title("Cost against log loss")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]) -> Figure:
+    """Panels of curves below each other on one axis of steps: (label of the vertical axis, name -> points)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1.2 + 2.4 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, (label, curves) in zip(grid, panels, strict=True):
+        for i, (name, points) in enumerate(curves.items()):
+            color, marker, line = STYLES[i % len(STYLES)]
+            few = marker if len(points) <= 20 else None
+            axes.plot(*zip(*points, strict=True), color=color, marker=few, linestyle=line, label=name)
+        axes.set_ylabel(label)
+        if len(curves) > 1:
+            axes.legend()
+    grid[-1].set_xlabel("optimizer step")
     return figure
 
 

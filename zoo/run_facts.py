@@ -9,11 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Cost, Entry, Manifest, ScoreCard
 from zoo.errors import ZooError
-from zoo.store import MANIFEST, identity, read_manifest
+from zoo.lineage import source_of
+from zoo.store import identity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = "scores.parquet"
 CARD = "scores.json"
@@ -52,8 +56,11 @@ class Facts:
         return self.tags["zoo.fingerprint"], self.tags.get("zoo.variant", "")
 
 
-def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None) -> list[Facts]:
-    """The runs of a finished stage: one, or for a score stage one a variant, so that each member has a run of its own."""
+def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: pd.DataFrame | None = None) -> list[Facts]:
+    """The runs of a finished stage: one, or for a score stage one a variant, so that each member has a run of its own.
+
+    `battles`: the labelled battles that were scored, where they are at hand, for the log loss of parts of them.
+    """
     tags, params = stage_tags(manifest, entry), stage_params(manifest)
     times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
     if manifest.measurements.peak_bytes:
@@ -62,21 +69,47 @@ def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None) -> list[F
     if not slugs:
         metrics = {**manifest.metrics, **times}
         return [Facts(manifest.stage, tags, params, metrics, curves_of(folder, metrics))]
-    return [variant_facts(manifest, folder, slug, tags, params, times) for slug in slugs]
+    fits = fits_t4x2(manifest, folder, entry)
+    return [variant_facts(manifest, folder, slug, tags, params, times | fits, battles) for slug in slugs]
 
 
 def variant_facts(
-    manifest: Manifest, folder: Path, slug: str, tags: dict[str, str], params: dict[str, str], times: dict[str, float]
+    manifest: Manifest,
+    folder: Path,
+    slug: str,
+    tags: dict[str, str],
+    params: dict[str, str],
+    shared: dict[str, float],
+    battles: pd.DataFrame | None,
 ) -> Facts:
     """The run of one variant: its own metrics under the names that every scored run has, and its price."""
-    from zoo.scores import read_card
+    from zoo.lineage import quantization_delta
+    from zoo.scores import read_card, read_scores
+    from zoo.slices import labelled_rows, slice_metrics
 
     card = read_card(folder / slug / CARD)
     own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
+    own |= {"zoo.scored": "yes"}
     variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump().items() if v is not None}
-    metrics = {**variant_metrics(manifest, slug), **price(card.cost, folder / slug / SCORES), **times}
+    metrics = {**variant_metrics(manifest, slug), **price(card.cost, folder / slug / SCORES), **shared}
+    if battles is not None:
+        table = read_scores(folder / slug / SCORES)
+        metrics = slice_metrics(labelled_rows(table, battles)) | quantization_delta(manifest, folder, slug, battles) | metrics
     name = f"{manifest.stage} {slug}" if manifest.stage != "import" else card.member
     return Facts(name, tags | own, params | variant, metrics, card=card)
+
+
+def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str, float]:
+    """`t4x2/fits`: 1 if the entry passes every check for two T4s, 0 if not; nothing where there is no entry to check."""
+    from zoo.checks import check_entry
+    from zoo.targets import load_target
+
+    if entry is None:
+        return {}
+    weights = source_of(manifest, folder, "fetch")
+    model = weights.path / "model" if weights else None
+    findings = check_entry(entry, load_target("t4x2"), model_folder=model if model and model.is_dir() else None)
+    return {"t4x2/fits": float(all(finding.verdict != "fail" for finding in findings))}
 
 
 def variant_metrics(manifest: Manifest, slug: str) -> dict[str, float]:
@@ -174,16 +207,14 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
     }
 
 
-def data_of(manifest: Manifest, folder: Path, depth: int = 8) -> Data | None:
+def data_of(manifest: Manifest, folder: Path) -> Data | None:
     """The battles of a stage: its own, or those of the stages it was made from (a merge reads none). None for base weights."""
-    battles = manifest.request.get("battles")
-    if isinstance(battles, dict):
-        name = Path(str(battles.get("path", "battles"))).name
-        return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))
-    for value in manifest.request.values():
-        if depth and isinstance(value, dict) and value.keys() == {"path", "fingerprint"}:
-            for source in folder.parent.glob(f"*-{value['fingerprint']}/{MANIFEST}"):
-                found = data_of(read_manifest(source.parent), source.parent, depth - 1)
-                if found:
-                    return found
-    return None
+    source = manifest if isinstance(manifest.request.get("battles"), dict) else None
+    if source is None:
+        found = source_of(manifest, folder, "train", "quantize", "lexical-train")
+        source = found.manifest if found else None
+    if source is None or not isinstance(source.request.get("battles"), dict):
+        return None
+    battles = source.request["battles"]
+    name = Path(str(battles.get("path", "battles"))).name
+    return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))

@@ -1,4 +1,4 @@
-"""Where tracking goes, what of it is known without asking, and messages without credentials. No MLflow here."""
+"""Where tracking goes, what of it is known without asking, and texts without credentials and user paths. No MLflow here."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Manifest
 from zoo.settings import home
 
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SECRET_NAME = re.compile(r"(?i)(token|secret|password|passwd|credentials?|key)$")  # of an environment variable
+FEWEST_SECRET_CHARACTERS = 6  # a shorter value is a flag or a number, and masking it would eat ordinary text
+ABSOLUTE_PATH = re.compile(r"(?:file:/{2,3}|~?/|[A-Za-z]:[\\/])(?:[^\n]*[^\s\\/])?[\\/]*")
 
 
 def tracking_uri() -> str:
@@ -34,12 +37,31 @@ def unlogged_builds() -> Path:
 
 
 def mask(text: str) -> str:
-    """A message without the credentials that a tracking URI or the environment holds."""
-    for name in SECRETS:
-        if secret := os.environ.get(name):
+    """A text without the credentials that a tracking URI or the environment holds."""
+    for name, secret in os.environ.items():
+        if SECRET_NAME.search(name) and len(secret) >= FEWEST_SECRET_CHARACTERS:
             text = text.replace(secret, "***")
     text = re.sub(r"(://)\S*@", r"\1***@", text)
     return re.sub(r"(?i)\b((?:\w*token|\w*key|secret|password|pwd)=)[^&\s'\"]+", r"\1***", text)
+
+
+def public(text: str) -> str:
+    """A text as it may stand in a run: masked, and of an absolute path only its last part."""
+    text = mask(text)
+    if ABSOLUTE_PATH.fullmatch(text):
+        return re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+    for folder in {str(home()), str(Path.home()), str(Path.cwd())} - {"/"}:
+        text = text.replace(folder + "/", "")
+    return text
+
+
+def public_data(value: Any) -> Any:
+    """Nested plain data with every text made `public`."""
+    if isinstance(value, dict):
+        return {key: public_data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [public_data(item) for item in value]
+    return public(value) if isinstance(value, str) else value
 
 
 def one_line(error: Exception) -> str:

@@ -1,0 +1,57 @@
+"""`zoo sync`: log every finished stage and every build that the tracking store lacks. Twice doubles nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from zoo.contracts import Entry, Manifest
+from zoo.errors import ZooError
+from zoo.store import list_artifacts
+from zoo.tracking_home import mask, one_line, tracking_uri, unlogged_builds
+
+logger = logging.getLogger("zoo")
+
+
+def sync(store: Path) -> int:
+    """Log every artifact of the store and every build that the tracking store lacks; how many that were.
+
+    ZooError, with the way out, where the tracking store cannot be reached or used.
+    """
+    from zoo.tracking import mirror_stage
+    from zoo.tracking_builds import mirror_build
+
+    added = 0
+    try:
+        for artifact in list_artifacts(store):
+            added += mirror_stage(artifact, entry_of(artifact.manifest))
+        for folder in sorted(unlogged_builds().glob("*/")):
+            arguments = json.loads((folder / "build.json").read_text())
+            added += mirror_build(**arguments, files=sorted(p for p in folder.iterdir() if p.name != "build.json"))
+            shutil.rmtree(folder)
+    except ZooError:
+        raise
+    except Exception as error:
+        logger.debug("sync failed", exc_info=True)
+        raise unusable(error, "zoo sync") from error
+    return added
+
+
+def unusable(error: Exception, command: str) -> ZooError:
+    """A tracking store that cannot be reached or used, as one line with the way out and without credentials."""
+    text = (
+        f"{mask(tracking_uri())}: {one_line(error)}; start the server or mend MLFLOW_TRACKING_URI, then run `{command}` again"
+    )
+    return ZooError(text, exit_code=1)
+
+
+def entry_of(manifest: Manifest) -> Entry | None:
+    """The entry of that name today, or None: removing or renaming an entry never breaks old runs."""
+    from zoo.entries_io import load_entry
+
+    try:
+        return load_entry(str(manifest.request.get("entry", "")))
+    except ZooError:
+        return None

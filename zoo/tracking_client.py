@@ -1,0 +1,194 @@
+"""MLflow as this project uses it, and the only place for it: one client, runs found by tag, writes that repeat nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.run_facts import Data
+from zoo.settings import home
+from zoo.store import locked
+from zoo.tracking_home import artifact_root, is_server, public, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient as MlflowClient
+
+BATCH = 900  # MLflow takes at most 1,000 entities a request, of which 100 parameters
+EXPERIMENTS = "preference-"  # what our experiments' names begin with
+WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles went into
+
+
+def connect() -> MlflowClient:
+    """A client of the tracking store. The first call on a fresh database makes its tables: hold the lock."""
+    # A dead server must cost seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's
+    # URI, which can hold a password, is not printed.
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    }.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("mlflow.store.db.utils", "mlflow.tracking", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    home().mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
+
+
+def ensure_store() -> None:
+    """Make the database's tables now, so that a server started next does not race with a stage that logs."""
+    with locked(home(), "tracking"):
+        connect().search_experiments(max_results=1)
+
+
+def latest_experiment() -> str | None:
+    """Id of the experiment of ours that battles were logged to last, or None."""
+    client = connect()
+    weights = f"{EXPERIMENTS}{WEIGHTS.digest}"
+    found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")
+    ids = [e.experiment_id for e in found if e.name != weights]
+    runs = client.search_runs(ids, max_results=1, order_by=["attributes.end_time DESC"]) if ids else []
+    return str(runs[0].info.experiment_id) if runs else None
+
+
+def experiment_of(client: MlflowClient, data: Data) -> str:
+    """Id of the experiment of these battles, made or restored where it is missing."""
+    from zoo.tracking_view import view_tags
+
+    name = f"{EXPERIMENTS}{data.digest[:12]}"
+    found = client.get_experiment_by_name(name)
+    if found:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        for key, value in view_tags().items():
+            if found.tags.get(key) != value:
+                client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
+    # Absolute where files are ours to keep: MLflow's default follows the current folder.
+    location = None if is_server(tracking_uri()) else (artifact_root() / name).as_uri()
+    note = f"A / B / tie on battles `{data.name}`, digest {data.digest}. Log loss in nats; uniform guessing scores 1.0986."
+    tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development", **view_tags()}
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+    except Exception:  # a process with another home folder made it on the same server meanwhile
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------------
+
+
+def find_run(client: MlflowClient, experiment: str, **tags: str) -> Any:
+    """The run of an experiment with these `zoo.` tags (`fingerprint="..."`; empty ones do not count), or None."""
+    query = " and ".join(f"tags.`zoo.{key}` = '{value}'" for key, value in tags.items() if value)
+    found = client.search_runs([experiment], filter_string=query, max_results=1, order_by=["attributes.start_time ASC"])
+    return found[0] if found else None
+
+
+def finished(run: Any) -> bool:
+    """Whether a run was logged to its end: one whose logger was killed is filled again, which repeats nothing."""
+    return run is not None and run.info.status == "FINISHED"
+
+
+def write_batch(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    params: Mapping[str, str] = {},
+    points: Sequence[tuple[str, float, int, int]] = (),
+    tags: Mapping[str, str] = {},
+) -> None:
+    """Log in as few requests as MLflow's limits allow. `points`: (name, value, milliseconds, step)."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    parameters = [Param(name, public(value)) for name, value in params.items()]
+    for start in range(0, len(parameters), 100):
+        client.log_batch(run_id, params=parameters[start : start + 100])
+    metrics = [Metric(name, value, when, step) for name, value, when, step in points]
+    for start in range(0, max(len(metrics), 1), BATCH):
+        labels = [RunTag(key, public(value)[:5000]) for key, value in tags.items()] if start == 0 else []
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH], tags=labels)
+
+
+def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> None:
+    """Note the battles that a run read: name and digest; the file's name only, no user paths."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": data.name})
+    dataset = Dataset(name=data.name, digest=data.digest[:36], source_type="local", source=source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+
+def write_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
+    """Files by name, as artifacts of a run in `folder`."""
+    if not files:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in files.items():
+            (Path(temporary) / name).write_bytes(content)
+        client.log_artifacts(run_id, temporary, folder)
+
+
+# --- models -------------------------------------------------------------------------------------------------------------
+
+
+def external_model(
+    client: MlflowClient, experiment: str, fingerprint: str, *, name: str, kind: str, run_id: str, tags: Mapping[str, str]
+) -> Any:
+    """The logged model that stands for a checkpoint whose files stay in the store; made where it is missing."""
+    query = f"tags.`zoo.fingerprint` = '{fingerprint}'"
+    found = client.search_logged_models([experiment], filter_string=query, max_results=1)
+    if found:
+        return found[0]
+    marks = {"mlflow.model.isExternal": "true", "zoo.fingerprint": fingerprint, **tags}
+    model = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=marks, model_type=kind)
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def link_model(client: MlflowClient, run_id: str, model_id: str, *, output: bool = False) -> None:
+    """Note on a run that it made a logged model (`output`) or used it; once."""
+    from mlflow.entities import LoggedModelInput, LoggedModelOutput
+
+    run = client.get_run(run_id)
+    sides = (run.inputs.model_inputs if run.inputs else [], run.outputs.model_outputs if run.outputs else [])
+    if model_id in {model.model_id for model in sides[output]}:
+        return
+    if output:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+    else:
+        client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+
+def registered_version(client: MlflowClient, name: str, checkpoint: str) -> Any:
+    """The registered version of a checkpoint, or None."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`zoo.checkpoint` = '{checkpoint}'", max_results=1)
+    return found[0] if found else None
+
+
+def ensure_registered(client: MlflowClient, name: str, description: str) -> None:
+    """Make a registered model where it is missing."""
+    if client.search_registered_models(f"name = '{name}'", max_results=1):
+        return
+    try:
+        client.create_registered_model(name, description=description)
+    except Exception:
+        if not client.search_registered_models(f"name = '{name}'", max_results=1):  # another process was first
+            raise
+
+
+def add_version(client: MlflowClient, name: str, model: Any, run_id: str, tags: Mapping[str, str]) -> Any:
+    """A new version of a registered model from a logged model."""
+    # A database resolves `models:/ID` by the process's global tracking URI, which this project leaves alone.
+    source = f"models:/{model.model_id}" if is_server(tracking_uri()) else model.artifact_location
+    return client.create_model_version(
+        name, source, run_id=run_id, model_id=model.model_id, tags=dict(tags), await_creation_for=0
+    )

@@ -1,0 +1,83 @@
+"""Checkpoints as external logged models, and registered models with versions and aliases.
+
+Every stage that makes weights leaves a logged model that stands for them: its files stay in the store. A checkpoint that was
+scored becomes a version of the registered model called like its entry, with the alias `candidate`; `champion` is the version
+that `zoo promote` or a build picked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.run_facts import Facts
+from zoo.tracking_client import add_version, ensure_registered, external_model, link_model, registered_version
+
+if TYPE_CHECKING:
+    from zoo.tracking_client import MlflowClient
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+SCORED_AT = "zoo.scored_at"
+CHECKPOINTS = {  # stage -> what kind of model it leaves
+    "train": "adapter",
+    "merge": "merged",
+    "quantize": "awq",
+    "lexical-train": "lexical",
+}
+
+
+def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: str) -> None:
+    """The weights that a stage left, as an external logged model; nothing for stages that leave none."""
+    kind = CHECKPOINTS.get(fact.tags["zoo.stage"])
+    if kind is None:
+        return
+    name = f"{fact.tags['zoo.entry']}-{kind}".replace(".", "_")
+    tags = {key: value for key, value in fact.tags.items() if key in ("zoo.entry", "zoo.entry_version", "zoo.git_commit")}
+    fingerprint = fact.tags["zoo.fingerprint"]
+    model = external_model(client, experiment, fingerprint, name=name, kind=kind, run_id=run_id, tags=tags)
+    link_model(client, run_id, model.model_id, output=True)
+
+
+def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: str, scored_at: str) -> None:
+    """The scored checkpoint as a version of its entry's registered model: the `candidate`, unless a later one is.
+
+    A version's tags say which members it stands for: `zoo.members`, separated by commas. Scored again, in another variant
+    or on other data, it stays the same version. `scored_at`: ISO 8601, UTC, since a stage may be logged long after it ended.
+    """
+    if fact.card is None:
+        return
+    entry, checkpoint = fact.card.entry, fact.card.checkpoint
+    name = f"{entry}-scored".replace(".", "_")
+    model = external_model(client, experiment, checkpoint, name=name, kind="scored", run_id=run_id, tags={"zoo.entry": entry})
+    link_model(client, run_id, model.model_id)
+    ensure_registered(client, entry, f"Entry {entry} of the zoo: a version for each checkpoint that was scored.")
+    version = registered_version(client, entry, checkpoint)
+    if version is None:
+        tags = {"zoo.checkpoint": checkpoint, "zoo.dataset": fact.card.dataset_digest, "zoo.members": "", SCORED_AT: ""}
+        version = add_version(client, entry, model, run_id, tags)
+    members = members_of(version.tags) | {fact.card.member}
+    client.set_model_version_tag(entry, version.version, "zoo.members", ",".join(sorted(members)))
+    if scored_at > version.tags.get(SCORED_AT, ""):
+        client.set_model_version_tag(entry, version.version, SCORED_AT, scored_at)
+    now = candidate_of(client, entry)
+    if now is None or scored_at >= now.tags.get(SCORED_AT, ""):
+        client.set_registered_model_alias(entry, CANDIDATE, version.version)
+
+
+def candidate_of(client: MlflowClient, entry: str) -> Any:
+    """The version of an entry's registered model that is the candidate, or None."""
+    number = client.get_registered_model(entry).aliases.get(CANDIDATE)
+    return client.get_model_version(entry, str(number)) if number else None
+
+
+def members_of(tags: dict[str, str]) -> set[str]:
+    """The members that a registered version stands for, by its tags."""
+    return set(filter(None, tags.get("zoo.members", "").split(",")))
+
+
+def crown(client: MlflowClient, entry: str, checkpoint: str) -> str | None:
+    """Make a scored checkpoint its entry's `champion`; the version's number, or None where it is not registered."""
+    version = registered_version(client, entry, checkpoint)
+    if version is None:
+        return None
+    client.set_registered_model_alias(entry, CHAMPION, version.version)
+    return str(version.version)

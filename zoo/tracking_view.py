@@ -1,0 +1,71 @@
+"""How MLflow's runs table opens: the columns that people compare members by, best log loss first.
+
+MLflow keeps a shared view of its runs table as JSON in a tag of the experiment, `mlflow.sharedViewState.KEY`, and shows it at
+`?viewStateShareKey=KEY` (mlflow/server/js, `useSharedExperimentViewState`). An older or newer UI that does not know the tag
+shows its own columns.
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+KEY = "members"
+ORDER = "metrics.`val/log_loss`"
+COLUMNS = (
+    "metrics.`val/log_loss`",
+    "metrics.`val/log_loss_se`",
+    "metrics.`val/calibration_error`",
+    "metrics.`val/acc`",
+    "metrics.`cost/hours_25k`",
+    "metrics.`cost/seconds_per_row`",
+    "metrics.`mem/peak_gib`",
+    "metrics.`t4x2/fits`",
+    "metrics.`quant/delta_log_loss`",
+    "metrics.`val/rows`",
+    "tags.`zoo.target`",
+    "attributes.`Dataset`",
+)
+FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see entries and stages
+
+
+def view_state() -> dict[str, object]:
+    """The state of MLflow's runs table: what is searched, in which order, and which columns show."""
+    return {
+        "searchFilter": FILTER,
+        "orderByKey": ORDER,
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def view_tags() -> dict[str, str]:
+    """The experiment's tag that holds the view."""
+    return {f"mlflow.sharedViewState.{KEY}": json.dumps(view_state(), sort_keys=True)}
+
+
+def experiment_page(experiment: str | None) -> str:
+    """The UI's place that compares an experiment's runs: scored members, best first."""
+    if experiment is None:
+        return "/experiments"
+    return f"/experiments/{experiment}/runs?viewStateShareKey={KEY}&compareRunsMode={quote('TABLE')}"
