@@ -85,7 +85,7 @@ def fit_terms(design: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 def noise_variance(design: np.ndarray, seconds: np.ndarray, terms: np.ndarray) -> float:
     """Relative variance of a piece about the fit; with few pieces mostly what is believed beforehand."""
     free = max(0, len(seconds) - int((terms > 0).sum()))
-    residuals = seconds / (design @ terms) - 1
+    residuals = 1 - design @ terms / seconds
     return float((NOISE_PIECES * NOISE**2 + (residuals**2).sum()) / (NOISE_PIECES + free))
 
 

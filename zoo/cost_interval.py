@@ -7,6 +7,7 @@ The same draws serve every file, and each draw grows with every row and token, s
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -66,6 +67,7 @@ class Draws:
     piece_seconds: float
 
 
+@functools.lru_cache(maxsize=64)
 def draws_of(cost: Cost, *, seed: int = 0) -> Draws:
     """The same samples for the same cost."""
     rng = np.random.default_rng(seed)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from zoo.contracts import Contract, Entry, Manifest, ScoreCard, Shape, Variant
 from zoo.cost_flops import flops_of_shape
 from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
@@ -22,8 +24,9 @@ from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
 # Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
-# ones, a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published runs).
+# ones, a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published).
 MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
+SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 T4_CAPABILITY = (7, 5)
 _STAGES = ("score", "lexical-score", "import")
 
@@ -166,6 +169,8 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
     totals = totals_of(file.tokens[variant], file.rows)
     work, fit = flops_of_shape(shape).split(totals) / target.devices, published_rates()
     scale, spread = (1.0, 0.0) if is_t4(target) else (rate[0] / T4_FLOPS, DECLARED_RATES_SPREAD)
+    size = _of_other_size(shape)
+    spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
     matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
     runs = sum(run.fit for run in load_published().runs)
     assumed = [
@@ -182,7 +187,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         seconds=fit.seconds(work, scale=scale, spread=spread),
         submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
         assumed=tuple(assumed),
-        extrapolates=(f"never ran on {target.name}", *_of_other_size(shape)),
+        extrapolates=(f"never ran on {target.name}", *size),
     )
 
 
