@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED
-from zoo.contracts import Entry, PromptSpec
+from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
+from zoo.contracts import Entry, PromptSpec, Shape
 from zoo.entries_io import entry_names
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
-from zoo.shapes import Shapes, awq_bytes, count_parameters, read_config, shapes_of_config
+from zoo.shapes import awq_bytes, count_parameters, linear_inputs, read_config, shape_of_config
 from zoo.store import write_atomic
 from zoo.targets import Target, load_target
 
@@ -114,11 +114,11 @@ def entry_text(name: str, source: Source, target: Target) -> str:
     """The TOML of an entry for a model."""
     config = read_config(source.folder)
     architecture = _architecture(config, source.folder)
-    shapes = shapes_of_config(config, source.parameters)
-    group_size = _group_size(shapes, source.folder)
+    shape = shape_of_config(config)
+    group_size = _group_size(shape, source.folder)
     prompt = _prompt(source.folder)
     small = source.parameters <= SMALL
-    max_tokens = min(512 if small else 2048, shapes.max_tokens or 2048)
+    max_tokens = min(512 if small else 2048, shape.max_position_embeddings or 2048)
     lines = [
         f"# Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds.",
         f'name = "{name}"',
@@ -131,17 +131,20 @@ def entry_text(name: str, source: Source, target: Target) -> str:
         f"parameters = {source.parameters}",
         f"licence = {_quote(source.licence)}",
         "",
+        "[shape]  # of its config.json",
+        *[f"{key} = {json.dumps(value)}" for key, value in shape.model_dump(exclude_none=True).items()],
+        "",
         "[prompt]",
         f'template = """\n{_escape(prompt.template)}"""',
         f"labels = {json.dumps(list(prompt.labels))}  # one token each where they follow the template",
         f"max_tokens = {max_tokens}",
         "",
         *_train_lines(small),
-        *_quantize_lines(group_size, shapes, target),
+        *_quantize_lines(group_size, shape, target),
         "[score]",
         f'variants = [{{ order = "ab", max_tokens = {max_tokens} }}, {{ order = "ba", max_tokens = {max_tokens} }}]',
         "",
-        *_serve_lines(architecture, shapes, group_size, target),
+        *_serve_lines(architecture, awq_bytes(shape, source.parameters, group_size), target),
     ]
     return "\n".join(lines)
 
@@ -161,7 +164,7 @@ def _train_lines(small: bool) -> list[str]:
     ]
 
 
-def _quantize_lines(group_size: int, shapes: Shapes, target: Target) -> list[str]:
+def _quantize_lines(group_size: int, shape: Shape, target: Target) -> list[str]:
     on_cpu = [
         "calibration_rows = 8",
         "calibration_tokens = 256",
@@ -169,7 +172,7 @@ def _quantize_lines(group_size: int, shapes: Shapes, target: Target) -> list[str
     ]
     return [
         "[quantize]",
-        f"group_size = {group_size}  # divides every linear layer: {', '.join(map(str, shapes.linear_inputs))}",
+        f"group_size = {group_size}  # divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
         *(on_cpu if target.gpus == 0 else []),
         "",
     ]
@@ -187,23 +190,25 @@ def _architecture(config: dict[str, Any], folder: Path) -> str:
     return str(names[0])
 
 
-def _group_size(shapes: Shapes, folder: Path) -> int:
-    fitting = [group for group in AWQ_GROUP_SIZES if all(size % group == 0 for size in shapes.linear_inputs)]
+def _group_size(shape: Shape, folder: Path) -> int:
+    fitting = [group for group in AWQ_GROUP_SIZES if all(size % group == 0 for size in linear_inputs(shape))]
     if not fitting:
-        sizes, groups = ", ".join(map(str, shapes.linear_inputs)), ", ".join(map(str, AWQ_GROUP_SIZES))
+        sizes, groups = ", ".join(map(str, linear_inputs(shape))), ", ".join(map(str, AWQ_GROUP_SIZES))
         raise ZooError(f"{folder}: none of AWQ's group sizes ({groups}) divides its layers ({sizes}); choose another model")
     return max(fitting)
 
 
-def _serve_lines(architecture: str, shapes: Shapes, group_size: int, target: Target) -> list[str]:
+def _serve_lines(architecture: str, weight_bytes: int, target: Target) -> list[str]:
     """`[serve.TARGET]`: replicas if half of a card takes the weights, else split; float16 where there is no bfloat16."""
-    fits = awq_bytes(shapes, group_size) <= target.device_bytes / 2
+    fits = weight_bytes <= target.device_bytes / 2
     layout = "replicas" if fits or target.gpus < 2 else "pipeline"
     needs_float16 = "bfloat16" not in target.dtypes and architecture not in FLOAT16_REFUSED
+    rescaled = "bfloat16" not in target.dtypes and architecture in RESCALABLE
     return [
         f"[serve.{target.name}]",
-        f'layout = "{layout}"  # {awq_bytes(shapes, group_size) / 2**30:.2g} GiB of weights',
-        f'dtype = "{"float16" if needs_float16 else "auto"}"',
+        f'layout = "{layout}"  # {weight_bytes / 2**30:.2g} GiB of weights',
+        f'dtype = "{"float16" if needs_float16 or rescaled else "auto"}"',
+        *([f"float16_rescale_bits = {RESCALE_BITS}  # it overflows float16 without"] if rescaled else []),
         "",
     ]
 

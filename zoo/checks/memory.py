@@ -1,0 +1,145 @@
+"""Checks of memory: each layout of the model on the target's cards, by part, and what training it takes."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from zoo.checks.finding import Finding, fail, ok, warn
+from zoo.checks.rules import FOUR_NORMS
+from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
+from zoo.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
+from zoo.shapes import linear_layers
+from zoo.targets import Target
+
+TIGHT = 0.95  # above this share of a card's memory it may or may not start: the prediction is good to 5 %
+
+
+def layout_memory(
+    base: Base, quantize: QuantizeSpec, score: ScoreSpec, shape: Shape, target: Target
+) -> dict[Layout, CardMemory]:
+    """What each layout that the target offers takes of its fullest card."""
+    layouts: tuple[Layout, ...] = get_args(Layout) if target.gpus > 1 else ("replicas",)
+    return {
+        layout: scoring_memory(
+            shape,
+            parameters=base.parameters,
+            group_size=quantize.group_size,
+            layout=layout,
+            gpus=target.gpus,
+            max_batched_tokens=score.max_batched_tokens,
+            max_seqs=score.max_seqs,
+            longest=max(variant.max_tokens or 0 for variant in score.variants),
+            kv_cache_bytes=score.kv_cache_bytes,
+        )
+        for layout in layouts
+    }
+
+
+def best_layout(memory: dict[Layout, CardMemory], room: int) -> Layout | None:
+    """The first that fits of replicas, pipeline, tensor: no traffic between cards, little, much. None where none fits."""
+    return next((layout for layout in get_args(Layout) if layout in memory and memory[layout].total <= room), None)
+
+
+def check_memory(memory: dict[Layout, CardMemory], serve: ServeSpec, score: ScoreSpec, target: Target) -> list[Finding]:
+    """A finding for each layout. Only the one that the entry takes can fail: the others say what else there would be."""
+    room = min(target.device_bytes, serve.gpu_memory_bytes or target.device_bytes)
+    findings = []
+    for layout, card in memory.items():
+        name, what = f"memory, {layout}", f"{_parts(card)} of {room / GIB:.1f} GiB a device"
+        if layout == serve.layout:
+            findings.append(_taken(name, f"{what} (taken)", card, memory, room, score, target))
+        else:
+            findings.append(ok(name, what if card.total <= room else f"{what}: would not fit"))
+    return findings
+
+
+def _parts(card: CardMemory) -> str:
+    parts = {
+        "weights": card.weights,
+        "cache": card.cache,
+        "activations": card.activations,
+        "engine": card.workspace + card.context,
+    }
+    return f"{card.total / GIB:.1f} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())})"
+
+
+def _taken(
+    name: str, what: str, card: CardMemory, memory: dict[Layout, CardMemory], room: int, score: ScoreSpec, target: Target
+) -> Finding:
+    if card.total <= TIGHT * room:
+        return ok(name, what)
+    fewer = f"lower score.max_batched_tokens ({score.max_batched_tokens})"
+    if card.total <= room:
+        return warn(name, f"{what}: tight", fewer)
+    other = best_layout(memory, room)
+    if other:
+        return fail(name, what, f'set serve.{target.name}.layout = "{other}"')
+    if card.weights + card.workspace + card.context < room:
+        return fail(name, what, fewer)
+    return fail(name, what, "choose a smaller model or a larger target")
+
+
+def check_layout(quantize: QuantizeSpec, serve: ServeSpec, shape: Shape, target: Target) -> Finding:
+    """Whether the model can be laid out as the entry says, and whether that is wise on this target."""
+    place = f"serve.{target.name}.layout"
+    if serve.layout == "replicas":
+        return ok("layout", f"replicas: {target.devices}, one a device")
+    if target.gpus < 2:
+        what = f"{serve.layout} needs two GPUs, {target.name} has {target.gpus}"
+        return fail("layout", what, f'set {place} = "replicas"')
+    if serve.layout == "tensor":
+        misfit = _tensor_misfit(quantize.group_size, shape, target.gpus)
+        if misfit:
+            return fail("layout", f"tensor: {misfit} cannot be shared by {target.gpus} GPUs", f'set {place} = "pipeline"')
+        if target.interconnect != "nvlink":
+            what = "tensor parallel without NVLink sends two all-reduces a layer through host memory"
+            return warn("layout", what, f'set {place} = "pipeline"')
+    return ok("layout", f"{serve.layout}: one copy over {target.gpus} GPUs")
+
+
+def _tensor_misfit(group: int, shape: Shape, gpus: int) -> str:
+    """What of a model does not divide by the number of GPUs: heads, or an input that is cut within one of AWQ's groups."""
+    if shape.num_attention_heads % gpus:
+        return f"{shape.num_attention_heads} attention heads"
+    cut = [linear_layers(shape)[name][0] for name in ("o_proj", "down_proj")]  # the others are cut by their outputs
+    misfits = [size for size in cut if size % (gpus * group)]
+    return f"groups of {group} of {misfits[0]} inputs" if misfits else ""
+
+
+def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -> Finding:
+    """What training takes of one card: the train stage uses one."""
+    norms = 4 if base.architecture in FOUR_NORMS else 2
+    need = training_memory(shape, train, parameters=base.parameters, norms=norms)
+    room = target.device_bytes
+    what = f"{train.method}, {train.micro_batch_tokens} tokens a pass: {_training_parts(need)} of {room / GIB:.1f} GiB"
+    if need.total <= TIGHT * room:
+        return ok("training memory", what)
+    if need.total <= room:
+        return warn("training memory", f"{what}: tight", f"lower train.micro_batch_tokens ({train.micro_batch_tokens})")
+    return fail("training memory", what, _training_mend(train, need, room))
+
+
+def _training_parts(need: TrainingMemory) -> str:
+    parts = {
+        "base": need.base,
+        "trained weights and gradients": need.adapters,
+        "optimizer": need.optimizer,
+        "checkpoints": need.checkpoints,
+        "activations": need.activations,
+        "CUDA": need.workspace + need.context,
+    }
+    return f"{need.total / GIB:.1f} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items() if size)})"
+
+
+def _training_mend(train: TrainSpec, need: TrainingMemory, room: int) -> str:
+    """The change that costs least and is enough: checkpoints, fewer tokens a pass, then another method or machine."""
+    batch = need.checkpoints + need.activations
+    fixed = need.total - batch
+    if not train.gradient_checkpointing and fixed < room:
+        return "set train.gradient_checkpointing = true"
+    tokens = int(train.micro_batch_tokens * max(0.0, TIGHT * room - fixed) / batch) // 256 * 256
+    if tokens >= 1024:
+        return f"set train.micro_batch_tokens = {tokens}"
+    if train.method != "qlora":
+        return 'set train.method = "qlora"'
+    return "train on a larger card, or choose a smaller model"

@@ -1,0 +1,56 @@
+"""Checks of the model itself: architecture, AWQ group size, context length, label tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.checks.finding import Finding, fail, ok, warn
+from zoo.checks.rules import ARCHITECTURES, AWQ_GROUP_SIZES
+from zoo.contracts import Base, PromptSpec, QuantizeSpec, ScoreSpec, Shape
+from zoo.errors import ZooError
+from zoo.shapes import linear_inputs
+
+
+def check_architecture(base: Base) -> Finding:
+    if base.architecture in ARCHITECTURES:
+        return ok("architecture", f"{base.architecture}: AutoAWQ and vLLM know it")
+    what = f"{base.architecture} is not among the decoders that AutoAWQ 0.2.9 quantizes and vLLM scores"
+    return fail("architecture", what, "choose a Llama, Mistral, Qwen 2/3, Gemma 2 or Phi 3 model")
+
+
+def check_group_size(quantize: QuantizeSpec, shape: Shape) -> Finding:
+    group, inputs = quantize.group_size, linear_inputs(shape)
+    misfits = [size for size in inputs if size % group]
+    if misfits:
+        fits = [g for g in AWQ_GROUP_SIZES if all(size % g == 0 for size in inputs)]
+        mend = f"set quantize.group_size = {max(fits)}" if fits else "no usual group size divides this model"
+        return fail("group size", f"{group} does not divide the layer size of {misfits[0]}", mend)
+    if group not in AWQ_GROUP_SIZES:
+        what = f"{group}: vLLM's fast AWQ kernels take {', '.join(map(str, AWQ_GROUP_SIZES))}"
+        return warn("group size", what, "set quantize.group_size = 128 or 64")
+    return ok("group size", f"{group}: divides every layer")
+
+
+def check_context(prompt: PromptSpec, score: ScoreSpec, shape: Shape) -> Finding:
+    longest = max(prompt.max_tokens, *(v.max_tokens or 0 for v in score.variants))
+    limit = shape.max_position_embeddings
+    if limit is None:
+        return ok("context", f"{longest} a row; the model's config names no limit")
+    if longest >= limit:  # the engine needs room for the token that follows
+        what = f"{longest} tokens a row and the label after it; the model was made for {limit}"
+        return fail("context", what, "lower max_tokens in [prompt] and [score]")
+    return ok("context", f"{longest} of {limit}")
+
+
+def check_labels(prompt: PromptSpec, folder: Path | None) -> Finding:
+    """Labels must be one token each, and different ones, where they follow the template."""
+    if folder is None:
+        what = f"{', '.join(prompt.labels)}: not checked, the tokenizer is not at hand"
+        return warn("labels", what, "run `zoo fetch` first, then check again")
+    from zoo.prompts import load_codec
+
+    try:
+        ids = load_codec(folder, prompt).label_ids
+    except ZooError as error:
+        return fail("labels", str(error), "change prompt.labels or the template's end")
+    return ok("labels", f"{', '.join(prompt.labels)} are the tokens {', '.join(map(str, ids))}")

@@ -1,0 +1,96 @@
+"""What AutoAWQ and vLLM accept, as data and pure functions. tests/test_checks_vllm.py holds them against vLLM's own verdicts.
+
+Read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
+what differs by version, in the releases 0.11 to 0.33 and their issues.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.errors import ZooError
+
+Capability = tuple[int, int]
+Version = tuple[int, int]
+TURING: Capability = (7, 5)
+AMPERE: Capability = (8, 0)
+
+# Decoders that AutoAWQ 0.2.9 can quantize (awq/models/auto.py) and vLLM 0.32 can score, without their "ForCausalLM".
+# fmt: off
+_DECODERS = (
+    "Bloom", "Cohere", "DeepseekV2", "DeepseekV3", "Exaone", "Falcon", "Gemma", "Gemma2", "GPTBigCode", "GPTJ", "GPTNeoX",
+    "InternLM2", "Llama", "MiniCPM", "MiniCPM3", "Mistral", "Mixtral", "OPT", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "StableLm",
+    "Starcoder2",
+)
+# fmt: on
+ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in _DECODERS)
+# vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
+FLOAT16_REFUSED = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Glm4ForCausalLM"})
+RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/gemma_float16.py
+RESCALE_BITS = 4  # 16 times float16's range; what a new entry gets
+FOUR_NORMS = RESCALABLE  # architectures with norms before and after both parts of a layer
+
+AWQ_GROUP_SIZES = (32, 64, 128)  # of Marlin, vLLM's fast AWQ kernel (marlin_utils.py, MARLIN_SUPPORTED_GROUP_SIZES)
+AWQ_CAPABILITY = TURING  # AutoAWQConfig.get_min_capability
+SMALLEST_TRITON_HEAD = 32  # TritonAttentionBackend.supports_head_size
+
+LABELS_BY_ID: Version = (0, 20)  # `logprob_token_ids`, without which a label can be missing from the answer
+RESCALING: Version = (0, 26)  # gemma_float16.py was written for 0.26 and 0.32; before 0.23 norms are computed otherwise
+FLASHINFER_BROKEN: tuple[Version, Version] = ((0, 22), (0, 23))  # on sm_75: vllm#44379, flashinfer#3620
+FLASHINFER_GATED: Version = (0, 24)  # from here sm_75 gets Triton's attention (vllm PR #45375)
+BEST_ON_TURING = "0.21.0"  # labels by id, Marlin, and attention on tensor cores; needs a CUDA 13 driver (580 or newer)
+
+
+def parse_version(text: str) -> Version:
+    """Major and minor of `0.32.0` or `0.20.2+cu129`. ZooError where it is no version."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    if not found:
+        raise ZooError(f"--engine {text}: not a version of vLLM; write it as 0.32.0")
+    return int(found[1]), int(found[2])
+
+
+@dataclass(frozen=True)
+class DtypeVerdict:
+    """`dtype` is what vLLM computes in; `refusal` why it does not start, empty where it does."""
+
+    dtype: str
+    refusal: str = ""
+
+
+def dtype_verdict(architecture: str, declared: str, capability: Capability | None, *, rescaled: bool = False) -> DtypeVerdict:
+    """Whether vLLM runs an AWQ checkpoint stored in float16 in the declared dtype (`auto`, `float16`, ...).
+
+    Without a capability (a CPU) every dtype exists. `auto` takes float16 if the architecture may, else the first that it may.
+    """
+    has_bfloat16 = capability is None or capability >= AMPERE
+    takes_float16 = rescaled or architecture not in FLOAT16_REFUSED
+    dtype = declared
+    if declared == "auto":
+        dtype = "float16" if takes_float16 else "bfloat16" if has_bfloat16 else "float32"
+    if dtype == "float16" and not takes_float16:
+        return DtypeVerdict(dtype, f"vLLM refuses {architecture} in float16, where it overflows")
+    if dtype == "float32":
+        auto = f"`auto` is float32 for {architecture} where there is no bfloat16, and " if declared == "auto" else ""
+        return DtypeVerdict(dtype, f"{auto}AWQ kernels compute in 16 bits, not in float32")
+    if capability is not None and dtype == "bfloat16" and not has_bfloat16:
+        return DtypeVerdict(dtype, f"sm_{capability[0]}{capability[1]} has no bfloat16")
+    return DtypeVerdict(dtype)
+
+
+def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "plain", ""]:
+    """Which AWQ kernel vLLM takes: Marlin, or dequantizing before a plain product; none below sm_75."""
+    if capability < AWQ_CAPABILITY:
+        return ""
+    return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
+
+
+def attention_backend(version: Version, capability: Capability, head_size: int) -> str:
+    """The attention that vLLM takes by default, with FlashInfer installed, by its name in vLLM."""
+    if capability >= AMPERE:
+        if head_size <= 256 and head_size % 8 == 0:
+            return "FLASH_ATTN"
+    elif version < FLASHINFER_GATED and head_size in (64, 128, 256):
+        return "FLASHINFER"
+    return "TRITON_ATTN" if head_size >= SMALLEST_TRITON_HEAD else "FLEX_ATTENTION"

@@ -1,0 +1,164 @@
+"""Bytes a card needs, by part: scoring with vLLM in each layout, and training with QLoRA. Arithmetic on shapes; nothing runs.
+
+Scoring counts what vLLM's Llama and Gemma code holds at once (vllm/model_executor/models/llama.py, read at 0.32): in the
+feed-forward part of one layer that is the residual stream, the layer's input and output, gate and up, and their product.
+Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each constant says what it stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.contracts import Shape, TrainSpec
+from zoo.shapes import awq_bits, cached_tokens, embedding_parameters, kv_bytes_per_token, linear_layers, linear_parameters
+
+GIB = 2**30
+Layout = Literal["replicas", "pipeline", "tensor"]
+
+# cuBLAS workspace, buffers of the model runner, tables of rotary positions: what torch held of 10.35 GiB beyond the parts below.
+WORKSPACE_BYTES = 2**27
+# CUDA context, kernels, and what torch's allocator keeps unused: used less allocated of the 8B shape on an H200 (12.5 GiB used).
+CONTEXT_BYTES = 5 * 2**28
+LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
+# NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+
+
+@dataclass(frozen=True)
+class CardMemory:
+    """Bytes on the fullest card. `allocated` is what torch's own peak shows, `total` what the card must have."""
+
+    weights: int
+    cache: int
+    activations: int
+    workspace: int = WORKSPACE_BYTES
+    context: int = CONTEXT_BYTES
+
+    @property
+    def allocated(self) -> int:
+        return self.weights + self.cache + self.activations + self.workspace
+
+    @property
+    def total(self) -> int:
+        return self.allocated + self.context
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes on the one card that trains. Optimizer states are paged: they may move to the host's memory."""
+
+    base: int
+    adapters: int
+    optimizer: int
+    checkpoints: int
+    activations: int
+    workspace: int = WORKSPACE_BYTES
+    context: int = CONTEXT_BYTES
+
+    @property
+    def allocated(self) -> int:
+        """What torch's own peak shows; paged optimizer states are not torch's."""
+        return self.base + self.adapters + self.checkpoints + self.activations + self.workspace
+
+    @property
+    def total(self) -> int:
+        return self.allocated + self.optimizer + self.context
+
+
+# --- scoring ----------------------------------------------------------------------------------------------------------
+
+
+def scoring_memory(
+    shape: Shape,
+    *,
+    parameters: int,
+    group_size: int,
+    layout: Layout,
+    gpus: int,
+    max_batched_tokens: int,
+    max_seqs: int,
+    longest: int,
+    kv_cache_bytes: int | None = None,
+) -> CardMemory:
+    """What AWQ weights of a shape take on each card, 16-bit activations. `kv_cache_bytes`: of one card, where it is set."""
+    parts = 1 if layout == "replicas" else gpus
+    batch = max(max_batched_tokens, longest + 1)
+    batches = parts if layout == "pipeline" else 1  # a card works on one while the next is under way
+    tokens = cached_tokens(max_batched_tokens=batch, longest=longest, max_seqs=max_seqs, batches=batches)
+    return CardMemory(
+        weights=_weights(shape, parameters, group_size, layout, parts),
+        cache=kv_cache_bytes or kv_bytes_per_token(shape) * tokens // parts,
+        activations=_activations(shape, batch, max_seqs, layout, parts),
+    )
+
+
+def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, parts: int) -> int:
+    """Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix."""
+    rest = embedding_parameters(shape)
+    layers = (parameters - rest) * awq_bits(group_size) / 8
+    if layout == "pipeline" and parts > 1:
+        deepest = -(-shape.num_hidden_layers // parts) / shape.num_hidden_layers
+        return round(layers * deepest + 2 * shape.vocab_size * shape.hidden_size)
+    return round((layers + 2 * rest) / parts)
+
+
+def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts: int) -> int:
+    """The larger of the feed-forward part and attention in one layer, or the last hidden states with the sampler's logits."""
+    slices = parts if layout == "tensor" else 1
+    queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
+    feed_forward = 3 * shape.hidden_size + 3 * shape.intermediate_size // slices
+    attention = 3 * shape.hidden_size + (2 * queries + 2 * keys) // slices
+    # What the neighbour's card sends: hidden states and residual. Tensor parallel: the sum over cards is another tensor.
+    passed = {"replicas": 0, "pipeline": 2 * shape.hidden_size, "tensor": shape.hidden_size}[layout] if parts > 1 else 0
+    layer = 2 * batch * (max(feed_forward, attention) + passed)
+    sampler = 2 * batch * shape.hidden_size + 4 * LOGIT_COPIES * max_seqs * shape.vocab_size
+    return max(layer, sampler)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
+    """What training one micro-batch takes on one card; `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
+
+    The loss reads three rows of the head, so that no full-vocabulary logits are made. Against torch's peak on an H100: 8B
+    shape, rank 64, 8,192 tokens, checkpointing, 11.3 GiB where 11.27 were measured.
+    """
+    trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
+    per_token = _kept_bytes(shape, spec, norms)
+    layers = shape.num_hidden_layers
+    stream = 2 * shape.hidden_size * spec.micro_batch_tokens
+    return TrainingMemory(
+        base=0 if spec.method == "full" else _base_bytes(shape, spec, parameters),
+        adapters=8 * trained,  # float32 weights and gradients
+        optimizer=2 * trained,  # AdamW's two states in 8 bits
+        checkpoints=layers * stream if spec.gradient_checkpointing else 0,
+        activations=(1 if spec.gradient_checkpointing else layers) * per_token * spec.micro_batch_tokens,
+    )
+
+
+def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
+    """Weights of all LoRA pairs: rank x (inputs + outputs) of each adapted layer. A pattern of names counts as all layers."""
+    sizes = linear_layers(shape)
+    named = set(sizes) if isinstance(spec.target_modules, str) else set(spec.target_modules)
+    return spec.rank * shape.num_hidden_layers * sum(sum(size) for name, size in sizes.items() if name in named)
+
+
+def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
+    """Frozen weights: linear layers in NF4 for QLoRA, all else in 16 bits."""
+    linear = linear_parameters(shape) if spec.method == "qlora" else 0
+    return round(linear * NF4_BITS / 8 + 2 * (parameters - linear))
+
+
+def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
+    """Bytes a token that one layer keeps for its backward pass, as transformers' Llama computes it in 16 bits.
+
+    Of a norm: float32 input and normalized input and the 16-bit product. Of attention: queries, keys and values before and
+    after rotation, and the output. Of the feed-forward part: gate, its activation, up and their product. Of each adapter
+    with dropout: the dropped input and a byte a value of mask.
+    """
+    queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
+    inputs = sum(size[0] for size in linear_layers(shape).values())
+    dropped = 3 * inputs if spec.method != "full" and spec.dropout else 0
+    return norms * 10 * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size + dropped
