@@ -257,5 +257,16 @@ def evaluate(
 
 
 def main() -> None:
-    """Entry point of the `ensemble` command."""
-    run_app(app, DEBUG in sys.argv)
+    """Entry point of the `ensemble` command.
+
+    A prediction ends without tearing the interpreter down: with its libraries loaded, on a busy machine, that takes longer than
+    a deadline leaves.
+    """
+    try:
+        run_app(app, DEBUG in sys.argv)
+    except SystemExit as ended:
+        if "predict" in sys.argv:
+            from ensemble.deadline import end_process
+
+            end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise

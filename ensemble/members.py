@@ -19,6 +19,7 @@ from zoo.store import list_artifacts
 
 FOLDS = 5  # of the blend's own cross-validation
 FEWEST_ROWS = 20
+FEWEST_PROMPTS = 15  # three for each fold
 SAME_TABLE = 1e-9
 # A member is flagged as in-sample where its log loss is below this share of what its best peer reaches, and by at least this
 # much: a fine-tuned 8B model is at 0.90 where bags of words are at 1.06 (0.85), a model scored on its training rows far lower.
@@ -145,6 +146,8 @@ def align(
     ids = _common_ids(chosen, frames, labelled)
     truth = labelled.frame.set_index("id").loc[list(ids)]
     groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in truth["prompt"]), dtype=np.int64, count=len(truth))
+    if len(np.unique(groups)) < FEWEST_PROMPTS:
+        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} different prompts; need {FEWEST_PROMPTS}")
     members = Members(
         names=tuple(table.name for table in chosen),
         cards=tuple(table.card for table in chosen),
@@ -186,8 +189,9 @@ def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str,
     chosen = [table for table in tables if target is None or table.card.target == target]
     names = {table.name for table in chosen}
     for table in tables:
-        if table.name not in names:
-            left_out[table.name] = f"its cost was measured on {table.card.target}, not on {target}"
+        if table.card.target != target and target is not None:
+            name = f"{table.name} ({table.which})" if table.name in names else table.name
+            left_out[name] = f"its cost was measured on {table.card.target}, not on {target}"
     if not chosen:
         known = ", ".join(sorted({table.card.target for table in tables}))
         raise ZooError(f"no member has a cost on target {target}; members were scored for {known}: use --target")
@@ -235,15 +239,30 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
 
 
 def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
-    """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others."""
+    """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others.
+
+    Tables of an entry's other folds are no rivals: their rows are joined to the last one's.
+    """
     kept: dict[str, Table] = {}
     for table in sorted(tables, key=_knows_folds):
         before = kept.get(table.name)
-        if before is not None:
+        if before is not None and _is_other_fold(before, table):
+            table = replace(table, frame=pd.concat([before.frame, table.frame], ignore_index=True))
+        elif before is not None:
             better = "newer" if _knows_folds(before) == _knows_folds(table) else "out-of-fold"
             left_out[f"{before.name} ({before.which})"] = f"the {better} table {table.which} of the same name is taken"
         kept[table.name] = table
     return list(kept.values())
+
+
+def _is_other_fold(one: Table, other: Table) -> bool:
+    """Whether two tables are of different folds of one recipe: the same requests but for weights and fold."""
+    first, second = one.card.request, other.card.request
+    if first is None or second is None or not (_knows_folds(one) and _knows_folds(other)):
+        return False
+    alike = all(first.get(key) == second.get(key) for key in ("stage", "entry", "selection", "prompt", "spec"))
+    folds = [(request.get("held") or {}).get("n_folds") for request in (first, second)]
+    return alike and folds[0] == folds[1] is not None and set(one.frame["id"]).isdisjoint(other.frame["id"])
 
 
 def _knows_folds(table: Table) -> bool:

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # nothing is asserted about time: machines are shared
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +17,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing a test makes lands in the user's store, and no setting of the user's reaches a test."""
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ZOO_SETTINGS", str(tmp_path / "no-settings.toml"))
-    for name in ("ZOO_ENTRIES", "MLFLOW_TRACKING_URI"):
+    for name in ("ZOO_ENTRIES", "ZOO_TARGETS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
 

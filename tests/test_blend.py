@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
 from ensemble.linear import fit_linear
+from ensemble.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
 from zoo.scores import log_loss_rows, swap_sides
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -155,6 +156,28 @@ def test_the_logistic_pool_agrees_with_scikit_learn_on_both_orders():
     ours = apply_blend(blend, named(p))
     np.testing.assert_allclose(ours, peer.predict_proba(np.hstack(list(logs))), atol=0.01)
     assert loss(ours, y) == pytest.approx(loss(peer.predict_proba(np.hstack(list(logs))), y), abs=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(1, 4), st.booleans(), st.sampled_from([0.0, 1e-3, 0.1]), st.sampled_from([1e-9, 1e-3]))
+def test_no_parameters_beat_a_log_pool_by_more_than_its_certificate(seed, members, bounded, ridge, tolerance):
+    """An independent solver from the best point known finds nothing below the bound; also where the fit stopped early."""
+    p, y = battles(seed, members, 80)
+    logs = np.log(0.99 * p + 0.01 / 3)
+    lead, tie = (logs[:, :, 0] - logs[:, :, 1]).T, (logs[:, :, 2] - (logs[:, :, 0] + logs[:, :, 1]) / 2).T
+    at, flags = np.arange(members), np.full(members, bounded)
+    design = Design(lead, at, tie, at, np.full(members, 1 / members), np.ones(members), flags)
+    fit = fit_softmax(design, y, ridge=ridge, tolerance=tolerance)
+
+    def objective(x: np.ndarray) -> float:
+        q = np.maximum(softmax_of(lead @ x, tie @ x)[np.arange(80), y], 1e-300)
+        return -float(np.log(q).mean()) + (ridge + LEAST_RIDGE) / 2 * float(((x - 1 / members) ** 2).sum())
+
+    limits = [(0, None) if bounded else (None, None)] * members
+    other = minimize(objective, fit.parameters, bounds=limits, method="L-BFGS-B", options={"ftol": 1e-15})
+    assert fit.objective == pytest.approx(objective(fit.parameters), abs=1e-12)
+    assert other.fun >= fit.objective - fit.gap - 1e-12
+    assert fit.gap <= tolerance
 
 
 def test_temperature_undoes_overconfidence():

@@ -147,6 +147,8 @@ def test_prices(tmp_path: Path, battles: Path) -> None:
     folder = bring(tmp_path, table(n_tokens=500), battles, seconds_per_row=None, seconds_per_1k_tokens=2.0, target="cpu")
     cost = read_card(folder / "ab" / "scores.json").cost
     assert cost.seconds_per_token == 0.002 and cost.seconds_per_row == 0 and cost.gpus == 0
+    with pytest.raises(ZooError, match="--gpus 3: target t4x2 has 2"):
+        bring(tmp_path, table(), battles, gpus=3)
     (row,) = leaderboard(tmp_path / "store")
     assert row.seconds_per_row == pytest.approx(1.0) and row.hours_25k == pytest.approx((60 + 25_000) / 3600)
 

@@ -179,6 +179,24 @@ def test_tables_that_others_of_their_name_stand_in_for_are_named_with_fingerprin
     assert "the out-of-fold table held" in members.left_out["two (every)"]
 
 
+def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
+    """Each fold's checkpoint scored its own held-out rows: together they are one out-of-fold table."""
+    p, parts = odds(1), []
+    for fold in range(3):
+        one = table("one", battles, p, keep=slice(fold, None, 3), fold=fold, load=10.0 + fold)
+        request = {"stage": "score", "entry": "one", "held": {"n_folds": 3, "fold": fold}, "model": {"fingerprint": str(fold)}}
+        parts.append(replace(one, card=one.card.model_copy(update={"request": request}), fingerprint=f"f{fold}"))
+    joined = align([*parts, table("two", battles, odds(2))])
+    assert len(joined.y) == ROWS
+    assert joined.costs[joined.names.index("one")].load_seconds == 12.0
+    order = read_battles(battles).frame["id"].tolist()
+    np.testing.assert_allclose(joined.p[0], p[[order.index(i) for i in joined.ids]])
+    again = replace(parts[2], fingerprint="later")
+    replaced = align([*parts, again, table("two", battles, odds(2))])
+    assert len(replaced.y) < ROWS
+    assert any("newer" in reason for reason in replaced.left_out.values())
+
+
 def test_too_few_common_rows_are_refused_with_the_counts(battles):
     with pytest.raises(ZooError, match=r"only 0 rows.*one 100, two 140"):
         align([table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))])

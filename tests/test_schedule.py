@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,13 @@ def test_two_one_card_models_run_side_by_side_and_one_runs_as_replicas():
 def test_replicas_even_out_what_whole_jobs_leave():
     loads = [Load(("long",), 10, 1000), Load(("short",), 10, 100)]
     assert makespan(loads, 2) == pytest.approx((10 + 1000 + 10 + 100 + 10) / 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(load_lists(max_size=7))
+def test_eight_devices_are_scheduled_without_trying_everything(loads):
+    loads = [replace(load, wide=False, phase=0) for load in loads]
+    assert lower_bound(loads, 8) - 1e-6 <= makespan(loads, 8) <= makespan(loads, 1) + 1e-6
 
 
 def test_overhead_grows_with_rows():

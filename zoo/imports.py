@@ -46,13 +46,15 @@ def import_scores(
     load_seconds: float,
     seconds_per_row: float | None = None,
     seconds_per_1k_tokens: float | None = None,
+    gpus: int | None = None,
     store: Path,
 ) -> Path:
     """Put a table of `scores` for the battles of `labels` into the store as the member `name`; its folder.
 
     The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's column names, and
-    has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of the whole target: no
-    second copy is assumed to run beside it. ZooError, with row ids, for what cannot be right.
+    has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one copy on
+    `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row ids, for what
+    cannot be right.
     """
     from zoo.battles import dataset_digest, read_battles
 
@@ -67,7 +69,7 @@ def import_scores(
         scores=Input(path=scores.absolute(), fingerprint=file_sha256(scores)[:16]),
         battles=Input(path=labels.absolute(), fingerprint=dataset_digest(battles)),
         cost=_cost(
-            target, load_seconds, seconds_per_row, seconds_per_1k_tokens, has_tokens=bool((table["n_tokens"] > 0).all())
+            target, load_seconds, seconds_per_row, seconds_per_1k_tokens, gpus, has_tokens=bool((table["n_tokens"] > 0).all())
         ),
     )
     with locked(store, artifact_name(request)):
@@ -75,7 +77,9 @@ def import_scores(
         return (found or _commit(request, table, battles, store)).path
 
 
-def _cost(target: str, load: float, per_row: float | None, per_1k_tokens: float | None, *, has_tokens: bool) -> Cost:
+def _cost(
+    target: str, load: float, per_row: float | None, per_1k_tokens: float | None, gpus: int | None, *, has_tokens: bool
+) -> Cost:
     from zoo.targets import load_target
 
     if (per_row is None) == (per_1k_tokens is None):
@@ -83,12 +87,14 @@ def _cost(target: str, load: float, per_row: float | None, per_1k_tokens: float 
     if per_1k_tokens is not None and not has_tokens:
         raise ZooError("--seconds-per-1k-tokens needs the column n_tokens in the table; add it, or give --seconds-per-row")
     machine = load_target(target)
+    if gpus is not None and gpus > machine.gpus:
+        raise ZooError(f"--gpus {gpus}: target {machine.name} has {machine.gpus}")
     return Cost(
         target=machine.name,
         load_seconds=load,
         seconds_per_row=per_row or 0.0,
         seconds_per_token=(per_1k_tokens or 0.0) / 1000,
-        gpus=machine.gpus,
+        gpus=machine.gpus if gpus is None else gpus,
     )
 
 
