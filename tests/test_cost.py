@@ -1,4 +1,4 @@
-"""Costs from timed pieces: sums kept, terms against an independent optimizer, intervals that grow with work and cover what they say."""
+"""Costs from timed pieces: sums kept, terms against another optimizer, intervals that grow and cover what they say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ lengths = st.lists(st.integers(1, 2000), min_size=1, max_size=30)
 
 
 def pieces_of(n: np.ndarray, terms: np.ndarray, *, rows: int = 32, noise: float = 0.0, seed: int = 0) -> list[Piece]:
-    """Pieces of `rows` rows of lengths `n`, the longest first, that take as long as `terms` say, times a lognormal deviation."""
+    """Pieces of `rows` rows of lengths `n`, the longest first, that take what `terms` say, times a lognormal deviation."""
     rng, pieces = np.random.default_rng(seed), []
     for part in np.split(np.sort(n)[::-1], len(n) // rows):
         totals = np.array([len(part), part.sum(), (part.astype(float) ** 2).sum()])
@@ -151,7 +151,9 @@ def test_old_cards_are_read_and_their_spread_is_said_to_be_assumed() -> None:
     old = Cost(target="cpu", load_seconds=1, seconds_per_token=1e-3, measured_rows=500, machine="this one")
     assert Cost.model_validate_json(old.model_dump_json(exclude={"pieces"})) == old
     assert width(old, np.full(100, 300)) > 0.4
-    assert beyond_measured(old, np.full(100, 300), "this one") == ["the measurement's pieces were not kept: its spread is assumed"]
+    assert beyond_measured(old, np.full(100, 300), "this one") == [
+        "the measurement's pieces were not kept: its spread is assumed"
+    ]
 
 
 def test_what_goes_beyond_a_measurement_is_told() -> None:

@@ -1,0 +1,215 @@
+"""`zoo cost` as a user meets it: the best basis that there is, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from zoo.cli import app
+from zoo.contracts import Cost, Entry, Manifest, Measurements, ScoreCard, Variant
+from zoo.cost_lengths import File, estimated, file_of
+from zoo.cost_published import load_published
+from zoo.cost_sample import STRATA, one_order, samples_folder, stratified_ids
+from zoo.entries_io import load_entry
+from zoo.errors import ZooError
+from zoo.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
+from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint
+
+LLAMA = load_entry("llama-3-8b")
+LONG, SHORT = Variant(max_tokens=2048), Variant(max_tokens=1024)
+
+
+def file(rows: int = 25_000, tokens: float = 600.0, variant: Variant = LONG) -> File:
+    return File(rows, {variant: np.array([tokens / 2, tokens, 2 * tokens])}, ())
+
+
+def published(entry: Entry, target: str, of: File) -> Forecast:
+    (found,) = forecast(entry, load_target(target), of, [])
+    assert found.basis == "published"
+    return found
+
+
+def measured(machine: str, *, entry: str = "llama-3-8b", variant: Variant = LONG, gpus: int = 1, **card: Any) -> Measured:
+    pieces = tuple((64, 64 * n, 64 * n * n, 64 * n * 2e-5) for n in (100, 300, 600, 1200, 2000))
+    cost = Cost(
+        target="h200", load_seconds=40, seconds_per_token=2e-5, gpus=gpus, measured_rows=320, machine=machine, pieces=pieces
+    )
+    found = {"member": f"{entry}@x", "target": "h200", "engine": "e", "dataset_digest": "d", "checkpoint": "c"}
+    made = ScoreCard(entry=entry, variant=variant, rows=320, failed_rows=0, cost=cost, **found, **card)  # type: ignore[arg-type]
+    empty: dict[str, Any] = {"request": {}, "files": {}, "metrics": {}, "hardware": {}, "packages": {}, "argv": ()}
+    manifest = Manifest(
+        stage="score",
+        fingerprint="f",
+        git_commit=None,
+        created_at="2026-01-01",
+        measurements=Measurements(peak_bytes=7),
+        **empty,
+    )  # type: ignore[arg-type]
+    return Measured(made, manifest)
+
+
+H200, T4S = "1 x NVIDIA H200 143771 MiB", "2 x Tesla T4 15360 MiB"
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "gemma-2-9b", "yi-34b"])
+def test_forecasts_from_shapes_grow_with_rows_and_lengths(name: str) -> None:
+    entry = load_entry(name)
+    base = published(entry, "t4x2", file())
+    for other in (file(rows=30_000), file(tokens=700)):
+        grown = published(entry, "t4x2", other)
+        assert grown.tokens > base.tokens
+        assert grown.seconds.likely > base.seconds.likely and grown.seconds.high > base.seconds.high
+    assert base.submission_seconds is not None
+    assert 1.35 <= base.submission_seconds.likely / base.seconds.likely <= 1.8
+    assert "never ran on t4x2" in base.extrapolates
+
+
+def test_two_cards_halve_the_work_of_one_and_larger_models_take_longer() -> None:
+    one, two = published(LLAMA, "t4", file()), published(LLAMA, "t4x2", file())
+    assert (one.seconds.likely - 180) == pytest.approx(2 * (two.seconds.likely - 180))
+    assert published(load_entry("yi-34b"), "t4x2", file()).seconds.likely > 3 * two.seconds.likely
+    faster = published(LLAMA, "h200", file())
+    assert faster.seconds.likely < two.seconds.likely and faster.submission_seconds is None
+    assert faster.seconds.high / faster.seconds.likely > two.seconds.high / two.seconds.likely
+
+
+def test_a_model_far_from_the_published_ones_says_so() -> None:
+    assert not any("far" in note for note in published(LLAMA, "t4x2", file()).extrapolates)
+    small = published(load_entry("smollm2-135m"), "t4x2", file())
+    assert any("far smaller" in note for note in small.extrapolates)
+    assert small.seconds.high / small.seconds.likely > 1.5
+
+
+def test_a_measurement_on_the_target_comes_first_and_bounds_its_bytes() -> None:
+    found = forecasts_of(LLAMA, LONG, load_target("h200"), file(1000), [measured(H200)])
+    assert [f.basis for f in found] == ["measured", "published"]
+    tokens = found[0].tokens
+    assert found[0].seconds.likely == pytest.approx(40 + tokens * 2e-5)
+    assert found[0].peak_bytes is not None and found[0].peak_bytes.likely == 7
+    assert (
+        forecasts_of(LLAMA, SHORT, load_target("h200"), file(variant=SHORT), [measured(H200)])[0]
+        .assumed[-1]
+        .startswith("as fast")
+    )
+
+
+def test_a_measurement_elsewhere_is_scaled_by_rates_and_wider() -> None:
+    here = forecasts_of(LLAMA, LONG, load_target("h200"), file(), [measured(H200)])[0]
+    found = {f.basis: f for f in forecasts_of(LLAMA, LONG, load_target("t4x2"), file(), [measured(H200)])}
+    assert list(found) == ["published", "scaled"], "rates fitted to T4s are nearer to a T4"
+    scaled = found["scaled"]
+    work = (here.seconds.likely - 40) * (989 / 65) / 2
+    assert scaled.seconds.likely == pytest.approx(40 + work, rel=1e-6)
+    assert scaled.seconds.high / scaled.seconds.low > 2 * here.seconds.high / here.seconds.low
+    assert any(H200 in note for note in scaled.extrapolates)
+    assert forecasts_of(LLAMA, LONG, load_target("l4x2"), file(), [measured(H200)])[0].basis == "scaled"
+
+
+def test_measured_rates_narrow_a_scaled_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo.forecast
+
+    rates = Rates(matmul_flop_per_second={"float16": 700e12})
+    both = [
+        load_target(name).model_copy(update={"measured": rates, "measured_on": m})
+        for name, m in (("h200", H200), ("t4x2", T4S))
+    ]
+    before = {f.basis: f for f in forecasts_of(LLAMA, LONG, load_target("t4x2"), file(), [measured(H200)])}["scaled"]
+    monkeypatch.setattr(zoo.forecast, "list_targets", lambda: both)
+    after = {f.basis: f for f in forecasts_of(LLAMA, LONG, both[1], file(), [measured(H200)])}["scaled"]
+    assert rate_of_machine(H200) == (700e12, True)
+    assert after.seconds.high / after.seconds.likely < before.seconds.high / before.seconds.likely
+
+
+def test_the_nearest_measurement_is_of_this_machine_then_of_the_cap() -> None:
+    ours, theirs = measured(machine_fingerprint(), variant=SHORT), measured("other", variant=LONG)
+    assert nearest([theirs, ours], LONG) is ours
+    assert nearest([measured("a", variant=SHORT), theirs], LONG) is theirs
+
+
+def test_emulated_runs_say_nothing_of_speed(tmp_path: Path) -> None:
+    from zoo.forecast import measurements
+    from zoo.store import MANIFEST
+
+    for name, extra in (("score-1", {}), ("score-2", {"emulates": "t4x2"})):
+        folder = tmp_path / name / "ab-2048"
+        folder.mkdir(parents=True)
+        made = measured(H200, **extra)
+        (folder / "scores.json").write_text(made.card.model_dump_json())
+        (tmp_path / name / MANIFEST).write_text(made.manifest.model_dump_json())
+    assert len(measurements(LLAMA, [tmp_path])) == 1
+
+
+def test_lengths_are_estimated_with_template_and_cap(sample_csv: Path) -> None:
+    found = file_of(LLAMA, sample_csv, 1000, None)
+    assert found.rows == 1000 and any("tokenizer is not in the store" in note for note in found.assumed)
+    lengths = load_published().lengths
+    assert LLAMA.prompt is not None
+    capped = estimated(lengths, np.array([0.0, 1e6]), LLAMA.prompt, SHORT)
+    assert capped[0] == pytest.approx(len(LLAMA.prompt.template) / lengths.characters_per_token) and capped[1] == 1024
+    assert file_of(LLAMA, None, None, None).rows == 25_000
+    assert not file_of(load_entry("lexical"), sample_csv, None, None).tokens[Variant()].any()
+
+
+def test_a_sample_has_every_length(sample_csv: Path) -> None:
+    from zoo.battles import read_battles
+    from zoo.cost_lengths import count_characters
+
+    frame = read_battles(sample_csv).frame
+    characters = dict(zip(frame["id"], count_characters(frame), strict=True))
+    chosen = [characters[row_id] for row_id in stratified_ids(sample_csv, 64)]
+    assert len(chosen) == 64 and chosen == sorted(chosen, reverse=True)
+    assert (chosen[0], chosen[-1]) == (max(characters.values()), min(characters.values()))
+    quarters = np.quantile(list(characters.values()), [0.25, 0.5, 0.75])
+    assert np.bincount(np.searchsorted(quarters, chosen), minlength=4).min() >= 64 / STRATA
+    assert len(stratified_ids(sample_csv, 10_000)) == len(frame)
+    assert one_order(LLAMA) == (LONG, SHORT)
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["cost", *arguments])
+
+
+def test_measuring_here_then_asking_again(sample_csv: Path) -> None:
+    """The ordinary stages, really run: train the lexical entry, measure it, and read the forecast back without measuring."""
+    trained = CliRunner().invoke(app, ["train", "lexical", "--data", str(sample_csv), "--set", "lexical.folds=2"])
+    assert trained.exit_code == 0, trained.output
+    arguments = ("lexical", "--target", "cpu", "--lengths", str(sample_csv), "--json")
+    if not is_of_kind(machine_fingerprint(), load_target("cpu")):
+        assert isinstance(run(*arguments, "--measure").exception, ZooError)
+        return
+    assert isinstance(run(*arguments).exception, ZooError), "nothing was measured yet"
+    first = run(*arguments, "--measure", "--sample-rows", "120")
+    again = run(*arguments, "--rows", "24000")
+    one, many = (Forecast.model_validate(json.loads(done.stdout)[0]) for done in (first, again))
+    assert one.basis == many.basis == "measured" and (one.rows, many.rows) == (240, 24_000)
+    (card,) = samples_folder().glob("lexical-score-*/ab/scores.json")
+    cost = ScoreCard.model_validate_json(card.read_text()).cost
+    assert cost.measured_rows == 120 and len(cost.pieces) >= 1
+    assert many.seconds.likely - cost.load_seconds == pytest.approx(100 * (one.seconds.likely - cost.load_seconds))
+    shown = run(*arguments[:-1])
+    assert "measured" in shown.stdout and "likely" in shown.stdout
+    board = CliRunner().invoke(app, ["leaderboard", "--format", "json"])
+    assert json.loads(board.stdout) == [], "a sample is no member"
+
+
+def test_what_cannot_be_forecast_is_an_error_that_says_what_to_do(sample_csv: Path) -> None:
+    assert "--measure" in str(run("lexical", "--target", "t4x2").exception)
+    assert "--lengths FILE" in str(run("lexical", "--measure").exception)
+    other = "t4x2" if is_of_kind(machine_fingerprint(), load_target("cpu")) else "cpu"
+    done = run("smollm2-135m", "--target", other, "--lengths", str(sample_csv), "--measure")
+    assert "is not" in str(done.exception) and machine_fingerprint() in str(done.exception)
+
+
+def test_the_table_tells_units_and_submission() -> None:
+    done = run("llama-3-8b", "--target", "t4x2", "--rows", "25000")
+    assert done.exit_code == 0, done.output
+    assert "hours low" in done.stdout and "submitted" in done.stdout and "assumed:" in done.stdout
+    found = [Forecast.model_validate(f) for f in json.loads(run("llama-3-8b", "--json").stdout)]
+    assert {f.variant for f in found} == set((LLAMA.score and LLAMA.score.variants) or ())
+    assert all(f.rows == 25_000 for f in found)
