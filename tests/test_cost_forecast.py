@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from zoo.checks.memory import layout_memory
 from zoo.cli import app
 from zoo.contracts import Cost, Entry, Manifest, Measurements, ScoreCard, Variant
 from zoo.cost_lengths import File, estimated, file_of
@@ -212,3 +213,12 @@ def test_the_table_tells_units_and_submission() -> None:
     found = [Forecast.model_validate(f) for f in json.loads(run("llama-3-8b", "--json").stdout)]
     assert {f.variant for f in found} == set((LLAMA.score and LLAMA.score.variants) or ())
     assert all(f.rows == 25_000 for f in found)
+
+
+def test_bytes_are_those_of_the_check_where_nothing_was_measured() -> None:
+    entry, target = load_entry("yi-34b"), load_target("t4x2")
+    assert entry.base and entry.quantize and entry.score and entry.shape
+    card = layout_memory(entry.base, entry.quantize, entry.score, entry.shape, target)[entry.serve["t4x2"].layout]
+    peak = published(entry, "t4x2", file()).peak_bytes
+    assert peak is not None and peak.low < peak.likely == card.allocated < peak.high < card.total * 1.05
+    assert any("arithmetic" in note for note in published(entry, "t4x2", file()).assumed)

@@ -13,13 +13,15 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.contracts import Contract, Entry, Manifest, ScoreCard, Shape, Variant
+from zoo.checks import entry_shape
+from zoo.checks.memory import TIGHT, layout_memory
+from zoo.contracts import Contract, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
 from zoo.cost_flops import flops_of_shape
 from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost_lengths import File
 from zoo.cost_published import START_SECONDS, T4_FLOPS, load_published, published_rates
 from zoo.errors import ZooError
-from zoo.shapes import linear_parameters, read_config, shape_of_config
+from zoo.shapes import linear_parameters
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
@@ -37,8 +39,8 @@ class Forecast(Contract):
     """Seconds of scoring a file with one variant of an entry on the whole target, loading included.
 
     `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive run on the same kind.
-    `peak_bytes` of one device, over the runs that were measured. `assumed` and `extrapolates` are for people: what was taken
-    for granted, and in what the forecast goes beyond what was measured.
+    `peak_bytes` of one device: over the runs that were measured, else by arithmetic. `assumed` and `extrapolates` are for
+    people: what was taken for granted, and in what the forecast goes beyond what was measured.
     """
 
     entry: str
@@ -150,9 +152,15 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
     return Forecast(
         **_facts(entry, variant, target, file),
         basis="scaled",
+        peak_bytes=predicted_bytes(entry, target),
         seconds=seconds,
         submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
-        assumed=(*file.assumed, *_of_another_variant(by, variant), rates, "loading takes as long as where it was measured"),
+        assumed=(
+            *file.assumed,
+            *_of_another_variant(by, variant),
+            rates,
+            "loading as where it was measured; bytes by the arithmetic of `zoo check`",
+        ),
         extrapolates=(
             f"never ran on {target.name}",
             *beyond_measured(cost, lengths, cost.machine),
@@ -177,6 +185,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         *file.assumed,
         f"{work[0] / 1e15:.3g} and {work[1] / 1e15:.3g} PFLOP of linear layers and attention a device, at {matmul:.3g} and "
         f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
+        "bytes by the arithmetic of `zoo check`",
         f"{START_SECONDS:.0f} s of start-up; the engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
     ]
     if scale != 1.0:
@@ -184,6 +193,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
     return Forecast(
         **_facts(entry, variant, target, file),
         basis="published",
+        peak_bytes=predicted_bytes(entry, target),
         seconds=fit.seconds(work, scale=scale, spread=spread),
         submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
         assumed=tuple(assumed),
@@ -224,10 +234,19 @@ def rate_of_machine(machine: str) -> tuple[float, bool] | None:
 
 
 def shape_of(entry: Entry) -> Shape | None:
-    """The entry's declared shape, else that of its fetched weights; None where neither is there."""
+    """The shape of the entry's fetched weights, else its declared one; None where neither is there."""
     from zoo.pipeline import fetched_folder, store_folder
 
-    if entry.shape is not None or entry.base is None:
-        return entry.shape
-    folder = fetched_folder(entry, store_folder())
-    return shape_of_config(read_config(folder)) if folder else None
+    return entry_shape(entry, fetched_folder(entry, store_folder()))
+
+
+def predicted_bytes(entry: Entry, target: Target) -> Interval | None:
+    """Peak bytes of one GPU by `zoo check`'s arithmetic, in the layout the entry serves in; None where it cannot be told."""
+    shape = shape_of(entry)
+    if shape is None or not target.gpus or entry.base is None or entry.quantize is None or entry.score is None:
+        return None
+    serve = entry.serve.get(target.name, ServeSpec())
+    card = layout_memory(entry.base, entry.quantize, entry.score, shape, target).get(serve.layout)
+    if card is None:
+        return None
+    return Interval(low=TIGHT * card.allocated, likely=card.allocated, high=(2 - TIGHT) * card.allocated)
