@@ -25,7 +25,8 @@ from zoo.contracts import (
 from zoo.leaderboard import HEADERS, leaderboard, render
 from zoo.scores import score_table, unscored_table, write_card, write_scores
 from zoo.store import artifact_name, commit, fingerprint
-from zoo.ui import experiment_page, free_port
+from zoo.tracking_view import experiment_page
+from zoo.ui import free_port
 
 
 def score(
@@ -128,4 +129,4 @@ def test_a_taken_port_is_passed_over() -> None:
 
 def test_ui_opens_where_runs_compare() -> None:
     assert experiment_page(None) == "/experiments"
-    assert experiment_page("7").startswith("/experiments/7/runs?") and "log_loss" in experiment_page("7")
+    assert experiment_page("7").startswith("/experiments/7/runs?viewStateShareKey=members")

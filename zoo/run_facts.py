@@ -28,6 +28,11 @@ LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
+# What people look at first: MLflow lists a run's metrics in the order they were logged, and its comparison draws the first.
+HEADLINES = (
+    *("val/log_loss", "val/log_loss_se", "val/calibration_error", "val/refinement", "val/acc"),
+    *("cost/hours_25k", "cost/seconds_per_row", "mem/peak_gib", "t4x2/fits", "quant/delta_log_loss"),
+)
 BATTLES_25K = 25_000  # rows of the competition's hidden file
 
 
@@ -95,8 +100,9 @@ def variant_facts(
     if battles is not None:
         table = read_scores(folder / slug / SCORES)
         metrics = slice_metrics(labelled_rows(table, battles)) | quantization_delta(manifest, folder, slug, battles) | metrics
+    ordered = {name: metrics[name] for name in (*HEADLINES, *sorted(metrics)) if name in metrics}
     name = f"{manifest.stage} {slug}" if manifest.stage != "import" else card.member
-    return Facts(name, tags | own, params | variant, metrics, card=card)
+    return Facts(name, tags | own, params | variant, ordered, card=card)
 
 
 def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str, float]:

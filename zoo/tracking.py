@@ -131,8 +131,8 @@ def _parent(client: MlflowClient, experiment: str, manifest: Manifest, entry: En
 
 def _create(client: MlflowClient, experiment: str, fact: Facts, manifest: Manifest, parent: str | None) -> Any:
     tags = {**fact.tags, "zoo.kind": "stage", "mlflow.runName": f"{fact.tags['zoo.entry']} {fact.name}"}
-    if manifest.stage == "import":
-        tags["mlflow.runName"] = fact.name
+    if fact.card:
+        tags["mlflow.runName"] = fact.card.member
     if parent:
         tags["mlflow.parentRunId"] = parent
     took = manifest.measurements.load_seconds + manifest.measurements.run_seconds

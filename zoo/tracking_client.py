@@ -73,7 +73,7 @@ def experiment_of(client: MlflowClient, data: Data) -> str:
         return str(found.experiment_id)
     # Absolute where files are ours to keep: MLflow's default follows the current folder.
     location = None if is_server(tracking_uri()) else (artifact_root() / name).as_uri()
-    note = f"A / B / tie on battles `{data.name}`, digest {data.digest}. Log loss in nats; uniform guessing scores 1.0986."
+    note = f"A / B / tie on battles `{data.name}` (digest {data.digest[:12]}). Log loss in nats; guessing scores 1.0986."
     tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development", **view_tags()}
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
@@ -113,10 +113,15 @@ def write_batch(
     parameters = [Param(name, public(value)) for name, value in params.items()]
     for start in range(0, len(parameters), 100):
         client.log_batch(run_id, params=parameters[start : start + 100])
-    metrics = [Metric(name, value, when, step) for name, value, when, step in points]
+    metrics = [Metric(name, shown(value), when, step) for name, value, when, step in points]
     for start in range(0, max(len(metrics), 1), BATCH):
         labels = [RunTag(key, public(value)[:5000]) for key, value in tags.items()] if start == 0 else []
         client.log_batch(run_id, metrics=metrics[start : start + BATCH], tags=labels)
+
+
+def shown(value: float) -> float:
+    """A metric in six digits: MLflow's table shows all digits that there are. Large numbers are counts and stay as they are."""
+    return float(f"{value:.6g}") if abs(value) < 1000 else value
 
 
 def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> None:

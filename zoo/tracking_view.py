@@ -24,8 +24,8 @@ COLUMNS = (
     "metrics.`quant/delta_log_loss`",
     "metrics.`val/rows`",
     "tags.`zoo.target`",
-    "attributes.`Dataset`",
 )
+WIDTH = 118  # pixels of a column: all of them side by side in a window of 1600
 FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see entries and stages
 
 
@@ -40,8 +40,8 @@ def view_state() -> dict[str, object]:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": list(COLUMNS),
-        "columnOrder": [],
-        "columnWidths": {},
+        "columnOrder": list(COLUMNS),
+        "columnWidths": dict.fromkeys(COLUMNS, WIDTH),
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

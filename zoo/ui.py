@@ -24,7 +24,8 @@ START_SECONDS = 120  # a loaded machine imports MLflow slowly
 def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
     from zoo.cli_base import say as say_on_stderr
-    from zoo.tracking import ensure_store, latest_experiment
+    from zoo.tracking_client import ensure_store, latest_experiment
+    from zoo.tracking_view import experiment_page
 
     say = say or say_on_stderr
     uri = tracking_uri()
@@ -36,11 +37,12 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
     ensure_store()
     free = free_port(port)
     process = start_server(uri, free)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not outlive this process
     try:
         wait_until_up(process, f"http://{HOST}:{free}/health")
         url = f"http://{HOST}:{free}/#{experiment_page(latest_experiment())}"
         say(f"MLflow: {url}")
-        say("Ctrl-C stops it")
+        say("Ctrl-C stops it; runs are kept")
         if browse and has_display():
             webbrowser.open(url)
         process.wait()
@@ -48,13 +50,6 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
         say("stopped")
     finally:
         stop(process)
-
-
-def experiment_page(experiment: str | None) -> str:
-    """The UI's place that compares an experiment's runs: scored members, best first."""
-    if experiment is None:
-        return "/experiments"
-    return f"/experiments/{experiment}/runs?orderByKey=metrics.%60val%2Flog_loss%60&orderByAsc=true"
 
 
 def has_display() -> bool:
@@ -81,6 +76,7 @@ def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
     command += ["--artifacts-destination", artifact_root().as_uri()]
     # By environment, not by argument: a database's URI can hold a password, and arguments show in process lists.
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # queues of language-model jobs: nine processes for nothing
     artifact_root().mkdir(parents=True, exist_ok=True)
     with log_file().open("ab") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

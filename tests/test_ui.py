@@ -1,0 +1,128 @@
+"""The real UI in a real browser: the runs table opens on the members, three runs compare, a figure opens.
+
+Needs Chromium and playwright; scripts/install.sh gets both. Screenshots go to `ZOO_SCREENSHOTS` where that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.battles import read_battles
+from zoo.imports import import_scores
+from zoo.sample import write_sample
+from zoo.store import read_manifest
+from zoo.tracking import log_stage
+from zoo.tracking_view import COLUMNS
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+WAIT_MILLISECONDS = 120_000  # a loaded machine draws MLflow's pages slowly
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    """A page of a headless Chromium with nothing in its storage."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed; `sh scripts/install.sh` gets one as root")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the `dev` extra")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(WAIT_MILLISECONDS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `zoo ui` serves a store with three members; it is stopped as a person would stop it."""
+    home = tmp_path_factory.mktemp("ui")
+    battles = home / "battles.csv"
+    write_sample(battles, rows=120, seed=3)
+    frame, rng = read_battles(battles).frame, np.random.default_rng(0)
+    truth = np.eye(3)[frame["label"].to_numpy()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name, sharpness in (("weak", 0.2), ("fair", 0.6), ("good", 1.0)):
+            p = np.exp(truth * sharpness + rng.normal(size=truth.shape) / 2)
+            table = pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=["p_a", "p_b", "p_tie"])
+            table.insert(0, "id", frame["id"])
+            table.to_csv(home / f"{name}.csv", index=False)
+            price = {"target": "t4x2", "load_seconds": 5.0, "seconds_per_row": 0.1, "store": home / "store"}
+            path = import_scores(name, home / f"{name}.csv", battles, **price)
+            assert log_stage(read_manifest(path), path)
+        environment = {**os.environ, "ZOO_HOME": str(home)}
+    command = [sys.executable, "-c", "from zoo.cli import main; main()", "ui", "--port", "5150"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    url = next(line.partition("MLflow: ")[2].strip() for line in lines if "MLflow: " in line)
+    assert "Ctrl-C stops it" in next(lines)
+    yield url
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    with pytest.raises(subprocess.CalledProcessError):  # the server went with it
+        subprocess.run(["curl", "--silent", "--fail", url.partition("#")[0]], check=True)
+
+
+def shoot(page: Any, name: str) -> None:
+    """Keep a screenshot for people to look at, where they asked for it."""
+    if folder := os.environ.get("ZOO_SCREENSHOTS"):
+        page.wait_for_timeout(1500)  # animations
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def close_assistant(page: Any) -> None:
+    """MLflow opens its assistant's panel once, over a quarter of the page."""
+    panel = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
+    try:
+        panel.first.click(timeout=5000)
+    except Exception:
+        return
+
+
+@pytest.mark.timeout(600)
+def test_members_compare_in_the_browser(page: Any, address: str) -> None:
+    outside: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith(("http://127.0.0.1", "data:", "blob:")) else outside.append(r.url))
+    page.goto(address)
+    page.wait_for_selector(".ag-row")
+    close_assistant(page)
+    page.wait_for_timeout(1000)
+
+    shown = [cell.inner_text() for cell in page.query_selector_all(".ag-header-cell")]
+    wanted = [column.partition("`")[2].rstrip("`") for column in COLUMNS]
+    there = [name for name in shown if name in wanted]
+    assert there[:2] == ["val/log_loss", "val/log_loss_se"] and "cost/hours_25k" in there, shown
+    names = [link.inner_text() for link in page.query_selector_all(".ag-row a") if link.inner_text()]
+    assert [name for name in names if name in ("good", "fair", "weak")] == ["good", "fair", "weak"], "best first"
+    shoot(page, "runs")
+
+    for row in range(3):
+        page.locator(".ag-row input.ag-checkbox-input").nth(row).click()
+    page.get_by_role("button", name="Compare").first.click()
+    page.wait_for_function("location.hash.includes('compare-runs')")
+    page.get_by_text("val/log_loss", exact=True).first.wait_for()
+    assert all(page.get_by_text(name, exact=True).count() for name in ("good", "fair", "weak"))
+    shoot(page, "compare")
+
+    page.goto(address)
+    page.locator(".ag-row a", has_text="good").first.click()
+    page.wait_for_function("location.hash.match(/runs\\/[0-9a-f]{32}/)")
+    page.goto(page.url.partition("?")[0].rstrip("/") + "/artifacts/figures/reliability.png")
+    image = page.locator("img[src*='reliability.png'], img[src^='blob:']").first
+    image.wait_for()
+    page.wait_for_function("Array.from(document.images).some(i => i.naturalWidth > 400)")
+    shoot(page, "figure")
+    assert outside == [], "nothing leaves the machine"
