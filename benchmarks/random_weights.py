@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from zoo.stages.awq_format import AWQ_ORDER
@@ -31,6 +32,83 @@ LLAMA_3_8B: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 
+# Of the models' own config.json, whose weights are not needed for speed and memory.
+YI_34B: dict[str, Any] = {
+    **LLAMA_3_8B,
+    "vocab_size": 64000,
+    "hidden_size": 7168,
+    "intermediate_size": 20480,
+    "num_hidden_layers": 60,
+    "num_attention_heads": 56,
+    "max_position_embeddings": 4096,
+    "rope_theta": 5000000.0,
+}
+GEMMA_2_9B: dict[str, Any] = {
+    **LLAMA_3_8B,
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "vocab_size": 256000,
+    "hidden_size": 3584,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 42,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+SHAPES = {"llama-3-8b": LLAMA_3_8B, "gemma-2-9b": GEMMA_2_9B, "yi-34b": YI_34B}
+
+
+def layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(out, in) of a decoder layer's matrices."""
+    width, hidden, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    keys, queries = config["num_key_value_heads"] * head, config["num_attention_heads"] * head
+    shapes = {f"self_attn.{name}": (out, width) for name, out in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys))}
+    shapes |= {"self_attn.o_proj": (width, queries), "mlp.down_proj": (width, hidden)}
+    return shapes | {"mlp.gate_proj": (hidden, width), "mlp.up_proj": (hidden, width)}
+
+
+def write_awq(folder: Path, tokenizer: Path, config: dict[str, Any], group_size: int = 128) -> None:
+    """A folder in AWQ's GEMM layout whose 4-bit weights are random bits, scaled to a deviation of 0.02, a file a layer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in tokenizer.parent.glob("tokenizer*.json"):
+        shutil.copy2(file, folder / file.name)
+    generator = torch.Generator(device()).manual_seed(0)
+    gemma = config["model_type"] == "gemma2"
+    width, deviation = config["hidden_size"], 0.02
+    scale = deviation / (16**2 / 12) ** 0.5  # of integers 0 to 15
+
+    def bits(*shape: int) -> torch.Tensor:
+        return torch.randint(-(2**31), 2**31 - 1, shape, generator=generator, device=device(), dtype=torch.int64).int().cpu()
+
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] if gemma else []
+    norm = (torch.zeros if gemma else torch.ones)(width, dtype=torch.float16)
+    for layer in range(config["num_hidden_layers"]):
+        tensors = {f"model.layers.{layer}.{name}.weight": norm.clone() for name in norms}
+        for name, (out, into) in layer_shapes(config).items():
+            prefix = f"model.layers.{layer}.{name}"
+            tensors[f"{prefix}.qweight"] = bits(into, out // 8)
+            # Seven or eight at random: a mean of the weights that is not zero would grow from layer to layer, to infinity.
+            tensors[f"{prefix}.qzeros"] = (bits(into // group_size, out // 8) & 0x11111111) + 0x77777777
+            tensors[f"{prefix}.scales"] = torch.full((into // group_size, out), scale, dtype=torch.float16)
+        save_file(tensors, folder / f"model-{layer:03d}.safetensors", metadata={"format": "pt"})
+    shape = (config["vocab_size"], width)
+    names = ["model.embed_tokens.weight"] + ([] if config["tie_word_embeddings"] else ["lm_head.weight"])
+    ends = {name: (torch.randn(shape, generator=generator, device=device()) * deviation).half().cpu() for name in names}
+    save_file({**ends, "model.norm.weight": norm.clone()}, folder / "model-ends.safetensors", metadata={"format": "pt"})
+    write_index(folder)
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": group_size, "zero_point": True, "version": "gemm"}
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16", "quantization_config": quantization}))
+
 
 def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
     """A Llama folder of Gaussian weights with deviation 0.02, a file a layer, unless it is there."""
@@ -39,12 +117,7 @@ def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = {**LLAMA_3_8B, **changes}
     shutil.copy2(tokenizer, folder / "tokenizer.json")
-    width, hidden = config["hidden_size"], config["intermediate_size"]
-    keys = config["num_key_value_heads"] * config["head_dim"]
-    queries = config["num_attention_heads"] * config["head_dim"]
-    shapes = {f"self_attn.{name}": (out, width) for name, out in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys))}
-    shapes |= {"self_attn.o_proj": (width, queries), "mlp.down_proj": (width, hidden)}
-    shapes |= {"mlp.gate_proj": (hidden, width), "mlp.up_proj": (hidden, width)}
+    width, shapes = config["hidden_size"], layer_shapes(config)
     generator = torch.Generator(device()).manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -66,7 +139,10 @@ def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
 def write_index(folder: Path) -> None:
     """model.safetensors.index.json over the folder's shards, without which transformers takes one shard for the model."""
     shards = sorted(folder.glob("*.safetensors"))
-    places = {name: shard.name for shard in shards for name in load_file(shard)}
+    places = {}
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            places |= dict.fromkeys(file.keys(), shard.name)
     size = sum(shard.stat().st_size for shard in shards)
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))

@@ -40,7 +40,6 @@ def emulation_arguments(target: Target, serve: ServeSpec, arguments: Mapping[str
     changed = {
         **arguments,
         "dtype": dtype,
-        "worker_cls": "zoo.stages.capped_worker.CappedWorker",
         "additional_config": {CAP: min(target.device_bytes, serve.gpu_memory_bytes or target.device_bytes)},
     }
     if target.compute_capability < AMPERE:

@@ -21,11 +21,13 @@ from zoo.shapes import CPU_BLOCK_TOKENS, GPU_BLOCK_TOKENS, cached_tokens, kv_byt
 from zoo.stages.chunks import Answer
 
 
-def prepare_environment() -> None:
-    """Settings that vLLM reads from the environment, to be made before it is imported."""
+def prepare_environment(*, eager: bool) -> None:
+    """Settings that vLLM and torch read from the environment, to be made before they are imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # deterministic, and no second import of everything
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    if eager:  # else one helper of the sampler is compiled at the first row, which takes seconds and saves nothing
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     cores = sorted(os.sched_getaffinity(0))
     # By default vLLM keeps one core of a CPU for its frontend, which has nothing to do here: half of a two-core machine.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"{cores[0]}-{cores[-1]}" if len(cores) > 1 else "nobind")
@@ -81,6 +83,10 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
         "disable_log_stats": True,
         "seed": 0,
     }
+    if on_gpu:
+        arguments["worker_cls"] = "zoo.stages.gpu_worker.ScoringWorker"
+    if not spec.enforce_eager:  # graphs serve batches of up to 512 tokens, and these are longer: seconds and a gigabyte saved
+        arguments["compilation_config"] = {"cudagraph_mode": "NONE"}
     if serve.float16_rescale_bits:
         from zoo.stages.vllm_plugin import rescale_overrides
 
@@ -91,6 +97,24 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
     return arguments
 
 
+def import_model_class(arguments: dict[str, Any]) -> None:
+    """Import the model's class now. vLLM would start a process that imports everything once more, to look at it first.
+
+    That process takes 12 s of a first start on a GPU machine; what it found out is cached in the user's home thereafter.
+    """
+    from vllm import ModelRegistry
+    from vllm.plugins import load_general_plugins
+
+    from zoo.stages.vllm_plugin import register
+
+    load_general_plugins()
+    register()  # done by the line above where this package is installed, but not where it is run from its folder
+    names = arguments["hf_overrides"].get("architectures") or read_config(Path(arguments["model"])).get("architectures") or []
+    for name in names:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
 class Engine:
     """A loaded model that answers with label logits."""
 
@@ -98,6 +122,7 @@ class Engine:
         from vllm import LLM, SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        import_model_class(arguments)
         self._llm = LLM(**arguments)
         self._labels = list(label_ids)
         self._admit = int(arguments["max_num_seqs"])

@@ -37,7 +37,7 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
     """Load the engine, say so, then answer commands until there are no more."""
     from zoo.stages.engine import Engine, prepare_environment
 
-    prepare_environment()
+    prepare_environment(eager=job["arguments"]["enforce_eager"])
     import numpy as np
 
     engine = Engine(job["arguments"], job["label_ids"])

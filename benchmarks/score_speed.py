@@ -1,0 +1,417 @@
+"""Scoring against what else one could do on this machine: tokens a second, start-up, and memory under another card's limits.
+
+    python benchmarks/score_speed.py --shape llama-3-8b --tokenizer FOLDER --steps rate,zoo,vllm,default,transformers,engine
+    python benchmarks/score_speed.py --shape yi-34b --tokenizer FOLDER --steps zoo --as t4x2 --layout pipeline
+    python benchmarks/score_speed.py --model FOLDER --tokenizer FOLDER --target cpu --steps zoo,vllm
+
+Rows are generated battles of log-normal length. `--shape` draws AWQ weights at random: speed and memory, no log loss. Each step
+is a process of its own, so that its start-up and its memory are its own. `vllm` is a script tuned by hand for the same
+rows: everything handed over at once, the longest first, no tokenizer, same labels; `default` is `vllm.LLM(model)` with nothing
+set. `transformers` is the shape in float16 without quantization, in batches of 8 padded to the longest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.contracts import Held, Input, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
+from zoo.entries_io import load_entry
+from zoo.prompts import encode_battles, load_codec
+from zoo.targets import load_target, machine_fingerprint
+
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "it",
+    "for",
+    "was",
+    "on",
+    "are",
+    "as",
+    "with",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+)
+PROMPT_SHARE = 0.12  # of a row's text: LMSYS prompts have 54 words, responses 205 each, on average
+
+
+def write_battles(path: Path, rows: int, mean: float, cap: int, template_tokens: int) -> None:
+    """Battles of frequent words, one token each: log-normal lengths (deviation 0.6 of the logarithm) of that mean when cut."""
+    import pandas as pd
+
+    generator = np.random.default_rng(0)
+    sizes = np.exp(generator.normal(0, 0.6, rows))
+    scale = mean
+    for _ in range(50):  # the cap takes from the mean, so the scale grows until the mean is met
+        scale *= mean / np.minimum(sizes * scale, cap).mean()
+    texts = np.maximum(np.round(np.minimum(sizes * scale, cap) - template_tokens), 9).astype(int)
+    columns: dict[str, list[str]] = {"prompt": [], "response_a": [], "response_b": []}
+    for n in texts:
+        words = generator.choice(WORDS, n).tolist()
+        first, second = max(1, round(PROMPT_SHARE * n)), round((1 + PROMPT_SHARE) / 2 * n)
+        for name, part in zip(columns, (words[:first], words[first:second], words[second:]), strict=True):
+            columns[name].append(json.dumps([" ".join(part)]))
+    wins = generator.integers(0, 3, rows)
+    frame = pd.DataFrame({"id": range(rows), "model_a": "a", "model_b": "b", **columns})
+    for i, name in enumerate(("winner_model_a", "winner_model_b", "winner_tie")):
+        frame[name] = (wins == i).astype(int)
+    frame.to_csv(path, index=False)
+
+
+def request_of(args: argparse.Namespace) -> ScoreRequest:
+    """What `zoo score` would ask, with the model folder given."""
+    prompt = load_entry("smollm2-135m").prompt
+    assert prompt
+    variants = tuple(Variant(order=order, max_tokens=args.cap) for order in args.orders.split(","))
+    spec = ScoreSpec(
+        variants=variants,
+        chunk_rows=args.chunk_rows,
+        max_batched_tokens=args.batch,
+        max_seqs=args.seqs,
+        enforce_eager=not args.compile,
+    )
+    serve = ServeSpec(layout=args.layout, dtype=args.dtype, float16_rescale_bits=args.rescale or None)
+    return ScoreRequest(
+        entry="speed",
+        model=Input(path=args.model.parent, fingerprint="random"),
+        battles=Input(path=args.folder / "battles.csv", fingerprint="generated"),
+        held=Held(),
+        selection=Selection(rows="all", max_rows=args.rows),
+        prompt=prompt.model_copy(update={"max_tokens": args.cap}),
+        spec=spec,
+        serve=serve,
+        target=args.target,
+        emulates=args.as_,
+    )
+
+
+def rows_of(args: argparse.Namespace) -> list[list[int]]:
+    """Token ids of the first variant's rows, the longest first."""
+    from zoo.battles import read_battles
+
+    request = request_of(args)
+    codec = load_codec(args.model, request.prompt)
+    frame = read_battles(request.battles.path).frame.iloc[: args.rows]
+    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
+    rows = [e.ids for e in encode_battles(turns, codec, request.prompt, request.spec.variants[0].order, args.cap)]
+    return sorted(rows, key=len, reverse=True)
+
+
+# --- steps, each run in a process of its own ------------------------------------------------------------------------
+
+
+def step_zoo(args: argparse.Namespace) -> dict[str, float]:
+    """`zoo score` as it is run: the stage's process, its engines, its files."""
+    from zoo.runner import run_stage
+
+    request = request_of(args)
+    started = time.monotonic()
+    artifact = run_stage(request, args.folder / "store", say=print)
+    wall = time.monotonic() - started
+    m, metrics = artifact.manifest.measurements, artifact.manifest.metrics
+    print(f"artifact {artifact.path}")
+    refused = sum(value for name, value in metrics.items() if name.endswith(":rows/failed"))
+    engine = {name.removeprefix("engine/"): value for name, value in metrics.items() if name.startswith("engine/")}
+    engine |= predicted_memory(args) if args.shape else {}
+    return {"tokens": m.tokens, "rows": m.rows, "tokens_s": m.tokens / m.run_seconds, "first_token_s": m.load_seconds,
+            "wall_s": wall, "refused": refused, **engine}  # fmt: skip
+
+
+def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
+    """Bytes of the fullest card by `zoo check`'s arithmetic."""
+    import random_weights
+
+    from zoo.memory import scoring_memory
+    from zoo.shapes import embedding_parameters, linear_parameters, shape_of_config
+
+    shape = shape_of_config(random_weights.SHAPES[args.shape])
+    predicted = scoring_memory(
+        shape,
+        parameters=linear_parameters(shape) + embedding_parameters(shape),
+        group_size=128,
+        layout=args.layout,
+        gpus=load_target(args.as_ or args.target).gpus,
+        max_batched_tokens=args.batch,
+        max_seqs=args.seqs,
+        longest=args.cap,
+    )
+    return {"predicted_allocated_bytes": predicted.allocated, "predicted_card_bytes": predicted.total}
+
+
+def step_vllm(args: argparse.Namespace, **changes: Any) -> dict[str, float]:
+    """A script tuned by hand for these rows."""
+    rows = rows_of(args)
+    settings: dict[str, Any] = {
+        "model": str(args.model), "dtype": args.dtype, "max_model_len": args.cap + 1, "max_num_seqs": 256, "seed": 0,
+        "max_num_batched_tokens": args.batch, "enforce_eager": True, "skip_tokenizer_init": True,
+        "logprobs_mode": "raw_logits", "hf_overrides": {"head_dtype": "float32"},
+    }  # fmt: skip
+    return plain_vllm(rows, {**settings, **changes})
+
+
+def step_compiled(args: argparse.Namespace) -> dict[str, float]:
+    """The same with torch.compile and CUDA graphs, vLLM's default."""
+    return step_vllm(args, enforce_eager=False)
+
+
+def step_default(args: argparse.Namespace) -> dict[str, float]:
+    """`vllm.LLM(model)`: start-up only."""
+    return plain_vllm(rows_of(args)[:1], {"model": str(args.model), "dtype": args.dtype})
+
+
+def plain_vllm(rows: list[list[int]], settings: dict[str, Any]) -> dict[str, float]:
+    from zoo.stages.progress import process_age_seconds
+
+    prepared = process_age_seconds()  # reading rows is no part of vLLM's start
+    os.environ["VLLM_LOGGING_LEVEL"] = "INFO"
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(**settings)
+    raw = settings.get("logprobs_mode") == "raw_logits"
+    parameters = SamplingParams(
+        max_tokens=1, temperature=0, detokenize=not raw, logprob_token_ids=[49, 50, 51] if raw else None
+    )
+    llm.generate([{"prompt_token_ids": rows[-1]}], parameters, use_tqdm=False)
+    ready = process_age_seconds() - prepared
+    if len(rows) == 1:
+        return {"first_token_s": ready}
+    seconds = []
+    for _ in range(2):
+        llm.reset_prefix_cache()
+        started = time.monotonic()
+        llm.generate([{"prompt_token_ids": row} for row in rows], parameters, use_tqdm=False)
+        seconds.append(time.monotonic() - started)
+    tokens = sum(map(len, rows))
+    return {"tokens": tokens, "tokens_s": tokens / seconds[0], "second_tokens_s": tokens / seconds[1], "first_token_s": ready}
+
+
+def step_transformers(args: argparse.Namespace) -> dict[str, float]:
+    """Batches of 8 rows of like length, padded on the left, in float16 (on a CPU float32); the last position's logits only."""
+    import torch
+
+    return plain_transformers(args, lambda model: model.to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def step_transformers_nf4(args: argparse.Namespace) -> dict[str, float]:
+    """The same with the linear layers in bitsandbytes' NF4, as competitors ran 4-bit models on two T4s."""
+    return plain_transformers(args, to_nf4)
+
+
+def to_nf4(model: Any) -> Any:
+    import bitsandbytes as bnb
+    import torch
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and ".layers." in name:
+            linear = bnb.nn.Linear4bit(
+                module.in_features, module.out_features, bias=False, compute_dtype=torch.float16, quant_type="nf4"
+            )
+            linear.weight = bnb.nn.Params4bit(module.weight.data.cpu(), requires_grad=False, quant_type="nf4")
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, linear)
+    return model.to("cuda")
+
+
+def plain_transformers(args: argparse.Namespace, place: Callable[[Any], Any]) -> dict[str, float]:
+    import random_weights
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    rows = rows_of(args)[:: max(1, args.rows // 256)]
+    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    if args.shape:
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(LlamaConfig(**random_weights.SHAPES[args.shape]))
+        torch.set_default_dtype(torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+    model = place(model).eval()
+
+    def score(batch: list[list[int]]) -> Any:
+        longest = max(map(len, batch))
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch], device=device)
+        return model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits[:, -1, :3].float().cpu()
+
+    with torch.no_grad():
+        score(rows[:8])
+        started = time.monotonic()
+        for i in range(0, len(rows), 8):
+            score(rows[i : i + 8])
+    return {"tokens": sum(map(len, rows)), "tokens_s": sum(map(len, rows)) / (time.monotonic() - started)}
+
+
+def step_rate(args: argparse.Namespace) -> dict[str, float]:
+    """Measured 16-bit matrix products, TFLOP/s, and what a row of the mean length takes with attention, in GFLOP a token."""
+    import random_weights
+    import torch
+
+    size = 8192
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(20):
+        a @ b
+    end.record()
+    torch.cuda.synchronize()
+    config = random_weights.SHAPES[args.shape]
+    linear = config["num_hidden_layers"] * sum(out * into for out, into in random_weights.layer_shapes(config).values())
+    lengths = np.array([len(row) for row in rows_of(args)], dtype=np.float64)
+    heads = config["num_attention_heads"] * config["head_dim"]
+    attention = 2 * 2 * config["num_hidden_layers"] * heads * float((lengths * (lengths + 1) / 2).sum())  # causal half
+    return {
+        "tflop_s": 20 * 2 * size**3 / (start.elapsed_time(end) / 1e3) / 1e12,
+        "gflop_token": (2 * linear + attention / lengths.sum()) / 1e9,
+    }
+
+
+def step_engine(args: argparse.Namespace) -> dict[str, float]:
+    """What chunks cost, and what adjacent orders save, in one engine: tokens a second of each way, every one done twice."""
+    from zoo.stages.engine import Engine, engine_arguments, prepare_environment
+
+    request = request_of(args)
+    prepare_environment(eager=request.spec.enforce_eager)
+    engine = Engine(
+        engine_arguments(args.model, request.spec, request.serve, gpus=1, on_gpu=args.target != "cpu"), (49, 50, 51)
+    )
+    rows = [np.array(row, dtype=np.int32) for row in rows_of(args)[:: max(1, args.rows // 1024)]]
+    cut = round(PROMPT_SHARE * np.mean([len(row) for row in rows]))
+    pairs = [other for row in rows[:512] for other in (row, np.concatenate([row[:cut], row[cut:][::-1]]))]
+    found: dict[str, float] = {}
+    for name, chunks in {
+        "whole": [rows],
+        "chunks_256": [rows[i : i + 256] for i in range(0, len(rows), 256)],
+        "chunks_64": [rows[i : i + 64] for i in range(0, len(rows), 64)],
+        "orders_apart": [
+            chunk for i in range(0, len(pairs), 256) for chunk in (pairs[i : i + 256 : 2], pairs[i + 1 : i + 256 : 2])
+        ],
+        "orders_adjacent": [pairs[i : i + 256] for i in range(0, len(pairs), 256)],
+    }.items():
+        for again in ("", "_again"):
+            answers = [engine.score(chunk) for chunk in chunks]
+            tokens = sum(len(row) for chunk in chunks for row in chunk)
+            found[name + again] = tokens / sum(answer.seconds for answer in answers)
+        found[f"{name}_cached"] = sum(int(answer.cached.sum()) for answer in answers) / tokens
+    return found
+
+
+# --- the parent -----------------------------------------------------------------------------------------------------
+
+
+class Watch(threading.Thread):
+    """Largest memory in use that nvidia-smi shows of each card while a step runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peaks: dict[int, float] = {}
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        command = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
+        while not self._ended.wait(0.5):
+            try:
+                answer = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+            except (OSError, subprocess.SubprocessError):
+                return
+            for line in answer.splitlines():
+                index, used = (int(cell) for cell in line.split(","))
+                self.peaks[index] = max(self.peaks.get(index, 0), used / 1024)
+
+    def end(self) -> dict[str, float]:
+        self._ended.set()
+        self.join()
+        return {f"smi_gib_{index}": peak for index, peak in sorted(self.peaks.items()) if peak > 1}
+
+
+def run_step(step: str, argv: list[str]) -> dict[str, float]:
+    """A step in a process of its own; its last line of output is its result."""
+    watch = Watch()
+    watch.start()
+    with subprocess.Popen([sys.executable, __file__, *argv, "--one", step], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = [line for line in process.stdout if not print(line, end="")]  # type: ignore[func-returns-value]
+    memory = watch.end()
+    return {**json.loads(lines[-1]), **memory} if process.returncode == 0 else {"failed": float(process.returncode), **memory}
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Weights and battles, unless they are there."""
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.shape and not (args.model / "config.json").exists():
+        import random_weights
+
+        started = time.monotonic()
+        random_weights.write_awq(args.model, args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape])
+        print(f"weights drawn in {time.monotonic() - started:.0f} s", flush=True)
+    prompt = load_entry("smollm2-135m").prompt
+    assert prompt
+    template = sum(len(literal) for literal in load_codec(args.model, prompt).literals)
+    write_battles(args.folder / "battles.csv", args.rows, args.mean, args.cap, template)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=["llama-3-8b", "gemma-2-9b", "yi-34b"], help="draw this shape's weights at random")
+    parser.add_argument("--model", type=Path, help="model folder (it must be named `model`), in place of --shape")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, of SmolLM2")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/score_speed"), help="for weights, battles and results")
+    parser.add_argument(
+        "--steps", default="zoo,vllm", help="of zoo, vllm, compiled, default, transformers, transformers_nf4, rate, engine"
+    )
+    parser.add_argument("--target", default="h200")
+    parser.add_argument("--as", dest="as_", help="keep to this target's memory and kernels")
+    parser.add_argument("--layout", default="replicas")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--rescale", type=int, default=0, help="float16_rescale_bits, for Gemma in float16")
+    parser.add_argument("--compile", action="store_true", help="score.enforce_eager=false")
+    parser.add_argument("--orders", default="ab")
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--mean", type=float, default=540)
+    parser.add_argument("--cap", type=int, default=1024)
+    parser.add_argument("--chunk-rows", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16384)
+    parser.add_argument("--seqs", type=int, default=64)
+    parser.add_argument("-o", "--output", type=Path, help="append results to this file, a line of JSON a step")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.model = args.model or args.folder / args.shape / "model"
+    if args.one:
+        result = globals()[f"step_{args.one}"](args)
+        print(json.dumps(result), flush=True)
+        os._exit(0)
+    prepare(args)
+    load_target(args.target)
+    for step in args.steps.split(","):
+        line = json.dumps(
+            {"step": step, "machine": machine_fingerprint(), "argv": sys.argv[1:], **run_step(step, sys.argv[1:])}
+        )
+        print(line, flush=True)
+        if args.output:
+            with args.output.open("a") as file:
+                file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
