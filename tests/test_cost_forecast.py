@@ -132,6 +132,18 @@ def test_the_nearest_measurement_is_of_this_machine_then_of_the_cap() -> None:
     assert nearest([measured("a", variant=SHORT), theirs], LONG) is theirs
 
 
+def test_measurements_that_disagree_widen_the_interval() -> None:
+    slow = measured(H200)
+    cost = slow.card.cost.model_copy(update={"seconds_per_token": 4e-5})
+    slow = Measured(slow.card.model_copy(update={"cost": cost}), slow.manifest)
+    one, two = (
+        forecasts_of(LLAMA, LONG, load_target("h200"), file(), m)[0] for m in ([measured(H200)], [slow, measured(H200)])
+    )
+    assert two.seconds.likely == one.seconds.likely
+    assert two.seconds.high / two.seconds.low > 1.5 * one.seconds.high / one.seconds.low
+    assert any("2 measurements" in note for note in two.assumed)
+
+
 def test_emulated_runs_say_nothing_of_speed(tmp_path: Path) -> None:
     from zoo.forecast import measurements
     from zoo.store import MANIFEST

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from zoo.checks import entry_shape
 from zoo.checks.memory import TIGHT, layout_memory
 from zoo.contracts import Contract, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
+from zoo.cost import row_seconds
 from zoo.cost_flops import flops_of_shape
 from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost_lengths import File
@@ -26,7 +28,7 @@ from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
 # Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
-# ones, a guess; by data sheets, from Llama 3 8B reaching 0.68 of an H200's (48,300 tokens/s) and 0.29 of a T4's (published).
+# ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
 MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 T4_CAPABILITY = (7, 5)
@@ -123,6 +125,11 @@ def _measured(
     if copies > 1:
         assumed.append(f"{copies} copies of the model, each with its share of the rows, at the speed of one")
     seconds = file_seconds(cost, lengths, rows=file.rows, copies=copies)
+    runs = [m for m in on_kind if m.card.cost.machine == cost.machine and row_seconds(m.card.cost, lengths).any()]
+    if len(runs) > 1:
+        spread = run_spread(runs, lengths)
+        seconds = seconds.times(spread_factor(spread))
+        assumed.append(f"{len(runs)} measurements of this machine differ by {math.expm1(spread):.0%} (one deviation)")
     return Forecast(
         **_facts(entry, variant, target, file),
         basis="measured",
@@ -214,6 +221,11 @@ def _of_other_size(shape: Shape) -> list[str]:
 def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[str, object]:
     tokens = round(float(totals_of(file.tokens[variant], file.rows)[1]))
     return {"entry": entry.name, "variant": variant, "target": target.name, "rows": file.rows, "tokens": tokens}
+
+
+def run_spread(runs: Sequence[Measured], lengths: np.ndarray) -> float:
+    """Deviation of the logarithm of what several measurements say of the same rows: what one run cannot show of itself."""
+    return float(np.std([np.log(row_seconds(m.card.cost, lengths).sum()) for m in runs], ddof=1))
 
 
 def _of_another_variant(by: Measured, variant: Variant) -> list[str]:
