@@ -7,7 +7,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from zoo.cost_cli import cost
 from zoo.data_cli import data_app
 from zoo.errors import ZooError
 from zoo.target_cli import target_app
+
+if TYPE_CHECKING:
+    from zoo.contracts import Entry, Request
 
 app = new_app(
     "A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.\n\n"
@@ -37,8 +40,13 @@ class Format(StrEnum):
 Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")]
 Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
 TargetName = Annotated[str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.")]
-Fold = Annotated[int, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt.")]
-Folds = Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")]
+Fold = Annotated[int | None, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt. Default: 0.")]
+Folds = Annotated[
+    int | None, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into (5); without --fold: run all.")
+]
+Average = Annotated[
+    bool, typer.Option("--average", help="With --folds: then one checkpoint of all folds' averaged adapters, for serving.")
+]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
@@ -65,6 +73,8 @@ def show(name: Name) -> None:
 def check(
     name: Name,
     target: TargetName = "t4x2",
+    train: Annotated[bool, typer.Option("--train", help="Check training on one of its cards, too.")] = False,
+    engine: Annotated[str | None, typer.Option("--engine", help="Version of vLLM there; default: the one here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
 ) -> None:
     """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails."""
@@ -75,7 +85,8 @@ def check(
     from zoo.views import findings_table
 
     entry = load_entry(name)
-    findings = check_entry(entry, load_target(target), model_folder=fetched_folder(entry, store_folder()))
+    folder = fetched_folder(entry, store_folder())
+    findings = check_entry(entry, load_target(target), model_folder=folder, train=train, engine=engine)
     typer.echo(json.dumps([f.model_dump() for f in findings], indent=1) if as_json else findings_table(findings))
     if any(f.verdict == "fail" for f in findings):
         raise typer.Exit(1)
@@ -92,25 +103,53 @@ def fetch(name: Name, source: Source = None) -> None:
     typer.echo(artifact.path / "model")
 
 
-def _run(last: str, name: str, data: Path, target: str, fold: int, folds: int, rows: int | None, **options: object) -> None:
+def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds: int | None, **options: Any) -> None:
     from zoo.contracts import Held, Selection
     from zoo.entries_io import load_entry
+    from zoo.folds import fold_chains
     from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
     from zoo.views import metrics_lines
 
-    settings, source = options.get("settings") or [], options.get("source")
-    entry = override(load_entry(name), list(settings))  # type: ignore[call-overload]
-    store = store_folder()
-    if fold >= folds:
-        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
-    held, selection = Held(n_folds=folds, fold=fold), Selection(max_rows=rows)
-    requests = chain(entry, battles_input(data), target, store, held=held, selection=selection, source=source)  # type: ignore[arg-type]
-    names = [request.stage.removeprefix("lexical-") for request in requests]
+    entry, store = override(load_entry(name), list(options["settings"] or [])), store_folder()
+    battles, selection, source = battles_input(data), Selection(max_rows=options["rows"]), options["source"]
+    if fold is None and folds is not None:
+        chains = fold_chains(entry, battles, target, store, n_folds=folds, selection=selection, source=source)
+    else:
+        held = Held(n_folds=folds or 5, fold=_fold_of(fold or 0, folds or 5))
+        chains = [chain(entry, battles, target, store, held=held, selection=selection, source=source)]
+    names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if last not in names:
         raise typer.BadParameter(f"a {entry.kind} entry has no stage {last!r}; it has {', '.join(names)}")
-    artifacts = run_chain(requests[: names.index(last) + 1], entry, store, say=say)
+    stages = names.index(last) + 1
+    if fold is None and folds is not None:
+        _run_folds(chains, stages, entry, data, average=bool(options["average"]))
+        return
+    artifacts = run_chain(chains[0][:stages], entry, store, say=say)
     typer.echo("\n".join(metrics_lines(artifacts[-1])))
     typer.echo(artifacts[-1].path)
+
+
+def _fold_of(fold: int, folds: int) -> int:
+    if fold >= folds:
+        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
+    return fold
+
+
+def _run_folds(chains: list[list[Request]], stages: int, entry: Entry, data: Path, *, average: bool) -> None:
+    """The first stages of all folds; then what they say of every row, and the averaged checkpoint where it is asked for."""
+    from zoo.battles import read_battles
+    from zoo.folds import average_chain, folds_table, out_of_fold, run_folds
+    from zoo.pipeline import run_chain, store_folder
+
+    averaging = average_chain(chains, store_folder()) if average else []
+    finished = run_folds([requests[:stages] for requests in chains], entry, store_folder(), say=say)
+    if finished[0].manifest.stage.endswith("score"):
+        labels = read_battles(data).frame.set_index("id")["label"]
+        typer.echo(folds_table(out_of_fold(finished, labels)))
+    typer.echo("\n".join(str(artifact.path) for artifact in finished))
+    if averaging:
+        say(f"{entry.name}: the mean of {len(chains)} folds' adapters")
+        typer.echo(run_chain(averaging, entry, store_folder(), say=say)[-1].path)
 
 
 def _stage_command(stage: str, text: str) -> None:
@@ -120,14 +159,16 @@ def _stage_command(stage: str, text: str) -> None:
         name: Name,
         data: Data,
         target: TargetName = "cpu",
-        fold: Fold = 0,
-        folds: Folds = 5,
+        fold: Fold = None,
+        folds: Folds = None,
+        average: Average = False,
         score_rows: MaxRows = None,
         settings: Settings = None,
         source: Source = None,
     ) -> None:
         last = "score" if stage == "run" else stage
-        _run(last, name, data, target, fold, folds, score_rows, settings=settings, source=source)
+        options = {"average": average, "rows": score_rows, "settings": settings, "source": source}
+        _run(last, name, data, target, fold, folds, **options)
 
     app.command(stage, help=text)(command)
 
@@ -182,7 +223,9 @@ def import_(
     seconds_per_1k_tokens: Annotated[
         float | None, typer.Option("--seconds-per-1k-tokens", min=0, help="Of one copy; the table needs n_tokens.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
+    ] = None,
 ) -> None:
     """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
     from zoo.imports import import_scores

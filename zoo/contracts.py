@@ -263,6 +263,9 @@ class MergeRequest(Request):
     stage: Literal["merge"] = "merge"
     base: Input
     adapter: Input
+    more_adapters: tuple[Input, ...] = Field(
+        (), exclude_if=lambda inputs: not inputs, description="adapters of other folds: the mean of all their updates is merged"
+    )
     spec: MergeSpec
 
 

@@ -1,8 +1,8 @@
-"""A LoRA adapter into its base weights, shard by shard from safetensors to safetensors.
+"""LoRA adapters into their base weights, from safetensors to safetensors, one weight in memory at a time.
 
-W' = W + scale * B @ A with scale = alpha / rank (alpha / sqrt(rank) for rsLoRA), computed in float32 and stored in the
-shard's own dtype (Hu et al. 2021, arXiv 2106.09685, section 4.1). Only one shard is in memory at a time, so a model of any
-size merges on a small machine.
+A merged file has its base's own header, so that each weight is written where the base has it: what no adapter touches is
+copied byte for byte, and the rest is computed in float32 and stored in its own dtype. A model of any size merges on a small
+machine.
 
 An adapter trained on NF4 weights has learned to make up for their rounding, so W is what it was trained on: NF4 there and
 back, not the original (BASE_FORMAT has the names). Merged into the original, a small model loses much of what it learned.
@@ -11,78 +11,77 @@ back, not the original (BASE_FORMAT has the names). Merged into the original, a 
 from __future__ import annotations
 
 import json
-import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.stages import progress
 from zoo.stages.labels import device, gpu_peak_bytes
+from zoo.stages.low_rank import open_updates, updated_weight
 from zoo.stages.train import BASE_FORMAT
 
-PREFIX = "base_model.model."
+BLOCK_BYTES = 2**24  # copied at a time
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors' header
 
 
 def run(request: MergeRequest, out_dir: Path) -> StageResult:
-    """Write the merged model folder `out_dir/model`."""
-    base, adapter, target = request.base.path / "model", request.adapter.path / "adapter", out_dir / "model"
+    """Write the merged model folder `out_dir/model`; several adapters are merged as the mean of their updates."""
+    base, target = request.base.path / "model", out_dir / "model"
+    trained = [request.adapter.path, *(more.path for more in request.more_adapters)]
     target.mkdir(exist_ok=True)
     for path in base.iterdir():
         if path.is_file() and not path.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy2(path, target / path.name)
-    if not adapter.exists():  # full fine-tuning leaves a model, not an adapter
-        shutil.copytree(request.adapter.path / "model", target, dirs_exist_ok=True)
+    if not (trained[0] / "adapter").exists():  # full fine-tuning leaves a model, not an adapter
+        shutil.copytree(trained[0] / "model", target, dirs_exist_ok=True)
         return StageResult(metrics={"size/weights_gib": weights_gib(target)})
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)
-    deltas = load_deltas(adapter)
-    rounded = nf4_weights(request.adapter.path) if request.spec.into == "trained" else set()
+    return merge_all(base, target, trained, into_trained=request.spec.into == "trained")
+
+
+def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bool) -> StageResult:
+    """Merge every shard of the base; ZooError where an adapter updates a weight that the base does not have."""
+    adapters = [open_updates(path / "adapter") for path in trained]
+    rounded = nf4_weights(trained[0]) if into_trained else set()
+    updated = set().union(*adapters)
     used: set[str] = set()
     largest_change = 0.0
+
+    def new_value(name: str, weight: torch.Tensor) -> torch.Tensor:
+        nonlocal largest_change
+        before = nf4_there_and_back(weight.to(device())) if name in rounded else weight.to(device()).float()
+        if name not in updated:
+            return before
+        used.add(name)
+        after = updated_weight(name, before, adapters)
+        largest_change = max(largest_change, float((after - before).abs().max()))
+        return after
+
     shards = sorted(base.glob("*.safetensors"))
     with progress.bar(len(shards), "merge", "shard") as bar:
         for shard in shards:
-            merged, change = merge_shard(shard, deltas, rounded, used)
-            largest_change = max(largest_change, change)
-            save_file(merged, target / shard.name, metadata={"format": "pt"})
-            del merged
+            rewrite(shard, target / shard.name, updated | rounded, new_value)
             bar.update()
-    if missing := sorted(deltas.keys() - used):
-        raise ZooError(f"{adapter}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?")
+    if missing := sorted(updated - used):
+        raise ZooError(
+            f"{trained[0]}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?"
+        )
     return StageResult(
         metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": weights_gib(target)},
-        measurements=Measurements(rows=len(used), peak_bytes=gpu_peak_bytes()),
+        measurements=Measurements(
+            run_seconds=progress.process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
+        ),
     )
 
 
 def weights_gib(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1024**3
-
-
-def load_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """Weight name in the base -> (A, B, scale) of its low-rank update."""
-    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text())
-    if config.get("use_dora"):
-        raise ZooError(f"{adapter}: DoRA adapters are not merged shard by shard; train with plain LoRA")
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    deltas = {}
-    for name, a in tensors.items():
-        if ".lora_A." not in name:
-            continue
-        module = name.removeprefix(PREFIX).split(".lora_A.")[0]
-        rank = config.get("rank_pattern", {}).get(module, config["r"])
-        alpha = config.get("alpha_pattern", {}).get(module, config["lora_alpha"])
-        scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-        deltas[f"{module}.weight"] = (a, tensors[name.replace(".lora_A.", ".lora_B.")], scale)
-    if not deltas:
-        raise ZooError(f"{adapter}: holds no LoRA weights")
-    return deltas
 
 
 def nf4_weights(trained: Path) -> set[str]:
@@ -100,30 +99,32 @@ def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
     return restored
 
 
-def merge_shard(
-    shard: Path, deltas: dict[str, tuple[torch.Tensor, torch.Tensor, float]], rounded: set[str], used: set[str]
-) -> tuple[dict[str, torch.Tensor], float]:
-    """A shard's tensors with their updates added, and the largest absolute update; names of updated weights go to `used`.
+def rewrite(shard: Path, target: Path, names: set[str], new_value: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """A copy of a safetensors file in which the tensors `names` have new values, of the same shape and dtype.
 
-    Weights in `rounded` are replaced by what NF4 keeps of them first.
+    The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape and place, and the tensors' bytes
+    (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.
     """
-    merged: dict[str, torch.Tensor] = {}
-    largest = 0.0
-    with safe_open(shard, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-            weight = file.get_tensor(name)
-            merged[name] = weight
-            if name not in deltas and name not in rounded:
+    with shard.open("rb") as source, target.open("wb") as out:
+        length = source.read(8)
+        header = source.read(int.from_bytes(length, "little"))
+        out.write(length + header)
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        for name, entry in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = entry["data_offsets"]
+            if name not in names:
+                _copy(source, out, end - begin)
                 continue
-            value = weight.to(device())
-            value = nf4_there_and_back(value) if name in rounded else value.float()
-            if name in deltas:
-                a, b, scale = deltas[name]
-                delta = scale * (b.to(device()).float() @ a.to(device()).float())
-                if delta.shape != weight.shape:
-                    raise ZooError(f"{shard}: {name} is {tuple(weight.shape)}, its adapter {tuple(delta.shape)}")
-                largest = max(largest, float(delta.abs().max()))
-                value += delta
-                used.add(name)
-            merged[name] = value.to(weight.dtype).cpu()
-    return merged, largest
+            if entry["dtype"] not in DTYPES:
+                raise ZooError(f"{shard}: {name} is {entry['dtype']}; an adapter merges into {', '.join(DTYPES)} only")
+            dtype = DTYPES[entry["dtype"]]
+            weight = torch.frombuffer(bytearray(source.read(end - begin)), dtype=dtype).reshape(entry["shape"])
+            value = new_value(name, weight).to(dtype).cpu().contiguous()
+            out.write(memoryview(value.flatten().view(torch.uint8).numpy()))
+
+
+def _copy(source: BinaryIO, out: BinaryIO, count: int) -> None:
+    while count:
+        block = source.read(min(count, BLOCK_BYTES))
+        out.write(block)
+        count -= len(block)
