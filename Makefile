@@ -21,7 +21,7 @@ test: setup  ## all tests that need no GPU and no download; the real chain on a 
 	$(BIN)/python -m pytest -m "not weights and not gpu"
 
 test-fast: setup  ## unit tests only, under 90 s
-	$(BIN)/python -m pytest -m "not weights and not gpu and not chain"
+	$(BIN)/python -m pytest -m "not weights and not gpu and not chain and not services"
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -1,6 +1,6 @@
 """The real UI in a real browser: the runs table opens on the members, three runs compare, a figure opens.
 
-Needs Chromium and playwright; scripts/install.sh gets both. Screenshots go to `ZOO_SCREENSHOTS` where that is set.
+Needs Chromium (scripts/install_services.sh) and playwright (the `dev` extra). Screenshots go to `ZOO_SCREENSHOTS` where that is set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def page() -> Iterator[Any]:
     """A page of a headless Chromium with nothing in its storage."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed; `sh scripts/install.sh` gets one as root")
+        pytest.skip(
+            f"no browser: none of {', '.join(BROWSERS)} is installed; `sh scripts/install_services.sh` gets one as root"
+        )
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the `dev` extra")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -92,6 +94,7 @@ def close_assistant(page: Any) -> None:
         return
 
 
+@pytest.mark.services
 @pytest.mark.timeout(600)
 def test_members_compare_in_the_browser(page: Any, address: str) -> None:
     outside: list[str] = []

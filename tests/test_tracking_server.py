@@ -1,0 +1,212 @@
+"""A real tracking server on PostgreSQL: runs arrive from several processes, outages are made up for, nothing is doubled."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from zoo import tracking_client
+from zoo.battles import read_battles
+from zoo.entries_io import load_entry
+from zoo.errors import ZooError
+from zoo.imports import import_scores
+from zoo.promote import members_with_alias, promote
+from zoo.sample import write_sample
+from zoo.store import list_artifacts
+from zoo.sync import sync
+from zoo.tracking import log_build, log_stage
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+
+PROCESSES, RUNS = 4, int(os.environ.get("ZOO_TEST_RUNS", "8"))  # 50 runs each: benchmarks/tracking.md
+LOGGER = """
+import sys
+from zoo.tracking import log_build
+number, runs = map(int, sys.argv[1:])
+for run in range(runs):
+    assert log_build({"dataset_digest": "d" * 64, "process": number, "run": run}, {"val/log_loss": 1 + run / 100}, {})
+"""
+
+
+def postgres_tool(name: str) -> str:
+    """A program of PostgreSQL: Debian keeps them off the PATH."""
+    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    if found is None:
+        pytest.skip(f"no PostgreSQL: {name} is not installed; `sh scripts/install_services.sh` gets it as root")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_postgres(*command: str) -> None:
+    """Run a program of PostgreSQL, which refuses to be run by root."""
+    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a PostgreSQL database of its own, on a socket in a folder of its own."""
+    initdb, pg_ctl = postgres_tool("initdb"), postgres_tool("pg_ctl")
+    pytest.importorskip("psycopg", reason="psycopg is not installed; it is in the `dev` extra")
+    folder = Path(f"/tmp/zoo-postgres-{os.getpid()}")  # a socket's path has at most 107 characters
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+    port = free_port()
+    try:
+        as_postgres(initdb, "-D", str(folder / "data"), "-U", "zoo", "--auth=trust", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+        as_postgres(pg_ctl, "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+        yield f"postgresql://zoo:hunter2@127.0.0.1:{port}/postgres"
+        as_postgres(pg_ctl, "-D", str(folder / "data"), "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+class Server:
+    """`mlflow server` as people run it, which can be stopped and started again."""
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self.port, self.database, self.folder = free_port(), database, folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.database, "--artifacts-destination", (self.folder / "artifacts").as_uri()]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+                time.sleep(0.3)
+        raise AssertionError("the server did not answer")
+
+    def stop(self) -> None:
+        from zoo.ui import stop
+
+        if self.process is not None:
+            stop(self.process)
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(database, tmp_path_factory.mktemp("server"))
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Callable[[int], list[str]]:
+    """Puts that many imported members into the store of the test's home, named by the test's folder; their names."""
+
+    def make(count: int) -> list[str]:
+        battles = tmp_path / "battles.csv"
+        write_sample(battles, 40, seed=abs(hash(tmp_path.name)) % 1000)
+        names = [f"{tmp_path.name[:20].strip('_-').replace('_', '-')}-{n}" for n in range(count)]
+        for n, name in enumerate(names):
+            rows = [f"{i},{0.3 + n / 100},0.3,{0.4 - n / 100}" for i in read_battles(battles).frame["id"]]
+            (tmp_path / f"{name}.csv").write_text("\n".join(["id,p_a,p_b,p_tie", *rows]))
+            price = {"target": "t4x2", "load_seconds": 1.0, "seconds_per_row": 0.1, "store": tmp_path / "home" / "store"}
+            import_scores(name, tmp_path / f"{name}.csv", battles, **price)
+        return names
+
+    return make
+
+
+def runs_of(kind: str) -> list[str]:
+    client = tracking_client.connect()
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`zoo.kind` = '{kind}'", max_results=1000)
+    assert all(run.info.status == "FINISHED" for run in found)
+    return sorted(run.info.run_name for run in found)
+
+
+def test_runs_models_and_aliases_on_a_server(
+    server: Server, members: Callable[[int], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    names, store = members(2), tmp_path / "home" / "store"
+    for artifact in list_artifacts(store):
+        assert log_stage(artifact.manifest, artifact.path, load_entry("lexical"))
+    assert set(names) <= set(runs_of("stage"))
+    assert promote(names[0]) == "1"
+    assert set(members_with_alias("champion")) == {names[0]}
+    client = tracking_client.connect()
+    run = next(r for r in client.search_runs([tracking_client.latest_experiment()]) if r.info.run_name == names[0])
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "figures")], "figures reach the server"
+    assert not (tmp_path / "home" / "artifacts").exists() and not (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_an_outage_is_made_up_for_without_doubling(
+    server: Server,
+    members: Callable[[int], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    names, store = members(3), tmp_path / "home" / "store"
+    first, *others = list_artifacts(store)
+    assert log_stage(first.manifest, first.path)
+    plan = {"dataset_digest": first.manifest.request["battles"]["fingerprint"], "budget_seconds": 60.0}
+    server.stop()
+    try:
+        assert not any(log_stage(artifact.manifest, artifact.path) for artifact in others)
+        assert not log_build(plan, {"val/log_loss": 1.0}, {names[1]: others[0].fingerprint})
+        assert caplog.text.count("run `zoo sync` when it is back") == 3
+        with pytest.raises(ZooError, match="the server cannot be reached; start the server or mend"):
+            sync(store)
+    finally:
+        server.start()
+    assert sync(store) == 3
+    assert sync(store) == 0
+    assert [run for run in runs_of("stage") if run in names] == names
+    with pytest.raises(ZooError, match="no scored checkpoint"):
+        promote("absent")
+
+
+@pytest.mark.parametrize("where", ["server", "sqlite"])
+def test_processes_that_log_at_once_lose_nothing(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process has a home of its own on the server; on SQLite they share the one that holds the database."""
+    if where == "server":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server").uri)
+    running = []
+    started = time.monotonic()
+    for number in range(PROCESSES):
+        home = tmp_path / (f"home{number}" if where == "server" else "home")
+        command = [sys.executable, "-c", LOGGER, str(number), str(RUNS)]
+        running.append(subprocess.Popen(command, env={**os.environ, "ZOO_HOME": str(home)}))
+    assert [process.wait(timeout=500) for process in running] == [0] * PROCESSES
+    print(f"{where}: {PROCESSES} processes x {RUNS} runs in {time.monotonic() - started:.0f} s")
+    client = tracking_client.connect()
+    experiment = client.get_experiment_by_name(f"preference-{'d' * 12}")
+    found = client.search_runs([experiment.experiment_id], "tags.`zoo.kind` = 'build'", max_results=1000)
+    logged = [(run.data.params["process"], run.data.params["run"], run.data.metrics["val/log_loss"]) for run in found]
+    expected = [(str(n), str(k), pytest.approx(1 + k / 100)) for n in range(PROCESSES) for k in range(RUNS)]
+    assert sorted(logged) == sorted(expected, key=lambda row: (row[0], row[1]))
