@@ -90,6 +90,8 @@ def other_fit(runs: list[PublishedRun], published: Published) -> np.ndarray:
 
         x = minimize(objective, x, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000}).x
         noise = np.sqrt((NOISE_RUNS * NOISE**2 + squares(x)) / (NOISE_RUNS + len(work)))
+        if abs(noise - sigma) < 1e-7:
+            break
     return x
 
 

@@ -169,6 +169,8 @@ def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
         log = least_squares(residuals, log).x
         squares = float(((predicted(log)[0] - stated) ** 2).sum())
         noise = ((NOISE_RUNS * NOISE**2 + squares) / (NOISE_RUNS + len(used))) ** 0.5
+        if abs(noise - sigma) < 1e-9:
+            break
     slope = predicted(log)[1] / noise
     covariance = np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SPREAD**-2.0))
     return RateFit(log, covariance, noise, NOISE_RUNS + len(used))
