@@ -16,9 +16,9 @@ from zoo.shapes import awq_bits, cached_tokens, embedding_parameters, kv_bytes_p
 GIB = 2**30
 Layout = Literal["replicas", "pipeline", "tensor"]
 
-# cuBLAS workspace, buffers of the model runner, tables of rotary positions: what torch held of 10.35 GiB beyond the parts below.
+# cuBLAS workspace, the model runner's buffers, rotary tables: what torch held of 10.35 GiB beyond the parts computed below.
 WORKSPACE_BYTES = 2**27
-# CUDA context, kernels, and what torch's allocator keeps unused: used less allocated of the 8B shape on an H200 (12.5 GiB used).
+# CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
 LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).

@@ -54,7 +54,10 @@ def check_entry(
         return [*findings, fail("shape", str(error), "give the folder of a complete model")]
     if shape is None:
         mend = "run `zoo fetch` first, or copy its sizes into the entry's [shape]"
-        return [*findings, warn("shape", "the model's sizes are unknown: memory, attention, groups and context not checked", mend)]
+        return [
+            *findings,
+            warn("shape", "the model's sizes are unknown: memory, attention, groups and context not checked", mend),
+        ]
     findings += [
         check_attention(shape, serve, target, engine),
         check_group_size(entry.quantize, shape),

@@ -102,7 +102,9 @@ def check_attention(shape: Shape, serve: ServeSpec, target: Target, engine: str 
 def check_engine(serve: ServeSpec, engine: str | None) -> Finding:
     """Whether the version of vLLM has what scoring asks of it."""
     if engine is None:
-        return warn("engine", "not checked: no vLLM here", "install the package's `cpu` or `cuda` extra, or give --engine 0.32.0")
+        return warn(
+            "engine", "not checked: no vLLM here", "install the package's `cpu` or `cuda` extra, or give --engine 0.32.0"
+        )
     version = parse_version(engine)
     if version < LABELS_BY_ID:
         what = f"vLLM {engine} returns the likeliest tokens only: a label can be missing (`logprob_token_ids` came with 0.20)"

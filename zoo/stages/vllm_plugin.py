@@ -1,4 +1,5 @@
-"""What this project adds to vLLM: model classes, registered in every process of the engine (entry point `vllm.general_plugins`).
+"""What this project adds to vLLM: model classes, registered in every process of the engine by the entry point of
+`vllm.general_plugins`.
 
 Registering changes nothing by itself. A model is rescaled only where its config names one of these architectures, which
 `rescale_overrides` makes it do for entries that ask for it.

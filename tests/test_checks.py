@@ -1,0 +1,235 @@
+"""`zoo check`: what holds for an entry on a target, and mends that mend."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from zoo.checks import Finding, check_entry
+from zoo.checks.rules import BEST_ON_TURING, attention_backend, parse_version
+from zoo.contracts import Entry
+from zoo.entries_io import list_entries, load_entry
+from zoo.errors import ZooError
+from zoo.pipeline import override
+from zoo.targets import Target, list_targets, load_target
+
+REAL = ("llama-3-8b", "gemma-2-9b", "yi-34b")
+SERVED = "0.32.0"
+
+
+def findings(entry: Entry, target: str | Target, **options: Any) -> dict[str, Finding]:
+    machine = load_target(target) if isinstance(target, str) else target
+    return {finding.check: finding for finding in check_entry(entry, machine, **{"engine": SERVED, **options})}
+
+
+def failed(entry: Entry, target: str | Target, **options: Any) -> set[str]:
+    return {name for name, finding in findings(entry, target, **options).items() if finding.verdict == "fail"}
+
+
+def mended(entry: Entry, finding: Finding) -> Entry:
+    """The entry after the settings that a mend names."""
+    changes = re.findall(r'([a-z_0-9]+(?:\.[a-z_0-9]+)+ = (?:"\w+"|\w+))', finding.mend)
+    assert changes, finding.mend
+    return override(entry, [change.replace(" = ", "=") for change in changes])
+
+
+@pytest.mark.parametrize("entry", list_entries(), ids=lambda e: e.name)
+@pytest.mark.parametrize("target", list_targets(), ids=lambda t: t.name)
+def test_every_entry_can_be_checked_on_every_target(entry: Entry, target: Target) -> None:
+    for engine in (None, "0.19.1", "0.21.0", "0.23.0", "0.33.0"):
+        for finding in check_entry(entry, target, train=True, engine=engine):
+            assert finding.what and (finding.verdict == "ok" or finding.mend)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_two_t4s_serve(name: str) -> None:
+    assert not failed(load_entry(name), "t4x2")
+
+
+# --- memory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "fitting"), [("llama-3-8b", 3), ("gemma-2-9b", 3), ("yi-34b", 2)])
+def test_each_layout_is_shown_and_one_is_taken(name: str, fitting: int) -> None:
+    entry = load_entry(name)
+    layouts = {n: f for n, f in findings(entry, "t4x2").items() if n.startswith("memory, ")}
+    assert set(layouts) == {"memory, replicas", "memory, pipeline", "memory, tensor"}
+    assert [n for n, f in layouts.items() if "(taken)" in f.what] == [f"memory, {entry.serve['t4x2'].layout}"]
+    assert sum("would not fit" not in f.what for f in layouts.values()) == fitting
+    assert set(findings(entry, "t4")) & set(layouts) == {"memory, replicas"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "check"),
+    [
+        ("yi-34b", "serve.t4x2.layout=replicas", "memory, replicas"),
+        ("llama-3-8b", "score.max_batched_tokens=131072", "memory, replicas"),
+        ("gemma-2-9b", "serve.t4x2.dtype=bfloat16", "dtype"),
+        ("llama-3-8b", "serve.t4x2.dtype=float32", "dtype"),
+        ("llama-3-8b", "quantize.group_size=96", "group size"),
+    ],
+)
+def test_a_mend_that_names_a_setting_mends(name: str, setting: str, check: str) -> None:
+    entry = override(load_entry(name), [setting])
+    finding = findings(entry, "t4x2")[check]
+    assert finding.verdict == "fail"
+    if finding.mend.startswith("lower "):
+        assert not failed(override(entry, ["score.max_batched_tokens=8192"]), "t4x2")
+        return
+    assert check not in failed(mended(entry, finding), "t4x2")
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", "float32"])
+def test_gemma_needs_rescaling_on_turing_whatever_its_dtype(dtype: str) -> None:
+    raw = load_entry("gemma-2-9b").model_dump()
+    plain = Entry.model_validate({**raw, "serve": {name: {"dtype": dtype} for name in ("t4x2", "l4x2")}})
+    finding = findings(plain, "t4x2")["dtype"]
+    assert finding.verdict == "fail"
+    assert mended(plain, finding).serve["t4x2"].float16_rescale_bits == 4
+    assert not failed(mended(plain, finding), "t4x2")
+    on_ampere = findings(plain, "l4x2")["dtype"]
+    assert on_ampere.verdict == ("fail" if dtype in ("float16", "float32") else "ok")
+    assert on_ampere.verdict == "ok" or on_ampere.mend == 'set serve.l4x2.dtype = "bfloat16"'
+
+
+def test_a_model_that_no_layout_takes_is_refused_with_what_is_left_to_do() -> None:
+    entry = load_entry("yi-34b")
+    finding = findings(override(entry, ["serve.t4.layout=replicas"]), "t4")["memory, replicas"]
+    assert finding.verdict == "fail" and finding.mend == "choose a smaller model or a larger target"
+
+
+@given(st.integers(1, 40))
+def test_memory_fails_exactly_where_the_card_is_smaller_than_the_need(gibibytes: int) -> None:
+    """The verdict follows from the printed need and room alone."""
+    machine = load_target("t4").model_copy(update={"usable_bytes": gibibytes * 2**30})
+    finding = findings(load_entry("llama-3-8b"), machine)["memory, replicas"]
+    need, room = (float(number) for number in re.findall(r"(?:^|of )([\d.]+)", finding.what))
+    assert room == gibibytes
+    assert (finding.verdict == "fail") == (need > room)
+
+
+def test_layouts_that_cannot_be() -> None:
+    tensor = override(load_entry("yi-34b"), [f"serve.{name}.layout=tensor" for name in ("t4x2", "h200x2", "t4")])
+    assert findings(tensor, "t4x2")["layout"].verdict == "warn", "no NVLink"
+    assert findings(tensor, "h200x2")["layout"].verdict == "ok"
+    assert findings(tensor, "t4")["layout"].verdict == "fail", "one card"
+    three = load_target("h200x2").model_copy(update={"gpus": 3})
+    assert "56 attention heads" in findings(tensor, three)["layout"].what
+    coarse = override(tensor, ["quantize.group_size=7168"])
+    assert "groups of 7168" in findings(coarse, "h200x2")["layout"].what
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_training_is_checked_only_where_asked(name: str) -> None:
+    entry = load_entry(name)
+    assert "training memory" not in findings(entry, "t4x2")
+    assert "training memory" not in failed(entry, "h200", train=True)
+    assert ("training memory" in failed(entry, "t4x2", train=True)) == (name == "yi-34b"), "16 GiB of weights in NF4"
+
+
+@pytest.mark.parametrize("setting", ["train.gradient_checkpointing=false", "train.micro_batch_tokens=65536"])
+def test_training_that_does_not_fit_names_the_setting_that_makes_it_fit(setting: str) -> None:
+    entry = override(load_entry("llama-3-8b"), [setting])
+    finding = findings(entry, "t4x2", train=True)["training memory"]
+    assert finding.verdict == "fail"
+    assert "training memory" not in failed(mended(entry, finding), "t4x2", train=True)
+
+
+# --- engine -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "check", "verdict"),
+    [
+        ("0.13.0", "engine", "fail"),
+        ("0.19.1", "engine", "fail"),
+        ("0.20.2+cu129", "engine", "ok"),
+        ("0.21.0", "attention", "ok"),
+        ("0.22.1", "attention", "fail"),
+        ("0.23.0", "attention", "fail"),
+        ("0.24.0", "attention", "warn"),
+        ("0.33.0", "attention", "warn"),
+    ],
+)
+def test_versions_known_bad_on_turing(engine: str, check: str, verdict: str) -> None:
+    assert findings(load_entry("llama-3-8b"), "t4x2", engine=engine)[check].verdict == verdict
+    if check == "attention":
+        assert findings(load_entry("llama-3-8b"), "l4x2", engine=engine)[check].verdict == "ok", "Ampere and later"
+
+
+def test_rescaling_needs_an_engine_it_was_written_for() -> None:
+    assert failed(load_entry("gemma-2-9b"), "t4x2", engine="0.21.0") == {"engine"}
+    assert not failed(load_entry("gemma-2-9b"), "t4x2", engine="0.26.0")
+    assert BEST_ON_TURING not in findings(load_entry("gemma-2-9b"), "t4x2")["attention"].mend
+
+
+def test_a_version_that_is_none() -> None:
+    with pytest.raises(ZooError, match="--engine newest: not a version"):
+        findings(load_entry("llama-3-8b"), "t4x2", engine="newest")
+    assert parse_version("0.20.2+cu129") == (0, 20)
+
+
+def test_rescaling_is_for_gemma_alone() -> None:
+    entry = override(load_entry("llama-3-8b"), ["serve.t4x2.float16_rescale_bits=4"])
+    finding = findings(entry, "t4x2")["dtype"]
+    assert finding.verdict == "fail" and "remove serve.t4x2.float16_rescale_bits" in finding.mend
+
+
+def test_small_heads_have_no_soft_cap_on_turing() -> None:
+    entry = override(load_entry("gemma-2-9b"), ["shape.head_dim=16"])
+    assert attention_backend((0, 32), (7, 5), 16) == "FLEX_ATTENTION"
+    assert findings(entry, "t4x2")["attention"].verdict == "fail"
+    assert findings(entry, "l4x2")["attention"].verdict == "ok"
+
+
+def test_old_gpus_have_no_awq_kernel() -> None:
+    volta = load_target("t4").model_copy(update={"compute_capability": (7, 0)})
+    assert findings(load_entry("llama-3-8b"), volta)["kernel"].verdict == "fail"
+
+
+# --- model --------------------------------------------------------------------------------------------------------------
+
+
+def model_folder(folder: Path, **config: Any) -> Path:
+    shape = load_entry("llama-3-8b").shape
+    assert shape is not None
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**shape.model_dump(exclude_none=True), **config}))
+    return folder
+
+
+def test_a_fetched_model_s_own_files_come_before_the_declared_shape(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m", hidden_size=576, num_attention_heads=9, head_dim=64, intermediate_size=1536)
+    finding = findings(load_entry("llama-3-8b"), "t4x2", model_folder=folder)["group size"]
+    assert finding.verdict == "fail" and "quantize.group_size = 64" in finding.mend
+    folder = model_folder(tmp_path / "m", max_position_embeddings=2048)
+    assert "context" in failed(load_entry("llama-3-8b"), "t4x2", model_folder=folder), "no room for the token after"
+    assert "labels" in failed(load_entry("llama-3-8b"), "t4x2", model_folder=folder), "no tokenizer.json"
+    assert "shape" in failed(load_entry("llama-3-8b"), "t4x2", model_folder=tmp_path)
+
+
+def test_without_a_shape_what_depends_on_it_is_said_to_be_unchecked() -> None:
+    entry = load_entry("llama-3-8b").model_copy(update={"shape": None})
+    found = findings(entry, "t4x2")
+    assert found["shape"].verdict == "warn" and not [name for name in found if name.startswith("memory")]
+
+
+# --- command ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_ends_with_1_exactly_where_something_fails() -> None:
+    from zoo.cli import app
+
+    good = CliRunner().invoke(app, ["check", "gemma-2-9b", "--target", "t4x2", "--json"])
+    bad = CliRunner().invoke(app, ["check", "yi-34b", "--target", "t4x2", "--train", "--engine", "0.23.0", "--json"])
+    assert (good.exit_code, bad.exit_code) == (0, 1)
+    assert {f["verdict"] for f in json.loads(good.stdout)} <= {"ok", "warn"}
+    assert {f["check"] for f in json.loads(bad.stdout) if f["verdict"] == "fail"} == {"attention", "training memory"}
+    assert "mend" in CliRunner().invoke(app, ["check", "yi-34b"]).stdout

@@ -1,0 +1,138 @@
+"""Predicted memory against what was measured on GPUs (benchmarks/gpu_chain.md), and against a real layer's saved tensors."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.contracts import Shape, TrainSpec
+from zoo.entries_io import load_entry
+from zoo.memory import GIB, CardMemory, Layout, _kept_bytes, adapter_parameters, scoring_memory, training_memory
+from zoo.shapes import cached_tokens, kv_bytes_per_token
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+def predicted(name: str, layout: Layout, gpus: int, **settings: Any) -> CardMemory:
+    entry = load_entry(name)
+    assert entry.base is not None and entry.shape is not None
+    asked = {"group_size": 128, "max_batched_tokens": 8192, "max_seqs": 32, "longest": 1024, **settings}
+    return scoring_memory(entry.shape, parameters=entry.base.parameters, layout=layout, gpus=gpus, **asked)
+
+
+def test_scoring_the_8b_shape_takes_what_was_measured() -> None:
+    """10.35 GiB by torch, with 128 tokens of cache a block; 12.5 GiB of the card in all with a cache of 4 GiB."""
+    shape = load_entry("llama-3-8b").shape
+    assert shape is not None
+    tokens = cached_tokens(max_batched_tokens=16384, longest=1024, max_seqs=64, block_tokens=128)
+    batch = {"max_batched_tokens": 16384, "max_seqs": 64}
+    torch_peak = predicted("llama-3-8b", "replicas", 1, kv_cache_bytes=tokens * kv_bytes_per_token(shape), **batch)
+    assert torch_peak.allocated == pytest.approx(10.35 * GIB, rel=0.02)
+    whole = predicted("llama-3-8b", "replicas", 1, kv_cache_bytes=4 * GIB, **batch)
+    assert whole.total == pytest.approx(12.5 * GIB, rel=0.02)
+
+
+def test_scoring_the_34b_shape_takes_what_was_measured() -> None:
+    """25.2 GiB of the card with a cache of 4 GiB; the batch was 8,192 or 16,384 tokens."""
+    sizes = [
+        predicted("yi-34b", "replicas", 1, max_batched_tokens=batch, max_seqs=64, kv_cache_bytes=4 * GIB).total
+        for batch in (8192, 16384)
+    ]
+    assert 0.98 * sizes[0] < 25.2 * GIB < 1.02 * sizes[1]
+
+
+def test_training_the_8b_shape_takes_what_was_measured() -> None:
+    """QLoRA, rank 64, all linear layers, 8,192 tokens a pass: 11.27 GiB. Rank 16 in another script: 11.0, and 82 without
+    checkpointing."""
+    entry = load_entry("llama-3-8b")
+    assert entry.base is not None and entry.shape is not None and entry.train is not None
+
+    def peak(**changes: Any) -> float:
+        assert entry.base is not None and entry.shape is not None and entry.train is not None
+        spec = entry.train.model_copy(update=changes)
+        return training_memory(entry.shape, spec, parameters=entry.base.parameters).allocated / GIB
+
+    assert peak() == pytest.approx(11.27, rel=0.02)
+    assert peak(rank=16) == pytest.approx(11.0, rel=0.1)
+    assert peak(rank=16, gradient_checkpointing=False) == pytest.approx(82, rel=0.15)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+def test_what_a_layer_keeps_is_what_a_real_one_saves(dropout: float) -> None:
+    """Oracle: bytes of the tensors that autograd saves in one layer of a small Llama with adapters, in mixed precision."""
+    shape = Shape(
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        vocab_size=64,
+    )
+    spec = TrainSpec(rank=8, dropout=dropout)
+    shallow, deep = (saved_bytes(shape.model_copy(update={"num_hidden_layers": n}), spec, tokens=512) for n in (1, 2))
+    assert (deep[0] - shallow[0]) / 512 == pytest.approx(_kept_bytes(shape, spec, norms=2), rel=0.12)
+    assert deep[1] == adapter_parameters(shape, spec)
+
+
+def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
+    """Bytes that autograd holds after a forward pass, weights left out, and the number of trained weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**shape.model_dump(exclude_none=True))).to(torch.bfloat16)
+    model = get_peft_model(base, LoraConfig(r=spec.rank, target_modules="all-linear", lora_dropout=spec.dropout))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.train()
+    model.enable_input_require_grads()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}  # held, so that no memory is used twice while we count
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
+        model.get_base_model().model(input_ids=torch.randint(0, shape.vocab_size, (1, tokens)), use_cache=False)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()), trained
+
+
+@given(st.sampled_from(["llama-3-8b", "gemma-2-9b", "yi-34b"]), st.integers(256, 32768), st.integers(1, 256))
+def test_splitting_a_model_takes_less_of_each_card_and_more_in_all(name: str, batch: int, seqs: int) -> None:
+    one = predicted(name, "replicas", 2, max_batched_tokens=batch, max_seqs=seqs)
+    assert one == predicted(name, "replicas", 1, max_batched_tokens=batch, max_seqs=seqs)
+    for layout in ("pipeline", "tensor"):
+        half = predicted(name, layout, 2, max_batched_tokens=batch, max_seqs=seqs)
+        assert one.weights <= 2 * half.weights and half.weights < one.weights
+        assert one.cache <= 2 * half.cache + 1 and half.cache < one.cache
+        assert one.activations <= 2 * half.activations + 2
+    assert predicted(name, "pipeline", 2, max_batched_tokens=batch, max_seqs=seqs).activations >= one.activations
+
+
+@given(st.sampled_from(LAYOUTS), st.integers(2048, 16384), st.integers(1, 256))
+def test_memory_grows_with_the_batch_and_with_rows(layout: Layout, batch: int, seqs: int) -> None:
+    small = predicted("llama-3-8b", layout, 2, max_batched_tokens=batch, max_seqs=seqs)
+    assert small.total < predicted("llama-3-8b", layout, 2, max_batched_tokens=2 * batch, max_seqs=seqs).total
+    assert small.total < predicted("llama-3-8b", layout, 2, max_batched_tokens=batch, max_seqs=2 * seqs).total
+
+
+def test_training_less_takes_less() -> None:
+    shape = load_entry("llama-3-8b").shape
+    assert shape is not None
+    spec = TrainSpec(micro_batch_tokens=4096)
+
+    def total(**changes: Any) -> int:
+        return training_memory(shape, spec.model_copy(update=changes), parameters=8030261248).total
+
+    assert total(gradient_checkpointing=True) < total() < total(micro_batch_tokens=8192)
+    assert total(target_modules=("q_proj", "v_proj")) < total() < total(method="lora") < total(method="full")

@@ -1,0 +1,155 @@
+"""What vLLM itself says on a GPU of a given compute capability, without one: run by test_checks_vllm.py in its own process.
+
+    python tests/vllm_verdicts.py FOLDER
+
+vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
+that only a CUDA build has are stood in for by empty modules; configuration does not call them. Prints JSON: verdicts on
+dtypes, attention backends by head size, and whether Marlin takes a group size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+os.environ["VLLM_LOGGING_LEVEL"] = "CRITICAL"
+
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3_text",
+}
+DTYPES = ("auto", "float16", "bfloat16", "float32")
+HEADS = (16, 32, 64, 80, 128, 256)
+GROUPS = (16, 32, 64, 128, 256)
+TINY: dict[str, Any] = {
+    "dtype": "float16",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "vocab_size": 512,
+    "max_position_embeddings": 512,
+    "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"},
+}
+
+
+def pretend_cuda() -> Any:
+    """vLLM's CUDA platform as the current one; set `capability` of what is returned to change the GPU."""
+    import torch
+
+    def stand_in(name: str) -> None:
+        module = types.ModuleType(name)
+        module.__path__ = []
+
+        def attribute(wanted: str) -> Any:
+            if wanted.startswith("__"):
+                raise AttributeError(wanted)
+            return lambda *args, **kwargs: None
+
+        module.__getattr__ = attribute  # type: ignore[method-assign]
+        sys.modules[name] = module
+
+    for name in ("vllm._C_stable_libtorch", "vllm.vllm_flash_attn"):
+        stand_in(name)
+    for part in ("scaled_mm_supports_block_fp8", "scaled_mm_supports_fp8", "group_gemm_supported", "scaled_mm_supports_fp4"):
+        torch.library.define(f"_C::cutlass_{part}", "(int capability) -> bool")
+        torch.library.impl(f"_C::cutlass_{part}", "CompositeExplicitAutograd", lambda capability: False)
+
+    import vllm.platforms
+    from vllm.platforms.cuda import NonNvmlCudaPlatform
+    from vllm.platforms.interface import DeviceCapability
+
+    class Pretended(NonNvmlCudaPlatform):  # type: ignore[misc, valid-type]
+        capability = (7, 5)
+
+        @classmethod
+        def get_device_capability(cls, device_id: int = 0) -> Any:
+            return DeviceCapability(*cls.capability)
+
+        @classmethod
+        def get_device_name(cls, device_id: int = 0) -> str:
+            return "pretended"
+
+        @classmethod
+        def get_device_total_memory(cls, device_id: int = 0) -> int:
+            return 15 * 2**30
+
+    vllm.platforms._current_platform = Pretended()
+    return Pretended
+
+
+def dtype_verdict(platform: Any, folder: Path, architecture: str, dtype: str, *, rescaled: bool) -> dict[str, Any]:
+    """Whether vLLM's configuration and its worker's first check take an AWQ checkpoint, and the dtype it computes in."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    from zoo.stages.vllm_plugin import rescale_overrides
+
+    config = {**TINY, "architectures": [architecture], "model_type": ARCHITECTURES[architecture]}
+    (folder / "config.json").write_text(json.dumps(config))
+    overrides = rescale_overrides(config, 4 if rescaled else None)
+    asked = {"capability": platform.capability, "architecture": architecture, "declared": dtype, "rescaled": rescaled}
+    try:
+        arguments = EngineArgs(
+            model=str(folder),
+            dtype=dtype,
+            hf_overrides=overrides,
+            skip_tokenizer_init=True,
+            max_model_len=256,
+            enforce_eager=True,
+        )
+        computes = arguments.create_engine_config().model_config.dtype
+        platform.check_if_supports_dtype(computes)  # vllm/v1/worker/gpu_worker.py, init_device
+    except ValueError as error:
+        return {**asked, "dtype": None, "reason": str(error)}
+    return {**asked, "dtype": str(computes).removeprefix("torch."), "reason": ""}
+
+
+def attention(platform: Any, head_size: int) -> dict[str, Any]:
+    """The first attention backend that vLLM finds valid."""
+    import torch
+    from vllm.v1.attention.selector import AttentionSelectorConfig
+
+    asked = AttentionSelectorConfig(head_size=head_size, dtype=torch.float16, kv_cache_dtype="auto", block_size=None)
+    valid, _ = platform.get_valid_backends(platform.get_device_capability(), asked)
+    first = min(valid, key=lambda candidate: candidate.priority).backend.name
+    return {"capability": platform.capability, "head_size": head_size, "backend": first}
+
+
+def marlin(platform: Any, group_size: int) -> dict[str, Any]:
+    from vllm.model_executor.layers.quantization.utils.marlin_utils import check_marlin_supported
+    from vllm.scalar_type import scalar_types
+
+    taken = check_marlin_supported(scalar_types.uint4, group_size, has_zp=True)
+    return {"capability": platform.capability, "group_size": group_size, "marlin": bool(taken)}
+
+
+def main(folder: Path) -> None:
+    platform = pretend_cuda()
+    from zoo.checks.rules import RESCALABLE
+    from zoo.stages.vllm_plugin import register
+
+    register()
+    answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": []}
+    for capability in ((7, 5), (8, 0)):
+        platform.capability = capability
+        for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
+            for rescaled in (False, True) if architecture in RESCALABLE else (False,):
+                answer["dtypes"].append(dtype_verdict(platform, folder, architecture, dtype, rescaled=rescaled))
+        answer["attention"] += [attention(platform, head) for head in HEADS]
+        answer["marlin"] += [marlin(platform, group) for group in GROUPS]
+    platform.capability = (7, 0)
+    answer["dtypes"].append(dtype_verdict(platform, folder, "LlamaForCausalLM", "float16", rescaled=False))
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
