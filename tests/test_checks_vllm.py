@@ -52,7 +52,8 @@ def test_dtypes_are_taken_and_refused_as_by_vllm(verdicts: dict[str, list[dict[s
     for answer in verdicts["dtypes"]:
         capability = tuple(answer["capability"])
         assert answer["dtype"] or any(reason in answer["reason"] for reason in REASONS), answer
-        ours = dtype_verdict(answer["architecture"], answer["declared"], capability, rescaled=answer["rescaled"])
+        options = {"rescaled": answer["rescaled"], "stored": answer["stored"]}
+        ours = dtype_verdict(answer["architecture"], answer["declared"], capability, **options)
         taken = ours.dtype if not ours.refusal and awq_kernel(capability, 64) else None
         if taken != answer["dtype"]:
             wrong.append((answer, ours))

@@ -29,7 +29,6 @@ DTYPES = ("auto", "float16", "bfloat16", "float32")
 HEADS = (16, 32, 64, 80, 128, 256)
 GROUPS = (16, 32, 64, 128, 256)
 TINY: dict[str, Any] = {
-    "dtype": "float16",
     "hidden_size": 128,
     "intermediate_size": 256,
     "num_hidden_layers": 2,
@@ -87,16 +86,19 @@ def pretend_cuda() -> Any:
     return Pretended
 
 
-def dtype_verdict(platform: Any, folder: Path, architecture: str, dtype: str, *, rescaled: bool) -> dict[str, Any]:
+def dtype_verdict(
+    platform: Any, folder: Path, architecture: str, dtype: str, *, rescaled: bool = False, stored: str = "float16"
+) -> dict[str, Any]:
     """Whether vLLM's configuration and its worker's first check take an AWQ checkpoint, and the dtype it computes in."""
     from vllm.engine.arg_utils import EngineArgs
 
     from zoo.stages.vllm_plugin import rescale_overrides
 
-    config = {**TINY, "architectures": [architecture], "model_type": ARCHITECTURES[architecture]}
+    config = {**TINY, "dtype": stored, "architectures": [architecture], "model_type": ARCHITECTURES[architecture]}
     (folder / "config.json").write_text(json.dumps(config))
     overrides = rescale_overrides(config, 4 if rescaled else None)
-    asked = {"capability": platform.capability, "architecture": architecture, "declared": dtype, "rescaled": rescaled}
+    asked = {"capability": platform.capability, "architecture": architecture, "declared": dtype}
+    asked |= {"rescaled": rescaled, "stored": stored}
     try:
         arguments = EngineArgs(
             model=str(folder),
@@ -143,11 +145,14 @@ def main(folder: Path) -> None:
         platform.capability = capability
         for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
             for rescaled in (False, True) if architecture in RESCALABLE else (False,):
-                answer["dtypes"].append(dtype_verdict(platform, folder, architecture, dtype, rescaled=rescaled))
+                for stored in DTYPES[1:] if dtype == "auto" else ("float16",):
+                    answer["dtypes"].append(
+                        dtype_verdict(platform, folder, architecture, dtype, rescaled=rescaled, stored=stored)
+                    )
         answer["attention"] += [attention(platform, head) for head in HEADS]
         answer["marlin"] += [marlin(platform, group) for group in GROUPS]
     platform.capability = (7, 0)
-    answer["dtypes"].append(dtype_verdict(platform, folder, "LlamaForCausalLM", "float16", rescaled=False))
+    answer["dtypes"].append(dtype_verdict(platform, folder, "LlamaForCausalLM", "float16"))
     print(json.dumps(answer))
 
 

@@ -47,8 +47,9 @@ def check_dtype(base: Base, score: ScoreSpec, serve: ServeSpec, target: Target) 
         return fail("dtype", what, f'set {place}.dtype = "{target.dtypes[0]}"')
     if verdict.refusal:
         return fail("dtype", verdict.refusal, _dtype_mend(base, target, place, rescaled=bool(bits)))
-    rescaled = f", everything that a norm reads times 2^-{bits}" if bits else ""
-    return ok("dtype", f"{verdict.dtype}{rescaled}")
+    either = declared == "auto" and verdict.dtype == "float16" and "bfloat16" in target.dtypes
+    computes = "auto: 16 bits, as the checkpoint is stored" if either else verdict.dtype
+    return ok("dtype", f"{computes}, everything that a norm reads times 2^-{bits}" if bits else computes)
 
 
 def _dtype_mend(base: Base, target: Target, place: str, *, rescaled: bool) -> str:

@@ -59,16 +59,20 @@ class DtypeVerdict:
     refusal: str = ""
 
 
-def dtype_verdict(architecture: str, declared: str, capability: Capability | None, *, rescaled: bool = False) -> DtypeVerdict:
-    """Whether vLLM runs an AWQ checkpoint stored in float16 in the declared dtype (`auto`, `float16`, ...).
+def dtype_verdict(
+    architecture: str, declared: str, capability: Capability | None, *, rescaled: bool = False, stored: str = "float16"
+) -> DtypeVerdict:
+    """Whether vLLM runs an AWQ checkpoint in the declared dtype (`auto`, `float16`, `bfloat16`, `float32`).
 
-    Without a capability (a CPU) every dtype exists. `auto` takes float16 if the architecture may, else the first that it may.
+    Without a capability (a CPU) every dtype exists. `auto` takes the dtype that config.json names as stored, if the machine and
+    the architecture have it, else the first that they have.
     """
     has_bfloat16 = capability is None or capability >= AMPERE
     takes_float16 = rescaled or architecture not in FLOAT16_REFUSED
     dtype = declared
     if declared == "auto":
-        dtype = "float16" if takes_float16 else "bfloat16" if has_bfloat16 else "float32"
+        possible = [*(["bfloat16"] if has_bfloat16 else []), *(["float16"] if takes_float16 else []), "float32"]
+        dtype = stored if stored in possible and stored != "float32" else possible[0]
     if dtype == "float16" and not takes_float16:
         return DtypeVerdict(dtype, f"vLLM refuses {architecture} in float16, where it overflows")
     if dtype == "float32":
