@@ -199,12 +199,21 @@ def frontier(
 def show(
     plan: PlanFile = Path("plan.json"),
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON."""
+    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page."""
     from ensemble.plan import load_plan
     from ensemble.views import plan_text
 
     loaded = load_plan(plan)
+    if html is not None:
+        from ensemble.page import plan_page
+        from zoo.settings import home
+        from zoo.store import write_atomic
+
+        write_atomic(html, plan_page(loaded, home() / "store"))
+        say(f"wrote {html}")
+        return
     typer.echo(loaded.model_dump_json(indent=2) if as_json else plan_text(loaded))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ensemble.budget import format_seconds
 from ensemble.plan import FrontierPoint, Plan
+from zoo.views import text_table
 
 
 def plan_text(plan: Plan) -> str:
@@ -19,7 +20,7 @@ def plan_text(plan: Plan) -> str:
         f"chosen: {plan.parsimony}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         "",
-        *_table(
+        *_lines(
             ("member", "weight", "coverage", "seconds", "alone"),
             [
                 (m.name, f"{m.weight:.3f}", f"{m.coverage:.0%}", f"{m.predicted_seconds:.1f}", f"{m.oof_log_loss:.4f}")
@@ -27,7 +28,7 @@ def plan_text(plan: Plan) -> str:
             ],
         ),
         "",
-        *_table(
+        *_lines(
             ("job", "devices", "start", "end"),
             [
                 (
@@ -40,9 +41,12 @@ def plan_text(plan: Plan) -> str:
             ],
         ),
         "",
-        *_table(
+        *_lines(
             ("beside it", "log loss", "plan against it"),
-            [(name, f"{value:.4f}", _paired(plan, name)) for name, value in sorted(plan.baselines.items(), key=lambda x: x[1])],
+            [
+                (name, f"{value:.4f}", paired_text(plan, name))
+                for name, value in sorted(plan.baselines.items(), key=lambda x: x[1])
+            ],
         ),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
@@ -70,15 +74,14 @@ def frontier_text(points: Sequence[FrontierPoint]) -> str:
         )
         for point in points
     ]
-    return "\n".join(_table(("budget", "predicted", "log loss", "members"), rows))
+    return text_table(("budget", "predicted", "log loss", "members"), rows)
 
 
-def _paired(plan: Plan, name: str) -> str:
+def paired_text(plan: Plan, name: str) -> str:
+    """How much better a plan is than a baseline, with its standard error; nothing where they were not compared."""
     found = next((item for item in plan.paired if item.other == name), None)
     return f"{found.difference:+.4f} +- {found.standard_error:.4f}" if found else ""
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart; the first is left-aligned, and so is a last one of text."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return text_table(header, rows).splitlines()

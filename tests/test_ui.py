@@ -1,6 +1,7 @@
 """The real UI in a real browser: the runs table opens on the members, three runs compare, a figure opens.
 
-Needs Chromium (scripts/install_services.sh) and playwright (the `dev` extra). Screenshots go to `ZOO_SCREENSHOTS` where that is set.
+Needs Chromium (scripts/install_services.sh) and playwright (the `dev` extra). Screenshots go to the folder
+`ZOO_SCREENSHOTS` where that is set.
 """
 
 from __future__ import annotations

@@ -1,0 +1,197 @@
+"""A plan as one self-contained HTML page: members, schedule, what the budget bought, frontier and reliability."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.blend import apply_blend
+from ensemble.budget import format_seconds
+from ensemble.members import Table, gather
+from ensemble.page_figures import draw, widths
+from ensemble.plan import Plan, blend_for
+from ensemble.views import paired_text
+from zoo.errors import ZooError
+
+TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 68rem; margin: 2rem auto;
+    padding: 0 1rem }
+  h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ccc }
+  .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 }
+  .tile { border: 1px solid #ccc; border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 11rem }
+  .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums }
+  .tile span, .note { color: #555; font-size: .9rem }
+  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+  th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
+  th:first-child, td:first-child, .text { text-align: left } td.text { white-space: normal }
+  .bar { display: inline-block; height: .75rem; background: #1b1b1b; vertical-align: middle; margin-left: .5rem }
+  .barcell { width: 30% ; text-align: left }
+  .scroll { overflow-x: auto } svg { width: 100%; height: auto }
+  .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
+  dt { font-weight: 600; margin-top: .6rem } dd { margin: 0 }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+<p class="note">{{ subtitle }}</p>
+<div class="tiles">
+{% for value, label in tiles %}  <div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
+{% endfor %}</div>
+
+<h2>Members</h2>
+<div class="scroll"><table>
+<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th><th>tokens a row</th>
+<th>log loss alone</th></tr></thead>
+<tbody>
+{% for row in members %}<tr><td>{{ row.name }}</td>
+<td class="barcell">{{ row.weight }}<span class="bar" style="width: {{ row.width }}%"></span></td>
+<td>{{ row.coverage }}</td><td>{{ row.time }}</td><td>{{ row.tokens }}</td><td>{{ row.alone }}</td></tr>
+{% endfor %}</tbody></table></div>
+<p class="note">Weights are shares of influence in the {{ pool }} pool of all members.</p>
+
+<h2>Schedule on {{ target }}</h2>
+{{ figures.schedule }}
+<p class="note">{{ margin }}</p>
+
+<h2>What the budget bought</h2>
+<div class="pair">
+<div>{{ figures.bought }}</div>
+<div class="scroll"><table>
+<thead><tr><th>with the same candidates</th><th>log loss</th><th>plan against it</th></tr></thead>
+<tbody>
+{% for row in baselines %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td>{{ row[2] }}</td></tr>
+{% endfor %}</tbody></table>
+<p class="note">Below zero: the plan is better. Standard errors are of paired differences, clustered by prompt.</p></div>
+</div>
+
+<div class="pair">
+<div><h2>Frontier</h2>
+{% if figures.frontier %}{{ figures.frontier }}
+<p class="note">Plans that no cheaper one beats, of those that this build considered; bars are one standard error.</p>
+{% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>
+<div><h2>Reliability of the blend</h2>
+{% if figures.reliability %}{{ figures.reliability }}
+<p class="note">{{ reliability_note }}</p>
+{% else %}<p>Not drawn: {{ reliability_note }}.</p>{% endif %}</div>
+</div>
+
+<h2>How it was found</h2>
+<dl>
+{% for term, text in details %}<dt>{{ term }}</dt><dd>{{ text }}</dd>
+{% endfor %}</dl>
+</body>
+</html>
+"""
+
+
+def plan_page(plan: Plan, store: Path | None = None) -> str:
+    """The page as HTML without any reference outside itself. `store`: where the members' tables may lie, for reliability."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    blended, note = blend_at_hand(plan, store)
+    figures = {name: Markup(element) for name, element in draw(plan, blended).items()}
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    return template.render(_content(plan), figures={"frontier": "", "reliability": ""} | figures, reliability_note=note)
+
+
+def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """The plan's blend of all members on the rows it was fitted on: (probabilities (rows, 3), labels (rows,)) and a note.
+
+    None, and why, where the store lacks a member's table or the battles are not where they were.
+    """
+    if store is None or not store.exists():
+        return None, "the members' score tables are not on this machine"
+    try:
+        tables = {table.name: table for table in gather(store) if _is_of(plan, table)}
+        missing = [member.name for member in plan.members if member.name not in tables]
+        if missing:
+            return None, f"the store has no score table of {', '.join(missing)} from the plan's checkpoint and data"
+        labels = _labels(list(tables.values()), plan.dataset_digest)
+    except ZooError as error:
+        return None, str(error)
+    if labels is None:
+        return None, "the labelled battles are not where they were scored from"
+    frames = {name: table.frame[table.frame["status"] == "ok"].set_index("id") for name, table in tables.items()}
+    ids = sorted(set(labels).intersection(*(frame.index for frame in frames.values())))
+    blend = blend_for(plan, frozenset(frames), planned=False)
+    if not ids or blend is None:
+        return None, "the members' tables share no labelled row"
+    p = {name: frame.loc[ids, ["p_a", "p_b", "p_tie"]].to_numpy(dtype=np.float64) for name, frame in frames.items()}
+    note = (
+        f"All members on all {len(ids):,} rows. The members had not seen these rows; the blend's few weights were fitted "
+        "on them. Bars are one standard error."
+    )
+    return (apply_blend(blend, p), np.array([labels[i] for i in ids])), note
+
+
+def _is_of(plan: Plan, table: Table) -> bool:
+    wanted = {member.name: member.checkpoint for member in plan.members}
+    return table.card.dataset_digest == plan.dataset_digest and wanted.get(table.name) == table.card.checkpoint
+
+
+def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
+    from zoo.battles import dataset_digest, read_battles
+
+    for path in {table.battles_path for table in tables if table.battles_path}:
+        if path.exists() and dataset_digest(battles := read_battles(path)) == digest:
+            known = battles.frame[battles.frame["label"] >= 0]
+            return dict(zip(known["id"], known["label"].astype(int), strict=True))
+    return None
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    """What the template says, as text."""
+    allowed = plan.predicted_seconds * plan.margin
+    gain = plan.baselines.get("best_single", plan.oof_log_loss) - plan.oof_log_loss
+    bars = widths([member.weight for member in plan.members])
+    full = blend_for(plan, frozenset(member.name for member in plan.members), planned=False)
+    return {
+        "title": f"{len(plan.members)} members, {format_seconds(plan.budget_seconds)} on {plan.target.name}",
+        "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",
+        "tiles": [
+            (f"{plan.oof_log_loss:.4f}", f"log loss out of fold, ± {plan.oof_log_loss_se:.4f}"),
+            (f"{gain:+.4f}".replace("+", "−") if gain >= 0 else f"+{-gain:.4f}", "against the best single member"),
+            (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
+            (format_seconds(allowed), f"with margin {plan.margin:g}, of {format_seconds(plan.budget_seconds)}"),
+        ],
+        "members": [
+            {
+                "name": member.name,
+                "weight": f"{member.weight:.3f}",
+                "width": f"{0.6 * bar:.1f}",
+                "coverage": f"{member.coverage:.0%}",
+                "time": format_seconds(member.predicted_seconds),
+                "tokens": f"{member.mean_row_tokens:.0f}" if member.mean_row_tokens else "–",
+                "alone": f"{member.oof_log_loss:.4f}",
+            }
+            for member, bar in zip(plan.members, bars, strict=True)
+        ],
+        "pool": full.pool if full else "",
+        "target": plan.target.name,
+        "margin": f"Margin {plan.margin:g}: {plan.margin_reason}.",
+        "baselines": [
+            (name.replace("_", " "), f"{loss:.4f}", paired_text(plan, name).replace("+-", "±"))
+            for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
+        ],
+        "details": _details(plan),
+    }
+
+
+def _details(plan: Plan) -> list[tuple[str, str]]:
+    found = [("Chosen", plan.parsimony), ("How the log loss was estimated", plan.estimate)]
+    if plan.whole_file_oof_log_loss is not None:
+        found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
+    if plan.bound is not None:
+        text = f"{plan.bound.method}, {plan.bound.subsets:,} affordable sets; in-sample gap to the bound {plan.bound.gap:.1e}"
+        found.append(("Search", text))
+    found += [(f"Left out: {name}", reason) for name, reason in plan.left_out.items()]
+    return [(term, text) for term, text in found if text]
