@@ -231,12 +231,14 @@ def to_nf4(model: Any) -> Any:
     return model.to("cuda")
 
 
-def plain_transformers(args: argparse.Namespace, place: Callable[[Any], Any]) -> dict[str, float]:
+def plain_transformers(args: argparse.Namespace, place: Callable[[Any], Any], *, shuffle: bool = False) -> dict[str, float]:
     import random_weights
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     rows = rows_of(args)[:: max(1, args.rows // 256)]
+    if shuffle:
+        np.random.default_rng(0).shuffle(rows)
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
     if args.shape:
         torch.set_default_dtype(dtype)
@@ -285,6 +287,20 @@ def step_rate(args: argparse.Namespace) -> dict[str, float]:
         "tflop_s": 20 * 2 * size**3 / (start.elapsed_time(end) / 1e3) / 1e12,
         "gflop_token": (2 * linear + attention / lengths.sum()) / 1e9,
     }
+
+
+def step_weights(args: argparse.Namespace) -> dict[str, float]:
+    import random_weights
+
+    random_weights.write_awq(args.model, args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape])
+    return {}
+
+
+def step_transformers_unsorted(args: argparse.Namespace) -> dict[str, float]:
+    """As `transformers`, with rows as they come in the file: each batch is padded to its longest row."""
+    import torch
+
+    return plain_transformers(args, lambda model: model.to("cuda" if torch.cuda.is_available() else "cpu"), shuffle=True)
 
 
 def step_engine(args: argparse.Namespace) -> dict[str, float]:
@@ -360,11 +376,7 @@ def prepare(args: argparse.Namespace) -> None:
     """Weights and battles, unless they are there."""
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.shape and not (args.model / "config.json").exists():
-        import random_weights
-
-        started = time.monotonic()
-        random_weights.write_awq(args.model, args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape])
-        print(f"weights drawn in {time.monotonic() - started:.0f} s", flush=True)
+        run_step("weights", sys.argv[1:])  # in a process of its own, whose GPU memory is free afterwards
     prompt = load_entry("smollm2-135m").prompt
     assert prompt
     template = sum(len(literal) for literal in load_codec(args.model, prompt).literals)

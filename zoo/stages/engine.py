@@ -178,13 +178,14 @@ class Engine:
 
 
 def gpu_memory(_: Any) -> dict[str, int]:
-    """Run in each worker of an engine. What the allocator reserved it keeps, so that the card's use now is its peak."""
+    """Run in each worker of an engine: peaks of what torch allocated, and of all that the card gave out."""
     import torch
 
     if not torch.cuda.is_available():
         return {"allocated_bytes": 0, "card_bytes": 0}
     free, total = torch.cuda.mem_get_info()
-    return {"allocated_bytes": torch.cuda.max_memory_allocated(), "card_bytes": total - free}
+    beside = total - free - torch.cuda.memory_reserved()  # context, communication buffers
+    return {"allocated_bytes": torch.cuda.max_memory_allocated(), "card_bytes": beside + torch.cuda.max_memory_reserved()}
 
 
 def engine_version() -> str:

@@ -10,6 +10,8 @@ from vllm.v1.worker.worker_base import CompilationTimes
 
 from zoo.stages.emulation import CAP
 
+MOST_BESIDE = 2 * 2**30  # a CUDA context with communication buffers takes 0.5 to 1 GiB
+
 
 class ScoringWorker(Worker):
     """Compiles only what scoring runs, and keeps to the memory of a smaller card where that is emulated."""
@@ -27,6 +29,8 @@ class ScoringWorker(Worker):
             if cap >= total:
                 raise ValueError(f"this card has {total} bytes, no more than the {cap} to be emulated")
             beside = total - free - torch.cuda.memory_reserved()
+            if beside > MOST_BESIDE:
+                raise ValueError(f"{beside} bytes of this card are in use by another process; end it, then run again")
             torch.cuda.set_per_process_memory_fraction(max(0, cap - beside) / total)
         return result
 
