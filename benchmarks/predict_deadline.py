@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.members import count_characters
 from ensemble.plan import Plan, load_plan
 from ensemble.replan import predicted_row_seconds
 from ensemble.watch import clock
-from zoo.battles import Battles, read_battles
+from zoo.battles import Battles, count_characters, read_battles
 from zoo.scores import read_submission
 from zoo.settings import home
 from zoo.targets import machine_fingerprint

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 
 from zoo.contracts import Cost
 from zoo.errors import ZooError
-from zoo.targets import Target, machine_fingerprint
+from zoo.targets import Target, is_of_kind, machine_fingerprint
 
 MEASURED_HERE_MARGIN = 1.1
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_GPUS = re.compile(r"(?P<count>\d+) x .+ (?P<mebibytes>\d+) MiB")  # as `machine_fingerprint` names GPUs
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|m|s)")
 
 
@@ -57,13 +54,11 @@ def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = N
     measured = [cost.machine for cost in costs if cost.machine]
     if not measured:
         return target.margin, f"target {target.name}: the members' costs are declared, not measured"
-    foreign = [machine for machine in measured if not of_kind(machine, target)]
+    foreign = [machine for machine in measured if not is_of_kind(machine, target)]
     if foreign:
         return target.margin, f"target {target.name}: a cost was not measured on such a machine, but on {foreign[0]}"
     if len(measured) < len(costs) or any(machine != machine_fingerprint() for machine in measured):
         return target.margin, f"target {target.name}: not every member was measured on this very machine"
-    if target.gpus and not _is_generation(target):
-        return target.margin, f"target {target.name}: this machine's GPUs are of another generation"
     return MEASURED_HERE_MARGIN, "every member was measured on this very machine"
 
 
@@ -72,28 +67,5 @@ def warn_of_kinds(target: Target, names: Sequence[str], costs: Sequence[Cost]) -
     return [
         f"{name}: its cost for {target.name} was measured on {cost.machine}, which is no such machine; measure it there"
         for name, cost in zip(names, costs, strict=True)
-        if cost.machine and not of_kind(cost.machine, target)
+        if cost.machine and not is_of_kind(cost.machine, target)
     ]
-
-
-def of_kind(machine: str, target: Target) -> bool:
-    """Whether a machine's fingerprint is of the target's kind: as many GPUs, each with its memory within a tenth; or none."""
-    gpus = [found for part in machine.split(" + ") if (found := _GPUS.fullmatch(part))]
-    if sum(int(found["count"]) for found in gpus) != target.gpus:
-        return False
-    sizes = [float(found["mebibytes"]) * 2**20 for found in gpus]  # drivers show up to 7 % less than the data sheet
-    return target.memory_bytes is None or all(abs(size / target.memory_bytes - 1) < 0.1 for size in sizes)
-
-
-def _is_generation(target: Target) -> bool:
-    """Whether this machine's GPUs are of the target's compute capability; True where the driver does not say."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None or target.compute_capability is None:
-        return True
-    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return True
-    major, minor = target.compute_capability
-    return set(answer.split()) <= {f"{major}.{minor}"}

@@ -89,11 +89,13 @@ def fit_rows(
 
 def newton_target(hessian: np.ndarray, gradient: np.ndarray, weights: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Minimum over v >= 0, zero outside `active`, of the quadratic model of -mean log(P v) + sum(v) around `weights`."""
+    target = np.zeros_like(weights)
+    if not len(active):
+        return target
     local = hessian[np.ix_(active, active)].copy()
     linear = gradient[active] + hessian[active] @ weights - 1.0
     ridge = max(1e-11 * float(np.trace(local)), 1e-300)
     local[np.diag_indices_from(local)] += ridge
-    target = np.zeros_like(weights)
     target[active] = nonnegative_quadratic(local, linear + ridge * weights[active], start=weights[active])
     return target
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zoo.battles import Battles, dataset_digest, fold_of, join_turns, read_battles
+from zoo.battles import Battles, count_characters, dataset_digest, fold_of, read_battles
 from zoo.contracts import Cost, ScoreCard
 from zoo.errors import ZooError
 from zoo.scores import OK, log_loss_rows, probabilities, read_card, read_scores
@@ -165,12 +165,6 @@ def align(
     )
     members = replace(members, p=members.p / members.p.sum(axis=2, keepdims=True))
     return _drop_duplicates(_drop_in_sample(members, frames, labelled, include))
-
-
-def count_characters(frame: pd.DataFrame) -> np.ndarray:
-    """Characters of prompt and both responses, turns joined: float64 (rows,)."""
-    columns = (frame[name] for name in ("prompt", "response_a", "response_b"))
-    return np.array([sum(len(join_turns(turns)) for turns in row) for row in zip(*columns, strict=True)], dtype=np.float64)
 
 
 def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:

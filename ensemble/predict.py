@@ -21,11 +21,10 @@ from ensemble.combine import Board, Submission
 from ensemble.conduct import Conductor
 from ensemble.deadline import Deadline, StopRequest, stop_requests, watchdog
 from ensemble.given import add_given, check_given
-from ensemble.members import count_characters
 from ensemble.outcome import Prediction, conclude
 from ensemble.plan import Plan, load_plan
 from ensemble.watch import Display, clock, job_statuses
-from zoo.battles import Battles, dataset_digest, read_battles
+from zoo.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.contracts import Input
 from zoo.errors import ZooError
 from zoo.settings import home

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.members import Members, count_characters
+from ensemble.members import Members
 from ensemble.plan import TokenEstimate
 from ensemble.schedule import Load
-from zoo.battles import read_battles
+from zoo.battles import count_characters, read_battles
 from zoo.cost import row_seconds
 from zoo.errors import ZooError
 from zoo.targets import Target

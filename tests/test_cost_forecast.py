@@ -169,8 +169,7 @@ def test_lengths_are_estimated_with_template_and_cap(sample_csv: Path) -> None:
 
 
 def test_a_sample_has_every_length(sample_csv: Path) -> None:
-    from zoo.battles import read_battles
-    from zoo.cost_lengths import count_characters
+    from zoo.battles import count_characters, read_battles
 
     frame = read_battles(sample_csv).frame
     characters = dict(zip(frame["id"], count_characters(frame), strict=True))

@@ -21,7 +21,7 @@ def home(tmp_path_factory) -> Path:
     """A home with three imported members of known odds."""
     folder = tmp_path_factory.mktemp("home")
     battles = folder / "battles.csv"
-    write_sample(battles, rows=400, seed=3)
+    write_sample(battles, rows=200, seed=3)
     frame = read_battles(battles).frame
     rng = np.random.default_rng(0)
     truth = np.eye(3)[frame["label"].to_numpy()]
@@ -46,7 +46,7 @@ def home(tmp_path_factory) -> Path:
 def ensemble(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from ensemble.cli import main; main()", *arguments]
     environment = {"ZOO_HOME": str(home / "mlruns"), "PATH": "/usr/bin:/bin", "HOME": str(home)}
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_build_writes_a_plan_that_show_explains(home):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from ensemble.blend import BlendSpec, fit_blend
-from ensemble.members import count_characters
 from ensemble.plan import Job, Plan, PlanMember, PlanTarget, Pool, save_plan
 from ensemble.predict import predict
-from zoo.battles import read_battles
+from zoo.battles import count_characters, read_battles
 from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
 from zoo.pipeline import battles_input, output_of
 from zoo.runner import run_stage

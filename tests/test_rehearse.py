@@ -26,7 +26,7 @@ BUDGET, AVAILABLE = 5400, 3600.0
 
 
 def test_a_fold_is_judged_by_a_build_that_never_saw_its_labels():
-    members = make_members(rows=400)
+    members = make_members(rows=300)
     lied = members.y.copy()
     held = members.folds == 2
     lied[held] = (lied[held] + 1) % 3
@@ -70,10 +70,9 @@ def test_the_choice_that_went_best_in_rehearsal_is_taken(best):
     assert (taken.candidate.spec == AS_IS) or best != "single"
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_on_few_rows_the_plan_is_no_worse_than_the_best_single_member(seed):
+def test_on_few_rows_the_plan_is_no_worse_than_the_best_single_member():
     """Tables of good models on few rows: every fit costs more than it gains, so one table is taken as it is."""
-    members = make_members(rows=120, seed=seed)
+    members = make_members(rows=120)
     plan = build_plan(members, request(36_000, parsimony=False))
     chooser = make_chooser(members, request(36_000))
     single = best_single(chooser, np.inf)

@@ -55,6 +55,16 @@ def test_all_subsets_and_branch_and_bound_agree_with_brute_force(seed, members, 
     assert all(affordable(scored.members) for searched in (exact, bounded) for scored in searched.subsets)
 
 
+def test_members_that_are_worse_than_guessing_break_nothing():
+    """Sets whose best pool is the uniform triple alone have no curvature in any member to start the next fit from."""
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.01, 0.2, (4, 100))
+    exact = search_exactly(true, lambda _: True)
+    assert len(exact.subsets) == 15
+    assert exact.subsets[0].loss == pytest.approx(np.log(3), abs=1e-6)
+    assert search_branch_and_bound(true, lambda _: True).subsets[0].loss == pytest.approx(np.log(3), abs=1e-6)
+
+
 def test_every_affordable_subset_is_there_once():
     true, costs = truth(1, 7)
     exact = search_exactly(true, lambda s: costs[list(s)].sum() <= 4)

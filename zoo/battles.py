@@ -158,6 +158,12 @@ def join_turns(turns: Turns, separator: str = "\n\n") -> str:
     return separator.join(turn or "" for turn in turns)
 
 
+def count_characters(frame: pd.DataFrame) -> np.ndarray:
+    """Characters of prompt and both responses, turns joined: float64 (rows,)."""
+    columns = (frame[name] for name in TEXT_COLUMNS)
+    return np.array([sum(len(join_turns(turns)) for turns in row) for row in zip(*columns, strict=True)], dtype=np.float64)
+
+
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:
     """Fold of a battle: a hash of its first prompt turn that holds text, so that a prompt never lies in two folds.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo.battles import join_turns, read_battles, select_rows
+from zoo.battles import count_characters, read_battles, select_rows
 from zoo.contracts import Entry, PromptSpec, Selection, Variant
 from zoo.cost_published import Lengths, load_published
 from zoo.errors import ZooError
@@ -69,9 +69,3 @@ def estimated(lengths: Lengths, characters: np.ndarray | None, prompt: PromptSpe
         return np.zeros(len(lengths.characters) if characters is None else len(characters))
     own = np.array(lengths.characters, dtype=np.float64) if characters is None else characters
     return np.minimum((len(prompt.template) + own) / lengths.characters_per_token, variant.max_tokens or prompt.max_tokens)
-
-
-def count_characters(frame: pd.DataFrame) -> np.ndarray:
-    """Characters of prompt and both responses, turns joined: float64 (rows,)."""
-    columns = (frame[name] for name in TEXTS)
-    return np.array([sum(len(join_turns(turns)) for turns in row) for row in zip(*columns, strict=True)], dtype=np.float64)

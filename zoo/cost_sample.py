@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.battles import read_battles
+from zoo.battles import count_characters, read_battles
 from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec, Variant
-from zoo.cost_lengths import count_characters
 from zoo.errors import ZooError
 from zoo.pipeline import battles_input, fetched
 from zoo.runner import run_stage
