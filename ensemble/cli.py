@@ -33,6 +33,10 @@ BattlesFile = Annotated[
     Path | None, typer.Option("--data", "--battles", help="The labelled battles that the members were scored on.")
 ]
 Include = Annotated[list[str] | None, typer.Option("--include", help="Keep this member though it looks in-sample. Repeatable.")]
+Alias = Annotated[
+    str | None,
+    typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
+]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
 NoParsimony = Annotated[bool, typer.Option("--no-parsimony", help="The least log loss, even if a cheaper plan is as good.")]
 PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
@@ -95,9 +99,12 @@ def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildReq
     return replace(request, target=load_target(only)), tables
 
 
-def _members(tables: list[Table], target: str, battles: Path | None, include: list[str] | None) -> Members:
-    from ensemble.members import align
+def _members(tables: list[Table], target: str, battles: Path | None, include: list[str] | None, alias: str | None) -> Members:
+    from ensemble.members import align, with_alias
+    from zoo.promote import members_with_alias
 
+    if alias is not None:
+        tables = with_alias(tables, members_with_alias(alias), alias)
     members = align(tables, target=target, battles=battles, include=include or ())
     say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
     for name, reason in members.left_out.items():
@@ -116,6 +123,7 @@ def build(
     lengths: Lengths = None,
     battles: BattlesFile = None,
     include: Include = None,
+    alias: Alias = None,
     whole_file: WholeFile = False,
     no_parsimony: NoParsimony = False,
     position_bias: PositionBias = False,
@@ -141,7 +149,7 @@ def build(
         limits=_limits(trials, timeout, n_jobs),
     )
     request, tables = _for_target(context, request)
-    members = _members(tables, request.target.name, battles, include)
+    members = _members(tables, request.target.name, battles, include, alias)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
     used = {member.name for member in plan.members}
@@ -164,6 +172,7 @@ def frontier(
     lengths: Lengths = None,
     battles: BattlesFile = None,
     include: Include = None,
+    alias: Alias = None,
     whole_file: WholeFile = False,
     position_bias: PositionBias = False,
     trials: Trials = 60,
@@ -188,7 +197,7 @@ def frontier(
         limits=_limits(trials, timeout, n_jobs),
     )
     request, tables = _for_target(context, request)
-    members = _members(tables, request.target.name, battles, include)
+    members = _members(tables, request.target.name, battles, include, alias)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
     typer.echo(frontier_text(found))

@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensemble.vetting import drop_duplicates, drop_in_sample
 from zoo.battles import Battles, count_characters, dataset_digest, fold_of, read_battles
 from zoo.contracts import Cost, ScoreCard
 from zoo.errors import ZooError
-from zoo.scores import OK, log_loss_rows, probabilities, read_card, read_scores
+from zoo.scores import OK, probabilities, read_card, read_scores
 from zoo.store import list_artifacts
 
 FOLDS = 5  # of the blend's own cross-validation
 FEWEST_ROWS = 20
 FEWEST_PROMPTS = 15  # three for each fold
-SAME_TABLE = 1e-9
-# A member is flagged as in-sample where its log loss is below this share of what its best peer reaches, and by at least this
-# much: a fine-tuned 8B model is at 0.90 where bags of words are at 1.06 (0.85), a model scored on its training rows far lower.
-IN_SAMPLE_RATIO, IN_SAMPLE_NATS, IN_SAMPLE_ERRORS = 0.8, 0.1, 5.0
 _STAGES = ("score", "lexical-score", "import")
 
 
@@ -118,6 +115,17 @@ def gather(store: Path) -> list[Table]:
     return tables
 
 
+def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str) -> list[Table]:
+    """Tables of the members that carry an alias: `checkpoints` by member name, as `zoo.promote.members_with_alias` gives them.
+
+    ZooError where none of them is scored.
+    """
+    chosen = [table for table in tables if checkpoints.get(table.name) == table.card.checkpoint]
+    if not chosen:
+        raise ZooError(f"no score table is of a checkpoint with the alias {alias!r}; score it with `zoo run`, or build without")
+    return chosen
+
+
 def load_table(folder: Path, request: dict[str, Any] | None = None, fingerprint: str = "") -> Table:
     """One folder with scores.parquet and scores.json."""
     card = read_card(folder / "scores.json")
@@ -164,7 +172,7 @@ def align(
         left_out=left_out,
     )
     members = replace(members, p=members.p / members.p.sum(axis=2, keepdims=True))
-    return _drop_duplicates(_drop_in_sample(members, frames, labelled, include))
+    return drop_duplicates(drop_in_sample(members, frames, labelled, include))
 
 
 def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
@@ -278,60 +286,3 @@ def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame], battles
         counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(tables, frames, strict=True))
         raise ZooError(f"only {len(common)} rows are scored out of fold by every member ({counts}); need {FEWEST_ROWS}")
     return tuple(sorted(common))
-
-
-def _drop_in_sample(members: Members, frames: Sequence[pd.DataFrame], battles: Battles, include: Sequence[str]) -> Members:
-    """Leave out tables from elsewhere whose log loss is too good: against their peers, or their own on rows that others lack.
-
-    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Peers
-    worse than the label shares say nothing: a good model beside them is no wonder.
-    """
-    losses = np.stack([log_loss_rows(table, members.y) for table in members.p])
-    errors = losses.std(axis=1) / np.sqrt(losses.shape[1])
-    means, reasons = losses.mean(axis=1), {}
-    label = battles.frame.set_index("id")["label"]
-    shares = np.bincount(members.y, minlength=3) / len(members.y)
-    prior = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    for j, card in enumerate(members.cards):
-        if card.request is not None:
-            continue
-        peers = [k for k, other in enumerate(members.cards) if other.checkpoint != card.checkpoint]
-        best = min((means[k] for k in peers), default=np.inf)
-        best = min(best, prior) if peers else best
-        low = np.isfinite(best) and means[j] < IN_SAMPLE_RATIO * best and best - means[j] > IN_SAMPLE_NATS
-        if low and best - means[j] > IN_SAMPLE_ERRORS * errors[j]:
-            reasons[j] = f"looks in-sample: log loss {means[j]:.3f} where its best peer has {best:.3f}"
-            continue
-        rest = frames[j].drop(index=list(members.ids))
-        if len(rest) >= 100:
-            outside = log_loss_rows(probabilities(rest), label.loc[rest.index].to_numpy(dtype=np.int64))
-            gap, error = abs(outside.mean() - means[j]), np.hypot(errors[j], outside.std() / np.sqrt(len(rest)))
-            if gap > IN_SAMPLE_NATS and gap > IN_SAMPLE_ERRORS * error:
-                reasons[j] = f"looks in-sample: log loss {means[j]:.3f} on shared rows, {outside.mean():.3f} on its others"
-    reasons = {j: reason for j, reason in reasons.items() if members.names[j] not in include}
-    if len(reasons) == len(members.names):
-        raise ZooError("; ".join(f"{members.names[j]} {r}" for j, r in reasons.items()) + "; ask for one with --include NAME")
-    kept = members.subset([j for j in range(len(members.names)) if j not in reasons])
-    hint = "; --include asks for it"
-    return replace(kept, left_out=members.left_out | {members.names[j]: reason + hint for j, reason in reasons.items()})
-
-
-def _drop_duplicates(members: Members) -> Members:
-    """Of members with the same table, keep the one that costs least: the others add nothing."""
-    work = [card.cost.load_seconds + _mean_work(card.cost, members.tokens[j]) for j, card in enumerate(members.cards)]
-    kept: list[int] = []
-    reasons: dict[str, str] = {}
-    for j in sorted(range(len(members.names)), key=lambda j: (work[j], members.names[j])):
-        twin = next((k for k in kept if np.abs(members.p[k] - members.p[j]).max() <= SAME_TABLE), None)
-        if twin is None:
-            kept.append(j)
-        else:
-            reasons[members.names[j]] = f"same table as {members.names[twin]}, which costs no more"
-    ordered = sorted(kept, key=lambda j: members.names[j])
-    return replace(members.subset(ordered), left_out=members.left_out | reasons)
-
-
-def _mean_work(cost: Cost, tokens: np.ndarray) -> float:
-    from zoo.cost import row_seconds
-
-    return float(row_seconds(cost, tokens).sum()) * max(1, cost.gpus)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.members import Table, align, balanced_folds
+from ensemble.members import Table, align, balanced_folds, with_alias
 from zoo.battle_rows import WINNER_COLUMNS
 from zoo.battles import dataset_digest, read_battles
 from zoo.contracts import Cost, ScoreCard, Variant
@@ -195,6 +195,13 @@ def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
     replaced = align([*parts, again, table("two", battles, odds(2))])
     assert len(replaced.y) < ROWS
     assert any("newer" in reason for reason in replaced.left_out.values())
+
+
+def test_an_alias_takes_the_tables_of_its_checkpoints_only(battles):
+    tables = [table("one", battles, odds(1)), table("two", battles, odds(2))]
+    assert [t.name for t in with_alias(tables, {"two": "two", "one": "an older checkpoint"}, "champion")] == ["two"]
+    with pytest.raises(ZooError, match="alias 'champion'"):
+        with_alias(tables, {"one": "an older checkpoint"}, "champion")
 
 
 def test_too_few_common_rows_are_refused_with_the_counts(battles):
