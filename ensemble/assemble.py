@@ -123,7 +123,7 @@ def _plan_member(chooser: Chooser, candidate: Candidate, j: int, fitted: Fitted)
         predicted_seconds=float(pricing.load_seconds[j]) + work,
         oof_log_loss=float(log_loss_rows(members.p[j], members.y).mean()),
         checkpoint=card.checkpoint,
-        cost=card.cost,
+        cost=card.cost.model_copy(update={"pieces": ()}),  # a plan is read by people
         tokens=pricing.estimates[j],
         mean_row_tokens=float(pricing.mean_tokens[j]),
         gate=fitted.gates.get(j),
