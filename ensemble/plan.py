@@ -138,7 +138,7 @@ class PlanTarget(Contract):
 
 
 class FrontierPoint(Contract):
-    """The best plan that some budget buys. Its loss is out of fold, with the pool chosen by the other folds, but not rehearsed."""
+    """The best plan that some budget buys; its loss is out of fold, its pool chosen by other folds, but not rehearsed."""
 
     budget_seconds: Seconds
     predicted_seconds: Seconds
