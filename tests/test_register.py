@@ -64,10 +64,10 @@ def model(folder: Path, *, chat: str | None = CHATML, words: tuple[str, ...] = (
 
 def test_a_chat_model_becomes_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = model(tmp_path / "tiny")
-    path = register("tiny-llama", str(folder), "t4x2", tmp_path / "entries")
+    made = register("tiny-llama", str(folder), "t4x2", tmp_path / "entries")
     monkeypatch.setenv("ZOO_ENTRIES", str(tmp_path / "entries"))
     entry = load_entry("tiny-llama")
-    assert entry == read_entry(path)
+    assert entry == read_entry(made.path) and made.failed == 0
     assert entry.base is not None and entry.prompt is not None and entry.quantize is not None
     assert entry.base.parameters == 300 * 576 and entry.base.architecture == "LlamaForCausalLM" and entry.base.hub_id == "tiny"
     assert entry.prompt.template == f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
@@ -92,7 +92,7 @@ def test_a_base_model_gets_a_plain_prompt_with_its_start_token(tmp_path: Path) -
     start = tokenizer.token_to_id("<s>")
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
     tokenizer.save(str(folder / "tokenizer.json"))
-    prompt = read_entry(register("base", str(folder), "cpu", tmp_path / "entries")).prompt
+    prompt = read_entry(register("base", str(folder), "cpu", tmp_path / "entries").path).prompt
     assert prompt is not None
     assert prompt.template == f"<s>{QUESTION}\nVerdict:\n"
     assert load_codec(folder, prompt).literals[0][0] == start
@@ -101,7 +101,7 @@ def test_a_base_model_gets_a_plain_prompt_with_its_start_token(tmp_path: Path) -
 def test_labels_with_a_space_where_only_those_are_single_tokens(tmp_path: Path) -> None:
     spaced = tuple(f"Ġ{label}" for label in ("A", "B", "tie"))
     folder = model(tmp_path / "spaced", chat=None, words=spaced)
-    prompt = read_entry(register("spaced", str(folder), "cpu", tmp_path / "entries")).prompt
+    prompt = read_entry(register("spaced", str(folder), "cpu", tmp_path / "entries").path).prompt
     assert prompt is not None and prompt.labels == (" A", " B", " tie") and prompt.template.endswith("Verdict:\n")
     assert len(set(load_codec(folder, prompt).label_ids)) == 3
 
@@ -111,11 +111,11 @@ def test_layout_and_settings_follow_the_target(tmp_path: Path) -> None:
     folder = model(tmp_path / "large", **large)
     header = json.dumps({"w": {"shape": [34, 10**9]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    entry = read_entry(register("large", str(folder), "t4x2", tmp_path / "a"))
+    entry = read_entry(register("large", str(folder), "t4x2", tmp_path / "a").path)
     assert entry.serve["t4x2"].layout == "pipeline"
     assert entry.train is not None and entry.train.rank == 64 and entry.train.gradient_checkpointing
     assert entry.quantize is not None and entry.quantize.group_size == 128 and entry.quantize.apply_clip
-    small = read_entry(register("small", str(model(tmp_path / "small")), "cpu", tmp_path / "b"))
+    small = read_entry(register("small", str(model(tmp_path / "small")), "cpu", tmp_path / "b").path)
     assert small.quantize is not None and not small.quantize.apply_clip and small.serve["cpu"].dtype == "auto"
 
 
@@ -176,10 +176,9 @@ def test_an_unreachable_hub_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_next_steps_name_the_folder_and_the_source(tmp_path: Path) -> None:
     folder = model(tmp_path / "m")
-    steps = next_steps(register("m", str(folder), "cpu", tmp_path / "entries"), "cpu", str(folder))
+    steps = next_steps(register("m", str(folder), "cpu", tmp_path / "entries").path, "cpu", str(folder))
     assert steps[0] == f"export ZOO_ENTRIES={tmp_path / 'entries'}"
-    assert steps[1] == "zoo check m --target cpu"
-    assert steps[2] == f"zoo run m --data BATTLES.csv --target cpu --source {folder}"
+    assert steps[1] == f"zoo run m --data BATTLES.csv --target cpu --source {folder}"
 
 
 @settings(deadline=None)
@@ -192,8 +191,21 @@ def test_any_template_survives_toml(text: str) -> None:
     assert PromptSpec(template=parsed).template == template
 
 
+def test_register_checks_and_says_what_fails(tmp_path: Path) -> None:
+    """Too large for the target: the entry is written, the checks say why, and the next step is to mend it."""
+    large = {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64, "num_hidden_layers": 80}
+    folder = model(tmp_path / "large", **large)
+    header = json.dumps({"w": {"shape": [90, 10**9]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    made = register("large", str(folder), "t4x2", tmp_path / "entries")
+    assert made.path.exists() and any(f.check.startswith("memory") for f in made.findings if f.verdict == "fail")
+    assert made.findings == check_entry(read_entry(made.path), load_target("t4x2"), model_folder=folder)
+    steps = next_steps(made.path, "t4x2", str(folder), failed=made.failed)
+    assert steps[-1].startswith("zoo check large --target t4x2") and not any(step.startswith("zoo run") for step in steps)
+
+
 def test_the_written_entry_is_commented_toml(tmp_path: Path) -> None:
-    text = register("m", str(model(tmp_path / "m")), "t4x2", tmp_path / "entries").read_text()
+    text = register("m", str(model(tmp_path / "m")), "t4x2", tmp_path / "entries").path.read_text()
     assert text.startswith("# Written by `zoo register`") and "divides every linear layer: 576, 1536" in text
     assert str(tmp_path) not in text
     assert isinstance(Entry.model_validate(tomllib.loads(text)), Entry)

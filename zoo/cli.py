@@ -203,10 +203,14 @@ def register(
     """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next."""
     from zoo.register import next_steps
     from zoo.register import register as write_entry
+    from zoo.views import findings_table
 
-    own = os.environ.get("ZOO_ENTRIES", "entries").split(os.pathsep)[0]
-    path = write_entry(name, base, target, out or Path(own))
-    typer.echo("\n".join([str(path), *next_steps(path, target, base)]))
+    own = os.environ.get("ZOO_ENTRIES", "").split(os.pathsep)[0] or "entries"
+    made = write_entry(name, base, target, out or Path(own))
+    typer.echo(findings_table(made.findings))
+    failed = f", which fails {made.failed} of its checks on {target}" if made.failed else ""
+    typer.echo(f"\nwrote {made.path}{failed}; next:\n")
+    typer.echo("\n".join(next_steps(made.path, target, base, failed=made.failed)))
 
 
 @app.command("import")

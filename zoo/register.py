@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
+from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS, Finding, check_entry
 from zoo.contracts import Entry, PromptSpec, Shape
 from zoo.entries_io import entry_names
 from zoo.errors import ZooError
@@ -50,8 +51,24 @@ class Source:
     licence: str
 
 
-def register(name: str, base: str, target: str, out_folder: Path) -> Path:
-    """Write `out_folder/NAME.toml` for a model folder or ORG/MODEL on the hub. ZooError where it cannot become an entry."""
+@dataclass(frozen=True)
+class Registered:
+    """A new entry's file, and what `zoo check` found of it on the target from the model's own files."""
+
+    path: Path
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> int:
+        return sum(finding.verdict == "fail" for finding in self.findings)
+
+
+def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
+    """Write `out_folder/NAME.toml` for a model folder or ORG/MODEL on the hub, and check it on the target.
+
+    ZooError where the model cannot become an entry. One that fails a check is written all the same: another target or an
+    edit may be the mend.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not an entry's name; use lower-case letters, digits, '.', '_' and '-'")
     path = out_folder / f"{name}.toml"
@@ -61,21 +78,24 @@ def register(name: str, base: str, target: str, out_folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         source = _source(base, Path(temporary))
         text = entry_text(name, source, machine)
-    Entry.model_validate(tomllib.loads(text))
+        entry = Entry.model_validate(tomllib.loads(text))
+        findings = check_entry(entry, machine, model_folder=source.folder)
     out_folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text)
-    return path
+    return Registered(path, findings)
 
 
-def next_steps(path: Path, target: str, base: str) -> list[str]:
-    """What to run after `register`, as command lines."""
+def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[str]:
+    """What to run after `register`, as command lines. `failed`: checks that did not pass."""
     name, first = path.stem, []
     from zoo.settings import entry_folders
 
     if path.parent.resolve() not in [folder.resolve() for folder in entry_folders()]:
-        first = [f"export ZOO_ENTRIES={path.parent.resolve()}"]
-    source = f" --source {base}" if Path(base).is_dir() else ""
-    return [*first, f"zoo check {name} --target {target}", f"zoo run {name} --data BATTLES.csv --target {target}{source}"]
+        first = [f"export ZOO_ENTRIES={shlex.quote(str(path.parent.resolve()))}"]
+    if failed:
+        return [*first, f"zoo check {name} --target {target}    # after the mends above in {path.name}, or for another target"]
+    source = f" --source {shlex.quote(base)}" if Path(base).is_dir() else ""
+    return [*first, f"zoo run {name} --data BATTLES.csv --target {target}{source}", "zoo leaderboard"]
 
 
 # --- where the model is -------------------------------------------------------------------------------------------------

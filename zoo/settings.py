@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import logging
 import os
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from zoo.contracts import Contract
 from zoo.errors import ZooError
+
+logger = logging.getLogger("zoo")
+ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.entries"` in another package's pyproject.toml
 
 
 class Settings(Contract):
@@ -25,9 +32,28 @@ def home() -> Path:
 
 
 def entry_folders() -> tuple[Path, ...]:
-    """Folders searched for NAME.toml, later ones first: the package's own, then each of `ZOO_ENTRIES` (colon separated)."""
+    """Folders searched for NAME.toml, later ones first: the package's own, those of other packages by the name of their entry
+    point, then each of `ZOO_ENTRIES` (colon separated)."""
     own = Path(__file__).parent / "entries"
-    return (own, *(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p))
+    return (own, *_package_folders(), *(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p))
+
+
+def _package_folders() -> Iterator[Path]:
+    """Folders of installed packages that bring entries: each entry point of the group names a package that holds *.toml.
+
+    Only the folder is looked up: no code of the package runs, but that of the packages around it. One that is broken is
+    told and does not hide the others.
+    """
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except Exception as error:
+            logger.warning("entries of %s cannot be used: %s: %s", point.value, type(error).__name__, error)
+            continue
+        if spec is None or not spec.submodule_search_locations:
+            logger.warning("entries of %s cannot be used: there is no package of that name", point.value)
+            continue
+        yield from map(Path, spec.submodule_search_locations)
 
 
 def load_settings() -> Settings:
