@@ -44,7 +44,7 @@ ENTRY = {
     "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
     "prompt": {"template": TEMPLATE, "max_tokens": 160},
     # Rank 64: adapters large enough for 8-bit optimizer states, which start at 4096 weights.
-    "train": {**TRAIN, "rank": 64, "alpha": 64},
+    "train": {**TRAIN, "rank": 64, "alpha": 64, "optimizer": "adamw8bit"},
     "quantize": {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64},
     "score": {
         "variants": [{"order": "ab", "max_tokens": 160}, {"order": "ba", "max_tokens": 160}],
@@ -148,7 +148,7 @@ def test_8_bit_optimizer_state_survives_a_checkpoint_to_the_bit(tmp_path: Path) 
     def model_after(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.Linear(512, 8)).cuda()  # paged, 8-bit and 32-bit states
-        optimizer = make_optimizer(model, TrainSpec())
+        optimizer = make_optimizer(model, TrainSpec(optimizer="adamw8bit"))
         for step in range(steps):
             one_step(model, optimizer, step)
         return model, optimizer

@@ -26,7 +26,7 @@ from zoo.contracts import (
 )
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
-from zoo.stages import awq_format, batches, fetch, labels, merge, quantize, train
+from zoo.stages import adapters, awq_format, batches, fetch, labels, merge, quantize, train
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
@@ -146,10 +146,10 @@ def test_the_merged_model_is_the_one_that_was_trained(base: Path, trained: Path,
 
     def logits(model: torch.nn.Module) -> torch.Tensor:
         with torch.no_grad():
-            return labels.label_logits(train.causal_model(model).eval(), ids, mask, (30, 31, 32))
+            return labels.label_logits(adapters.causal_model(model).eval(), ids, mask, (30, 31, 32))
 
     plain = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
-    in_training = logits(PeftModel.from_pretrained(train.load_base(base / "model", SPEC), trained / "adapter"))
+    in_training = logits(PeftModel.from_pretrained(adapters.load_base(base / "model", SPEC), trained / "adapter"))
     ours = logits(AutoModelForCausalLM.from_pretrained(merged / "model", dtype=torch.float32))
     onto_originals = logits(PeftModel.from_pretrained(plain, trained / "adapter"))
     assert (ours - in_training).abs().max() < 0.1 * (onto_originals - in_training).abs().max()
@@ -272,3 +272,62 @@ def test_fetch_says_what_a_folder_lacks(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ZooError, match=r"no config\.json; point to the folder"):
         fetch.run(request, tmp_path / "out")
+
+
+def test_averaged_adapters_are_the_mean_of_the_merged_models(
+    base: Path, sample_csv: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Oracle: each adapter merged by itself, then the mean of the weights. The mean of A and of B would be another model."""
+    from safetensors.torch import load_file
+
+    for name in ("other", "one", "two", "both"):
+        (tmp_path / name).mkdir()
+    train.run(train_request(base, sample_csv, SPEC.model_copy(update={"seed": 1})), tmp_path / "other")
+    inputs = {
+        "one": (given(trained), ()),
+        "two": (given(tmp_path / "other"), ()),
+        "both": (given(trained), (given(tmp_path / "other"),)),
+    }
+    weights = {}
+    for name, (first, more) in inputs.items():
+        request = MergeRequest(entry="tiny", base=given(base), adapter=first, more_adapters=more, spec=MergeSpec())
+        merge.run(request, tmp_path / name)
+        weights[name] = load_file(tmp_path / name / "model" / "model.safetensors")
+    for key, both in weights["both"].items():
+        one, two = weights["one"][key].float(), weights["two"][key].float()
+        rounding = 2**-8 * (both.float().abs() + (one.abs() + two.abs()) / 2)  # each of the three is stored in bfloat16
+        assert ((both.float() - (one + two) / 2).abs() <= rounding).all()
+
+
+@pytest.mark.parametrize("options", [{"rslora": True}, {"dora": True}])
+def test_merged_variants_of_lora_are_what_peft_computes(
+    base: Path, sample_csv: Path, tmp_path: Path, options: dict[str, bool]
+) -> None:
+    """Oracle: peft's own forward pass with the adapter beside the weights."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for name in ("train", "merge"):
+        (tmp_path / name).mkdir()
+    spec = SPEC.model_copy(update={"method": "lora", **options})
+    train.run(train_request(base, sample_csv, spec), tmp_path / "train")
+    request = MergeRequest(entry="tiny", base=given(base), adapter=given(tmp_path / "train"), spec=MergeSpec())
+    merge.run(request, tmp_path / "merge")
+    ids, mask = labels.pad([[5, 6, 7, 30, 31], [9, 3, 4, 8, 20, 11]], "cpu")
+    plain = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merge" / "model", dtype=torch.float32)
+    with torch.no_grad():
+        before, ours = (labels.label_logits(model.eval(), ids, mask, (30, 31, 32)) for model in (plain, merged))
+        beside = PeftModel.from_pretrained(plain, tmp_path / "train" / "adapter").eval()
+        expected = labels.label_logits(adapters.causal_model(beside), ids, mask, (30, 31, 32))
+    assert (ours - expected).abs().max() < 0.15 * (before - expected).abs().max()
+
+
+def test_merging_keeps_every_other_byte(base: Path, merged: Path) -> None:
+    """The header and the tensors that no adapter touches are the base's own."""
+    from safetensors.torch import load_file
+
+    before, after = (path / "model" / "model.safetensors" for path in (base, merged))
+    assert before.stat().st_size == after.stat().st_size
+    old, new = load_file(before), load_file(after)
+    assert {n for n in old if not torch.equal(old[n], new[n])} == {n for n in old if n.endswith("_proj.weight")}

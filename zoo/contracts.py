@@ -45,7 +45,7 @@ class Base(Contract):
 
 
 class Shape(Contract):
-    """Sizes of a decoder under the keys of its config.json: what `zoo check` and `zoo cost` need before any weight is fetched."""
+    """Sizes of a decoder under the keys of its config.json: what `zoo check` and `zoo cost` need before weights are fetched."""
 
     hidden_size: Positive
     intermediate_size: Positive
@@ -87,12 +87,18 @@ class PromptSpec(Contract):
 
 
 class TrainSpec(Contract):
-    """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314)."""
+    """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314).
+
+    `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski 2023, arXiv 2312.03732), and magnitude and
+    direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are not fused).
+    """
 
     method: Literal["qlora", "lora", "full"] = "qlora"
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Fraction = 0.05
+    rslora: bool = False
+    dora: bool = False
     target_modules: str | tuple[str, ...] = "all-linear"
     learning_rate: float = Field(2e-4, gt=0)
     epochs: float = Field(1.0, gt=0)
@@ -100,13 +106,31 @@ class TrainSpec(Contract):
     micro_batch_tokens: Positive = Field(4096, description="padded tokens a forward pass; more rows are accumulated")
     warmup_fraction: Fraction = 0.05
     weight_decay: float = Field(0.0, ge=0)
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field(
+        "auto", description="auto: paged 8-bit states on a GPU from 67M trained weights, else 32-bit ones"
+    )
+    targets: Literal["hard", "votes"] = Field(
+        "hard", description="votes: shares of votes_a, votes_b, votes_tie where a row has them"
+    )
+    teacher: Path | None = Field(None, description="score table whose probabilities are learned, where it has a row")
+    teacher_weight: Fraction = Field(1.0, description="of the teacher's probabilities; the rest is the label's")
+    teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
     label_smoothing: Fraction = 0.0
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
+    memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
     eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
     evals_per_epoch: Positive = 4
+    keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
+    patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
     max_rows: Positive | None = Field(None, description="train on at most this many battles, a seeded sample")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSpec:
+        if self.method == "full" and (self.dora or self.rslora):
+            raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
+        return self
 
 
 class MergeSpec(Contract):
@@ -257,6 +281,7 @@ class TrainRequest(Request):
     held: Held
     prompt: PromptSpec
     spec: TrainSpec
+    teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
 
 
 class MergeRequest(Request):

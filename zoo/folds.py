@@ -77,7 +77,7 @@ def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series) -> Out
         raise ZooError(
             f"{slug}: {len(twice)} rows are scored in two folds, first {twice[0]}; the tables are of different splits"
         )
-    by_fold = {int(fold): _metrics(part, labels) for fold, part in table.groupby("fold")}
+    by_fold = {fold: _metrics(table[table["fold"] == fold], labels) for fold in sorted(set(table["fold"].tolist()))}
     return OutOfFold(slug, table, by_fold, _metrics(table, labels))
 
 

@@ -34,7 +34,7 @@ from zoo.contracts import (
 from zoo.errors import ZooError
 from zoo.runner import run_stage
 from zoo.settings import home
-from zoo.store import Artifact, artifact_name, find, fingerprint, folder_fingerprint, list_artifacts
+from zoo.store import Artifact, artifact_name, file_sha256, find, fingerprint, folder_fingerprint, list_artifacts
 
 Say = Callable[[str], None]
 STAGE_ORDER = ("fetch", "train", "merge", "quantize", "score")
@@ -105,7 +105,15 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    train = TrainRequest(entry=entry.name, base=base, battles=battles, held=held, prompt=entry.prompt, spec=entry.train)
+    train = TrainRequest(
+        entry=entry.name,
+        base=base,
+        battles=battles,
+        held=held,
+        prompt=entry.prompt,
+        spec=entry.train.model_copy(update={"teacher": None}),  # a path is no part of identity; the input below is
+        teacher=_teacher(entry.train.teacher),
+    )
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
         entry=entry.name,
@@ -127,6 +135,15 @@ def chain(
         target=target,
     )
     return [fetch, train, merge, quantize, score]
+
+
+def _teacher(path: Path | None) -> Input | None:
+    """A teacher's score table as a stage's input, identified by its content."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise ZooError(f"train.teacher: {path}: no such file; give a scores.parquet of out-of-fold rows")
+    return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
 
 
 def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:

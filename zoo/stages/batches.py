@@ -42,6 +42,13 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
         yield batch
 
 
+def padding_share(lengths: list[int], spec: TrainSpec) -> float:
+    """Share of an epoch's computed positions that hold no token."""
+    batches = [batch for step in plan_steps(lengths, spec, 0) for batch in step]
+    computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    return 1 - sum(lengths) / computed
+
+
 def all_steps(lengths: list[int], spec: TrainSpec, total: int) -> Iterator[list[list[int]]]:
     """`total` optimizer steps over as many epochs as that takes."""
     done = 0

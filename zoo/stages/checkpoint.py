@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from zoo.stages import progress
 
 CHECKPOINT = "checkpoint"
+BEST = "best.safetensors"  # in the checkpoint's folder: it goes with it
 
 
 @dataclass
@@ -24,6 +26,9 @@ class Progress:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    best: float = math.inf  # held-out log loss
+    stale: int = 0  # evaluations since it was reached
+    loss_scale: float | None = None
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def log(self, name: str, value: float) -> None:
@@ -35,16 +40,41 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progres
     new, old = out_dir / f"{CHECKPOINT}.new", out_dir / CHECKPOINT
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    save_file(
-        {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, new / "weights.safetensors"
-    )
+    save_file(trained_weights(model), new / "weights.safetensors")
     values = flatten(optimizer.state_dict()["state"])
     tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
     scalars = {key: value for key, value in values.items() if key not in tensors}
     save_file({key: own_copy(value) for key, value in tensors.items()}, new / "optimizer.safetensors")
     (new / "state.json").write_text(json.dumps({"progress": vars(state), "scalars": scalars}))
+    if (old / BEST).exists():
+        (new / BEST).hardlink_to(old / BEST)
     shutil.rmtree(old, ignore_errors=True)
     new.rename(old)
+
+
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def save_best(model: Any, out_dir: Path) -> None:
+    """Keep the trained weights of this moment as the best ones so far."""
+    folder = out_dir / CHECKPOINT
+    folder.mkdir(exist_ok=True)
+    save_file(trained_weights(model), folder / f"{BEST}.new")
+    (folder / f"{BEST}.new").rename(folder / BEST)
+
+
+def load_best(model: Any, out_dir: Path) -> None:
+    """Put the weights that `save_best` kept back into the model; as they are where none was better than before training."""
+    path = out_dir / CHECKPOINT / BEST
+    if path.exists():
+        copy_into(model, load_file(path))
+
+
+def copy_into(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(weights[name])
 
 
 def flatten(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -77,12 +107,9 @@ def resume(model: Any, optimizer: torch.optim.Optimizer, out_dir: Path) -> Progr
     folder = out_dir / CHECKPOINT
     if not folder.exists() and (out_dir / f"{CHECKPOINT}.new" / "state.json").exists():
         (out_dir / f"{CHECKPOINT}.new").rename(folder)  # killed between removing the old one and the rename
-    if not folder.exists():
+    if not (folder / "state.json").exists():
         return None
-    weights = load_file(folder / "weights.safetensors")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data.copy_(weights[name])
+    copy_into(model, load_file(folder / "weights.safetensors"))
     saved = json.loads((folder / "state.json").read_text())
     state = nest({**load_file(folder / "optimizer.safetensors"), **saved["scalars"]})
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

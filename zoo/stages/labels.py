@@ -5,6 +5,7 @@ No full-vocabulary logits are made: with 128k tokens they are most of a small mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ def label_logits(
     """Logits (batch, 3) of the label tokens after the last unmasked position, in float32.
 
     `model` is a transformers causal language model (adapters injected or not); `ids` and `mask` are (batch, tokens), padded
-    on the right. The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
+    on the right: no token attends to what follows it, so the model needs no mask, and attention runs in its fastest kernel.
+    The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
     """
-    hidden = getattr(model, model.base_model_prefix)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden = getattr(model, model.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
     last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
     head = model.get_output_embeddings()
     rows = torch.as_tensor(label_ids, device=head.weight.device)
@@ -30,7 +32,7 @@ def label_logits(
     return cap * torch.tanh(logits / cap) if cap else logits
 
 
-def pad(rows: list[list[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[list[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (batch, longest) padded on the right with 0, and their mask: what is masked is never read."""
     longest = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)

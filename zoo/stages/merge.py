@@ -21,9 +21,9 @@ import torch
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.stages import progress
+from zoo.stages.adapters import BASE_FORMAT
 from zoo.stages.labels import device, gpu_peak_bytes
 from zoo.stages.low_rank import open_updates, updated_weight
-from zoo.stages.train import BASE_FORMAT
 
 BLOCK_BYTES = 2**24  # copied at a time
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors' header

@@ -7,12 +7,11 @@ killed run goes on from its last checkpoint with the same batches.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +19,54 @@ import numpy as np
 import torch
 
 from zoo.battles import read_battles, select_training
-from zoo.contracts import Measurements, PromptSpec, StageResult, TrainRequest, TrainSpec
+from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.metrics import log_loss_rows
-from zoo.prompts import Codec, encode_battles, label_probabilities, load_codec
+from zoo.prompts import Codec, label_probabilities, load_codec
 from zoo.stages import progress
-from zoo.stages.batches import all_steps, micro_batches, schedule
-from zoo.stages.checkpoint import CHECKPOINT, Progress, resume, save_checkpoint
+from zoo.stages.adapters import causal_model, load_model, save_weights, trained_parameters
+from zoo.stages.batches import all_steps, micro_batches, padding_share, schedule
+from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
+from zoo.stages.examples import Example, examples, learned_targets
+from zoo.stages.fused import AdaptedLinear, fuse, refresh
 from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
+from zoo.stages.recompute import fit_memory
 
-BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
-
-
-@dataclass(frozen=True)
-class Example:
-    """One battle in both response orders, and its label (0 A, 1 B, 2 tie) in its own A/B."""
-
-    id: str
-    ab: list[int]
-    ba: list[int]
-    label: int
+LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
+DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
 
 
 def run(request: TrainRequest, out_dir: Path) -> StageResult:
     """Write `out_dir/adapter` (or `out_dir/model` for full fine-tuning) and curves of the loss."""
-    base = request.base.path / "model"
+    base, spec = request.base.path / "model", request.spec
     codec = load_codec(base, request.prompt)
     battles = read_battles(request.battles.path)
-    train_frame, held_frame = select_training(battles, request.held, max_rows=request.spec.max_rows, seed=request.spec.seed)
+    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
     if train_frame.empty or held_frame.empty:
         raise ZooError(
             f"{request.battles.path}: {len(train_frame)} rows to train on, {len(held_frame)} held out; label more rows"
         )
-    train = examples(train_frame, codec, request.prompt)
-    held = examples(held_frame.head(request.spec.eval_rows), codec, request.prompt)
-    torch.manual_seed(request.spec.seed)
-    model = load_model(base, request.spec)
+    teacher = request.teacher.path if request.teacher else None
+    targets, counts = learned_targets(train_frame, request.battles.path, spec, teacher)
+    train = examples(train_frame, codec, request.prompt, targets)
+    held = examples(held_frame.head(spec.eval_rows), codec, request.prompt)
+    torch.manual_seed(spec.seed)
+    learner = Learner(load_model(base, spec), codec, spec)
+    memory = learner.fit_memory(train, held)
     load_seconds = progress.process_age_seconds()
-    state = fit(model, train, held, codec, request.spec, out_dir)
-    save_weights(model, request.spec, base, out_dir)
+    state = fit(learner, train, held, out_dir)
+    save_weights(learner.model, spec, base, out_dir)
     shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
     shutil.rmtree(out_dir / CHECKPOINT, ignore_errors=True)
-    final = state.curves["held_out/log_loss"][-1][1]
     return StageResult(
         metrics={
+            **counts,
+            **memory,
             "train/loss": state.curves["train/loss"][-1][1],
             "train/tokens_per_second": state.tokens / max(state.seconds, 1e-9),
             "train/rows": len(train),
-            "val/log_loss": final,
+            "train/padding_share": padding_share([len(e.ab) for e in train], spec),
+            "val/log_loss": state.best if spec.keep == "best" else state.curves["held_out/log_loss"][-1][1],
             "val/rows": len(held),
             "val/log_loss_before": state.curves["held_out/log_loss"][0][1],
         },
@@ -82,179 +81,195 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     )
 
 
-def examples(frame: Any, codec: Codec, prompt: PromptSpec) -> list[Example]:
-    """Token ids of labelled battles in both response orders."""
-    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
-    ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
-    rows = zip(frame["id"], ab, ba, frame["label"], strict=True)
-    return [Example(str(id_), x.ids, y.ids, int(label)) for id_, x, y, label in rows]
+class Learner:
+    """A model in training: its passes, its optimizer, and what of it is fused."""
+
+    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True) -> None:
+        self.model, self.codec, self.spec = model, codec, spec
+        self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
+        self.optimizer = make_optimizer(model, spec)
+        self.parameters = list(trained_parameters(model).values())
+        # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows.
+        self.scaler = torch.amp.GradScaler(enabled=compute_dtype() == torch.float16 and device().type == "cuda")
+
+    def logits(self, rows: Sequence[list[int]]) -> torch.Tensor:
+        """Label logits (rows, 3) in float32."""
+        ids, mask = pad(rows, device())
+        with self._precision():
+            return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it."""
+        on_gpu = device().type == "cuda" and not self.adapted
+        return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
+
+    def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
+        """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
+        logits = self.logits(rows)
+        wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
+        loss = torch.nn.functional.cross_entropy(
+            logits, wanted, reduction="sum", label_smoothing=self.spec.label_smoothing
+        )  # of shares: -sum(target * log p)
+        self.scaler.scale(loss * share).backward()
+        return loss.detach()
+
+    def update(self, learning_rate: float) -> torch.Tensor:
+        """One optimizer step on the gradients so far; their norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        refresh(self.adapted)
+        return norm.detach()
+
+    def fit_memory(self, train: Sequence[Example], held: Sequence[Example]) -> dict[str, float]:
+        """Where it is asked for, decide what is computed again, by passes of the largest batch there can be."""
+        if not self.spec.gradient_checkpointing:
+            return {}
+        longest = max(max(len(e.ab), len(e.ba)) for e in train)
+        rows = min(self.spec.batch_rows, max(1, self.spec.micro_batch_tokens // longest))
+
+        def one_pass() -> None:
+            self.model.train()
+            try:
+                self.backward([[self.codec.label_ids[0]] * longest] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
+            finally:
+                self.optimizer.zero_grad(set_to_none=True)
+
+        return fit_memory(causal_model(self.model), self.adapted, one_pass, self.spec.memory_gib)
 
 
-def load_model(base: Path, spec: TrainSpec) -> Any:
-    """The base in the form its method trains, with adapters injected where it trains adapters."""
-    model = load_base(base, spec)
-    if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    return model if spec.method == "full" else with_adapters(model, spec)
-
-
-def load_base(base: Path, spec: TrainSpec) -> Any:
-    """The base's weights: NF4 with double quantization for QLoRA, else as they are."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    dtype = compute_dtype()
-    # All weights in training are kept in float32, as adapters are: 16 bits would lose updates of 1e-5.
-    options: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype}
-    if spec.method == "qlora":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
-    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options)
-
-
-def with_adapters(model: Any, spec: TrainSpec) -> Any:
-    """Inject LoRA adapters. Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
-    config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=targets,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    adapted = get_peft_model(model, config)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
-
-
-def fit(model: Any, train: list[Example], held: list[Example], codec: Codec, spec: TrainSpec, out_dir: Path) -> Progress:
+def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
     """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
+    spec = learner.spec
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
     total = max(1, round(steps_per_epoch * spec.epochs))
     every = max(1, steps_per_epoch // spec.evals_per_epoch)
-    optimizer = make_optimizer(model, spec)
-    state = resume(model, optimizer, out_dir) or Progress()
+    state = resume(learner.model, learner.optimizer, out_dir) or Progress()
+    refresh(learner.adapted)
+    if state.loss_scale:
+        learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if state.step == 0:
-            state.log("held_out/log_loss", evaluate(model, held, codec, spec))
+            state.log("held_out/log_loss", evaluate(learner, held))
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
-            if step < state.step:
+            if step < state.step or has_stalled(state, spec):
                 continue
             started = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = spec.learning_rate * schedule(step, total, spec.warmup_fraction)
-            loss = train_step(model, optimizer, batches, train, codec, spec, step)
+            rate = spec.learning_rate * schedule(step, total, spec.warmup_fraction)
+            loss = train_step(learner, batches, train, step, rate)
             state.step, state.rows = step + 1, state.rows + sum(map(len, batches))
             state.tokens += sum(len(train[i].ab) for batch in batches for i in batch)
             state.seconds += time.monotonic() - started
             state.log("train/loss", loss)
-            state.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+            state.log("train/learning_rate", rate)
+            refuse_divergence(state, batches, train)
             if state.step % every == 0 or state.step == total:
-                state.log("held_out/log_loss", evaluate(model, held, codec, spec))
-                save_checkpoint(model, optimizer, state, out_dir)
+                finish_part(learner, state, evaluate(learner, held), out_dir)
             held_out = state.curves["held_out/log_loss"][-1][1]
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=f"{state.tokens / state.seconds:.0f}")
             bar.update()
+    if spec.keep == "best":
+        load_best(learner.model, out_dir)
     return state
 
 
+def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
+    """Note a held-out log loss with speed and memory, keep the weights if they are the best so far, and save a checkpoint."""
+    state.log("held_out/log_loss", log_loss)
+    state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))
+    if peak := gpu_peak_bytes():
+        state.log("mem/allocated_peak_gib", peak / 2**30)
+    if log_loss < state.best:
+        state.best, state.stale = log_loss, 0
+        if learner.spec.keep == "best":
+            save_best(learner.model, out_dir)
+    else:
+        state.stale += 1
+    state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
+    save_checkpoint(learner.model, learner.optimizer, state, out_dir)
+    if has_stalled(state, learner.spec):
+        progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
+
+
+def has_stalled(state: Progress, spec: TrainSpec) -> bool:
+    return spec.patience is not None and state.stale >= spec.patience
+
+
 def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW; on a GPU with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861)."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if torch.cuda.is_available():
+    """AdamW; with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861) where that is asked for or pays."""
+    parameters = list(trained_parameters(model).values())
+    on_gpu = torch.cuda.is_available()
+    large = on_gpu and sum(p.numel() for p in parameters) >= LARGE_STATES
+    settings: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    if spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and large):
         from bitsandbytes.optim import PagedAdamW8bit
 
-        optimizer: torch.optim.Optimizer = PagedAdamW8bit(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+        optimizer: torch.optim.Optimizer = PagedAdamW8bit(parameters, **settings)
         return optimizer
-    return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    return torch.optim.AdamW(parameters, fused=on_gpu, **settings)
 
 
-def causal_model(model: Any) -> Any:
-    """The transformers model under a peft wrapper, adapters injected; the model itself where there is none."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def mixed_precision() -> AbstractContextManager[Any]:
-    """On a GPU, matrix products in 16 bits: adapters are kept in float32 and would otherwise be multiplied in it."""
-    return torch.autocast("cuda", dtype=compute_dtype()) if device().type == "cuda" else nullcontext()
-
-
-def train_step(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    batches: list[list[int]],
-    train: list[Example],
-    codec: Codec,
-    spec: TrainSpec,
-    step: int,
-) -> float:
+def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
     """One optimizer step over its micro-batches; mean loss of its rows. A loss that is not finite stops with the rows' ids."""
-    model.train()
+    spec = learner.spec
+    learner.model.train()
     torch.manual_seed((spec.seed << 20) + step)  # dropout is the same in a resumed run
     rows = sum(map(len, batches))
-    total = 0.0
+    losses = []
     for batch in batches:
         generator = np.random.default_rng((spec.seed, step, batch[0]))
         swapped = generator.random(len(batch)) < 0.5 if spec.swap_orders else np.zeros(len(batch), bool)
-        ids, mask = pad([train[i].ba if s else train[i].ab for i, s in zip(batch, swapped, strict=True)], device())
-        labels = [swap_label(train[i].label) if s else train[i].label for i, s in zip(batch, swapped, strict=True)]
-        with mixed_precision():
-            logits = label_logits(causal_model(model), ids, mask, codec.label_ids)
-        loss = torch.nn.functional.cross_entropy(
-            logits, torch.tensor(labels, device=logits.device), reduction="sum", label_smoothing=spec.label_smoothing
-        )
-        if not torch.isfinite(loss):
-            ids_text = ", ".join(train[i].id for i in batch[:5])
-            raise ZooError(
-                f"training diverged at step {step}: loss {loss.item()} on rows {ids_text}; lower train.learning_rate"
-            )
-        (loss / rows).backward()
-        total += loss.item()
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total / rows
+        pairs = [(train[i], bool(s)) for i, s in zip(batch, swapped, strict=True)]
+        shown = [e.ba if s else e.ab for e, s in pairs]
+        losses.append(learner.backward(shown, [swap(e.target) if s else e.target for e, s in pairs], 1 / rows))
+    found = [float(loss) for loss in torch.stack(losses).tolist()]  # the step's one wait for the GPU before its update
+    for batch, loss in zip(batches, found, strict=True):
+        if not math.isfinite(loss):
+            raise diverged(step, f"loss {loss}", batch, train)
+    norm = learner.update(learning_rate)
+    if not learner.scaler.is_enabled() and not torch.isfinite(norm):
+        raise diverged(step, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
+    return sum(found) / rows
 
 
-def swap_label(label: int) -> int:
-    return (1, 0, 2)[label]
+def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> ZooError:
+    ids = ", ".join(train[i].id for i in rows[:5])
+    return ZooError(f"training diverged at step {step}: {what} on rows {ids}; lower train.learning_rate")
+
+
+def refuse_divergence(state: Progress, batches: list[list[int]], train: list[Example]) -> None:
+    """Stop where the last steps' mean loss is well above what the model had before it was trained."""
+    last = [loss for _, loss in state.curves["train/loss"][-DIVERGED_STEPS:]]
+    before = max(math.log(3), state.curves["held_out/log_loss"][0][1])
+    mean = sum(last) / len(last)
+    if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
+        what = f"mean loss {mean:.2f} of the last {DIVERGED_STEPS} steps, {before:.2f} before training,"
+        raise diverged(state.step, what, [i for batch in batches for i in batch], train)
+
+
+def swap(target: Sequence[float]) -> tuple[float, float, float]:
+    """A battle's target when its answers are exchanged."""
+    return target[1], target[0], target[2]
 
 
 @torch.no_grad()
-def evaluate(model: Any, held: list[Example], codec: Codec, spec: TrainSpec) -> float:
+def evaluate(learner: Learner, held: list[Example]) -> float:
     """Log loss of the held-out rows in their own response order."""
+    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model)
+    return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
+
+
+def held_probabilities(
+    logits: Callable[[Sequence[list[int]]], torch.Tensor], held: list[Example], max_tokens: int, model: Any
+) -> np.ndarray:
+    """(rows, 3) in the order of `held`, without dropout."""
     model.eval()
+    p = np.zeros((len(held), 3))
     rows = sorted(range(len(held)), key=lambda i: len(held[i].ab))
-    losses = []
-    for batch in micro_batches(rows, [len(e.ab) for e in held], 2 * spec.micro_batch_tokens):
-        ids, mask = pad([held[i].ab for i in batch], device())
-        with mixed_precision():
-            logits = label_logits(causal_model(model), ids, mask, codec.label_ids)
-        losses.append(log_loss_rows(label_probabilities(logits.cpu().numpy(), "ab"), np.array([held[i].label for i in batch])))
-    return float(np.concatenate(losses).mean())
-
-
-def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
-    """The trained weights as safetensors, all of them in the base's dtype; no path of this machine in the adapter's config."""
-    if spec.method == "full":
-        from transformers import AutoConfig
-
-        model.to(AutoConfig.from_pretrained(base).dtype or compute_dtype()).save_pretrained(out_dir / "model")
-        return
-    model.save_pretrained(out_dir / "adapter", save_embedding_layers=False)
-    config = out_dir / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True))
-    (out_dir / "adapter" / "README.md").unlink(missing_ok=True)
-    (out_dir / BASE_FORMAT).write_text(json.dumps({"nf4": nf4_names(model)}, indent=1))
-
-
-def nf4_names(model: Any) -> list[str]:
-    """Names, in the base's files, of the weights that training holds in NF4."""
-    modules = causal_model(model).named_modules()  # peft's wrapper of a Linear4bit bears the same name
-    return sorted({f"{n.removesuffix('.base_layer')}.weight" for n, m in modules if type(m).__name__ == "Linear4bit"})
+    for batch in micro_batches(rows, [len(e.ab) for e in held], max_tokens):
+        p[batch] = label_probabilities(logits([held[i].ab for i in batch]).cpu().numpy(), "ab")
+    return p

@@ -1,0 +1,217 @@
+"""How a model is trained: fused passes, memory, targets, and when to stop, each against an oracle or an invariant."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.battles import read_battles, select_training
+from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
+from zoo.errors import ZooError
+from zoo.prompts import load_codec
+from zoo.scores import score_table, write_scores
+from zoo.stages import adapters, checkpoint, examples, fused, recompute, train
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
+SPEC = TrainSpec(rank=4, alpha=8, dropout=0.0, learning_rate=5e-3, eval_rows=20, max_rows=32, batch_rows=8)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path) -> Path:
+    return tiny_llama
+
+
+def learner_of(base: Path, spec: TrainSpec, *, fused: bool) -> train.Learner:
+    torch.manual_seed(0)
+    model = adapters.load_model(base, spec)
+    for name, parameter in adapters.trained_parameters(model).items():
+        if "lora_B" in name:  # zero at the start: then A would have no gradient to compare
+            torch.nn.init.normal_(parameter, std=0.02)
+    return train.Learner(model, load_codec(base, PROMPT), spec, fused=fused)
+
+
+def gradients(learner: train.Learner, rows: list[list[int]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    learner.model.train()
+    loss = learner.backward(rows, [(0.2, 0.7, 0.1)] * len(rows), 1 / len(rows))
+    return loss, {name: p.grad.clone() for name, p in adapters.trained_parameters(learner.model).items()}  # type: ignore[union-attr]
+
+
+ROWS = [[5, 6, 7, 30, 31, 90], [9, 3, 4, 8, 20, 11, 41, 77, 12], [30, 8]]
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_fused_layers_have_the_loss_and_gradients_of_peft_s(base: Path, method: str) -> None:
+    spec = SPEC.model_copy(update={"method": method})
+    ours, theirs = (learner_of(base, spec, fused=f) for f in (True, False))
+    assert len(ours.adapted) == 14 and not theirs.adapted
+    loss, grads = gradients(ours, ROWS)
+    expected_loss, expected = gradients(theirs, ROWS)
+    assert torch.allclose(loss, expected_loss, rtol=1e-4)
+    assert grads.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (grads[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+
+
+def test_fused_dropout_has_the_gradient_of_the_loss_that_it_reports(base: Path) -> None:
+    """Oracle: finite differences of the same pass, drawn with the same seed. Another mask going back would not agree."""
+    learner = learner_of(base, SPEC.model_copy(update={"method": "lora", "dropout": 0.4}), fused=True)
+
+    def loss() -> float:
+        torch.manual_seed(3)
+        learner.model.train()
+        found = float(learner.backward(ROWS, [(0.2, 0.7, 0.1)] * 3, 1.0))
+        return found
+
+    loss()
+    parameters = adapters.trained_parameters(learner.model)
+    for name in (n for n in parameters if "layers.0.mlp.down_proj" in n or "layers.1.self_attn.q_proj" in n):
+        parameter = parameters[name]
+        assert parameter.grad is not None
+        direction = parameter.grad / parameter.grad.norm()
+        slope, step = float(parameter.grad.norm()), 1e-2
+        sides = []
+        for sign in (1, -1):
+            parameter.data += sign * step * direction
+            fused.refresh(learner.adapted)
+            sides.append(loss())
+            parameter.data -= sign * step * direction
+        learner.optimizer.zero_grad()
+        fused.refresh(learner.adapted)
+        loss()
+        assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(slope, rel=0.05), name
+
+
+def test_checkpointed_layers_change_no_gradient(base: Path) -> None:
+    spec = SPEC.model_copy(update={"dropout": 0.3})
+    found = []
+    for count in (0, 1, 2):
+        learner = learner_of(base, spec, fused=True)
+        recompute.checkpoint_layers(adapters.causal_model(learner.model), count)
+        marked = [layer.gradient_checkpointing for layer in recompute.decoder_layers(learner.model)]
+        assert sum(marked) == count
+        torch.manual_seed(5)
+        found.append(gradients(learner, ROWS)[1])
+    for other in found[1:]:
+        assert all(torch.allclose(found[0][name], other[name], rtol=1e-4, atol=1e-7) for name in other)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+def test_gradients_of_gated_products_are_autograd_s(act: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gate, up = (torch.randn(5, 7, generator=generator, requires_grad=True) for _ in range(2))
+    g = torch.randn(5, 7, generator=generator)
+    expected = torch.autograd.grad((fused.pointwise(f"{act}_product")(gate, up) * g).sum(), (gate, up))
+    ours = fused.pointwise(f"{act}_gradients")(g, gate.detach(), up.detach())
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
+
+
+def test_dora_is_left_to_peft(base: Path) -> None:
+    assert not learner_of(base, SPEC.model_copy(update={"dora": True}), fused=True).adapted
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+def with_votes(source: Path, target: Path) -> None:
+    rows = list(csv.DictReader(source.open()))
+    for i, row in enumerate(rows):
+        row |= {"votes_a": "", "votes_b": "", "votes_tie": ""} if i % 2 else {"votes_a": "2", "votes_b": "1", "votes_tie": "1"}
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_vote_shares_where_a_row_has_them_else_its_label(sample_csv: Path, tmp_path: Path) -> None:
+    with_votes(sample_csv, tmp_path / "votes.csv")
+    frame = read_battles(tmp_path / "votes.csv").frame
+    targets, counts = examples.learned_targets(frame, tmp_path / "votes.csv", TrainSpec(targets="votes"), None)
+    assert np.allclose(targets[::2], [0.5, 0.25, 0.25])
+    assert np.array_equal(targets[1::2], np.eye(3)[frame["label"]][1::2])
+    assert counts["train/rows_with_votes"] == len(frame[::2])
+    with pytest.raises(ZooError, match="no column votes_a"):
+        examples.learned_targets(frame, sample_csv, TrainSpec(targets="votes"), None)
+
+
+def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path: Path) -> None:
+    frame = read_battles(sample_csv).frame
+    p = np.random.default_rng(0).dirichlet((1, 1, 1), 40)
+    write_scores(score_table(frame["id"][:40].tolist(), p, fold=0), tmp_path / "t.parquet")
+    spec = TrainSpec(teacher_weight=0.75, teacher_temperature=2.0)
+    targets, counts = examples.learned_targets(frame, sample_csv, spec, tmp_path / "t.parquet")
+    soft = np.sqrt(p) / np.sqrt(p).sum(axis=1, keepdims=True)
+    labels = np.eye(3)[frame["label"]]
+    assert np.allclose(targets[:40], 0.75 * soft + 0.25 * labels[:40])
+    assert np.array_equal(targets[40:], labels[40:]) and counts["train/rows_with_teacher"] == 40
+    write_scores(score_table(["other"], p[:1]), tmp_path / "other.parquet")
+    with pytest.raises(ZooError, match="none of the rows to train on"):
+        examples.learned_targets(frame, sample_csv, spec, tmp_path / "other.parquet")
+
+
+def test_a_swapped_battle_learns_swapped_shares() -> None:
+    assert train.swap((0.5, 0.2, 0.3)) == (0.2, 0.5, 0.3)
+
+
+# --- when to stop -----------------------------------------------------------------------------------------------------
+
+
+def request_of(base: Path, csv_path: Path, spec: TrainSpec, folder: Path) -> TrainRequest:
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "model").symlink_to(base)
+    inputs = {name: Input(path=path, fingerprint="x") for name, path in (("base", folder / "base"), ("battles", csv_path))}
+    return TrainRequest(entry="tiny", **inputs, held=Held(), prompt=PROMPT, spec=spec)
+
+
+def test_the_best_weights_are_kept_and_training_stops(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """A rate that overshoots: the last weights are worse than the best, and few evaluations are enough to see it."""
+    spec = SPEC.model_copy(update={"learning_rate": 0.1, "epochs": 30.0, "keep": "best", "patience": 2, "label_smoothing": 0.1})
+    (tmp_path / "out").mkdir()
+    result = train.run(request_of(base, sample_csv, spec, tmp_path), tmp_path / "out")
+    losses = [loss for _, loss in result.curves["held_out/log_loss"]]
+    assert len(losses) < 30 * 4 and losses[-1] > min(losses[1:])
+    assert result.metrics["val/log_loss"] == min(losses[1:])
+    kept = train.Learner(adapters.load_model(base, spec), load_codec(base, PROMPT), spec)
+    from safetensors.torch import load_file
+
+    saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    checkpoint.copy_into(kept.model, {n: saved[n.replace(".default", "")] for n in adapters.trained_parameters(kept.model)})
+    fused.refresh(kept.adapted)
+    held = select_training(read_battles(sample_csv), Held())[1].head(spec.eval_rows)
+    assert train.evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses[1:]), abs=1e-3)
+
+
+def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) -> None:
+    frame = read_battles(sample_csv).frame.head(8)
+    learner = learner_of(base, SPEC, fused=True)
+    rows = examples.examples(frame, learner.codec, PROMPT)
+    state = checkpoint.Progress(step=30)
+    state.curves = {"held_out/log_loss": [(0, 1.2)], "train/loss": [(i, 2.5) for i in range(30)]}
+    with pytest.raises(ZooError, match=rf"diverged at step 30: mean loss 2\.50 .* on rows {rows[3].id}, "):
+        train.refuse_divergence(state, [[3, 1]], rows)
+    next(iter(adapters.trained_parameters(learner.model).values())).data.fill_(math.nan)
+    fused.refresh(learner.adapted)
+    with pytest.raises(ZooError, match=rf"diverged at step 7: loss nan on rows {rows[2].id}"):
+        train.train_step(learner, [[2, 0]], rows, 7, 1e-3)
+
+
+def test_a_teacher_s_path_is_no_part_of_a_request_s_identity(sample_csv: Path, tmp_path: Path) -> None:
+    from zoo.contracts import Selection
+    from zoo.entries_io import load_entry
+    from zoo.pipeline import battles_input, chain, override
+    from zoo.store import fingerprint
+
+    names = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        write_scores(score_table(["1"], np.array([[0.2, 0.3, 0.5]])), tmp_path / place / "t.parquet")
+        entry = override(load_entry("smollm2-135m"), [f"train.teacher={tmp_path / place / 't.parquet'}"])
+        requests = chain(entry, battles_input(sample_csv), "cpu", tmp_path, held=Held(), selection=Selection(), source="hub")
+        names.append(fingerprint(requests[1]))
+    assert names[0] == names[1] and json.dumps(requests[1].model_dump(mode="json")).count("teacher") >= 2

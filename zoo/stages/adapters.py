@@ -1,0 +1,85 @@
+"""What is trained: the base in NF4, 16 or 32 bits with adapters beside it, and its weights as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.contracts import TrainSpec
+from zoo.stages.labels import compute_dtype, device
+
+BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
+
+
+def load_model(base: Path, spec: TrainSpec) -> Any:
+    """The base in the form its method trains, with adapters injected where it trains adapters."""
+    model = load_base(base, spec)
+    return model if spec.method == "full" else with_adapters(model, spec)
+
+
+def load_base(base: Path, spec: TrainSpec) -> Any:
+    """The base's weights: NF4 with double quantization for QLoRA, else as they are."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = compute_dtype()
+    # All weights in training are kept in float32, as adapters are: 16 bits would lose updates of 1e-5.
+    options: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype}
+    if spec.method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options)
+
+
+def with_adapters(model: Any, spec: TrainSpec) -> Any:
+    """Inject LoRA adapters. Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        use_rslora=spec.rslora,
+        use_dora=spec.dora,
+        target_modules=targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def causal_model(model: Any) -> Any:
+    """The transformers model under a peft wrapper, adapters injected; the model itself where there is none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
+    """The trained weights as safetensors, all of them in the base's dtype; no path of this machine in the adapter's config."""
+    if spec.method == "full":
+        from transformers import AutoConfig
+
+        model.to(AutoConfig.from_pretrained(base).dtype or compute_dtype()).save_pretrained(out_dir / "model")
+        return
+    model.save_pretrained(out_dir / "adapter", save_embedding_layers=False)
+    config = out_dir / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True))
+    (out_dir / "adapter" / "README.md").unlink(missing_ok=True)
+    (out_dir / BASE_FORMAT).write_text(json.dumps({"nf4": nf4_names(model)}, indent=1))
+
+
+def nf4_names(model: Any) -> list[str]:
+    """Names, in the base's files, of the weights that training holds in NF4."""
+    modules = causal_model(model).named_modules()  # peft's wrapper of a Linear4bit bears the same name
+    return sorted({f"{n.removesuffix('.base_layer')}.weight" for n, m in modules if type(m).__name__ == "Linear4bit"})

@@ -1,0 +1,77 @@
+"""What is learned from: battles as token ids in both response orders, and for each the shares that its labels should get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from zoo.contracts import PromptSpec, TrainSpec
+from zoo.errors import ZooError
+from zoo.prompts import Codec, encode_battles
+from zoo.scores import OK, probabilities, read_scores
+
+VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
+
+
+@dataclass(frozen=True)
+class Example:
+    """One battle in both response orders, its label (0 A, 1 B, 2 tie) and what to learn, both in its own A/B."""
+
+    id: str
+    ab: list[int]
+    ba: list[int]
+    label: int
+    target: tuple[float, float, float]
+
+
+def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray | None = None) -> list[Example]:
+    """Token ids of labelled battles in both response orders; `targets` (rows, 3), default the labels alone."""
+    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
+    ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
+    labels = frame["label"].to_numpy(dtype=np.int64)
+    learned = np.eye(3)[labels] if targets is None else targets
+    rows = zip(frame["id"], ab, ba, labels, learned.tolist(), strict=True)
+    return [Example(str(id_), x.ids, y.ids, int(label), tuple(target)) for id_, x, y, label, target in rows]
+
+
+def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
+    """What each row should get, (rows, 3), and how many rows have it from votes and from a teacher.
+
+    A row's own target is its label, or its vote shares. A teacher's probabilities p become softmax(log p / temperature) and
+    are mixed in with `teacher_weight`, where its table has the row. The teacher must not have seen it: an out-of-fold table.
+    """
+    targets, counts = np.eye(3)[frame["label"].to_numpy(dtype=np.int64)], {}
+    if spec.targets == "votes":
+        shares = vote_shares(battles, frame["id"])
+        voted = np.isfinite(shares).all(axis=1)
+        targets[voted] = shares[voted]
+        counts["train/rows_with_votes"] = float(voted.sum())
+    if teacher is not None:
+        table = read_scores(teacher)
+        table = table[table["status"] == OK].set_index("id")
+        taught = frame["id"].isin(table.index).to_numpy()
+        if not taught.any():
+            raise ZooError(f"{teacher}: has none of the rows to train on; score the teacher on the same battles, out of fold")
+        logs = np.log(np.clip(probabilities(table.loc[frame["id"][taught]]), 1e-9, 1)) / spec.teacher_temperature
+        soft = np.exp(logs) / np.exp(logs).sum(axis=1, keepdims=True)
+        targets[taught] = spec.teacher_weight * soft + (1 - spec.teacher_weight) * targets[taught]
+        counts["train/rows_with_teacher"] = float(taught.sum())
+    return targets, counts
+
+
+def vote_shares(battles: Path, ids: Sequence[str]) -> np.ndarray:
+    """Shares of the votes for A, B and tie by row id, (rows, 3); NaN where a row has none."""
+    with battles.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    frame = pd.read_csv(battles, dtype=str, keep_default_na=False, compression="gzip" if zipped else None)
+    if missing := [name for name in VOTES if name not in frame.columns]:
+        raise ZooError(f"{battles}: has no column {', '.join(missing)}; train.targets = 'votes' needs {', '.join(VOTES)}")
+    counts = frame[list(VOTES)].apply(pd.to_numeric, errors="coerce").set_axis(frame["id"].str.strip())
+    found = counts[~counts.index.duplicated()].reindex(list(ids)).to_numpy(dtype=np.float64)
+    total = found.sum(axis=1, keepdims=True)
+    return np.where((found >= 0).all(axis=1, keepdims=True) & (total > 0), found / np.where(total > 0, total, 1), np.nan)

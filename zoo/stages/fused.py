@@ -1,0 +1,281 @@
+"""Training passes without waste: the numbers of peft and transformers in fewer kernels, fewer bytes kept, no 32-bit copies.
+
+peft's LoRA layer widens its input to float32, copies the layer's output and adds to it, seven times a layer, and autograd keeps
+what each of those kernels read. Here a linear layer with its adapter is one autograd function that keeps its input and A's
+output. Dropout is drawn again in the backward pass instead of kept, and so is the product of gate and up projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from zoo.stages.labels import compute_dtype
+
+SAME = 2e-2  # relative difference of two 16-bit computations of one thing
+
+
+class AdaptedLinear:
+    """A frozen linear layer with its LoRA pair, as `run` and its backward pass need it.
+
+    `a` (rank, inputs) and `b` (outputs, rank) are trained in float32; `refresh` copies them to the 16 bits that products are
+    made in, once after each optimizer step.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        base, name = layer.get_base_layer(), layer.active_adapters[0]
+        self.weight, self.bias = base.weight, base.bias
+        self.a, self.b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        self.scale = float(layer.scaling[name])
+        self.dropout = float(getattr(layer.lora_dropout[name], "p", 0.0))
+        self.layer = layer
+        self.kept: torch.Tensor | None = None
+        self.a16, self.b16 = (t.detach().to(compute_dtype()) for t in (self.a, self.b))
+
+    def matrix(self) -> torch.Tensor:
+        """The frozen weight (outputs, inputs) in 16 bits: NF4 dequantized, or the copy that `keep` made."""
+        if self.kept is not None:
+            return self.kept
+        state = getattr(self.weight, "quant_state", None)
+        if state is None:
+            return self.weight.detach()
+        from bitsandbytes.functional import dequantize_4bit
+
+        restored: torch.Tensor = dequantize_4bit(self.weight.data, state)
+        return restored.to(compute_dtype())
+
+    def keep(self) -> None:
+        """Hold the dequantized weight beside NF4: the same numbers without dequantizing them in each pass."""
+        self.kept = self.matrix()
+
+    def drop_rate(self) -> float:
+        return self.dropout if self.layer.training else 0.0
+
+
+def refresh(layers: Iterable[AdaptedLinear]) -> None:
+    """Copy the trained float32 pairs to the 16-bit ones."""
+    layers = list(layers)
+    if layers:
+        with torch.no_grad():
+            torch._foreach_copy_([t for m in layers for t in (m.a16, m.b16)], [t for m in layers for t in (m.a, m.b)])
+
+
+def dropped(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
+    """Dropout of `x` by a seed: drawn again, it is the same."""
+    if not rate:
+        return x
+    return x * _mask(x, rate, seed)
+
+
+def _mask(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
+    generator = torch.Generator(x.device).manual_seed(seed)
+    return torch.empty_like(x).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
+def _forward(x: torch.Tensor, m: AdaptedLinear, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs); also drop(x) A^T, which the backward pass needs."""
+    y = F.linear(x, m.matrix(), m.bias)
+    inner = dropped(x, rate, seed) @ m.a16.T
+    return y.addmm_(inner, m.b16.T, alpha=m.scale), inner
+
+
+def _backward(
+    g: torch.Tensor, x: torch.Tensor, inner: torch.Tensor, m: AdaptedLinear, rate: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, A and B for the gradient g (tokens, outputs) of y."""
+    through = g @ m.b16  # (tokens, rank)
+    grad_b = (g.T @ inner).float().mul_(m.scale)
+    mask = _mask(x, rate, seed) if rate else None
+    grad_a = (through.T @ (x if mask is None else x * mask)).float().mul_(m.scale)
+    grad_x = g @ m.matrix()
+    if mask is None:
+        grad_x.addmm_(through, m.a16, alpha=m.scale)
+    else:
+        grad_x.add_((through @ m.a16) * mask, alpha=m.scale)
+    return grad_x, grad_a, grad_b
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, m: AdaptedLinear, rate: float, seed: int
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        y, inner = _forward(flat, m, rate, seed)
+        ctx.save_for_backward(x, inner)
+        ctx.rest = (m, rate, seed)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
+        x, inner = ctx.saved_tensors
+        flat = x.reshape(-1, x.shape[-1])
+        grads = _backward(g.reshape(-1, g.shape[-1]), flat, inner, *ctx.rest)
+        return grads[0].view_as(x), grads[1], grads[2], None, None, None
+
+
+class _GatedLinear(torch.autograd.Function):
+    """The down projection of act(gate) * up, which is computed again in the backward pass instead of kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        m: AdaptedLinear,
+        act: str,
+        rate: float,
+        seed: int,
+    ) -> torch.Tensor:
+        x = pointwise(f"{act}_product")(gate, up)
+        y, inner = _forward(x.reshape(-1, x.shape[-1]), m, rate, seed)
+        ctx.save_for_backward(gate, up, inner)
+        ctx.rest, ctx.act = (m, rate, seed), act
+        return y.view(*gate.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
+        gate, up, inner = ctx.saved_tensors
+        x = pointwise(f"{ctx.act}_product")(gate, up)
+        grads = _backward(g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1]), inner, *ctx.rest)
+        grad_gate, grad_up = pointwise(f"{ctx.act}_gradients")(grads[0].view_as(gate), gate, up)
+        return grad_gate, grad_up, grads[1], grads[2], None, None, None, None
+
+
+# --- pointwise parts: one kernel each where a compiler is at hand ------------------------------------------------------
+
+
+def silu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return F.silu(gate) * up
+
+
+def silu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of gate and up for the gradient g of silu(gate) * up."""
+    wide, s = gate.float(), torch.sigmoid(gate.float())
+    grad_gate = g.float() * up.float() * s * (1 + wide * (1 - s))
+    return grad_gate.to(gate.dtype), (g.float() * wide * s).to(up.dtype)
+
+
+def gelu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return F.gelu(gate, approximate="tanh") * up
+
+
+def gelu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of gate and up for the gradient g of gelu(gate) * up, gelu by its tanh approximation."""
+    x = gate.float()
+    root, cubic = 0.7978845608028654, 0.044715  # sqrt(2 / pi), and the approximation's own constant
+    t = torch.tanh(root * (x + cubic * x**3))
+    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * cubic * x * x)
+    grad_gate = g.float() * up.float() * slope
+    return grad_gate.to(gate.dtype), (g.float() * 0.5 * x * (1 + t)).to(up.dtype)
+
+
+@cache
+def pointwise(name: str) -> Callable[..., Any]:
+    """One of the functions above, compiled for GPUs where Triton and a C compiler work, else as it is."""
+    function: Callable[..., Any] = globals()[name]
+    if not torch.cuda.is_available():
+        return function
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
+    sample = torch.ones(3, 48, device="cuda", dtype=compute_dtype())
+    try:
+        compiled(*[sample] * function.__code__.co_argcount)
+    except Exception:
+        return function
+    return compiled
+
+
+# --- putting them into a model ------------------------------------------------------------------------------------------
+
+
+def fuse(model: Any) -> list[AdaptedLinear]:
+    """Replace the forward passes of a peft model's plain LoRA layers, gated feed-forward parts and norms by the ones here.
+
+    What is not known to compute the same is left as it is: DoRA and other variants, biases in adapters, other activations. A
+    norm is replaced only if it gives what the replacement gives. Empty where any LoRA layer cannot be replaced.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    if not layers or not all(map(_is_plain, layers)):
+        return []
+    adapted = {id(layer): AdaptedLinear(layer) for layer in layers}
+    for layer in layers:
+        layer.forward = _linear_forward(adapted[id(layer)])
+    for module in model.modules():
+        _fuse_gate(module, adapted)
+        _fuse_norm(module)
+    return list(adapted.values())
+
+
+def _is_plain(layer: Any) -> bool:
+    names = list(layer.active_adapters)
+    if len(names) != 1 or layer.lora_variant or layer.merged or names[0] not in getattr(layer, "lora_A", {}):
+        return False
+    base = layer.get_base_layer()
+    pair = (layer.lora_A[names[0]], layer.lora_B[names[0]])
+    is_linear = isinstance(base, torch.nn.Linear) and all(type(half) is torch.nn.Linear for half in pair)
+    return is_linear and all(half.bias is None for half in pair)
+
+
+def _seed() -> int:
+    """From the CPU's generator, which activation checkpointing winds back: a pass that is repeated draws the same masks."""
+    return int(torch.randint(2**62, ()))
+
+
+def _linear_forward(m: AdaptedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        rate = m.drop_rate()
+        result: torch.Tensor = _Linear.apply(x, m.a, m.b, m, rate, _seed() if rate else 0)
+        return result
+
+    return forward
+
+
+def _fuse_gate(module: Any, adapted: dict[int, AdaptedLinear]) -> None:
+    """Gated feed-forward parts, by the names that Llama, Mistral, Qwen and Gemma share."""
+    gate_proj, up_proj = getattr(module, "gate_proj", None), getattr(module, "up_proj", None)
+    act = _activation(getattr(module, "act_fn", None))
+    down = adapted.get(id(getattr(module, "down_proj", None)))
+    if act is None or down is None or gate_proj is None or up_proj is None:
+        return
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        rate = down.drop_rate()
+        gate, up = gate_proj(x), up_proj(x)
+        result: torch.Tensor = _GatedLinear.apply(gate, up, down.a, down.b, down, act, rate, _seed() if rate else 0)
+        return result
+
+    module.forward = forward
+
+
+def _activation(act: Any) -> str | None:
+    """`silu` or `gelu` where a module computes that, judged by what it gives."""
+    if act is None:
+        return None
+    x = torch.linspace(-4, 4, 65)
+    candidates = {"silu": F.silu(x), "gelu": F.gelu(x, approximate="tanh")}
+    return next((name for name, y in candidates.items() if torch.allclose(act(x), y, atol=1e-6)), None)
+
+
+def _fuse_norm(module: Any) -> None:
+    """A root-mean-square norm with a plain weight, as torch's own kernel; Gemma's (1 + weight) is not one."""
+    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+    if eps is None or weight is None or weight.dim() != 1 or next(module.children(), None) is not None:
+        return
+    with torch.no_grad():
+        x = torch.linspace(-3, 3, 2 * len(weight), device=weight.device, dtype=weight.dtype).view(2, -1)
+        expected, ours = module(x).float(), F.rms_norm(x, weight.shape, weight, eps).float()
+        if (ours - expected).norm() > SAME * expected.norm():
+            return
+
+    def forward(hidden_states: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(hidden_states, weight.shape, weight, eps)
+
+    module.forward = forward
