@@ -48,7 +48,7 @@ def _ask(question: Any, command: str) -> Any:
         raise
     except Exception as error:
         logging.getLogger("zoo").debug("tracking failed", exc_info=True)
-        raise unusable(error, command) from error
+        raise unusable(error, command) from None
 
 
 def _promote(client: MlflowClient, name: str, version: str | None, alias: str) -> str:

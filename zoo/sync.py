@@ -35,7 +35,7 @@ def sync(store: Path) -> int:
         raise
     except Exception as error:
         logger.debug("sync failed", exc_info=True)
-        raise unusable(error, "zoo sync") from error
+        raise unusable(error, "zoo sync") from None  # the cause's own text can hold the server's credentials
     return added
 
 

@@ -24,6 +24,7 @@ START_SECONDS = 120  # a loaded machine imports MLflow slowly
 def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
     from zoo.cli_base import say as say_on_stderr
+    from zoo.sync import unusable
     from zoo.tracking_client import ensure_store, latest_experiment
     from zoo.tracking_view import experiment_page
 
@@ -34,13 +35,17 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
         if browse:
             webbrowser.open(uri)
         return
-    ensure_store()
+    try:
+        ensure_store()
+        experiment = latest_experiment()
+    except Exception as error:
+        raise unusable(error, "zoo ui") from None
     free = free_port(port)
     process = start_server(uri, free)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not outlive this process
     try:
         wait_until_up(process, f"http://{HOST}:{free}/health")
-        url = f"http://{HOST}:{free}/#{experiment_page(latest_experiment())}"
+        url = f"http://{HOST}:{free}/#{experiment_page(experiment)}"
         say(f"MLflow: {url}")
         say("Ctrl-C stops it; runs are kept")
         if browse and has_display():
