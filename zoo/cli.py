@@ -50,6 +50,10 @@ Average = Annotated[
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
+Emulated = Annotated[
+    str | None,
+    typer.Option("--as", help="Score within a smaller target's memory, with its kernels: t4x2. Its speed is not measured."),
+]
 
 
 @app.command("list")
@@ -107,7 +111,7 @@ def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds:
     from zoo.contracts import Held, Selection
     from zoo.entries_io import load_entry
     from zoo.folds import fold_chains
-    from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
+    from zoo.pipeline import battles_input, chain, emulating, override, run_chain, store_folder
     from zoo.views import metrics_lines
 
     entry, store = override(load_entry(name), list(options["settings"] or [])), store_folder()
@@ -117,6 +121,8 @@ def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds:
     else:
         held = Held(n_folds=folds or 5, fold=_fold_of(fold or 0, folds or 5))
         chains = [chain(entry, battles, target, store, held=held, selection=selection, source=source)]
+    if options["emulated"]:
+        chains = [emulating(requests, entry, options["emulated"]) for requests in chains]
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if last not in names:
         raise typer.BadParameter(f"a {entry.kind} entry has no stage {last!r}; it has {', '.join(names)}")
@@ -165,9 +171,12 @@ def _stage_command(stage: str, text: str) -> None:
         score_rows: MaxRows = None,
         settings: Settings = None,
         source: Source = None,
+        emulated: Emulated = None,
     ) -> None:
         last = "score" if stage == "run" else stage
-        options = {"average": average, "rows": score_rows, "settings": settings, "source": source}
+        if emulated and last != "score":
+            raise typer.BadParameter(f"--as is of scoring; `zoo {stage}` does not score")
+        options = {"average": average, "rows": score_rows, "settings": settings, "source": source, "emulated": emulated}
         _run(last, name, data, target, fold, folds, **options)
 
     app.command(stage, help=text)(command)

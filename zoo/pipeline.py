@@ -137,6 +137,18 @@ def chain(
     return [fetch, train, merge, quantize, score]
 
 
+def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
+    """The chain whose scoring keeps to the memory, number formats and kernels of a smaller target, and serves as on it."""
+    from zoo.targets import load_target
+
+    score = requests[-1]
+    if not isinstance(score, ScoreRequest):
+        raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")
+    name = load_target(target).name
+    serve = entry.serve.get(name, ServeSpec())
+    return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
+
+
 def _teacher(path: Path | None) -> Input | None:
     """A teacher's score table as a stage's input, identified by its content."""
     if path is None:
