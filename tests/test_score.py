@@ -1,13 +1,11 @@
-"""Scoring with vLLM, each engine in a process of its own: replicas, agreement with transformers, and engines that die or hang."""
+"""Scoring with vLLM, engines in processes of their own: replicas, agreement with transformers, engines that die or hang."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,12 @@ import pytest
 from zoo.battles import read_battles
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
 from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores import probabilities, read_card, read_scores
+from zoo.scores import probabilities, read_scores
 from zoo.stages import score
-from zoo.stages.replicas import EngineError, Patience
+from zoo.stages.chunks import Answer, Chunk
+from zoo.stages.engine import engine_arguments
+from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience, descendants
+from zoo.stages.token_file import Encoding
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
@@ -80,8 +81,108 @@ def test_the_engine_agrees_with_transformers(whole: tuple[Path, StageResult], ti
         assert np.abs(probabilities(table) - expected).max() < 1e-4
 
 
-def test_two_replicas_make_the_table_of_one(whole: tuple[Path, StageResult], tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+def test_two_replicas_make_the_table_of_one(
+    whole: tuple[Path, StageResult], tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
     result = run(request_for(tiny_llama, sample_csv), tmp_path / "two", replicas=2)
     assert result.metrics["engine/replicas"] == 2
     for ours, theirs in zip(tables(tmp_path / "two"), tables(whole[0]), strict=True):
         pd.testing.assert_frame_equal(ours, theirs)  # to the last bit: a chunk depends on its own rows alone
+
+
+class Disturber(threading.Thread):
+    """Sends signals to a run's engine: each once so many chunk files of a variant are there, to whatever engine runs then."""
+
+    def __init__(self, out: Path, plan: list[tuple[int, signal.Signals]]) -> None:
+        super().__init__(daemon=True)
+        self._out, self._plan = out, plan
+        self.seen: dict[Path, int] = {}  # chunk files at the first signal, and when they were written
+        self.struck: list[int] = []
+
+    def run(self) -> None:
+        for chunks, number in self._plan:
+            while len(self._files()) < chunks or not (engine := self._engine()) or engine in self.struck:
+                time.sleep(0.02)
+            self.seen = self.seen or {file: file.stat().st_mtime_ns for file in self._files()}
+            os.kill(engine, number)
+            self.struck.append(engine)
+
+    def _files(self) -> list[Path]:
+        return list(self._out.glob("ab-*/chunks/*.parquet"))
+
+    def _engine(self) -> int | None:
+        """The run's engine, a child of this process that has the run's folder among its arguments."""
+        for pid in descendants(os.getpid()):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
+            if b"zoo.stages.replica" in arguments and any(str(self._out).encode() in argument for argument in arguments):
+                return pid
+        return None
+
+
+def test_an_engine_that_dies_and_one_that_hangs_are_started_again(
+    whole: tuple[Path, StageResult], tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "disturbed"
+    disturber = Disturber(out, [(1, signal.SIGKILL), (3, signal.SIGSTOP)])
+    disturber.start()
+    result = run(request_for(tiny_llama, sample_csv), out, patience=Patience(factor=0, floor_seconds=3))
+    assert len(disturber.struck) == 2 and result.metrics["engine/restarts"] == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in disturber.struck)
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in disturber.seen.items())  # what was done is kept
+    for ours, theirs in zip(tables(out), tables(whole[0]), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)  # none lost, none twice, and the same numbers to the last bit
+
+
+def test_an_engine_that_never_starts_is_given_up(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """Killed as it starts, three times: then the run ends, and says what happened."""
+    disturber = Disturber(tmp_path / "out", [(0, signal.SIGKILL)] * 3)
+    disturber.start()
+    with pytest.raises(EngineError, match="failed 3 times in a row, last: ended by SIGKILL"):
+        run(request_for(tiny_llama, sample_csv), tmp_path / "out")
+    disturber.join(timeout=10)
+    assert len(disturber.struck) == 3
+
+
+@pytest.fixture(scope="module")
+def tiny_gemma(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer Gemma 2 whose logits are well beyond its final soft-cap of 2."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("gemma") / "model"
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32, "vocab_size": 512}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "query_pre_attn_scalar": 32, "max_position_embeddings": 512}
+    model = Gemma2ForCausalLM(Gemma2Config(**shape, **heads, final_logit_softcapping=2.0))
+    model.get_input_embeddings().weight.data.mul_(30)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_label_logits_are_soft_capped_and_shared_prefixes_computed_once(tiny_gemma: Path, tmp_path: Path) -> None:
+    """Oracle: transformers in float32. A row that the engine refuses keeps its reason, and its neighbours their numbers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    generator = np.random.default_rng(0)
+    prefix = generator.integers(3, 500, 256)
+    rows = [np.concatenate([prefix, generator.integers(3, 500, 40)]).astype("<i4") for _ in range(2)]
+    rows += [generator.integers(3, 500, 50).astype("<i4"), np.array([7, 10**6, 8], dtype="<i4")]
+    starts = np.cumsum([0, *map(len, rows)])
+    spec = ScoreSpec(variants=(Variant(max_tokens=300),), max_seqs=4, max_batched_tokens=512, dtype="float32")
+    job = Job(engine_arguments(tiny_gemma, spec, ServeSpec(), gpus=1, on_gpu=False), (30, 31, 32), tmp_path / "work", ({},))
+    lengths = np.array([len(row) for row in rows])
+    chunk = Chunk((Encoding(spec.variants[0], starts[:-1], lengths, 0 * lengths),), 0, np.arange(4))
+    heard: list[Answer] = []
+    with Crew(job) as crew:
+        job.tokens.write_bytes(np.concatenate(rows).tobytes())
+        crew.score([chunk], Listener(take=lambda number, answer, memory: heard.append(answer)))
+    answer = heard[0]
+    assert list(answer.refused) == [3] and "vocab" in answer.refused[3] and np.isnan(answer.logits[3]).all()
+    assert answer.cached[0] == 0 and answer.cached[1] >= 128  # whole blocks of the prefix
+    model = AutoModelForCausalLM.from_pretrained(tiny_gemma, dtype=torch.float32).eval()
+    with torch.no_grad():
+        hidden = [model.model(torch.tensor([row.tolist()])).last_hidden_state[0, -1] for row in rows[:3]]
+        plain = (torch.stack(hidden) @ model.get_output_embeddings().weight[[30, 31, 32]].T).numpy()
+    assert np.abs(plain).max() > 4
+    assert np.abs(answer.logits[:3] - 2 * np.tanh(plain / 2)).max() < 1e-3
