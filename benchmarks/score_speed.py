@@ -6,8 +6,7 @@
 
 Rows are generated battles of log-normal length. `--shape` draws AWQ weights at random: speed and memory, no log loss. Each step
 is a process of its own, so that its start-up and its memory are its own. `vllm` is a script tuned by hand for the same
-rows: everything handed over at once, the longest first, no tokenizer, same labels; `default` is `vllm.LLM(model)` with nothing
-set. `transformers` is the shape in float16 without quantization, in batches of 8 padded to the longest.
+rows; `default` is `vllm.LLM(model)` with nothing set; `transformers` runs padded batches of 8 (benchmarks/score_rivals.py).
 """
 
 from __future__ import annotations
@@ -19,38 +18,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import random_weights
+import score_rivals
 
 from zoo.contracts import Held, Input, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
 from zoo.entries_io import load_entry
 from zoo.prompts import encode_battles, load_codec
 from zoo.targets import load_target, machine_fingerprint
 
-WORDS = (
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "that",
-    "it",
-    "for",
-    "was",
-    "on",
-    "are",
-    "as",
-    "with",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-)
+# fmt: off
+WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "are", "as", "with", "his", "they", "at", "be")
+# fmt: on
 PROMPT_SHARE = 0.12  # of a row's text: LMSYS prompts have 54 words, responses 205 each, on average
 
 
@@ -138,8 +119,6 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
 
 def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
     """Bytes of the fullest card by `zoo check`'s arithmetic."""
-    import random_weights
-
     from zoo.memory import scoring_memory
     from zoo.shapes import embedding_parameters, linear_parameters, shape_of_config
 
@@ -157,150 +136,69 @@ def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
     return {"predicted_allocated_bytes": predicted.allocated, "predicted_card_bytes": predicted.total}
 
 
-def step_vllm(args: argparse.Namespace, **changes: Any) -> dict[str, float]:
-    """A script tuned by hand for these rows."""
-    rows = rows_of(args)
-    settings: dict[str, Any] = {
-        "model": str(args.model), "dtype": args.dtype, "max_model_len": args.cap + 1, "max_num_seqs": 256, "seed": 0,
-        "max_num_batched_tokens": args.batch, "enforce_eager": True, "skip_tokenizer_init": True,
-        "logprobs_mode": "raw_logits", "hf_overrides": {"head_dtype": "float32"},
-    }  # fmt: skip
-    return plain_vllm(rows, {**settings, **changes})
-
-
-def step_compiled(args: argparse.Namespace) -> dict[str, float]:
-    """The same with torch.compile and CUDA graphs, vLLM's default."""
-    return step_vllm(args, enforce_eager=False)
+def step_vllm(args: argparse.Namespace) -> dict[str, float]:
+    """A script tuned by hand."""
+    return score_rivals.tuned_vllm(rows_of(args), args.model, dtype=args.dtype, cap=args.cap, batch=args.batch)
 
 
 def step_default(args: argparse.Namespace) -> dict[str, float]:
     """`vllm.LLM(model)`: start-up only."""
-    return plain_vllm(rows_of(args)[:1], {"model": str(args.model), "dtype": args.dtype})
+    return score_rivals.plain_vllm(rows_of(args)[:1], {"model": str(args.model), "dtype": args.dtype})
 
 
-def plain_vllm(rows: list[list[int]], settings: dict[str, Any]) -> dict[str, float]:
-    from zoo.stages.progress import process_age_seconds
-
-    prepared = process_age_seconds()  # reading rows is no part of vLLM's start
-    os.environ["VLLM_LOGGING_LEVEL"] = "INFO"
-    from vllm import LLM, SamplingParams
-
-    llm = LLM(**settings)
-    raw = settings.get("logprobs_mode") == "raw_logits"
-    parameters = SamplingParams(
-        max_tokens=1, temperature=0, detokenize=not raw, logprob_token_ids=[49, 50, 51] if raw else None
-    )
-    llm.generate([{"prompt_token_ids": rows[-1]}], parameters, use_tqdm=False)
-    ready = process_age_seconds() - prepared
-    if len(rows) == 1:
-        return {"first_token_s": ready}
-    seconds = []
-    for _ in range(2):
-        llm.reset_prefix_cache()
-        started = time.monotonic()
-        llm.generate([{"prompt_token_ids": row} for row in rows], parameters, use_tqdm=False)
-        seconds.append(time.monotonic() - started)
-    tokens = sum(map(len, rows))
-    return {"tokens": tokens, "tokens_s": tokens / seconds[0], "second_tokens_s": tokens / seconds[1], "first_token_s": ready}
+def step_transformers(args: argparse.Namespace, **how: bool) -> dict[str, float]:
+    """Padded batches of rows of like length."""
+    config = random_weights.SHAPES[args.shape] if args.shape else None
+    return score_rivals.transformers(rows_of(args), args.model, config, **how)
 
 
-def step_transformers(args: argparse.Namespace) -> dict[str, float]:
-    """Batches of 8 rows of like length, padded on the left, in float16 (on a CPU float32); the last position's logits only."""
-    import torch
-
-    return plain_transformers(args, lambda model: model.to("cuda" if torch.cuda.is_available() else "cpu"))
+def step_transformers_unsorted(args: argparse.Namespace) -> dict[str, float]:
+    return step_transformers(args, shuffle=True)
 
 
 def step_transformers_nf4(args: argparse.Namespace) -> dict[str, float]:
-    """The same with the linear layers in bitsandbytes' NF4, as competitors ran 4-bit models on two T4s."""
-    return plain_transformers(args, to_nf4)
-
-
-def to_nf4(model: Any) -> Any:
-    import bitsandbytes as bnb
-    import torch
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.Linear) and ".layers." in name:
-            linear = bnb.nn.Linear4bit(
-                module.in_features, module.out_features, bias=False, compute_dtype=torch.float16, quant_type="nf4"
-            )
-            linear.weight = bnb.nn.Params4bit(module.weight.data.cpu(), requires_grad=False, quant_type="nf4")
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, linear)
-    return model.to("cuda")
-
-
-def plain_transformers(args: argparse.Namespace, place: Callable[[Any], Any], *, shuffle: bool = False) -> dict[str, float]:
-    import random_weights
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    rows = rows_of(args)[:: max(1, args.rows // 256)]
-    if shuffle:
-        np.random.default_rng(0).shuffle(rows)
-    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    if args.shape:
-        torch.set_default_dtype(dtype)
-        with torch.device(device):
-            model = AutoModelForCausalLM.from_config(LlamaConfig(**random_weights.SHAPES[args.shape]))
-        torch.set_default_dtype(torch.float32)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
-    model = place(model).eval()
-
-    def score(batch: list[list[int]]) -> Any:
-        longest = max(map(len, batch))
-        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch], device=device)
-        return model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits[:, -1, :3].float().cpu()
-
-    with torch.no_grad():
-        score(rows[:8])
-        started = time.monotonic()
-        for i in range(0, len(rows), 8):
-            score(rows[i : i + 8])
-    return {"tokens": sum(map(len, rows)), "tokens_s": sum(map(len, rows)) / (time.monotonic() - started)}
+    return step_transformers(args, nf4=True)
 
 
 def step_rate(args: argparse.Namespace) -> dict[str, float]:
-    """Measured 16-bit matrix products, TFLOP/s, and what a row of the mean length takes with attention, in GFLOP a token."""
-    import random_weights
-    import torch
-
-    size = 8192
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.float16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(20):
-        a @ b
-    end.record()
-    torch.cuda.synchronize()
+    """What the card's matrix products run at, and what a token takes."""
     config = random_weights.SHAPES[args.shape]
-    linear = config["num_hidden_layers"] * sum(out * into for out, into in random_weights.layer_shapes(config).values())
-    lengths = np.array([len(row) for row in rows_of(args)], dtype=np.float64)
-    heads = config["num_attention_heads"] * config["head_dim"]
-    attention = 2 * 2 * config["num_hidden_layers"] * heads * float((lengths * (lengths + 1) / 2).sum())  # causal half
-    return {
-        "tflop_s": 20 * 2 * size**3 / (start.elapsed_time(end) / 1e3) / 1e12,
-        "gflop_token": (2 * linear + attention / lengths.sum()) / 1e9,
-    }
+    return score_rivals.matrix_rate(rows_of(args), config, random_weights.layer_shapes(config))
 
 
 def step_weights(args: argparse.Namespace) -> dict[str, float]:
-    import random_weights
-
     random_weights.write_awq(args.model, args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape])
     return {}
 
 
-def step_transformers_unsorted(args: argparse.Namespace) -> dict[str, float]:
-    """As `transformers`, with rows as they come in the file: each batch is padded to its longest row."""
-    import torch
+def step_interleaved(args: argparse.Namespace) -> dict[str, float]:
+    """Chunk by chunk in one process, by turns: this engine, and a plain `vllm.LLM` that is given the same rows and threads.
 
-    return plain_transformers(args, lambda model: model.to("cuda" if torch.cuda.is_available() else "cpu"), shuffle=True)
+    The ratio holds on a machine that others use too. Seconds of each, and the ratio of tokens a second with its standard error.
+    """
+    from zoo.stages.engine import Engine, engine_arguments, prepare_environment
+
+    request, rows = request_of(args), rows_of(args)
+    prepare_environment(eager=request.spec.enforce_eager)
+    from vllm import LLM, SamplingParams
+
+    ours = Engine(engine_arguments(args.model, request.spec, request.serve, gpus=1, on_gpu=args.target != "cpu"), (49, 50, 51))
+    plain = LLM(model=str(args.model), dtype=args.dtype, max_model_len=args.cap + 1, kv_cache_memory_bytes=2**30)
+    parameters = SamplingParams(max_tokens=1, temperature=0, logprobs=5)
+    chunks = [rows[i : i + args.chunk_rows] for i in range(0, len(rows), args.chunk_rows)]
+    seconds = np.zeros((len(chunks), 2))
+    for i, chunk in enumerate([chunks[-1], *chunks]):  # the first is thrown away: it warms both up
+        for way in (0, 1) if i % 2 else (1, 0):
+            started = time.monotonic()
+            if way == 0:
+                ours.score([np.array(row, dtype=np.int32) for row in chunk])
+            else:
+                plain.generate([{"prompt_token_ids": row} for row in chunk], parameters, use_tqdm=False)
+            seconds[max(0, i - 1), way] = time.monotonic() - started
+    ratios = seconds[:, 1] / seconds[:, 0]
+    error = ratios.std(ddof=1) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+    total = seconds.sum(axis=0)
+    return {"ours_s": total[0], "plain_s": total[1], "ratio": total[1] / total[0], "ratio_se": error}
 
 
 def step_engine(args: argparse.Namespace) -> dict[str, float]:
@@ -390,7 +288,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, of SmolLM2")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/score_speed"), help="for weights, battles and results")
     parser.add_argument(
-        "--steps", default="zoo,vllm", help="of zoo, vllm, compiled, default, transformers, transformers_nf4, rate, engine"
+        "--steps",
+        default="zoo,vllm",
+        help="names of the functions step_*",
     )
     parser.add_argument("--target", default="h200")
     parser.add_argument("--as", dest="as_", help="keep to this target's memory and kernels")
