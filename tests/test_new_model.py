@@ -44,7 +44,7 @@ def test_the_guide_works_as_it_stands(tiny_llama: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     assert "wrote " in done.stdout and "zoo run my-model" in done.stdout, "register says what to run next"
-    assert "my-model@ab-512" in done.stdout and "lexical@ab" in done.stdout, "both are on the leaderboard"
+    assert "my-model@ab-511" in done.stdout and "lexical@ab" in done.stdout, "both are on the leaderboard"
     assert "my-model version 1 is now champion" in done.stdout
     assert "my-model" in (tmp_path / "plan.html").read_text() or "my-model" in (tmp_path / "plan.json").read_text()
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 101

@@ -19,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.register import QUESTION, _escape, next_steps, register
 from zoo.targets import load_target
+from zoo.views import text_table
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -189,6 +190,16 @@ def test_any_template_survives_toml(text: str) -> None:
         return
     parsed = tomllib.loads(f'template = """\n{_escape(template)}"""')["template"]
     assert PromptSpec(template=parsed).template == template
+
+
+def test_a_short_context_leaves_room_for_the_label(tmp_path: Path) -> None:
+    made = register("short", str(model(tmp_path / "m", max_position_embeddings=512)), "cpu", tmp_path / "entries")
+    entry = read_entry(made.path)
+    assert entry.prompt is not None and entry.prompt.max_tokens == 511 and made.failed == 0
+
+
+def test_tables_print_brackets_as_they_are() -> None:
+    assert "[prompt] and [score] :smile:" in text_table(["what"], [["lower max_tokens in [prompt] and [score] :smile:"]])
 
 
 def test_register_checks_and_says_what_fails(tmp_path: Path) -> None:

@@ -132,11 +132,14 @@ def merged(store: Path) -> Artifact:
     return finished(store, MergeRequest(entry="smollm2-135m", base=base, adapter=source, spec=MergeSpec()))
 
 
-def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREATED) -> Artifact:
-    """A score stage of two variants on 100 labelled battles, whose file lies in a folder of the user's."""
+def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREATED, *, figures: bool = False) -> Artifact:
+    """A score stage of two variants on 100 labelled battles, whose file lies in a folder of the user's.
+
+    Without `figures` the file is gone when the stage is logged: drawing takes seconds.
+    """
     battles = store.parent / "private" / "my_battles.csv"
     if not battles.exists():
-        battles.parent.mkdir(parents=True)
+        battles.parent.mkdir(parents=True, exist_ok=True)
         write_sample(battles, 100, 3)
     frame = read_battles(battles)
     digest, ids = dataset_digest(frame), frame.frame["id"].tolist()
@@ -172,6 +175,8 @@ def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREA
         )
         write_card(card, partial / variant.slug / "scores.json")
         metrics |= {f"{variant.slug}:val/log_loss": 1.0 + number / 10, f"{variant.slug}:rows/failed": 0}
+    if not figures:
+        battles.unlink()
     return finished(store, request, metrics=metrics, created=created)
 
 
@@ -232,7 +237,7 @@ def test_a_run_whose_logger_was_killed_is_filled_once(home: Path) -> None:
 
 
 def test_each_variant_is_a_run_with_its_own_numbers(home: Path) -> None:
-    artifact = scored(home / "store")
+    artifact = scored(home / "store", figures=True)
     assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     runs = {r.data.tags["zoo.variant"]: r for r in all_runs("stage")}
     assert {slug: r.data.metrics["val/log_loss"] for slug, r in runs.items()} == {"ab-512": 1.0, "ba-512": 1.1}
@@ -273,7 +278,7 @@ def test_other_data_are_another_experiment(home: Path) -> None:
 
 def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    artifact = scored(home / "store")
+    artifact = scored(home / "store", figures=True)
     tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     build_plan = {"dataset_digest": digest_of(artifact), "members": [artifact.manifest.request]}
     tracking.log_build(build_plan, {"oof_log_loss": 1.0}, {})
@@ -417,6 +422,7 @@ def test_removed_entries_do_not_break_sync(home: Path) -> None:
     assert parent.info.run_name == "gone" and parent.data.tags["zoo.entry_version"] == "unknown"
 
 
+@pytest.mark.services
 def test_processes_on_a_fresh_database_lose_and_double_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes log the same stages and one build each, on a database that none has made yet."""
     home = tmp_path / "home"

@@ -17,6 +17,8 @@ class Row(Contract):
     member: str
     log_loss: float | None
     log_loss_se: float | None
+    calibration_error: float | None
+    accuracy: float | None
     rows: int
     failed_rows: int
     tokens_per_row: float | None
@@ -46,6 +48,8 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
                     member=card.member,
                     log_loss=metrics.get("val/log_loss"),
                     log_loss_se=metrics.get("val/log_loss_se"),
+                    calibration_error=metrics.get("val/calibration_error"),
+                    accuracy=metrics.get("val/acc"),
                     rows=card.rows,
                     failed_rows=card.failed_rows,
                     tokens_per_row=cost.get("cost/tokens_per_row"),
@@ -66,7 +70,7 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
 
 
 HEADERS = (
-    *("member", "log loss", "se", "rows", "tokens/row", "load s", "s/row", "25k rows h"),
+    *("member", "log loss", "se", "calib.", "acc", "rows", "tokens/row", "load s", "s/row", "25k rows h"),
     *("GiB", "target", "data", "made"),
 )
 
@@ -91,6 +95,8 @@ def _cells(row: Row) -> list[str]:
         row.member,
         number(row.log_loss, ".4f"),
         number(row.log_loss_se, ".4f"),
+        number(row.calibration_error, ".4f"),
+        number(row.accuracy, ".3f"),
         f"{row.rows}{failed}",
         number(row.tokens_per_row, ".0f"),
         number(row.load_seconds, ".1f"),

@@ -138,7 +138,8 @@ def entry_text(name: str, source: Source, target: Target) -> str:
     group_size = _group_size(shape, source.folder)
     prompt = _prompt(source.folder)
     small = source.parameters <= SMALL
-    max_tokens = min(512 if small else 2048, shape.max_position_embeddings or 2048)
+    context = shape.max_position_embeddings or 2**20
+    max_tokens = min(512 if small else 2048, context - 1)  # the label is a token too
     lines = [
         f"# Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds.",
         f'name = "{name}"',

@@ -32,7 +32,7 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: 
     for row in rows:
         table.add_row(*row)
     buffer = StringIO()
-    Console(file=buffer, width=140).print(table)
+    Console(file=buffer, width=140, markup=False, emoji=False).print(table)  # `[prompt]` is text, not markup
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
