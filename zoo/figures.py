@@ -11,6 +11,7 @@ import numpy as np
 from zoo.metrics import log_loss_rows
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAMES = ("A wins", "B wins", "tie")
@@ -74,7 +75,17 @@ def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 
     axes.axhline(np.log(3), color="0.5", linestyle="--", linewidth=1)
     axes.annotate("guessing", (0.99, np.log(3)), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
     axes.set(xscale="log", xlabel="characters of a battle", ylabel="log loss, nats", title=f"Log loss by length, {len(y)} rows")
+    _round_ticks(axes, lengths)
     return figure
+
+
+def _round_ticks(axes: Axes, values: np.ndarray) -> None:
+    """Ticks of a logarithmic horizontal axis at 1, 3, 10, 30 and so on, as plain numbers: those that the values span."""
+    low, high = float(values.min()) / 1.5, float(values.max()) * 1.5
+    ticks = [m * 10.0**k for k in range(-9, 10) for m in (1, 3) if low <= m * 10.0**k <= high]
+    axes.set_xticks(ticks, [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(low, high)
 
 
 def cost_figure(
@@ -88,17 +99,25 @@ def cost_figure(
 
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    for name, (hours, loss, error) in points.items():
+    hours_of_all = np.array([hours for hours, _, _ in (*points.values(), *([plan] if plan else []))])
+    span = (float(hours_of_all.min()), float(hours_of_all.max()))
+    for place, (name, (hours, loss, error)) in enumerate(points.items()):
         axes.errorbar(hours, loss, yerr=error, color=STYLES[0][0], marker="o", capsize=2, linestyle="none")
-        axes.annotate(name, (hours, loss), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        # Towards the middle, above or below by turns: variants of one entry cost about the same.
+        right, above = hours**2 > span[0] * span[1], place % 2 == 0
+        offset, side = ((-6 if right else 6), (5 if above else -11)), ("right" if right else "left")
+        axes.annotate(name, (hours, loss), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     if plan:
         axes.errorbar(
             plan[0], plan[1], yerr=plan[2], color=STYLES[2][0], marker="*", markersize=16, capsize=2, linestyle="none"
         )
-        axes.annotate("this plan", plan[:2], xytext=(9, -12), textcoords="offset points", fontsize=9, weight="bold")
-    axes.margins(x=0.25, y=0.15)
+        axes.annotate(
+            "this plan", plan[:2], xytext=(-9, -14), textcoords="offset points", fontsize=9, weight="bold", ha="right"
+        )
+    axes.margins(y=0.15)
     axes.set(xscale="log", xlabel=f"hours for 25,000 rows on {target}", ylabel="log loss out of fold, nats")
     axes.set_title("Cost against log loss")
+    _round_ticks(axes, hours_of_all)
     axes.grid(alpha=0.3)
     return figure
 
@@ -114,6 +133,7 @@ def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]
             color, marker, line = STYLES[i % len(STYLES)]
             few = marker if len(points) <= 20 else None
             axes.plot(*zip(*points, strict=True), color=color, marker=few, linestyle=line, label=name)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.set_ylabel(label)
         if len(curves) > 1:
             axes.legend()
