@@ -73,7 +73,8 @@ def conclude(chooser: Chooser, choice: Choice, rehearsal: Rehearsal, single_seco
 
     Coverage gives way to whole files, and these to the best single member as it is, where that went better.
     """
-    losses = rehearsal.plan
+    # Where coverage was not chosen, the plan is what one without coverage would be, whatever some folds chose.
+    losses = rehearsal.plan if choice.candidate.seen else rehearsal.whole_file
     if choice.candidate.seen and rehearsal.whole_file.mean() < losses.mean():
         why = f"{choice.whole_why}; coverage plans went no better in rehearsal ({losses.mean():.5f})"
         choice, losses = replace(choice, candidate=choice.whole_file, why=why, whole_why=why), rehearsal.whole_file

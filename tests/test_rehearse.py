@@ -80,3 +80,13 @@ def test_on_few_rows_the_plan_is_no_worse_than_the_best_single_member():
     rehearsed = rehearse(chooser, asked, 24_000.0, single_seconds=np.inf).single
     assert plan.oof_log_loss <= rehearsed.mean() + 1e-9
     assert single.loss == pytest.approx(min(log_loss_rows(table, members.y).mean() for table in members.p))
+
+
+def test_a_plan_without_gates_reports_what_whole_files_reach():
+    members = make_members(rows=300)
+    chooser = make_chooser(members, request(BUDGET))
+    choice = settle(chooser, choose(chooser, request(BUDGET, coverage=False), AVAILABLE))
+    rehearsal = Rehearsal(np.empty((300, 3)), plan=np.full(300, 1.1), whole_file=np.full(300, 1.0), single=np.full(300, 1.2))
+    taken, reported = conclude(chooser, choice, rehearsal, AVAILABLE)
+    assert taken is choice
+    assert reported.mean() == 1.0
