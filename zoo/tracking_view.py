@@ -8,7 +8,6 @@ shows its own columns.
 from __future__ import annotations
 
 import json
-from urllib.parse import quote
 
 KEY = "members"
 ORDER = "metrics.`val/log_loss`"
@@ -68,4 +67,5 @@ def experiment_page(experiment: str | None) -> str:
     """The UI's place that compares an experiment's runs: scored members, best first."""
     if experiment is None:
         return "/experiments"
-    return f"/experiments/{experiment}/runs?viewStateShareKey={KEY}&compareRunsMode={quote('TABLE')}"
+    # MLflow's other workflow is about language-model applications: its menu has no registered models.
+    return f"/experiments/{experiment}/runs?viewStateShareKey={KEY}&compareRunsMode=TABLE&workflowType=machine_learning"
