@@ -164,11 +164,12 @@ class Engine:
         return Answer(logits, cached, refused, time.monotonic() - started)
 
     def _hand_over(self, i: int, row: np.ndarray, refused: dict[int, str]) -> None:
+        from vllm.exceptions import VLLMValidationError
         from vllm.inputs.engine import tokens_input
 
         try:
             self._llm.llm_engine.add_request(str(i), tokens_input(row.tolist()), self._parameters)
-        except ValueError as error:
+        except (ValueError, VLLMValidationError) as error:  # the latter is none of the former in some versions
             refused[i] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
     def memory(self) -> dict[str, int]:
