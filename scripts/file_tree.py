@@ -11,9 +11,10 @@ FOLDERS = {"zoo": "zoo/", "zoo/stages": "zoo/stages/", "ensemble": "ensemble/"}
 OTHER = {
     "zoo/entries/": "one TOML file a model",
     "zoo/machines/": "one TOML file a target machine",
+    "docs/": "guides whose commands are tested: new-model.md",
     "experiments/": "what was asked, with which recipe, and what came out: NNN-slug/recipe.toml and NOTES.md",
     "benchmarks/": "scripts that made figures, and the figures with machine and date",
-    "scripts/": "install, demo, this tree",
+    "scripts/": "install, services for tests, demo, this tree",
     "tests/": "behaviour: invariants, oracles, kills; test_chain.py runs the real chain on a tiny model",
     "mlruns/": "what machines write, not in git: store/, mlflow.db, artifacts/",
 }
