@@ -15,6 +15,7 @@ from zoo.cli_base import DEBUG, new_app, run_app, say
 from zoo.cost_cli import cost
 from zoo.data_cli import data_app
 from zoo.errors import ZooError
+from zoo.ladder_cli import climb, ladder
 from zoo.target_cli import target_app
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = new_app(
 app.add_typer(data_app, name="data")
 app.add_typer(target_app, name="target")
 app.command("cost")(cost)
+app.command("ladder")(ladder)
 
 
 class Format(StrEnum):
@@ -115,11 +117,11 @@ def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds:
     from zoo.views import metrics_lines
 
     entry, store = override(load_entry(name), list(options["settings"] or [])), store_folder()
+    held = Held(n_folds=folds or 5, fold=_fold_of(fold or 0, folds or 5))
     battles, selection, source = battles_input(data), Selection(max_rows=options["rows"]), options["source"]
     if fold is None and folds is not None:
         chains = fold_chains(entry, battles, target, store, n_folds=folds, selection=selection, source=source)
     else:
-        held = Held(n_folds=folds or 5, fold=_fold_of(fold or 0, folds or 5))
         chains = [chain(entry, battles, target, store, held=held, selection=selection, source=source)]
     if options["emulated"]:
         chains = [emulating(requests, entry, options["emulated"]) for requests in chains]
@@ -129,10 +131,13 @@ def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds:
     stages = names.index(last) + 1
     if fold is None and folds is not None:
         _run_folds(chains, stages, entry, data, average=bool(options["average"]))
-        return
-    artifacts = run_chain(chains[0][:stages], entry, store, say=say)
-    typer.echo("\n".join(metrics_lines(artifacts[-1])))
-    typer.echo(artifacts[-1].path)
+    else:
+        artifacts = run_chain(chains[0][:stages], entry, store, say=say)
+        typer.echo("\n".join(metrics_lines(artifacts[-1])))
+        typer.echo(artifacts[-1].path)
+    if options["gated"] and entry.ladder.max_ladder_loss is not None:
+        for requests in chains:
+            climb(entry, requests)
 
 
 def _fold_of(fold: int, folds: int) -> int:
@@ -177,6 +182,7 @@ def _stage_command(stage: str, text: str) -> None:
         if emulated and last != "score":
             raise typer.BadParameter(f"--as is of scoring; `zoo {stage}` does not score")
         options = {"average": average, "rows": score_rows, "settings": settings, "source": source, "emulated": emulated}
+        options["gated"] = stage == "run" and not emulated
         _run(last, name, data, target, fold, folds, **options)
 
     app.command(stage, help=text)(command)

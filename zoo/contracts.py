@@ -205,6 +205,15 @@ class LexicalSpec(Contract):
     folds: Annotated[int, Field(ge=2)] = 5
 
 
+class LadderSpec(Contract):
+    """What each step from the trained model to the served one may cost (`zoo ladder`)."""
+
+    max_ladder_loss: float | None = Field(
+        None, ge=0, description="most nats that a step may add; a run with a gate ends with the ladder and fails where it broke"
+    )
+    rows: Positive | None = Field(None, description="held-out rows on the ladder; None: all that are scored")
+
+
 class Entry(Contract):
     """One model of the zoo."""
 
@@ -220,6 +229,7 @@ class Entry(Contract):
     quantize: QuantizeSpec | None = None
     score: ScoreSpec | None = None
     serve: dict[str, ServeSpec] = {}
+    ladder: LadderSpec = LadderSpec()
     lexical: LexicalSpec | None = None
 
     @model_validator(mode="after")
@@ -330,6 +340,23 @@ class ScoreRequest(Request):
     emulates: Name | None = Field(
         None, exclude_if=lambda name: name is None, description="smaller target whose memory and kernels are kept to (`--as`)"
     )
+
+
+class LadderRequest(Request):
+    """Every form of a model on the rows of one scored variant: `base` to `scored` are a chain's artifacts."""
+
+    stage: Literal["ladder"] = "ladder"
+    base: Input
+    trained: Input
+    merged: Input
+    quantized: Input
+    scored: Input
+    battles: Input
+    held: Held
+    prompt: PromptSpec
+    variant: Variant
+    method: Literal["qlora", "lora", "full"]
+    max_rows: Positive | None = None
 
 
 class LexicalTrainRequest(Request):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zoo.contracts import (
     FetchRequest,
+    LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
     MergeRequest,
@@ -23,6 +24,7 @@ STAGES: dict[str, tuple[str, type[Request]]] = {
     "merge": ("zoo.stages.merge:run", MergeRequest),
     "quantize": ("zoo.stages.quantize:run", QuantizeRequest),
     "score": ("zoo.stages.score:run", ScoreRequest),
+    "ladder": ("zoo.stages.ladder:run", LadderRequest),
     "lexical-train": ("zoo.stages.lexical:train", LexicalTrainRequest),
     "lexical-score": ("zoo.stages.lexical:score", LexicalScoreRequest),
 }

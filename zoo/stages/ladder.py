@@ -1,0 +1,145 @@
+"""Every form of an entry's model on the same held-out rows, in transformers, beside what the engine said of them."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from zoo.battles import read_battles, select_rows
+from zoo.contracts import LadderRequest, Measurements, Selection, StageResult, TrainSpec
+from zoo.errors import ZooError
+from zoo.figures import png
+from zoo.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_figure, ladder_metrics, steps_of
+from zoo.prompts import Codec, encode_battles, label_probabilities, load_codec
+from zoo.scores import OK, PROBABILITIES, probabilities, read_scores
+from zoo.stages import progress
+from zoo.stages.adapters import causal_model, load_base
+from zoo.stages.awq_format import write_dequantized
+from zoo.stages.batches import micro_batches
+from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
+
+BATCH_TOKENS = 8192
+WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
+
+
+def run(request: LadderRequest, out_dir: Path) -> StageResult:
+    """Write `ladder.parquet` (id, label and each form's probabilities) and `ladder.png`; metrics of each step.
+
+    A form that a killed run had finished is not computed again.
+    """
+    table = rows_of(request)
+    codec = load_codec(request.quantized.path / "model", request.prompt)
+    turns = list(zip(table["prompt"], table["response_a"], table["response_b"], strict=True))
+    encoded = encode_battles(turns, codec, request.prompt, request.variant.order, request.variant.max_tokens)
+    rows = [e.ids for e in encoded]
+    p: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory(dir=out_dir) as scratch:
+        for form, load in forms(request, Path(scratch)):
+            p[form] = finished(out_dir / f"{form}.npy", lambda load=load: form_probabilities(load, rows, codec, request))  # type: ignore[misc]
+    p[ENGINE] = probabilities(table)
+    y = table["label"].to_numpy(dtype=np.int64)
+    steps = steps_of(p, y)
+    write_table(table, p, out_dir)
+    (out_dir / "ladder.png").write_bytes(png(ladder_figure(steps, len(y))))
+    wide = dtype_for(request.merged.path / "model") == torch.float32
+    return StageResult(
+        metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(wide)},
+        curves={"ladder/log_loss": tuple((i, step.loss) for i, step in enumerate(steps))},
+        measurements=Measurements(
+            run_seconds=progress.process_age_seconds(),
+            rows=len(rows) * len(p),
+            tokens=sum(map(len, rows)) * (len(p) - 1),
+            peak_bytes=gpu_peak_bytes(),
+        ),
+    )
+
+
+def rows_of(request: LadderRequest) -> pd.DataFrame:
+    """Labelled held-out battles that the engine has scored, with its probabilities beside their texts."""
+    frame = select_rows(read_battles(request.battles.path), Selection(max_rows=request.max_rows), request.held)
+    scores = read_scores(request.scored.path / request.variant.slug / "scores.parquet")
+    scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
+    table = frame[frame["label"] >= 0].merge(scores, on="id")
+    if table.empty:
+        raise ZooError(f"{request.entry}: none of the held-out rows is labelled and scored; score more rows")
+    return table
+
+
+def forms(request: LadderRequest, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each form in order, with what loads it. What full fine-tuning leaves is the merged model itself."""
+    base, trained = request.base.path / "model", request.trained.path
+    yield BASE, lambda: plain_model(base)
+    if (trained / "adapter").exists():
+        yield ADAPTER, lambda: adapted_model(base, trained / "adapter", TrainSpec(method=request.method))
+    yield MERGED, lambda: plain_model(request.merged.path / "model")
+    yield AWQ, lambda: dequantized_model(request.quantized.path / "model", scratch / "plain")
+
+
+def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in `path`, computed and written whole if it is not there."""
+    if not path.exists():
+        with path.with_suffix(".tmp").open("wb") as file:
+            np.save(file, compute())
+        path.with_suffix(".tmp").rename(path)
+    found: np.ndarray = np.load(path)
+    return found
+
+
+def form_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: Codec, request: LadderRequest) -> np.ndarray:
+    """(rows, 3) in the battles' own A and B; the model is let go afterwards."""
+    model = load().eval()
+    logits = np.zeros((len(rows), 3))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    batches = list(micro_batches(order, [len(row) for row in rows], BATCH_TOKENS))
+    with torch.no_grad(), progress.bar(len(batches), "ladder", "batch") as bar:
+        for batch in batches:
+            ids, mask = pad([rows[i] for i in batch], device())
+            logits[batch] = label_logits(causal_model(model), ids, mask, codec.label_ids).cpu().numpy()
+            bar.update()
+    del model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return label_probabilities(logits, request.variant.order)
+
+
+def dtype_for(folder: Path) -> torch.dtype:
+    """float32 where the weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits."""
+    if device().type != "cuda":
+        return torch.float32
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return torch.float32 if 2 * stored < WIDE_SHARE * torch.cuda.mem_get_info()[1] else compute_dtype()
+
+
+def plain_model(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()})
+
+
+def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
+    """The base as training held it, NF4 or 16 bits, with the adapter beside it."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_base(base, spec), adapter)
+
+
+def dequantized_model(quantized: Path, scratch: Path) -> Any:
+    """The AWQ checkpoint's own weights as plain ones, by our own reading of its layout."""
+    write_dequantized(quantized, scratch)
+    return plain_model(scratch)
+
+
+def write_table(table: pd.DataFrame, p: dict[str, np.ndarray], out_dir: Path) -> None:
+    columns = {f"{form}_{name}": values[:, i] for form, values in p.items() for i, name in enumerate(PROBABILITIES)}
+    frame = pd.DataFrame({"id": table["id"], "label": table["label"], **columns})
+    frame.to_parquet(out_dir / "ladder.parquet", index=False)
+    for form in p:
+        (out_dir / f"{form}.npy").unlink(missing_ok=True)
