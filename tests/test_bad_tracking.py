@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -73,6 +74,29 @@ def test_a_read_only_database(
     assert "readonly database" in caplog.text and "zoo sync" in caplog.text
     with pytest.raises(ZooError, match="readonly database"):
         sync(own_home / "store")
+
+
+def test_a_database_of_a_newer_mlflow(
+    member: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sqlite3.connect(own_home / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'fffffffffff1'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own_home / 'mlflow.db'}?timeout=5")  # no engine of it is cached
+    refused(own_home, "fffffffffff1", caplog, member)
+
+
+@pytest.mark.parametrize(
+    "command", [("zoo", "leaderboard"), ("zoo", "list"), ("zoo", "sync"), ("ensemble", "build", "--target", "t4x2")]
+)
+def test_a_store_of_a_newer_version(member: Path, own_home: Path, command: tuple[str, ...]) -> None:
+    manifest = member / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99, "something": "new"}))
+    program, *arguments = command
+    run = [sys.executable, "-c", f"from {program}.cli import main; main()", *arguments]
+    done = subprocess.run(run, env={**os.environ, "ZOO_HOME": str(own_home)}, capture_output=True, text=True, timeout=120)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert last == f"error: {manifest}: schema version 99 is newer than 1; upgrade this package"
 
 
 def test_a_server_that_is_down_and_needs_a_password(
