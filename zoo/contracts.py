@@ -152,7 +152,7 @@ class QuantizeSpec(Contract):
     zero_point: bool = True
     calibration_rows: Positive = 128
     calibration_tokens: Positive = Field(512, description="tokens a calibration block; prompts are joined and cut into blocks")
-    apply_clip: bool = Field(True, description="search clipping thresholds: most of the time on a CPU")
+    apply_clip: bool = Field(True, description="search clipping thresholds")
     skip_modules: tuple[str, ...] = ()
     seed: int = 0
 
@@ -306,6 +306,7 @@ class MergeRequest(Request):
 
 class QuantizeRequest(Request):
     stage: Literal["quantize"] = "quantize"
+    revision: int = 2  # clipping is searched with all calibration tokens
     model: Input
     battles: Input
     held: Held
