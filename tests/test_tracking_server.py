@@ -25,6 +25,8 @@ from zoo.sample import write_sample
 from zoo.store import list_artifacts
 from zoo.sync import sync
 from zoo.tracking import log_build, log_stage
+from zoo.tracking_view import experiment_page
+from zoo.ui import serve
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -158,6 +160,9 @@ def test_runs_models_and_aliases_on_a_server(
     client = tracking_client.connect()
     run = next(r for r in client.search_runs([tracking_client.latest_experiment()]) if r.info.run_name == names[0])
     assert [f.path for f in client.list_artifacts(run.info.run_id, "figures")], "figures reach the server"
+    said: list[str] = []
+    serve(say=said.append, browse=False)
+    assert said == [f"MLflow runs elsewhere: {server.uri}/#{experiment_page(tracking_client.latest_experiment())}"]
     assert not (tmp_path / "home" / "artifacts").exists() and not (tmp_path / "home" / "mlflow.db").exists()
 
 

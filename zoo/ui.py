@@ -24,28 +24,21 @@ START_SECONDS = 120  # a loaded machine imports MLflow slowly
 def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
     from zoo.cli_base import say as say_on_stderr
-    from zoo.sync import unusable
-    from zoo.tracking_client import ensure_store, latest_experiment
-    from zoo.tracking_view import experiment_page
 
     say = say or say_on_stderr
-    uri = tracking_uri()
+    uri, place = tracking_uri(), comparison()
     if is_server(uri):
-        say(f"runs are on {mask(uri)}")
+        page = f"/#{place}" if uri.startswith("http") else ""
+        say(f"MLflow runs elsewhere: {mask(uri.rstrip('/'))}{page}")
         if browse:
-            webbrowser.open(uri)
+            webbrowser.open(uri.rstrip("/") + page)
         return
-    try:
-        ensure_store()
-        experiment = latest_experiment()
-    except Exception as error:
-        raise unusable(error, "zoo ui") from None
     free = free_port(port)
     process = start_server(uri, free)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not outlive this process
     try:
         wait_until_up(process, f"http://{HOST}:{free}/health")
-        url = f"http://{HOST}:{free}/#{experiment_page(experiment)}"
+        url = f"http://{HOST}:{free}/#{place}"
         say(f"MLflow: {url}")
         say("Ctrl-C stops it; runs are kept")
         if browse and has_display():
@@ -55,6 +48,19 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
         say("stopped")
     finally:
         stop(process)
+
+
+def comparison() -> str:
+    """The UI's place that compares the members scored last; ZooError where the tracking store cannot be used."""
+    from zoo.sync import unusable
+    from zoo.tracking_client import ensure_store, latest_experiment
+    from zoo.tracking_view import experiment_page
+
+    try:
+        ensure_store()
+        return experiment_page(latest_experiment())
+    except Exception as error:
+        raise unusable(error, "zoo ui") from None
 
 
 def has_display() -> bool:
