@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from awq.quantize.quantizer import AwqQuantizer
 
 from zoo.stages.awq_quantizer import CheckedQuantizer, group_gram, squared_error
+from zoo.stages.layerwise import LayerwiseModel, Weights
 
 
 def quantizer(group_size: int = 32) -> Any:
@@ -57,6 +60,23 @@ def test_gram_matrices_hold_the_mean_squared_output() -> None:
         part = slice(32 * g, 32 * g + 32)
         expected = (x[:, part] @ w[:, part].T).pow(2).mean(0)
         assert torch.allclose(((w[:, part] @ gram[g]) * w[:, part]).sum(-1), expected, rtol=1e-4)
+
+
+def test_one_layer_has_weights_at_a_time_and_none_is_lost(tiny_llama: Path, tmp_path: Path) -> None:
+    """The files written are the folder's own tensors, layer by layer, where nothing was done to them in between."""
+    from safetensors.torch import load_file
+
+    whole = LayerwiseModel(tiny_llama, torch.float32)
+    whole.load(0)
+    for number in whole.turns(range(len(whole.layers)), tmp_path):
+        present = [i for i, layer in enumerate(whole.layers) if not any(p.is_meta for p in layer.parameters())]
+        assert present == [number]
+    whole.finish(tmp_path, {"quant_method": "awq"})
+    written = {name: tensor for path in tmp_path.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    source = load_file(tiny_llama / "model.safetensors")
+    assert written.keys() == source.keys() == set(Weights(tmp_path))
+    assert all(torch.equal(written[name], source[name]) and written[name].dtype == source[name].dtype for name in source)
+    assert json.loads((tmp_path / "config.json").read_text())["quantization_config"] == {"quant_method": "awq"}
 
 
 def test_squared_error_is_that_of_all_values() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from zoo.errors import ZooError
+from zoo.stages.layerwise import Weights, write_index
 
 PARTS = ("qweight", "qzeros", "scales")
 # Order of the eight 4-bit values in an int32 of the GEMM layout: value i is output column 8 * word + AWQ_ORDER[i] (AutoAWQ,
@@ -44,19 +45,12 @@ def weight_errors(source: Path, target: Path) -> dict[str, float]:
     AWQ moves a scale per input channel from a weight into the layer before it, so each dequantized weight is compared after
     the least-squares scale per input channel. Shapes and finiteness are checked on the way.
     """
-    quantized: dict[str, torch.Tensor] = {}
-    for shard in target.glob("*.safetensors"):
-        quantized |= load_file(shard)
-    errors = {}
-    for shard in source.glob("*.safetensors"):
-        with safe_open(shard, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                module = name.removesuffix(".weight")
-                if f"{module}.qweight" not in quantized:
-                    continue
-                original = file.get_tensor(name).float()
-                parts = (quantized[f"{module}.{part}"] for part in PARTS)
-                errors[module] = channel_error(original, dequantize(*parts), name)
+    quantized, original, errors = Weights(target), Weights(source), {}
+    for name in original:
+        module = name.removesuffix(".weight")
+        if f"{module}.qweight" in quantized:
+            parts = (quantized.read(f"{module}.{part}") for part in PARTS)
+            errors[module] = channel_error(original.read(name).float(), dequantize(*parts), name)
     if not errors:
         raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what autoawq expects")
     return errors
@@ -79,11 +73,13 @@ def write_dequantized(source: Path, target: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     config.pop("quantization_config")
     (target / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=1))
-    (target / "model.safetensors.index.json").unlink(missing_ok=True)
-    packed: dict[str, torch.Tensor] = {}
-    for shard in source.glob("*.safetensors"):
-        packed |= load_file(shard)
-    weights = {name: tensor.float() for name, tensor in packed.items() if not name.endswith(PARTS)}
-    for module in [name.removesuffix(".qweight") for name in packed if name.endswith(".qweight")]:
-        weights[f"{module}.weight"] = dequantize(*(packed[f"{module}.{part}"] for part in PARTS))
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    weights = Weights(source)
+    for path in sorted(source.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+        plain = {name: weights.read(name).float() for name in names if not name.endswith(PARTS)}
+        for module in (name.removesuffix(".qweight") for name in names if name.endswith(".qweight")):
+            plain[f"{module}.weight"] = dequantize(*(weights.read(f"{module}.{part}") for part in PARTS))
+        if plain:
+            save_file(plain, target / path.name, metadata={"format": "pt"})
+    write_index(target)

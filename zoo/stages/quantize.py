@@ -1,7 +1,7 @@
 """AWQ 4-bit checkpoints in GEMM layout through autoawq, calibrated on the entry's own prompts.
 
-Not in autoawq: progress on the terminal, calibration prompts that are longer than a block are cut instead of dropped, weights
-that are not quantized keep the base's dtype, and the result is checked before it counts as done.
+Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut instead of dropped,
+weights that are not quantized keep the base's dtype, and the result is checked before it counts as done.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from zoo.battles import read_battles, select_training
 from zoo.contracts import Measurements, QuantizeRequest, StageResult
@@ -25,6 +23,7 @@ from zoo.prompts import encode_battles, load_codec
 from zoo.stages import progress
 from zoo.stages.awq_format import weight_errors
 from zoo.stages.labels import device, gpu_peak_bytes
+from zoo.stages.layerwise import LayerwiseModel
 
 
 def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
@@ -37,7 +36,6 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     load_seconds = progress.process_age_seconds()
     shutil.rmtree(target, ignore_errors=True)
     layer_errors = quantize(source, target, blocks, request)
-    restore_dtypes(source, target)
     errors = weight_errors(source, target)
     worst = max(errors, key=lambda name: errors[name])
     for path in source.glob("*"):  # what autoawq does not write: tokenizer, chat template
@@ -116,27 +114,24 @@ def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
 
 
 def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> list[float]:
-    """Run autoawq on the calibration blocks and save its checkpoint; each layer's output error."""
+    """Run autoawq on the calibration blocks, a layer at a time, and write its checkpoint; each layer's output error."""
     import awq.quantize.quantizer as quantizer
-    from awq import AutoAWQForCausalLM
+    from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
+    from awq.models.base import AwqConfig
 
     from zoo.stages.awq_quantizer import CheckedQuantizer
 
-    def layers(modules: range, **_: Any) -> Iterator[int]:
-        with progress.bar(len(modules), "quantize", "layer") as bar:
-            for module in modules:
-                yield module
-                bar.update()
-
-    quantizer.tqdm = layers
     spec = request.spec
     # A CPU multiplies float16 and emulated bfloat16 at a fraction of float32's speed.
-    dtype = torch.float16 if device().type == "cuda" else torch.float32
-    loading = {"torch_dtype": dtype, "device_map": "cpu", "safetensors": True, "trust_remote_code": False}
-    model = AutoAWQForCausalLM.from_pretrained(str(source), **loading)
+    whole = LayerwiseModel(source, torch.float16 if device().type == "cuda" else torch.float32)
+    whole.load(0)
+    target.mkdir()
+    quantizer.tqdm = lambda modules, **_: whole.turns(modules, target)  # its loop over the layers
     config = {"zero_point": spec.zero_point, "q_group_size": spec.group_size, "w_bit": spec.bits, "version": "GEMM"}
     if spec.skip_modules:
         config["modules_to_not_convert"] = list(spec.skip_modules)
+    kind = whole.model.config.model_type
+    model = AWQ_CAUSAL_LM_MODEL_MAP[kind](whole.model, kind, False, whole.model.config, AwqConfig.from_dict(config), None)
     gc.collect()
     gc.freeze()  # autoawq collects garbage dozens of times a layer; without this each pass walks every imported module
     model.quantize(
@@ -148,21 +143,6 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
         apply_clip=spec.apply_clip,
         quantizer_cls=CheckedQuantizer,
     )
-    progress.note("saving")
-    model.save_quantized(str(target), safetensors=True)
+    whole.finish(target, model.quant_config.to_transformers_dict())
     layer_errors: list[float] = model.quantizer.layer_errors
     return layer_errors
-
-
-def restore_dtypes(source: Path, target: Path) -> None:
-    """Give weights that were not quantized the dtype they had: on a CPU all was widened to float32 for speed.
-
-    Scales stay float16, as the GEMM layout has them.
-    """
-    dtypes: dict[str, torch.dtype] = {}
-    for shard in source.glob("*.safetensors"):
-        with safe_open(shard, "pt") as file:
-            dtypes |= {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
-    for shard in target.glob("*.safetensors"):
-        tensors = {name: t.to(dtypes.get(name, t.dtype)) for name, t in load_file(shard).items()}
-        save_file(tensors, shard, metadata={"format": "pt"})

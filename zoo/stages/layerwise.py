@@ -1,0 +1,113 @@
+"""AWQ in the memory of a layer, whatever the model: layers are read when their turn comes and written when it is over."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from zoo.stages import progress
+
+INDEX = "model.safetensors.index.json"
+
+
+class Weights:
+    """Tensors of a model folder's safetensors files by name, read one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        files = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (safe_open is not a mapping)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def read(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+    def under(self, prefix: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The tensors below a module, by their names in it, in `dtype`."""
+        return {name.removeprefix(prefix): self.read(name).to(dtype) for name in self if name.startswith(prefix)}
+
+
+class LayerwiseModel:
+    """A transformers model whose decoder layers have no weights until they are read.
+
+    `prefix` is the layers' name in the files, e.g. `model.layers.`; embedding, norms and buffers are there from the start, the
+    output head is not: nothing runs it.
+    """
+
+    def __init__(self, source: Path, dtype: torch.dtype) -> None:
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self.source, self.dtype, self.weights = source, dtype, Weights(source)
+        config = AutoConfig.from_pretrained(source)
+        with init_empty_weights(include_buffers=False):
+            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        self.model.config.use_cache = False
+        decoder = getattr(self.model, self.model.base_model_prefix)
+        self.layers: torch.nn.ModuleList = decoder.layers
+        self.prefix = next(name for name, module in self.model.named_modules() if module is self.layers) + "."
+        for name, parameter in list(self.model.named_parameters()):
+            if not name.startswith(self.prefix) and name in self.weights and not name.startswith("lm_head."):
+                owner, _, last = name.rpartition(".")
+                value = torch.nn.Parameter(self.weights.read(name).to(dtype), requires_grad=parameter.requires_grad)
+                setattr(self.model.get_submodule(owner), last, value)
+
+    def load(self, number: int) -> None:
+        """Read a layer's weights."""
+        self.layers[number].load_state_dict(self.weights.under(f"{self.prefix}{number}.", self.dtype), assign=True)
+
+    def write(self, number: int, target: Path) -> None:
+        """Write a layer as it is now to a file of its own, what was not quantized in the dtype it had, and forget it."""
+        tensors = {f"{self.prefix}{number}.{name}": value for name, value in self.layers[number].state_dict().items()}
+        kept = {
+            name: value.to(self.weights.read(name).dtype) if name in self.weights else value for name, value in tensors.items()
+        }
+        save_file(
+            {name: value.cpu().contiguous() for name, value in kept.items()},
+            target / f"model-{number:05d}.safetensors",
+            metadata={"format": "pt"},
+        )
+        self.layers[number] = self.layers[number].to("meta")
+        gc.collect()
+
+    def turns(self, numbers: Iterable[int], target: Path) -> Iterator[int]:
+        """Each number in turn, its layer read before and written after; the first layer is there already."""
+        with progress.bar(len(self.layers), "quantize", "layer") as bar:
+            for number in numbers:
+                if number:
+                    self.load(number)
+                yield number
+                self.write(number, target)
+                bar.update()
+
+    def finish(self, target: Path, quantization: dict[str, Any]) -> None:
+        """What is no layer, the index over all files, and the configuration."""
+        ends = {name: self.weights.read(name) for name in self.weights if not name.startswith(self.prefix)}
+        save_file(ends, target / "model-ends.safetensors", metadata={"format": "pt"})
+        config = json.loads((self.source / "config.json").read_text())
+        config |= {"quantization_config": quantization, "dtype": str(self.dtype).removeprefix("torch.")}
+        (target / "config.json").write_text(json.dumps(config, indent=1))
+        write_index(target)
+
+
+def write_index(folder: Path) -> None:
+    """`model.safetensors.index.json` over a folder's files, without which transformers takes one file for the model."""
+    places: dict[str, str] = {}
+    size = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            places |= dict.fromkeys(file.keys(), path.name)
+        size += path.stat().st_size
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=1))
