@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection
 from zoo.entries_io import explain, load_entry
 from zoo.errors import ZooError
-from zoo.pipeline import Say, battles_input, chain, override, run_chain
+from zoo.folds import fold_chains, run_folds
+from zoo.pipeline import Say, battles_input, chain, override
 from zoo.store import Artifact
 
 
@@ -28,6 +29,7 @@ class Recipe(Contract):
     data: str
     target: str = "cpu"
     held: Held = Held()
+    all_folds: bool = Field(False, description="every fold of held.n_folds, so that the whole file is scored out of fold")
     score_rows: Positive | None = None
     runs: tuple[RecipeRun, ...] = Field(min_length=1)
 
@@ -57,6 +59,9 @@ def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> lis
     finished = []
     for entry in recipe_entries(recipe):
         selection = Selection(max_rows=recipe.score_rows)
-        requests = chain(entry, battles, recipe.target, store, held=recipe.held, selection=selection)
-        finished.append(run_chain(requests, entry, store, say=say)[-1])
+        if recipe.all_folds:
+            chains = fold_chains(entry, battles, recipe.target, store, n_folds=recipe.held.n_folds, selection=selection)
+        else:
+            chains = [chain(entry, battles, recipe.target, store, held=recipe.held, selection=selection)]
+        finished += run_folds(chains, entry, store, say=say)
     return finished
