@@ -38,7 +38,8 @@ def test_folds_share_their_base_and_nothing_else(entry: Entry, sample_csv: Path,
 
 
 def test_a_lexical_entry_scores_every_row_in_one_run(sample_csv: Path, tmp_path: Path) -> None:
-    assert len(chains_of(load_entry("lexical"), sample_csv, tmp_path)) == 1
+    chains = chains_of(load_entry("lexical"), sample_csv, tmp_path, n_folds=4)
+    assert len(chains) == 1 and chains[0][0].spec.folds == 4  # type: ignore[attr-defined]
 
 
 def test_the_averaged_checkpoint_is_made_of_all_adapters(entry: Entry, sample_csv: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def fold_chains(
     entry: Entry, battles: Input, target: str, store: Path, *, n_folds: int, selection: Selection, source: str | None = None
 ) -> list[list[Request]]:
     """The chain of each fold, in order. A lexical entry scores every row out of fold by itself, so it has one chain."""
+    if entry.lexical is not None:
+        entry = entry.model_copy(update={"lexical": entry.lexical.model_copy(update={"folds": n_folds})})
     folds = range(n_folds if entry.kind == "causal_lm" else 1)
     helds = [Held(n_folds=n_folds, fold=fold) for fold in folds]
     return [chain(entry, battles, target, store, held=held, selection=selection, source=source) for held in helds]

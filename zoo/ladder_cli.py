@@ -31,6 +31,7 @@ def ladder(
     from zoo.contracts import Held, Selection
     from zoo.entries_io import load_entry
     from zoo.errors import ZooError
+    from zoo.ladder import ladder_request
     from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
 
     if fold >= folds:
@@ -38,6 +39,7 @@ def ladder(
     entry, store = override(load_entry(name), settings or []), store_folder()
     held, selection = Held(n_folds=folds, fold=fold), Selection(max_rows=score_rows)
     requests = chain(entry, battles_input(data), target, store, held=held, selection=selection, source=source)
+    ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
     run_chain(requests, entry, store, say=say)
     climb(entry, requests)
 
