@@ -162,7 +162,7 @@ def table_of(members: Members, rows: int) -> list[dict[str, Any]]:
     for budget in np.geomspace(least * 1.15, most * 1.1, BUDGETS):
         line: dict[str, Any] = {"budget_seconds": float(budget)}
         for kind, coverage in (("whole", False), ("coverage", True)):
-            plan = build_plan(members, BuildRequest(target, float(budget), rows, coverage=coverage, parsimony=False))
+            plan = build_plan(members, BuildRequest(target, float(budget), rows, 1.0, coverage=coverage, parsimony=False))
             line[kind] = plan.oof_log_loss
             line[f"{kind}_se"] = plan.oof_log_loss_se
             line[f"{kind}_members"] = {m.name: round(m.coverage, 3) for m in plan.members}
@@ -182,7 +182,7 @@ def report(members: Members, lines: list[dict[str, Any]], rows: int, battles: Pa
             "# Whole files against coverage",
             "",
             f"{date.today().isoformat()}, {os.cpu_count()} cores, {battles.name}: {len(members.y):,} rows out of fold; priced "
-            f"for {rows:,} rows on cpu, without parsimony. Prices: {prices}. Written by `benchmarks/ensemble_coverage.py`.",
+            f"for {rows:,} rows on cpu, margin 1, without parsimony. Prices: {prices}. Written by `benchmarks/ensemble_coverage.py`.",
             "",
             "| budget, s | whole files | | coverage | |",
             "|---|---|---|---|---|",
