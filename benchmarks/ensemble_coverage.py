@@ -182,7 +182,8 @@ def report(members: Members, lines: list[dict[str, Any]], rows: int, battles: Pa
             "# Whole files against coverage",
             "",
             f"{date.today().isoformat()}, {os.cpu_count()} cores, {battles.name}: {len(members.y):,} rows out of fold; priced "
-            f"for {rows:,} rows on cpu, margin 1, without parsimony. Prices: {prices}. Written by `benchmarks/ensemble_coverage.py`.",
+            f"for {rows:,} rows on cpu, margin 1, without parsimony. Prices: {prices}. Written by "
+            "`benchmarks/ensemble_coverage.py`.",
             "",
             "| budget, s | whole files | | coverage | |",
             "|---|---|---|---|---|",
