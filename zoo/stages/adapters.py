@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.stages.labels import compute_dtype, device
+from zoo.stages.labels import attention_options, compute_dtype, device
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
 
@@ -31,7 +31,7 @@ def load_base(base: Path, spec: TrainSpec) -> Any:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options)
+    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options, **attention_options(base))
 
 
 def with_adapters(model: Any, spec: TrainSpec) -> Any:

@@ -6,6 +6,7 @@ No full-vocabulary logits are made: with 128k tokens they are most of a small mo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,18 @@ def pad(rows: Sequence[list[int]], device: torch.device | str) -> tuple[torch.Te
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
     return ids.to(device), mask.to(device)
+
+
+def attention_options(folder: Path) -> dict[str, str]:
+    """Options of `from_pretrained` for a model whose attention logits are soft-capped (Gemma 2), else none.
+
+    transformers runs attention in torch's own kernel by default, which knows no cap and leaves it out without a word (5.19);
+    vLLM applies it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    return {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}
 
 
 def compute_dtype() -> torch.dtype:

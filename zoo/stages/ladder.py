@@ -23,7 +23,7 @@ from zoo.stages import progress
 from zoo.stages.adapters import causal_model, load_base
 from zoo.stages.awq_format import write_dequantized
 from zoo.stages.batches import micro_batches
-from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
+from zoo.stages.labels import attention_options, compute_dtype, device, gpu_peak_bytes, label_logits, pad
 
 BATCH_TOKENS = 8192
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
@@ -121,7 +121,8 @@ def dtype_for(folder: Path) -> torch.dtype:
 def plain_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()})
+    options = attention_options(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()}, **options)
 
 
 def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:

@@ -53,7 +53,7 @@ class LayerwiseModel:
         self.source, self.dtype, self.weights = source, dtype, Weights(source)
         config = AutoConfig.from_pretrained(source)
         with init_empty_weights(include_buffers=False):
-            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype, **attention_options(source)).eval()
         self.model.config.use_cache = False
         decoder = getattr(self.model, self.model.base_model_prefix)
         self.layers: torch.nn.ModuleList = decoder.layers
