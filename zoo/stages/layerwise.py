@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from zoo.stages import progress
+from zoo.stages.labels import attention_options
 
 INDEX = "model.safetensors.index.json"
 
