@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from zoo.prompts import encode_battles, load_codec
 from zoo.scores import read_scores
 from zoo.stages.chunks import Answer, Chunk, adopt, alone_seconds, plan_chunks, read_pieces, write_chunk
 from zoo.stages.emulation import CAP, emulation_arguments, emulation_environment
-from zoo.stages.engine import batch_tokens, cache_bytes
+from zoo.stages.engine import batch_tokens, cache_bytes, prepare_environment
 from zoo.stages.places import places
 from zoo.stages.tally import Tally, load_tally
 from zoo.stages.token_file import Encoding, open_tokens, write_tokens
@@ -176,3 +178,14 @@ def test_a_run_in_parts_is_accounted_for_as_one(tmp_path: Path) -> None:
     again.see_memory({"allocated_bytes": 6, "card_bytes": 6})
     assert again.metrics()["engine/cached_share"] == 0.1 and (again.allocated_bytes, again.card_bytes) == (6, 7)
     assert load_tally(tmp_path / "nowhere") == Tally()
+
+
+@pytest.mark.parametrize(("cores", "bound"), [({7, 0}, "0,7"), ({3}, "nobind")])
+def test_an_engine_is_bound_to_the_cores_it_may_use_and_no_others(
+    cores: set[int], bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    with mock.patch.dict(os.environ):
+        os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
+        prepare_environment(eager=False)
+        assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == bound

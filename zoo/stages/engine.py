@@ -30,7 +30,7 @@ def prepare_environment(*, eager: bool) -> None:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     cores = sorted(os.sched_getaffinity(0))
     # By default vLLM keeps one core of a CPU for its frontend, which has nothing to do here: half of a two-core machine.
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"{cores[0]}-{cores[-1]}" if len(cores) > 1 else "nobind")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)) if len(cores) > 1 else "nobind")
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
 
 
