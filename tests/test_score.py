@@ -19,7 +19,8 @@ from zoo.scores import probabilities, read_scores
 from zoo.stages import score
 from zoo.stages.chunks import Answer, Chunk
 from zoo.stages.engine import engine_arguments
-from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience, descendants
+from zoo.stages.replica_process import descendants
+from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
 from zoo.stages.token_file import Encoding
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]

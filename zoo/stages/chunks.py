@@ -70,6 +70,16 @@ class Answer:
     seconds: float
 
 
+def join_answers(rows: Sequence[Answer]) -> Answer:
+    """The answer to a chunk whose rows were scored one by one."""
+    return Answer(
+        np.concatenate([row.logits for row in rows]),
+        np.concatenate([row.cached for row in rows]),
+        {i: reason for i, row in enumerate(rows) for reason in row.refused.values()},
+        sum(row.seconds for row in rows),
+    )
+
+
 def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
     return out_dir / variant.slug / "chunks" / f"{index:05d}.parquet"
 

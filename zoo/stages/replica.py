@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from zoo.stages.progress import process_age_seconds
+
 PARENT = "ZOO_REPLICA_PARENT"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -42,7 +44,7 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
 
     engine = Engine(job["arguments"], job["label_ids"])
     engine.score([np.array(job["label_ids"], dtype=np.int32)])
-    send(channel, kind="ready", memory=engine.memory())
+    send(channel, kind="ready", memory=engine.memory(), seconds=process_age_seconds())
     tokens = spans = None
     for line in commands:
         command = json.loads(line)

@@ -31,7 +31,7 @@ from zoo.stages.emulation import emulation_arguments, emulation_environment
 from zoo.stages.engine import engine_arguments, engine_version
 from zoo.stages.places import gpus_of, places, visible_gpus
 from zoo.stages.replicas import Crew, Job, Listener, Patience
-from zoo.stages.tally import TALLY, Tally, load_tally
+from zoo.stages.tally import Tally, load_tally
 from zoo.stages.token_file import Encoding, write_tokens
 from zoo.targets import load_target, machine_fingerprint
 
@@ -63,6 +63,7 @@ def score(
     job = engine_job(request, out_dir / WORK, codec, where)
     tally = load_tally(out_dir)
     tally.replicas = len(where)
+    job.folder.mkdir(parents=True, exist_ok=True)  # a run that was killed at its very end has it no more
     with ExitStack() as stack:
         crew = None
         if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
@@ -76,8 +77,7 @@ def score(
             crew = crew or stack.enter_context(Crew(job, patience))
             score_chunks(crew, todo, rows.ids, tally, out_dir)
     result = finish(request, out_dir, rows, encodings, chunks, tally)
-    shutil.rmtree(out_dir / WORK)
-    (out_dir / TALLY).unlink()
+    shutil.rmtree(job.folder)  # the tally stays: a run that is killed before it is committed comes by here again
     return result
 
 
@@ -124,14 +124,17 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
 def score_chunks(crew: Crew, todo: Sequence[Chunk], ids: Sequence[str], tally: Tally, out_dir: Path) -> None:
     """Have the chunks scored, and write each as it comes."""
     begun, seconds, restarts = time.monotonic(), tally.run_seconds, tally.restarts
+    loads: dict[int, float] = {}  # of each replica, its first; one that is started again reads from a warm disk cache
     with progress.TokenBar(sum(chunk.tokens for chunk in todo), sum(len(chunk.spans) for chunk in todo)) as bar:
 
-        def ready(memory: Mapping[str, int]) -> None:
+        def ready(replica: int, load_seconds: float, memory: Mapping[str, int]) -> None:
             nonlocal begun
             tally.see_memory(memory)
-            if not crew.restarts:
-                tally.load_seconds, begun = progress.process_age_seconds(), time.monotonic()
+            if not loads:  # scoring begins with the first
+                begun = time.monotonic()
                 bar.begin()
+            loads.setdefault(replica, crew.lead_seconds + load_seconds)
+            tally.load_seconds = max(loads.values())
 
         def take(number: int, answer: Answer, memory: Mapping[str, int]) -> None:
             write_chunk(todo[number], ids, answer, out_dir)

@@ -16,9 +16,10 @@ TALLY = "tally.json"
 class Tally:
     """Sums over the parts of a run.
 
-    `load_seconds`: from the start of the process to an engine that has answered a row, of the last part that started one;
-    `prepare_seconds`: of reading and tokenizing, which is done while the engine loads; `run_seconds`: of scoring, on the wall
-    clock, the wait for rows included. `cached_tokens`: of `tokens` that the engine was given, those it did not compute.
+    `load_seconds`: from the start of the process to an engine that has answered a row, of the slowest replica in the last part
+    that started one, without loads that failed; `prepare_seconds`: of reading and tokenizing, done while the engine loads;
+    `run_seconds`: of scoring, on the wall clock, the wait for rows included. `cached_tokens`: of `tokens` that the engine was
+    given, those it did not compute.
     """
 
     load_seconds: float = 0.0

@@ -1,0 +1,217 @@
+"""Watching over engines, with real processes that compute something simple in place of a model: who dies, hangs and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoo.battles import read_battles
+from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
+from zoo.prompts import encode_battles, load_codec
+from zoo.scores import probabilities, read_card, read_scores
+from zoo.stages import replica_process, score
+from zoo.stages.chunks import Answer, Chunk
+from zoo.stages.replica_process import Replica
+from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.tally import Tally
+from zoo.stages.token_file import TOKEN, Encoding
+
+pytestmark = pytest.mark.timeout(60)
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
+MEMORY = {"allocated_bytes": 0, "card_bytes": 0}
+STAND_IN = """
+    import hashlib, json, os, sys, time
+    from pathlib import Path
+    import numpy as np
+
+    def is_to(deed):  # once, where a folder is given to remember it in
+        folder = os.environ.get(deed)
+        if folder and folder != "always":
+            try:
+                Path(folder).mkdir()
+            except FileExistsError:
+                return False
+        return bool(folder)
+
+    channel, job = os.fdopen(int(sys.argv[2]), "w"), json.loads(Path(sys.argv[1]).read_text())
+    def say(**message):
+        channel.write(json.dumps(message) + "\\n")
+        channel.flush()
+
+    memory = {"allocated_bytes": 0, "card_bytes": 0}
+    if is_to("DIE_LOADING"):
+        os._exit(9)
+    say(kind="ready", memory=memory, seconds=1000.0)
+    for line in sys.stdin:
+        command, tokens, spans = json.loads(line), np.fromfile(job["tokens"], "<i4"), np.load(job["spans"])
+        if is_to("HANG"):
+            time.sleep(1)
+            say(kind="step", rows=0, tokens=0)
+            time.sleep(1000)
+        if is_to("LACK_MEMORY"):
+            say(kind="error", message="OutOfMemoryError: CUDA out of memory")
+            os._exit(1)
+        rows = [tokens[a:b] for a, b in spans[command["first"] : command["last"]]]
+        poison = os.environ.get("POISON", "").split(",")
+        if poison == ["all"] or any(hashlib.sha256(row.tobytes()).hexdigest() in poison for row in rows):
+            os.abort()
+        logits = [[int(row.sum()) % 7, len(row) % 5, int(row[-1]) % 3] for row in rows]
+        cached = [0] * len(rows)
+        say(kind="chunk", chunk=command["chunk"], logits=logits, cached=cached, refused={}, seconds=0.01, memory=memory)
+"""
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "stand_in.py"
+    script.write_text(textwrap.dedent(STAND_IN))
+    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(script)))
+
+
+def chunks_of(count: int) -> list[Chunk]:
+    lengths = np.full(count, 5)
+    encoding = Encoding(Variant(max_tokens=9), np.arange(count) * 5, lengths, 0 * lengths)
+    return [Chunk((encoding,), i, np.array([i])) for i in range(count)]
+
+
+def crew_job(folder: Path, places: Sequence[dict[str, str]], count: int) -> Job:
+    job = Job(arguments={}, label_ids=(1, 2, 3), folder=folder / "work", places=tuple(places))
+    job.folder.mkdir()
+    job.tokens.write_bytes(np.arange(5 * count, dtype=TOKEN).tobytes())
+    return job
+
+
+def test_an_idle_replica_takes_what_a_failed_one_gives_back(tmp_path: Path) -> None:
+    """The idle one has been silent for longer than a busy one may be, which is no fault of its."""
+    done: list[int] = []
+    job = crew_job(tmp_path, [{}, {"HANG": "always"}], 4)
+    with Crew(job, Patience(factor=0, floor_seconds=2)) as crew:
+        crew.score(chunks_of(4), Listener(take=lambda number, answer, memory: done.append(number)))
+    assert sorted(done) == [0, 1, 2, 3] and crew.restarts == 1  # the other's
+
+
+def test_the_rest_goes_on_without_a_replica_that_fails_for_good(tmp_path: Path) -> None:
+    done: list[int] = []
+    job = crew_job(tmp_path, [{}, {"DIE_LOADING": "always"}], 3)
+    with Crew(job) as crew:
+        crew.score(chunks_of(3), Listener(take=lambda number, answer, memory: done.append(number)))
+    assert sorted(done) == [0, 1, 2]
+
+
+def test_an_ended_process_is_not_signalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another process's by then."""
+    job = crew_job(tmp_path, [{}], 1)
+    replica = Replica(0, {"DIE_LOADING": "always"})
+    replica.start(job.write())
+    assert replica.process is not None and replica.process.wait(20) == 9
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: signalled.append(pid))
+    assert replica.kill() and not signalled and replica.process is None
+
+
+def request_for(model: Path, csv: Path) -> ScoreRequest:
+    variants = (Variant(order="ab", max_tokens=160), Variant(order="ba", max_tokens=160))
+    return ScoreRequest(
+        entry="tiny",
+        model=Input(path=model.parent, fingerprint="x"),
+        battles=Input(path=csv, fingerprint="y"),
+        held=Held(),
+        selection=Selection(rows="all", max_rows=12),
+        prompt=PROMPT,
+        spec=ScoreSpec(variants=variants, chunk_rows=8, max_seqs=4, max_batched_tokens=512, dtype="float32"),
+        target="cpu",
+    )
+
+
+def run(request: ScoreRequest, out: Path, **place: str) -> StageResult:
+    out.mkdir(exist_ok=True)
+    return score.score(request, out, (place,))
+
+
+def tables(out: Path) -> list[pd.DataFrame]:
+    return [read_scores(out / slug / "scores.parquet") for slug in ("ab-160", "ba-160")]
+
+
+def test_a_run_killed_at_its_very_end_is_resumed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """After the work folder is removed and before the runner has committed: nothing is scored again, nothing is forgotten."""
+    request, out = request_for(tiny_llama, sample_csv), tmp_path / "out"
+    first = run(request, out)
+    before = tables(out)
+    assert not (out / "work").exists()
+    again = run(request, out, DIE_LOADING="always")  # no engine is started
+    assert again.measurements.load_seconds == first.measurements.load_seconds > 1000
+    assert again.measurements.run_seconds == first.measurements.run_seconds > 0
+    next(out.glob("ab-160/chunks/*.parquet")).unlink()
+    run(request, out)
+    for ours, theirs in zip(tables(out), before, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_an_engine_started_again_while_loading_is_priced(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    result = run(request_for(tiny_llama, sample_csv), tmp_path / "out", DIE_LOADING=str(tmp_path / "died"))
+    assert result.metrics["engine/restarts"] == 1 and result.measurements.load_seconds > 1000  # as the engine says
+    assert read_card(tmp_path / "out" / "ab-160" / "scores.json").cost.load_seconds == result.measurements.load_seconds
+
+
+def test_a_replica_that_is_ready_later_does_not_set_the_clock_back(tmp_path: Path) -> None:
+    """Loading counts to the slowest replica's first row; a replica that is started again changes nothing."""
+    tally, answer = Tally(), Answer(np.zeros((1, 3)), np.zeros(1, np.int64), {}, 0.1)
+
+    def play(todo: Sequence[Chunk], listener: Listener) -> None:
+        listener.ready(0, 5.0, MEMORY)
+        time.sleep(0.2)
+        listener.ready(1, 7.0, MEMORY)
+        listener.ready(0, 50.0, MEMORY)
+        listener.take(0, answer, MEMORY)
+
+    crew = SimpleNamespace(score=play, restarts=1, lead_seconds=2.0)
+    score.score_chunks(crew, chunks_of(1), ["x"], tally, tmp_path)  # type: ignore[arg-type]
+    assert tally.load_seconds == 9.0 and tally.run_seconds >= 0.2
+
+
+def test_a_row_that_crashes_engines_is_recorded_and_the_others_are_scored(
+    tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """Both orders of the longest battle, the first rows of all: with no row scored in between, no engine is given up."""
+    request = request_for(tiny_llama, sample_csv)
+    run(request, tmp_path / "whole")
+    whole = tables(tmp_path / "whole")
+    total = whole[0]["n_tokens"] + whole[1]["n_tokens"]
+    bad = whole[0]["id"][int(np.argmax(total))]
+    frame = read_battles(sample_csv).frame.set_index("id", drop=False).loc[[bad]]
+    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
+    codec = load_codec(tiny_llama, PROMPT)
+    rows = [encode_battles(turns, codec, PROMPT, order, 160)[0].ids for order in ("ab", "ba")]  # type: ignore[arg-type]
+    poison = [hashlib.sha256(np.asarray(row, dtype=TOKEN).tobytes()).hexdigest() for row in rows]
+    result = run(request, tmp_path / "out", POISON=",".join(poison))
+    assert result.metrics["engine/restarts"] == 4  # twice the chunk, once each row
+    for ours, theirs in zip(tables(tmp_path / "out"), whole, strict=True):
+        struck = (ours["id"] == bad).to_numpy()
+        assert ours["status"][struck].tolist() == ["refused: the engine crashed on it (ended by SIGABRT)"]
+        assert np.isnan(probabilities(ours)[struck]).all()
+        pd.testing.assert_frame_equal(ours[~struck], theirs[~struck])
+
+
+@pytest.mark.parametrize(
+    ("place", "last"),
+    [({"POISON": "all"}, "ended by SIGABRT"), ({"LACK_MEMORY": "always"}, "OutOfMemoryError: CUDA out of memory")],
+)
+def test_an_engine_that_can_score_nothing_ends_the_run(
+    place: dict[str, str], last: str, tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """It is not the rows then, and none is recorded as bad."""
+    with pytest.raises(EngineError, match=f"failed 3 times in a row, last: {last}"):
+        run(request_for(tiny_llama, sample_csv), tmp_path / "out", **place)
+    assert not list((tmp_path / "out").glob("*/chunks/*.parquet"))

@@ -1,0 +1,116 @@
+"""The process of one engine, seen from the process that started it: launch, talk, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.stages.replica import PARENT
+from zoo.stages.tasks import Task
+
+COMMAND = (sys.executable, "-m", "zoo.stages.replica")  # the job's file and the answers' file descriptor follow
+GOODBYE_SECONDS = 20.0
+KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's driver say, outlives SIGKILL
+
+
+@dataclass
+class Replica:
+    """One engine's process, the tasks it holds (the first is the one it computes), and when it was last heard of."""
+
+    number: int
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    channel: int = -1
+    ready: bool = False
+    heard: float = 0.0
+    failures: int = 0  # since it last finished a task
+    held: deque[Task] = field(default_factory=deque)
+    said: str = ""  # the last error it reported
+    memory: Mapping[str, int] = field(default_factory=dict)
+    _buffer: bytes = b""
+
+    def start(self, job: Path) -> None:
+        """Launch the process; it loads its engine and then says that it is ready."""
+        self.channel, write_end = os.pipe()
+        environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
+        command = [*COMMAND, str(job), str(write_end)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), env=environment)
+        os.close(write_end)
+        self.ready, self.heard, self.said, self._buffer = False, time.monotonic(), "", b""
+
+    def give(self, task: Task) -> None:
+        """Hand a task over. An idle replica's silence counts from here: it had nothing to say before."""
+        assert self.process is not None and self.process.stdin is not None
+        if not self.held:
+            self.heard = time.monotonic()
+        self.held.append(task)
+        command = {"chunk": task.chunk, "first": task.first, "last": task.last}
+        with suppress(BrokenPipeError):  # it has ended, which is noticed elsewhere
+            self.process.stdin.write(json.dumps(command).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Messages that have arrived."""
+        data = os.read(self.channel, 1 << 20)
+        if data:
+            self.heard = time.monotonic()
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def kill(self) -> bool:
+        """End the process and all it has started, at once: a stopped or hung process takes no other signal.
+
+        False where it is there still after `KILL_SECONDS`, and holds its GPU.
+        """
+        if self.process is None:
+            return True
+        gone = True
+        if self.process.poll() is None:  # else its number may be another process's by now
+            for pid in descendants(self.process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.kill()
+            try:
+                self.process.wait(KILL_SECONDS)
+            except subprocess.TimeoutExpired:
+                gone = False
+        self._close()
+        return gone
+
+    def leave(self) -> None:
+        """Ask an idle process to end, and see that it does."""
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GOODBYE_SECONDS)
+        self.kill()
+
+    def _close(self) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        os.close(self.channel)
+        self.process = None
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process has started, and theirs, by Linux's process table; none where there is none."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in file.read_text().split():
+                found += [*descendants(int(child)), int(child)]
+    return found
