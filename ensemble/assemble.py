@@ -12,7 +12,7 @@ from ensemble.baselines import baseline_losses
 from ensemble.choose import Candidate, Chooser
 from ensemble.crossfit import paired, standard_error
 from ensemble.decide import Choice
-from ensemble.fitting import Fitted, fit_candidate
+from ensemble.fitting import Fitted, fit_candidate, without_idle
 from ensemble.members import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
 from zoo.scores import log_loss_rows
@@ -38,6 +38,9 @@ def write_down(
     members, candidate, y = chooser.members, choice.candidate, chooser.members.y
     chooser.say("fitting blends and fallbacks")
     fitted = fit_candidate(chooser, candidate, candidate.spec)
+    busy = without_idle(chooser, candidate, fitted)
+    if busy is not candidate:
+        candidate, fitted = busy, fit_candidate(chooser, busy, busy.spec)
     compared = _compared(chooser, budget_seconds / margin)
     return Plan(
         created_at=datetime.now(UTC),
@@ -120,6 +123,7 @@ def _plan_member(chooser: Chooser, candidate: Candidate, j: int, fitted: Fitted)
         variant=card.variant,
         weight=full.weights[full.members.index(card.member)] / max(sum(full.weights), 1e-12),
         coverage=1.0 if seen is None else float(seen.mean()),
+        work_share=1.0 if seen is None else min(1.0, work / float(pricing.row_seconds[j].sum())),
         predicted_seconds=float(pricing.load_seconds[j]) + work,
         oof_log_loss=float(log_loss_rows(members.p[j], members.y).mean()),
         checkpoint=card.checkpoint,

@@ -49,6 +49,9 @@ def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
     def features(tables: np.ndarray) -> np.ndarray:
         return np.hstack(list(np.log(np.maximum(tables, 1e-6))))
 
+    if len(np.unique(y)) < 2:  # nothing to learn: the shares, with one battle of each label added
+        counts = np.bincount(y, minlength=3) + 1.0
+        return np.tile(counts / counts.sum(), (held.shape[1], 1))
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(features(p), y)
     out = np.full((held.shape[1], 3), 0.0)
     out[:, model.classes_] = model.predict_proba(features(held))

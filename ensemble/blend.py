@@ -17,7 +17,7 @@ from ensemble.plan import Blend, PoolKind, Triple
 from ensemble.softmax import Design, fit_softmax
 
 _TEMPERATURES = (0.05, 20.0)
-AS_IS_FLOOR = 1e-4
+AS_IS_FLOOR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarra
     if len(p) != len(names) or p.shape[1] != len(y) or not len(y):
         raise ValueError(f"fit_blend: {len(names)} names, probabilities of shape {p.shape} and {len(y)} labels do not fit")
     if not spec.fitted:
-        return _equal_blend(names, p)
+        return _equal_blend(names)
     if spec.pool == "linear":
         return _fit_linear_blend(spec, names, p, y, start)
     return _fit_log_blend(spec, names, p, y)
 
 
-def _equal_blend(names: Sequence[str], p: np.ndarray) -> Blend:
-    """The mean of the tables; only where they come near zero, and a row could cost without limit, with a floor."""
-    m, floor = len(names), AS_IS_FLOOR if p.min() < AS_IS_FLOOR else 0.0
-    return Blend(pool="linear", members=tuple(names), weights=(1 / m,) * m, temperatures=(1.0,) * m, floor=floor)
+def _equal_blend(names: Sequence[str]) -> Blend:
+    """The mean of the tables, with a floor that costs AS_IS_FLOOR nats at most and keeps a zero from costing 34."""
+    m = len(names)
+    return Blend(pool="linear", members=tuple(names), weights=(1 / m,) * m, temperatures=(1.0,) * m, floor=AS_IS_FLOOR)
 
 
 def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, start: Blend | None) -> Blend:

@@ -12,7 +12,7 @@ from ensemble.decide import BuildRequest, choose, settle
 from ensemble.members import Members
 from ensemble.plan import Plan, PlanTarget
 from ensemble.pricing import price
-from ensemble.rehearse import conclude, describe, rehearse, single_limit
+from ensemble.rehearse import conclude, describe, rehearse, single_limit, whole_file_loss
 from zoo.errors import ZooError
 
 
@@ -33,7 +33,7 @@ def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambd
         chooser,
         choice,
         losses,
-        whole_file_loss=float(rehearsal.whole_file.mean()) if choice.candidate.seen else float(losses.mean()),
+        whole_file_loss=whole_file_loss(choice, losses, rehearsal),
         estimate=describe(chooser),
         target=PlanTarget(name=request.target.name, gpus=request.target.gpus),
         budget_seconds=request.budget_seconds,

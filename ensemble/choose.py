@@ -23,6 +23,7 @@ COVERAGE_TRIALS = 16
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
 JUDGED_ROWS = 300_000  # few sets on few rows are all judged out of fold
 QUICK_ROWS = 6_000
+ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehearsal, looks at no more rows than this
 _PAIRS = 6
 _CLIMBS = 8
@@ -86,7 +87,7 @@ class Chooser:
 
     def affordable(self, available: float) -> Callable[[Subset], bool]:
         """Whether a whole-file plan of a subset takes at most `available` seconds."""
-        room = available - self.overhead
+        room = (available - self.overhead) * (1 + ROUNDING)
         known: dict[Subset, bool] = {}
 
         def check(subset: Subset) -> bool:
@@ -101,7 +102,7 @@ class Chooser:
         """ZooError with the cheapest plan and the budget that it needs, where nothing is affordable."""
         singles = {j: self.seconds((j,)) for j in range(len(self.members.names))}
         cheapest = min(singles, key=lambda j: singles[j])
-        if singles[cheapest] > available:
+        if singles[cheapest] > available * (1 + ROUNDING):
             needed = singles[cheapest] * margin
             raise ZooError(
                 f"budget {format_seconds(available * margin)} is too small for {self.pricing.rows} rows: the cheapest plan is "

@@ -160,6 +160,11 @@ class Conductor:
     def _coverage(self, run: JobRun) -> float:
         return max(1.0 if member.gate is None else member.coverage for member in run.members)
 
+    def _work_share(self, run: JobRun) -> float:
+        """Share of the work on all rows that the plan pays for."""
+        shares = (m.coverage if m.work_share is None else m.work_share for m in run.members if m.gate is not None)
+        return max(shares, default=1.0) if all(m.gate is not None for m in run.members) else 1.0
+
     def _work(self, run: JobRun) -> np.ndarray:
         """Predicted seconds of each row of the file, for all members of the job."""
         return np.sum([self.seconds[name] for name in run.job.members], axis=0)
@@ -169,7 +174,7 @@ class Conductor:
         work = self._work(run)
         if run.pace is not None:
             return run.pace.load_seconds + run.pace.work_seconds
-        return self._load_seconds(run) + float(work[self._usable].sum()) * self._coverage(run) * run.job.row_share
+        return self._load_seconds(run) + float(work[self._usable].sum()) * self._work_share(run) * run.job.row_share
 
     def predicted_seconds(self) -> float:
         """Process start to submission written, as the plan prices its schedule on this very file, without the margin."""
@@ -222,11 +227,12 @@ class Conductor:
         return np.concatenate([rows, spare[fits]])
 
     def _deal(self, run: JobRun) -> None:
-        """Order the file's rows by value for the members of a job, keep the share the plan covers, and deal both parts out."""
+        """Order the file's rows by value for the members of a job, keep those the plan pays for, and deal both parts out."""
         work, usable = self._work(run), np.flatnonzero(self._usable)
         gain = self._row_gain(run)[usable]
         order = usable[by_value(gain, work[usable])]
-        count = round(self._coverage(run) * len(usable))
+        paid = self._work_share(run) * float(work[usable].sum())
+        count = int((np.cumsum(work[order]) <= paid * (1 + 1e-9)).sum())
         worth = np.zeros(len(self._usable), dtype=bool)
         worth[usable] = gain > 0
         chosen, spare = order[:count], order[count:][worth[order[count:]]]

@@ -74,10 +74,10 @@ def decide(
     """The candidate to take of whole-file and coverage plans that were judged alike."""
     best_whole, why = take(whole, groups, parsimony=parsimony)
     chosen, chosen_why = take([*whole, *covered], groups, parsimony=parsimony)
-    if chosen.loss > best_whole.loss:  # parsimony may trade loss for seconds, but not below what whole-file plans reach
+    # What whole-file plans would be without coverage is the floor: parsimony may not trade its loss for seconds, and coverage
+    # plans that are not taken have no say in it.
+    if not chosen.seen or chosen.loss > best_whole.loss:
         chosen, chosen_why = best_whole, why
-    if not chosen.seen:
-        best_whole, why = chosen, chosen_why
     return Choice(chosen, chosen_why, best_whole, why, (*whole, *covered), bound)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ensemble.coverage import divergence, fit_gate, pattern_rows, predicted_gain
 from ensemble.crossfit import named
 from ensemble.members import Members
 from ensemble.plan import Blend, Gate, Job, Pool
-from ensemble.schedule import place
+from ensemble.schedule import makespan, place
 from ensemble.subsets import Subset
 from zoo.scores import log_loss_rows
 
@@ -44,6 +44,32 @@ def fit_candidate(chooser: Chooser, candidate: Candidate, spec: BlendSpec, *, fa
     pools = tuple(_Pools(chooser.members, candidate, spec, order).all(fallbacks=fallbacks))
     gates = {j: _gate(chooser.members, candidate, j, pools) for j in candidate.seen}
     return Fitted(jobs, order, pools, gates)
+
+
+def without_idle(chooser: Chooser, candidate: Candidate, fitted: Fitted) -> Candidate:
+    """The candidate without members that have no weight in any blend of its rows: they would cost seconds and say nothing.
+
+    A logistic pool weighs everyone. A gated member stays where patterns have blends of their own, since it parts the rows.
+    """
+    names = chooser.members.names
+    patterns = pattern_rows(candidate.whole, candidate.seen, len(chooser.members.y))
+    weight = dict.fromkeys(candidate.members, 0.0)
+    for pattern in patterns:
+        pool = fitted.pool([names[j] for j in pattern], planned=True) or fitted.pool([names[j] for j in pattern])
+        for j in pattern:
+            if pool is None or pool.blend.pool == "logistic":
+                weight[j] += 1.0
+            else:
+                weight[j] += pool.blend.weights[pool.blend.members.index(names[j])]
+    idle = {j for j, total in weight.items() if total == 0 and (j in candidate.whole or not candidate.own_blend)}
+    whole = tuple(j for j in candidate.whole if j not in idle)
+    if not idle or not whole:
+        return candidate
+    seen = {j: rows for j, rows in candidate.seen.items() if j not in idle}
+    seconds = chooser.overhead + makespan(chooser.loads(whole, seen), chooser.pricing.devices)
+    own = frozenset(tuple(j for j in pattern if j not in idle) for pattern in candidate.own_blend)
+    work = {j: candidate.work[j] for j in seen}
+    return replace(candidate, whole=whole, seen=seen, own_blend=own, work=work, seconds=seconds)
 
 
 def carry_out(

@@ -34,7 +34,7 @@ def compute_frontier(
     considered: list[Candidate] = []
     for available in dict.fromkeys(np.geomspace(least, most, points).tolist()):
         say(f"budget {available * margin:.0f} s")
-        considered += choose(chooser, request, available * (1 + 1e-9)).considered
+        considered += choose(chooser, request, available).considered
     return frontier_points(considered, chooser.members, margin)
 
 

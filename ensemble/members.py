@@ -15,6 +15,7 @@ from ensemble.vetting import drop_duplicates, drop_in_sample
 from zoo.battles import Battles, count_characters, dataset_digest, fold_of, read_battles
 from zoo.contracts import Cost, ScoreCard
 from zoo.errors import ZooError
+from zoo.lineage import recipe_of
 from zoo.scores import OK, probabilities, read_card, read_scores
 from zoo.store import list_artifacts
 
@@ -26,13 +27,24 @@ _STAGES = ("score", "lexical-score", "import")
 
 @dataclass(frozen=True)
 class Table:
-    """A score table on disk with its card, where its labelled battles were, and its artifact's fingerprint."""
+    """A score table on disk with its card, where its labelled battles were, and its artifact's fingerprint.
+
+    `recipe`: what all folds of one way to make an entry share, by `zoo.lineage.recipe_of`; empty where that is not known.
+    """
 
     path: Path
     card: ScoreCard
     frame: pd.DataFrame
     battles_path: Path | None
     fingerprint: str = ""
+    recipe: str = ""
+
+    @property
+    def held_fold(self) -> int | None:
+        """The fold that the checkpoint did not see; None where it is not one fold's."""
+        request = self.card.request or {}
+        one_fold = (request.get("selection") or {}).get("rows") == "held_out"
+        return (request.get("held") or {}).get("fold") if one_fold else None
 
     @property
     def name(self) -> str:
@@ -111,7 +123,9 @@ def gather(store: Path) -> list[Table]:
             continue
         folders = [path.parent for path in sorted(artifact.path.glob("*/scores.json"))]
         folders += [artifact.path] if (artifact.path / "scores.json").exists() else []
-        tables += [load_table(folder, artifact.manifest.request, artifact.fingerprint) for folder in folders]
+        recipe = recipe_of(artifact.manifest, artifact.path)
+        found = [load_table(folder, artifact.manifest.request, artifact.fingerprint) for folder in folders]
+        tables += [replace(table, recipe=recipe) for table in found]
     return tables
 
 
@@ -154,6 +168,8 @@ def align(
     ids = _common_ids(chosen, frames, labelled)
     truth = labelled.frame.set_index("id").loc[list(ids)]
     groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in truth["prompt"]), dtype=np.int64, count=len(truth))
+    if truth["label"].nunique() < 2:
+        raise ZooError(f"all {len(ids)} common rows have the same winner; there is nothing to learn from them")
     if len(np.unique(groups)) < FEWEST_PROMPTS:
         raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} different prompts; need {FEWEST_PROMPTS}")
     members = Members(
@@ -189,7 +205,11 @@ def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str,
     if not tables:
         raise ZooError("no scored members; score some with `zoo run NAME`, or bring tables with `zoo import`")
     chosen = [table for table in tables if target is None or table.card.target == target]
+    emulated = [table for table in chosen if table.card.emulates]
+    chosen = [table for table in chosen if not table.card.emulates]
     names = {table.name for table in chosen}
+    for table in emulated:
+        left_out[f"{table.name} ({table.which})"] = f"scored as on {table.card.emulates}: its speed is no target's"
     for table in tables:
         if table.card.target != target and target is not None:
             name = f"{table.name} ({table.which})" if table.name in names else table.name
@@ -243,28 +263,27 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
 def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
     """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others.
 
-    Tables of an entry's other folds are no rivals: their rows are joined to the last one's.
+    The newest tables of its recipe's other folds are joined to it; all others are left out by their fingerprints.
     """
-    kept: dict[str, Table] = {}
+    by_name: dict[str, list[Table]] = {}
     for table in sorted(tables, key=_knows_folds):
-        before = kept.get(table.name)
-        if before is not None and _is_other_fold(before, table):
-            table = replace(table, frame=pd.concat([before.frame, table.frame], ignore_index=True))
-        elif before is not None:
-            better = "newer" if _knows_folds(before) == _knows_folds(table) else "out-of-fold"
-            left_out[f"{before.name} ({before.which})"] = f"the {better} table {table.which} of the same name is taken"
-        kept[table.name] = table
-    return list(kept.values())
+        by_name.setdefault(table.name, []).append(table)
+    kept = []
+    for rivals in by_name.values():
+        last = rivals[-1]
+        parts = {table.held_fold: table for table in rivals if _is_kin(table, last)} or {None: last}
+        kept.append(replace(last, frame=pd.concat([part.frame for part in parts.values()], ignore_index=True)))
+        for table in rivals:
+            if not any(table is part for part in parts.values()):
+                better = "newer" if _knows_folds(table) == _knows_folds(last) else "out-of-fold"
+                left_out[f"{table.name} ({table.which})"] = f"the {better} table {last.which} of the same name is taken"
+    return kept
 
 
-def _is_other_fold(one: Table, other: Table) -> bool:
-    """Whether two tables are of different folds of one recipe: the same requests but for weights and fold."""
-    first, second = one.card.request, other.card.request
-    if first is None or second is None or not (_knows_folds(one) and _knows_folds(other)):
-        return False
-    alike = all(first.get(key) == second.get(key) for key in ("stage", "entry", "selection", "prompt", "spec"))
-    folds = [(request.get("held") or {}).get("n_folds") for request in (first, second)]
-    return alike and folds[0] == folds[1] is not None and set(one.frame["id"]).isdisjoint(other.frame["id"])
+def _is_kin(table: Table, last: Table) -> bool:
+    """Whether a table is of the same recipe as `last`, each of one fold that its checkpoint did not see."""
+    known = table.recipe and table.held_fold is not None and _knows_folds(table)
+    return bool(known) and table.recipe == last.recipe and last.held_fold is not None and _knows_folds(last)
 
 
 def _knows_folds(table: Table) -> bool:

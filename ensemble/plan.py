@@ -98,6 +98,10 @@ class PlanMember(Contract):
     variant: Variant
     weight: float = Field(description="share in the blend of all members; the shares sum to 1, the blend has its own numbers")
     coverage: Fraction = Field(description="share of the rows it sees")
+    work_share: Fraction | None = Field(
+        None,
+        description="share of its seconds on the file that these rows take, since gates like short ones; None: as coverage",
+    )
     predicted_seconds: Seconds = Field(description="its own loading and work on the devices of one copy, without the margin")
     oof_log_loss: float = Field(description="alone, out of fold, as its table says")
     checkpoint: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from ensemble.members import Members
 from ensemble.plan import TokenEstimate
 from ensemble.schedule import Load
 from zoo.battles import count_characters, read_battles
+from zoo.contracts import ScoreCard
 from zoo.cost import row_seconds
 from zoo.errors import ZooError
+from zoo.store import identity
 from zoo.targets import Target
 
 
@@ -28,7 +31,7 @@ class Pricing:
     load_seconds: np.ndarray
     row_seconds: np.ndarray
     wide: np.ndarray
-    checkpoints: tuple[str, ...]
+    processes: tuple[str, ...]
     names: tuple[str, ...]
     estimates: tuple[TokenEstimate, ...]
     devices: int
@@ -37,9 +40,9 @@ class Pricing:
 
     def loads(self, whole: Sequence[int], gated: Sequence[tuple[int, np.ndarray]] = ()) -> list[Load]:
         """Loads of members that see every row (`whole`), and of `gated` ones with the fitted rows they see, each a phase."""
-        by_checkpoint: dict[tuple[str, bool], list[int]] = {}
+        by_process: dict[tuple[str, bool], list[int]] = {}
         for j in whole:
-            by_checkpoint.setdefault((self.checkpoints[j], bool(self.wide[j])), []).append(j)
+            by_process.setdefault((self.processes[j], bool(self.wide[j])), []).append(j)
         work = self.row_seconds.sum(axis=1)
         loads = [
             Load(
@@ -48,7 +51,7 @@ class Pricing:
                 work_seconds=float(sum(work[j] for j in group)),
                 wide=wide,
             )
-            for (_, wide), group in by_checkpoint.items()
+            for (_, wide), group in by_process.items()
         ]
         for phase, (j, seen) in enumerate(gated, start=1):
             seconds = float(self.row_seconds[j] @ seen)
@@ -87,13 +90,20 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
         load_seconds=np.array([card.cost.load_seconds for card in members.cards]),
         row_seconds=fitted * scale[:, None],
         wide=np.array([card.cost.gpus > 1 for card in members.cards]),
-        checkpoints=tuple(card.checkpoint for card in members.cards),
+        processes=tuple(process_key(card) for card in members.cards),
         names=members.names,
         estimates=estimates,
         devices=max(1, target.gpus),
         rows=rows,
         mean_tokens=mean_tokens,
     )
+
+
+def process_key(card: ScoreCard) -> str:
+    """Members with the same key share one process and one load: one checkpoint, scored the same way but for variants."""
+    request = identity(card.request or {})
+    spec = {key: value for key, value in request.get("spec", {}).items() if key != "variants"}
+    return json.dumps([card.checkpoint, request.get("prompt"), spec, request.get("serve")], sort_keys=True)
 
 
 def read_lengths(path: Path) -> np.ndarray:

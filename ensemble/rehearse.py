@@ -85,6 +85,13 @@ def conclude(chooser: Chooser, choice: Choice, rehearsal: Rehearsal, single_seco
     return choice, losses
 
 
+def whole_file_loss(choice: Choice, losses: np.ndarray, rehearsal: Rehearsal) -> float:
+    """What the build would report if every member had to see every row: the plan's own `losses` where they do."""
+    if not choice.candidate.seen:
+        return float(losses.mean())
+    return min(float(rehearsal.whole_file.mean()), float(rehearsal.single.mean()))
+
+
 def single_limit(choice: Choice, available: float, *, parsimony: bool) -> float:
     """What a single member may cost: as much as the choice, or all there is where the user wants the least log loss."""
     return min(available, choice.candidate.seconds / (1 - LEAST_SAVING)) if parsimony else available

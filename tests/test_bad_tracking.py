@@ -69,6 +69,7 @@ def test_a_read_only_database(
     member: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = own_home / "mlflow.db"
+    monkeypatch.chdir(own_home)  # MLflow takes `file:...` for a folder too, and makes it
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///file:{path}?mode=ro&uri=true")
     assert not log_stage(read_manifest(member), member)
     assert "readonly database" in caplog.text and "zoo sync" in caplog.text

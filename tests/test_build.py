@@ -111,6 +111,14 @@ def test_a_plan_fits_its_budget_with_the_margin(budget, coverage):
     assert coverage or all(member.coverage == 1 for member in plan.members)
 
 
+def test_the_budget_of_the_cheapest_plan_is_enough_to_the_last_bit():
+    members = make_members(rows=60, target="cpu")
+    asked = request(1.0, target=CPU, rows=3000, margin=1.0, coverage=False)
+    budget = make_chooser(members, asked).seconds((0,))
+    plan = build_plan(members, replace(asked, budget_seconds=budget))
+    assert [member.name for member in plan.members] == ["lexical"]
+
+
 @pytest.mark.parametrize("parsimony", [False, True])
 def test_coverage_is_never_worse_than_whole_files_at_the_same_budget(parsimony):
     free, whole = (built(5400, coverage=coverage, parsimony=parsimony) for coverage in (True, False))
@@ -259,21 +267,21 @@ def test_parsimony_takes_a_cheaper_plan_that_is_as_good():
     assert "within one standard error" in plan.parsimony
 
 
-def test_of_plans_judged_alike_the_one_that_was_taken_and_its_reason_go_together():
-    """Whole files alone: 50 s, as good as the best, 100 s. Beside a better coverage plan that is not as good, but 80 s is."""
+def test_coverage_plans_that_are_not_taken_have_no_say_in_the_whole_file_one():
+    """Whole files alone: 50 s, as good as the best, 100 s. Beside a better coverage plan it is not as good, but another is."""
     rows = 400
     base, sign = np.ones(rows), np.tile([1.0, -1.0], rows // 2)
-    best, spec = Candidate((0, 1), SPECS[0], 100, base), SPECS[0]
+    best, spec = Candidate((0, 1), SPECS[1], 100, base), SPECS[1]
     cheap = Candidate((0,), spec, 50, base + 0.004 + 0.2 * sign)
     middle = Candidate((1,), spec, 80, base + 0.002 + 0.6 * sign)
     covered = Candidate((0,), spec, 120, base - 0.02, {1: sign > 0})
     whole, bound = [best, cheap, middle], Bound(found=1, lower_bound=1, gap=0, method="", subsets=3, seconds=0)
     groups = np.arange(rows)
     assert take(whole, groups, parsimony=True)[0] is cheap
+    assert take([*whole, covered], groups, parsimony=True)[0] is middle
     choice = decide(whole, [covered], groups, bound, parsimony=True)
-    assert choice.candidate is middle
-    assert choice.whole_file is middle
-    assert (choice.candidate, choice.why) == take([*whole, covered], groups, parsimony=True)
+    assert choice.candidate is choice.whole_file is cheap
+    assert (choice.candidate, choice.why) == take(whole, groups, parsimony=True)
 
 
 def test_the_plan_is_the_chosen_one_and_the_reason_is_its_own(members):

@@ -181,20 +181,26 @@ def test_tables_that_others_of_their_name_stand_in_for_are_named_with_fingerprin
 
 def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
     """Each fold's checkpoint scored its own held-out rows: together they are one out-of-fold table."""
-    p, parts = odds(1), []
-    for fold in range(3):
+    p, order = odds(1), read_battles(battles).frame["id"].tolist()
+
+    def part(fold: int, *, recipe: str = "r", which: str = "") -> Table:
         one = table("one", battles, p, keep=slice(fold, None, 3), fold=fold, load=10.0 + fold)
-        request = {"stage": "score", "entry": "one", "held": {"n_folds": 3, "fold": fold}, "model": {"fingerprint": str(fold)}}
-        parts.append(replace(one, card=one.card.model_copy(update={"request": request}), fingerprint=f"f{fold}"))
-    joined = align([*parts, table("two", battles, odds(2))])
+        held = {"held": {"n_folds": 3, "fold": fold}, "selection": {"rows": "held_out"}}
+        card = one.card.model_copy(update={"request": {"stage": "score", **held}})
+        return replace(one, card=card, fingerprint=which or f"f{fold}", recipe=recipe)
+
+    parts, peer = [part(fold) for fold in range(3)], table("two", battles, odds(2))
+    joined = align([*parts, peer])
     assert len(joined.y) == ROWS
     assert joined.costs[joined.names.index("one")].load_seconds == 12.0
-    order = read_battles(battles).frame["id"].tolist()
     np.testing.assert_allclose(joined.p[0], p[[order.index(i) for i in joined.ids]])
-    again = replace(parts[2], fingerprint="later")
-    replaced = align([*parts, again, table("two", battles, odds(2))])
-    assert len(replaced.y) < ROWS
-    assert any("newer" in reason for reason in replaced.left_out.values())
+    again = align([*parts, part(0, which="again"), peer])
+    assert len(again.y) == ROWS
+    assert list(again.left_out) == ["one (f0)"]
+    for other in ("another", ""):  # a new recipe, or one that nobody knows, is not mixed with the old one
+        alone = align([*parts[:2], part(2, recipe=other, which="new"), peer])
+        assert len(alone.y) == ROWS // 3
+        assert set(alone.left_out) == {"one (f0)", "one (f1)"}
 
 
 def test_an_alias_takes_the_tables_of_its_checkpoints_only(battles):

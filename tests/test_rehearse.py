@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.blend import AS_IS
+from ensemble.blend import AS_IS, BlendSpec
 from ensemble.build import build_plan, make_chooser
 from ensemble.coverage import pattern_rows
 from ensemble.decide import choose, settle
-from ensemble.fitting import carry_out, fit_candidate
+from ensemble.fitting import carry_out, fit_candidate, without_idle
 from ensemble.rehearse import Rehearsal, best_single, conclude, rehearse
 from zoo.scores import log_loss_rows
 
@@ -90,3 +90,19 @@ def test_a_plan_without_gates_reports_what_whole_files_reach():
     taken, reported = conclude(chooser, choice, rehearsal, AVAILABLE)
     assert taken is choice
     assert reported.mean() == 1.0
+
+
+def test_members_without_weight_are_not_paid_for():
+    members = make_members(rows=300)
+    p = members.p.copy()
+    p[2] = 1 / 3  # knows nothing, and costs as before
+    chooser = make_chooser(replace(members, p=p), request(20_000))
+    candidate = replace(chooser.judge((0, 1, 2)), spec=BlendSpec("linear"))
+    fitted = fit_candidate(chooser, candidate, candidate.spec)
+    lean = without_idle(chooser, candidate, fitted)
+    assert lean.whole == (0, 1)
+    assert lean.seconds < candidate.seconds
+    again = fit_candidate(chooser, lean, lean.spec)
+    here, none = chooser.members, chooser.pricing.row_seconds
+    np.testing.assert_allclose(carry_out(again, lean, here, none, {}), carry_out(fitted, candidate, here, none, {}), atol=1e-4)
+    assert without_idle(chooser, lean, again) is lean

@@ -181,6 +181,12 @@ class ScoreSpec(Contract):
     prefix_caching: bool = True
     enforce_eager: bool = True
 
+    @model_validator(mode="after")
+    def _check(self) -> ScoreSpec:
+        if not self.variants or len(set(self.variants)) < len(self.variants):
+            raise ValueError("variants: give at least one, each once")
+        return self
+
 
 class ServeSpec(Contract):
     """What differs on one target: `[serve.t4x2]` in an entry."""

@@ -117,7 +117,7 @@ def _measured(
     entry: Entry, variant: Variant, target: Target, file: File, by: Measured, on_kind: Sequence[Measured]
 ) -> Forecast:
     cost, lengths = by.card.cost, file.tokens[variant]
-    copies = max(1, target.devices // max(1, cost.gpus))
+    copies = max(1, target.devices // cost.gpus) if cost.gpus else 1  # processors are there once
     here = machine_fingerprint()
     peaks = [m.manifest.measurements.peak_bytes for m in on_kind if m.manifest.measurements.peak_bytes]
     own = by.manifest.measurements.peak_bytes

@@ -42,7 +42,7 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
         for path in sorted(artifact.path.glob(f"*/{CARD}")):
             manifest, card = artifact.manifest, read_card(path)
             metrics = variant_metrics(manifest, path.parent.name)
-            cost = price(card.cost, path.parent / SCORES)
+            cost = price(card.cost, path.parent / SCORES) if not card.emulates else {}  # its speed is no target's
             rows.append(
                 Row(
                     member=card.member,
@@ -57,7 +57,7 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
                     seconds_per_row=cost.get("cost/seconds_per_row"),
                     hours_25k=cost.get("cost/hours_25k"),
                     peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
-                    target=card.target,
+                    target=f"{card.target} as {card.emulates}" if card.emulates else card.target,
                     dataset=card.dataset_digest,
                     created_at=manifest.created_at,
                     fingerprint=manifest.fingerprint,

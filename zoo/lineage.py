@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.contracts import Manifest
-from zoo.store import MANIFEST, Artifact, list_artifacts, read_manifest
+from zoo.store import MANIFEST, Artifact, identity, list_artifacts, read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,27 @@ def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH
     return None
 
 
+def recipe_of(manifest: Manifest, folder: Path) -> str:
+    """What the folds of one recipe share: the requests of training, merging, quantizing and of the stage itself, without the
+    fold and without inputs but the base and the battles. Empty where a checkpoint's training is no longer in the store."""
+    chain = [manifest]
+    for stage in ("quantize", "merge", "train"):
+        found = source_of(manifest, folder, stage)
+        if found is not None:
+            chain.append(found.manifest)
+    if chain[-1].stage != "train":
+        return ""
+    requests = [
+        {
+            key: value
+            for key, value in identity(link.request).items()
+            if key in ("base", "battles") or (key != "held" and not (isinstance(value, dict) and "fingerprint" in value))
+        }
+        for link in chain
+    ]
+    return hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
     """`quant/delta_log_loss`: the quantized checkpoint's log loss minus that of the merged one it was made from.
 
@@ -45,7 +68,7 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
     import numpy as np
 
     from zoo.metrics import log_loss_rows
-    from zoo.scores import read_scores
+    from zoo.scores import OK, read_scores
     from zoo.slices import labelled_rows
 
     quantized = next((a for a in sources(manifest, folder) if a.manifest.stage == "quantize"), None)
@@ -58,7 +81,7 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
         if other.manifest.request["model"]["fingerprint"] != merged.fingerprint or not path.exists():
             continue
         before = read_scores(path)
-        shared = sorted(set(table["id"]) & set(before["id"]))
+        shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))
         pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
             difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)

@@ -96,7 +96,8 @@ def variant_facts(
     own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
     own |= {"zoo.scored": "yes"}
     variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump().items() if v is not None}
-    metrics = {**variant_metrics(manifest, slug), **price(card.cost, folder / slug / SCORES), **shared}
+    cost = {} if card.emulates else price(card.cost, folder / slug / SCORES)
+    metrics = {**variant_metrics(manifest, slug), **cost, **shared}
     if battles is not None:
         table = read_scores(folder / slug / SCORES)
         metrics = slice_metrics(labelled_rows(table, battles)) | quantization_delta(manifest, folder, slug, battles) | metrics
@@ -136,7 +137,7 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
         return {}
     seconds = float(row_seconds(cost, lengths).mean())
     try:
-        copies = max(1, load_target(cost.target).devices // max(1, cost.gpus))
+        copies = max(1, load_target(cost.target).devices // cost.gpus) if cost.gpus else 1  # processors are there once
     except ZooError:  # a target that this installation does not know: one copy
         copies = 1
     numbers = {

@@ -103,7 +103,10 @@ def list_targets() -> list[Target]:
 
 def is_of_kind(machine: str, target: Target) -> bool:
     """Whether a machine's fingerprint is of the target's kind: as many GPUs, by name where the target gives one, else each with
-    its memory within a tenth; without GPUs, any machine that has none."""
+    its memory within a tenth; without GPUs, any machine that has none. A machine that emulated another (`... as t4x2`) is of no
+    kind."""
+    if " as " in machine:
+        return False
     gpus = [found for part in machine.split(" + ") if (found := _GPUS.fullmatch(part))]
     if sum(int(found["count"]) for found in gpus) != target.gpus:
         return False
@@ -128,7 +131,7 @@ def matmul_rate(target: Target) -> tuple[float, bool] | None:
 @functools.cache
 def machine_fingerprint() -> str:
     """What a measurement's speed depends on, as one stable line: GPUs, else processor, cores and memory. No host names."""
-    gpus = _gpu_names()
+    gpus = gpu_names()
     if gpus:
         return " + ".join(f"{gpus.count(gpu)} x {gpu}" for gpu in sorted(set(gpus)))
     return f"{_processor_name()}, {_cores()} cores, {round(host_memory_bytes() / 2**30)} GiB"
@@ -166,7 +169,7 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _gpu_names() -> list[str]:
+def gpu_names() -> list[str]:
     """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool; none where there is no driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

@@ -30,12 +30,13 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
     if is_server(uri):
         page = f"/#{place}" if uri.startswith("http") else ""
         say(f"MLflow runs elsewhere: {mask(uri.rstrip('/'))}{page}")
-        if browse:
+        if browse and has_display() and mask(uri) == uri:  # a password does not belong on a browser's command line
             webbrowser.open(uri.rstrip("/") + page)
         return
     free = free_port(port)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the server must not outlive this process or its terminal
+        signal.signal(number, signal.default_int_handler)
     process = start_server(uri, free)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server must not outlive this process
     try:
         wait_until_up(process, f"http://{HOST}:{free}/health")
         url = f"http://{HOST}:{free}/#{place}"
