@@ -60,6 +60,8 @@ STAND_IN = """
             time.sleep(1)
             say(kind="step", rows=0, tokens=0)
             time.sleep(1000)
+        if is_to("TAKE_TIME"):
+            time.sleep(0.7)
         if is_to("LACK_MEMORY"):
             say(kind="error", message="OutOfMemoryError: CUDA out of memory")
             os._exit(1)
@@ -96,7 +98,7 @@ def crew_job(folder: Path, places: Sequence[dict[str, str]], count: int) -> Job:
 def test_an_idle_replica_takes_what_a_failed_one_gives_back(tmp_path: Path) -> None:
     """The idle one has been silent for longer than a busy one may be, which is no fault of its."""
     done: list[int] = []
-    job = crew_job(tmp_path, [{}, {"HANG": "always"}], 4)
+    job = crew_job(tmp_path, [{"TAKE_TIME": "always"}, {"HANG": "always"}], 4)
     with Crew(job, Patience(factor=0, floor_seconds=2)) as crew:
         crew.score(chunks_of(4), Listener(take=lambda number, answer, memory: done.append(number)))
     assert sorted(done) == [0, 1, 2, 3] and crew.restarts == 1  # the other's
