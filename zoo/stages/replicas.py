@@ -241,4 +241,4 @@ class Crew:
 
 def may_be_its_rows(why: str) -> bool:
     """Whether an engine's end can lie in what it computed. Memory that is too small, or a signal from outside, does not."""
-    return not any(word in why for word in ("OutOfMemoryError", "MemoryError", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
+    return not any(word in why for word in ("MemoryError", "out of memory", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
