@@ -77,12 +77,14 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
-    """The steps as metrics: `ladder/merged/log_loss`, `ladder/merged/change`, ..., and the largest change after training."""
+    """The steps as metrics: `ladder/merged/log_loss`, `ladder/merged/change`, ..., and what quantizing costs as scored runs call it."""
     found: dict[str, float] = {}
     for step in steps:
         values = {"log_loss": step.loss, "log_loss_se": step.loss_se, "change": step.change, "change_se": step.change_se}
         values |= {"largest_probability_change": step.largest}
         found |= {f"ladder/{step.form}/{name}": value for name, value in values.items() if value is not None}
+        if step.form == AWQ and step.change is not None and step.change_se is not None:
+            found |= {"quant/delta_log_loss": step.change, "quant/delta_log_loss_se": step.change_se}
     return found
 
 
