@@ -77,7 +77,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
-    """The steps as metrics: `ladder/merged/log_loss`, `ladder/merged/change`, ..., and what quantizing costs by its usual name."""
+    """The steps as metrics, `ladder/merged/log_loss`, `ladder/merged/change`, ...; what AWQ costs also by its usual name."""
     found: dict[str, float] = {}
     for step in steps:
         values = {"log_loss": step.loss, "log_loss_se": step.loss_se, "change": step.change, "change_se": step.change_se}
