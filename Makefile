@@ -20,7 +20,7 @@ demo: setup  ## the main job on generated battles: train, merge, quantize, score
 test: setup  ## all tests that need no GPU and no download; the real chain on a tiny model among them
 	$(BIN)/python -m pytest -m "not weights and not gpu"
 
-test-fast: setup  ## unit tests only, under 90 s
+test-fast: setup  ## the tests without the chain of real models
 	$(BIN)/python -m pytest -m "not weights and not gpu and not chain and not services"
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
