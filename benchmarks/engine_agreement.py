@@ -20,7 +20,7 @@ from zoo.contracts import ScoreRequest
 from zoo.prompts import encode_battles, label_probabilities, load_codec
 from zoo.scores import probabilities, read_scores
 from zoo.stages.awq_format import write_dequantized
-from zoo.stages.labels import label_logits, pad
+from zoo.stages.labels import attention_options, label_logits, pad
 from zoo.store import read_manifest
 
 
@@ -31,7 +31,7 @@ def main(artifact: Path, rows: int) -> None:
     frame = read_battles(request.battles.path).frame.set_index("id", drop=False)
     with tempfile.TemporaryDirectory() as plain:
         write_dequantized(folder, Path(plain))
-        model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, **attention_options(plain)).eval()
     for variant in request.spec.variants:
         table = read_scores(artifact / variant.slug / "scores.parquet").head(rows)
         chosen = frame.loc[table["id"]]

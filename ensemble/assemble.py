@@ -37,10 +37,10 @@ def write_down(
     """
     members, candidate, y = chooser.members, choice.candidate, chooser.members.y
     chooser.say("fitting blends and fallbacks")
-    fitted = fit_candidate(chooser, candidate, candidate.spec)
+    fitted = fit_candidate(chooser, candidate)
     busy = without_idle(chooser, candidate, fitted)
     if busy is not candidate:
-        candidate, fitted = busy, fit_candidate(chooser, busy, busy.spec)
+        candidate, fitted = busy, fit_candidate(chooser, busy)
     compared = _compared(chooser, budget_seconds / margin)
     return Plan(
         created_at=datetime.now(UTC),

@@ -28,7 +28,7 @@ class BlendSpec:
     weights. `tempered`: the linear pool's temperatures, one a member and one on the blend. `floor`: share of the uniform
     triple mixed into each member's; the linear pool has the uniform triple as a member of its own instead. `position_bias`:
     let the log pools favour a side, for battles whose order is not random. Not `fitted`: equal weights and nothing else, of one
-    member its table as it is; on a few hundred rows that often beats every fit.
+    member its table as it is but for a small floor; on few rows every fit may cost more than it gains.
     """
 
     pool: PoolKind = "linear"

@@ -28,8 +28,7 @@ def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambd
     limit = single_limit(choice, available, parsimony=request.parsimony)
     rehearsal = rehearse(chooser, request, available, single_seconds=limit)
     choice, losses = conclude(chooser, choice, rehearsal, limit)
-    say(f"taking {len(choice.candidate.members)} members: {choice.why}")
-    return write_down(
+    plan = write_down(
         chooser,
         choice,
         losses,
@@ -40,6 +39,8 @@ def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambd
         margin=margin,
         margin_reason=reason,
     )
+    say(f"taking {len(plan.members)} members: {plan.parsimony}")
+    return plan
 
 
 def make_chooser(members: Members, request: BuildRequest, *, say: Progress = lambda _: None) -> Chooser:

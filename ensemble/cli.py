@@ -283,7 +283,8 @@ def main() -> None:
     try:
         run_app(app, DEBUG in sys.argv)
     except SystemExit as ended:
-        if "predict" in sys.argv:
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        if command == "predict":
             from ensemble.deadline import end_process
 
             end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))

@@ -162,8 +162,8 @@ class Conductor:
 
     def _work_share(self, run: JobRun) -> float:
         """Share of the work on all rows that the plan pays for."""
-        shares = (m.coverage if m.work_share is None else m.work_share for m in run.members if m.gate is not None)
-        return max(shares, default=1.0) if all(m.gate is not None for m in run.members) else 1.0
+        shares = (m.coverage if m.work_share is None else m.work_share for m in run.members)
+        return max(1.0 if m.gate is None else share for m, share in zip(run.members, shares, strict=True))
 
     def _work(self, run: JobRun) -> np.ndarray:
         """Predicted seconds of each row of the file, for all members of the job."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.blend import BlendSpec, apply_blend, fit_blend
+from ensemble.blend import apply_blend, fit_blend
 from ensemble.choose import Candidate, Chooser
 from ensemble.coverage import divergence, fit_gate, pattern_rows, predicted_gain, spend
 from ensemble.crossfit import named
@@ -37,11 +37,11 @@ class Fitted:
         return next((pool for pool in self.pools if frozenset(pool.members) == wanted and pool.planned == planned), None)
 
 
-def fit_candidate(chooser: Chooser, candidate: Candidate, spec: BlendSpec, *, fallbacks: bool = True) -> Fitted:
-    """Fit `candidate` with `spec` to all rows of the chooser; without `fallbacks` only what a run without mishap needs."""
+def fit_candidate(chooser: Chooser, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
+    """Fit `candidate` to all rows of the chooser; without `fallbacks` only what a run without mishap needs."""
     jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
     order = _run_order(chooser, candidate, jobs)
-    pools = tuple(_Pools(chooser.members, candidate, spec, order).all(fallbacks=fallbacks))
+    pools = tuple(_Pools(chooser.members, candidate, order).all(fallbacks=fallbacks))
     gates = {j: _gate(chooser.members, candidate, j, pools) for j in candidate.seen}
     return Fitted(jobs, order, pools, gates)
 
@@ -114,8 +114,8 @@ def _run_order(chooser: Chooser, candidate: Candidate, jobs: Sequence[Job]) -> S
 class _Pools:
     """Blends of a plan: of all members, of each coverage pattern, and of what may be left when members fail or are late."""
 
-    def __init__(self, members: Members, candidate: Candidate, spec: BlendSpec, order: Subset) -> None:
-        self.members, self.candidate, self.spec, self.order = members, candidate, spec, order
+    def __init__(self, members: Members, candidate: Candidate, order: Subset) -> None:
+        self.members, self.candidate, self.order = members, candidate, order
 
     def all(self, *, fallbacks: bool) -> list[Pool]:
         """All of them, those of exactly a pattern's rows first."""
@@ -140,7 +140,7 @@ class _Pools:
         members = self.members
         ordered = [j for j in self.order if j in subset]
         names, p, y = [members.names[j] for j in ordered], members.p[ordered][:, rows], members.y[rows]
-        blend = fit_blend(self.spec, names, p, y)
+        blend = fit_blend(self.candidate.spec, names, p, y)
         losses = log_loss_rows(apply_blend(blend, named(names, p)), y)
         share = float(rows.mean()) if planned else 1.0
         return Pool(members=tuple(names), planned=planned, blend=blend, rows_fraction=share, log_loss=float(losses.mean()))

@@ -130,14 +130,16 @@ def gather(store: Path) -> list[Table]:
 
 
 def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str) -> list[Table]:
-    """Tables of the members that carry an alias: `checkpoints` by member name, as `zoo.promote.members_with_alias` gives them.
+    """Tables of the members that carry an alias, and of their recipes' other folds.
 
-    ZooError where none of them is scored.
+    `checkpoints` by member name, as `zoo.promote.members_with_alias` gives them. ZooError where none of them is scored.
     """
     chosen = [table for table in tables if checkpoints.get(table.name) == table.card.checkpoint]
     if not chosen:
         raise ZooError(f"no score table is of a checkpoint with the alias {alias!r}; score it with `zoo run`, or build without")
-    return chosen
+    recipes = {(table.name, table.recipe) for table in chosen if table.recipe}
+    folds = [table for table in tables if (table.name, table.recipe) in recipes and not any(table is c for c in chosen)]
+    return [*folds, *chosen]  # of one name the last table is the one that serves
 
 
 def load_table(folder: Path, request: dict[str, Any] | None = None, fingerprint: str = "") -> Table:

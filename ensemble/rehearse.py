@@ -112,7 +112,7 @@ def _predict(chooser: Chooser, held: np.ndarray, others: Chooser, candidate: Can
     """Triples of the held rows by the candidate, fitted to the others' rows; `same_rows`: it was chosen on exactly these."""
     if candidate.seen and not same_rows:
         candidate = _on_all_rows(others, candidate)
-    fitted = fit_candidate(others, candidate, candidate.spec, fallbacks=False)
+    fitted = fit_candidate(others, candidate, fallbacks=False)
     work = {j: float(others.pricing.row_seconds[j] @ seen) for j, seen in candidate.seen.items()}
     return carry_out(fitted, candidate, chooser.members.rows(held), chooser.pricing.on_rows(held).row_seconds, work)
 

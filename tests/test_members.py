@@ -206,6 +206,9 @@ def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
 def test_an_alias_takes_the_tables_of_its_checkpoints_only(battles):
     tables = [table("one", battles, odds(1)), table("two", battles, odds(2))]
     assert [t.name for t in with_alias(tables, {"two": "two", "one": "an older checkpoint"}, "champion")] == ["two"]
+    folds = [replace(table("one", battles, odds(1)), recipe="r", fingerprint=f"f{fold}") for fold in range(2)]
+    folds[1] = replace(folds[1], card=folds[1].card.model_copy(update={"checkpoint": "other fold"}))
+    assert [t.fingerprint for t in with_alias(folds, {"one": "one"}, "champion")] == ["f1", "f0"]
     with pytest.raises(ZooError, match="alias 'champion'"):
         with_alias(tables, {"one": "an older checkpoint"}, "champion")
 

@@ -42,14 +42,14 @@ def test_a_fold_is_judged_by_a_build_that_never_saw_its_labels():
 def test_carrying_out_a_fitted_plan_spends_what_it_may_and_blends_as_fitted():
     members = make_members(rows=600)
     chooser = make_chooser(members, request(BUDGET))
-    candidate = next(c for c in choose(chooser, request(BUDGET, parsimony=False), AVAILABLE).considered if c.seen)
-    fitted = fit_candidate(chooser, candidate, candidate.spec, fallbacks=False)
+    candidate = next(c for c in choose(chooser, request(BUDGET, parsimony=False), AVAILABLE).considered if len(c.seen) == 1)
+    fitted = fit_candidate(chooser, candidate, fallbacks=False)
     j = next(iter(candidate.seen))
     seconds = chooser.pricing.row_seconds
     none = carry_out(fitted, candidate, members, seconds, dict.fromkeys(candidate.seen, 0.0))
     some = carry_out(fitted, candidate, members, seconds, dict(candidate.work))
     changed = np.abs(some - none).max(axis=1) > 1e-12
-    assert 0 < seconds[j][changed].sum() <= candidate.work[j] * (1 + 1e-9) or len(candidate.seen) > 1
+    assert 0 < seconds[j][changed].sum() <= candidate.work[j] * (1 + 1e-9)
     assert set(fitted.gates) == set(candidate.seen)
     assert len(pattern_rows(candidate.whole, candidate.seen, 600)) >= 2
     np.testing.assert_allclose(some.sum(axis=1), 1)
@@ -98,11 +98,11 @@ def test_members_without_weight_are_not_paid_for():
     p[2] = 1 / 3  # knows nothing, and costs as before
     chooser = make_chooser(replace(members, p=p), request(20_000))
     candidate = replace(chooser.judge((0, 1, 2)), spec=BlendSpec("linear"))
-    fitted = fit_candidate(chooser, candidate, candidate.spec)
+    fitted = fit_candidate(chooser, candidate)
     lean = without_idle(chooser, candidate, fitted)
     assert lean.whole == (0, 1)
     assert lean.seconds < candidate.seconds
-    again = fit_candidate(chooser, lean, lean.spec)
+    again = fit_candidate(chooser, lean)
     here, none = chooser.members, chooser.pricing.row_seconds
     np.testing.assert_allclose(carry_out(again, lean, here, none, {}), carry_out(fitted, candidate, here, none, {}), atol=1e-4)
     assert without_idle(chooser, lean, again) is lean

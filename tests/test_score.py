@@ -181,7 +181,7 @@ def test_label_logits_are_soft_capped_and_shared_prefixes_computed_once(tiny_gem
     answer = heard[0]
     assert list(answer.refused) == [3] and "310" in answer.refused[3] and np.isnan(answer.logits[3]).all()
     assert answer.cached[0] == 0 and answer.cached[1] >= 128  # whole blocks of the prefix
-    model = AutoModelForCausalLM.from_pretrained(tiny_gemma, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(tiny_gemma, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         hidden = [model.model(torch.tensor([row.tolist()])).last_hidden_state[0, -1] for row in rows[:3]]
         plain = (torch.stack(hidden) @ model.get_output_embeddings().weight[[30, 31, 32]].T).numpy()
