@@ -171,9 +171,13 @@ def fold_of(prompt_turns: Turns, n_folds: int) -> int:
     reordering and added rows.
     """
     first = next((turn for turn in prompt_turns if turn and turn.strip()), "")
-    normal = " ".join(unicodedata.normalize("NFKC", first).casefold().split())
-    digest = hashlib.sha256(normal.encode("utf-8", errors="replace")).digest()
+    digest = hashlib.sha256(normal_text(first).encode("utf-8", errors="replace")).digest()
     return int.from_bytes(digest[:8], "big") % n_folds
+
+
+def normal_text(text: str) -> str:
+    """A text without differences of Unicode form (NFKC), case and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:

@@ -115,6 +115,14 @@ class TrainSpec(Contract):
     teacher: Path | None = Field(None, description="score table whose probabilities are learned, where it has a row")
     teacher_weight: Fraction = Field(1.0, description="of the teacher's probabilities; the rest is the label's")
     teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
+    extra: Path | None = Field(
+        None,
+        exclude_if=lambda path: path is None,
+        description="more battles to learn from, never held out; what shares a prompt with the held-out fold is left out",
+    )
+    extra_weight: float = Field(
+        1.0, gt=0, exclude_if=lambda weight: weight == 1, description="of an extra battle's loss against one of the main file"
+    )
     label_smoothing: Fraction = 0.0
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
@@ -123,7 +131,7 @@ class TrainSpec(Contract):
     evals_per_epoch: Positive = 4
     keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
     patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
-    max_rows: Positive | None = Field(None, description="train on at most this many battles, a seeded sample")
+    max_rows: Positive | None = Field(None, description="train on at most this many battles of the main file, a seeded sample")
     seed: int = 0
 
     @model_validator(mode="after")
@@ -298,6 +306,9 @@ class TrainRequest(Request):
     prompt: PromptSpec
     spec: TrainSpec
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
+    extra: Input | None = Field(
+        None, exclude_if=lambda found: found is None, description="the battles file at spec.extra, by its content"
+    )
 
 
 class MergeRequest(Request):

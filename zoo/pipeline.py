@@ -111,8 +111,10 @@ def chain(
         battles=battles,
         held=held,
         prompt=entry.prompt,
-        spec=entry.train.model_copy(update={"teacher": None}),  # a path is no part of identity; the input below is
-        teacher=_teacher(entry.train.teacher),
+        # A path is no part of identity; the inputs below are.
+        spec=entry.train.model_copy(update={"teacher": None, "extra": None}),
+        teacher=_file_input("train.teacher", entry.train.teacher, "a scores.parquet of out-of-fold rows"),
+        extra=_file_input("train.extra", entry.train.extra, "a CSV of labelled battles"),
     )
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
@@ -153,13 +155,22 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
 
 
-def _teacher(path: Path | None) -> Input | None:
-    """A teacher's score table as a stage's input, identified by its content."""
+def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
+    """A file that an entry's setting names as a stage's input, identified by its content."""
     if path is None:
         return None
     if not path.is_file():
-        raise ZooError(f"train.teacher: {path}: no such file; give a scores.parquet of out-of-fold rows")
+        raise ZooError(f"{key}: {path}: no such file; give {wanted}")
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
+
+
+def with_files_from(entry: Entry, folder: Path) -> Entry:
+    """The entry with the relative paths among its files (train.teacher, train.extra) taken from `folder`."""
+    if entry.train is None:
+        return entry
+    paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
+    found = {key: folder / path for key, path in paths.items() if path is not None}  # an absolute one stays as it is
+    return entry.model_copy(update={"train": entry.train.model_copy(update=found)})
 
 
 def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:

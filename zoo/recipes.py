@@ -11,7 +11,7 @@ from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection
 from zoo.entries_io import explain, load_entry
 from zoo.errors import ZooError
 from zoo.folds import fold_chains, run_folds
-from zoo.pipeline import Say, battles_input, chain, override
+from zoo.pipeline import Say, battles_input, chain, override, with_files_from
 from zoo.store import Artifact
 
 
@@ -23,7 +23,10 @@ class RecipeRun(Contract):
 
 
 class Recipe(Contract):
-    """What an experiment asks, and the runs that answer it. `data` is a file name in the folder that the caller names."""
+    """What an experiment asks, and the runs that answer it.
+
+    `data` is a file name in the folder that the caller names, and so are relative paths in a run's settings (train.extra).
+    """
 
     question: str
     data: str
@@ -57,7 +60,7 @@ def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> lis
     recipe = load_recipe(folder)
     battles = battles_input(data_folder / recipe.data)
     finished = []
-    for entry in recipe_entries(recipe):
+    for entry in (with_files_from(entry, data_folder) for entry in recipe_entries(recipe)):
         selection = Selection(max_rows=recipe.score_rows)
         if recipe.all_folds:
             chains = fold_chains(entry, battles, recipe.target, store, n_folds=recipe.held.n_folds, selection=selection)

@@ -20,7 +20,10 @@ VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
 
 @dataclass(frozen=True)
 class Example:
-    """One battle in both response orders, its label (0 A, 1 B, 2 tie) and what to learn, both in its own A/B."""
+    """One battle in both response orders, its label (0 A, 1 B, 2 tie) and what to learn, both in its own A/B.
+
+    `target` sums to the weight of the row's loss, 1 for a row of the main file.
+    """
 
     id: str
     ab: list[int]
@@ -47,10 +50,8 @@ def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | 
     """
     targets, counts = np.eye(3)[frame["label"].to_numpy(dtype=np.int64)], {}
     if spec.targets == "votes":
-        shares = vote_shares(battles, frame["id"])
-        voted = np.isfinite(shares).all(axis=1)
-        targets[voted] = shares[voted]
-        counts["train/rows_with_votes"] = float(voted.sum())
+        targets, voted = with_votes(targets, battles, frame["id"])
+        counts["train/rows_with_votes"] = float(voted)
     if teacher is not None:
         table = read_scores(teacher)
         table = table[table["status"] == OK].set_index("id")
@@ -61,7 +62,19 @@ def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | 
         soft = np.exp(logs) / np.exp(logs).sum(axis=1, keepdims=True)
         targets[taught] = spec.teacher_weight * soft + (1 - spec.teacher_weight) * targets[taught]
         counts["train/rows_with_teacher"] = float(taught.sum())
-    return targets, counts
+    return smoothed(targets, spec.label_smoothing), counts
+
+
+def with_votes(targets: np.ndarray, battles: Path, ids: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Targets (rows, 3) with the vote shares of the rows that have them, and how many have."""
+    shares = vote_shares(battles, ids)
+    voted = np.isfinite(shares).all(axis=1)
+    return np.where(voted[:, None], shares, targets), int(voted.sum())
+
+
+def smoothed(targets: np.ndarray, share: float) -> np.ndarray:
+    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): `share` of each row's mass is spread over the labels evenly."""
+    return (1 - share) * targets + share / targets.shape[1]
 
 
 def vote_shares(battles: Path, ids: Sequence[str]) -> np.ndarray:

@@ -28,6 +28,7 @@ from zoo.stages.adapters import causal_model, load_model, save_weights, trained_
 from zoo.stages.batches import all_steps, micro_batches, padding_share, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
+from zoo.stages.extra import extra_rows
 from zoo.stages.fused import AdaptedLinear, fuse, refresh
 from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
 from zoo.stages.recompute import fit_memory
@@ -49,6 +50,10 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     teacher = request.teacher.path if request.teacher else None
     targets, counts = learned_targets(train_frame, request.battles.path, spec, teacher)
     train = examples(train_frame, codec, request.prompt, targets)
+    if request.extra:
+        extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec)
+        train += examples(extra_frame, codec, request.prompt, extra_targets)
+        counts |= found
     held = examples(held_frame.head(spec.eval_rows), codec, request.prompt)
     torch.manual_seed(spec.seed)
     learner = Learner(load_model(base, spec), codec, spec)
@@ -107,9 +112,7 @@ class Learner:
         """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
         logits = self.logits(rows)
         wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
-        loss = torch.nn.functional.cross_entropy(
-            logits, wanted, reduction="sum", label_smoothing=self.spec.label_smoothing
-        )  # of shares: -sum(target * log p)
+        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")  # of shares: -sum(target * log p)
         self.scaler.scale(loss * share).backward()
         return loss.detach()
 

@@ -1,0 +1,163 @@
+"""Extra battles to learn from: nothing that the held-out fold is asked about may come back through them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.battles import fold_of, read_battles, select_training
+from zoo.contracts import Held, Input, PromptSpec, Selection, TrainRequest, TrainSpec
+from zoo.entries_io import load_entry
+from zoo.errors import ZooError
+from zoo.pipeline import battles_input, chain, override, with_files_from
+from zoo.recipes import run_recipe
+from zoo.stages import extra, train
+from zoo.store import fingerprint
+
+WORDS = [" why is it", "Why  IS it ", "ﬁre", "fire", "x", "y", "How?", "", "  "]
+PROMPTS = st.lists(st.sampled_from(WORDS) | st.none(), min_size=1, max_size=3)
+
+
+def frame_of(prompts: list[list[str | None]], first_id: int = 0, answer: str = "answer") -> pd.DataFrame:
+    rows = [(str(first_id + i), turns, [f"{answer} {first_id + i}"], ["other"], 0) for i, turns in enumerate(prompts)]
+    return pd.DataFrame(rows, columns=["id", "prompt", "response_a", "response_b", "label"])
+
+
+def plain(turn: str | None) -> str:
+    """An independent form of a turn for the oracle below: ligatures apart, lower case, one space between words."""
+    return " ".join((turn or "").replace("ﬁ", "fi").lower().split())
+
+
+@given(st.lists(PROMPTS, min_size=1, max_size=8), st.lists(PROMPTS, min_size=1, max_size=12), st.integers(0, 2))
+def test_no_turn_of_a_held_prompt_is_learned(main: list[Any], more: list[Any], fold: int) -> None:
+    held = Held(n_folds=3, fold=fold)
+    taken = extra.may_learn(frame_of(more, 1000), frame_of(main), held)
+    asked = {plain(turn) for turns in main if fold_of(turns, 3) == fold for turn in turns} - {""}
+    for turns, learned in zip(more, taken, strict=True):
+        expected = fold_of(turns, 3) != fold and not asked & {plain(turn) for turn in turns}
+        joined = " ".join(filter(None, map(plain, turns)))
+        assert learned <= expected
+        if expected and len([t for t in turns if plain(t)]) < 2 and all(len(t) < 2 for t in main):
+            assert learned, joined  # nothing is left out without a reason
+
+
+def test_a_prompt_held_as_one_text_is_not_learned_in_turns() -> None:
+    turns = next([f"one {i}", "two"] for i in range(99) if fold_of([f"one {i}", "two"], 2) != fold_of([f"one {i}\n\ntwo"], 2))
+    held = Held(n_folds=2, fold=fold_of([f"{turns[0]}\n\ntwo"], 2))
+    assert not extra.may_learn(frame_of([turns], 9), frame_of([[f"{turns[0]}\n\ntwo"]]), held).any()
+
+
+def test_a_battle_of_the_main_file_is_not_doubled() -> None:
+    main = frame_of([["q0"], ["q1"], ["q2"]])
+    held = Held(n_folds=10**6, fold=0)  # nothing is held out
+    new, same_id = frame_of([["q9"]], 50), frame_of([["q8"]], 1)
+    same_texts = main.iloc[[2]].assign(id="77")
+    turned = main.iloc[[0]].assign(id="78", response_a=main["response_b"], response_b=main["response_a"])
+    more = pd.concat([new, same_id, same_texts, turned], ignore_index=True)
+    assert extra.may_learn(more, main, held).tolist() == [True, False, False, False]
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+
+def split(source: Path, folder: Path, *, votes: bool = False) -> tuple[Path, Path]:
+    """The file's first 160 rows, and all its rows under other ids as an extra file with a note of each row's own id."""
+    rows = list(csv.DictReader(source.open()))
+    paths = folder / "main.csv", folder / "extra.csv"
+    more = [{**row, "id": str(10**6 + i), "of": row["id"]} for i, row in enumerate(rows)]
+    if votes:
+        more = [{**row, "votes_a": "1", "votes_b": "3", "votes_tie": "0"} for row in more]
+    for path, part in zip(paths, (rows[:160], more), strict=True):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, part[0].keys())
+            writer.writeheader()
+            writer.writerows(part)
+    return paths
+
+
+def test_only_new_rows_off_the_held_fold_are_used(sample_csv: Path, tmp_path: Path) -> None:
+    """The extra file holds every row of the main one: its held-out rows must not come back, nor its others twice."""
+    path, more = split(sample_csv, tmp_path)
+    main, held = read_battles(path), Held(n_folds=4, fold=1)
+    frame, targets, counts = extra.extra_rows(more, main, held, TrainSpec(extra_weight=0.25, label_smoothing=0.3))
+    new = read_battles(sample_csv).frame[160:]
+    held_out = select_training(main, held)[1]
+    assert not {fold_of(turns, 4) for turns in frame["prompt"]} & {1}
+    assert not {json.dumps(p) for p in frame["prompt"]} & {json.dumps(p) for p in held_out["prompt"]}
+    assert set(frame["id"]) <= {str(10**6 + i) for i in new.index}
+    assert counts == {"train/extra_rows": len(frame), "train/extra_rows_left_out": 240 - len(frame)}
+    assert 0 < len(frame) < 80
+    assert np.allclose(targets, 0.25 * (0.7 * np.eye(3)[frame["label"]] + 0.1))
+
+
+def test_votes_of_extra_rows_where_the_file_has_them(sample_csv: Path, tmp_path: Path) -> None:
+    path, more = split(sample_csv, tmp_path, votes=True)
+    main, spec = read_battles(path), TrainSpec(targets="votes")
+    assert np.allclose(extra.extra_rows(more, main, Held(), spec)[1], [0.25, 0.75, 0])
+    more = split(sample_csv, tmp_path)[1]
+    frame, targets, _ = extra.extra_rows(more, main, Held(), spec)
+    assert np.array_equal(targets, np.eye(3)[frame["label"]])
+
+
+def test_a_file_of_nothing_new_is_refused(sample_csv: Path) -> None:
+    with pytest.raises(ZooError, match=r"train\.extra: .*none of its 240 labelled rows can be learned from"):
+        extra.extra_rows(sample_csv, read_battles(sample_csv), Held(), TrainSpec())
+
+
+def test_a_model_is_trained_on_both_files(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    path, more = split(sample_csv, tmp_path)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model").symlink_to(tiny_llama)
+    (tmp_path / "out").mkdir()
+    inputs = {
+        name: Input(path=p, fingerprint="x") for name, p in (("base", tmp_path / "base"), ("battles", path), ("extra", more))
+    }
+    template = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+    prompt = PromptSpec(template=template, max_tokens=128)
+    spec = TrainSpec(rank=2, eval_rows=8, max_rows=16, batch_rows=8)
+    result = train.run(TrainRequest(entry="tiny", **inputs, held=Held(), prompt=prompt, spec=spec), tmp_path / "out")
+    used = result.metrics["train/extra_rows"]
+    assert used > 0 and result.metrics["train/rows"] == 16 + used == result.measurements.rows
+
+
+# --- what an entry and a recipe name ------------------------------------------------------------------------------------
+
+
+def train_request_of(settings: list[str], battles: Path, folder: Path) -> Any:
+    entry = with_files_from(override(load_entry("smollm2-135m"), settings), folder)
+    requests = chain(entry, battles_input(battles), "cpu", folder, held=Held(), selection=Selection(), source="hub")
+    return requests[1]
+
+
+def test_the_content_of_the_extra_file_is_part_of_identity_and_its_place_is_not(sample_csv: Path, tmp_path: Path) -> None:
+    for place in ("one", "two", "three"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "extra.csv").write_text(sample_csv.read_text() + ("\n" if place == "three" else ""))
+    plain, *found = (
+        train_request_of(settings, sample_csv, tmp_path / place)
+        for settings, place in (([], "one"), *((["train.extra=extra.csv"], p) for p in ("one", "two", "three")))
+    )
+    one, two, three = map(fingerprint, found)
+    assert one == two != three and fingerprint(plain) not in (one, three)
+    assert found[0].extra.path == tmp_path / "one" / "extra.csv" and found[0].spec.extra is None
+
+
+def test_requests_without_extra_battles_keep_their_fingerprint(sample_csv: Path, tmp_path: Path) -> None:
+    dumped = train_request_of([], sample_csv, tmp_path).model_dump(mode="json")
+    assert not [key for key in (*dumped, *dumped["spec"]) if key.startswith("extra")]
+
+
+def test_a_recipe_takes_files_from_its_data_folder(sample_csv: Path, tmp_path: Path) -> None:
+    settings = '["train.extra=nowhere.csv"]'
+    recipe = f'question = "?"\ndata = "{sample_csv.name}"\n[[runs]]\nentry = "smollm2-135m"\nset = {settings}\n'
+    (tmp_path / "recipe.toml").write_text(recipe)
+    with pytest.raises(ZooError, match=rf"train\.extra: {sample_csv.parent}/nowhere\.csv: no such file; give a CSV"):
+        run_recipe(tmp_path, sample_csv.parent, tmp_path / "store", say=lambda _: None)
