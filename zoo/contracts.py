@@ -127,6 +127,9 @@ class TrainSpec(Contract):
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
     memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
+    gpus: Positive = Field(
+        1, exclude_if=lambda gpus: gpus == 1, description="GPUs of one host that share each optimizer step's micro-batches"
+    )
     eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
     evals_per_epoch: Positive = 4
     keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
@@ -152,9 +155,11 @@ class MergeSpec(Contract):
 
 
 class QuantizeSpec(Contract):
-    """AWQ, 4 bit, GEMM layout (Lin et al. 2023, arXiv 2306.00978)."""
+    """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978): GEMM layout from autoawq, compressed-tensors from llm-compressor."""
 
-    backend: Literal["autoawq"] = "autoawq"
+    backend: Literal["autoawq", "llm-compressor"] = Field(
+        "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
+    )
     bits: Literal[4] = 4
     group_size: Positive = 128
     zero_point: bool = True

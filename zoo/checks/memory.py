@@ -107,7 +107,10 @@ def _tensor_misfit(group: int, shape: Shape, gpus: int) -> str:
 
 
 def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -> Finding:
-    """What training takes of one card: the train stage uses one."""
+    """What training takes of one card: each of `train.gpus` holds the whole model and its own micro-batch."""
+    if train.gpus > max(1, target.gpus):
+        what = f"train.gpus = {train.gpus}, {target.name} has {target.gpus}"
+        return fail("training GPUs", what, f"set train.gpus = {max(1, target.gpus)}")
     norms = 4 if base.architecture in FOUR_NORMS else 2
     need = training_memory(shape, train, parameters=base.parameters, norms=norms)
     room = target.device_bytes

@@ -17,6 +17,11 @@ def use_terminal(descriptor: int) -> None:
     _terminal = io.TextIOWrapper(os.fdopen(descriptor, "wb", 0), write_through=True, errors="replace")
 
 
+def terminal() -> TextIO:
+    """Where progress goes, for a process that shows some in this one's place."""
+    return _terminal
+
+
 def note(text: str) -> None:
     """One line, for a step whose length is not known beforehand."""
     print(f"  {text}", file=_terminal, flush=True)

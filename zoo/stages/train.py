@@ -31,6 +31,7 @@ from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
 from zoo.stages.fused import AdaptedLinear, fuse, refresh
 from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
+from zoo.stages.ranks import ALONE, Ranks, check_gpus, device_sum, join, launch, shared_folder
 from zoo.stages.recompute import fit_memory
 
 LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
@@ -40,6 +41,11 @@ DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
 def run(request: TrainRequest, out_dir: Path) -> StageResult:
     """Write `out_dir/adapter` (or `out_dir/model` for full fine-tuning) and curves of the loss."""
     base, spec = request.base.path / "model", request.spec
+    ranks = join()
+    if spec.gpus > 1 and ranks.count == 1:
+        check_gpus(spec.gpus)
+        return launch(request, out_dir, spec.gpus)
+    out_dir = shared_folder(out_dir, ranks)
     codec = load_codec(base, request.prompt)
     battles = read_battles(request.battles.path)
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
@@ -56,13 +62,14 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         counts |= found
     held = examples(held_frame.head(spec.eval_rows), codec, request.prompt)
     torch.manual_seed(spec.seed)
-    learner = Learner(load_model(base, spec), codec, spec)
+    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
     memory = learner.fit_memory(train, held)
     load_seconds = progress.process_age_seconds()
     state = fit(learner, train, held, out_dir)
-    save_weights(learner.model, spec, base, out_dir)
-    shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
-    shutil.rmtree(out_dir / CHECKPOINT, ignore_errors=True)
+    if ranks.main:
+        save_weights(learner.model, spec, base, out_dir)
+        shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
+        shutil.rmtree(out_dir / CHECKPOINT, ignore_errors=True)
     return StageResult(
         metrics={
             **counts,
@@ -89,8 +96,8 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
 class Learner:
     """A model in training: its passes, its optimizer, and what of it is fused."""
 
-    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True) -> None:
-        self.model, self.codec, self.spec = model, codec, spec
+    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE) -> None:
+        self.model, self.codec, self.spec, self.ranks = model, codec, spec, ranks
         self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
         self.optimizer = make_optimizer(model, spec)
         self.parameters = list(trained_parameters(model).values())
@@ -151,7 +158,8 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
     total = max(1, round(steps_per_epoch * spec.epochs))
     every = max(1, steps_per_epoch // spec.evals_per_epoch)
-    state = resume(learner.model, learner.optimizer, out_dir) or Progress()
+    with learner.ranks.main_first():
+        state = resume(learner.model, learner.optimizer, out_dir) or Progress()
     refresh(learner.adapted)
     if state.loss_scale:
         learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
@@ -175,7 +183,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             held_out = state.curves["held_out/log_loss"][-1][1]
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=f"{state.tokens / state.seconds:.0f}")
             bar.update()
-    if spec.keep == "best":
+    if spec.keep == "best" and learner.ranks.main:
         load_best(learner.model, out_dir)
     return state
 
@@ -188,12 +196,13 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
         state.log("mem/allocated_peak_gib", peak / 2**30)
     if log_loss < state.best:
         state.best, state.stale = log_loss, 0
-        if learner.spec.keep == "best":
+        if learner.spec.keep == "best" and learner.ranks.main:
             save_best(learner.model, out_dir)
     else:
         state.stale += 1
     state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
-    save_checkpoint(learner.model, learner.optimizer, state, out_dir)
+    if learner.ranks.main:
+        save_checkpoint(learner.model, learner.optimizer, state, out_dir)
     if has_stalled(state, learner.spec):
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
 
@@ -218,25 +227,31 @@ def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
 
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
     """One optimizer step over its micro-batches; mean loss of its rows. A loss that is not finite stops with the rows' ids."""
-    spec = learner.spec
+    spec, ranks = learner.spec, learner.ranks
     learner.model.train()
-    torch.manual_seed((spec.seed << 20) + step)  # dropout is the same in a resumed run
     rows = sum(map(len, batches))
+    mine = ranks.share([len(batch) * max(len(train[i].ab) for i in batch) for batch in batches])
     losses = []
-    for batch in batches:
+    for position in mine:
+        batch = batches[position]
+        # Dropout is the same in a resumed run, and whichever rank has the micro-batch.
+        torch.manual_seed((spec.seed << 20) + step + (position << 48))
         generator = np.random.default_rng((spec.seed, step, batch[0]))
         swapped = generator.random(len(batch)) < 0.5 if spec.swap_orders else np.zeros(len(batch), bool)
         pairs = [(train[i], bool(s)) for i, s in zip(batch, swapped, strict=True)]
         shown = [e.ba if s else e.ab for e, s in pairs]
         losses.append(learner.backward(shown, [swap(e.target) if s else e.target for e, s in pairs], 1 / rows))
-    found = [float(loss) for loss in torch.stack(losses).tolist()]  # the step's one wait for the GPU before its update
-    for batch, loss in zip(batches, found, strict=True):
+    # The step's one wait for the GPU before its update.
+    found = [float(loss) for loss in torch.stack(losses).tolist()] if losses else []
+    for position, loss in zip(mine, found, strict=True):
         if not math.isfinite(loss):
-            raise diverged(step, f"loss {loss}", batch, train)
+            raise diverged(step, f"loss {loss}", batches[position], train)
+    ranks.add_up_gradients(learner.parameters)
+    total = float(device_sum([sum(found)], ranks)[0])
     norm = learner.update(learning_rate)
     if not learner.scaler.is_enabled() and not torch.isfinite(norm):
         raise diverged(step, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
-    return sum(found) / rows
+    return total / rows
 
 
 def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> ZooError:
@@ -262,17 +277,24 @@ def swap(target: Sequence[float]) -> tuple[float, float, float]:
 @torch.no_grad()
 def evaluate(learner: Learner, held: list[Example]) -> float:
     """Log loss of the held-out rows in their own response order."""
-    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model)
+    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
     return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
 
 
 def held_probabilities(
-    logits: Callable[[Sequence[list[int]]], torch.Tensor], held: list[Example], max_tokens: int, model: Any
+    logits: Callable[[Sequence[list[int]]], torch.Tensor],
+    held: list[Example],
+    max_tokens: int,
+    model: Any,
+    *,
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """(rows, 3) in the order of `held`, without dropout."""
     model.eval()
     p = np.zeros((len(held), 3))
     rows = sorted(range(len(held)), key=lambda i: len(held[i].ab))
-    for batch in micro_batches(rows, [len(e.ab) for e in held], max_tokens):
+    batches = list(micro_batches(rows, [len(e.ab) for e in held], max_tokens))
+    for position in ranks.share([len(batch) * len(held[batch[-1]].ab) for batch in batches]):
+        batch = batches[position]
         p[batch] = label_probabilities(logits([held[i].ab for i in batch]).cpu().numpy(), "ab")
-    return p
+    return p if ranks.count == 1 else np.asarray(device_sum(p, ranks))

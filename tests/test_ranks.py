@@ -1,0 +1,97 @@
+"""Training in two processes (gloo, CPU): the curve of one process, also after a kill, and an end for all where one fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
+from zoo.errors import ZooError
+from zoo.stages import ranks, train
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
+SPEC = TrainSpec(
+    method="lora", rank=4, dropout=0.2, learning_rate=5e-3, eval_rows=12, max_rows=40, batch_rows=8, micro_batch_tokens=200
+)
+
+
+@given(st.lists(st.integers(1, 10**6), max_size=30), st.integers(1, 8))
+def test_all_work_is_shared_once_and_evenly(costs: list[int], count: int) -> None:
+    shares = [ranks.Ranks(rank, count).share(costs) for rank in range(count)]
+    assert sorted(i for share in shares for i in share) == list(range(len(costs)))
+    loads = [sum(costs[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+def request_of(base: Path, battles: Path, folder: Path, spec: TrainSpec = SPEC) -> TrainRequest:
+    (folder / "base").mkdir()
+    (folder / "base" / "model").symlink_to(base)
+    inputs = {name: Input(path=path, fingerprint="x") for name, path in (("base", folder / "base"), ("battles", battles))}
+    return TrainRequest(entry="tiny", **inputs, held=Held(), prompt=PROMPT, spec=spec)
+
+
+def test_two_processes_have_the_curves_of_one_also_when_resumed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    request = request_of(tiny_llama, sample_csv, tmp_path)
+    for name in ("one", "two", "killed"):
+        (tmp_path / name).mkdir()
+    alone = train.run(request, tmp_path / "one")
+    both = ranks.launch(request, tmp_path / "two", 2)
+    kill_after_checkpoint(request, tmp_path / "killed")
+    resumed = ranks.launch(request, tmp_path / "killed", 2)
+    assert "going on" not in (tmp_path / "two" / "stage.log").read_text()
+    for name in ("train/loss", "held_out/log_loss"):
+        expected = np.array(alone.curves[name])
+        for found in (both, resumed):
+            assert np.allclose(found.curves[name], expected, rtol=0, atol=1e-4), name
+    assert {p.name for p in (tmp_path / "two").iterdir()} >= {"adapter", "result.json"}
+    assert not list((tmp_path / "two").glob("rank*")) and not (tmp_path / "two" / "checkpoint").exists()
+
+
+def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
+    """Start two ranks in a process of their own and kill it, without warning, once a checkpoint is there."""
+    (folder.parent / "request.json").write_text(request.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from zoo.stages import ranks; from zoo.contracts import TrainRequest\n"
+        "asked = TrainRequest.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        "ranks.launch(asked, Path(sys.argv[2]), 2)"
+    )
+    command = [sys.executable, "-c", code, str(folder.parent / "request.json"), str(folder)]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        while not (folder / "checkpoint" / "state.json").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert json.loads((folder / "checkpoint" / "state.json").read_text())["progress"]["step"] < 5
+
+
+def test_a_rank_that_fails_ends_the_others_with_its_message(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """A rate without bound: some rank's loss is not finite, and the ids of its rows are said."""
+    (tmp_path / "out").mkdir()
+    spec = SPEC.model_copy(update={"learning_rate": 1e38, "warmup_fraction": 0.0})
+    ids = {row["id"] for row in csv.DictReader(sample_csv.open())}
+    with pytest.raises(ZooError, match=r"training diverged at step \d+: .* on rows ") as error:
+        ranks.launch(request_of(tiny_llama, sample_csv, tmp_path, spec), tmp_path / "out", 2)
+    named = str(error.value).split(" on rows ")[1].split(";")[0].split(", ")
+    assert set(named) <= ids
+
+
+def test_too_few_gpus_are_said_before_anything_loads(tmp_path: Path, sample_csv: Path) -> None:
+    spec = SPEC.model_copy(update={"gpus": torch.cuda.device_count() + 2})
+    with pytest.raises(ZooError, match=rf"train\.gpus = {spec.gpus}: {spec.gpus - 2} GPUs are visible here"):
+        train.run(request_of(tmp_path / "none", sample_csv, tmp_path, spec), tmp_path)

@@ -1,0 +1,182 @@
+"""Training in several processes, a GPU each: started and ended together, one sum of their gradients a step.
+
+The model is not wrapped: its passes are autograd functions of our own, and a step's gradients are summed once, after its last
+micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.contracts import StageResult, TrainRequest
+from zoo.errors import ZooError
+from zoo.runner import RUNNER
+from zoo.stages import progress
+from zoo.stages.labels import device
+
+BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is; the process of rank 0 alone writes."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def main_first(self) -> AbstractContextManager[Any]:
+        """The block is run by rank 0 before any other."""
+        if self.count == 1:
+            return nullcontext()
+        from accelerate import PartialState
+
+        first: AbstractContextManager[Any] = PartialState().main_process_first()
+        return first
+
+    def share(self, costs: Sequence[float]) -> list[int]:
+        """Positions of the work that is this rank's, ascending: the costliest first, each to the rank with the least so far."""
+        loads, taken = [0.0] * self.count, []
+        for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+            lightest = min(range(self.count), key=loads.__getitem__)
+            loads[lightest] += costs[i]
+            if lightest == self.rank:
+                taken.append(i)
+        return sorted(taken)
+
+    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over all ranks, in place where it lies on the device that they talk by."""
+        if self.count > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def add_up_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Every rank's gradients become the sum over ranks; a rank that had no row counts as zero."""
+        if self.count == 1:
+            return
+        bucket: list[torch.Tensor] = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if bucket and sum(g.numel() for g in bucket) + parameter.numel() > BUCKET:
+                self._add_up_bucket(bucket)
+                bucket = []
+            bucket.append(parameter.grad)
+        self._add_up_bucket(bucket)
+
+    def _add_up_bucket(self, gradients: list[torch.Tensor]) -> None:
+        flat = self.add_up(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+ALONE = Ranks()
+
+
+def join() -> Ranks:
+    """Meet the other processes that `launch` started; `ALONE` in a process that it did not start."""
+    if "WORLD_SIZE" not in os.environ:
+        return ALONE
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Ranks(state.process_index, state.num_processes)
+
+
+def check_gpus(gpus: int) -> None:
+    """ZooError where this machine has fewer than `gpus` GPUs."""
+    found = torch.cuda.device_count()
+    if found < gpus:
+        raise ZooError(f"train.gpus = {gpus}: {found} GPUs are visible here; set train.gpus = {max(1, found)}")
+
+
+def launch(request: TrainRequest, out_dir: Path, processes: int) -> StageResult:
+    """Run the request in so many processes to its end. Where one fails the others are ended, and its error is raised."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = out_dir / "ranks.json"
+    path.write_text(request.model_dump_json())
+    folders = [out_dir, *(out_dir / f"rank-{rank}" for rank in range(1, processes))]
+    running = []
+    try:
+        for rank, folder in enumerate(folders):
+            folder.mkdir(exist_ok=True)
+            running.append(_start(path, folder, rank, processes, port))
+        failed = _watch(running)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    if failed is not None:
+        raise _error(folders[failed], failed, running[failed].returncode)
+    for leftover in folders[1:]:
+        shutil.rmtree(leftover)
+    path.unlink()
+    return StageResult.model_validate_json((out_dir / "result.json").read_text())
+
+
+def shared_folder(out_dir: Path, ranks: Ranks) -> Path:
+    """The stage's own folder, as seen by the process of one rank: the others' logs lie in folders inside it."""
+    return out_dir if ranks.main else out_dir.parent
+
+
+def _start(path: Path, folder: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}  # else each takes all cores
+    environment = {
+        **threads,
+        **os.environ,
+        **{k: str(v) for k, v in names.items()},
+        "MASTER_ADDR": "127.0.0.1",
+        RUNNER: str(os.getpid()),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "zoo.stages", "train", str(path), str(folder)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=progress.terminal() if rank == 0 else subprocess.DEVNULL,
+    )
+
+
+def _watch(running: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """The rank that failed first, or None once all have ended well."""
+    while True:
+        codes = [process.poll() for process in running]
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failed:
+            return failed[0]
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(POLL_SECONDS)
+
+
+def _error(folder: Path, rank: int, code: int) -> Exception:
+    try:
+        said = json.loads((folder / "error.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return RuntimeError(f"the training process of rank {rank} ended with code {code}; log: {folder / 'stage.log'}")
+    return ZooError(said["message"]) if said["known"] else RuntimeError(f"rank {rank}: {said['message']}")
+
+
+def device_sum(values: Any, ranks: Ranks) -> Any:
+    """A float64 array summed over ranks, on the CPU again."""
+    return ranks.add_up(torch.as_tensor(values, dtype=torch.float64, device=device())).cpu().numpy()
