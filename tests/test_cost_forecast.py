@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from zoo.checks.memory import layout_memory
@@ -15,7 +17,7 @@ from zoo.cli import app
 from zoo.contracts import Cost, Entry, Manifest, Measurements, ScoreCard, Variant
 from zoo.cost_lengths import File, estimated, file_of
 from zoo.cost_published import load_published
-from zoo.cost_sample import STRATA, one_order, samples_folder, stratified_ids
+from zoo.cost_sample import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
 from zoo.entries_io import load_entry
 from zoo.errors import ZooError
 from zoo.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
@@ -173,13 +175,24 @@ def test_a_sample_has_every_length(sample_csv: Path) -> None:
 
     frame = read_battles(sample_csv).frame
     characters = dict(zip(frame["id"], count_characters(frame), strict=True))
-    chosen = [characters[row_id] for row_id in stratified_ids(sample_csv, 64)]
+    chosen = [characters[row_id] for row_id in stratified(by_length(sample_csv), 64)]
     assert len(chosen) == 64 and chosen == sorted(chosen, reverse=True)
     assert (chosen[0], chosen[-1]) == (max(characters.values()), min(characters.values()))
     quarters = np.quantile(list(characters.values()), [0.25, 0.5, 0.75])
     assert np.bincount(np.searchsorted(quarters, chosen), minlength=4).min() >= 64 / STRATA
-    assert len(stratified_ids(sample_csv, 10_000)) == len(frame)
+    assert len(stratified(by_length(sample_csv), 10_000)) == len(frame)
     assert one_order(LLAMA) == (LONG, SHORT)
+
+
+@given(st.floats(0.0, 1e4), st.integers(1, 10**6), st.floats(0.8, 1.25))
+def test_a_measurement_grows_to_what_fits_and_no_further(seconds: float, most: int, noise: float) -> None:
+    rows = min(FIRST_ROWS, most)
+    grown = rows_that_fit(rows, seconds, most)
+    assert rows <= grown <= most
+    assert grown == rows or grown * seconds <= rows * SECONDS * (1 + 1e-9)
+    assert grown == most or 2 * grown * max(seconds, 1e-3) > rows * SECONDS * (1 - 1e-9), "half of what fits, or more"
+    assert rows_that_fit(grown, grown * seconds * noise / rows, most) >= grown
+    assert grown in (most, rows) or np.log2(grown / FIRST_ROWS).is_integer()
 
 
 def run(*arguments: str) -> Any:
@@ -195,13 +208,13 @@ def test_measuring_here_then_asking_again(sample_csv: Path) -> None:
         assert isinstance(run(*arguments, "--measure").exception, ZooError)
         return
     assert isinstance(run(*arguments).exception, ZooError), "nothing was measured yet"
-    first = run(*arguments, "--measure", "--sample-rows", "120")
+    first = run(*arguments, "--measure")
     again = run(*arguments, "--rows", "24000")
     one, many = (Forecast.model_validate(json.loads(done.stdout)[0]) for done in (first, again))
     assert one.basis == many.basis == "measured" and (one.rows, many.rows) == (240, 24_000)
     (card,) = samples_folder().glob("lexical-score-*/ab/scores.json")
     cost = ScoreCard.model_validate_json(card.read_text()).cost
-    assert cost.measured_rows == 120 and len(cost.pieces) >= 1
+    assert cost.measured_rows == 240 and len(cost.pieces) >= 1, "all there are: seconds of work, and no smaller sample is kept"
     assert many.seconds.likely - cost.load_seconds == pytest.approx(100 * (one.seconds.likely - cost.load_seconds))
     shown = run(*arguments[:-1])
     assert "measured" in shown.stdout and "likely" in shown.stdout

@@ -19,7 +19,7 @@ from zoo.battles import read_battles
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
 from zoo.prompts import encode_battles, load_codec
 from zoo.scores import probabilities, read_card, read_scores
-from zoo.stages import replica_process, score
+from zoo.stages import replica_process, replicas, score
 from zoo.stages.chunks import Answer, Chunk
 from zoo.stages.replica_process import Replica
 from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
@@ -66,6 +66,8 @@ STAND_IN = """
             say(kind="error", message="OutOfMemoryError: CUDA out of memory")
             os._exit(1)
         rows = [tokens[a:b] for a, b in spans[command["first"] : command["last"]]]
+        if "SHUN_COMPANY" in os.environ and len(rows) > 1:
+            os.abort()
         poison = os.environ.get("POISON", "").split(",")
         if poison == ["all"] or any(hashlib.sha256(row.tobytes()).hexdigest() in poison for row in rows):
             os.abort()
@@ -217,3 +219,33 @@ def test_an_engine_that_can_score_nothing_ends_the_run(
     with pytest.raises(EngineError, match=f"failed 3 times in a row, last: {last}"):
         run(request_for(tiny_llama, sample_csv), tmp_path / "out", **place)
     assert not list((tmp_path / "out").glob("*/chunks/*.parquet"))
+
+
+def test_engines_that_die_of_every_chunk_are_given_up_with_what_was_kept(
+    tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row by itself is scored, so no engine fails often in a row: the run would load two engines a chunk to its end."""
+    monkeypatch.setattr(replicas, "RUN_RESTARTS", 3)
+    request, out = request_for(tiny_llama, sample_csv), tmp_path / "out"
+    told = "started again 3 times, .*last: ended by SIGABRT; 1 of 3 chunks are kept$"
+    with pytest.raises(EngineError, match=told):
+        run(request, out, SHUN_COMPANY="always")
+    kept = {file: file.stat().st_mtime_ns for file in out.glob("*/chunks/*.parquet")}
+    assert len(kept) == 2  # both orders
+    run(request, out)  # mended
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
+    run(request, tmp_path / "whole")
+    for ours, theirs in zip(tables(out), tables(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_a_run_that_is_resumed_with_another_engine_mixes_no_numbers(
+    tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, out = request_for(tiny_llama, sample_csv), tmp_path / "out"
+    run(request, out)
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/chunks/*.parquet")}
+    monkeypatch.setattr(score, "engine_version", lambda: "vllm 99.0")
+    run(request, out)
+    assert before and all(file.stat().st_mtime_ns != stamp for file, stamp in before.items())
+    assert read_card(out / "ab-160" / "scores.json").engine == "vllm 99.0"

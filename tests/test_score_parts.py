@@ -112,16 +112,22 @@ def test_an_order_is_priced_as_if_it_were_scored_alone() -> None:
     assert alone_seconds(single, answer_for(single, np.array([0, 16]))) == pytest.approx([2.0])  # what is measured is kept
 
 
-def test_chunks_of_another_plan_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
-    lengths = np.arange(1, 7)
-    ids = list("abcdef")
+def test_chunks_of_another_plan_engine_or_machine_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    lengths, ids = np.arange(1, 7), list("abcdef")
     small, large = (plan_chunks([encoding(lengths)], ScoreSpec(chunk_rows=n), listed=False) for n in (2, 3))
-    adopt(small, ids, tmp_path)
-    write_chunk(small[0], ids, answer_for(small[0]), tmp_path)
-    adopt(small, ids, tmp_path)
-    assert small[0].done(tmp_path)
-    adopt(large, ids, tmp_path)
-    assert not large[0].done(tmp_path)
+    here = {"engine": "vllm 0.32.0", "machine": "1 x NVIDIA H200 143771 MiB"}
+    assert adopt(small, ids, tmp_path, **here) == ""
+    for chunks, place, why in (
+        (large, here, "the plan of chunks was another"),
+        (large, {**here, "engine": "vllm 0.33.0"}, "engine was vllm 0.32.0"),
+        (large, {"engine": "vllm 0.33.0", "machine": "a CPU"}, "machine was 1 x NVIDIA H200 143771 MiB"),
+    ):
+        write_chunk(small[0], ids, answer_for(small[0]), tmp_path)
+        Tally(run_seconds=9.0).save(tmp_path)
+        assert adopt(chunks, ids, tmp_path, **place) == why
+        assert not any(tmp_path.glob("*/chunks/*")) and load_tally(tmp_path) == Tally()  # nor are their seconds
+        write_chunk(chunks[0], ids, answer_for(chunks[0]), tmp_path)
+        assert adopt(chunks, ids, tmp_path, **place) == "" and chunks[0].done(tmp_path)
 
 
 def test_replicas_get_a_gpu_each_and_split_copies_all_of_them() -> None:

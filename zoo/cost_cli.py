@@ -25,8 +25,7 @@ def cost(
     lengths: Annotated[
         Path | None, typer.Option("--lengths", help="CSV of battles as long as those. Default: as the competition's.")
     ] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths on this machine.")] = False,
-    sample_rows: Annotated[int, typer.Option("--sample-rows", min=8, help="Rows that --measure scores.")] = 256,
+    measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths here: 90 s.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Forecasts as JSON.")] = False,
 ) -> None:
     """Hours that an entry takes on a target: low, likely and high, from a measurement, or from shapes and published run times.
@@ -51,7 +50,7 @@ def cost(
     if measure and lengths is None:
         raise ZooError("--measure: give the battles to measure on with --lengths FILE")
     if measure and lengths is not None:
-        measure_sample(entry, machine, lengths, sample_rows, store, say=say)
+        measure_sample(entry, machine, lengths, store, say=say)
     file = file_of(entry, lengths, rows, fetched_folder(entry, store))
     found = forecast(entry, machine, file, [store, samples_folder()])
     typer.echo(json.dumps([f.model_dump(mode="json") for f in found], indent=1) if as_json else forecasts_text(found))

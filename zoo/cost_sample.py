@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from zoo.settings import home
 from zoo.store import Artifact, list_artifacts, write_atomic
 from zoo.targets import Target, is_of_kind, machine_fingerprint
 
+SECONDS = 90.0  # of scoring, loading left out, that a measurement should take
+FIRST_ROWS = 32  # what a CPU scores of a small model in a few seconds, four of each length
+ROUNDS = 3  # samples after the first: its few batches, the engine's first, are slower than those that follow
 STRATA = 8  # pieces of rows of about one length each: what tells rows, tokens and squares apart
 
 
@@ -25,18 +29,46 @@ def samples_folder() -> Path:
     return home() / "cost"
 
 
-def measure(entry: Entry, target: Target, battles: Path, rows: int, store: Path, *, say: Callable[[str], None]) -> Artifact:
+def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Callable[[str], None]) -> Artifact:
     """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint in the store.
 
-    ZooError where this machine is not of the target's kind, or the store has no checkpoint.
+    As many rows as take about SECONDS without loading: a few first, then what fits by their speed, again while that was too
+    few. Smaller samples are removed: they say less of the same machine. ZooError where this machine is not of the target's
+    kind, or the store has no checkpoint.
     """
     machine = machine_fingerprint()
     if not is_of_kind(machine, target):
         raise ZooError(f"--measure: this machine ({machine}) is not {target.name}; measure there, or leave --measure out")
-    folder = samples_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = stratified_ids(battles, rows)
-    listed = "\n".join(ids) + "\n"
+    samples_folder().mkdir(parents=True, exist_ok=True)
+    order = by_length(battles)
+    rows = min(FIRST_ROWS, len(order))
+    artifact = _score_sample(entry, target, battles, stratified(order, rows), store, say)
+    for _ in range(ROUNDS):
+        more = rows_that_fit(rows, artifact.manifest.measurements.run_seconds, len(order))
+        if more <= rows:
+            break
+        smaller, rows = artifact, more
+        artifact = _score_sample(entry, target, battles, stratified(order, rows), store, say)
+        shutil.rmtree(smaller.path)
+    return artifact
+
+
+def rows_that_fit(rows: int, seconds: float, most: int) -> int:
+    """Rows to measure after `rows` took `seconds`: as many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
+
+    Doubled, so that two measurements of one machine nearly always take the same rows. Never fewer than were measured.
+    """
+    fitting = rows * SECONDS / max(seconds, 1e-3)
+    if fitting >= most:
+        return most
+    return min(most, max(rows, FIRST_ROWS * 2 ** int(np.log2(max(1.0, fitting / FIRST_ROWS)))))
+
+
+def _score_sample(
+    entry: Entry, target: Target, battles: Path, ids: Sequence[str], store: Path, say: Callable[[str], None]
+) -> Artifact:
+    """The score stage on the listed rows, in the store of measurements."""
+    folder, listed = samples_folder(), "\n".join(ids) + "\n"
     digest = hashlib.sha256(listed.encode()).hexdigest()
     path = folder / f"ids-{digest[:16]}.txt"
     write_atomic(path, listed)
@@ -46,14 +78,19 @@ def measure(entry: Entry, target: Target, battles: Path, rows: int, store: Path,
     return run_stage(request, folder, say=say)
 
 
-def stratified_ids(battles: Path, rows: int) -> list[str]:
-    """Ids of at most `rows` rows, longest first: as many from each of STRATA equal parts of the file ordered by length."""
+def by_length(battles: Path) -> list[str]:
+    """Ids of a file's usable rows, longest first. ZooError where there are none."""
     frame = read_battles(battles).frame
     if frame.empty:
         raise ZooError(f"{battles}: no usable rows to measure on; `zoo data validate` says why")
     order = np.argsort(-count_characters(frame), kind="stable")
+    return [str(row_id) for row_id in frame["id"].to_numpy()[order]]
+
+
+def stratified(order: Sequence[str], rows: int) -> list[str]:
+    """At most `rows` of the ids, evenly spread over their order, first and last among them: each length in its share."""
     places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
-    return [str(row_id) for row_id in frame["id"].to_numpy()[order[np.unique(places)]]]
+    return [order[place] for place in np.unique(places)]
 
 
 def sample_request(entry: Entry, target: Target, battles: Input, selection: Selection, rows: int, store: Path) -> Request:

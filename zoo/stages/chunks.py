@@ -21,10 +21,11 @@ from zoo.contracts import ScoreSpec, Variant
 from zoo.cost import Piece
 from zoo.prompts import label_probabilities
 from zoo.scores import read_scores, score_table, write_scores
+from zoo.stages.tally import TALLY
 from zoo.stages.token_file import Encoding
 from zoo.store import write_atomic
 
-PLAN = "chunks.json"  # digest of the plan that the finished chunks belong to
+PLAN = "chunks.json"  # what the finished chunks belong to: digest of the plan, engine, machine
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,29 @@ def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool)
     return [chunk for _, chunk in sorted(keyed, key=lambda item: item[0])]
 
 
-def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path) -> None:
-    """Keep the finished chunks of an earlier run if they are of this very plan; otherwise their rows would not be these."""
+def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine: str, machine: str) -> str:
+    """Keep the finished chunks of an earlier part if they are of this very run; why they were thrown away, empty where not.
+
+    Of another plan their rows would not be these. Of another engine or machine their numbers differ in the last digits and
+    their seconds at all, while one table names one engine and one price one machine.
+    """
     digest = hashlib.sha256("\n".join(ids).encode())
     for chunk in chunks:
         digest.update(f"{chunk.index} {[e.variant.slug for e in chunk.encodings]} ".encode() + chunk.rows.tobytes())
-    wanted = json.dumps({"sha256": digest.hexdigest()})
-    known = out_dir / PLAN
-    if not known.exists() or known.read_text() != wanted:
-        for file in {file for chunk in chunks for folder in chunk.files(out_dir) for file in folder.parent.glob("*")}:
-            file.unlink()
-        write_atomic(known, wanted)
+    wanted = {"sha256": digest.hexdigest(), "engine": engine, "machine": machine}
+    path = out_dir / PLAN
+    known = json.loads(path.read_text()) if path.exists() else None
+    if known == wanted:
+        return ""
+    files = {file for chunk in chunks for folder in chunk.files(out_dir) for file in folder.parent.glob("*")}
+    for file in files:
+        file.unlink()
+    (out_dir / TALLY).unlink(missing_ok=True)  # the sums are of those chunks; before the plan, in case this is where it ends
+    write_atomic(path, json.dumps(wanted))
+    if known is None or not files:
+        return ""
+    differ = [f"{key} was {known.get(key, 'not noted')}" for key in ("engine", "machine") if known.get(key) != wanted[key]]
+    return "; ".join(differ) or "the plan of chunks was another"
 
 
 def write_chunk(chunk: Chunk, ids: Sequence[str], answer: Answer, out_dir: Path) -> None:

@@ -2,14 +2,17 @@
 
 Chunks go to whichever replica has room, so that replicas of different speed end together; each has the next chunk waiting while
 it computes one. A replica that ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a
-row without a chunk between them. What is done about a chunk that ends engines is in `tasks`.
+row without a chunk between them, and all of them together `RUN_RESTARTS` times. What is done about a chunk that ends engines
+is in `tasks`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,10 @@ from zoo.stages.tasks import BLAMED, Task, Tasks, crashed_row
 from zoo.store import write_atomic
 
 RESTARTS = 2
+# Over a run, or the part of it since it was resumed. A bad row costs three, a battle that is bad in both orders four; an engine
+# that dies of every chunk and scores its rows one by one would else load anew twice a chunk, for days.
+RUN_RESTARTS = 24
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # else torch compiles into the temporary folder, anew each time
 QUEUE = 2  # chunks a replica holds: the one it computes and the next
 
 
@@ -104,6 +111,11 @@ class Crew:
 
     def __enter__(self) -> Crew:
         self._path = self._job.write()  # once: a replica that starts later may be reading it
+        # vLLM leaves files in the temporary folder. Not in the job's: sockets' paths are at most 107 characters long.
+        self._temporary = tempfile.TemporaryDirectory(prefix="zoo-", ignore_cleanup_errors=True)
+        kept = {COMPILED: os.environ.get(COMPILED, f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")}
+        for replica in self._replicas:
+            replica.environment = {**kept, "TMPDIR": self._temporary.name, **replica.environment}
         self.lead_seconds = process_age_seconds()
         for replica in self._replicas:
             self._start(replica)
@@ -116,6 +128,7 @@ class Crew:
             else:
                 replica.kill()
         self._selector.close()
+        self._temporary.cleanup()
 
     def score(self, chunks: Sequence[Chunk], listener: Listener) -> None:
         """Have every chunk scored; the token file must be there. EngineError where no replica is left to do it."""
@@ -212,6 +225,10 @@ class Crew:
         replica.failures += 1
         self._take_back(replica, why, listener)
         if gone and replica.failures <= RESTARTS:
+            if self.restarts >= RUN_RESTARTS:
+                raise EngineError(
+                    f"engines were started again {self.restarts} times, and that is the most in a run, last: {why}"
+                )
             self.restarts += 1
             listener.note(f"engine {replica.number}: {why}; started again")
             self._start(replica)

@@ -30,7 +30,7 @@ from zoo.stages.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_piec
 from zoo.stages.emulation import emulation_arguments, emulation_environment
 from zoo.stages.engine import engine_arguments, engine_version
 from zoo.stages.places import gpus_of, places, visible_gpus
-from zoo.stages.replicas import Crew, Job, Listener, Patience
+from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
 from zoo.stages.tally import Tally, load_tally
 from zoo.stages.token_file import Encoding, write_tokens
 from zoo.targets import load_target, machine_fingerprint
@@ -61,21 +61,22 @@ def score(
     """Score with one engine in each of the places, given by the environment of its process."""
     codec = load_codec(request.model.path / "model", request.prompt)
     job = engine_job(request, out_dir / WORK, codec, where)
-    tally = load_tally(out_dir)
-    tally.replicas = len(where)
     job.folder.mkdir(parents=True, exist_ok=True)  # a run that was killed at its very end has it no more
     with ExitStack() as stack:
         crew = None
         if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
             crew = stack.enter_context(Crew(job, patience))
             progress.note(f"loading {request.model.path.name} into {engine_version()}")
-        rows, encodings, tally.prepare_seconds = prepare(request, codec, job.tokens)
+        rows, encodings, prepare_seconds = prepare(request, codec, job.tokens)
         chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
-        adopt(chunks, rows.ids, out_dir)
+        dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_fingerprint())
+        if dropped:
+            progress.note(f"what was scored before is scored again: {dropped}")
+        tally = replace(load_tally(out_dir), replicas=len(where), prepare_seconds=prepare_seconds)
         todo = [chunk for chunk in chunks if not chunk.done(out_dir)]
         if todo:
             crew = crew or stack.enter_context(Crew(job, patience))
-            score_chunks(crew, todo, rows.ids, tally, out_dir)
+            score_or_say_what_is_kept(crew, chunks, todo, rows.ids, tally, out_dir)
     result = finish(request, out_dir, rows, encodings, chunks, tally)
     shutil.rmtree(job.folder)  # the tally stays: a run that is killed before it is committed comes by here again
     return result
@@ -119,6 +120,19 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
         bad=unusable_ids(battles, request.selection),
         digest=dataset_digest(battles),
     )
+
+
+def score_or_say_what_is_kept(
+    crew: Crew, chunks: Sequence[Chunk], todo: Sequence[Chunk], ids: Sequence[str], tally: Tally, out_dir: Path
+) -> None:
+    """`score_chunks`; where engines are given up, the error says what was kept. How to go on, the runner says."""
+    try:
+        score_chunks(crew, todo, ids, tally, out_dir)
+    except EngineError as error:
+        kept = sum(chunk.done(out_dir) for chunk in chunks)
+        if not kept:
+            raise
+        raise EngineError(f"{error}; {kept} of {len(chunks)} chunks are kept") from error
 
 
 def score_chunks(crew: Crew, todo: Sequence[Chunk], ids: Sequence[str], tally: Tally, out_dir: Path) -> None:
