@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup setup-llmcompressor demo test test-fast lint format clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -13,6 +13,9 @@ setup: $(VENV)/.installed  ## make .venv with all that is needed
 $(VENV)/.installed: pyproject.toml scripts/install.sh scripts/overrides.txt
 	sh scripts/install.sh $(VENV)
 	touch $@
+
+setup-llmcompressor: setup  ## make .venv-llmcompressor, for entries with quantize.backend = "llm-compressor"
+	sh scripts/install_llmcompressor.sh .venv-llmcompressor $(BIN)/uv $(BIN)/python
 
 demo: setup  ## the main job on generated battles: train, merge, quantize, score, blend, predict
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh

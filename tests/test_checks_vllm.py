@@ -14,12 +14,13 @@ import pytest
 
 from zoo.checks.engine import engine_at_hand
 from zoo.checks.rules import (
-    ARCHITECTURES,
+    BACKEND_ARCHITECTURES,
     FLASHINFER_GATED,
     FLOAT16_REFUSED,
     attention_backend,
     awq_kernel,
     dtype_verdict,
+    packed_kernel,
     parse_version,
 )
 
@@ -84,13 +85,23 @@ def test_marlin_takes_the_groups_that_it_is_said_to(verdicts: dict[str, list[dic
     assert {answer["marlin"] for answer in ours} == {True, False}
 
 
+@pytest.mark.chain
+def test_packed_kernels_are_those_that_vllm_takes(verdicts: dict[str, list[dict[str, Any]]]) -> None:
+    ours = [
+        {**a, "kernel": packed_kernel(tuple(a["capability"]), a["group_size"], zero_point=a["zero_point"])}
+        for a in verdicts["packed"]
+    ]
+    assert ours == verdicts["packed"]
+    assert {answer["kernel"] for answer in ours} == {"machete", "marlin", "exllama", ""}
+
+
 def test_architectures_are_those_of_the_installed_vllm() -> None:
     origin = importlib.util.find_spec("vllm")
     assert origin is not None and origin.origin is not None
     root = Path(origin.origin).parent  # read, not imported: importing vLLM takes many seconds
     registry = (root / "model_executor/models/registry.py").read_text()
     table = registry[: registry.index("_PREVIOUSLY_SUPPORTED_MODELS = {")]
-    assert [a for a in ARCHITECTURES if f'"{a}"' not in table] == []
+    assert [a for known in BACKEND_ARCHITECTURES.values() for a in known if f'"{a}"' not in table] == []
     config = (root / "config/model.py").read_text()
     refused = config[config.index("_FLOAT16_NOT_SUPPORTED_MODELS = {") :].split("}")[0]
     assert refused.count('":') == 4, "gemma2, gemma3, gemma3_text, glm4"

@@ -134,13 +134,35 @@ def marlin(platform: Any, group_size: int) -> dict[str, Any]:
     return {"capability": platform.capability, "group_size": group_size, "marlin": bool(taken)}
 
 
+def packed(platform: Any, group_size: int, zero_point: bool) -> dict[str, Any]:
+    """The kernel that vLLM's CompressedTensorsWNA16 would take; empty where none can."""
+    import torch
+    from vllm.model_executor.kernels.linear import MPLinearLayerConfig, choose_mp_linear_kernel
+    from vllm.scalar_type import scalar_types
+
+    config = MPLinearLayerConfig(
+        full_weight_shape=(6144, 6144),
+        partition_weight_shape=(6144, 6144),
+        weight_type=scalar_types.uint4 if zero_point else scalar_types.uint4b8,
+        act_type=torch.float16,
+        group_size=group_size,
+        zero_points=zero_point,
+    )
+    asked = {"capability": platform.capability, "group_size": group_size, "zero_point": zero_point}
+    try:
+        kernel = choose_mp_linear_kernel(config, platform.get_device_capability().to_int()).__name__
+    except ValueError:
+        return {**asked, "kernel": ""}
+    return {**asked, "kernel": kernel.removesuffix("LinearKernel").lower()}
+
+
 def main(folder: Path) -> None:
     platform = pretend_cuda()
     from zoo.checks.rules import RESCALABLE
     from zoo.stages.vllm_plugin import register
 
     register()
-    answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": []}
+    answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": [], "packed": []}
     for capability in ((7, 5), (8, 0)):
         platform.capability = capability
         for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
@@ -151,6 +173,9 @@ def main(folder: Path) -> None:
                     )
         answer["attention"] += [attention(platform, head) for head in HEADS]
         answer["marlin"] += [marlin(platform, group) for group in GROUPS]
+    for capability in ((7, 5), (8, 0), (9, 0)):
+        platform.capability = capability
+        answer["packed"] += [packed(platform, group, zero) for group in GROUPS for zero in (True, False)]
     platform.capability = (7, 0)
     answer["dtypes"].append(dtype_verdict(platform, folder, "LlamaForCausalLM", "float16"))
     print(json.dumps(answer))

@@ -21,7 +21,7 @@ ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.e
 
 
 class Settings(Contract):
-    """`[environments]` maps a stage to a Python interpreter, for quantizers that cannot share one with vLLM."""
+    """`[environments]` maps a stage, or a quantization backend, to a Python interpreter, where it cannot share one with vLLM."""
 
     environments: dict[str, Path] = Field(default={})
 
@@ -65,9 +65,23 @@ def load_settings() -> Settings:
     try:
         return Settings.model_validate(tomllib.loads(path.read_text()))
     except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise ZooError(f"{path}: {str(error).splitlines()[0]}; known key: [environments] stage = interpreter") from error
+        raise ZooError(
+            f"{path}: {str(error).splitlines()[0]}; known key: [environments] stage or backend = interpreter"
+        ) from error
 
 
 def interpreter(stage: str) -> Path:
     """The Python that runs a stage: the user's for that stage, else this one."""
     return load_settings().environments.get(stage, Path(sys.executable))
+
+
+def backend_interpreter(backend: str) -> Path:
+    """The Python that has a quantization backend: the user's in `[environments]`, else that of `make setup-llmcompressor`."""
+    own = Path(__file__).parents[1] / ".venv-llmcompressor" / "bin" / "python"
+    python = load_settings().environments.get(backend, own)
+    if not python.exists():
+        raise ZooError(
+            f"quantize.backend = {backend!r}: no interpreter at {python}; run `make setup-llmcompressor`, or name one that has it "
+            f"in the settings under [environments] as {backend} = PATH"
+        )
+    return python

@@ -42,7 +42,7 @@ def check_entry(
         return [ok("memory", f"{entry.kind}: no GPU needed")]
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or engine_at_hand()
     findings = [
-        check_architecture(entry.base),
+        check_architecture(entry.base, entry.quantize),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
         check_kernel(entry.quantize, target),

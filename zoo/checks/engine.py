@@ -19,6 +19,7 @@ from zoo.checks.rules import (
     attention_backend,
     awq_kernel,
     dtype_verdict,
+    packed_kernel,
     parse_version,
 )
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape
@@ -68,6 +69,8 @@ def check_kernel(quantize: QuantizeSpec, target: Target) -> Finding:
     capability = target.compute_capability
     if capability is None:
         return ok("kernel", f"AWQ, {quantize.bits} bit, on processors")
+    if quantize.backend == "llm-compressor":
+        return _check_packed_kernel(quantize, capability)
     kernel, name = awq_kernel(capability, quantize.group_size), f"sm_{capability[0]}{capability[1]}"
     if not kernel:
         what = f"{name}: vLLM's AWQ kernels need sm_{AWQ_CAPABILITY[0]}{AWQ_CAPABILITY[1]}"
@@ -76,6 +79,21 @@ def check_kernel(quantize: QuantizeSpec, target: Target) -> Finding:
         what = f"{name}: groups of {quantize.group_size} are dequantized before each product, Marlin does not take them"
         return warn("kernel", what, "set quantize.group_size = 128 or 64")
     return ok("kernel", f"AWQ, {quantize.bits} bit, by Marlin on {name}")
+
+
+def _check_packed_kernel(quantize: QuantizeSpec, capability: tuple[int, int]) -> Finding:
+    kernel = packed_kernel(capability, quantize.group_size, zero_point=quantize.zero_point)
+    name = f"sm_{capability[0]}{capability[1]}"
+    if capability < TURING:
+        return fail("kernel", f"{name}: vLLM's kernels for compressed-tensors need sm_75", "choose a newer GPU")
+    groups = f"compressed-tensors in groups of {quantize.group_size}"
+    if not kernel:
+        return fail(
+            "kernel", f"{name}: vLLM has no kernel for {groups} with zero points", "set quantize.group_size = 128 or 64"
+        )
+    if kernel == "exllama":
+        return warn("kernel", f"{name}: {groups} by Exllama, in float16 only", "set quantize.group_size = 128 or 64")
+    return ok("kernel", f"{groups}, {quantize.bits} bit, by {kernel.capitalize()} on {name}")
 
 
 def check_attention(shape: Shape, serve: ServeSpec, target: Target, engine: str | None) -> Finding:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.checks.finding import Finding, fail, ok, warn
-from zoo.checks.rules import ARCHITECTURES, AWQ_GROUP_SIZES
+from zoo.checks.rules import AWQ_GROUP_SIZES, BACKEND_ARCHITECTURES
 from zoo.contracts import Base, PromptSpec, QuantizeSpec, ScoreSpec, Shape
 from zoo.errors import ZooError
 from zoo.shapes import linear_inputs
 
 
-def check_architecture(base: Base) -> Finding:
-    if base.architecture in ARCHITECTURES:
-        return ok("architecture", f"{base.architecture}: AutoAWQ and vLLM know it")
-    what = f"{base.architecture} is not among the decoders that AutoAWQ 0.2.9 quantizes and vLLM scores"
-    return fail("architecture", what, "choose a Llama, Mistral, Qwen 2/3, Gemma 2 or Phi 3 model")
+def check_architecture(base: Base, quantize: QuantizeSpec) -> Finding:
+    name = {"autoawq": "AutoAWQ", "llm-compressor": "llm-compressor"}[quantize.backend]
+    if base.architecture in BACKEND_ARCHITECTURES[quantize.backend]:
+        return ok("architecture", f"{base.architecture}: {name} and vLLM know it")
+    what = f"{base.architecture} is not among the decoders that {name} quantizes and vLLM scores"
+    other = next((key for key, known in BACKEND_ARCHITECTURES.items() if base.architecture in known), None)
+    mend = f'set quantize.backend = "{other}"' if other else "choose a Llama, Mistral, Qwen 2/3, Gemma 2 or Phi 3 model"
+    return fail("architecture", what, mend)
 
 
 def check_group_size(quantize: QuantizeSpec, shape: Shape) -> Finding:

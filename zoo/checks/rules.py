@@ -16,6 +16,7 @@ Capability = tuple[int, int]
 Version = tuple[int, int]
 TURING: Capability = (7, 5)
 AMPERE: Capability = (8, 0)
+HOPPER: Capability = (9, 0)
 
 # Decoders that AutoAWQ 0.2.9 can quantize (awq/models/auto.py) and vLLM 0.32 can score, without their "ForCausalLM".
 # fmt: off
@@ -26,6 +27,17 @@ _DECODERS = (
 )
 # fmt: on
 ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in _DECODERS)
+# Those that llm-compressor 0.14 has AWQ mappings for (modifiers/transform/awq/mappings.py) and vLLM 0.32 can score.
+# fmt: off
+_DECODERS_LLM_COMPRESSOR = (
+    "Bloom", "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Exaone4", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
+    "Olmo", "Olmo3", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "SeedOss",
+)
+# fmt: on
+BACKEND_ARCHITECTURES = {
+    "autoawq": ARCHITECTURES,
+    "llm-compressor": frozenset(f"{name}ForCausalLM" for name in _DECODERS_LLM_COMPRESSOR),
+}
 # vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
 FLOAT16_REFUSED = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Glm4ForCausalLM"})
 RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/gemma_float16.py
@@ -33,6 +45,7 @@ RESCALE_BITS = 4  # 16 times float16's range; what a new entry gets
 FOUR_NORMS = RESCALABLE  # architectures with norms before and after both parts of a layer
 
 AWQ_GROUP_SIZES = (32, 64, 128)  # of Marlin, vLLM's fast AWQ kernel (marlin_utils.py, MARLIN_SUPPORTED_GROUP_SIZES)
+MACHETE_GROUP_SIZES = (64, 128)  # query_machete_supported_group_sizes for 16-bit activations
 AWQ_CAPABILITY = TURING  # AutoAWQConfig.get_min_capability
 SMALLEST_TRITON_HEAD = 32  # TritonAttentionBackend.supports_head_size
 
@@ -88,6 +101,20 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
     if capability < AWQ_CAPABILITY:
         return ""
     return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
+
+
+def packed_kernel(capability: Capability, group_size: int, *, zero_point: bool) -> Literal["machete", "marlin", "exllama", ""]:
+    """Which kernel vLLM takes for 4-bit compressed-tensors weights in float16 (choose_mp_linear_kernel); empty: none.
+
+    Machete is for Hopper alone; Exllama reads no stored zero points, and computes in float16 only.
+    """
+    if capability < TURING:  # CompressedTensorsWNA16.get_min_capability
+        return ""
+    if capability == HOPPER and group_size in MACHETE_GROUP_SIZES:
+        return "machete"
+    if group_size in AWQ_GROUP_SIZES:
+        return "marlin"
+    return "" if zero_point else "exllama"
 
 
 def attention_backend(version: Version, capability: Capability, head_size: int) -> str:

@@ -1,4 +1,7 @@
-"""Reading AWQ checkpoints in GEMM layout: dequantized weights, their errors, and a plain copy that any engine loads."""
+"""Reading AWQ checkpoints: dequantized weights, their errors, and a plain copy that any engine loads.
+
+Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized", which llm-compressor writes. Tensors' names tell which.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.stages.layerwise import Weights, write_index
 
 PARTS = ("qweight", "qzeros", "scales")
+PACKED_PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 # Order of the eight 4-bit values in an int32 of the GEMM layout: value i is output column 8 * word + AWQ_ORDER[i] (AutoAWQ,
 # awq/utils/packing_utils.py).
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -39,6 +43,36 @@ def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor
     return ((unpack(qweight) - zeros).float() * wide).T.contiguous()
 
 
+def dequantize_packed(
+    packed: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, shape: tuple[int, int]
+) -> torch.Tensor:
+    """Weight (out, in) in float32 of compressed-tensors' 4-bit "pack-quantized" layout, an own reading of it.
+
+    `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i of
+    a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, so that the offset cancels.
+    """
+    shifts = torch.arange(0, 32, 4)
+    values = ((packed.unsqueeze(-1) >> shifts) & 15).flatten(1)[:, : shape[1]]
+    zeros = torch.full_like(scale, 8, dtype=torch.int32)
+    if zero_point is not None:
+        zeros = ((zero_point.unsqueeze(1) >> shifts[:, None]) & 15).flatten(0, 1)[: shape[0]]
+    group_size = shape[1] // scale.shape[1]
+    centred = values - zeros.repeat_interleave(group_size, dim=1)
+    return centred.float() * scale.float().repeat_interleave(group_size, dim=1)
+
+
+def read_dequantized(weights: Weights, module: str) -> torch.Tensor | None:
+    """A module's weight (out, in) in float32, by the layout that its tensors' names tell; None where it is not quantized."""
+    if f"{module}.qweight" in weights:
+        return dequantize(*(weights.read(f"{module}.{part}") for part in PARTS))
+    if f"{module}.weight_packed" not in weights:
+        return None
+    packed, scale, zeros, shape = (f"{module}.{part}" for part in PACKED_PARTS)
+    out_size, in_size = weights.read(shape).tolist()
+    zero_point = weights.read(zeros) if zeros in weights else None
+    return dequantize_packed(weights.read(packed), weights.read(scale), zero_point, (out_size, in_size))
+
+
 def weight_errors(source: Path, target: Path) -> dict[str, float]:
     """||dequantized - original|| / ||original|| of each quantized weight, up to AWQ's channel scaling.
 
@@ -48,11 +82,11 @@ def weight_errors(source: Path, target: Path) -> dict[str, float]:
     quantized, original, errors = Weights(target), Weights(source), {}
     for name in original:
         module = name.removesuffix(".weight")
-        if f"{module}.qweight" in quantized:
-            parts = (quantized.read(f"{module}.{part}") for part in PARTS)
-            errors[module] = channel_error(original.read(name).float(), dequantize(*parts), name)
+        restored = read_dequantized(quantized, module)
+        if restored is not None:
+            errors[module] = channel_error(original.read(name).float(), restored, name)
     if not errors:
-        raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what autoawq expects")
+        raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what the backend expects")
     return errors
 
 
@@ -77,9 +111,13 @@ def write_dequantized(source: Path, target: Path) -> None:
     for path in sorted(source.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             names = list(file.keys())
-        plain = {name: weights.read(name).float() for name in names if not name.endswith(PARTS)}
-        for module in (name.removesuffix(".qweight") for name in names if name.endswith(".qweight")):
-            plain[f"{module}.weight"] = dequantize(*(weights.read(f"{module}.{part}") for part in PARTS))
+        plain = {name: weights.read(name).float() for name in names if not name.endswith(PARTS + PACKED_PARTS)}
+        for name in names:
+            module, _, part = name.rpartition(".")
+            if part in (PARTS[0], PACKED_PARTS[0]):
+                restored = read_dequantized(weights, module)
+                assert restored is not None
+                plain[f"{module}.weight"] = restored
         if plain:
             save_file(plain, target / path.name, metadata={"format": "pt"})
     write_index(target)

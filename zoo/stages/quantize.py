@@ -1,4 +1,4 @@
-"""AWQ 4-bit checkpoints in GEMM layout through autoawq, calibrated on the entry's own prompts.
+"""AWQ 4-bit checkpoints through autoawq, or llm-compressor in another interpreter, calibrated on the entry's own prompts.
 
 Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut instead of dropped,
 weights that are not quantized keep the base's dtype, and the result is checked before it counts as done.
@@ -20,6 +20,7 @@ from zoo.battles import read_battles, select_training
 from zoo.contracts import Measurements, QuantizeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.prompts import encode_battles, load_codec
+from zoo.settings import backend_interpreter
 from zoo.stages import progress
 from zoo.stages.awq_format import weight_errors
 from zoo.stages.labels import device, gpu_peak_bytes
@@ -30,26 +31,27 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     """Write the quantized model folder `out_dir/model`."""
     source, target = request.model.path / "model", out_dir / "model"
     config = json.loads((source / "config.json").read_text())
-    check_supported(config, source)
+    if request.spec.backend == "autoawq":
+        check_supported(config, source)
+    else:
+        backend_interpreter(request.spec.backend)  # before anything is computed
     check_group_size(source, request.spec.group_size, request.spec.skip_modules)
     blocks = calibration_blocks(request)
     load_seconds = progress.process_age_seconds()
     shutil.rmtree(target, ignore_errors=True)
-    layer_errors = quantize(source, target, blocks, request)
+    metrics, peak_bytes = run_backend(source, target, blocks, request)
     errors = weight_errors(source, target)
     worst = max(errors, key=lambda name: errors[name])
-    for path in source.glob("*"):  # what autoawq does not write: tokenizer, chat template
+    for path in source.glob("*"):  # what neither backend writes: tokenizer, chat template
         if path.is_file() and path.suffix != ".safetensors" and not (target / path.name).exists():
             shutil.copy2(path, target / path.name)
     (out_dir / "weight_errors.json").write_text(json.dumps(errors, indent=1))
-    progress.note(f"layer output error: mean {np.mean(layer_errors):.3f}, largest {max(layer_errors):.3f}")
     progress.note(f"relative weight error: mean {np.mean(list(errors.values())):.4f}, largest {errors[worst]:.4f} in {worst}")
     return StageResult(
         metrics={
+            **metrics,
             "quant/weight_error_mean": float(np.mean(list(errors.values()))),
             "quant/weight_error_max": errors[worst],
-            "quant/layer_error_mean": float(np.mean(layer_errors)),
-            "quant/layer_error_max": max(layer_errors),
             "size/weights_gib": sum(p.stat().st_size for p in target.glob("*.safetensors")) / 1024**3,
         },
         measurements=Measurements(
@@ -57,9 +59,21 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
             run_seconds=progress.process_age_seconds() - load_seconds,
             rows=len(blocks),
             tokens=sum(map(len, blocks)),
-            peak_bytes=gpu_peak_bytes(),
+            peak_bytes=peak_bytes,
         ),
     )
+
+
+def run_backend(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> tuple[dict[str, float], int]:
+    """Quantize by the backend asked for: metrics that only it can tell, and peak bytes of GPU memory."""
+    if request.spec.backend == "llm-compressor":
+        from zoo.stages import llm_compressor
+
+        return {}, llm_compressor.quantize(source, target, blocks, request)
+    layer_errors = quantize(source, target, blocks, request)
+    progress.note(f"layer output error: mean {np.mean(layer_errors):.3f}, largest {max(layer_errors):.3f}")
+    metrics = {"quant/layer_error_mean": float(np.mean(layer_errors)), "quant/layer_error_max": max(layer_errors)}
+    return metrics, gpu_peak_bytes()
 
 
 def check_supported(config: dict[str, Any], source: Path) -> None:

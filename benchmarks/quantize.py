@@ -1,0 +1,127 @@
+"""What each AWQ backend costs in label probabilities and in time: `python benchmarks/quantize.py --model FOLDER --battles CSV`.
+
+Both get the same calibration blocks from the training rows of fold 0; the probabilities of the three labels on held-out rows are
+those of the dequantized weights in transformers, against the unquantized model's. With `--shape llama-3-8b --layers 2` a model of
+random weights takes its place and only seconds a layer are told (`--model` gives its tokenizer).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from random_weights import SHAPES, write_llama
+
+from zoo.battles import read_battles, select_rows
+from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec, Selection
+from zoo.entries_io import load_entry
+from zoo.prompts import encode_battles, label_probabilities, load_codec
+from zoo.stages import quantize
+from zoo.stages.batches import micro_batches
+from zoo.stages.labels import device, label_logits, pad
+from zoo.stages.ladder import dequantized_model, plain_model
+
+HELD = Held()
+BACKENDS = ("autoawq", "llm-compressor")
+
+
+def probabilities(model: torch.nn.Module, rows: list[list[int]], label_ids: tuple[int, int, int]) -> np.ndarray:
+    """(rows, 3) probabilities of the labels."""
+    logits = np.zeros((len(rows), 3))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    with torch.no_grad():
+        for batch in micro_batches(order, [len(row) for row in rows], 2048):
+            ids, mask = pad([rows[i] for i in batch], device())
+            logits[batch] = label_logits(model.eval(), ids, mask, label_ids).cpu().numpy()
+    return label_probabilities(logits, "ab")
+
+
+def held_out(battles: Path, model: Path, prompt: PromptSpec, count: int) -> tuple[list[list[int]], tuple[int, int, int]]:
+    """Token ids of held-out rows, cut to 256 tokens, and the labels' tokens."""
+    codec = load_codec(model, prompt)
+    frame = select_rows(read_battles(battles), Selection(max_rows=count), HELD)
+    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
+    return [row.ids for row in encode_battles(turns, codec, prompt, "ab", 256)], codec.label_ids
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--battles", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--block-tokens", type=int, default=256)
+    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--no-clip", action="store_true", help="without the search of clipping thresholds")
+    parser.add_argument("--shape", choices=("llama-3-8b", "yi-34b"), help="random weights of this shape: speed only")
+    parser.add_argument("--layers", type=int, default=2)
+    return parser.parse_args()
+
+
+def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: PromptSpec) -> QuantizeRequest:
+    return QuantizeRequest(
+        entry="benchmark",
+        model=Input(path=source.parent, fingerprint="model"),
+        battles=Input(path=asked.battles, fingerprint="battles"),
+        held=HELD,
+        prompt=prompt,
+        spec=QuantizeSpec(
+            backend=backend,
+            group_size=asked.group_size,
+            calibration_rows=asked.blocks,
+            calibration_tokens=asked.block_tokens,
+            apply_clip=not asked.no_clip,
+        ),
+    )
+
+
+def timed(request: QuantizeRequest, source: Path, target: Path) -> str:
+    """Quantize, and say how long it took."""
+    blocks = quantize.calibration_blocks(request)
+    layers = json.loads((source / "config.json").read_text())["num_hidden_layers"]
+    started = time.perf_counter()
+    _, peak = quantize.run_backend(source, target, blocks, request)
+    seconds = time.perf_counter() - started
+    memory = f", peak {peak / 2**30:.1f} GiB of the GPU" if peak else ""
+    return f"{seconds / layers:.2f} s a layer ({seconds:.0f} s for {layers}, start-up included){memory}"
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> str:
+    """Mean KL(p || q) with its standard error."""
+    each = (p * np.log(p / q)).sum(1)
+    return f"KL {each.mean():.5f} ± {each.std(ddof=1) / len(each) ** 0.5:.5f} nats on {len(each)} rows"
+
+
+def main() -> None:
+    asked = arguments()
+    prompt = load_entry("smollm2-135m").prompt
+    assert prompt is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "source" / "model"
+        source.parent.mkdir()
+        if asked.shape:
+            write_llama(source, asked.model / "tokenizer.json", {**SHAPES[asked.shape], "num_hidden_layers": asked.layers})
+        else:
+            source.symlink_to(asked.model.absolute())
+            rows, label_ids = held_out(asked.battles, source, prompt, asked.rows)
+            p = probabilities(plain_model(source), rows, label_ids)
+        for backend in asked.backends:
+            out = folder / backend
+            out.mkdir()
+            line = f"{backend}: {timed(request_for(backend, source, asked, prompt), source, out / 'model')}"
+            if not asked.shape:
+                errors = list(quantize.weight_errors(source, out / "model").values())
+                q = probabilities(dequantized_model(out / "model", folder / f"{backend}-plain"), rows, label_ids)
+                line += f"; {divergence(p, q)}; weight error {np.mean(errors):.4f}"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""AWQ by llm-compressor, in an interpreter of its own: it pins another compressed-tensors than vLLM does.
+
+The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes back
+is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and `zoo.stages.awq_format` read by its config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from zoo.contracts import QuantizeRequest
+from zoo.errors import ZooError
+from zoo.settings import backend_interpreter
+from zoo.shapes import read_config
+from zoo.stages import llm_compressor_worker as worker
+from zoo.stages import progress
+from zoo.stages.labels import device
+from zoo.stages.layerwise import Weights, write_index
+
+SCALE = ".weight_scale"
+
+
+def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> int:
+    """Write the checkpoint to `target`; the worker's peak bytes of GPU memory, 0 on processors."""
+    python = backend_interpreter(request.spec.backend)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        scratch = Path(folder)
+        saved = scratch / "saved"
+        np.save(scratch / "blocks.npy", np.array(blocks, dtype=np.int32))
+        job = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
+        (scratch / "job.json").write_text(json.dumps(job | request.spec.model_dump(mode="json")))
+        run_worker(python, scratch, layers=read_config(source)["num_hidden_layers"])
+        peak = json.loads((saved / "worker.json").read_text())["peak_bytes"]
+        adopt(saved, source, target)
+    return int(peak)
+
+
+def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
+    """Run the job in `scratch` and show its layers; its output goes to the stage's log. ZooError with its last line."""
+    read_end, write_end = os.pipe()
+    # -P: the folder of the script is not searched for modules, or our train.py would be everybody's `train`.
+    command = [str(python), "-P", worker.__file__, str(scratch / "job.json"), str(write_end)]
+    environment = {**os.environ, worker.PARENT: str(os.getpid()), "TMPDIR": str(scratch)}
+    environment.pop("PYTHONPATH", None)  # packages of this interpreter
+    with (scratch / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(write_end,)
+        )
+        os.close(write_end)
+        try:
+            with progress.bar(layers, "quantize", "layer") as bar, os.fdopen(read_end) as lines:
+                for _ in lines:
+                    bar.update(int(bar.n < layers))  # the output head comes as one more
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    text = (scratch / "worker.log").read_text(errors="replace")
+    print(text)  # this process's output is the stage's log
+    if code:
+        last = deque((line for line in text.splitlines() if line.strip()), maxlen=1)
+        raise ZooError(f"llm-compressor in {python} ended with exit code {code}: {last[0] if last else 'no message'}")
+
+
+def adopt(saved: Path, source: Path, target: Path) -> None:
+    """Move a saved checkpoint to `target`: scales in float16, what is not quantized as the source has it, the source's config.
+
+    The rest of config.json is what the other backend writes too, so that both are read alike.
+    """
+    target.mkdir()
+    original = Weights(source)
+    for path in sorted(saved.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors = {name: stored(name, file.get_tensor(name), original) for name in file.keys()}  # noqa: SIM118
+        save_file(tensors, target / path.name, metadata={"format": "pt"})
+    write_index(target)
+    quantization = json.loads((saved / "config.json").read_text()).get("quantization_config")
+    if quantization is None:
+        raise ZooError(f"{source}: llm-compressor quantized nothing; this architecture's layers are not what it expects")
+    dtype = "float16" if device().type == "cuda" else "float32"
+    config = {**read_config(source), "quantization_config": quantization, "dtype": dtype}
+    (target / "config.json").write_text(json.dumps(config, indent=1))
+    for name in ("generation_config.json",):
+        if (source / name).exists():
+            shutil.copy2(source / name, target / name)
+
+
+def stored(name: str, tensor: torch.Tensor, original: Weights) -> Any:
+    """A tensor in the dtype it is kept in. ZooError where a scale is too large for float16."""
+    if name in original:
+        return tensor.to(original.read(name).dtype)
+    if name.endswith(SCALE):
+        narrow = tensor.to(torch.float16)
+        if not torch.isfinite(narrow).all():
+            raise ZooError(f"{name}: scales are not finite in float16; use other calibration rows")
+        return narrow
+    return tensor
