@@ -23,14 +23,22 @@ from zoo.contracts import (
     Variant,
 )
 from zoo.leaderboard import HEADERS, leaderboard, render
+from zoo.run_facts import stage_facts
 from zoo.scores import score_table, unscored_table, write_card, write_scores
-from zoo.store import artifact_name, commit, fingerprint
+from zoo.store import artifact_name, commit, fingerprint, list_artifacts
 from zoo.tracking_view import experiment_page
 from zoo.ui import free_port
 
 
 def score(
-    store: Path, entry: str, losses: dict[str, float | None], *, digest: str = "d" * 64, day: int = 1, failed: int = 0
+    store: Path,
+    entry: str,
+    losses: dict[str, float | None],
+    *,
+    digest: str = "d" * 64,
+    day: int = 1,
+    failed: int = 0,
+    emulates: str | None = None,
 ) -> None:
     """A finished score stage: variant slug -> log loss; 8 scored rows of 100 and 300 tokens in turn."""
     variants = tuple(Variant(order="ab" if slug.startswith("ab") else "ba", max_tokens=512) for slug in losses)
@@ -56,7 +64,8 @@ def score(
             member=f"{entry}@{variant.slug}",
             entry=entry,
             variant=variant,
-            target="t4x2",
+            target="h200" if emulates else "t4x2",
+            emulates=emulates,
             engine="vllm",
             dataset_digest=digest,
             rows=8 + failed,
@@ -130,3 +139,19 @@ def test_a_taken_port_is_passed_over() -> None:
 def test_ui_opens_where_runs_compare() -> None:
     assert experiment_page(None) == "/experiments"
     assert experiment_page("7").startswith("/experiments/7/runs?viewStateShareKey=members")
+
+
+def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:
+    """Neither on the leaderboard nor as metrics of its MLflow run, whose tags say that it emulated; its log loss counts."""
+    score(tmp_path, "real", {"ab-512": 1.0})
+    score(tmp_path, "faked", {"ab-512": 0.9}, emulates="t4x2")
+    faked, real = leaderboard(tmp_path)
+    assert (faked.log_loss, faked.target, real.target) == (0.9, "h200 as t4x2", "t4x2")
+    assert faked.load_seconds is faked.seconds_per_row is faked.hours_25k is faked.tokens_per_row is None
+    assert real.load_seconds == 120 and real.hours_25k and real.seconds_per_row
+    for artifact in list_artifacts(tmp_path):
+        (facts,) = stage_facts(artifact.manifest, artifact.path, None)
+        is_faked = facts.tags["zoo.member"] == "faked@ab-512"
+        assert facts.tags.get("zoo.emulates") == ("t4x2" if is_faked else None)
+        assert any(name.startswith("cost/") for name in facts.metrics) != is_faked
+    assert render([faked, real], "markdown")

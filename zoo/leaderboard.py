@@ -22,7 +22,7 @@ class Row(Contract):
     rows: int
     failed_rows: int
     tokens_per_row: float | None
-    load_seconds: float
+    load_seconds: float | None
     seconds_per_row: float | None
     hours_25k: float | None
     peak_gib: float | None
@@ -53,7 +53,7 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
                     rows=card.rows,
                     failed_rows=card.failed_rows,
                     tokens_per_row=cost.get("cost/tokens_per_row"),
-                    load_seconds=card.cost.load_seconds,
+                    load_seconds=None if card.emulates else card.cost.load_seconds,
                     seconds_per_row=cost.get("cost/seconds_per_row"),
                     hours_25k=cost.get("cost/hours_25k"),
                     peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
