@@ -1,8 +1,8 @@
 """What each AWQ backend costs in label probabilities and in time: `python benchmarks/quantize.py --model FOLDER --battles CSV`.
 
-Both get the same calibration blocks from the training rows of fold 0; the probabilities of the three labels on held-out rows are
-those of the dequantized weights in transformers, against the unquantized model's. With `--shape llama-3-8b --layers 2` a model of
-random weights takes its place and only seconds a layer are told (`--model` gives its tokenizer).
+Both get the same calibration blocks from the training rows of fold 0; the probabilities of the three labels on held-out rows
+are those of the dequantized weights in transformers, against the unquantized model's. With `--shape llama-3-8b --layers 2` a
+model of random weights takes its place and only seconds a layer are told (`--model` gives its tokenizer).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.e
 
 
 class Settings(Contract):
-    """`[environments]` maps a stage, or a quantization backend, to a Python interpreter, where it cannot share one with vLLM."""
+    """`[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's."""
 
     environments: dict[str, Path] = Field(default={})
 
@@ -81,7 +81,7 @@ def backend_interpreter(backend: str) -> Path:
     python = load_settings().environments.get(backend, own)
     if not python.exists():
         raise ZooError(
-            f"quantize.backend = {backend!r}: no interpreter at {python}; run `make setup-llmcompressor`, or name one that has it "
-            f"in the settings under [environments] as {backend} = PATH"
+            f"quantize.backend = {backend!r}: no interpreter at {python}; run `make setup-llmcompressor`, or name one "
+            f"that has it in the settings under [environments] as {backend} = PATH"
         )
     return python

@@ -48,8 +48,8 @@ def dequantize_packed(
 ) -> torch.Tensor:
     """Weight (out, in) in float32 of compressed-tensors' 4-bit "pack-quantized" layout, an own reading of it.
 
-    `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i of
-    a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, so that the offset cancels.
+    `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i
+    of a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, which cancels out.
     """
     shifts = torch.arange(0, 32, 4)
     values = ((packed.unsqueeze(-1) >> shifts) & 15).flatten(1)[:, : shape[1]]

@@ -1,14 +1,13 @@
 """AWQ by llm-compressor, in an interpreter of its own: it pins another compressed-tensors than vLLM does.
 
-The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes back
-is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and `zoo.stages.awq_format` read by its config.json.
+The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes
+back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and `zoo.stages.awq_format` read by its config.json.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections import deque
@@ -93,9 +92,6 @@ def adopt(saved: Path, source: Path, target: Path) -> None:
     dtype = "float16" if device().type == "cuda" else "float32"
     config = {**read_config(source), "quantization_config": quantization, "dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=1))
-    for name in ("generation_config.json",):
-        if (source / name).exists():
-            shutil.copy2(source / name, target / name)
 
 
 def stored(name: str, tensor: torch.Tensor, original: Weights) -> Any:
