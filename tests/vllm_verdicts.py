@@ -153,7 +153,7 @@ def packed(platform: Any, group_size: int, zero_point: bool) -> dict[str, Any]:
         kernel = choose_mp_linear_kernel(config, platform.get_device_capability().to_int()).__name__
     except ValueError:
         return {**asked, "kernel": ""}
-    return {**asked, "kernel": kernel.removesuffix("LinearKernel").lower()}
+    return {**asked, "kernel": kernel.removesuffix("LinearKernel").removesuffix("W4A16").lower()}
 
 
 def main(folder: Path) -> None:

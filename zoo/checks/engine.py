@@ -91,8 +91,9 @@ def _check_packed_kernel(quantize: QuantizeSpec, capability: tuple[int, int]) ->
         return fail(
             "kernel", f"{name}: vLLM has no kernel for {groups} with zero points", "set quantize.group_size = 128 or 64"
         )
-    if kernel == "exllama":
-        return warn("kernel", f"{name}: {groups} by Exllama, in float16 only", "set quantize.group_size = 128 or 64")
+    if kernel in ("exllama", "triton"):
+        limit = "in float16 only" if kernel == "exllama" else "slower than Marlin"
+        return warn("kernel", f"{name}: {groups} by {kernel.capitalize()}, {limit}", "set quantize.group_size = 128 or 64")
     return ok("kernel", f"{groups}, {quantize.bits} bit, by {kernel.capitalize()} on {name}")
 
 

@@ -45,6 +45,7 @@ RESCALE_BITS = 4  # 16 times float16's range; what a new entry gets
 FOUR_NORMS = RESCALABLE  # architectures with norms before and after both parts of a layer
 
 AWQ_GROUP_SIZES = (32, 64, 128)  # of Marlin, vLLM's fast AWQ kernel (marlin_utils.py, MARLIN_SUPPORTED_GROUP_SIZES)
+TRITON_GROUP_SIZE = 256  # TRITON_W4A16_SUPPORTED_GROUP_SIZES has one that Marlin lacks
 MACHETE_GROUP_SIZES = (64, 128)  # query_machete_supported_group_sizes for 16-bit activations
 AWQ_CAPABILITY = TURING  # AutoAWQConfig.get_min_capability
 SMALLEST_TRITON_HEAD = 32  # TritonAttentionBackend.supports_head_size
@@ -103,10 +104,12 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
     return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
 
 
-def packed_kernel(capability: Capability, group_size: int, *, zero_point: bool) -> Literal["machete", "marlin", "exllama", ""]:
+def packed_kernel(
+    capability: Capability, group_size: int, *, zero_point: bool
+) -> Literal["machete", "marlin", "exllama", "triton", ""]:
     """Which kernel vLLM takes for 4-bit compressed-tensors weights in float16 (choose_mp_linear_kernel); empty: none.
 
-    Machete is for Hopper alone; Exllama reads no stored zero points, and computes in float16 only.
+    Machete is for Hopper alone; Exllama reads no stored zero points, and computes in float16 only; Triton takes groups of 256.
     """
     if capability < TURING:  # CompressedTensorsWNA16.get_min_capability
         return ""
@@ -114,7 +117,9 @@ def packed_kernel(capability: Capability, group_size: int, *, zero_point: bool) 
         return "machete"
     if group_size in AWQ_GROUP_SIZES:
         return "marlin"
-    return "" if zero_point else "exllama"
+    if not zero_point:
+        return "exllama"
+    return "triton" if group_size == TRITON_GROUP_SIZE else ""
 
 
 def attention_backend(version: Version, capability: Capability, head_size: int) -> str:
