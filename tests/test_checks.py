@@ -194,6 +194,16 @@ def test_old_gpus_have_no_awq_kernel() -> None:
     assert findings(load_entry("llama-3-8b"), volta)["kernel"].verdict == "fail"
 
 
+def test_the_second_backend_has_its_own_architectures_and_kernels() -> None:
+    entry, target = load_entry("llama-3-8b"), load_target("t4x2")
+    packed = override(entry, ["quantize.backend=llm-compressor"])
+    assert findings(packed, target)["architecture"].verdict == "ok" and "Marlin" in findings(packed, target)["kernel"].what
+    coarse = findings(override(packed, ["quantize.group_size=512"]), target)["kernel"]
+    assert coarse.verdict == "fail" and "zero points" in coarse.what
+    gemma = override(entry, ["base.architecture=Gemma3ForCausalLM"])
+    assert 'quantize.backend = "llm-compressor"' in findings(gemma, target)["architecture"].mend
+
+
 # --- model --------------------------------------------------------------------------------------------------------------
 
 
