@@ -23,8 +23,9 @@ from zoo.entries_io import load_entry
 from zoo.prompts import encode_battles, label_probabilities, load_codec
 from zoo.stages import quantize
 from zoo.stages.batches import micro_batches
+from zoo.stages.in_transformers import plain_model
 from zoo.stages.labels import device, label_logits, pad
-from zoo.stages.ladder import dequantized_model, plain_model
+from zoo.stages.ladder import dequantized_model
 
 HELD = Held()
 BACKENDS = ("autoawq", "llm-compressor")

@@ -382,6 +382,23 @@ class LadderRequest(Request):
     max_rows: Positive | None = None
 
 
+class EvaluateRequest(Request):
+    """Label probabilities in transformers, before anything is merged or quantized: what trainings are compared by.
+
+    `trained` None: the model in `base` as it is, pretrained or merged.
+    """
+
+    stage: Literal["evaluate"] = "evaluate"
+    base: Input
+    trained: Input | None = None
+    method: Literal["qlora", "lora", "full"] = "lora"
+    battles: Input
+    held: Held
+    selection: Selection = Selection()
+    prompt: PromptSpec
+    order: Order = "ab"
+
+
 class LexicalTrainRequest(Request):
     stage: Literal["lexical-train"] = "lexical-train"
     battles: Input

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection
 from zoo.entries_io import explain, load_entry
@@ -19,7 +20,13 @@ class RecipeRun(Contract):
     """One entry with settings changed, as `zoo run ENTRY --set KEY=VALUE` takes them."""
 
     entry: Name
+    name: str = Field("", description="what tables call it; default: the entry")
     settings: tuple[str, ...] = Field((), alias="set")
+    average: bool = Field(False, description="until = 'train': train every fold, and evaluate the mean of their adapters too")
+
+    @property
+    def title(self) -> str:
+        return self.name or self.entry
 
 
 class Recipe(Contract):
@@ -34,7 +41,20 @@ class Recipe(Contract):
     held: Held = Held()
     all_folds: bool = Field(False, description="every fold of held.n_folds, so that the whole file is scored out of fold")
     score_rows: Positive | None = None
+    until: Literal["train", "score"] = Field(
+        "score", description="train: compare trained models in transformers, without merging, AWQ and vLLM (zoo/trials.py)"
+    )
+    also_on: tuple[str, ...] = Field((), description="until = 'train': files that every trained model is evaluated on as well")
     runs: tuple[RecipeRun, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        titles = [run.title for run in self.runs]
+        if self.until == "train" and len(set(titles)) < len(titles):
+            raise ValueError("runs: until = 'train' compares runs by name; give each its own `name`")
+        if self.until == "score" and (self.also_on or any(run.average for run in self.runs)):
+            raise ValueError("also_on and average are for until = 'train'")
+        return self
 
 
 def load_recipe(folder: Path) -> Recipe:

@@ -7,6 +7,7 @@ below is all there is to registering a stage; values are import strings, so that
 from __future__ import annotations
 
 from zoo.contracts import (
+    EvaluateRequest,
     FetchRequest,
     LadderRequest,
     LexicalScoreRequest,
@@ -25,6 +26,7 @@ STAGES: dict[str, tuple[str, type[Request]]] = {
     "quantize": ("zoo.stages.quantize:run", QuantizeRequest),
     "score": ("zoo.stages.score:run", ScoreRequest),
     "ladder": ("zoo.stages.ladder:run", LadderRequest),
+    "evaluate": ("zoo.stages.evaluate:run", EvaluateRequest),
     "lexical-train": ("zoo.stages.lexical:train", LexicalTrainRequest),
     "lexical-score": ("zoo.stages.lexical:score", LexicalScoreRequest),
 }

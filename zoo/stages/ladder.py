@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,16 +16,12 @@ from zoo.contracts import LadderRequest, Measurements, Selection, StageResult, T
 from zoo.errors import ZooError
 from zoo.figures import png
 from zoo.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_figure, ladder_metrics, steps_of
-from zoo.prompts import Codec, encode_battles, label_probabilities, load_codec
+from zoo.prompts import encode_battles, load_codec
 from zoo.scores import OK, PROBABILITIES, probabilities, read_scores
 from zoo.stages import progress
-from zoo.stages.adapters import causal_model, load_base
 from zoo.stages.awq_format import write_dequantized
-from zoo.stages.batches import micro_batches
-from zoo.stages.labels import attention_options, compute_dtype, device, gpu_peak_bytes, label_logits, pad
-
-BATCH_TOKENS = 8192
-WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
+from zoo.stages.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
+from zoo.stages.labels import gpu_peak_bytes
 
 
 def run(request: LadderRequest, out_dir: Path) -> StageResult:
@@ -42,7 +37,11 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     p: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory(dir=out_dir) as scratch:
         for form, load in forms(request, Path(scratch)):
-            p[form] = finished(out_dir / f"{form}.npy", lambda load=load: form_probabilities(load, rows, codec, request))  # type: ignore[misc]
+            order = request.variant.order
+            p[form] = finished(
+                out_dir / f"{form}.npy",
+                lambda load=load, order=order: model_probabilities(load, rows, codec, order, "ladder"),  # type: ignore[misc]
+            )
     p[ENGINE] = probabilities(table)
     y = table["label"].to_numpy(dtype=np.int64)
     steps = steps_of(p, y)
@@ -90,46 +89,6 @@ def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
         path.with_suffix(".tmp").rename(path)
     found: np.ndarray = np.load(path)
     return found
-
-
-def form_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: Codec, request: LadderRequest) -> np.ndarray:
-    """(rows, 3) in the battles' own A and B; the model is let go afterwards."""
-    model = load().eval()
-    logits = np.zeros((len(rows), 3))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    batches = list(micro_batches(order, [len(row) for row in rows], BATCH_TOKENS))
-    with torch.no_grad(), progress.bar(len(batches), "ladder", "batch") as bar:
-        for batch in batches:
-            ids, mask = pad([rows[i] for i in batch], device())
-            logits[batch] = label_logits(causal_model(model), ids, mask, codec.label_ids).cpu().numpy()
-            bar.update()
-    del model
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return label_probabilities(logits, request.variant.order)
-
-
-def dtype_for(folder: Path) -> torch.dtype:
-    """float32 where the weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits."""
-    if device().type != "cuda":
-        return torch.float32
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return torch.float32 if 2 * stored < WIDE_SHARE * torch.cuda.mem_get_info()[1] else compute_dtype()
-
-
-def plain_model(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    options = attention_options(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()}, **options)
-
-
-def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
-    """The base as training held it, NF4 or 16 bits, with the adapter beside it."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(load_base(base, spec), adapter)
 
 
 def dequantized_model(quantized: Path, scratch: Path) -> Any:

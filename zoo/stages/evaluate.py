@@ -1,0 +1,53 @@
+"""What a model says of battles in transformers, before merging, quantizing and an engine: how trainings are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from zoo.battles import assign_folds, read_battles, select_rows
+from zoo.contracts import EvaluateRequest, Measurements, StageResult, TrainSpec
+from zoo.errors import ZooError
+from zoo.metrics import score_metrics
+from zoo.prompts import encode_battles, load_codec
+from zoo.scores import score_table, write_scores
+from zoo.stages import progress
+from zoo.stages.in_transformers import adapted_model, model_probabilities, plain_model
+from zoo.stages.labels import gpu_peak_bytes
+
+TABLE = "probabilities.parquet"
+
+
+def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
+    """Write `probabilities.parquet`, a score table; with labels, the metrics of a scored variant."""
+    frame = select_rows(read_battles(request.battles.path), request.selection, request.held)
+    if frame.empty:
+        raise ZooError(f"{request.battles.path}: no rows to evaluate on ({request.selection.rows})")
+    base = request.base.path / "model"
+    codec = load_codec(base, request.prompt)
+    turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
+    encoded = encode_battles(turns, codec, request.prompt, request.order)
+    rows = [e.ids for e in encoded]
+    p = model_probabilities(lambda: _model(request, base), rows, codec, request.order, "evaluate")
+    folds = assign_folds(frame, request.held.n_folds) if request.selection.rows == "held_out" else -1
+    n_tokens = np.array([len(row) for row in rows])
+    table = score_table(
+        frame["id"].tolist(), p, fold=folds, n_tokens=n_tokens, n_truncated_tokens=[e.n_truncated for e in encoded]
+    )
+    write_scores(table, out_dir / TABLE)
+    known = frame["label"].to_numpy() >= 0
+    return StageResult(
+        metrics=score_metrics(p[known], frame["label"].to_numpy()[known], n_tokens[known]) if known.any() else {},
+        measurements=Measurements(
+            run_seconds=progress.process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
+        ),
+    )
+
+
+def _model(request: EvaluateRequest, base: Path) -> object:
+    if request.trained is None:
+        return plain_model(base)
+    if (request.trained.path / "adapter").exists():
+        return adapted_model(base, request.trained.path / "adapter", TrainSpec(method=request.method))
+    return plain_model(request.trained.path / "model")

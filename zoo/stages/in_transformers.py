@@ -1,0 +1,62 @@
+"""A model's label probabilities in transformers: a plain folder's, or those of a base with its adapter as training held it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.contracts import Order, TrainSpec
+from zoo.prompts import Codec, label_probabilities
+from zoo.stages import progress
+from zoo.stages.adapters import causal_model, load_base
+from zoo.stages.batches import micro_batches
+from zoo.stages.labels import attention_options, compute_dtype, device, label_logits, pad
+
+BATCH_TOKENS = 8192
+WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
+
+
+def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: Codec, order: Order, title: str) -> np.ndarray:
+    """(rows, 3) in the battles' own A and B; the model that `load` gives is let go afterwards. `title`: of the progress bar."""
+    model = load().eval()
+    logits = np.zeros((len(rows), 3))
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    batches = list(micro_batches(by_length, [len(row) for row in rows], BATCH_TOKENS))
+    with torch.no_grad(), progress.bar(len(batches), title, "batch") as bar:
+        for batch in batches:
+            ids, mask = pad([rows[i] for i in batch], device())
+            logits[batch] = label_logits(causal_model(model), ids, mask, codec.label_ids).cpu().numpy()
+            bar.update()
+    del model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return label_probabilities(logits, order)
+
+
+def dtype_for(folder: Path) -> torch.dtype:
+    """float32 where the weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits."""
+    if device().type != "cuda":
+        return torch.float32
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return torch.float32 if 2 * stored < WIDE_SHARE * torch.cuda.mem_get_info()[1] else compute_dtype()
+
+
+def plain_model(folder: Path) -> Any:
+    """A model folder as it is, in the dtype of `dtype_for`."""
+    from transformers import AutoModelForCausalLM
+
+    options = attention_options(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()}, **options)
+
+
+def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
+    """The base as training held it, NF4 or 16 bits, with the adapter beside it."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_base(base, spec), adapter)

@@ -1,0 +1,222 @@
+"""Trials: an experiment's trained models side by side on held-out battles and on other files, before anything is merged.
+
+What a setting of training is worth shows in the adapter itself; merging, AWQ and an engine would cost each trial minutes and
+add their own noise. The tables are paired: every run is compared with the first trained run of its entry, on the same rows.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.battles import read_battles
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Selection, TrainRequest
+from zoo.errors import ZooError
+from zoo.folds import average_chain
+from zoo.metrics import log_loss_rows
+from zoo.pipeline import Say, battles_input, chain, output_of, run_chain
+from zoo.recipes import Recipe, RecipeRun, load_recipe, recipe_entries, with_files_from
+from zoo.scores import probabilities, read_scores
+from zoo.store import Artifact
+from zoo.targets import gpu_names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
+TABLE = "probabilities.parquet"
+ZOO = (sys.executable, "-c", "from zoo.cli import main; main()")  # the command line of this interpreter
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model on one file. `losses` (rows,) by row id; `change` against the first trained model of its entry, paired."""
+
+    name: str
+    entry: str
+    form: str
+    data: str
+    losses: dict[str, float]
+    recalibrated: float
+    change: tuple[float, float] | None = None
+
+    @property
+    def log_loss(self) -> tuple[float, float]:
+        return _mean(np.array(list(self.losses.values())))
+
+
+def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, store: Path) -> Iterator[tuple[str, str, Request]]:
+    """What a run takes, in order: (form, file, request). Files and form are empty for stages that only lead to others."""
+    main = battles_input(data_folder / recipe.data)
+    others = [(name, battles_input(data_folder / name)) for name in recipe.also_on]
+    held_rows = Selection(max_rows=recipe.score_rows)
+    helds = [Held(n_folds=recipe.held.n_folds, fold=fold) for fold in range(recipe.held.n_folds)]
+    helds = helds if run.average else [recipe.held]
+    chains = [chain(entry, main, recipe.target, store, held=held, selection=held_rows) for held in helds]
+    fetch = chains[0][0]
+    yield "", "", fetch
+    files = [(recipe.data, main, recipe.held, held_rows), *((n, b, recipe.held, Selection(rows="all")) for n, b in others)]
+    for name, battles, held, selection in files:
+        yield ZERO_SHOT, name, _evaluation(entry, output_of(fetch, store), None, battles, held, selection)
+    for requests in chains:
+        train = next(request for request in requests if isinstance(request, TrainRequest))
+        yield "", "", train
+        for name, battles, _, selection in files:
+            base = output_of(fetch, store)
+            yield _form(train, run), name, _evaluation(entry, base, output_of(train, store), battles, train.held, selection)
+    if run.average:
+        merge = average_chain(chains, store)[0]
+        yield "", "", merge
+        for name, battles in others:  # the main file was learned from
+            yield AVERAGED, name, _evaluation(entry, output_of(merge, store), None, battles, recipe.held, Selection(rows="all"))
+
+
+def _form(train: TrainRequest, run: RecipeRun) -> str:
+    return f"{TRAINED}, fold {train.held.fold}" if run.average else TRAINED
+
+
+def _evaluation(
+    entry: Entry, base: Input, trained: Input | None, battles: Input, held: Held, selection: Selection
+) -> EvaluateRequest:
+    if not (entry.prompt and entry.train):
+        raise ZooError(f"{entry.name}: a {entry.kind} entry is not trained by [train]; until = 'train' is for language models")
+    return EvaluateRequest(
+        entry=entry.name,
+        base=base,
+        trained=trained,
+        method=entry.train.method if trained else "lora",
+        battles=battles,
+        held=held,
+        selection=selection,
+        prompt=entry.prompt,
+    )
+
+
+def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[str] = (), say: Say) -> list[Trial]:
+    """Run a recipe's trials, or those named in `only`; what is in the store is not made again."""
+    recipe = load_recipe(folder)
+    entries = [with_files_from(entry, data_folder) for entry in recipe_entries(recipe)]
+    pairs = list(zip(recipe.runs, entries, strict=True))
+    if unknown := sorted(set(only) - {run.title for run, _ in pairs}):
+        raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(run.title for run, _ in pairs)}")
+    trials: list[Trial] = []
+    labels: dict[str, dict[str, int]] = {}
+    seen: set[str] = set()
+    for run, entry in pairs:
+        if only and run.title not in only:
+            continue
+        for form, data, request in planned(recipe, run, entry, data_folder, store):
+            artifact = run_chain([request], entry, store, say=say)[-1]
+            if form and artifact.fingerprint not in seen:
+                seen.add(artifact.fingerprint)  # zero-shot once, however many runs train the entry
+                labels.setdefault(data, _labels(data_folder / data))
+                trials.append(_trial(artifact, run, entry, form, data, labels[data]))
+    return compared(trials)
+
+
+def _labels(path: Path) -> dict[str, int]:
+    frame = read_battles(path).frame
+    return {row_id: int(label) for row_id, label in zip(frame["id"], frame["label"], strict=True) if label >= 0}
+
+
+def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: str, labels: dict[str, int]) -> Trial:
+    table = read_scores(artifact.path / TABLE)
+    table = table[table["id"].isin(labels.keys())]
+    losses = log_loss_rows(probabilities(table), np.array([labels[row_id] for row_id in table["id"]]))
+    name = entry.name if form == ZERO_SHOT else run.title
+    by_id = dict(zip(table["id"], losses.tolist(), strict=True))
+    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics["val/refinement"])
+
+
+def compared(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials with each one's mean difference from the first trained model of its entry on that file, and its standard
+    error over the rows that both have; None for the first itself and where they share no row."""
+    first: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        if trial.form != ZERO_SHOT:
+            first.setdefault((trial.entry, trial.data), trial)
+    found = []
+    for trial in trials:
+        control = first.get((trial.entry, trial.data))
+        shared = [row_id for row_id in trial.losses if control and row_id in control.losses]
+        if control is None or control is trial or not shared:
+            found.append(trial)
+            continue
+        change = np.array([trial.losses[row_id] - control.losses[row_id] for row_id in shared])
+        found.append(Trial(**{**vars(trial), "change": _mean(change)}))
+    return found
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return float(values.mean()), error
+
+
+def trials_table(trials: Sequence[Trial], style: str = "table") -> str:
+    """A line a trial, file by file."""
+    from zoo.views import text_table
+
+    rows = []
+    for data in dict.fromkeys(trial.data for trial in trials):
+        for trial in (t for t in trials if t.data == data):
+            change = "" if trial.change is None else "{:+.4f} ± {:.4f}".format(*trial.change)
+            loss = "{:.4f} ± {:.4f}".format(*trial.log_loss)
+            rows.append([data, trial.name, trial.form, loss, f"{trial.recalibrated:.4f}", change, str(len(trial.losses))])
+    headers = ["battles", "run", "form", "log loss", "recalibrated", "against the entry's first run", "rows"]
+    return text_table(headers, rows, style=style)
+
+
+def trials_figure(trials: Sequence[Trial]) -> Figure:
+    """Log loss of each trained trial with its standard error, a panel a file; what guessing has is a dashed line."""
+    from matplotlib.figure import Figure
+
+    files = list(dict.fromkeys(trial.data for trial in trials))
+    most = max(sum(t.data == data and t.form != ZERO_SHOT for t in trials) for data in files)
+    figure = Figure(figsize=(6 * len(files), 1 + 0.3 * most), layout="constrained")
+    for axes, data in zip(np.atleast_1d(figure.subplots(1, len(files))), files, strict=True):
+        shown = [t for t in trials if t.data == data and t.form != ZERO_SHOT][::-1]
+        losses, errors = (np.array(values) for values in zip(*(t.log_loss for t in shown), strict=True))
+        axes.errorbar(losses, np.arange(len(shown)), xerr=errors, fmt="o", color="#1b1b1b", capsize=3, linewidth=1)
+        axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color="#0072b2", label="recalibrated")
+        axes.axvline(np.log(3), color="0.5", linestyle="--", linewidth=1, label="guessing")
+        names = [t.name if t.form == TRAINED else f"{t.name} ({t.form})" for t in shown]
+        axes.set(yticks=np.arange(len(shown)), yticklabels=names, xlabel="log loss, nats", title=data)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, say: Say) -> None:
+    """Each run of a recipe in a process of its own, `jobs` at a time, dealt over the GPUs. What one leaves is in the store.
+
+    A run that fails does not stop the others; ZooError names those that failed, with their logs, at the end.
+    """
+    recipe = load_recipe(folder)
+    logs.mkdir(parents=True, exist_ok=True)
+    gpus = len(gpu_names())
+    slots: Queue[int] = Queue()
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def one(number: int) -> tuple[str, Path, int]:
+        title, log, slot = recipe.runs[number].title, logs / f"{number:02d}.log", slots.get()
+        command = [*ZOO, "experiment", str(folder), "--data-dir", str(data_folder), "--only", title]
+        place = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if gpus else {}
+        with log.open("wb") as file:
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
+        slots.put(slot)
+        say(f"{title}: {'done' if done.returncode == 0 else f'failed, see {log}'}")
+        return title, log, done.returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [(title, log) for title, log, code in pool.map(one, range(len(recipe.runs))) if code]
+    if failed:
+        raise ZooError(f"{folder}: {len(failed)} runs failed: {', '.join(f'{t} ({log})' for t, log in failed)}", exit_code=1)
