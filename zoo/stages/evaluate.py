@@ -14,7 +14,7 @@ from zoo.prompts import encode_battles, load_codec
 from zoo.scores import score_table, write_scores
 from zoo.stages import progress
 from zoo.stages.in_transformers import adapted_model, model_probabilities, plain_model
-from zoo.stages.labels import gpu_peak_bytes
+from zoo.stages.labels import compute_dtype, gpu_peak_bytes
 
 TABLE = "probabilities.parquet"
 
@@ -46,8 +46,8 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
 
 
 def _model(request: EvaluateRequest, base: Path) -> object:
-    if request.trained is None:
-        return plain_model(base)
+    if request.trained is None:  # in the dtype that its adapters are evaluated in
+        return plain_model(base, compute_dtype())
     if (request.trained.path / "adapter").exists():
         return adapted_model(base, request.trained.path / "adapter", TrainSpec(method=request.method))
-    return plain_model(request.trained.path / "model")
+    return plain_model(request.trained.path / "model", compute_dtype())

@@ -47,12 +47,12 @@ def dtype_for(folder: Path) -> torch.dtype:
     return torch.float32 if 2 * stored < WIDE_SHARE * torch.cuda.mem_get_info()[1] else compute_dtype()
 
 
-def plain_model(folder: Path) -> Any:
-    """A model folder as it is, in the dtype of `dtype_for`."""
+def plain_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """A model folder as it is, in `dtype`, by default that of `dtype_for`."""
     from transformers import AutoModelForCausalLM
 
     options = attention_options(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype_for(folder), device_map={"": device()}, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or dtype_for(folder), device_map={"": device()}, **options)
 
 
 def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
