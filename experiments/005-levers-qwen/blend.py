@@ -3,7 +3,7 @@
     python experiments/005-levers-qwen/blend.py --table PROBABILITIES.parquet --lexical SUBMISSION.csv --battles lmsys_dev.csv
 
 `--table` is a trial's `probabilities.parquet` (`zoo experiment`) on the battles, `--lexical` what `ensemble predict` wrote for
-them with a plan of the lexical entry alone. softmax(sum_k w_k log p_k + biases) is fitted on four folds of the battles' prompts and
+them with a plan of it alone. softmax(sum_k w_k log p_k + biases) is fitted on four folds of the battles' prompts and
 measured on the fifth; small-sample fits are held back by a ridge of 1e-4.
 """
 
