@@ -115,6 +115,17 @@ def import_model_class(arguments: dict[str, Any]) -> None:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
+def permit_amx() -> None:
+    """Ask Linux for AMX's tile registers, which it gives a process on request only.
+
+    vLLM's attention on CPUs (0.32) uses them without asking: where no product of oneDNN, which asks, came first, a short first
+    batch ended the process by SIGILL on a machine with AMX.
+    """
+    import torch
+
+    torch.cpu._init_amx()  # false, and nothing done, where there is no AMX
+
+
 class Engine:
     """A loaded model that answers with label logits."""
 
@@ -122,6 +133,7 @@ class Engine:
         from vllm import LLM, SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        permit_amx()
         import_model_class(arguments)
         self._llm = LLM(**arguments)
         self._labels = list(label_ids)
