@@ -77,6 +77,14 @@ def no_silent_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ensemble.deadline.end_process", lambda code: None)
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed in this process is in float32, also on processors with bfloat16, whose rounding is larger than what is
+    compared.
+    """
+    monkeypatch.setattr("zoo.stages.labels.processor_has_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def make_tiny_llama() -> Callable[..., Path]:
     """The builder itself, for tests that need another shape."""

@@ -27,6 +27,14 @@ from zoo.shapes import (
 MODELS = [entry for entry in list_entries() if entry.kind == "causal_lm"]
 
 
+KINDS = {
+    "LlamaForCausalLM": "llama",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3_text",
+    "Qwen2ForCausalLM": "qwen2",
+}
+
+
 def shape_of(entry: Entry) -> Shape:
     assert entry.shape is not None and entry.base is not None
     return entry.shape
@@ -40,12 +48,12 @@ def test_shapes_are_the_models_by_transformers(entry: Entry) -> None:
 
     shape = shape_of(entry)
     assert entry.base is not None
-    kind = "gemma2" if entry.base.architecture.startswith("Gemma2") else "llama"
+    kind = KINDS[entry.base.architecture]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape.model_dump(exclude_none=True)))
     sizes = {name: p.shape for name, p in model.named_parameters()}
     assert sum(p.numel() for p in model.parameters()) == entry.base.parameters
-    assert sum(size.numel() for name, size in sizes.items() if "proj" in name) == linear_parameters(shape)
+    assert sum(size.numel() for name, size in sizes.items() if "proj.weight" in name) == linear_parameters(shape)
     assert sum(size.numel() for name, size in sizes.items() if "norm" not in name and "proj" not in name) == (
         embedding_parameters(shape)
     )

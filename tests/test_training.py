@@ -22,6 +22,8 @@ TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wi
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 SPEC = TrainSpec(rank=4, alpha=8, dropout=0.0, learning_rate=5e-3, eval_rows=20, max_rows=32, batch_rows=8)
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 
 @pytest.fixture(scope="module")
 def base(tiny_llama: Path) -> Path:

@@ -105,7 +105,8 @@ def test_members_compare_in_the_browser(page: Any, address: str) -> None:
     close_assistant(page)
     page.wait_for_timeout(1000)
 
-    shown = [cell.inner_text() for cell in page.query_selector_all(".ag-header-cell")]
+    cells = page.query_selector_all(".ag-header-cell")  # in the page in any order, their places in an attribute
+    shown = [cell.inner_text() for cell in sorted(cells, key=lambda cell: int(cell.get_attribute("aria-colindex") or 0))]
     wanted = [column.partition("`")[2].rstrip("`") for column in COLUMNS]
     there = [name for name in shown if name in wanted]
     assert there[:2] == ["val/log_loss", "val/log_loss_se"] and "cost/hours_25k" in there, shown

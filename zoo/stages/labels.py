@@ -64,9 +64,13 @@ def compute_dtype() -> torch.dtype:
     """
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if processor_has_bfloat16() else torch.float32
+
+
+def processor_has_bfloat16() -> bool:
     with open("/proc/cpuinfo") as file:  # noqa: PTH123
         flags = file.read()
-    return torch.bfloat16 if ("avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags) else torch.float32
+    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
 
 
 def device() -> torch.device:
