@@ -1,6 +1,8 @@
 """The README says what is there: every file, every command."""
 
 import importlib.util
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import typer.main
 
 from ensemble.cli import app as ensemble_app
 from zoo.cli import app as zoo_app
+from zoo.contracts import TrainSpec
+from zoo.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +33,14 @@ def test_every_command_has_help(app: typer.Typer) -> None:
     for name, command in commands.items():
         assert (command.help or "").strip(), name
         assert [p.name for p in command.params if not getattr(p, "help", None)] == [], name
+
+
+def test_settings_in_the_training_guide_are_settings() -> None:
+    """Every TOML block is read: a setting that is renamed must be renamed there."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 5
+    for block in map(tomllib.loads, blocks):
+        if "question" in block:
+            assert Recipe.model_validate(block).until == "train"
+        else:
+            TrainSpec.model_validate(block["train"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
-from zoo.stages import ranks, train
+from zoo.stages import batches, ranks, train
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -34,6 +35,19 @@ def test_all_work_is_shared_once_and_evenly(costs: list[int], count: int) -> Non
     assert sorted(i for share in shares for i in share) == list(range(len(costs)))
     loads = [sum(costs[i] for i in share) for share in shares]
     assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+@given(st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=9), min_size=1, max_size=5), st.integers(1, 4))
+def test_micro_batches_are_cut_until_every_rank_has_as_many(sizes: list[list[int]], count: int) -> None:
+    lengths = [length for batch in sizes for length in sorted(batch)]
+    starts = np.cumsum([0, *map(len, sizes)])
+    whole = [list(range(a, b)) for a, b in itertools.pairwise(starts)]
+    pieces = batches.dealt(whole, lengths, count)
+    assert [i for piece in pieces for i in piece] == list(range(len(lengths))), "each row once, in order"
+    assert len(pieces) % count == 0 or all(len(piece) == 1 for piece in pieces)
+    assert len(pieces) < len(whole) + count and (pieces == whole or len(whole) % count)
+    costs = [batches.padded_tokens(piece, lengths) for piece in pieces]
+    assert sum(costs) <= sum(batches.padded_tokens(batch, lengths) for batch in whole), "no more padding than before"
 
 
 def request_of(base: Path, battles: Path, folder: Path, spec: TrainSpec = SPEC) -> TrainRequest:

@@ -42,10 +42,28 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
         yield batch
 
 
+def dealt(batches: list[list[int]], lengths: list[int], count: int) -> list[list[int]]:
+    """The micro-batches cut further, the costliest first, until there is one for each of `count` processes or a multiple of it.
+
+    Rows keep their order. Fewer than `count` are left where there are fewer rows.
+    """
+    pieces = list(batches)
+    while len(pieces) % count and max(map(len, pieces)) > 1:
+        i = max((i for i, piece in enumerate(pieces) if len(piece) > 1), key=lambda i: padded_tokens(pieces[i], lengths))
+        half = len(pieces[i]) // 2
+        pieces[i : i + 1] = [pieces[i][:half], pieces[i][half:]]
+    return pieces
+
+
+def padded_tokens(batch: list[int], lengths: list[int]) -> int:
+    """Positions that a pass of these rows computes."""
+    return len(batch) * max(lengths[i] for i in batch)
+
+
 def padding_share(lengths: list[int], spec: TrainSpec) -> float:
     """Share of an epoch's computed positions that hold no token."""
     batches = [batch for step in plan_steps(lengths, spec, 0) for batch in step]
-    computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    computed = sum(padded_tokens(batch, lengths) for batch in batches)
     return 1 - sum(lengths) / computed
 
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from zoo.stages.labels import device
 
 BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
 POLL_SECONDS = 0.2
+REASON_SECONDS = 2.0  # one rank's failure ends the others' sums: which of them knows why is seen when all have said theirs
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def launch(request: TrainRequest, out_dir: Path, processes: int) -> StageResult:
         for process in running:
             process.kill()
             process.wait()
-    if failed is not None:
-        raise _error(folders[failed], failed, running[failed].returncode)
+    if failed:
+        raise _error(folders, {rank: running[rank].returncode for rank in failed})
     for leftover in folders[1:]:
         shutil.rmtree(leftover)
     path.unlink()
@@ -157,24 +158,35 @@ def _start(path: Path, folder: Path, rank: int, count: int, port: int) -> subpro
     )
 
 
-def _watch(running: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """The rank that failed first, or None once all have ended well."""
+def _watch(running: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """The ranks that had failed a moment after the first one did; none once all have ended well."""
     while True:
         codes = [process.poll() for process in running]
-        failed = [rank for rank, code in enumerate(codes) if code]
-        if failed:
-            return failed[0]
+        if any(codes):
+            time.sleep(REASON_SECONDS)
+            return [rank for rank, process in enumerate(running) if process.poll()]
         if all(code == 0 for code in codes):
-            return None
+            return []
         time.sleep(POLL_SECONDS)
 
 
-def _error(folder: Path, rank: int, code: int) -> Exception:
+def _error(folders: Sequence[Path], codes: Mapping[int, int]) -> Exception:
+    """What to raise for the exit codes of the ranks that failed: a message meant for users before any other."""
+    said = {rank: _said(folders[rank]) for rank in codes}
+    if known := [message for message, is_known in said.values() if is_known]:
+        return ZooError(known[0])
+    rank, (message, _) = next(((r, m) for r, m in said.items() if m[0]), next(iter(said.items())))
+    what = message or f"ended with code {codes[rank]}"
+    return RuntimeError(f"the training process of rank {rank}: {what}; log: {folders[rank] / 'stage.log'}")
+
+
+def _said(folder: Path) -> tuple[str, bool]:
+    """The error that a stage's process left in its folder, and whether it is one that users are meant to see."""
     try:
-        said = json.loads((folder / "error.json").read_text())
+        error = json.loads((folder / "error.json").read_text())
     except (OSError, json.JSONDecodeError):
-        return RuntimeError(f"the training process of rank {rank} ended with code {code}; log: {folder / 'stage.log'}")
-    return ZooError(said["message"]) if said["known"] else RuntimeError(f"rank {rank}: {said['message']}")
+        return "", False
+    return str(error["message"]), bool(error["known"])
 
 
 def device_sum(values: Any, ranks: Ranks) -> Any:
