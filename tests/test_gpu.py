@@ -143,7 +143,7 @@ def test_a_killed_training_run_goes_on_with_its_8_bit_optimizer(finished: tuple[
 def test_8_bit_optimizer_state_survives_a_checkpoint_to_the_bit(tmp_path: Path) -> None:
     from zoo.contracts import TrainSpec
     from zoo.stages.checkpoint import Progress, flatten, resume, save_checkpoint
-    from zoo.stages.train import make_optimizer
+    from zoo.stages.learner import make_optimizer
 
     def model_after(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
