@@ -184,13 +184,17 @@ def test_a_killed_scoring_run_ends_with_the_same_numbers(finished: tuple[Path, l
         pd.testing.assert_frame_equal(again, whole)
 
 
+@pytest.mark.parametrize("objective", ["labels", "text"])
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_other_methods_train_and_keep_the_base_s_dtype(finished: tuple[Path, list], tmp_path: Path, method: str) -> None:
+def test_other_methods_train_and_keep_the_base_s_dtype(
+    finished: tuple[Path, list], tmp_path: Path, method: str, objective: str
+) -> None:
     from safetensors.torch import load_file
 
     request = request_of(finished, TrainRequest)
     assert isinstance(request, TrainRequest)
-    spec = request.spec.model_copy(update={"method": method, "learning_rate": 1e-4, "gradient_checkpointing": True})
+    changes = {"method": method, "objective": objective, "learning_rate": 1e-4, "gradient_checkpointing": True}
+    spec = request.spec.model_copy(update=changes)
     out = tmp_path / method
     assert start(request.model_copy(update={"spec": spec}), out).wait() == 0, (out / "stage.log").read_text()[-2000:]
     metrics = json.loads((out / "result.json").read_text())["metrics"]

@@ -17,6 +17,7 @@ from zoo.stages.batches import micro_batches
 from zoo.stages.examples import Example
 from zoo.stages.fused import AdaptedLinear, fuse, refresh
 from zoo.stages.labels import compute_dtype, device, label_logits, pad
+from zoo.stages.objectives import OBJECTIVES
 from zoo.stages.ranks import ALONE, Ranks, device_sum
 from zoo.stages.recompute import fit_memory
 
@@ -47,9 +48,9 @@ class Learner:
 
     def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
         """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
-        logits = self.logits(rows)
-        wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
-        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")  # of shares: -sum(target * log p)
+        objective = OBJECTIVES[self.spec.objective]
+        with self._precision():
+            loss = objective(causal_model(self.model), rows, targets, self.codec.label_ids)
         self.scaler.scale(loss * share).backward()
         return loss.detach()
 

@@ -1,8 +1,9 @@
 """Fine-tuning on the label tokens: NF4 QLoRA, plain LoRA, or all weights, by one setting.
 
-The objective is cross-entropy over the three label rows of the output embedding at the last position. Battles come in random
-response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A
-killed run goes on from its last checkpoint with the same batches.
+The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
+the whole text (zoo/stages/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
+response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
+run goes on from its last checkpoint with the same batches.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.seconds += time.monotonic() - started
             state.log("train/loss", loss)
             state.log("train/learning_rate", rate)
-            refuse_divergence(state, batches, train)
+            refuse_divergence(state, loss_before(state, spec), batches, train)
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, evaluate(learner, held), out_dir)
             held_out = state.curves["held_out/log_loss"][-1][1]
@@ -182,10 +183,16 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
     return ZooError(f"training diverged at step {step}: {what} on rows {ids}; lower train.learning_rate")
 
 
-def refuse_divergence(state: Progress, batches: list[list[int]], train: list[Example]) -> None:
-    """Stop where the last steps' mean loss is well above what the model had before it was trained."""
+def loss_before(state: Progress, spec: TrainSpec) -> float:
+    """The objective's loss before training: for labels the held-out one, at least chance's; for text the first step's."""
+    if spec.objective == "text":
+        return state.curves["train/loss"][0][1]
+    return max(math.log(3), state.curves["held_out/log_loss"][0][1])
+
+
+def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:
+    """Stop where the last steps' mean loss is well above `before`, what the model had before it was trained."""
     last = [loss for _, loss in state.curves["train/loss"][-DIVERGED_STEPS:]]
-    before = max(math.log(3), state.curves["held_out/log_loss"][0][1])
     mean = sum(last) / len(last)
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
         what = f"mean loss {mean:.2f} of the last {DIVERGED_STEPS} steps, {before:.2f} before training,"
