@@ -28,6 +28,7 @@ from zoo.shapes import linear_parameters
 from zoo.stages import adapters, train
 from zoo.stages.examples import Example
 from zoo.stages.labels import device, pad
+from zoo.stages.learner import Learner
 
 BATCH_ROWS, LABEL_IDS = 16, (32, 33, 34)
 SPEC = TrainSpec(rank=16, alpha=32, batch_rows=BATCH_ROWS, micro_batch_tokens=8192, learning_rate=1e-4)
@@ -120,7 +121,7 @@ def rows_of(count: int, longest: int, vocabulary: int) -> list[Example]:
     ]
 
 
-def plain_step(learner: train.Learner, rows: list[Example], longest: int) -> None:
+def plain_step(learner: Learner, rows: list[Example], longest: int) -> None:
     """What a tutorial's loop does: rows of 8 padded to the cap, logits of every position over the whole vocabulary."""
     for start in range(0, len(rows), 8):
         part = rows[start : start + 8]
@@ -138,7 +139,7 @@ def plain_step(learner: train.Learner, rows: list[Example], longest: int) -> Non
 def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[str, Any]:
     """Tokens a second, peak memory and what was decided, over `steps` optimizer steps after three of warm-up."""
     codec = Codec(((),), (), lambda _: [], LABEL_IDS)
-    learner = train.Learner(model, codec, case.spec, fused=case.fused)
+    learner = Learner(model, codec, case.spec, fused=case.fused)
     rows = rows_of((steps + 3) * BATCH_ROWS, case.longest, shape["vocab_size"])
     decided = {} if case.plain or not case.fused else learner.fit_memory(rows, rows)
     if case.plain or not case.fused:

@@ -143,7 +143,7 @@ def test_a_killed_training_run_goes_on_with_its_8_bit_optimizer(finished: tuple[
 def test_8_bit_optimizer_state_survives_a_checkpoint_to_the_bit(tmp_path: Path) -> None:
     from zoo.contracts import TrainSpec
     from zoo.stages.checkpoint import Progress, flatten, resume, save_checkpoint
-    from zoo.stages.train import make_optimizer
+    from zoo.stages.learner import make_optimizer
 
     def model_after(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
@@ -184,13 +184,17 @@ def test_a_killed_scoring_run_ends_with_the_same_numbers(finished: tuple[Path, l
         pd.testing.assert_frame_equal(again, whole)
 
 
+@pytest.mark.parametrize("objective", ["labels", "text"])
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_other_methods_train_and_keep_the_base_s_dtype(finished: tuple[Path, list], tmp_path: Path, method: str) -> None:
+def test_other_methods_train_and_keep_the_base_s_dtype(
+    finished: tuple[Path, list], tmp_path: Path, method: str, objective: str
+) -> None:
     from safetensors.torch import load_file
 
     request = request_of(finished, TrainRequest)
     assert isinstance(request, TrainRequest)
-    spec = request.spec.model_copy(update={"method": method, "learning_rate": 1e-4, "gradient_checkpointing": True})
+    changes = {"method": method, "objective": objective, "learning_rate": 1e-4, "gradient_checkpointing": True}
+    spec = request.spec.model_copy(update=changes)
     out = tmp_path / method
     assert start(request.model_copy(update={"spec": spec}), out).wait() == 0, (out / "stage.log").read_text()[-2000:]
     metrics = json.loads((out / "result.json").read_text())["metrics"]

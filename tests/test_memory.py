@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,39 @@ def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()), trained
 
 
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_a_loss_of_text_takes_its_logits_more(tokens: int) -> None:
+    """Oracle: what torch's profiler sees allocated on a CPU at the peak of a pass with each objective, frozen head."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from zoo.stages.objectives import OBJECTIVES
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8192}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=4096))
+    model.requires_grad_(False)
+    model.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)
+    shape = Shape(num_key_value_heads=1, head_dim=64, **sizes)
+    peaks = {
+        name: allocated_peak(lambda loss=loss: loss(model, [[5] * tokens], [(1, 0, 0)], (5, 6, 7)).backward())
+        for name, loss in OBJECTIVES.items()
+    }
+    predicted = {
+        name: training_memory(shape, TrainSpec(micro_batch_tokens=tokens, objective=name), parameters=10**6).allocated
+        for name in OBJECTIVES
+    }
+    assert predicted["text"] - predicted["labels"] == pytest.approx(peaks["text"] - peaks["labels"], rel=0.1)
+
+
+def allocated_peak(run: Callable[[], None]) -> int:
+    """Most bytes that torch held at once on the CPU beyond those at the start."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    held = np.cumsum([e.nbytes() for e in found.profiler.kineto_results.events() if e.name() == "[memory]"])
+    return int(held.max())
+
+
 @given(st.sampled_from(["llama-3-8b", "gemma-2-9b", "yi-34b"]), st.integers(256, 32768), st.integers(1, 256))
 def test_splitting_a_model_takes_less_of_each_card_and_more_in_all(name: str, batch: int, seqs: int) -> None:
     one = predicted(name, "replicas", 2, max_batched_tokens=batch, max_seqs=seqs)
@@ -136,3 +171,4 @@ def test_training_less_takes_less() -> None:
 
     assert total(gradient_checkpointing=True) < total() < total(micro_batch_tokens=8192)
     assert total(target_modules=("q_proj", "v_proj")) < total() < total(method="lora") < total(method="full")
+    assert total() < total(objective="text") < total(objective="text", method="full") - total(method="full") + total()

@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.scores import score_table, write_scores
 from zoo.stages import adapters, checkpoint, examples, fused, recompute, train
+from zoo.stages.learner import Learner, evaluate
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
@@ -30,16 +31,16 @@ def base(tiny_llama: Path) -> Path:
     return tiny_llama
 
 
-def learner_of(base: Path, spec: TrainSpec, *, fused: bool) -> train.Learner:
+def learner_of(base: Path, spec: TrainSpec, *, fused: bool) -> Learner:
     torch.manual_seed(0)
     model = adapters.load_model(base, spec)
     for name, parameter in adapters.trained_parameters(model).items():
         if "lora_B" in name:  # zero at the start: then A would have no gradient to compare
             torch.nn.init.normal_(parameter, std=0.02)
-    return train.Learner(model, load_codec(base, PROMPT), spec, fused=fused)
+    return Learner(model, load_codec(base, PROMPT), spec, fused=fused)
 
 
-def gradients(learner: train.Learner, rows: list[list[int]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(learner: Learner, rows: list[list[int]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     learner.model.train()
     loss = learner.backward(rows, [(0.2, 0.7, 0.1)] * len(rows), 1 / len(rows))
     return loss, {name: p.grad.clone() for name, p in adapters.trained_parameters(learner.model).items()}  # type: ignore[union-attr]
@@ -179,14 +180,14 @@ def test_the_best_weights_are_kept_and_training_stops(base: Path, sample_csv: Pa
     losses = [loss for _, loss in result.curves["held_out/log_loss"]]
     assert len(losses) < 30 * 4 and losses[-1] > min(losses[1:])
     assert result.metrics["val/log_loss"] == min(losses[1:])
-    kept = train.Learner(adapters.load_model(base, spec), load_codec(base, PROMPT), spec)
+    kept = Learner(adapters.load_model(base, spec), load_codec(base, PROMPT), spec)
     from safetensors.torch import load_file
 
     saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     checkpoint.copy_into(kept.model, {n: saved[n.replace(".default", "")] for n in adapters.trained_parameters(kept.model)})
     fused.refresh(kept.adapted)
     held = select_training(read_battles(sample_csv), Held())[1].head(spec.eval_rows)
-    assert train.evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses[1:]), abs=1e-3)
+    assert evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses[1:]), abs=1e-3)
 
 
 def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) -> None:
@@ -196,7 +197,7 @@ def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) ->
     state = checkpoint.Progress(step=30)
     state.curves = {"held_out/log_loss": [(0, 1.2)], "train/loss": [(i, 2.5) for i in range(30)]}
     with pytest.raises(ZooError, match=rf"diverged at step 30: mean loss 2\.50 .* on rows {rows[3].id}, "):
-        train.refuse_divergence(state, [[3, 1]], rows)
+        train.refuse_divergence(state, train.loss_before(state, SPEC), [[3, 1]], rows)
     next(iter(adapters.trained_parameters(learner.model).values())).data.fill_(math.nan)
     fused.refresh(learner.adapted)
     with pytest.raises(ZooError, match=rf"diverged at step 7: loss nan on rows {rows[2].id}"):

@@ -89,11 +89,18 @@ class PromptSpec(Contract):
 class TrainSpec(Contract):
     """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314).
 
+    `objective`, `text`: a row's loss is the mean over its tokens after the first and the label token after them, each over the
+    whole vocabulary; soft labels are the label's target, a row's weight is that of its mean. Held-out loss stays the labels'.
     `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski 2023, arXiv 2312.03732), and magnitude and
     direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are not fused).
     """
 
     method: Literal["qlora", "lora", "full"] = "qlora"
+    objective: Literal["labels", "text"] = Field(
+        "labels",
+        exclude_if=lambda objective: objective == "labels",
+        description="text: next-token cross-entropy of the whole prompt and its label, instead of the label alone",
+    )
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Fraction = 0.05

@@ -20,6 +20,7 @@ Layout = Literal["replicas", "pipeline", "tensor"]
 WORKSPACE_BYTES = 2**27
 # CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
+LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/objectives.py)
 LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -53,13 +54,14 @@ class TrainingMemory:
     optimizer: int
     checkpoints: int
     activations: int
+    logits: int = 0
     workspace: int = WORKSPACE_BYTES
     context: int = CONTEXT_BYTES
 
     @property
     def allocated(self) -> int:
         """What torch's own peak shows; paged optimizer states are not torch's."""
-        return self.base + self.adapters + self.checkpoints + self.activations + self.workspace
+        return self.base + self.adapters + self.checkpoints + self.activations + self.logits + self.workspace
 
     @property
     def total(self) -> int:
@@ -122,8 +124,9 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
     """What training one micro-batch takes on one card; `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
 
-    The loss reads three rows of the head, so that no full-vocabulary logits are made. Against torch's peak on an H100: 8B
-    shape, rank 64, 8,192 tokens, checkpointing, 11.3 GiB where 11.27 were measured.
+    The loss of labels reads three rows of the head, so that no full-vocabulary logits are made. Against torch's peak on an
+    H100: 8B shape, rank 64, 8,192 tokens, checkpointing, 11.3 GiB where 11.27 were measured. The logits of a loss of text are
+    added to all else; with checkpointing they are gone before a layer is computed again, so that it takes less.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     per_token = _kept_bytes(shape, spec, norms)
@@ -135,6 +138,7 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
         optimizer=2 * trained,  # AdamW's two states in 8 bits
         checkpoints=layers * stream if spec.gradient_checkpointing else 0,
         activations=(1 if spec.gradient_checkpointing else layers) * per_token * spec.micro_batch_tokens,
+        logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
     )
 
 
@@ -149,6 +153,16 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
     """Frozen weights: linear layers in NF4 for QLoRA, all else in 16 bits."""
     linear = linear_parameters(shape) if spec.method == "qlora" else 0
     return round(linear * NF4_BITS / 8 + 2 * (parameters - linear))
+
+
+def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
+    """What the loss of text holds at once: a chunk's logits and their gradient in float32, and the hidden states' gradient.
+
+    A head that is trained has its gradient as a sum and as the term to add, and the 16-bit copy that is multiplied.
+    """
+    chunk = 8 * min(LOGIT_POSITIONS, spec.micro_batch_tokens) * shape.vocab_size
+    head = (8 + 2) * shape.vocab_size * shape.hidden_size if spec.method == "full" else 0
+    return chunk + 2 * shape.hidden_size * spec.micro_batch_tokens + head
 
 
 def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:

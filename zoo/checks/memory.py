@@ -129,6 +129,7 @@ def _training_parts(need: TrainingMemory) -> str:
         "optimizer": need.optimizer,
         "checkpoints": need.checkpoints,
         "activations": need.activations,
+        "logits": need.logits,
         "CUDA": need.workspace + need.context,
     }
     return f"{need.total / GIB:.1f} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items() if size)})"

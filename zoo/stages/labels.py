@@ -21,16 +21,27 @@ def label_logits(
     on the right: no token attends to what follows it, so the model needs no mask, and attention runs in its fastest kernel.
     The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
     """
-    hidden = getattr(model, model.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
-    last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
+    last = hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
     head = model.get_output_embeddings()
     rows = torch.as_tensor(label_ids, device=head.weight.device)
     with torch.autocast(ids.device.type, enabled=False):  # 16-bit logits near 20 are 0.016 (float16) or 0.125 apart
         logits = last.float() @ head.weight[rows].float().T
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[rows].float()
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    cap = final_softcap(model)
     return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What the head reads, (batch, tokens, hidden): the last layer's output, normed."""
+    hidden: torch.Tensor = getattr(model, model.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden
+
+
+def final_softcap(model: Any) -> float | None:
+    """The cap of a causal model's logits, where it has one."""
+    cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap
 
 
 def pad(rows: Sequence[list[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:

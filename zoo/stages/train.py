@@ -1,8 +1,9 @@
 """Fine-tuning on the label tokens: NF4 QLoRA, plain LoRA, or all weights, by one setting.
 
-The objective is cross-entropy over the three label rows of the output embedding at the last position. Battles come in random
-response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A
-killed run goes on from its last checkpoint with the same batches.
+The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
+the whole text (zoo/stages/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
+response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
+run goes on from its last checkpoint with the same batches.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,20 +20,18 @@ import torch
 from zoo.battles import read_battles, select_training
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.errors import ZooError
-from zoo.metrics import log_loss_rows
-from zoo.prompts import Codec, label_probabilities, load_codec
+from zoo.prompts import load_codec
 from zoo.stages import progress
-from zoo.stages.adapters import causal_model, load_model, save_weights, trained_parameters
-from zoo.stages.batches import all_steps, micro_batches, padding_share, schedule
+from zoo.stages.adapters import load_model, save_weights
+from zoo.stages.batches import all_steps, padding_share, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
-from zoo.stages.fused import AdaptedLinear, fuse, refresh
-from zoo.stages.labels import compute_dtype, device, gpu_peak_bytes, label_logits, pad
-from zoo.stages.ranks import ALONE, Ranks, check_gpus, device_sum, join, launch, shared_folder
-from zoo.stages.recompute import fit_memory
+from zoo.stages.fused import refresh
+from zoo.stages.labels import gpu_peak_bytes
+from zoo.stages.learner import Learner, evaluate
+from zoo.stages.ranks import check_gpus, device_sum, join, launch, shared_folder
 
-LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
 DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
 
 
@@ -93,65 +90,6 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     )
 
 
-class Learner:
-    """A model in training: its passes, its optimizer, and what of it is fused."""
-
-    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE) -> None:
-        self.model, self.codec, self.spec, self.ranks = model, codec, spec, ranks
-        self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
-        self.optimizer = make_optimizer(model, spec)
-        self.parameters = list(trained_parameters(model).values())
-        # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows.
-        self.scaler = torch.amp.GradScaler(enabled=compute_dtype() == torch.float16 and device().type == "cuda")
-
-    def logits(self, rows: Sequence[list[int]]) -> torch.Tensor:
-        """Label logits (rows, 3) in float32."""
-        ids, mask = pad(rows, device())
-        with self._precision():
-            return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it."""
-        on_gpu = device().type == "cuda" and not self.adapted
-        return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
-
-    def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
-        """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
-        logits = self.logits(rows)
-        wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
-        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")  # of shares: -sum(target * log p)
-        self.scaler.scale(loss * share).backward()
-        return loss.detach()
-
-    def update(self, learning_rate: float) -> torch.Tensor:
-        """One optimizer step on the gradients so far; their norm before clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        refresh(self.adapted)
-        return norm.detach()
-
-    def fit_memory(self, train: Sequence[Example], held: Sequence[Example]) -> dict[str, float]:
-        """Where it is asked for, decide what is computed again, by passes of the largest batch there can be."""
-        if not self.spec.gradient_checkpointing:
-            return {}
-        longest = max(max(len(e.ab), len(e.ba)) for e in train)
-        rows = min(self.spec.batch_rows, max(1, self.spec.micro_batch_tokens // longest))
-
-        def one_pass() -> None:
-            self.model.train()
-            try:
-                self.backward([[self.codec.label_ids[0]] * longest] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
-            finally:
-                self.optimizer.zero_grad(set_to_none=True)
-
-        return fit_memory(causal_model(self.model), self.adapted, one_pass, self.spec.memory_gib)
-
-
 def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
     """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
     spec = learner.spec
@@ -177,7 +115,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.seconds += time.monotonic() - started
             state.log("train/loss", loss)
             state.log("train/learning_rate", rate)
-            refuse_divergence(state, batches, train)
+            refuse_divergence(state, loss_before(state, spec), batches, train)
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, evaluate(learner, held), out_dir)
             held_out = state.curves["held_out/log_loss"][-1][1]
@@ -209,20 +147,6 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
 
 def has_stalled(state: Progress, spec: TrainSpec) -> bool:
     return spec.patience is not None and state.stale >= spec.patience
-
-
-def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW; with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861) where that is asked for or pays."""
-    parameters = list(trained_parameters(model).values())
-    on_gpu = torch.cuda.is_available()
-    large = on_gpu and sum(p.numel() for p in parameters) >= LARGE_STATES
-    settings: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
-    if spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and large):
-        from bitsandbytes.optim import PagedAdamW8bit
-
-        optimizer: torch.optim.Optimizer = PagedAdamW8bit(parameters, **settings)
-        return optimizer
-    return torch.optim.AdamW(parameters, fused=on_gpu, **settings)
 
 
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
@@ -259,10 +183,16 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
     return ZooError(f"training diverged at step {step}: {what} on rows {ids}; lower train.learning_rate")
 
 
-def refuse_divergence(state: Progress, batches: list[list[int]], train: list[Example]) -> None:
-    """Stop where the last steps' mean loss is well above what the model had before it was trained."""
+def loss_before(state: Progress, spec: TrainSpec) -> float:
+    """The objective's loss before training: for labels the held-out one, at least chance's; for text the first step's."""
+    if spec.objective == "text":
+        return state.curves["train/loss"][0][1]
+    return max(math.log(3), state.curves["held_out/log_loss"][0][1])
+
+
+def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:
+    """Stop where the last steps' mean loss is well above `before`, what the model had before it was trained."""
     last = [loss for _, loss in state.curves["train/loss"][-DIVERGED_STEPS:]]
-    before = max(math.log(3), state.curves["held_out/log_loss"][0][1])
     mean = sum(last) / len(last)
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
         what = f"mean loss {mean:.2f} of the last {DIVERGED_STEPS} steps, {before:.2f} before training,"
@@ -272,29 +202,3 @@ def refuse_divergence(state: Progress, batches: list[list[int]], train: list[Exa
 def swap(target: Sequence[float]) -> tuple[float, float, float]:
     """A battle's target when its answers are exchanged."""
     return target[1], target[0], target[2]
-
-
-@torch.no_grad()
-def evaluate(learner: Learner, held: list[Example]) -> float:
-    """Log loss of the held-out rows in their own response order."""
-    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
-    return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
-
-
-def held_probabilities(
-    logits: Callable[[Sequence[list[int]]], torch.Tensor],
-    held: list[Example],
-    max_tokens: int,
-    model: Any,
-    *,
-    ranks: Ranks = ALONE,
-) -> np.ndarray:
-    """(rows, 3) in the order of `held`, without dropout."""
-    model.eval()
-    p = np.zeros((len(held), 3))
-    rows = sorted(range(len(held)), key=lambda i: len(held[i].ab))
-    batches = list(micro_batches(rows, [len(e.ab) for e in held], max_tokens))
-    for position in ranks.share([len(batch) * len(held[batch[-1]].ab) for batch in batches]):
-        batch = batches[position]
-        p[batch] = label_probabilities(logits([held[i].ab for i in batch]).cpu().numpy(), "ab")
-    return p if ranks.count == 1 else np.asarray(device_sum(p, ranks))

@@ -1,0 +1,123 @@
+"""A model in training: its passes, its optimizer, what of it is fused, and its log loss on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.contracts import TrainSpec
+from zoo.metrics import log_loss_rows
+from zoo.prompts import Codec, label_probabilities
+from zoo.stages.adapters import causal_model, trained_parameters
+from zoo.stages.batches import micro_batches
+from zoo.stages.examples import Example
+from zoo.stages.fused import AdaptedLinear, fuse, refresh
+from zoo.stages.labels import compute_dtype, device, label_logits, pad
+from zoo.stages.objectives import OBJECTIVES
+from zoo.stages.ranks import ALONE, Ranks, device_sum
+from zoo.stages.recompute import fit_memory
+
+LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
+
+
+class Learner:
+    """A model in training: its passes, its optimizer, and what of it is fused."""
+
+    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE) -> None:
+        self.model, self.codec, self.spec, self.ranks = model, codec, spec, ranks
+        self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
+        self.optimizer = make_optimizer(model, spec)
+        self.parameters = list(trained_parameters(model).values())
+        # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows.
+        self.scaler = torch.amp.GradScaler(enabled=compute_dtype() == torch.float16 and device().type == "cuda")
+
+    def logits(self, rows: Sequence[list[int]]) -> torch.Tensor:
+        """Label logits (rows, 3) in float32."""
+        ids, mask = pad(rows, device())
+        with self._precision():
+            return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it."""
+        on_gpu = device().type == "cuda" and not self.adapted
+        return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
+
+    def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
+        """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
+        objective = OBJECTIVES[self.spec.objective]
+        with self._precision():
+            loss = objective(causal_model(self.model), rows, targets, self.codec.label_ids)
+        self.scaler.scale(loss * share).backward()
+        return loss.detach()
+
+    def update(self, learning_rate: float) -> torch.Tensor:
+        """One optimizer step on the gradients so far; their norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        refresh(self.adapted)
+        return norm.detach()
+
+    def fit_memory(self, train: Sequence[Example], held: Sequence[Example]) -> dict[str, float]:
+        """Where it is asked for, decide what is computed again, by passes of the largest batch there can be."""
+        if not self.spec.gradient_checkpointing:
+            return {}
+        longest = max(max(len(e.ab), len(e.ba)) for e in train)
+        rows = min(self.spec.batch_rows, max(1, self.spec.micro_batch_tokens // longest))
+
+        def one_pass() -> None:
+            self.model.train()
+            try:
+                self.backward([[self.codec.label_ids[0]] * longest] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
+            finally:
+                self.optimizer.zero_grad(set_to_none=True)
+
+        return fit_memory(causal_model(self.model), self.adapted, one_pass, self.spec.memory_gib)
+
+
+def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
+    """AdamW; with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861) where that is asked for or pays."""
+    parameters = list(trained_parameters(model).values())
+    on_gpu = torch.cuda.is_available()
+    large = on_gpu and sum(p.numel() for p in parameters) >= LARGE_STATES
+    settings: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    if spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and large):
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        optimizer: torch.optim.Optimizer = PagedAdamW8bit(parameters, **settings)
+        return optimizer
+    return torch.optim.AdamW(parameters, fused=on_gpu, **settings)
+
+
+@torch.no_grad()
+def evaluate(learner: Learner, held: list[Example]) -> float:
+    """Log loss of the held-out rows in their own response order."""
+    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
+    return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
+
+
+def held_probabilities(
+    logits: Callable[[Sequence[list[int]]], torch.Tensor],
+    held: list[Example],
+    max_tokens: int,
+    model: Any,
+    *,
+    ranks: Ranks = ALONE,
+) -> np.ndarray:
+    """(rows, 3) in the order of `held`, without dropout."""
+    model.eval()
+    p = np.zeros((len(held), 3))
+    rows = sorted(range(len(held)), key=lambda i: len(held[i].ab))
+    batches = list(micro_batches(rows, [len(e.ab) for e in held], max_tokens))
+    for position in ranks.share([len(batch) * len(held[batch[-1]].ab) for batch in batches]):
+        batch = batches[position]
+        p[batch] = label_probabilities(logits([held[i].ab for i in batch]).cpu().numpy(), "ab")
+    return p if ranks.count == 1 else np.asarray(device_sum(p, ranks))
