@@ -64,7 +64,19 @@ GEMMA_2_9B: dict[str, Any] = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
-SHAPES = {"llama-3-8b": LLAMA_3_8B, "gemma-2-9b": GEMMA_2_9B, "yi-34b": YI_34B}
+SMOLLM2_135M: dict[str, Any] = {
+    **LLAMA_3_8B,
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}
+SHAPES = {"llama-3-8b": LLAMA_3_8B, "smollm2-135m": SMOLLM2_135M, "gemma-2-9b": GEMMA_2_9B, "yi-34b": YI_34B}
 
 
 def layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
