@@ -60,7 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--no-clip", action="store_true", help="without the search of clipping thresholds")
-    parser.add_argument("--shape", choices=("llama-3-8b", "yi-34b"), help="random weights of this shape: speed only")
+    parser.add_argument(
+        "--shape", choices=("smollm2-135m", "llama-3-8b", "yi-34b"), help="random weights of this shape: speed only"
+    )
     parser.add_argument("--layers", type=int, default=2)
     return parser.parse_args()
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from zoo.stages.awq_format import AWQ_ORDER
+from zoo.stages.awq_format import pack
 from zoo.stages.labels import device
 
 LLAMA_3_8B: dict[str, Any] = {
@@ -64,7 +64,19 @@ GEMMA_2_9B: dict[str, Any] = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
-SHAPES = {"llama-3-8b": LLAMA_3_8B, "gemma-2-9b": GEMMA_2_9B, "yi-34b": YI_34B}
+SMOLLM2_135M: dict[str, Any] = {
+    **LLAMA_3_8B,
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}
+SHAPES = {"llama-3-8b": LLAMA_3_8B, "smollm2-135m": SMOLLM2_135M, "gemma-2-9b": GEMMA_2_9B, "yi-34b": YI_34B}
 
 
 def layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -148,21 +160,14 @@ def write_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
-def pack(values: torch.Tensor) -> torch.Tensor:
-    """Integers 0..15 (rows, columns) -> int32 (rows, columns / 8) in AWQ's order."""
-    groups = values.reshape(values.shape[0], -1, 8)[..., list(AWQ_ORDER)].to(torch.int64)
-    words = (groups << torch.arange(0, 32, 4, device=values.device)).sum(-1)
-    return (words - ((words >> 31) << 32)).to(torch.int32)
-
-
 def round_weight(weight: torch.Tensor, group_size: int) -> dict[str, torch.Tensor]:
     """qweight, qzeros and scales of a weight (out, in), each group of inputs rounded to 16 levels between its ends."""
     groups = weight.float().T.reshape(-1, group_size, weight.shape[0])  # (groups, group, out)
     low, high = groups.amin(1).clamp_max(0), groups.amax(1).clamp_min(0)
     scales = ((high - low) / 15).clamp_min(1e-5).half()
     zeros = (-low / scales.float()).round().clamp(0, 15)
-    levels = (groups / scales.float().unsqueeze(1) + zeros.unsqueeze(1)).round().clamp(0, 15)
-    return {"qweight": pack(levels.reshape(-1, weight.shape[0])), "qzeros": pack(zeros), "scales": scales}
+    levels = (groups / scales.float().unsqueeze(1) + zeros.unsqueeze(1)).round().clamp(0, 15).int()
+    return {"qweight": pack(levels.reshape(-1, weight.shape[0])), "qzeros": pack(zeros.int()), "scales": scales}
 
 
 def write_rounded(source: Path, target: Path, group_size: int) -> None:

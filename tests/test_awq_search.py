@@ -1,16 +1,23 @@
-"""AWQ's searches, against autoawq's own code and against plain arithmetic."""
+"""AWQ's searches and packing, against autoawq's own code and against plain arithmetic."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from awq.modules.linear.gemm import WQLinear_GEMM
 from awq.quantize.quantizer import AwqQuantizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from zoo.stages.awq_quantizer import CheckedQuantizer, group_gram, squared_error
+from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
+from zoo.stages import awq_quantizer, quantize
+from zoo.stages.awq_format import dequantize
+from zoo.stages.awq_quantizer import CheckedQuantizer, Features, group_gram, pack_linear, squared_error
 from zoo.stages.layerwise import LayerwiseModel, Weights
 
 
@@ -83,3 +90,104 @@ def test_squared_error_is_that_of_all_values() -> None:
     a, b = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     assert squared_error(a, b) == pytest.approx(float((a - b).pow(2).sum()), rel=1e-5)
     assert squared_error(a, a) == 0
+
+
+@settings(max_examples=60)
+@given(
+    out=st.integers(1, 4).map(lambda n: 32 * n),
+    groups=st.integers(1, 4),
+    group_size=st.sampled_from([32, 64, 128]),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    size=st.sampled_from([1e-6, 1e-3, 0.02, 1.0, 300.0]),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_packing_is_autoawq_s_to_the_bit(
+    out: int, groups: int, group_size: int, dtype: torch.dtype, size: float, bias: bool, seed: int
+) -> None:
+    """Oracle: autoawq's packing, column by column, of weights rounded to the grid by its own code, on every device there is.
+
+    Groups of one sign, of zeros, and of a single value have their own zero points.
+    """
+    weight = uneven(out, groups * group_size, seed).clamp(-30, 30) * size
+    weight[: out // 4] = weight[: out // 4].abs()
+    weight[0], weight[1] = 0, -size
+    for place in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        linear = torch.nn.Linear(groups * group_size, out, bias=bias, dtype=dtype, device=place)
+        rounded, scales, zeros = quantizer(group_size).pseudo_quantize_tensor(weight.to(place, dtype))
+        linear.weight.data = rounded
+        parts = (scales.t().contiguous(), zeros.t().contiguous())
+        ours = pack_linear(linear, group_size, *parts)
+        with torch.no_grad():
+            theirs = WQLinear_GEMM.from_linear(linear, 4, group_size, scales=parts[0], zeros=parts[1])
+        assert ours.state_dict().keys() == theirs.state_dict().keys()
+        for name, value in theirs.state_dict().items():
+            mine = ours.state_dict()[name]
+            assert mine.dtype == value.dtype and mine.is_contiguous() and torch.equal(mine, value), name
+        if dtype == torch.float16:
+            restored = dequantize(ours.qweight, ours.qzeros, ours.scales)
+            assert torch.allclose(restored, rounded.float(), rtol=2**-10, atol=2**-24)
+
+
+class ByAutoawq(CheckedQuantizer):
+    """Inputs and packing as autoawq has them: a copy a linear, column by column."""
+
+    def _get_input_feat(self, layer: Any, named_linears: Any) -> Any:
+        self._layer_input = self.inps
+        return AwqQuantizer._get_input_feat(self, layer, named_linears)
+
+    def _apply_quant(self, module: Any, named_linears: Any) -> None:
+        self._check_layer(module, named_linears)
+        AwqQuantizer._apply_quant(self, module, named_linears)
+
+
+def quantized(source: Path, target: Path) -> list[float]:
+    """Quantize a model folder on random tokens, four blocks of 32; the layers' errors."""
+    given_ = Input(path=source.parent, fingerprint="x")
+    prompt = PromptSpec(template="{prompt}{response_a}{response_b}")
+    spec = QuantizeSpec(group_size=32, calibration_rows=4, calibration_tokens=32)
+    request = QuantizeRequest(entry="tiny", model=given_, battles=given_, held=Held(), prompt=prompt, spec=spec)
+    blocks = torch.randint(3, 300, (4, 32), generator=torch.Generator().manual_seed(0)).tolist()
+    return quantize.quantize(source, target, blocks, request)
+
+
+@pytest.mark.parametrize("heads", [1, 2])  # with as many as there are queries the values scale the attention's output
+def test_a_checkpoint_is_what_autoawq_s_inputs_and_packing_give(
+    heads: int, make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=heads, attention_bias=True)
+    errors = quantized(source, tmp_path / "ours")
+    monkeypatch.setattr(awq_quantizer, "CheckedQuantizer", ByAutoawq)
+    assert quantized(source, tmp_path / "theirs") == errors
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert len(names) == 5 and names == sorted(path.name for path in (tmp_path / "ours").iterdir())
+    assert all((tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes() for name in names)
+
+
+def test_soft_capped_attention_is_quantized(tmp_path: Path) -> None:
+    """Gemma 2's attention takes a mask for each block, also where one block is run to check a layer."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    shape = {"vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+    config = Gemma2Config(**shape, num_attention_heads=2, num_key_value_heads=1)
+    torch.manual_seed(0)
+    Gemma2ForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "source" / "model")
+    assert max(quantized(tmp_path / "source" / "model", tmp_path / "made")) < 0.4
+
+
+def test_linears_have_one_tensor_where_they_share_an_input_and_a_scale() -> None:
+    """c is scaled apart, d not at all: what is done to a and b's copy must not reach theirs, nor the layer's own tensor."""
+    linears = {name: torch.nn.Linear(8, 8) for name in "abcd"}
+    features, x, x_before = Features([[linears["a"], linears["b"]], [linears["c"]]]), torch.ones(1, 2, 8), torch.ones(1, 2, 8)
+    for name, linear in linears.items():
+        features.keep(name, linear, (x,))
+    features.close()
+    assert features["a"] is features["b"] and [name for name in linears if name in features] == ["a", "c", "d"]
+    for name in linears:  # as autoawq does
+        if name in features:
+            features[name].div_(2 if name in "ab" else 1)
+    assert [float(features[name][0, 0, 0]) for name in "abcd"] == [0.5, 0.5, 1, 1]
+    assert torch.equal(x, x_before)
+    kept = features["a"]
+    features.drop()
+    assert kept.numel() == 0

@@ -1,4 +1,4 @@
-"""Reading AWQ checkpoints: dequantized weights, their errors, and a plain copy that any engine loads.
+"""AWQ checkpoints' layouts: packing, dequantized weights, their errors, and a plain copy that any engine loads.
 
 Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized", which llm-compressor writes. Tensors' names tell which.
 """
@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from zoo.errors import ZooError
+from zoo.stages.labels import device
 from zoo.stages.layerwise import Weights, write_index
 
 PARTS = ("qweight", "qzeros", "scales")
@@ -23,24 +24,29 @@ PACKED_PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_sh
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
+def pack(values: torch.Tensor) -> torch.Tensor:
+    """Integers 0..15 (rows, columns) -> int32 (rows, columns / 8), eight columns a word in AWQ's order."""
+    columns = values.unflatten(1, (-1, 8))
+    words = columns[..., AWQ_ORDER[0]]
+    for i, column in enumerate(AWQ_ORDER[1:], start=1):
+        words = words | columns[..., column] << 4 * i
+    return words.contiguous()
+
+
 def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Weight (out, in) in float32 of a GEMM-layout triple: (q - zero) * scale, an own reading of the layout.
 
     qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
     """
-    shifts = torch.arange(0, 32, 4)
-    order = torch.tensor(AWQ_ORDER)
+    shifts = torch.tensor([4 * AWQ_ORDER.index(column) for column in range(8)], dtype=torch.int32, device=qweight.device)
 
     def unpack(packed: torch.Tensor) -> torch.Tensor:
-        nibbles = (packed.unsqueeze(-1) >> shifts) & 15
-        columns = torch.empty_like(nibbles)
-        columns[..., order] = nibbles
-        return columns.reshape(packed.shape[0], -1)
+        """(rows, out / 8) -> (out, rows)."""
+        return ((packed.T.contiguous().unsqueeze(1) >> shifts.unsqueeze(1)) & 15).flatten(0, 1)
 
-    group_size = qweight.shape[0] // scales.shape[0]
-    zeros = unpack(qzeros).repeat_interleave(group_size, dim=0)
-    wide = scales.float().repeat_interleave(group_size, dim=0)
-    return ((unpack(qweight) - zeros).float() * wide).T.contiguous()
+    grouped = unpack(qweight).unflatten(1, (scales.shape[0], -1))
+    centred = (grouped - unpack(qzeros).unsqueeze(-1)).float()
+    return (centred * scales.float().T.unsqueeze(-1)).flatten(1)
 
 
 def dequantize_packed(
@@ -51,7 +57,7 @@ def dequantize_packed(
     `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i
     of a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, which cancels out.
     """
-    shifts = torch.arange(0, 32, 4)
+    shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=packed.device)
     values = ((packed.unsqueeze(-1) >> shifts) & 15).flatten(1)[:, : shape[1]]
     zeros = torch.full_like(scale, 8, dtype=torch.int32)
     if zero_point is not None:
@@ -61,16 +67,16 @@ def dequantize_packed(
     return centred.float() * scale.float().repeat_interleave(group_size, dim=1)
 
 
-def read_dequantized(weights: Weights, module: str) -> torch.Tensor | None:
+def read_dequantized(weights: Weights, module: str, place: torch.device | str = "cpu") -> torch.Tensor | None:
     """A module's weight (out, in) in float32, by the layout that its tensors' names tell; None where it is not quantized."""
     if f"{module}.qweight" in weights:
-        return dequantize(*(weights.read(f"{module}.{part}") for part in PARTS))
+        return dequantize(*(weights.read(f"{module}.{part}").to(place) for part in PARTS))
     if f"{module}.weight_packed" not in weights:
         return None
     packed, scale, zeros, shape = (f"{module}.{part}" for part in PACKED_PARTS)
     out_size, in_size = weights.read(shape).tolist()
-    zero_point = weights.read(zeros) if zeros in weights else None
-    return dequantize_packed(weights.read(packed), weights.read(scale), zero_point, (out_size, in_size))
+    zero_point = weights.read(zeros).to(place) if zeros in weights else None
+    return dequantize_packed(weights.read(packed).to(place), weights.read(scale).to(place), zero_point, (out_size, in_size))
 
 
 def weight_errors(source: Path, target: Path) -> dict[str, float]:
@@ -82,9 +88,9 @@ def weight_errors(source: Path, target: Path) -> dict[str, float]:
     quantized, original, errors = Weights(target), Weights(source), {}
     for name in original:
         module = name.removesuffix(".weight")
-        restored = read_dequantized(quantized, module)
+        restored = read_dequantized(quantized, module, device())
         if restored is not None:
-            errors[module] = channel_error(original.read(name).float(), restored, name)
+            errors[module] = channel_error(original.read(name).to(restored.device).float(), restored, name)
     if not errors:
         raise ZooError(f"{target}: no weight was quantized; this architecture's layers are not what the backend expects")
     return errors

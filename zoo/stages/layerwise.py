@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from zoo.stages import progress
-from zoo.stages.labels import attention_options
+from zoo.stages.labels import attention_options, device
 
 INDEX = "model.safetensors.index.json"
 
@@ -35,9 +35,9 @@ class Weights:
         tensor: torch.Tensor = self._files[name].get_tensor(name)
         return tensor
 
-    def under(self, prefix: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The tensors below a module, by their names in it, in `dtype`."""
-        return {name.removeprefix(prefix): self.read(name).to(dtype) for name in self if name.startswith(prefix)}
+    def under(self, prefix: str, dtype: torch.dtype, place: torch.device) -> dict[str, torch.Tensor]:
+        """The tensors below a module, by their names in it, in `dtype` on a device, which converts them."""
+        return {name.removeprefix(prefix): self.read(name).to(place).to(dtype) for name in self if name.startswith(prefix)}
 
 
 class LayerwiseModel:
@@ -66,8 +66,9 @@ class LayerwiseModel:
                 setattr(self.model.get_submodule(owner), last, value)
 
     def load(self, number: int) -> None:
-        """Read a layer's weights."""
-        self.layers[number].load_state_dict(self.weights.under(f"{self.prefix}{number}.", self.dtype), assign=True)
+        """Read a layer's weights, onto the GPU where there is one."""
+        tensors = self.weights.under(f"{self.prefix}{number}.", self.dtype, device())
+        self.layers[number].load_state_dict(tensors, assign=True)
 
     def write(self, number: int, target: Path) -> None:
         """Write a layer as it is now to a file of its own, what was not quantized in the dtype it had, and forget it."""

@@ -147,7 +147,7 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
     kind = whole.model.config.model_type
     model = AWQ_CAUSAL_LM_MODEL_MAP[kind](whole.model, kind, False, whole.model.config, AwqConfig.from_dict(config), None)
     gc.collect()
-    gc.freeze()  # autoawq collects garbage dozens of times a layer; without this each pass walks every imported module
+    gc.freeze()  # garbage is collected after each layer; without this each pass walks every imported module
     model.quantize(
         None,
         quant_config=config,
