@@ -47,8 +47,9 @@ def test_scoring_the_34b_shape_takes_what_was_measured() -> None:
 
 
 def test_training_the_8b_shape_takes_what_was_measured() -> None:
-    """QLoRA, rank 64, all linear layers, 8,192 tokens a pass: 11.27 GiB. Rank 16 in another script: 11.0, and 82 without
-    checkpointing."""
+    """QLoRA, rank 64, all linear layers, 8,192 tokens a pass, peft's layers: 11.27 GiB, rank 16 in another script 11.0. Fused
+    layers, rank 16, without checkpointing: 33.0 and 33.5.
+    """
     entry = load_entry("llama-3-8b")
     assert entry.base is not None and entry.shape is not None and entry.train is not None
 
@@ -59,24 +60,25 @@ def test_training_the_8b_shape_takes_what_was_measured() -> None:
 
     assert peak() == pytest.approx(11.27, rel=0.02)
     assert peak(rank=16) == pytest.approx(11.0, rel=0.1)
-    assert peak(rank=16, gradient_checkpointing=False) == pytest.approx(82, rel=0.15)
+    assert peak(rank=16, gradient_checkpointing=False) == pytest.approx(33.2, rel=0.03)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.05])
-def test_what_a_layer_keeps_is_what_a_real_one_saves(dropout: float) -> None:
-    """Oracle: bytes of the tensors that autograd saves in one layer of a small Llama with adapters, in mixed precision."""
+@pytest.mark.parametrize(("dropout", "dora"), [(0.0, False), (0.05, False), (0.05, True)])
+def test_what_a_layer_keeps_is_what_a_real_one_saves(dropout: float, dora: bool) -> None:
+    """Oracle: bytes of the tensors that autograd saves in a layer of a small Llama, fused where training fuses."""
     shape = Shape(
         hidden_size=256,
         intermediate_size=768,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=4,
         head_dim=64,
         vocab_size=64,
     )
-    spec = TrainSpec(rank=8, dropout=dropout)
+    spec = TrainSpec(rank=8, dropout=dropout, dora=dora)
     shallow, deep = (saved_bytes(shape.model_copy(update={"num_hidden_layers": n}), spec, tokens=512) for n in (1, 2))
-    assert (deep[0] - shallow[0]) / 512 == pytest.approx(_kept_bytes(shape, spec, norms=2), rel=0.12)
+    normed = 0 if dora else 2 * 2 * shape.hidden_size  # torch's norm on a CPU, in several kernels, keeps a value more
+    assert (deep[0] - shallow[0]) / 512 == pytest.approx(_kept_bytes(shape, spec, norms=2) + normed, rel=0.12)
     assert deep[1] == adapter_parameters(shape, spec)
 
 
@@ -86,14 +88,19 @@ def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from zoo.stages.fused import fuse
+    from zoo.stages.labels import compute_dtype
+
     torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(**shape.model_dump(exclude_none=True))).to(torch.bfloat16)
+    dtype = torch.bfloat16 if spec.dora else compute_dtype()
+    base = LlamaForCausalLM(LlamaConfig(**shape.model_dump(exclude_none=True))).to(dtype)
     model = get_peft_model(base, LoraConfig(r=spec.rank, target_modules="all-linear", lora_dropout=spec.dropout))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     model.train()
     model.enable_input_require_grads()
+    assert spec.dora or fuse(model)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}  # held, so that no memory is used twice while we count
 
@@ -103,10 +110,10 @@ def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=spec.dora):
         model.get_base_model().model(input_ids=torch.randint(0, shape.vocab_size, (1, tokens)), use_cache=False)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()), trained
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) * 2 // dtype.itemsize, trained
 
 
 @pytest.mark.parametrize("tokens", [512, 4096])

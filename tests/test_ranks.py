@@ -25,7 +25,7 @@ from zoo.stages import batches, ranks, train
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 SPEC = TrainSpec(
-    method="lora", rank=4, dropout=0.2, learning_rate=5e-3, eval_rows=12, max_rows=40, batch_rows=8, micro_batch_tokens=200
+    method="lora", rank=4, dropout=0.0, learning_rate=5e-3, eval_rows=12, max_rows=40, batch_rows=8, micro_batch_tokens=200
 )
 
 

@@ -176,6 +176,14 @@ class QuantizeSpec(Contract):
     skip_modules: tuple[str, ...] = ()
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _check(self) -> QuantizeSpec:
+        if self.backend == "autoawq" and not self.zero_point:
+            raise ValueError(
+                'quantize.zero_point = false needs backend = "llm-compressor": autoawq\'s layout stores zero points'
+            )
+        return self
+
 
 class Variant(Contract):
     """One way of scoring an entry: which answer is shown first, and the token cap. Each is priced by itself."""

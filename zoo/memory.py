@@ -21,6 +21,9 @@ WORKSPACE_BYTES = 2**27
 # CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/objectives.py)
+PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
+UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
+LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
 LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -47,13 +50,14 @@ class CardMemory:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes on the one card that trains. Optimizer states are paged: they may move to the host's memory."""
+    """Bytes on the one card that trains. States in 8 bits are paged: they may move to the host's memory."""
 
     base: int
     adapters: int
     optimizer: int
     checkpoints: int
     activations: int
+    paged: bool
     logits: int = 0
     workspace: int = WORKSPACE_BYTES
     context: int = CONTEXT_BYTES
@@ -61,11 +65,12 @@ class TrainingMemory:
     @property
     def allocated(self) -> int:
         """What torch's own peak shows; paged optimizer states are not torch's."""
-        return self.base + self.adapters + self.checkpoints + self.activations + self.logits + self.workspace
+        return self.total - self.context - (self.optimizer if self.paged else 0)
 
     @property
     def total(self) -> int:
-        return self.allocated + self.optimizer + self.context
+        passes = self.checkpoints + self.activations + self.logits + self.workspace
+        return self.base + self.adapters + self.optimizer + passes + self.context
 
 
 # --- scoring ----------------------------------------------------------------------------------------------------------
@@ -124,20 +129,23 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
     """What training one micro-batch takes on one card; `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
 
-    The loss of labels reads three rows of the head, so that no full-vocabulary logits are made. Against torch's peak on an
-    H100: 8B shape, rank 64, 8,192 tokens, checkpointing, 11.3 GiB where 11.27 were measured. The logits of a loss of text are
-    added to all else; with checkpointing they are gone before a layer is computed again, so that it takes less.
+    With checkpointing every layer is computed again, the least that training can do with; the one that is gone back through
+    takes what peft's layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 11.3 GiB
+    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers); without checkpointing 33.0 where 33.0 and 33.5 were
+    (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of labels makes no full-vocabulary logits; those of a
+    loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
-    per_token = _kept_bytes(shape, spec, norms)
-    layers = shape.num_hidden_layers
-    stream = 2 * shape.hidden_size * spec.micro_batch_tokens
+    paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
+    layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
+    kept = _unfused_bytes(shape, spec, norms) if spec.gradient_checkpointing else layers * _kept_bytes(shape, spec, norms)
     return TrainingMemory(
         base=0 if spec.method == "full" else _base_bytes(shape, spec, parameters),
         adapters=8 * trained,  # float32 weights and gradients
-        optimizer=2 * trained,  # AdamW's two states in 8 bits
-        checkpoints=layers * stream if spec.gradient_checkpointing else 0,
-        activations=(1 if spec.gradient_checkpointing else layers) * per_token * spec.micro_batch_tokens,
+        optimizer=(2 if paged else 8) * trained,  # AdamW's two states
+        checkpoints=layers * 2 * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
+        activations=kept * tokens,
+        paged=paged,
         logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
     )
 
@@ -166,13 +174,26 @@ def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
 
 
 def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
-    """Bytes a token that one layer keeps for its backward pass, as transformers' Llama computes it in 16 bits.
+    """Bytes a token that one layer keeps for its backward pass, in 16 bits.
 
-    Of a norm: float32 input and normalized input and the 16-bit product. Of attention: queries, keys and values before and
-    after rotation, and the output. Of the feed-forward part: gate, its activation, up and their product. Of each adapter
-    with dropout: the dropped input and a byte a value of mask.
+    With fused layers (zoo/stages/fused.py): of a norm its input and product; of attention rotated queries and keys, values and
+    the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are not fused.
+    """
+    queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
+    if spec.method == "full" or spec.dora:
+        return _unfused_bytes(shape, spec, norms)
+    norm = 4 if norms == PLAIN_NORMS else UNFUSED_NORM
+    adapters = 2 * spec.rank * len(linear_layers(shape))
+    return norms * norm * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
+
+
+def _unfused_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
+    """The same as transformers' Llama and peft compute it.
+
+    Of attention: queries, keys and values before and after rotation, and the output. Of the feed-forward part: gate, its
+    activation, up and their product. Of each adapter with dropout: the dropped input and a byte a value of mask.
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     inputs = sum(size[0] for size in linear_layers(shape).values())
     dropped = 3 * inputs if spec.method != "full" and spec.dropout else 0
-    return norms * 10 * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size + dropped
+    return norms * UNFUSED_NORM * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size + dropped

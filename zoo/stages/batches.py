@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from zoo.contracts import TrainSpec
 
+Lengths = Sequence[int] | Mapping[int, int]  # tokens of a row by its number
 WINDOW = 8  # optimizer steps whose rows are sorted by length together: longer sorts more, shuffles less
 
 
@@ -42,7 +43,7 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
         yield batch
 
 
-def dealt(batches: list[list[int]], lengths: list[int], count: int) -> list[list[int]]:
+def dealt(batches: list[list[int]], lengths: Lengths, count: int) -> list[list[int]]:
     """The micro-batches cut further, the costliest first, until there is one for each of `count` processes or a multiple of it.
 
     Rows keep their order. Fewer than `count` are left where there are fewer rows.
@@ -55,7 +56,7 @@ def dealt(batches: list[list[int]], lengths: list[int], count: int) -> list[list
     return pieces
 
 
-def padded_tokens(batch: list[int], lengths: list[int]) -> int:
+def padded_tokens(batch: list[int], lengths: Lengths) -> int:
     """Positions that a pass of these rows computes."""
     return len(batch) * max(lengths[i] for i in batch)
 

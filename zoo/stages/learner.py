@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
+from zoo.memory import LARGE_STATES
 from zoo.metrics import log_loss_rows
 from zoo.prompts import Codec, label_probabilities
 from zoo.stages.adapters import causal_model, trained_parameters
@@ -20,8 +21,6 @@ from zoo.stages.labels import compute_dtype, device, label_logits, pad
 from zoo.stages.objectives import OBJECTIVES
 from zoo.stages.ranks import ALONE, Ranks, device_sum
 from zoo.stages.recompute import fit_memory
-
-LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
 
 
 class Learner:

@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.stages import progress
 from zoo.stages.adapters import load_model, save_weights
-from zoo.stages.batches import all_steps, padding_share, schedule
+from zoo.stages.batches import all_steps, dealt, padding_share, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
@@ -153,18 +153,16 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
     """One optimizer step over its micro-batches; mean loss of its rows. A loss that is not finite stops with the rows' ids."""
     spec, ranks = learner.spec, learner.ranks
     learner.model.train()
-    rows = sum(map(len, batches))
+    swapped = {i: s for batch in batches for i, s in zip(batch, draw_swaps(spec, step, batch), strict=True)}
+    batches = dealt(batches, {i: len(train[i].ab) for i in swapped}, ranks.count)
     mine = ranks.share([len(batch) * max(len(train[i].ab) for i in batch) for batch in batches])
     losses = []
     for position in mine:
-        batch = batches[position]
         # Dropout is the same in a resumed run, and whichever rank has the micro-batch.
         torch.manual_seed((spec.seed << 20) + step + (position << 48))
-        generator = np.random.default_rng((spec.seed, step, batch[0]))
-        swapped = generator.random(len(batch)) < 0.5 if spec.swap_orders else np.zeros(len(batch), bool)
-        pairs = [(train[i], bool(s)) for i, s in zip(batch, swapped, strict=True)]
+        pairs = [(train[i], swapped[i]) for i in batches[position]]
         shown = [e.ba if s else e.ab for e, s in pairs]
-        losses.append(learner.backward(shown, [swap(e.target) if s else e.target for e, s in pairs], 1 / rows))
+        losses.append(learner.backward(shown, [swap(e.target) if s else e.target for e, s in pairs], 1 / len(swapped)))
     # The step's one wait for the GPU before its update.
     found = [float(loss) for loss in torch.stack(losses).tolist()] if losses else []
     for position, loss in zip(mine, found, strict=True):
@@ -175,7 +173,14 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
     norm = learner.update(learning_rate)
     if not learner.scaler.is_enabled() and not torch.isfinite(norm):
         raise diverged(step, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
-    return total / rows
+    return total / len(swapped)
+
+
+def draw_swaps(spec: TrainSpec, step: int, batch: list[int]) -> list[bool]:
+    """Which rows of a micro-batch are shown with their answers exchanged: drawn by seed, step and its first row."""
+    if not spec.swap_orders:
+        return [False] * len(batch)
+    return [bool(s) for s in np.random.default_rng((spec.seed, step, batch[0])).random(len(batch)) < 0.5]
 
 
 def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> ZooError:
