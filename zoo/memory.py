@@ -131,7 +131,7 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
 
     With checkpointing every layer is computed again, the least that training can do with; the one that is gone back through
     takes what peft's layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 11.3 GiB
-    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers); without checkpointing 33.0 where 33.0 and 33.5 were
+    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers); without checkpointing 33.1 where 33.0 and 33.5 were
     (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of labels makes no full-vocabulary logits; those of a
     loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
     """

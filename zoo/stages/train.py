@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.stages import progress
 from zoo.stages.adapters import load_model, save_weights
-from zoo.stages.batches import all_steps, dealt, padding_share, schedule
+from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule
 from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
@@ -154,8 +154,9 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
     spec, ranks = learner.spec, learner.ranks
     learner.model.train()
     swapped = {i: s for batch in batches for i, s in zip(batch, draw_swaps(spec, step, batch), strict=True)}
-    batches = dealt(batches, {i: len(train[i].ab) for i in swapped}, ranks.count)
-    mine = ranks.share([len(batch) * max(len(train[i].ab) for i in batch) for batch in batches])
+    lengths = {i: len(train[i].ab) for i in swapped}
+    batches = dealt(batches, lengths, ranks.count)
+    mine = ranks.share([padded_tokens(batch, lengths) for batch in batches])
     losses = []
     for position in mine:
         # Dropout is the same in a resumed run, and whichever rank has the micro-batch.
