@@ -57,6 +57,7 @@ CASES = {
     "zoo-40-4k": capped(40, 4096),
     "zoo-40-16k": capped(40, 16384),
     "zoo-40-no-dropout": capped(40, 8192, dropout=0.0),
+    "zoo-40-text": capped(40, 8192, dropout=0.0, objective="text"),
     "zoo-15": capped(15, 4096),
     "zoo-140": capped(140, 16384),
     "row-1024": Case(

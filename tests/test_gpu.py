@@ -21,6 +21,7 @@ from zoo.prompts import encode_battles, label_probabilities, load_codec
 from zoo.runner import start_stage
 from zoo.scores import probabilities, read_scores
 from zoo.store import REQUEST, write_atomic
+from zoo.targets import load_target
 
 pytestmark = [
     pytest.mark.gpu,
@@ -211,3 +212,18 @@ def test_quantizing_twice_gives_the_same_checkpoint(finished: tuple[Path, list],
     for path in sorted((finished[1][3].path / "model").glob("*.safetensors")):
         first, second = (load_file(file) for file in (tmp_path / "again" / "model" / path.name, path))
         assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_a_smaller_card_s_memory_is_kept_to(finished: tuple[Path, list], tmp_path: Path) -> None:
+    """Emulating a T4: what loading and serving took is told and is within its memory, and beyond a limit there is none."""
+    request = request_of(finished, ScoreRequest).model_copy(update={"emulates": "t4"})
+    assert isinstance(request, ScoreRequest)
+    assert start(request, tmp_path / "t4").wait() == 0, (tmp_path / "t4" / "stage.log").read_text()[-2000:]
+    result = json.loads((tmp_path / "t4" / "result.json").read_text())
+    metrics = result["metrics"]
+    assert 0 < metrics["engine/loading_bytes"] < metrics["engine/card_bytes"]
+    assert 0 < metrics["engine/allocated_bytes"] < metrics["engine/card_bytes"]
+    assert result["measurements"]["peak_bytes"] == metrics["engine/card_bytes"] < (load_target("t4").device_bytes or 0)
+    small = request.model_copy(update={"serve": request.serve.model_copy(update={"gpu_memory_bytes": 2**28})})
+    assert start(small, tmp_path / "small").wait() != 0  # a context alone takes more
+    assert "out of memory" in (tmp_path / "small" / "stage.log").read_text()

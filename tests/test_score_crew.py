@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(60)
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
-MEMORY = {"allocated_bytes": 0, "card_bytes": 0}
+MEMORY = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
 STAND_IN = """
     import hashlib, json, os, sys, time
     from pathlib import Path
@@ -50,7 +50,7 @@ STAND_IN = """
         channel.write(json.dumps(message) + "\\n")
         channel.flush()
 
-    memory = {"allocated_bytes": 0, "card_bytes": 0}
+    memory = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
     if is_to("DIE_LOADING"):
         os._exit(9)
     say(kind="ready", memory=memory, seconds=1000.0)

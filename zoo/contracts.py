@@ -434,7 +434,8 @@ class LexicalScoreRequest(Request):
 class Measurements(Contract):
     """What a stage cost on the machine it ran on. `load_seconds`: process start to first row; `run_seconds`: the rest.
 
-    `peak_bytes`: scoring on GPUs, the fullest card in use as the driver shows it; other stages, torch's largest allocation.
+    `peak_bytes`: scoring on GPUs, what the fullest card needed, context and loading included; other stages, torch's largest
+    allocation.
     """
 
     load_seconds: Seconds = 0.0

@@ -185,20 +185,29 @@ class Engine:
             refused[i] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
     def memory(self) -> dict[str, int]:
-        """Largest bytes on any one GPU: that torch allocated, and that the card gave out in all; zeros on processors."""
+        """Largest bytes on any one GPU (`gpu_memory`); zeros on processors."""
         each = self._llm.collective_rpc(gpu_memory)
         return {key: max(one[key] for one in each) for key in each[0]}
 
 
-def gpu_memory(_: Any) -> dict[str, int]:
-    """Run in each worker of an engine: peaks of what torch allocated, and of all that the card gave out."""
+def gpu_memory(worker: Any) -> dict[str, int]:
+    """Run in each worker of an engine: peaks of its GPU.
+
+    `loading_bytes`, `allocated_bytes`: what torch allocated while the model was loaded, and since. `card_bytes`: what a card
+    must have to run this; nvidia-smi shows more, what torch keeps of loading until it is pressed.
+    """
     import torch
 
     if not torch.cuda.is_available():
-        return {"allocated_bytes": 0, "card_bytes": 0}
+        return {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
     free, total = torch.cuda.mem_get_info()
     beside = total - free - torch.cuda.memory_reserved()  # context, communication buffers
-    return {"allocated_bytes": torch.cuda.max_memory_allocated(), "card_bytes": beside + torch.cuda.max_memory_reserved()}
+    loading = int(worker.loading_bytes)
+    return {
+        "loading_bytes": loading,
+        "allocated_bytes": torch.cuda.max_memory_allocated(),
+        "card_bytes": beside + max(loading, torch.cuda.max_memory_reserved()),
+    }
 
 
 def engine_version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +15,19 @@ MOST_BESIDE = 2 * 2**30  # a CUDA context with communication buffers takes 0.5 t
 
 
 class ScoringWorker(Worker):
-    """Compiles only what scoring runs, and keeps to the memory of a smaller card where that is emulated."""
+    """Compiles only what scoring runs, and keeps to the memory of a smaller card where that is emulated.
+
+    `loading_bytes`: the most that torch allocated while the model was loaded.
+    """
+
+    loading_bytes = 0
 
     def init_device(self) -> Any:
         """Where `additional_config[CAP]` is set, allocations beyond so many bytes fail as on a card of that size.
 
-        The CUDA context and communication buffers are there already, outside of torch's allocator, and count; the card must be
-        free of other processes, whose memory would be taken for them.
+        The CUDA context and a tensor-parallel group's buffers are there already, outside of torch's allocator, and count; a
+        pipeline's come with its first batch and do not. The card must be free of other processes, whose memory would be taken
+        for them.
         """
         result = super().init_device()
         cap = self.vllm_config.additional_config.get(CAP)
@@ -33,6 +40,24 @@ class ScoringWorker(Worker):
                 raise ValueError(f"{beside} bytes of this card are in use by another process; end it, then run again")
             torch.cuda.set_per_process_memory_fraction(max(0, cap - beside) / total)
         return result
+
+    def load_model(self, **options: Any) -> None:
+        """Converting a matrix to the kernel's layout takes several times its size: a card can be too small for that alone.
+
+        vLLM resets torch's peaks once the model is there, so each is noted before it is forgotten.
+        """
+        forget: Callable[..., None] = torch.cuda.reset_peak_memory_stats
+
+        def note_and_forget(*args: Any, **more: Any) -> None:
+            self.loading_bytes = max(self.loading_bytes, torch.cuda.max_memory_allocated())
+            forget(*args, **more)
+
+        torch.cuda.reset_peak_memory_stats = note_and_forget
+        try:
+            super().load_model(**options)
+        finally:
+            torch.cuda.reset_peak_memory_stats = forget
+        self.loading_bytes = max(self.loading_bytes, torch.cuda.max_memory_allocated())
 
     def compile_or_warm_up_model(self) -> Any:
         """Without compiled graphs there is nothing to warm up that the first rows would not.

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.store import write_atomic
 
 TALLY = "tally.json"
+MEMORY = ("loading_bytes", "allocated_bytes", "card_bytes")
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Tally:
     `load_seconds`: from the start of the process to an engine that has answered a row, of the slowest replica in the last part
     that started one, without loads that failed; `prepare_seconds`: of reading and tokenizing, done while the engine loads;
     `run_seconds`: of scoring, on the wall clock, the wait for rows included. `cached_tokens`: of `tokens` that the engine was
-    given, those it did not compute.
+    given, those it did not compute. The bytes are those of `engine.gpu_memory`, of the fullest GPU.
     """
 
     load_seconds: float = 0.0
@@ -29,6 +30,7 @@ class Tally:
     cached_tokens: int = 0
     restarts: int = 0
     replicas: int = 0
+    loading_bytes: int = 0
     allocated_bytes: int = 0
     card_bytes: int = 0
 
@@ -37,8 +39,8 @@ class Tally:
 
     def see_memory(self, memory: Mapping[str, int]) -> None:
         """Keep the largest use of any one GPU."""
-        self.allocated_bytes = max(self.allocated_bytes, memory["allocated_bytes"])
-        self.card_bytes = max(self.card_bytes, memory["card_bytes"])
+        for name in MEMORY:
+            setattr(self, name, max(getattr(self, name), memory[name]))
 
     def metrics(self) -> dict[str, float]:
         """For the manifest of the stage."""
@@ -49,7 +51,7 @@ class Tally:
             "engine/cached_share": self.cached_tokens / max(1, self.tokens),
         }
         if self.card_bytes:
-            numbers |= {"engine/allocated_bytes": self.allocated_bytes, "engine/card_bytes": self.card_bytes}
+            numbers |= {f"engine/{name}": getattr(self, name) for name in MEMORY}
         return {name: float(value) for name, value in numbers.items()}
 
 
