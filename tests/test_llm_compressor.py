@@ -116,6 +116,21 @@ def test_an_interpreter_without_it_says_so(tiny_llama: Path, tmp_path: Path, mon
     assert not (tmp_path / "model").exists()
 
 
+def test_attention_with_a_soft_cap_is_calibrated_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers leaves Gemma 2's cap out by default: the worker is told to load it as every other stage does."""
+    from transformers import Gemma2Config
+
+    Gemma2Config(num_hidden_layers=1).save_pretrained(tmp_path / "gemma")
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\ncp "$3" {tmp_path}/job.json\nexit 1\n')
+    interpreter.chmod(0o755)
+    name_interpreter(interpreter, tmp_path, monkeypatch)
+    request = request_for(tmp_path / "gemma", tmp_path / "battles.csv", tmp_path)
+    with pytest.raises(ZooError, match="exit code 1"):
+        llm_compressor.quantize(tmp_path / "gemma", tmp_path / "model", [[1] * 64] * 2, request)
+    assert json.loads((tmp_path / "job.json").read_text())["options"] == {"attn_implementation": "eager"}
+
+
 def request_for(model: Path, battles: Path, folder: Path) -> QuantizeRequest:
     source = folder / "merged"
     source.mkdir()

@@ -25,7 +25,7 @@ from zoo.settings import backend_interpreter
 from zoo.shapes import read_config
 from zoo.stages import llm_compressor_worker as worker
 from zoo.stages import progress
-from zoo.stages.labels import device
+from zoo.stages.labels import attention_options, device
 from zoo.stages.layerwise import Weights, write_index
 
 SCALE = ".weight_scale"
@@ -39,6 +39,7 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
         saved = scratch / "saved"
         np.save(scratch / "blocks.npy", np.array(blocks, dtype=np.int32))
         job = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
+        job |= {"options": attention_options(source)}
         (scratch / "job.json").write_text(json.dumps(job | request.spec.model_dump(mode="json")))
         run_worker(python, scratch, layers=read_config(source)["num_hidden_layers"])
         peak = json.loads((saved / "worker.json").read_text())["peak_bytes"]

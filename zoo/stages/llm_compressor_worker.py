@@ -1,8 +1,8 @@
 """`python llm_compressor_worker.py JOB.json FD`: AWQ by llm-compressor, run by the interpreter that has it.
 
 It imports nothing of this project: in that environment there is no pydantic of ours, and no vLLM here would bear its
-compressed-tensors. The job names the model folder, the calibration blocks (int32 .npy, blocks x tokens), the target folder and
-the settings; each finished layer is a line written to file descriptor FD.
+compressed-tensors. The job names the model folder, options to load it with, the calibration blocks (int32 .npy, blocks x
+tokens), the target folder and the settings; each finished layer is a line written to file descriptor FD.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def quantize(job: dict[str, Any], channel: int) -> None:
         IntermediatesCache.pin_memory = lambda self, *args, **kwargs: None
     # A CPU multiplies float16 and emulated bfloat16 at a fraction of float32's speed.
     dtype = "auto" if on_gpu else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype, **job["options"])
     blocks = torch.from_numpy(np.load(job["blocks"]).astype(np.int64))
     rows = [{"input_ids": block[None], "attention_mask": torch.ones_like(block[None])} for block in blocks]
     # batch_size None: rows are handed over as they are, each a batch already
