@@ -133,7 +133,11 @@ def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
         max_seqs=args.seqs,
         longest=args.cap,
     )
-    return {"predicted_allocated_bytes": predicted.allocated, "predicted_card_bytes": predicted.total}
+    return {
+        "predicted_allocated_bytes": predicted.serving,  # `allocated_bytes` is counted from when the engine has loaded
+        "predicted_loading_bytes": predicted.loading,
+        "predicted_card_bytes": predicted.total,
+    }
 
 
 def step_vllm(args: argparse.Namespace) -> dict[str, float]:

@@ -4,7 +4,7 @@
 
 vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
 that only a CUDA build has are stood in for by empty modules; configuration does not call them. Prints JSON: verdicts on
-dtypes, attention backends by head size, and whether Marlin takes a group size.
+dtypes, attention backends by head size, whether Marlin takes a group size, and what converting weights for it takes.
 """
 
 from __future__ import annotations
@@ -127,11 +127,43 @@ def attention(platform: Any, head_size: int) -> dict[str, Any]:
 
 
 def marlin(platform: Any, group_size: int) -> dict[str, Any]:
+    """Whether Marlin takes a group size, and whether the method of a linear layer is the one that converts its weights."""
+    import torch
+    from vllm.model_executor.layers.linear import LinearBase
+    from vllm.model_executor.layers.quantization.auto_awq import AutoAWQConfig
     from vllm.model_executor.layers.quantization.utils.marlin_utils import check_marlin_supported
     from vllm.scalar_type import scalar_types
 
+    class Layer(LinearBase):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.input_size = self.output_size = self.input_size_per_partition = self.output_size_per_partition = 1024
+
     taken = check_marlin_supported(scalar_types.uint4, group_size, has_zp=True)
-    return {"capability": platform.capability, "group_size": group_size, "marlin": bool(taken)}
+    method = type(AutoAWQConfig(4, group_size, True, False).get_quant_method(Layer(), "layer")).__name__
+    asked = {"capability": platform.capability, "group_size": group_size}
+    return {**asked, "marlin": bool(taken), "converted": method == "AutoAWQMarlinLinearMethod"}
+
+
+def conversion(inputs: int, outputs: int, group_size: int) -> dict[str, int]:
+    """Most bytes that converting one AWQ matrix holds beyond its own, as torch's profiler sees it on a CPU."""
+    import numpy as np
+    import torch
+    import vllm.model_executor.parameter as parameter
+    from torch.profiler import ProfilerActivity, profile
+    from vllm.model_executor.layers.quantization.auto_awq import _convert_awq_to_standard_format
+
+    parameter.get_tensor_model_parallel_rank = lambda: 0
+    parameter.get_tensor_model_parallel_world_size = lambda: 1
+    layer = torch.nn.Module()
+    for name, rows in (("qweight", inputs), ("qzeros", inputs // group_size)):
+        values = torch.randint(0, 2**31 - 1, (rows, outputs // 8), dtype=torch.int32)
+        layer.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        _convert_awq_to_standard_format(layer, "qweight", "qzeros", 4)
+    events = found.profiler.kineto_results.events()
+    held = np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"])
+    return {"inputs": inputs, "outputs": outputs, "bytes": int(held.max())}
 
 
 def packed(platform: Any, group_size: int, zero_point: bool) -> dict[str, Any]:
@@ -163,6 +195,7 @@ def main(folder: Path) -> None:
 
     register()
     answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": [], "packed": []}
+    answer["conversion"] = [conversion(*sizes) for sizes in ((256, 1024, 64), (1024, 3072, 128), (512, 512, 32))]
     for capability in ((7, 5), (8, 0)):
         platform.capability = capability
         for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):

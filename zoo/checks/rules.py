@@ -104,6 +104,15 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
     return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
 
 
+def awq_converted(capability: Capability | None, backend: str, group_size: int) -> bool:
+    """Whether vLLM converts each matrix as it loads (AutoAWQMarlinLinearMethod.process_weights_after_loading).
+
+    autoawq's order of weights is nobody else's: it is changed for Marlin and for processors' kernels, while the plain AWQ
+    kernel reads it as it is. compressed-tensors have the order that kernels want.
+    """
+    return backend == "autoawq" and (capability is None or awq_kernel(capability, group_size) == "marlin")
+
+
 def packed_kernel(
     capability: Capability, group_size: int, *, zero_point: bool
 ) -> Literal["machete", "marlin", "exllama", "triton", ""]:
