@@ -272,6 +272,11 @@ class Entry(Contract):
         missing = [key for key in needed if getattr(self, key) is None]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        if self.kind == "causal_lm" and self.score and self.prompt:
+            uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
+            if uncapped:  # the engine is made for the longest row, and memory is counted by it
+                cap = self.prompt.max_tokens
+                raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
         return self
 
 
