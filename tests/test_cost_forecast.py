@@ -137,13 +137,24 @@ def test_the_nearest_measurement_is_of_this_machine_then_of_the_cap() -> None:
 def test_measurements_that_disagree_widen_the_interval() -> None:
     slow = measured(H200)
     cost = slow.card.cost.model_copy(update={"seconds_per_token": 4e-5})
-    slow = Measured(slow.card.model_copy(update={"cost": cost}), slow.manifest)
+    slow = Measured(slow.card.model_copy(update={"cost": cost}), slow.manifest.model_copy(update={"fingerprint": "g"}))
     one, two = (
         forecasts_of(LLAMA, LONG, load_target("h200"), file(), m)[0] for m in ([measured(H200)], [slow, measured(H200)])
     )
     assert two.seconds.likely == one.seconds.likely
     assert two.seconds.high / two.seconds.low > 1.5 * one.seconds.high / one.seconds.low
     assert any("2 measurements" in note for note in two.assumed)
+
+
+def test_variants_of_one_run_are_one_measurement() -> None:
+    """They agree, as they ran in one engine within one hour; three runs would not."""
+    run = [measured(H200, variant=variant) for variant in (LONG, SHORT, Variant(order="ba", max_tokens=2048))]
+    cost = run[0].card.cost.model_copy(update={"seconds_per_token": 4e-5})
+    made = run[0].manifest.model_copy(update={"fingerprint": "g"})
+    other = [Measured(one.card.model_copy(update={"cost": cost}), made) for one in run]
+    alone, one, two = (forecasts_of(LLAMA, LONG, load_target("h200"), file(), m)[0] for m in (run[:1], run, [*other, *run]))
+    assert alone == one and any("2 measurements" in note for note in two.assumed)
+    assert two.seconds == forecasts_of(LLAMA, LONG, load_target("h200"), file(), [other[0], run[0]])[0].seconds
 
 
 def test_emulated_runs_say_nothing_of_speed(tmp_path: Path) -> None:
