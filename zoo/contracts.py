@@ -221,7 +221,9 @@ class ServeSpec(Contract):
 
     layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    gpu_memory_bytes: Positive | None = None
+    gpu_memory_bytes: Positive | None = Field(
+        None, description="what `zoo check` and `zoo score --as` count on of each GPU; other scoring is not held to it"
+    )
     # Left out of requests where it is not used: requests made before it existed keep their fingerprints.
     float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = Field(
         None,
