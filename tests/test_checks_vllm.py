@@ -68,13 +68,14 @@ def test_dtypes_are_taken_and_refused_as_by_vllm(verdicts: dict[str, list[dict[s
 @pytest.mark.chain
 def test_attention_is_what_vllm_takes(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     version = parse_version(engine_at_hand() or "")
-    assert version >= FLASHINFER_GATED, "before, it depends on FlashInfer, which is not installed here"
+    assert version >= FLASHINFER_GATED, "before, Turing got FlashInfer"
     ours = [
         {**answer, "backend": attention_backend(version, tuple(answer["capability"]), answer["head_size"])}
         for answer in verdicts["attention"]
     ]
     assert ours == verdicts["attention"]
-    assert {answer["backend"] for answer in ours} == {"FLEX_ATTENTION", "TRITON_ATTN", "FLASH_ATTN"}
+    assert {answer["backend"] for answer in ours} == {"FLEX_ATTENTION", "TRITON_ATTN", "FLASH_ATTN", "FLASHINFER"}
+    assert {tuple(answer["capability"]) for answer in ours} == {(7, 5), (8, 0), (8, 9), (9, 0), (10, 0)}
 
 
 @pytest.mark.chain

@@ -3,12 +3,13 @@
     python tests/vllm_verdicts.py FOLDER
 
 vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
-that only a CUDA build has are stood in for by empty modules; configuration does not call them. Prints JSON: verdicts on
-dtypes, attention backends by head size, whether Marlin takes a group size, and what converting weights for it takes.
+that only a CUDA build has, and FlashInfer, are stood in for by empty modules; configuration does not call them. Prints JSON:
+verdicts on dtypes, attention by head size, whether Marlin takes a group size, and what converting weights for it takes.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
 import itertools
 import json
 import os
@@ -48,16 +49,18 @@ def pretend_cuda() -> Any:
     def stand_in(name: str) -> None:
         module = types.ModuleType(name)
         module.__path__ = []
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # asked for where vLLM looks whether a package is there
 
         def attribute(wanted: str) -> Any:
             if wanted.startswith("__"):
                 raise AttributeError(wanted)
-            return lambda *args, **kwargs: None
+            return type(wanted, (), {}) if wanted[0].isupper() else lambda *args, **kwargs: None
 
         module.__getattr__ = attribute  # type: ignore[method-assign]
         sys.modules[name] = module
 
-    for name in ("vllm._C_stable_libtorch", "vllm.vllm_flash_attn"):
+    flashinfer = ("flashinfer", "flashinfer.decode", "flashinfer.prefill", "flashinfer.utils")
+    for name in ("vllm._C_stable_libtorch", "vllm.vllm_flash_attn", *flashinfer):
         stand_in(name)
     for part in ("scaled_mm_supports_block_fp8", "scaled_mm_supports_fp8", "group_gemm_supported", "scaled_mm_supports_fp4"):
         torch.library.define(f"_C::cutlass_{part}", "(int capability) -> bool")
@@ -196,7 +199,7 @@ def main(folder: Path) -> None:
     register()
     answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": [], "packed": []}
     answer["conversion"] = [conversion(*sizes) for sizes in ((256, 1024, 64), (1024, 3072, 128), (512, 512, 32))]
-    for capability in ((7, 5), (8, 0)):
+    for capability in ((7, 5), (8, 0), (8, 9), (9, 0), (10, 0)):
         platform.capability = capability
         for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
             for rescaled in (False, True) if architecture in RESCALABLE else (False,):
