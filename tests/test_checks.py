@@ -181,7 +181,11 @@ def test_versions_known_bad_on_turing(engine: str, check: str, verdict: str) -> 
 
 def test_rescaling_needs_an_engine_it_was_written_for() -> None:
     assert failed(load_entry("gemma-2-9b"), "t4x2", engine="0.21.0") == {"engine"}
-    assert not failed(load_entry("gemma-2-9b"), "t4x2", engine="0.26.0")
+    verdicts = {
+        e: findings(load_entry("gemma-2-9b"), "t4x2", engine=e)["engine"].verdict for e in ("0.26.0", "0.32.1", "0.33.0")
+    }
+    assert verdicts == {"0.26.0": "ok", "0.32.1": "ok", "0.33.0": "warn"} and not failed(load_entry("gemma-2-9b"), "t4x2")
+    assert findings(load_entry("llama-3-8b"), "t4x2", engine="0.33.0")["engine"].verdict == "ok", "nothing is rescaled"
     assert BEST_ON_TURING not in findings(load_entry("gemma-2-9b"), "t4x2")["attention"].mend
 
 
