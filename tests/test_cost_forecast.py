@@ -21,7 +21,7 @@ from zoo.cost_sample import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, r
 from zoo.entries_io import load_entry
 from zoo.errors import ZooError
 from zoo.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
-from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint
+from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint, own_folder
 
 LLAMA = load_entry("llama-3-8b")
 LONG, SHORT = Variant(max_tokens=2048), Variant(max_tokens=1024)
@@ -248,6 +248,14 @@ def test_the_table_tells_units_and_submission() -> None:
     found = [Forecast.model_validate(f) for f in json.loads(run("llama-3-8b", "--json").stdout)]
     assert {f.variant for f in found} == set((LLAMA.score and LLAMA.score.variants) or ())
     assert all(f.rows == 25_000 for f in found)
+
+
+def test_a_broken_target_file_stops_no_other_targets_forecast() -> None:
+    own_folder().mkdir(parents=True, exist_ok=True)
+    (own_folder() / "broken.toml").write_text('name = "broken"\ngpus = "many"')
+    assert forecasts_of(LLAMA, LONG, load_target("l4x2"), file(), [measured(H200)])[0].basis == "scaled"
+    with pytest.raises(ZooError, match=r"broken\.toml: "):
+        load_target("broken")
 
 
 def test_bytes_are_those_of_the_check_where_nothing_was_measured() -> None:
