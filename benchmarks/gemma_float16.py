@@ -177,9 +177,16 @@ def serve(folder: Path, rows: list[list[int]], dtype: str, bits: int | None, *, 
 # --- table --------------------------------------------------------------------------------------------------------------
 
 
+def answer_name(args: argparse.Namespace, job: dict[str, Any]) -> str:
+    """A file name that tells what a job's answer depends on beside the weights: a second run takes none of another's."""
+    rows = [f"{args.rows}_rows", f"longest_{args.longest}"]
+    engine = [] if job["setting"] == "reference" else [f"bits_{args.bits}", f"vllm_{vllm_version()}"]
+    return "-".join(str(part).replace(" ", "_").replace(",", "") for part in [job["case"], job["setting"], *rows, *engine])
+
+
 def run_apart(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
     """One job in a process of its own, which frees the GPU when it ends; its answer, kept in a file for a second run."""
-    name = "-".join(str(value).replace(" ", "_").replace(",", "") for value in job.values())
+    name = answer_name(args, job)
     answer, log = args.folder / f"{name}.json", args.folder / f"{name}.log"
     if not answer.exists():
         settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_DISABLED_KERNELS": "MacheteLinearKernel"}

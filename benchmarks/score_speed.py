@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -101,12 +102,17 @@ def rows_of(args: argparse.Namespace) -> list[list[int]]:
 
 
 def step_zoo(args: argparse.Namespace) -> dict[str, float]:
-    """`zoo score` as it is run: the stage's process, its engines, its files."""
+    """`zoo score` as it is run: the stage's process, its engines, its files.
+
+    In a store of its own: the request's fingerprints say nothing of these weights and rows, so that another run's artifact, or
+    its unfinished chunks, would be taken for this one's.
+    """
     from zoo.runner import run_stage
 
     request = request_of(args)
+    store = Path(tempfile.mkdtemp(prefix="store-", dir=args.folder))
     started = time.monotonic()
-    artifact = run_stage(request, args.folder / "store", say=print)
+    artifact = run_stage(request, store, say=print)
     wall = time.monotonic() - started
     m, metrics = artifact.manifest.measurements, artifact.manifest.metrics
     print(f"artifact {artifact.path}")
@@ -133,7 +139,11 @@ def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
         max_seqs=args.seqs,
         longest=args.cap,
     )
-    return {"predicted_allocated_bytes": predicted.allocated, "predicted_card_bytes": predicted.total}
+    return {
+        "predicted_allocated_bytes": predicted.serving,  # `allocated_bytes` is counted from when the engine has loaded
+        "predicted_loading_bytes": predicted.loading,
+        "predicted_card_bytes": predicted.total,
+    }
 
 
 def step_vllm(args: argparse.Namespace) -> dict[str, float]:

@@ -105,6 +105,21 @@ def test_a_model_that_no_layout_takes_is_refused_with_what_is_left_to_do() -> No
     assert finding.verdict == "fail" and finding.mend == "choose a smaller model or a larger target"
 
 
+def test_fewer_tokens_a_batch_are_no_mend_for_what_loading_takes() -> None:
+    """A card that holds Yi 34B's half but not one of its matrices unpacked beside it."""
+    entry = load_entry("yi-34b")
+    card = load_target("t4x2").model_copy(update={"usable_bytes": round(12.4 * 2**30)})
+    pipeline = findings(entry, card)["memory, pipeline"]
+    assert pipeline.verdict == "fail" and "to load" in pipeline.what and "one matrix unpacked" in pipeline.what
+    assert pipeline.mend == 'set serve.t4x2.layout = "tensor"'
+    assert failed(override(entry, ["score.max_batched_tokens=1100"]), card), "as much"
+    assert "memory, tensor" not in failed(mended(entry, pipeline), card)
+    tight = findings(entry, load_target("t4x2").model_copy(update={"usable_bytes": round(12.6 * 2**30)}))["memory, pipeline"]
+    assert tight.verdict == "warn" and "lower" not in tight.mend
+    packed = override(entry, ["quantize.backend=llm-compressor"])
+    assert findings(packed, card)["memory, pipeline"].verdict == "warn", "its checkpoint needs no conversion"
+
+
 @given(st.integers(1, 40))
 def test_memory_fails_exactly_where_the_card_is_smaller_than_the_need(gibibytes: int) -> None:
     """The verdict follows from the printed need and room alone."""
@@ -166,7 +181,11 @@ def test_versions_known_bad_on_turing(engine: str, check: str, verdict: str) -> 
 
 def test_rescaling_needs_an_engine_it_was_written_for() -> None:
     assert failed(load_entry("gemma-2-9b"), "t4x2", engine="0.21.0") == {"engine"}
-    assert not failed(load_entry("gemma-2-9b"), "t4x2", engine="0.26.0")
+    verdicts = {
+        e: findings(load_entry("gemma-2-9b"), "t4x2", engine=e)["engine"].verdict for e in ("0.26.0", "0.32.1", "0.33.0")
+    }
+    assert verdicts == {"0.26.0": "ok", "0.32.1": "ok", "0.33.0": "warn"} and not failed(load_entry("gemma-2-9b"), "t4x2")
+    assert findings(load_entry("llama-3-8b"), "t4x2", engine="0.33.0")["engine"].verdict == "ok", "nothing is rescaled"
     assert BEST_ON_TURING not in findings(load_entry("gemma-2-9b"), "t4x2")["attention"].mend
 
 

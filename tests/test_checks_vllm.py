@@ -18,11 +18,13 @@ from zoo.checks.rules import (
     FLASHINFER_GATED,
     FLOAT16_REFUSED,
     attention_backend,
+    awq_converted,
     awq_kernel,
     dtype_verdict,
     packed_kernel,
     parse_version,
 )
+from zoo.memory import CONVERSION_COPIES
 
 HERE = Path(__file__).parent
 REASONS = (  # the refusals that the rules are about; any other is a fault of this test
@@ -66,23 +68,37 @@ def test_dtypes_are_taken_and_refused_as_by_vllm(verdicts: dict[str, list[dict[s
 @pytest.mark.chain
 def test_attention_is_what_vllm_takes(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     version = parse_version(engine_at_hand() or "")
-    assert version >= FLASHINFER_GATED, "before, it depends on FlashInfer, which is not installed here"
+    assert version >= FLASHINFER_GATED, "before, Turing got FlashInfer"
     ours = [
         {**answer, "backend": attention_backend(version, tuple(answer["capability"]), answer["head_size"])}
         for answer in verdicts["attention"]
     ]
     assert ours == verdicts["attention"]
-    assert {answer["backend"] for answer in ours} == {"FLEX_ATTENTION", "TRITON_ATTN", "FLASH_ATTN"}
+    assert {answer["backend"] for answer in ours} == {"FLEX_ATTENTION", "TRITON_ATTN", "FLASH_ATTN", "FLASHINFER"}
+    assert {tuple(answer["capability"]) for answer in ours} == {(7, 5), (8, 0), (8, 9), (9, 0), (10, 0)}
 
 
 @pytest.mark.chain
 def test_marlin_takes_the_groups_that_it_is_said_to(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     ours = [
-        {**answer, "marlin": awq_kernel(tuple(answer["capability"]), answer["group_size"]) == "marlin"}
+        {
+            **answer,
+            "marlin": awq_kernel(tuple(answer["capability"]), answer["group_size"]) == "marlin",
+            "converted": awq_converted(tuple(answer["capability"]), "autoawq", answer["group_size"]),
+        }
         for answer in verdicts["marlin"]
     ]
     assert ours == verdicts["marlin"]
     assert {answer["marlin"] for answer in ours} == {True, False}
+
+
+@pytest.mark.chain
+def test_converting_a_matrix_takes_what_loading_is_said_to(verdicts: dict[str, list[dict[str, Any]]]) -> None:
+    """Oracle: vLLM's own conversion under torch's memory profiler."""
+    assert len(verdicts["conversion"]) == 3
+    for answer in verdicts["conversion"]:
+        unpacked = 4 * answer["inputs"] * answer["outputs"]
+        assert answer["bytes"] == pytest.approx(CONVERSION_COPIES * unpacked, rel=0.001)
 
 
 @pytest.mark.chain

@@ -21,7 +21,7 @@ from zoo.cost_sample import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, r
 from zoo.entries_io import load_entry
 from zoo.errors import ZooError
 from zoo.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
-from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint
+from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint, own_folder
 
 LLAMA = load_entry("llama-3-8b")
 LONG, SHORT = Variant(max_tokens=2048), Variant(max_tokens=1024)
@@ -137,13 +137,24 @@ def test_the_nearest_measurement_is_of_this_machine_then_of_the_cap() -> None:
 def test_measurements_that_disagree_widen_the_interval() -> None:
     slow = measured(H200)
     cost = slow.card.cost.model_copy(update={"seconds_per_token": 4e-5})
-    slow = Measured(slow.card.model_copy(update={"cost": cost}), slow.manifest)
+    slow = Measured(slow.card.model_copy(update={"cost": cost}), slow.manifest.model_copy(update={"fingerprint": "g"}))
     one, two = (
         forecasts_of(LLAMA, LONG, load_target("h200"), file(), m)[0] for m in ([measured(H200)], [slow, measured(H200)])
     )
     assert two.seconds.likely == one.seconds.likely
     assert two.seconds.high / two.seconds.low > 1.5 * one.seconds.high / one.seconds.low
     assert any("2 measurements" in note for note in two.assumed)
+
+
+def test_variants_of_one_run_are_one_measurement() -> None:
+    """They agree, as they ran in one engine within one hour; three runs would not."""
+    run = [measured(H200, variant=variant) for variant in (LONG, SHORT, Variant(order="ba", max_tokens=2048))]
+    cost = run[0].card.cost.model_copy(update={"seconds_per_token": 4e-5})
+    made = run[0].manifest.model_copy(update={"fingerprint": "g"})
+    other = [Measured(one.card.model_copy(update={"cost": cost}), made) for one in run]
+    alone, one, two = (forecasts_of(LLAMA, LONG, load_target("h200"), file(), m)[0] for m in (run[:1], run, [*other, *run]))
+    assert alone == one and any("2 measurements" in note for note in two.assumed)
+    assert two.seconds == forecasts_of(LLAMA, LONG, load_target("h200"), file(), [other[0], run[0]])[0].seconds
 
 
 def test_emulated_runs_say_nothing_of_speed(tmp_path: Path) -> None:
@@ -237,6 +248,14 @@ def test_the_table_tells_units_and_submission() -> None:
     found = [Forecast.model_validate(f) for f in json.loads(run("llama-3-8b", "--json").stdout)]
     assert {f.variant for f in found} == set((LLAMA.score and LLAMA.score.variants) or ())
     assert all(f.rows == 25_000 for f in found)
+
+
+def test_a_broken_target_file_stops_no_other_targets_forecast() -> None:
+    own_folder().mkdir(parents=True, exist_ok=True)
+    (own_folder() / "broken.toml").write_text('name = "broken"\ngpus = "many"')
+    assert forecasts_of(LLAMA, LONG, load_target("l4x2"), file(), [measured(H200)])[0].basis == "scaled"
+    with pytest.raises(ZooError, match=r"broken\.toml: "):
+        load_target("broken")
 
 
 def test_bytes_are_those_of_the_check_where_nothing_was_measured() -> None:

@@ -59,6 +59,7 @@ def changed(old: str, new: str, name: str = "smollm2-135m") -> str:
         ("name =", "name", "not TOML"),
         ("[base]", "[based]", "unknown key `based`; did you mean `base`?"),
         ("hub_id", "# hub_id", "key `base.hub_id` is missing"),
+        ('{ order = "ab", max_tokens = 512 }', '{ order = "ab" }', "score.variants.0 has no token cap; give it one"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, old: str, new: str, expected: str) -> None:

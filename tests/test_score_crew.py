@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,6 +54,11 @@ STAND_IN = """
     memory = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
     if is_to("DIE_LOADING"):
         os._exit(9)
+    crashed = os.environ.get("CRASH", "")  # at the first chunk, and then it cannot load so many times
+    if Path(crashed).exists() and crashed and len(list(Path(crashed).iterdir())) < int(os.environ["SHORT"]):
+        (Path(crashed) / str(os.getpid())).touch()
+        say(kind="error", message="ValueError: Free memory on device is less than desired")
+        os._exit(1)
     say(kind="ready", memory=memory, seconds=1000.0)
     for line in sys.stdin:
         command, tokens, spans = json.loads(line), np.fromfile(job["tokens"], "<i4"), np.load(job["spans"])
@@ -60,6 +66,15 @@ STAND_IN = """
             time.sleep(1)
             say(kind="step", rows=0, tokens=0)
             time.sleep(1000)
+        if is_to("CRASH"):
+            os.abort()
+        if is_to("LEAVE_WORKER"):  # in a session of its own, under another title, as vLLM's are
+            import subprocess
+            deed = "import os, time; os.setsid(); from setproctitle import setproctitle; setproctitle('VLLM::Worker_TP1' * 99)"
+            ready = "; print(os.getpid(), flush=True); time.sleep(1000)"
+            worker = subprocess.Popen([sys.executable, "-c", deed + ready], stdout=subprocess.PIPE)
+            Path(os.environ["LEAVE_WORKER"], "pid").write_bytes(worker.stdout.readline())
+            os.abort()
         if is_to("TAKE_TIME"):
             time.sleep(0.7)
         if is_to("LACK_MEMORY"):
@@ -123,6 +138,37 @@ def test_an_ended_process_is_not_signalled(tmp_path: Path, monkeypatch: pytest.M
     signalled: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: signalled.append(pid))
     assert replica.kill() and not signalled and replica.process is None
+
+
+def test_what_an_engine_left_behind_is_gone_before_the_next_starts(tmp_path: Path) -> None:
+    """A split engine's workers hold their GPUs when the process that started them has crashed."""
+    done: list[int] = []
+    left: list[bool] = []
+
+    def note(text: str) -> None:
+        assert "ended by SIGABRT; started again" in text
+        with suppress(OSError):
+            state = Path(f"/proc/{int((tmp_path / 'left' / 'pid').read_text())}/stat").read_text().rpartition(")")[2].split()[0]
+            left.append(state not in "ZX")
+
+    with Crew(crew_job(tmp_path, [{"LEAVE_WORKER": str(tmp_path / "left")}], 2)) as crew:
+        crew.score(chunks_of(2), Listener(take=lambda number, answer, memory: done.append(number), note=note))
+    assert sorted(done) == [0, 1] and not any(left)
+
+
+@pytest.mark.parametrize("short", [1, 2])
+def test_an_engine_that_could_load_before_is_given_a_second_try(tmp_path: Path, short: int) -> None:
+    """What the crashed one held may not be free yet; one that lacks memory again says so."""
+    done: list[int] = []
+    listener = Listener(take=lambda number, answer, memory: done.append(number))
+    with Crew(crew_job(tmp_path, [{"CRASH": str(tmp_path / "crashed"), "SHORT": str(short)}], 2)) as crew:
+        if short == 1:
+            crew.score(chunks_of(2), listener)
+            assert sorted(done) == [0, 1] and crew.restarts == 2
+        else:
+            with pytest.raises(EngineError, match="Free memory on device"):
+                crew.score(chunks_of(2), listener)
+            assert crew.restarts == 2 and not done
 
 
 def request_for(model: Path, csv: Path) -> ScoreRequest:

@@ -19,7 +19,7 @@ from zoo.scores import read_scores
 from zoo.stages.chunks import Answer, Chunk, adopt, alone_seconds, plan_chunks, read_pieces, write_chunk
 from zoo.stages.emulation import CAP, emulation_arguments, emulation_environment
 from zoo.stages.engine import batch_tokens, cache_bytes, prepare_environment
-from zoo.stages.places import places
+from zoo.stages.places import places, visible_gpus
 from zoo.stages.tally import Tally, load_tally
 from zoo.stages.token_file import Encoding, open_tokens, write_tokens
 from zoo.targets import load_target
@@ -138,6 +138,15 @@ def test_replicas_get_a_gpu_each_and_split_copies_all_of_them() -> None:
     assert places(ServeSpec(), two, ()) == places(ServeSpec(), cpu, ("0",)) == ({},)
     with pytest.raises(ZooError, match="has 2 GPUs, 1 are visible"):
         places(ServeSpec(layout="tensor"), two, ("0",))
+
+
+@pytest.mark.parametrize("listed", ["-1,0", "0,-1,1", "0,,1", "", "1,0", "GPU-ab,GPU-cd", " 2 , 1", "0,none", "NoDevFiles"])
+def test_the_list_of_visible_gpus_ends_where_cuda_ends_it(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: how torch reads CUDA's list."""
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == tuple(map(str, torch.cuda._parse_visible_devices()))
 
 
 def test_a_split_copy_holds_its_share_of_the_cache_on_each_card() -> None:

@@ -140,6 +140,16 @@ def test_a_machine_is_not_measured_as_another() -> None:
         describe_machine("x", "1 x NVIDIA L4 23034 MiB + 1 x Tesla T4 15360 MiB")
 
 
+def test_a_name_that_cannot_be_one_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.stages import rates
+
+    monkeypatch.setattr(rates, "measure_rates", lambda folder: pytest.fail("measured"))
+    for name in ("My Machine", "", "-x", "a/b"):
+        done = CliRunner().invoke(app, ["target", "measure", "--", name])
+        assert isinstance(done.exception, ZooError)
+        assert str(done.exception) == f"{name!r} is not a target's name; use lower-case letters, digits, '.', '_' and '-'"
+
+
 def test_repeated_counts_what_it_does() -> None:
     import time
 

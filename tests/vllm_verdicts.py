@@ -3,12 +3,13 @@
     python tests/vllm_verdicts.py FOLDER
 
 vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
-that only a CUDA build has are stood in for by empty modules; configuration does not call them. Prints JSON: verdicts on
-dtypes, attention backends by head size, and whether Marlin takes a group size.
+that only a CUDA build has, and FlashInfer, are stood in for by empty modules; configuration does not call them. Prints JSON:
+verdicts on dtypes, attention by head size, whether Marlin takes a group size, and what converting weights for it takes.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
 import itertools
 import json
 import os
@@ -48,16 +49,18 @@ def pretend_cuda() -> Any:
     def stand_in(name: str) -> None:
         module = types.ModuleType(name)
         module.__path__ = []
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # asked for where vLLM looks whether a package is there
 
         def attribute(wanted: str) -> Any:
             if wanted.startswith("__"):
                 raise AttributeError(wanted)
-            return lambda *args, **kwargs: None
+            return type(wanted, (), {}) if wanted[0].isupper() else lambda *args, **kwargs: None
 
         module.__getattr__ = attribute  # type: ignore[method-assign]
         sys.modules[name] = module
 
-    for name in ("vllm._C_stable_libtorch", "vllm.vllm_flash_attn"):
+    flashinfer = ("flashinfer", "flashinfer.decode", "flashinfer.prefill", "flashinfer.utils")
+    for name in ("vllm._C_stable_libtorch", "vllm.vllm_flash_attn", *flashinfer):
         stand_in(name)
     for part in ("scaled_mm_supports_block_fp8", "scaled_mm_supports_fp8", "group_gemm_supported", "scaled_mm_supports_fp4"):
         torch.library.define(f"_C::cutlass_{part}", "(int capability) -> bool")
@@ -127,11 +130,43 @@ def attention(platform: Any, head_size: int) -> dict[str, Any]:
 
 
 def marlin(platform: Any, group_size: int) -> dict[str, Any]:
+    """Whether Marlin takes a group size, and whether the method of a linear layer is the one that converts its weights."""
+    import torch
+    from vllm.model_executor.layers.linear import LinearBase
+    from vllm.model_executor.layers.quantization.auto_awq import AutoAWQConfig
     from vllm.model_executor.layers.quantization.utils.marlin_utils import check_marlin_supported
     from vllm.scalar_type import scalar_types
 
+    class Layer(LinearBase):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.input_size = self.output_size = self.input_size_per_partition = self.output_size_per_partition = 1024
+
     taken = check_marlin_supported(scalar_types.uint4, group_size, has_zp=True)
-    return {"capability": platform.capability, "group_size": group_size, "marlin": bool(taken)}
+    method = type(AutoAWQConfig(4, group_size, True, False).get_quant_method(Layer(), "layer")).__name__
+    asked = {"capability": platform.capability, "group_size": group_size}
+    return {**asked, "marlin": bool(taken), "converted": method == "AutoAWQMarlinLinearMethod"}
+
+
+def conversion(inputs: int, outputs: int, group_size: int) -> dict[str, int]:
+    """Most bytes that converting one AWQ matrix holds beyond its own, as torch's profiler sees it on a CPU."""
+    import numpy as np
+    import torch
+    import vllm.model_executor.parameter as parameter
+    from torch.profiler import ProfilerActivity, profile
+    from vllm.model_executor.layers.quantization.auto_awq import _convert_awq_to_standard_format
+
+    parameter.get_tensor_model_parallel_rank = lambda: 0
+    parameter.get_tensor_model_parallel_world_size = lambda: 1
+    layer = torch.nn.Module()
+    for name, rows in (("qweight", inputs), ("qzeros", inputs // group_size)):
+        values = torch.randint(0, 2**31 - 1, (rows, outputs // 8), dtype=torch.int32)
+        layer.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        _convert_awq_to_standard_format(layer, "qweight", "qzeros", 4)
+    events = found.profiler.kineto_results.events()
+    held = np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"])
+    return {"inputs": inputs, "outputs": outputs, "bytes": int(held.max())}
 
 
 def packed(platform: Any, group_size: int, zero_point: bool) -> dict[str, Any]:
@@ -163,7 +198,8 @@ def main(folder: Path) -> None:
 
     register()
     answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": [], "packed": []}
-    for capability in ((7, 5), (8, 0)):
+    answer["conversion"] = [conversion(*sizes) for sizes in ((256, 1024, 64), (1024, 3072, 128), (512, 512, 32))]
+    for capability in ((7, 5), (8, 0), (8, 9), (9, 0), (10, 0)):
         platform.capability = capability
         for architecture, dtype in itertools.product(ARCHITECTURES, DTYPES):
             for rescaled in (False, True) if architecture in RESCALABLE else (False,):

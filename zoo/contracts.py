@@ -221,7 +221,9 @@ class ServeSpec(Contract):
 
     layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    gpu_memory_bytes: Positive | None = None
+    gpu_memory_bytes: Positive | None = Field(
+        None, description="what `zoo check` and `zoo score --as` count on of each GPU; other scoring is not held to it"
+    )
     # Left out of requests where it is not used: requests made before it existed keep their fingerprints.
     float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = Field(
         None,
@@ -272,6 +274,11 @@ class Entry(Contract):
         missing = [key for key in needed if getattr(self, key) is None]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        if self.kind == "causal_lm" and self.score and self.prompt:
+            uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
+            if uncapped:  # the engine is made for the longest row, and memory is counted by it
+                cap = self.prompt.max_tokens
+                raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
         return self
 
 

@@ -125,7 +125,8 @@ def _measured(
     if copies > 1:
         assumed.append(f"{copies} copies of the model, each with its share of the rows, at the speed of one")
     seconds = file_seconds(cost, lengths, rows=file.rows, copies=copies)
-    runs = [m for m in on_kind if m.card.cost.machine == cost.machine and row_seconds(m.card.cost, lengths).any()]
+    same = [m for m in on_kind if m.card.cost.machine == cost.machine and row_seconds(m.card.cost, lengths).any()]
+    runs = one_of_each_run(same, variant)
     if len(runs) > 1:
         spread = run_spread(runs, lengths)
         seconds = seconds.times(spread_factor(spread))
@@ -226,6 +227,14 @@ def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[s
 def run_spread(runs: Sequence[Measured], lengths: np.ndarray) -> float:
     """Deviation of the logarithm of what several measurements say of the same rows: what one run cannot show of itself."""
     return float(np.std([np.log(row_seconds(m.card.cost, lengths).sum()) for m in runs], ddof=1))
+
+
+def one_of_each_run(known: Sequence[Measured], variant: Variant) -> list[Measured]:
+    """Of each artifact the measurement nearest to a variant: those of one run share its engine, its hour and its neighbours."""
+    runs: dict[tuple[str, str], list[Measured]] = {}
+    for one in known:
+        runs.setdefault((one.manifest.stage, one.manifest.fingerprint), []).append(one)
+    return [nearest(group, variant) for group in runs.values()]
 
 
 def _of_another_variant(by: Measured, variant: Variant) -> list[str]:

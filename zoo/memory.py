@@ -2,6 +2,7 @@
 
 Scoring counts what vLLM's Llama and Gemma code holds at once (vllm/model_executor/models/llama.py, read at 0.32): in the
 feed-forward part of one layer that is the residual stream, the layer's input and output, gate and up, and their product.
+Loading counts what vLLM unpacks of one matrix to change AWQ's order of weights; nothing of a batch is there then.
 Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each constant says what it stands for.
 """
 
@@ -24,6 +25,9 @@ LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at
 PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
 LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
+# Peak of vLLM's _convert_awq_to_standard_format (layers/quantization/auto_awq.py) by the int32 size of the matrix that it
+# unpacks: its values and their shifted copy, and the eighth that they are packed into.
+CONVERSION_COPIES = 2.125
 LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -31,17 +35,35 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 @dataclass(frozen=True)
 class CardMemory:
-    """Bytes on the fullest card. `allocated` is what torch's own peak shows, `total` what the card must have."""
+    """Bytes on the fullest card. `total` is what the card must have.
+
+    `loading` and `serving` are torch's own peaks until the weights are as kernels read them, and from then on; `allocated` is
+    the larger. `conversion` is what loading unpacks of one matrix, 0 where nothing is converted.
+    """
 
     weights: int
     cache: int
     activations: int
+    conversion: int = 0
     workspace: int = WORKSPACE_BYTES
     context: int = CONTEXT_BYTES
 
     @property
-    def allocated(self) -> int:
+    def loading(self) -> int:
+        return self.weights + self.conversion
+
+    @property
+    def serving(self) -> int:
         return self.weights + self.cache + self.activations + self.workspace
+
+    @property
+    def allocated(self) -> int:
+        return max(self.loading, self.serving)
+
+    @property
+    def least(self) -> int:
+        """What the card must have however small the batch."""
+        return max(self.loading, self.weights + self.workspace) + self.context
 
     @property
     def total(self) -> int:
@@ -87,8 +109,12 @@ def scoring_memory(
     max_seqs: int,
     longest: int,
     kv_cache_bytes: int | None = None,
+    converted: bool = True,
 ) -> CardMemory:
-    """What AWQ weights of a shape take on each card, 16-bit activations. `kv_cache_bytes`: of one card, where it is set."""
+    """What AWQ weights of a shape take on each card, 16-bit activations. `kv_cache_bytes`: of one card, where it is set.
+
+    `converted`: whether vLLM brings the checkpoint's weights into another order (`zoo.checks.rules.awq_converted`).
+    """
     parts = 1 if layout == "replicas" else gpus
     batch = max(max_batched_tokens, longest + 1)
     batches = parts if layout == "pipeline" else 1  # a card works on one while the next is under way
@@ -97,6 +123,7 @@ def scoring_memory(
         weights=_weights(shape, parameters, group_size, layout, parts),
         cache=kv_cache_bytes or kv_bytes_per_token(shape) * tokens // parts,
         activations=_activations(shape, batch, max_seqs, layout, parts),
+        conversion=_conversion(shape, parts if layout == "tensor" else 1) if converted else 0,
     )
 
 
@@ -121,6 +148,14 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
     layer = 2 * batch * (max(feed_forward, attention) + passed)
     sampler = 2 * batch * shape.hidden_size + 4 * LOGIT_COPIES * max_seqs * shape.vocab_size
     return max(layer, sampler)
+
+
+def _conversion(shape: Shape, slices: int) -> int:
+    """The largest matrix of a layer, unpacked. vLLM joins queries with keys and values, and gate with up."""
+    sizes = {name: inputs * outputs for name, (inputs, outputs) in linear_layers(shape).items()}
+    attention = sizes["q_proj"] + sizes["k_proj"] + sizes["v_proj"]
+    largest = max(attention, sizes["gate_proj"] + sizes["up_proj"], sizes["o_proj"], sizes["down_proj"])
+    return round(CONVERSION_COPIES * 4 * largest / slices)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

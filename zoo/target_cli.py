@@ -25,23 +25,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Everything as JSON on stdo
 @target_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Every target, what is declared of it, and where its file is."""
-    from zoo.errors import ZooError
-    from zoo.targets import load_target, target_files
+    from zoo.targets import read_targets, target_files
     from zoo.views import text_table
 
-    targets, broken = [], []
-    for name, path in target_files().items():  # a broken file must not hide the others
-        try:
-            targets.append(load_target(name))
-        except ZooError as error:
-            broken.append([name, *[""] * 5, f"cannot be used: {error}", str(_place(path))])
+    targets, broken = read_targets()
     if as_json:
         typer.echo(json.dumps([target.model_dump(mode="json") for target in targets], indent=1))
         return
     files = target_files()
     rows = [[*target_row(target), str(_place(files[target.name]))] for target in targets]
     headers = ["target", "GPUs", "GiB each", "capability", "dtypes", "TFLOP/s", "what", "file"]
-    typer.echo(text_table(headers, [*rows, *broken]))
+    rows += [[name, *[""] * 5, f"cannot be used: {error}", str(_place(files[name]))] for name, error in broken.items()]
+    typer.echo(text_table(headers, rows))
 
 
 def target_row(target: Target) -> list[str]:

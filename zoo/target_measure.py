@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from zoo.contracts import Name
 from zoo.errors import ZooError
 from zoo.store import write_atomic
 from zoo.targets import Target, is_of_kind, load_target, machine_fingerprint, own_folder, target_files
@@ -15,9 +18,11 @@ OTHER_MARGIN = 1.25  # of a machine that nobody has declared a margin for: its s
 def measure_target(name: str | None) -> Target:
     """This machine with measured rates: the known target of that name, or a new one. Takes up to a minute.
 
-    ZooError where the name is of a target that this machine is not.
+    ZooError where the name cannot be one, or is of a target that this machine is not.
     """
     from zoo.stages.rates import measure_rates
+
+    _check_name(name)
 
     machine = machine_fingerprint()
     target = load_target(name) if name in target_files() else describe_machine(name or "here", machine)
@@ -26,6 +31,15 @@ def measure_target(name: str | None) -> Target:
     folder = own_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return target.model_copy(update={"measured": measure_rates(folder), "measured_on": machine})
+
+
+def _check_name(name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise ZooError(f"{name!r} is not a target's name; use lower-case letters, digits, '.', '_' and '-'") from None
 
 
 def describe_machine(name: str, machine: str) -> Target:

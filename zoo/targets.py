@@ -97,8 +97,20 @@ def target_files() -> dict[str, Path]:
 
 
 def list_targets() -> list[Target]:
-    """All targets by name."""
-    return [load_target(name) for name in target_files()]
+    """All targets that can be read, by name."""
+    return read_targets()[0]
+
+
+def read_targets() -> tuple[list[Target], dict[str, ZooError]]:
+    """All targets by name, and what is wrong with the files of others: one that is broken must not hide the rest."""
+    targets: list[Target] = []
+    broken: dict[str, ZooError] = {}
+    for name in target_files():
+        try:
+            targets.append(load_target(name))
+        except ZooError as error:
+            broken[name] = error
+    return targets, broken
 
 
 def is_of_kind(machine: str, target: Target) -> bool:

@@ -15,6 +15,7 @@ from zoo.checks.rules import (
     RESCALABLE,
     RESCALE_BITS,
     RESCALING,
+    RESCALING_TRIED,
     TURING,
     attention_backend,
     awq_kernel,
@@ -132,4 +133,7 @@ def check_engine(serve: ServeSpec, engine: str | None) -> Finding:
     if serve.float16_rescale_bits and version < RESCALING:
         what = f"vLLM {engine}: rescaling was written for 0.26 to 0.32, older ones compute norms otherwise"
         return fail("engine", what, "install vLLM 0.26 or newer")
+    if serve.float16_rescale_bits and version > RESCALING_TRIED:
+        what = f"vLLM {engine}: rescaling was written for 0.26 to 0.32, and not tried with newer ones"
+        return warn("engine", what, "install vLLM 0.32, or compare with float32 first: benchmarks/gemma_float16.py")
     return ok("engine", f"vLLM {engine}")

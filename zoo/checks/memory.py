@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from zoo.checks.finding import Finding, fail, ok, warn
-from zoo.checks.rules import FOUR_NORMS
+from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
 from zoo.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
 from zoo.shapes import linear_layers
@@ -30,12 +30,13 @@ def layout_memory(
             max_seqs=score.max_seqs,
             longest=max(variant.max_tokens or 0 for variant in score.variants),
             kv_cache_bytes=score.kv_cache_bytes,
+            converted=awq_converted(target.compute_capability, quantize.backend, quantize.group_size),
         )
         for layout in layouts
     }
 
 
-def best_layout(memory: dict[Layout, CardMemory], room: int) -> Layout | None:
+def best_layout(memory: dict[Layout, CardMemory], room: float) -> Layout | None:
     """The first that fits of replicas, pipeline, tensor: no traffic between cards, little, much. None where none fits."""
     return next((layout for layout in get_args(Layout) if layout in memory and memory[layout].total <= room), None)
 
@@ -54,29 +55,32 @@ def check_memory(memory: dict[Layout, CardMemory], serve: ServeSpec, score: Scor
 
 
 def _parts(card: CardMemory) -> str:
-    parts = {
-        "weights": card.weights,
-        "cache": card.cache,
-        "activations": card.activations,
-        "engine": card.workspace + card.context,
-    }
-    return f"{card.total / GIB:.1f} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())})"
+    """The larger of serving and loading by part, and the other's sum where loading is the larger."""
+    fixed = {"engine": card.workspace + card.context}
+    serving = {"weights": card.weights, "cache": card.cache, "activations": card.activations, **fixed}
+    if card.serving >= card.loading:
+        return _listed(card.total, "", serving)
+    loading = {"weights": card.weights, "one matrix unpacked": card.conversion, "engine": card.context}
+    return f"{_listed(card.total, ' to load', loading)}, {_listed(card.serving + card.context, ' to serve', serving)}"
+
+
+def _listed(total: int, what: str, parts: dict[str, int]) -> str:
+    return f"{total / GIB:.1f}{what} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())})"
 
 
 def _taken(
     name: str, what: str, card: CardMemory, memory: dict[Layout, CardMemory], room: int, score: ScoreSpec, target: Target
 ) -> Finding:
+    """The mend is the cheapest that is enough; fewer tokens a batch change nothing of what loading takes."""
     if card.total <= TIGHT * room:
         return ok(name, what)
-    fewer = f"lower score.max_batched_tokens ({score.max_batched_tokens})"
-    if card.total <= room:
-        return warn(name, f"{what}: tight", fewer)
-    other = best_layout(memory, room)
-    if other:
-        return fail(name, what, f'set serve.{target.name}.layout = "{other}"')
-    if card.weights + card.workspace + card.context < room:
-        return fail(name, what, fewer)
-    return fail(name, what, "choose a smaller model or a larger target")
+    tight = card.total <= room
+    wanted = TIGHT * room if tight else room
+    fewer = f"lower score.max_batched_tokens ({score.max_batched_tokens})" if card.least < wanted else ""
+    other = best_layout(memory, wanted)
+    mends = [fewer, f'set serve.{target.name}.layout = "{other}"' if other else ""]
+    mend = next((m for m in (mends if tight else reversed(mends)) if m), "choose a smaller model or a larger target")
+    return warn(name, f"{what}: tight", mend) if tight else fail(name, what, mend)
 
 
 def check_layout(quantize: QuantizeSpec, serve: ServeSpec, shape: Shape, target: Target) -> Finding:
@@ -132,7 +136,7 @@ def _training_parts(need: TrainingMemory) -> str:
         "logits": need.logits,
         "CUDA": need.workspace + need.context,
     }
-    return f"{need.total / GIB:.1f} ({', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items() if size)})"
+    return _listed(need.total, "", {name: size for name, size in parts.items() if size})
 
 
 def _training_mend(train: TrainSpec, need: TrainingMemory, room: int) -> str:

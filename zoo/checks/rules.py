@@ -17,6 +17,7 @@ Version = tuple[int, int]
 TURING: Capability = (7, 5)
 AMPERE: Capability = (8, 0)
 HOPPER: Capability = (9, 0)
+BLACKWELL = 10  # major capability of B200 and its kin; consumer cards have 12
 
 # Decoders that AutoAWQ 0.2.9 can quantize (awq/models/auto.py) and vLLM 0.32 can score, without their "ForCausalLM".
 # fmt: off
@@ -48,10 +49,12 @@ AWQ_GROUP_SIZES = (32, 64, 128)  # of Marlin, vLLM's fast AWQ kernel (marlin_uti
 TRITON_GROUP_SIZE = 256  # TRITON_W4A16_SUPPORTED_GROUP_SIZES has one that Marlin lacks
 MACHETE_GROUP_SIZES = (64, 128)  # query_machete_supported_group_sizes for 16-bit activations
 AWQ_CAPABILITY = TURING  # AutoAWQConfig.get_min_capability
+FLASHINFER_HEADS = (64, 128, 256)  # FlashInferBackend.get_supported_head_sizes, as far as FLASH_ATTN's go
 SMALLEST_TRITON_HEAD = 32  # TritonAttentionBackend.supports_head_size
 
 LABELS_BY_ID: Version = (0, 20)  # `logprob_token_ids`, without which a label can be missing from the answer
-RESCALING: Version = (0, 26)  # gemma_float16.py was written for 0.26 and 0.32; before 0.23 norms are computed otherwise
+RESCALING: Version = (0, 26)  # gemma_float16.py was written for 0.26 to 0.32; before 0.23 norms are computed otherwise
+RESCALING_TRIED: Version = (0, 32)
 FLASHINFER_BROKEN: tuple[Version, Version] = ((0, 22), (0, 23))  # on sm_75: vllm#44379, flashinfer#3620
 FLASHINFER_GATED: Version = (0, 24)  # from here sm_75 gets Triton's attention (vllm PR #45375)
 BEST_ON_TURING = "0.21.0"  # labels by id, Marlin, and attention on tensor cores; needs a CUDA 13 driver (580 or newer)
@@ -104,6 +107,15 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
     return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
 
 
+def awq_converted(capability: Capability | None, backend: str, group_size: int) -> bool:
+    """Whether vLLM converts each matrix as it loads (AutoAWQMarlinLinearMethod.process_weights_after_loading).
+
+    autoawq's order of weights is nobody else's: it is changed for Marlin and for processors' kernels, while the plain AWQ
+    kernel reads it as it is. compressed-tensors have the order that kernels want.
+    """
+    return backend == "autoawq" and (capability is None or awq_kernel(capability, group_size) == "marlin")
+
+
 def packed_kernel(
     capability: Capability, group_size: int, *, zero_point: bool
 ) -> Literal["machete", "marlin", "exllama", "triton", ""]:
@@ -124,9 +136,11 @@ def packed_kernel(
 
 def attention_backend(version: Version, capability: Capability, head_size: int) -> str:
     """The attention that vLLM takes by default, with FlashInfer installed, by its name in vLLM."""
+    if capability[0] == BLACKWELL and head_size in FLASHINFER_HEADS:
+        return "FLASHINFER"
     if capability >= AMPERE:
         if head_size <= 256 and head_size % 8 == 0:
             return "FLASH_ATTN"
-    elif version < FLASHINFER_GATED and head_size in (64, 128, 256):
+    elif version < FLASHINFER_GATED and head_size in FLASHINFER_HEADS:
         return "FLASHINFER"
     return "TRITON_ATTN" if head_size >= SMALLEST_TRITON_HEAD else "FLEX_ATTENTION"

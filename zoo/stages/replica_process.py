@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from zoo.stages.tasks import Task
 
 COMMAND = (sys.executable, "-m", "zoo.stages.replica")  # the job's file and the answers' file descriptor follow
 GOODBYE_SECONDS = 20.0
+MARK = "ZOO_REPLICA"  # in the environment of all that a replica starts, so that they are found when it has ended
+UNTITLED = {"SPT_NOENV": "1"}  # vLLM's workers set their titles, which else overwrites the environment that /proc shows
 KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's driver say, outlives SIGKILL
 
 
@@ -34,15 +37,19 @@ class Replica:
     ready: bool = False
     heard: float = 0.0
     failures: int = 0  # since it last finished a task
+    loaded: bool = False  # once at least, in this run
+    reloads: int = 0  # that failed since it was last ready
     held: deque[Task] = field(default_factory=deque)
     said: str = ""  # the last error it reported
     memory: Mapping[str, int] = field(default_factory=dict)
     _buffer: bytes = b""
+    _mark: str = ""
 
     def start(self, job: Path) -> None:
         """Launch the process; it loads its engine and then says that it is ready."""
         self.channel, write_end = os.pipe()
-        environment = {**os.environ, **self.environment, PARENT: str(os.getpid())}
+        self._mark = secrets.token_hex(8)
+        environment = {**os.environ, **self.environment, **UNTITLED, PARENT: str(os.getpid()), MARK: self._mark}
         command = [*COMMAND, str(job), str(write_end)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), env=environment)
         os.close(write_end)
@@ -70,20 +77,21 @@ class Replica:
     def kill(self) -> bool:
         """End the process and all it has started, at once: a stopped or hung process takes no other signal.
 
-        False where it is there still after `KILL_SECONDS`, and holds its GPU.
+        Of a process that ended by itself, what it left behind: a split engine's workers would hold their GPUs. They stay in the
+        group of this process, which others end as a whole. False where one is there still after `KILL_SECONDS`.
         """
         if self.process is None:
             return True
-        gone = True
         if self.process.poll() is None:  # else its number may be another process's by now
-            for pid in descendants(self.process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end(descendants(self.process.pid))
             self.process.kill()
-            try:
-                self.process.wait(KILL_SECONDS)
-            except subprocess.TimeoutExpired:
-                gone = False
+        deadline = time.monotonic() + KILL_SECONDS
+        while (left := marked(self._mark)) or self.process.poll() is None:
+            end(left)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        gone = not left and self.process.poll() is not None
         self._close()
         return gone
 
@@ -104,6 +112,22 @@ class Replica:
             self.process.stdin.close()
         os.close(self.channel)
         self.process = None
+
+
+def end(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that were started with a replica's mark, wherever they hang by now; none where there is no process table."""
+    wanted, found = f"{MARK}={mark}".encode(), list[int]()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if wanted in file.read_bytes().split(b"\0"):
+                found.append(int(file.parent.name))
+    return found
 
 
 def descendants(pid: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 Chunks go to whichever replica has room, so that replicas of different speed end together; each has the next chunk waiting while
 it computes one. A replica that ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a
-row without a chunk between them, and all of them together `RUN_RESTARTS` times. What is done about a chunk that ends engines
-is in `tasks`.
+row without a chunk between them, and all of them together `RUN_RESTARTS` times. One that says why it cannot load is not tried
+again, unless it could before, and then once. What is done about a chunk that ends engines is in `tasks`.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class Crew:
             match message["kind"]:
                 case "ready":
                     replica.ready, replica.memory = True, message["memory"]
+                    replica.loaded, replica.reloads = True, 0
                     listener.ready(replica.number, message["seconds"], replica.memory)
                 case "step":
                     listener.step(message["rows"], message["tokens"])
@@ -219,10 +220,14 @@ class Crew:
     def _replace(self, replica: Replica, why: str, listener: Listener) -> None:
         """Take back a failed replica's tasks and start it again, or go on without it."""
         self._selector.unregister(replica.channel)
-        if not replica.ready and replica.said:  # it could not load, and said why: it would say so again
+        reload = not replica.ready and bool(replica.said)
+        if reload and (not replica.loaded or replica.reloads):  # it could not load, and said why: it would say so again
             raise EngineError(why)
         gone = replica.kill()
-        replica.failures += 1
+        if reload:  # though it could before: what lacked may be memory that the engine before it had not given back yet
+            replica.reloads += 1
+        else:
+            replica.failures += 1
         self._take_back(replica, why, listener)
         if gone and replica.failures <= RESTARTS:
             if self.restarts >= RUN_RESTARTS:
