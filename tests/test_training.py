@@ -218,3 +218,29 @@ def test_a_teacher_s_path_is_no_part_of_a_request_s_identity(sample_csv: Path, t
         requests = chain(entry, battles_input(sample_csv), "cpu", tmp_path, held=Held(), selection=Selection(), source="hub")
         names.append(fingerprint(requests[1]))
     assert names[0] == names[1] and json.dumps(requests[1].model_dump(mode="json")).count("teacher") >= 2
+
+
+def test_votes_are_part_of_a_request_s_identity_only_where_they_are_learned_from(sample_csv: Path, tmp_path: Path) -> None:
+    from zoo.contracts import Selection
+    from zoo.entries_io import load_entry
+    from zoo.pipeline import battles_input, chain, override
+    from zoo.store import fingerprint
+
+    path = tmp_path / "votes.csv"
+
+    def named(targets: str) -> str:
+        entry = override(load_entry("smollm2-135m"), [f"train.targets={targets}"])
+        requests = chain(entry, battles_input(path), "cpu", tmp_path, held=Held(), selection=Selection(), source="hub")
+        assert ("votes_digest" in requests[1].model_dump(mode="json")) == (targets == "votes")
+        return fingerprint(requests[1])
+
+    with_votes(sample_csv, path)
+    before = {targets: named(targets) for targets in ("hard", "votes")}
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    assert {targets: named(targets) for targets in before} == before, "the order of rows says nothing"
+    path.write_text(path.read_text().replace(",2,1,1", ",2,2,1", 1))
+    assert named("hard") == before["hard"] and named("votes") != before["votes"], "one corrected vote"
+    path.write_bytes(sample_csv.read_bytes())
+    with pytest.raises(ZooError, match="no column votes_a"):
+        named("votes")

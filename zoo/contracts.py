@@ -329,6 +329,11 @@ class TrainRequest(Request):
     extra: Input | None = Field(
         None, exclude_if=lambda found: found is None, description="the battles file at spec.extra, by its content"
     )
+    votes_digest: str | None = Field(
+        None,
+        exclude_if=lambda digest: digest is None,
+        description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
+    )
 
 
 class MergeRequest(Request):
