@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.battles import read_battles, select_training
+from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
@@ -162,6 +162,23 @@ def test_a_swapped_battle_learns_swapped_shares() -> None:
     assert train.swap((0.5, 0.2, 0.3)) == (0.2, 0.5, 0.3)
 
 
+def test_the_held_out_sample_is_not_the_file_s_first_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """Sorted by label either way, a file gives the same held-out rows."""
+    rows = sorted(csv.DictReader(sample_csv.open()), key=lambda row: (row["winner_model_a"], row["winner_model_b"]))
+    before = []
+    for name, ordered in (("up", rows), ("down", rows[::-1])):
+        (tmp_path / name / "out").mkdir(parents=True)
+        with (tmp_path / name / "b.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(ordered)
+        spec = SPEC.model_copy(update={"eval_rows": 8, "max_rows": 8, "epochs": 0.1})
+        result = train.run(request_of(base, tmp_path / name / "b.csv", spec, tmp_path / name), tmp_path / name / "out")
+        assert result.metrics["val/rows"] == 8
+        before.append(result.metrics["val/log_loss_before"])
+    assert before[0] == pytest.approx(before[1], abs=1e-5)
+
+
 # --- when to stop -----------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +203,7 @@ def test_the_best_weights_are_kept_and_training_stops(base: Path, sample_csv: Pa
     saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     checkpoint.copy_into(kept.model, {n: saved[n.replace(".default", "")] for n in adapters.trained_parameters(kept.model)})
     fused.refresh(kept.adapted)
-    held = select_training(read_battles(sample_csv), Held())[1].head(spec.eval_rows)
+    held = sample_rows(select_training(read_battles(sample_csv), Held())[1], spec.eval_rows)
     assert evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses[1:]), abs=1e-3)
 
 

@@ -320,6 +320,7 @@ class FetchRequest(Request):
 
 class TrainRequest(Request):
     stage: Literal["train"] = "train"
+    revision: int = 2  # held-out rows are a sample by hash of the id, and `keep = "best"` counts the untrained weights too
     base: Input
     battles: Input
     held: Held

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.battles import read_battles, select_training
+from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
@@ -57,7 +57,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec)
         train += examples(extra_frame, codec, request.prompt, extra_targets)
         counts |= found
-    held = examples(held_frame.head(spec.eval_rows), codec, request.prompt)
+    held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
     torch.manual_seed(spec.seed)
     learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
     memory = learner.fit_memory(train, held)
