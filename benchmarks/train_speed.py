@@ -141,7 +141,7 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
     codec = Codec(((),), (), lambda _: [], LABEL_IDS)
     learner = Learner(model, codec, case.spec, fused=case.fused)
     rows = rows_of((steps + 3) * BATCH_ROWS, case.longest, shape["vocab_size"])
-    decided = {} if case.plain or not case.fused else learner.fit_memory(rows, rows)
+    decided = {} if case.plain or not case.fused else learner.fit_memory(rows)
     if case.plain or not case.fused:
         from zoo.stages.recompute import checkpoint_layers
 

@@ -136,18 +136,24 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
-    paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
+    states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
     kept = _unfused_bytes(shape, spec, norms) if spec.gradient_checkpointing else layers * _kept_bytes(shape, spec, norms)
     return TrainingMemory(
         base=0 if spec.method == "full" else _base_bytes(shape, spec, parameters),
         adapters=8 * trained,  # float32 weights and gradients
-        optimizer=(2 if paged else 8) * trained,  # AdamW's two states
+        optimizer=states,
         checkpoints=layers * 2 * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
         activations=kept * tokens,
         paged=paged,
         logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
     )
+
+
+def optimizer_states(spec: TrainSpec, trained: int) -> tuple[int, bool]:
+    """Bytes of AdamW's two states of so many trained weights on a GPU, and whether they are 8-bit ones, which are paged."""
+    paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
+    return (2 if paged else 8) * trained, paged
 
 
 def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:

@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.stages import progress
 from zoo.stages.adapters import load_model, save_weights
-from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule
+from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
@@ -60,7 +60,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
     torch.manual_seed(spec.seed)
     learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
-    memory = learner.fit_memory(train, held)
+    memory = learner.fit_memory(train)
     load_seconds = progress.process_age_seconds()
     state = fit(learner, train, held, out_dir)
     if ranks.main:
@@ -94,7 +94,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
     spec = learner.spec
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
-    total = max(1, round(steps_per_epoch * spec.epochs))
+    total = total_steps(len(train), spec)
     every = max(1, steps_per_epoch // spec.evals_per_epoch)
     with learner.ranks.main_first():
         state = resume(learner.model, learner.optimizer, out_dir) or Progress()
