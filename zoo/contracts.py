@@ -390,6 +390,7 @@ class LadderRequest(Request):
     """Every form of a model on the rows of one scored variant: `base` to `scored` are a chain's artifacts."""
 
     stage: Literal["ladder"] = "ladder"
+    revision: int = 2  # the AWQ form is computed in the dtype of the others, also where memory is short
     base: Input
     trained: Input
     merged: Input

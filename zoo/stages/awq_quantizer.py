@@ -29,6 +29,7 @@ from awq.utils.module import get_op_name, set_op_by_name
 
 from zoo.errors import ZooError
 from zoo.stages.awq_format import pack
+from zoo.stages.labels import free_bytes
 
 # A 4-bit layer is off by some 5 to 20 % of what it adds to the residual stream; a broken one by about all of it or more.
 LARGEST_LAYER_ERROR = 0.8
@@ -202,13 +203,6 @@ class CheckedQuantizer(AwqQuantizer):
 
 def itself(module: torch.nn.Module) -> torch.nn.Module:
     return module
-
-
-def free_bytes(place: torch.device) -> float:
-    """Memory that torch can still take on a device; without limit on the CPU."""
-    if place.type != "cuda":
-        return float("inf")
-    return torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
 
 
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:
