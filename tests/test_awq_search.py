@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
 from zoo.stages import awq_quantizer, quantize
-from zoo.stages.awq_format import dequantize
+from zoo.stages.awq_format import dequantize, write_dequantized
 from zoo.stages.awq_quantizer import CheckedQuantizer, Features, group_gram, pack_linear, squared_error
 from zoo.stages.layerwise import LayerwiseModel, Weights
 
@@ -144,11 +144,11 @@ class ByAutoawq(CheckedQuantizer):
         AwqQuantizer._apply_quant(self, module, named_linears)
 
 
-def quantized(source: Path, target: Path) -> list[float]:
+def quantized(source: Path, target: Path, skip: tuple[str, ...] = ()) -> list[float]:
     """Quantize a model folder on random tokens, four blocks of 32; the layers' errors."""
     given_ = Input(path=source.parent, fingerprint="x")
     prompt = PromptSpec(template="{prompt}{response_a}{response_b}")
-    spec = QuantizeSpec(group_size=32, calibration_rows=4, calibration_tokens=32)
+    spec = QuantizeSpec(group_size=32, calibration_rows=4, calibration_tokens=32, skip_modules=skip)
     request = QuantizeRequest(entry="tiny", model=given_, battles=given_, held=Held(), prompt=prompt, spec=spec)
     blocks = torch.randint(3, 300, (4, 32), generator=torch.Generator().manual_seed(0)).tolist()
     return quantize.quantize(source, target, blocks, request)
@@ -188,6 +188,31 @@ def test_inputs_that_are_kept_on_the_host_give_the_same_checkpoint(
     monkeypatch.setattr(awq_quantizer, "free_bytes", lambda _: 0)
     assert quantized(source, tmp_path / "short") == errors and places == {"cpu"}
     assert files_of(tmp_path / "short") == files_of(tmp_path / "roomy")
+
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize("skip", [*((name,) for name in LINEARS), ("gate_proj", "up_proj")], ids="+".join)
+def test_skipped_linears_stay_as_they_are_and_the_rest_is_quantized(
+    skip: tuple[str, ...], make_tiny_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Also where they are scaled with others: what the whole computes changes by no more than 4 bits change it."""
+    from transformers import AutoModelForCausalLM
+
+    source = make_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=2)
+    assert max(quantized(source, tmp_path / "made", skip)) < 0.4
+    made = Weights(tmp_path / "made")
+    for name in LINEARS:
+        module = f"model.layers.1.{'mlp' if name in LINEARS[4:] else 'self_attn'}.{name}"
+        assert (f"{module}.qweight" in made) == (name not in skip) == (f"{module}.weight" not in made)
+        assert name not in skip or made.read(f"{module}.weight").dtype == torch.bfloat16
+    write_dequantized(tmp_path / "made", tmp_path / "plain")
+    ids = torch.arange(3, 43)[None]
+    with torch.no_grad():
+        folders = (source, tmp_path / "plain")
+        before, after = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32)(ids).logits for f in folders)
+    assert 0 < (after - before).norm() < 0.3 * before.norm()
 
 
 def test_soft_capped_attention_is_quantized(tmp_path: Path) -> None:
