@@ -20,6 +20,7 @@ from zoo.pipeline import fetch_request, run_chain
 from zoo.recipes import Recipe, RecipeRun
 from zoo.sample import write_sample
 from zoo.scores import probabilities, read_scores
+from zoo.side_by_side import run_side_by_side
 from zoo.trials import (
     AVERAGED,
     TRAINED,
@@ -27,7 +28,6 @@ from zoo.trials import (
     Trial,
     compared,
     planned,
-    run_side_by_side,
     run_trials,
     trials_figure,
     trials_table,
