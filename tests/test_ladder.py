@@ -70,7 +70,9 @@ def test_steps_are_paired_differences_of_the_same_rows() -> None:
     assert steps[2].largest == pytest.approx(np.abs(p[MERGED] - p[ADAPTER]).max())
     assert steps_from_metrics(ladder_metrics(steps)) == steps
     assert "AWQ in vLLM" in ladder_table(steps)
-    assert len(ladder_figure(steps, len(y)).axes) == 1
+    (axes,) = ladder_figure(steps, len(y)).axes
+    changes = [text for text in axes.texts if "±" in text.get_text()]
+    assert len(changes) == 4 and all(text.get_bbox_patch() for text in changes), "the line does not run through a label"
 
 
 @given(st.floats(0, 0.5), st.integers(0, 20))

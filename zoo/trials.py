@@ -191,14 +191,16 @@ def trials_figure(trials: Sequence[Trial]) -> Figure:
 
     files = list(dict.fromkeys(trial.data for trial in trials))
     most = max(sum(t.data == data and t.form != ZERO_SHOT for t in trials) for data in files)
-    figure = Figure(figsize=(6 * len(files), 1 + 0.3 * most), layout="constrained")
+    figure = Figure(figsize=(6 * len(files), 1.4 + 0.3 * most), layout="constrained")
     for axes, data in zip(np.atleast_1d(figure.subplots(1, len(files))), files, strict=True):
         shown = [t for t in trials if t.data == data and t.form != ZERO_SHOT][::-1]
         losses, errors = (np.array(values) for values in zip(*(t.log_loss for t in shown), strict=True))
-        axes.errorbar(losses, np.arange(len(shown)), xerr=errors, fmt="o", color="#1b1b1b", capsize=3, linewidth=1)
+        marks = {"fmt": "o", "color": "#1b1b1b", "capsize": 3, "linewidth": 1, "label": "log loss ± standard error"}
+        axes.errorbar(losses, np.arange(len(shown)), xerr=errors, **marks)
         axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color="#0072b2", label="recalibrated")
         axes.axvline(np.log(3), color="0.5", linestyle="--", linewidth=1, label="guessing")
         names = [t.name if t.form == TRAINED else f"{t.name} ({t.form})" for t in shown]
         axes.set(yticks=np.arange(len(shown)), yticklabels=names, xlabel="log loss, nats", title=data)
-        axes.legend(fontsize=8)
+        axes.set_ylim(-0.5, len(shown) - 0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
