@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from zoo.stages import checkpoint
-from zoo.stages.checkpoint import BEST, CHECKPOINT, Progress, remove_checkpoints, resume, save_best, save_checkpoint
+from zoo.stages.checkpoint import BEST, CHECKPOINT, STATE, Progress, remove_checkpoints, resume, save_best, save_checkpoint
+
+RMTREE = shutil.rmtree
 
 
 class Killed(BaseException):
@@ -29,8 +31,10 @@ class Faults:
             self.seen += 1
             if self.seen != self.at:
                 return step(*args, **options)
-            if step is shutil.rmtree and self.when == "half" and Path(args[0]).exists():
-                min(Path(args[0]).iterdir()).unlink()
+            if step is RMTREE and self.when == "half" and Path(args[0]).exists():
+                for path in Path(args[0]).iterdir():
+                    if path.name != STATE:  # what says that a folder is whole may go last
+                        path.unlink()
             elif self.when == "after":
                 step(*args, **options)
             raise Killed
@@ -43,7 +47,7 @@ class Faults:
         patch.setattr(Path, "hardlink_to", self.wrap(Path.hardlink_to))
         for name in ("save_file", "write_atomic"):
             patch.setattr(checkpoint, name, self.wrap(getattr(checkpoint, name)))
-        patch.setattr(checkpoint.shutil, "rmtree", self.wrap(shutil.rmtree))
+        patch.setattr(checkpoint.shutil, "rmtree", self.wrap(RMTREE))
 
 
 def trained_for(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
