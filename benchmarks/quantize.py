@@ -23,7 +23,7 @@ from zoo.entries_io import load_entry
 from zoo.prompts import encode_battles, label_probabilities, load_codec
 from zoo.stages import quantize
 from zoo.stages.batches import micro_batches
-from zoo.stages.in_transformers import plain_model
+from zoo.stages.in_transformers import dtype_for, plain_model
 from zoo.stages.labels import device, label_logits, pad
 from zoo.stages.ladder import dequantized_model
 
@@ -114,14 +114,16 @@ def main() -> None:
         else:
             source.symlink_to(asked.model.absolute())
             rows, label_ids = held_out(asked.battles, source, prompt, asked.rows)
-            p = probabilities(plain_model(source), rows, label_ids)
+            p = probabilities(plain_model(source, dtype_for(source)), rows, label_ids)
         for backend in asked.backends:
             out = folder / backend
             out.mkdir()
             line = f"{backend}: {timed(request_for(backend, source, asked, prompt), source, out / 'model')}"
             if not asked.shape:
                 errors = list(quantize.weight_errors(source, out / "model").values())
-                q = probabilities(dequantized_model(out / "model", folder / f"{backend}-plain"), rows, label_ids)
+                q = probabilities(
+                    dequantized_model(out / "model", folder / f"{backend}-plain", dtype_for(source)), rows, label_ids
+                )
                 line += f"; {divergence(p, q)}; weight error {np.mean(errors):.4f}"
             print(line, flush=True)
 

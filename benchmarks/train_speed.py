@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from random_weights import SHAPES
 
-from zoo.contracts import TrainSpec
+from zoo.contracts import Shape, TrainSpec
 from zoo.prompts import Codec
 from zoo.shapes import linear_parameters
 from zoo.stages import adapters, train
@@ -142,7 +142,7 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
     codec = Codec(((),), (), lambda _: [], LABEL_IDS)
     learner = Learner(model, codec, case.spec, fused=case.fused)
     rows = rows_of((steps + 3) * BATCH_ROWS, case.longest, shape["vocab_size"])
-    decided = {} if case.plain or not case.fused else learner.fit_memory(rows, rows)
+    decided = {} if case.plain or not case.fused else learner.fit_memory(rows)
     if case.plain or not case.fused:
         from zoo.stages.recompute import checkpoint_layers
 
@@ -198,20 +198,33 @@ def profile_case(model: Any, shape: dict[str, Any], case: Case) -> str:
     return str(found.key_averages().table(sort_by="self_cuda_time_total", row_limit=28, max_name_column_width=60))
 
 
+def timed_case(model: Any, shape: dict[str, Any], case: Case, steps: int, rate: float) -> dict[str, Any]:
+    """What `measure` finds and its share of the card's `rate`, or what it fails with: memory that does not do is a finding."""
+    known = Shape(**{key: value for key, value in shape.items() if key in Shape.model_fields})
+    try:
+        found = measure(model, shape, case, steps)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+    return {**found, "share_of_matrix_rate": found["tokens_per_second"] * 4 * linear_parameters(known) / rate}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-3-8b", choices=sorted(SHAPES))
+    names = [f"{name}{keep}" for name in CASES for keep in ("", "+keep")]
     parser.add_argument(
-        "--case", action="append", required=True, help=f"of {', '.join(CASES)}; NAME+keep keeps weights in 16 bits"
+        "--case",
+        action="append",
+        required=True,
+        choices=names,
+        metavar="NAME",
+        help=f"of {', '.join(CASES)}; NAME+keep keeps weights in 16 bits",
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--layers", type=int, help="fewer decoder layers than the shape has")
     parser.add_argument("--profile", action="store_true", help="print the kernels of one step of each case instead")
     args = parser.parse_args()
     shape = {**SHAPES[args.shape]} | ({"num_hidden_layers": args.layers} if args.layers else {})
-    from zoo.contracts import Shape
-
-    known = Shape(**{key: value for key, value in shape.items() if key in Shape.model_fields})
     rate = matrix_rate()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {rate / 1e12:.0f} TFLOP/s, {args.shape}", flush=True)
     for name in args.case:
@@ -221,16 +234,10 @@ def main() -> None:
         model = random_model(shape, case.spec)
         if args.profile:
             print(profile_case(model, shape, case), flush=True)
-            continue
-        try:
-            found = measure(model, shape, case, args.steps)
-            found["share_of_matrix_rate"] = found["tokens_per_second"] * 4 * linear_parameters(known) / rate
-        except Exception as error:
-            found = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
-        found["whole_seconds"] = time.monotonic() - started
-        print(
-            json.dumps({"case": name, **{k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}}), flush=True
-        )
+        else:
+            found = {"case": name, **timed_case(model, shape, case, args.steps, rate)}
+            found["whole_seconds"] = time.monotonic() - started
+            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}), flush=True)
         del model
         gc.collect()
         torch.cuda.empty_cache()

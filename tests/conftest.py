@@ -85,6 +85,19 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.stages.labels.processor_has_bfloat16", lambda: False)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device that this process's code takes: the CPU, also where there is a GPU, and with `-m gpu` the GPU."""
+    import torch
+
+    if request.param == "cpu":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    elif not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
 def make_tiny_llama() -> Callable[..., Path]:
     """The builder itself, for tests that need another shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,9 @@ def test_steps_are_paired_differences_of_the_same_rows() -> None:
     assert steps[2].largest == pytest.approx(np.abs(p[MERGED] - p[ADAPTER]).max())
     assert steps_from_metrics(ladder_metrics(steps)) == steps
     assert "AWQ in vLLM" in ladder_table(steps)
-    assert len(ladder_figure(steps, len(y)).axes) == 1
+    (axes,) = ladder_figure(steps, len(y)).axes
+    changes = [text for text in axes.texts if "±" in text.get_text()]
+    assert len(changes) == 4 and all(text.get_bbox_patch() for text in changes), "the line does not run through a label"
 
 
 @given(st.floats(0, 0.5), st.integers(0, 20))
@@ -138,11 +141,39 @@ def climbed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> tuple[LadderR
     return LadderRequest(**inputs, variant=variant, method="qlora", max_rows=25, **asked), made["train"].path
 
 
-def test_every_form_of_a_model_on_the_same_rows(climbed: tuple[LadderRequest, Path], tmp_path: Path) -> None:
+def test_weights_are_counted_and_not_their_bytes(make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:
+    """A card of which float32 weights take just less or more than the share that they may, stored in 16 bits and in 32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from zoo.stages import in_transformers
+
+    narrow = make_tiny_llama(tmp_path / "narrow")
+    model = AutoModelForCausalLM.from_pretrained(narrow, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "wide")
+    size = 4 * sum(parameter.numel() for parameter in model.parameters()) / in_transformers.WIDE_SHARE
+    monkeypatch.setattr(in_transformers, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(in_transformers, "compute_dtype", lambda: torch.bfloat16)
+    for free, dtype in ((1.01 * size, torch.float32), (0.99 * size, torch.bfloat16)):
+        monkeypatch.setattr(in_transformers, "free_bytes", lambda _, free=free: free)
+        assert [in_transformers.dtype_for(folder) for folder in (narrow, tmp_path / "wide")] == [dtype, dtype]
+
+
+def test_every_form_of_a_model_on_the_same_rows(climbed: tuple[LadderRequest, Path], tmp_path: Path, monkeypatch) -> None:
+    """The dtype is decided once, whatever is free later, and what a killed run left is not in the artifact."""
+    import torch
+
     from zoo.stages import ladder
 
-    (tmp_path / "out").mkdir()
+    asked, dtypes = iter([torch.float32]), []
+    monkeypatch.setattr(ladder, "dtype_for", lambda _: next(asked))
+    plain = ladder.plain_model
+    monkeypatch.setattr(ladder, "plain_model", lambda folder, dtype: (dtypes.append(dtype), plain(folder, dtype))[1])
+    (tmp_path / "out" / "scratch" / "plain").mkdir(parents=True)
+    (tmp_path / "out" / "scratch" / "plain" / "left.safetensors").touch()
+    (tmp_path / "out" / f"{BASE}-bfloat16.npy").touch()
     result = ladder.run(climbed[0], tmp_path / "out")
+    assert dtypes == [torch.float32] * 3
     steps = {step.form: step for step in steps_from_metrics(result.metrics)}
     assert list(steps) == [BASE, ADAPTER, MERGED, AWQ, ENGINE]
     assert steps[ENGINE].loss == pytest.approx(math.log(3)) and result.metrics["ladder/rows"] == 25

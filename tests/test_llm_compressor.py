@@ -111,9 +111,11 @@ def test_an_interpreter_without_it_says_so(tiny_llama: Path, tmp_path: Path, mon
     """This interpreter runs the worker and has no llm-compressor: the worker's last line comes through."""
     name_interpreter(Path(sys.executable), tmp_path, monkeypatch)
     request = request_for(tiny_llama, tmp_path / "battles.csv", tmp_path)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "saved").touch()  # of a killed run
     with pytest.raises(ZooError, match="exit code 1: ModuleNotFoundError: No module named 'llmcompressor'"):
         llm_compressor.quantize(tiny_llama, tmp_path / "model", [[1] * 64] * 2, request)
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model").exists() and not (tmp_path / "scratch").exists()
 
 
 def test_attention_with_a_soft_cap_is_calibrated_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,44 @@ def test_what_a_layer_keeps_is_what_a_real_one_saves(dropout: float, dora: bool)
     assert deep[1] == adapter_parameters(shape, spec)
 
 
+def test_what_a_fully_trained_layer_keeps_is_what_a_real_one_saves() -> None:
+    """The same of weights in float32 under autocast: copies of the weights in 16 bits, and a residual stream in 32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+    sizes = {"hidden_size": 256, "intermediate_size": 768, "vocab_size": 64, **heads}
+    spec, tokens, found = TrainSpec(method="full", micro_batch_tokens=512), 512, []
+    for layers in (1, 2):
+        shape = Shape(num_hidden_layers=layers, **sizes)
+        model = LlamaForCausalLM(LlamaConfig(**shape.model_dump(exclude_none=True))).train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            saved = saved_by(model, lambda model=model: model.model(torch.zeros(1, tokens, dtype=torch.long), use_cache=False))
+        predicted = training_memory(shape, spec, parameters=0)
+        found.append(np.array([saved, predicted.base + predicted.activations]))
+    measured, expected = found[1] - found[0]
+    assert measured == pytest.approx(expected, rel=0.01)
+    again = spec.model_copy(update={"gradient_checkpointing": True})
+    assert training_memory(shape, again, parameters=0).checkpoints == 2 * 4 * 256 * tokens  # float32 inputs of two layers
+
+
+def saved_by(model: Any, run: Callable[[], Any]) -> int:
+    """Bytes that autograd holds after `run`, the model's own weights left out."""
+    import torch
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}  # held, so that no memory is used twice while we count
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+
+
 def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
     """Bytes that autograd holds after a forward pass, weights left out, and the number of trained weights."""
     import torch
@@ -124,19 +162,11 @@ def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
     model.train()
     model.enable_input_require_grads()
     assert spec.dora or fuse(model)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    saved: dict[int, torch.Tensor] = {}  # held, so that no memory is used twice while we count
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=spec.dora):
-        model.get_base_model().model(input_ids=torch.randint(0, shape.vocab_size, (1, tokens)), use_cache=False)
+    ids = torch.randint(0, shape.vocab_size, (1, tokens))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=spec.dora):
+        saved = saved_by(model, lambda: model.get_base_model().model(input_ids=ids, use_cache=False))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) * 2 // dtype.itemsize, trained
+    return saved * 2 // dtype.itemsize, trained
 
 
 @pytest.mark.parametrize("tokens", [512, 4096])

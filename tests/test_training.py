@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.battles import read_battles, select_training
+from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
@@ -162,6 +162,23 @@ def test_a_swapped_battle_learns_swapped_shares() -> None:
     assert train.swap((0.5, 0.2, 0.3)) == (0.2, 0.5, 0.3)
 
 
+def test_the_held_out_sample_is_not_the_file_s_first_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """Sorted by label either way, a file gives the same held-out rows."""
+    rows = sorted(csv.DictReader(sample_csv.open()), key=lambda row: (row["winner_model_a"], row["winner_model_b"]))
+    before = []
+    for name, ordered in (("up", rows), ("down", rows[::-1])):
+        (tmp_path / name / "out").mkdir(parents=True)
+        with (tmp_path / name / "b.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(ordered)
+        spec = SPEC.model_copy(update={"eval_rows": 8, "max_rows": 8, "epochs": 0.1})
+        result = train.run(request_of(base, tmp_path / name / "b.csv", spec, tmp_path / name), tmp_path / name / "out")
+        assert result.metrics["val/rows"] == 8
+        before.append(result.metrics["val/log_loss_before"])
+    assert before[0] == pytest.approx(before[1], abs=1e-5)
+
+
 # --- when to stop -----------------------------------------------------------------------------------------------------
 
 
@@ -174,20 +191,39 @@ def request_of(base: Path, csv_path: Path, spec: TrainSpec, folder: Path) -> Tra
 
 def test_the_best_weights_are_kept_and_training_stops(base: Path, sample_csv: Path, tmp_path: Path) -> None:
     """A rate that overshoots: the last weights are worse than the best, and few evaluations are enough to see it."""
-    spec = SPEC.model_copy(update={"learning_rate": 0.1, "epochs": 30.0, "keep": "best", "patience": 2, "label_smoothing": 0.1})
+    spec = SPEC.model_copy(
+        update={"learning_rate": 0.01, "epochs": 30.0, "keep": "best", "patience": 4, "label_smoothing": 0.1}
+    )
     (tmp_path / "out").mkdir()
     result = train.run(request_of(base, sample_csv, spec, tmp_path), tmp_path / "out")
     losses = [loss for _, loss in result.curves["held_out/log_loss"]]
-    assert len(losses) < 30 * 4 and losses[-1] > min(losses[1:])
-    assert result.metrics["val/log_loss"] == min(losses[1:])
+    assert len(losses) < 30 * 4 and losses[-1] > min(losses)
+    assert result.metrics["val/log_loss"] == min(losses)
     kept = Learner(adapters.load_model(base, spec), load_codec(base, PROMPT), spec)
     from safetensors.torch import load_file
 
     saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     checkpoint.copy_into(kept.model, {n: saved[n.replace(".default", "")] for n in adapters.trained_parameters(kept.model)})
     fused.refresh(kept.adapted)
-    held = select_training(read_battles(sample_csv), Held())[1].head(spec.eval_rows)
-    assert evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses[1:]), abs=1e-3)
+    held = sample_rows(select_training(read_battles(sample_csv), Held())[1], spec.eval_rows)
+    assert evaluate(kept, examples.examples(held, kept.codec, PROMPT)) == pytest.approx(min(losses), abs=1e-3)
+
+
+def test_a_training_that_only_does_harm_leaves_the_base(
+    base: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    losses = iter([1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7])
+    monkeypatch.setattr(train, "evaluate", lambda *_: next(losses))
+    spec = SPEC.model_copy(update={"keep": "best", "patience": 2})
+    (tmp_path / "out").mkdir()
+    result = train.run(request_of(base, sample_csv, spec, tmp_path), tmp_path / "out")
+    assert [loss for _, loss in result.curves["held_out/log_loss"]] == [1.1, 1.2, 1.3], "two without a lower one"
+    assert result.metrics["val/log_loss"] == result.metrics["val/log_loss_before"] == 1.1
+    saved = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert all(not value.any() for name, value in saved.items() if "lora_B" in name)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"adapter", "base_format.json", "tokenizer.json"}
 
 
 def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) -> None:
@@ -200,7 +236,7 @@ def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) ->
         train.refuse_divergence(state, train.loss_before(state, SPEC), [[3, 1]], rows)
     next(iter(adapters.trained_parameters(learner.model).values())).data.fill_(math.nan)
     fused.refresh(learner.adapted)
-    with pytest.raises(ZooError, match=rf"diverged at step 7: loss nan on rows {rows[2].id}"):
+    with pytest.raises(ZooError, match=rf"diverged at step 8: loss nan on rows {rows[2].id}"):
         train.train_step(learner, [[2, 0]], rows, 7, 1e-3)
 
 
@@ -218,3 +254,29 @@ def test_a_teacher_s_path_is_no_part_of_a_request_s_identity(sample_csv: Path, t
         requests = chain(entry, battles_input(sample_csv), "cpu", tmp_path, held=Held(), selection=Selection(), source="hub")
         names.append(fingerprint(requests[1]))
     assert names[0] == names[1] and json.dumps(requests[1].model_dump(mode="json")).count("teacher") >= 2
+
+
+def test_votes_are_part_of_a_request_s_identity_only_where_they_are_learned_from(sample_csv: Path, tmp_path: Path) -> None:
+    from zoo.contracts import Selection
+    from zoo.entries_io import load_entry
+    from zoo.pipeline import battles_input, chain, override
+    from zoo.store import fingerprint
+
+    path = tmp_path / "votes.csv"
+
+    def named(targets: str) -> str:
+        entry = override(load_entry("smollm2-135m"), [f"train.targets={targets}"])
+        requests = chain(entry, battles_input(path), "cpu", tmp_path, held=Held(), selection=Selection(), source="hub")
+        assert ("votes_digest" in requests[1].model_dump(mode="json")) == (targets == "votes")
+        return fingerprint(requests[1])
+
+    with_votes(sample_csv, path)
+    before = {targets: named(targets) for targets in ("hard", "votes")}
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    assert {targets: named(targets) for targets in before} == before, "the order of rows says nothing"
+    path.write_text(path.read_text().replace(",2,1,1", ",2,2,1", 1))
+    assert named("hard") == before["hard"] and named("votes") != before["votes"], "one corrected vote"
+    path.write_bytes(sample_csv.read_bytes())
+    with pytest.raises(ZooError, match="no column votes_a"):
+        named("votes")

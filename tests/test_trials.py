@@ -20,6 +20,7 @@ from zoo.pipeline import fetch_request, run_chain
 from zoo.recipes import Recipe, RecipeRun
 from zoo.sample import write_sample
 from zoo.scores import probabilities, read_scores
+from zoo.side_by_side import run_side_by_side
 from zoo.trials import (
     AVERAGED,
     TRAINED,
@@ -27,7 +28,6 @@ from zoo.trials import (
     Trial,
     compared,
     planned,
-    run_side_by_side,
     run_trials,
     trials_figure,
     trials_table,
@@ -70,7 +70,9 @@ def test_the_table_and_the_figure_hold_every_trial() -> None:
     trials += [replace(t, data="dev.csv") for t in trials[1:]]
     table = trials_table(compared(trials), "markdown")
     assert table.count("| two") == 2 and "1.0500 ± 0.1500" in table and "+0.0000 ± 0.0000" in table
-    panels = trials_figure(trials).axes
+    figure = trials_figure(trials)
+    panels = figure.axes
+    assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in panels), "one legend, beside the data"
     assert [axes.get_title() for axes in panels] == ["votes.csv", "dev.csv"]
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["two", "one"]  # the first run is drawn on top
 

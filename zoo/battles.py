@@ -198,10 +198,17 @@ def select_rows(battles: Battles, selection: Selection, held: Held | None = None
         frame = frame.set_index("id", drop=False).loc[[row_id for row_id in wanted if row_id not in bad]]
     elif selection.rows == "held_out" and held is not None:
         frame = frame[assign_folds(frame, held.n_folds) == held.fold]
-    if selection.max_rows is not None and len(frame) > selection.max_rows:
-        order = np.argsort([hashlib.sha256(row_id.encode()).hexdigest() for row_id in frame["id"]], kind="stable")
-        frame = frame.iloc[np.sort(order[: selection.max_rows])]
+    if selection.max_rows is not None:
+        frame = sample_rows(frame, selection.max_rows)
     return frame.reset_index(drop=True)
+
+
+def sample_rows(frame: pd.DataFrame, max_rows: int) -> pd.DataFrame:
+    """At most `max_rows` rows in file order, chosen by a hash of their ids: files are often sorted by label or source."""
+    if len(frame) <= max_rows:
+        return frame
+    order = np.argsort([hashlib.sha256(row_id.encode()).hexdigest() for row_id in frame["id"]], kind="stable")
+    return frame.iloc[np.sort(order[:max_rows])]
 
 
 def unusable_ids(battles: Battles, selection: Selection) -> list[str]:

@@ -218,12 +218,13 @@ def experiment(
         leaderboard()
         return
     from zoo.figures import png
+    from zoo.side_by_side import run_side_by_side
     from zoo.store import write_atomic
-    from zoo.trials import run_side_by_side, run_trials, trials_figure, trials_table
+    from zoo.trials import run_trials, trials_figure, trials_table
 
     results = home() / "experiments" / folder.resolve().name
     if jobs > 1:
-        run_side_by_side(folder, data_dir, jobs, logs=results / "logs", say=say)
+        run_side_by_side(folder, data_dir, jobs, logs=results / "logs", only=only or (), say=say)
     trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)
     typer.echo(trials_table(trials))
     if not only:

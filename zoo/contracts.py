@@ -327,6 +327,7 @@ class FetchRequest(Request):
 
 class TrainRequest(Request):
     stage: Literal["train"] = "train"
+    revision: int = 2  # held-out rows are a sample by hash of the id, and `keep = "best"` counts the untrained weights too
     base: Input
     battles: Input
     held: Held
@@ -335,6 +336,11 @@ class TrainRequest(Request):
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
     extra: Input | None = Field(
         None, exclude_if=lambda found: found is None, description="the battles file at spec.extra, by its content"
+    )
+    votes_digest: str | None = Field(
+        None,
+        exclude_if=lambda digest: digest is None,
+        description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
     )
 
 
@@ -391,6 +397,7 @@ class LadderRequest(Request):
     """Every form of a model on the rows of one scored variant: `base` to `scored` are a chain's artifacts."""
 
     stage: Literal["ladder"] = "ladder"
+    revision: int = 2  # the AWQ form is computed in the dtype of the others, also where memory is short
     base: Input
     trained: Input
     merged: Input

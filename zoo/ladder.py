@@ -40,6 +40,9 @@ TITLES = {
 }
 
 
+BOX = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none"}  # a label in a figure, above its line
+
+
 @dataclass(frozen=True)
 class Step:
     """One form of the model. `loss`, `loss_se`: mean log loss and its standard error, in nats.
@@ -194,9 +197,7 @@ def ladder_figure(steps: Sequence[Step], rows: int) -> Figure:
     for place, step in zip(places[1:], steps[1:], strict=True):
         middle = (losses[place] + losses[place - 1]) / 2
         text = f"{step.change:+.4f}\n± {step.change_se:.4f}"
-        axes.annotate(
-            text, (place - 0.5, middle), ha="center", va="bottom", fontsize=8, xytext=(0, 6), textcoords="offset points"
-        )
+        axes.annotate(text, (place - 0.5, middle), ha="center", va="center", fontsize=8, bbox=BOX)
     axes.axhline(np.log(3), color="0.5", linestyle="--", linewidth=1)
     axes.annotate("guessing", (0.01, np.log(3)), xycoords=("axes fraction", "data"), va="bottom", color="0.35", fontsize=8)
     axes.set(xticks=places, ylabel="log loss, nats", title=f"The ladder, {rows} held-out rows")

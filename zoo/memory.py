@@ -171,18 +171,25 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
-    paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
+    states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
-    kept = _unfused_bytes(shape, spec, norms) if spec.gradient_checkpointing else layers * _kept_bytes(shape, spec, norms)
+    again = _full_bytes if spec.method == "full" else _unfused_bytes
+    kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * _kept_bytes(shape, spec, norms)
     return TrainingMemory(
-        base=0 if spec.method == "full" else _base_bytes(shape, spec, parameters),
+        base=_base_bytes(shape, spec, parameters),
         adapters=8 * trained,  # float32 weights and gradients
-        optimizer=(2 if paged else 8) * trained,  # AdamW's two states
-        checkpoints=layers * 2 * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
+        optimizer=states,
+        checkpoints=layers * _residual_bytes(spec) * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
         activations=kept * tokens,
         paged=paged,
         logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
     )
+
+
+def optimizer_states(spec: TrainSpec, trained: int) -> tuple[int, bool]:
+    """Bytes of AdamW's two states of so many trained weights on a GPU, and whether they are 8-bit ones, which are paged."""
+    paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
+    return (2 if paged else 8) * trained, paged
 
 
 def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
@@ -193,7 +200,12 @@ def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
 
 
 def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
-    """Frozen weights: linear layers in NF4 for QLoRA, all else in 16 bits."""
+    """Frozen weights: linear layers in NF4 for QLoRA, all else in 16 bits.
+
+    Where all are trained, in 32 bits: the copies of linear layers that autocast multiplies by, which a pass keeps to its end.
+    """
+    if spec.method == "full":
+        return 2 * linear_parameters(shape)
     linear = linear_parameters(shape) if spec.method == "qlora" else 0
     return round(linear * NF4_BITS / 8 + 2 * (parameters - linear))
 
@@ -215,7 +227,9 @@ def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are not fused.
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
-    if spec.method == "full" or spec.dora:
+    if spec.method == "full":
+        return _full_bytes(shape, spec, norms)
+    if spec.dora:
         return _unfused_bytes(shape, spec, norms)
     norm = 4 if norms == PLAIN_NORMS else UNFUSED_NORM
     adapters = 2 * spec.rank * len(linear_layers(shape))
@@ -230,5 +244,21 @@ def _unfused_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     inputs = sum(size[0] for size in linear_layers(shape).values())
-    dropped = 3 * inputs if spec.method != "full" and spec.dropout else 0
+    dropped = 3 * inputs if spec.dropout else 0
     return norms * UNFUSED_NORM * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size + dropped
+
+
+def _full_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
+    """The same where all weights are trained: in 32 bits, multiplied in 16 by autocast.
+
+    Of a norm: its input, which is the residual stream, and the normalized input. A 16-bit copy of the input of queries, keys,
+    values, gate and up, each its own. Of attention and the feed-forward part as above, without what is before rotation.
+    """
+    queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
+    normed = (norms * 2 * _residual_bytes(spec) + 5 * 2) * shape.hidden_size
+    return normed + 4 * (queries + keys) + 8 * shape.intermediate_size
+
+
+def _residual_bytes(spec: TrainSpec) -> int:
+    """Bytes of a value of the residual stream: that of weights in training is as wide as they are."""
+    return 4 if spec.method == "full" else 2

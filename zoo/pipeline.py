@@ -30,6 +30,7 @@ from zoo.contracts import (
     Selection,
     ServeSpec,
     TrainRequest,
+    TrainSpec,
 )
 from zoo.errors import ZooError
 from zoo.runner import run_stage
@@ -115,6 +116,7 @@ def chain(
         spec=entry.train.model_copy(update={"teacher": None, "extra": None}),
         teacher=_file_input("train.teacher", entry.train.teacher, "a scores.parquet of out-of-fold rows"),
         extra=_file_input("train.extra", entry.train.extra, "a CSV of labelled battles"),
+        votes_digest=_votes_digest(entry.train, battles),
     )
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
@@ -162,6 +164,13 @@ def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
     if not path.is_file():
         raise ZooError(f"{key}: {path}: no such file; give {wanted}")
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
+
+
+def _votes_digest(spec: TrainSpec, battles: Input) -> str | None:
+    """What identifies the votes that are learned from; None where none are."""
+    from zoo.votes import votes_digest
+
+    return votes_digest(battles.path) if spec.targets == "votes" else None
 
 
 def with_files_from(entry: Entry, folder: Path) -> Entry:

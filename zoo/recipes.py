@@ -54,6 +54,10 @@ class Recipe(Contract):
             raise ValueError("runs: until = 'train' compares runs by name; give each its own `name`")
         if self.until == "score" and (self.also_on or any(run.average for run in self.runs)):
             raise ValueError("also_on and average are for until = 'train'")
+        if self.until == "train" and self.all_folds:
+            raise ValueError(
+                "all_folds is for until = 'score'; with until = 'train' give a run `average = true` for every fold"
+            )
         return self
 
 

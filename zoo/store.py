@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -161,6 +162,19 @@ def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]
     finally:
         os.close(folder)
     return Artifact(final, record)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards. Its name is fixed: what a killed run left there goes with it, also in a partial
+    folder that is committed in the end.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -6,14 +6,9 @@ add their own noise. The tables are paired: every run is compared with the first
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,14 +22,12 @@ from zoo.pipeline import Say, battles_input, chain, output_of, run_chain
 from zoo.recipes import Recipe, RecipeRun, load_recipe, recipe_entries, with_files_from
 from zoo.scores import probabilities, read_scores
 from zoo.store import Artifact
-from zoo.targets import gpu_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
 TABLE = "probabilities.parquet"
-ZOO = (sys.executable, "-c", "from zoo.cli import main; main()")  # the command line of this interpreter
 
 
 @dataclass(frozen=True)
@@ -105,22 +98,39 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
     """Run a recipe's trials, or those named in `only`; what is in the store is not made again."""
     recipe = load_recipe(folder)
     entries = [with_files_from(entry, data_folder) for entry in recipe_entries(recipe)]
-    pairs = list(zip(recipe.runs, entries, strict=True))
-    if unknown := sorted(set(only) - {run.title for run, _ in pairs}):
-        raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(run.title for run, _ in pairs)}")
+    check_names(folder, recipe, only)
+    labels = check_labels(recipe, data_folder)
     trials: list[Trial] = []
-    labels: dict[str, dict[str, int]] = {}
     seen: set[str] = set()
-    for run, entry in pairs:
+    for run, entry in zip(recipe.runs, entries, strict=True):
         if only and run.title not in only:
             continue
         for form, data, request in planned(recipe, run, entry, data_folder, store):
             artifact = run_chain([request], entry, store, say=say)[-1]
-            if form and artifact.fingerprint not in seen:
-                seen.add(artifact.fingerprint)  # zero-shot once, however many runs train the entry
-                labels.setdefault(data, _labels(data_folder / data))
+            if form == ZERO_SHOT and artifact.fingerprint in seen:
+                continue  # once, however many runs train the entry
+            if form:
+                seen.add(artifact.fingerprint)
                 trials.append(_trial(artifact, run, entry, form, data, labels[data]))
     return compared(trials)
+
+
+def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
+    """ZooError where a run is asked for that the recipe does not have."""
+    titles = [run.title for run in recipe.runs]
+    if unknown := sorted(set(only) - set(titles)):
+        raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(titles)}")
+
+
+def check_labels(recipe: Recipe, data_folder: Path) -> dict[str, dict[str, int]]:
+    """Labels by row id of each file that a recipe's models are evaluated on. ZooError for a file without any."""
+    labels = {}
+    for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
+        battles_input(data_folder / name)  # says so where there is no such file
+        labels[name] = _labels(data_folder / name)
+        if not labels[name]:
+            raise ZooError(f"{key}: {data_folder / name}: no row is labelled; models are compared by log loss on labelled rows")
+    return labels
 
 
 def _labels(path: Path) -> dict[str, int]:
@@ -181,42 +191,16 @@ def trials_figure(trials: Sequence[Trial]) -> Figure:
 
     files = list(dict.fromkeys(trial.data for trial in trials))
     most = max(sum(t.data == data and t.form != ZERO_SHOT for t in trials) for data in files)
-    figure = Figure(figsize=(6 * len(files), 1 + 0.3 * most), layout="constrained")
+    figure = Figure(figsize=(6 * len(files), 1.4 + 0.3 * most), layout="constrained")
     for axes, data in zip(np.atleast_1d(figure.subplots(1, len(files))), files, strict=True):
         shown = [t for t in trials if t.data == data and t.form != ZERO_SHOT][::-1]
         losses, errors = (np.array(values) for values in zip(*(t.log_loss for t in shown), strict=True))
-        axes.errorbar(losses, np.arange(len(shown)), xerr=errors, fmt="o", color="#1b1b1b", capsize=3, linewidth=1)
+        marks = {"fmt": "o", "color": "#1b1b1b", "capsize": 3, "linewidth": 1, "label": "log loss ± standard error"}
+        axes.errorbar(losses, np.arange(len(shown)), xerr=errors, **marks)
         axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color="#0072b2", label="recalibrated")
         axes.axvline(np.log(3), color="0.5", linestyle="--", linewidth=1, label="guessing")
         names = [t.name if t.form == TRAINED else f"{t.name} ({t.form})" for t in shown]
         axes.set(yticks=np.arange(len(shown)), yticklabels=names, xlabel="log loss, nats", title=data)
-        axes.legend(fontsize=8)
+        axes.set_ylim(-0.5, len(shown) - 0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
-
-
-def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, say: Say) -> None:
-    """Each run of a recipe in a process of its own, `jobs` at a time, dealt over the GPUs. What one leaves is in the store.
-
-    A run that fails does not stop the others; ZooError names those that failed, with their logs, at the end.
-    """
-    recipe = load_recipe(folder)
-    logs.mkdir(parents=True, exist_ok=True)
-    gpus = len(gpu_names())
-    slots: Queue[int] = Queue()
-    for slot in range(jobs):
-        slots.put(slot)
-
-    def one(number: int) -> tuple[str, Path, int]:
-        title, log, slot = recipe.runs[number].title, logs / f"{number:02d}.log", slots.get()
-        command = [*ZOO, "experiment", str(folder), "--data-dir", str(data_folder), "--only", title]
-        place = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if gpus else {}
-        with log.open("wb") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
-        slots.put(slot)
-        say(f"{title}: {'done' if done.returncode == 0 else f'failed, see {log}'}")
-        return title, log, done.returncode
-
-    with ThreadPoolExecutor(jobs) as pool:
-        failed = [(title, log) for title, log, code in pool.map(one, range(len(recipe.runs))) if code]
-    if failed:
-        raise ZooError(f"{folder}: {len(failed)} runs failed: {', '.join(f'{t} ({log})' for t, log in failed)}", exit_code=1)

@@ -29,6 +29,7 @@ from awq.utils.module import get_op_name, set_op_by_name
 
 from zoo.errors import ZooError
 from zoo.stages.awq_format import pack
+from zoo.stages.labels import free_bytes
 
 # A 4-bit layer is off by some 5 to 20 % of what it adds to the residual stream; a broken one by about all of it or more.
 LARGEST_LAYER_ERROR = 0.8
@@ -83,6 +84,7 @@ class CheckedQuantizer(AwqQuantizer):
 
     layer_errors: list[float]
     inps: torch.Tensor  # the layer's input, (blocks, tokens, hidden); once it has run, its output
+    skipped: frozenset[torch.nn.Module] = frozenset()  # linears of the layer that are scaled with others and not quantized
 
     @torch.no_grad()
     def _search_best_scale(
@@ -94,23 +96,30 @@ class CheckedQuantizer(AwqQuantizer):
         module2inspect: torch.nn.Module | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> tuple[str, tuple[str, ...], torch.Tensor]:
-        """The scale of each input channel that costs least, with the names of the operation before and of the layers."""
+        """The scale of each input channel that costs least, with the names of the operation before and of the layers.
+
+        Layers that are not quantized are scaled with the others and cost nothing: 1 where there are only such.
+        """
+        names = get_op_name(module, prev_op), tuple(get_op_name(module, layer) for layer in layers)
+        rounded = [layer for layer in layers if layer not in self.skipped]
+        if not rounded:
+            return *names, layers[0].weight.new_ones(layers[0].in_features).cpu()
         inspected = module2inspect or layers[0]
         x = inp.to(next(inspected.parameters()).device)
         options = self._sanitize_kwargs({k: v for k, v in (kwargs or {}).items() if k != "use_cache"}, inspected)
         expected = finite(self._module_forward(x, inspected, options))
-        weights = [layer.weight.data for layer in layers]
+        weights = [layer.weight.data for layer in rounded]
         best, least = None, float("inf")
-        with kept_weights(layers):
+        with kept_weights(rounded):
             for scales in self._trials(x, torch.cat(weights)):
-                for layer, weight in zip(layers, weights, strict=True):
+                for layer, weight in zip(rounded, weights, strict=True):
                     layer.weight.data = self.pseudo_quantize_tensor(weight * scales)[0] / scales
                 error = squared_error(finite(self._module_forward(x, inspected, options)), expected)
                 if error < least:
                     best, least = scales, error
         if best is None:
             raise ZooError(f"{get_op_name(module, layers[0])}: no scale gives a finite output; use other calibration rows")
-        return get_op_name(module, prev_op), tuple(get_op_name(module, layer) for layer in layers), best.cpu()
+        return *names, best.cpu()
 
     def _trials(self, x: torch.Tensor, weight: torch.Tensor) -> Iterator[torch.Tensor]:
         """Scales (inputs,) to try: from the mean size of activations and of weights within their groups, in shares."""
@@ -157,7 +166,11 @@ class CheckedQuantizer(AwqQuantizer):
         options = self._sanitize_kwargs(self.module_kwargs, layer)
         scaling = self.awq_model.get_layers_for_scaling(layer, defaultdict(lambda: None), self.module_kwargs)
         self._features = Features([part["layers"] for part in scaling])
-        hooks = [linear.register_forward_pre_hook(partial(self._features.keep, name)) for name, linear in named_linears.items()]
+        known = set(named_linears.values())
+        self.skipped = frozenset(linear for part in scaling for linear in part["layers"] if linear not in known)
+        # autoawq asks for the input of a set's first linear, also of one that it was told to skip.
+        hooked = [*named_linears.items(), *((get_op_name(layer, linear), linear) for linear in self.skipped)]
+        hooks = [linear.register_forward_pre_hook(partial(self._features.keep, name)) for name, linear in hooked]
         self._layer_input = self.inps
         self.inps = self._module_forward(self.inps, layer, options)
         for hook in hooks:
@@ -202,13 +215,6 @@ class CheckedQuantizer(AwqQuantizer):
 
 def itself(module: torch.nn.Module) -> torch.nn.Module:
     return module
-
-
-def free_bytes(place: torch.device) -> float:
-    """Memory that torch can still take on a device; without limit on the CPU."""
-    if place.type != "cuda":
-        return float("inf")
-    return torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
 
 
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:

@@ -79,6 +79,18 @@ def all_steps(lengths: list[int], spec: TrainSpec, total: int) -> Iterator[list[
             done += 1
 
 
+def total_steps(rows: int, spec: TrainSpec) -> int:
+    """Optimizer steps of a whole training on so many rows."""
+    return max(1, round(math.ceil(rows / spec.batch_rows) * spec.epochs))
+
+
+def largest_batch(lengths: list[int], spec: TrainSpec, ranks: int = 1) -> list[int]:
+    """The rows of the training's micro-batch with the most padded tokens, as `ranks` processes get them."""
+    steps = all_steps(lengths, spec, total_steps(len(lengths), spec))
+    batches = (batch for step in steps for batch in dealt(step, lengths, ranks))
+    return max(batches, key=lambda batch: padded_tokens(batch, lengths))
+
+
 def schedule(step: int, total: int, warmup_fraction: float) -> float:
     """Learning-rate factor: linear warm-up, then linear decay to zero."""
     warmup = max(1, round(total * warmup_fraction))

@@ -13,8 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from zoo.stages import progress
+from zoo.store import write_atomic
 
 CHECKPOINT = "checkpoint"
+NEW, OLD = f"{CHECKPOINT}.new", f"{CHECKPOINT}.old"  # beside it while the one takes the other's place
+STATE = "state.json"  # written last: a folder that holds it is whole
 BEST = "best.safetensors"  # in the checkpoint's folder: it goes with it
 
 
@@ -26,7 +29,7 @@ class Progress:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    best: float = math.inf  # held-out log loss
+    best: float = math.inf  # held-out log loss; once training starts, at most that of the untrained model
     stale: int = 0  # evaluations since it was reached
     loss_scale: float | None = None
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
@@ -36,8 +39,11 @@ class Progress:
 
 
 def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progress, out_dir: Path) -> None:
-    """Trainable weights, optimizer tensors and progress, as one folder that replaces the last by a rename."""
-    new, old = out_dir / f"{CHECKPOINT}.new", out_dir / CHECKPOINT
+    """Trainable weights, optimizer tensors and progress, as one folder that takes the last one's place.
+
+    At every moment a whole one is there under one of three names: a run may be killed between any two steps.
+    """
+    new, current, old = (out_dir / name for name in (NEW, CHECKPOINT, OLD))
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     save_file(trained_weights(model), new / "weights.safetensors")
@@ -45,11 +51,20 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progres
     tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
     scalars = {key: value for key, value in values.items() if key not in tensors}
     save_file({key: own_copy(value) for key, value in tensors.items()}, new / "optimizer.safetensors")
-    (new / "state.json").write_text(json.dumps({"progress": vars(state), "scalars": scalars}))
-    if (old / BEST).exists():
-        (new / BEST).hardlink_to(old / BEST)
+    if (current / BEST).exists():
+        (new / BEST).hardlink_to(current / BEST)
+    write_atomic(new / STATE, json.dumps({"progress": vars(state), "scalars": scalars}))
     shutil.rmtree(old, ignore_errors=True)
-    new.rename(old)
+    if current.exists():
+        current.rename(old)
+    new.rename(current)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_checkpoints(out_dir: Path) -> None:
+    """At the end of a run: nothing of its checkpoints is part of the artifact."""
+    for name in (NEW, CHECKPOINT, OLD):
+        shutil.rmtree(out_dir / name, ignore_errors=True)
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -65,10 +80,8 @@ def save_best(model: Any, out_dir: Path) -> None:
 
 
 def load_best(model: Any, out_dir: Path) -> None:
-    """Put the weights that `save_best` kept back into the model; as they are where none was better than before training."""
-    path = out_dir / CHECKPOINT / BEST
-    if path.exists():
-        copy_into(model, load_file(path))
+    """Put the weights that `save_best` kept back into the model."""
+    copy_into(model, load_file(out_dir / CHECKPOINT / BEST))
 
 
 def copy_into(model: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -102,15 +115,23 @@ def own_copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
+def whole_checkpoint(out_dir: Path) -> Path | None:
+    """The folder of the last whole checkpoint, under its own name again if its taking the place was cut short."""
+    folder = out_dir / CHECKPOINT
+    found = next((out_dir / name for name in (CHECKPOINT, NEW, OLD) if (out_dir / name / STATE).exists()), None)
+    if found is None or found == folder:
+        return found
+    shutil.rmtree(folder, ignore_errors=True)
+    return found.rename(folder)
+
+
 def resume(model: Any, optimizer: torch.optim.Optimizer, out_dir: Path) -> Progress | None:
     """Load the last whole checkpoint into model and optimizer; None where there is none."""
-    folder = out_dir / CHECKPOINT
-    if not folder.exists() and (out_dir / f"{CHECKPOINT}.new" / "state.json").exists():
-        (out_dir / f"{CHECKPOINT}.new").rename(folder)  # killed between removing the old one and the rename
-    if not (folder / "state.json").exists():
+    folder = whole_checkpoint(out_dir)
+    if folder is None:
         return None
     copy_into(model, load_file(folder / "weights.safetensors"))
-    saved = json.loads((folder / "state.json").read_text())
+    saved = json.loads((folder / STATE).read_text())
     state = nest({**load_file(folder / "optimizer.safetensors"), **saved["scalars"]})
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     found = Progress(**saved["progress"])

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from zoo.contracts import PromptSpec, TrainSpec
 from zoo.errors import ZooError
 from zoo.prompts import Codec, encode_battles
 from zoo.scores import OK, probabilities, read_scores
-
-VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
+from zoo.votes import vote_shares
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,3 @@ def with_votes(targets: np.ndarray, battles: Path, ids: Sequence[str]) -> tuple[
 def smoothed(targets: np.ndarray, share: float) -> np.ndarray:
     """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): `share` of each row's mass is spread over the labels evenly."""
     return (1 - share) * targets + share / targets.shape[1]
-
-
-def vote_shares(battles: Path, ids: Sequence[str]) -> np.ndarray:
-    """Shares of the votes for A, B and tie by row id, (rows, 3); NaN where a row has none."""
-    with battles.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    frame = pd.read_csv(battles, dtype=str, keep_default_na=False, compression="gzip" if zipped else None)
-    if missing := [name for name in VOTES if name not in frame.columns]:
-        raise ZooError(f"{battles}: has no column {', '.join(missing)}; train.targets = 'votes' needs {', '.join(VOTES)}")
-    counts = frame[list(VOTES)].apply(pd.to_numeric, errors="coerce").set_axis(frame["id"].str.strip())
-    found = counts[~counts.index.duplicated()].reindex(list(ids)).to_numpy(dtype=np.float64)
-    total = found.sum(axis=1, keepdims=True)
-    return np.where((found >= 0).all(axis=1, keepdims=True) & (total > 0), found / np.where(total > 0, total, 1), np.nan)

@@ -11,7 +11,8 @@ import numpy as np
 from zoo.battles import Battles, assign_folds, normal_text, read_battles
 from zoo.contracts import Held, TrainSpec
 from zoo.errors import ZooError
-from zoo.stages.examples import VOTES, smoothed, with_votes
+from zoo.stages.examples import smoothed, with_votes
+from zoo.votes import VOTES
 
 
 def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[Any, np.ndarray, dict[str, float]]:

@@ -12,10 +12,11 @@ import torch
 
 from zoo.contracts import Order, TrainSpec
 from zoo.prompts import Codec, label_probabilities
+from zoo.shapes import count_parameters
 from zoo.stages import progress
 from zoo.stages.adapters import causal_model, load_base
 from zoo.stages.batches import micro_batches
-from zoo.stages.labels import attention_options, compute_dtype, device, label_logits, pad
+from zoo.stages.labels import attention_options, compute_dtype, device, free_bytes, label_logits, pad
 
 BATCH_TOKENS = 8192
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
@@ -40,19 +41,22 @@ def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: C
 
 
 def dtype_for(folder: Path) -> torch.dtype:
-    """float32 where the weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits."""
+    """float32 where weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits.
+
+    Counted by parameters and not by bytes: a model has as many of them in every dtype that it is stored in.
+    """
     if device().type != "cuda":
         return torch.float32
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return torch.float32 if 2 * stored < WIDE_SHARE * torch.cuda.mem_get_info()[1] else compute_dtype()
+    wide = 4 * count_parameters(folder)
+    return torch.float32 if wide < WIDE_SHARE * free_bytes(device()) else compute_dtype()
 
 
-def plain_model(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """A model folder as it is, in `dtype`, by default that of `dtype_for`."""
+def plain_model(folder: Path, dtype: torch.dtype) -> Any:
+    """A model folder as it is, in `dtype`."""
     from transformers import AutoModelForCausalLM
 
     options = attention_options(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or dtype_for(folder), device_map={"": device()}, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device()}, **options)
 
 
 def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:

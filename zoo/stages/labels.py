@@ -88,6 +88,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def free_bytes(place: torch.device) -> float:
+    """Memory that torch can still take on a device; without limit on the CPU."""
+    if place.type != "cuda":
+        return float("inf")
+    return torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+
+
 def gpu_peak_bytes() -> int:
     """Largest GPU memory that torch allocated in this process; 0 without a GPU, where the process's own peak is recorded."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

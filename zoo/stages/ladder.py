@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from zoo.stages import progress
 from zoo.stages.awq_format import write_dequantized
 from zoo.stages.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.labels import gpu_peak_bytes
+from zoo.store import scratch_folder
 
 
 def run(request: LadderRequest, out_dir: Path) -> StageResult:
@@ -35,11 +35,12 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     encoded = encode_battles(turns, codec, request.prompt, request.variant.order, request.variant.max_tokens)
     rows = [e.ids for e in encoded]
     p: dict[str, np.ndarray] = {}
-    with tempfile.TemporaryDirectory(dir=out_dir) as scratch:
-        for form, load in forms(request, Path(scratch)):
+    dtype = dtype_for(request.merged.path / "model")  # of every plain form, or rounding would be part of a step
+    with scratch_folder(out_dir / "scratch") as scratch:
+        for form, load in forms(request, scratch, dtype):
             order = request.variant.order
             p[form] = finished(
-                out_dir / f"{form}.npy",
+                out_dir / f"{form}-{str(dtype).removeprefix('torch.')}.npy",
                 lambda load=load, order=order: model_probabilities(load, rows, codec, order, "ladder"),  # type: ignore[misc]
             )
     p[ENGINE] = probabilities(table)
@@ -47,9 +48,8 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     steps = steps_of(p, y)
     write_table(table, p, out_dir)
     (out_dir / "ladder.png").write_bytes(png(ladder_figure(steps, len(y))))
-    wide = dtype_for(request.merged.path / "model") == torch.float32
     return StageResult(
-        metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(wide)},
+        metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(dtype == torch.float32)},
         curves={"ladder/log_loss": tuple((i, step.loss) for i, step in enumerate(steps))},
         measurements=Measurements(
             run_seconds=progress.process_age_seconds(),
@@ -71,14 +71,14 @@ def rows_of(request: LadderRequest) -> pd.DataFrame:
     return table
 
 
-def forms(request: LadderRequest, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+def forms(request: LadderRequest, scratch: Path, dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Each form in order, with what loads it. What full fine-tuning leaves is the merged model itself."""
     base, trained = request.base.path / "model", request.trained.path
-    yield BASE, lambda: plain_model(base)
+    yield BASE, lambda: plain_model(base, dtype)
     if (trained / "adapter").exists():
         yield ADAPTER, lambda: adapted_model(base, trained / "adapter", TrainSpec(method=request.method))
-    yield MERGED, lambda: plain_model(request.merged.path / "model")
-    yield AWQ, lambda: dequantized_model(request.quantized.path / "model", scratch / "plain")
+    yield MERGED, lambda: plain_model(request.merged.path / "model", dtype)
+    yield AWQ, lambda: dequantized_model(request.quantized.path / "model", scratch / "plain", dtype)
 
 
 def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -91,15 +91,15 @@ def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     return found
 
 
-def dequantized_model(quantized: Path, scratch: Path) -> Any:
+def dequantized_model(quantized: Path, scratch: Path, dtype: torch.dtype) -> Any:
     """The AWQ checkpoint's own weights as plain ones, by our own reading of its layout."""
     write_dequantized(quantized, scratch)
-    return plain_model(scratch)
+    return plain_model(scratch, dtype)
 
 
 def write_table(table: pd.DataFrame, p: dict[str, np.ndarray], out_dir: Path) -> None:
     columns = {f"{form}_{name}": values[:, i] for form, values in p.items() for i, name in enumerate(PROBABILITIES)}
     frame = pd.DataFrame({"id": table["id"], "label": table["label"], **columns})
     frame.to_parquet(out_dir / "ladder.parquet", index=False)
-    for form in p:
-        (out_dir / f"{form}.npy").unlink(missing_ok=True)
+    for path in out_dir.glob("*.npy"):
+        path.unlink()

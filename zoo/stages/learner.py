@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.memory import LARGE_STATES
+from zoo.memory import optimizer_states
 from zoo.metrics import log_loss_rows
 from zoo.prompts import Codec, label_probabilities
 from zoo.stages.adapters import causal_model, trained_parameters
-from zoo.stages.batches import micro_batches
+from zoo.stages.batches import largest_batch, micro_batches
 from zoo.stages.examples import Example
 from zoo.stages.fused import AdaptedLinear, fuse, refresh
 from zoo.stages.labels import compute_dtype, device, label_logits, pad
 from zoo.stages.objectives import OBJECTIVES
 from zoo.stages.ranks import ALONE, Ranks, device_sum
-from zoo.stages.recompute import fit_memory
+from zoo.stages.recompute import Later, fit_memory
 
 
 class Learner:
@@ -65,30 +66,41 @@ class Learner:
         refresh(self.adapted)
         return norm.detach()
 
-    def fit_memory(self, train: Sequence[Example], held: Sequence[Example]) -> dict[str, float]:
-        """Where it is asked for, decide what is computed again, by passes of the largest batch there can be."""
+    def fit_memory(self, train: Sequence[Example]) -> dict[str, float]:
+        """Where it is asked for, decide what is computed again, by passes of the largest batches of the training to come."""
         if not self.spec.gradient_checkpointing:
             return {}
-        longest = max(max(len(e.ab), len(e.ba)) for e in train)
-        rows = min(self.spec.batch_rows, max(1, self.spec.micro_batch_tokens // longest))
 
-        def one_pass() -> None:
+        def one_pass(rows: int, tokens: int) -> None:
             self.model.train()
             try:
-                self.backward([[self.codec.label_ids[0]] * longest] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
+                self.backward([[self.codec.label_ids[0]] * tokens] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
             finally:
                 self.optimizer.zero_grad(set_to_none=True)
 
-        return fit_memory(causal_model(self.model), self.adapted, one_pass, self.spec.memory_gib)
+        passes = [partial(one_pass, *shape) for shape in self.largest_shapes(train)]
+        states, paged = optimizer_states(self.spec, sum(p.numel() for p in self.parameters))
+        return fit_memory(causal_model(self.model), self.adapted, passes, self.spec.memory_gib, Later(states, paged))
+
+    def largest_shapes(self, train: Sequence[Example]) -> list[tuple[int, int]]:
+        """(rows, tokens) of the micro-batch with the most tokens and of the longest row, the larger first.
+
+        Short rows fill a whole `micro_batch_tokens`; a long one may leave much of it or be over it, and its attention may cost
+        most.
+        """
+        longest = [max(len(e.ab), len(e.ba)) for e in train]
+        batch = largest_batch([len(e.ab) for e in train], self.spec, self.ranks.count)
+        shapes = {(len(batch), max(longest[i] for i in batch)), (1, max(longest))}
+        return sorted(shapes, key=lambda shape: -shape[0] * shape[1])
 
 
 def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
     """AdamW; with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861) where that is asked for or pays."""
     parameters = list(trained_parameters(model).values())
     on_gpu = torch.cuda.is_available()
-    large = on_gpu and sum(p.numel() for p in parameters) >= LARGE_STATES
+    _, paged = optimizer_states(spec, sum(p.numel() for p in parameters))
     settings: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
-    if spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and large):
+    if paged and (on_gpu or spec.optimizer == "adamw8bit"):
         from bitsandbytes.optim import PagedAdamW8bit
 
         optimizer: torch.optim.Optimizer = PagedAdamW8bit(parameters, **settings)

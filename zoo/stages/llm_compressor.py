@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from zoo.stages import llm_compressor_worker as worker
 from zoo.stages import progress
 from zoo.stages.labels import attention_options, device
 from zoo.stages.layerwise import Weights, write_index
+from zoo.store import scratch_folder
 
 SCALE = ".weight_scale"
 
@@ -34,8 +34,7 @@ SCALE = ".weight_scale"
 def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> int:
     """Write the checkpoint to `target`; the worker's peak bytes of GPU memory, 0 on processors."""
     python = backend_interpreter(request.spec.backend)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        scratch = Path(folder)
+    with scratch_folder(target.parent / "scratch") as scratch:
         saved = scratch / "saved"
         np.save(scratch / "blocks.npy", np.array(blocks, dtype=np.int32))
         job = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,12 +33,27 @@ def checkpoint_layers(model: Any, count: int) -> None:
         layer.gradient_checkpointing = (i + 1) * count // len(layers) > i * count // len(layers)
 
 
+@dataclass(frozen=True)
+class Later:
+    """Bytes that a training takes once it runs, and its first pass does not: the optimizer's states.
+
+    Paged ones move to the host where the card is full: they do not make a pass too large, but pages that move cost time.
+    """
+
+    states: int = 0
+    paged: bool = False
+
+
 def fit_memory(
-    model: Any, adapted: Sequence[AdaptedLinear], one_pass: Callable[[], None], limit_gib: float | None
+    model: Any,
+    adapted: Sequence[AdaptedLinear],
+    passes: Sequence[Callable[[], None]],
+    limit_gib: float | None,
+    later: Later = Later(),
 ) -> dict[str, float]:
     """Checkpoint as few layers as the GPU's memory allows, and keep dequantized weights where there is room for all of them.
 
-    `one_pass` is a forward and backward pass of the largest batch. It is run with every layer checkpointed and with all but
+    `passes` are forward and backward passes of the largest batches. Each is run with every layer checkpointed and with all but
     one, so that what is decided is measured, not estimated. `limit_gib`: memory that training may take; None: what is free.
     On a CPU every layer is checkpointed, as was asked. ZooError where even that does not fit.
     """
@@ -46,11 +62,12 @@ def fit_memory(
     if device().type != "cuda":
         return {"memory/checkpointed_layers": float(len(layers))}
     room = _room(limit_gib)
-    least = _peak(one_pass, room)
-    kept = _kept_bytes(one_pass, layers)
+    least = max(_peak(one_pass, room - (0 if later.paged else later.states)) for one_pass in passes)
+    kept = max(_kept_bytes(one_pass, layers) for one_pass in passes)
+    room -= later.states
     count = max(0, len(layers) - int(max(0, room - least) // max(1, kept)))
     checkpoint_layers(model, count)
-    spare = room - least - kept * (len(layers) - count)
+    spare = room - least - (kept * (len(layers) - count) if count < len(layers) else 0)
     copies = sum(2 * m.a.shape[1] * m.b.shape[0] for m in adapted if hasattr(m.weight, "quant_state"))
     keeps = bool(copies) and count == 0 and copies < spare
     if keeps:
@@ -84,7 +101,10 @@ def _peak(one_pass: Callable[[], None], room: float) -> float:
 
 
 def _kept_bytes(one_pass: Callable[[], None], layers: Sequence[Any]) -> float:
-    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps: the first against the second."""
+    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps: the first against the second.
+
+    Without end where there is no room for one such layer.
+    """
     allocated: list[int] = []
 
     def look(*_: Any) -> None:
@@ -94,7 +114,10 @@ def _kept_bytes(one_pass: Callable[[], None], layers: Sequence[Any]) -> float:
     handles = [hook(look) for layer in layers[:2] for hook in (layer.register_forward_pre_hook, layer.register_forward_hook)]
     try:
         one_pass()
+    except torch.cuda.OutOfMemoryError:
+        return float("inf")
     finally:
+        layers[0].gradient_checkpointing = True
         for handle in handles:
             handle.remove()
     whole, *checkpointed = (after - before for before, after in zip(allocated[0:4:2], allocated[1:4:2], strict=True))

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.battles import read_battles, select_training
+from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.prompts import load_codec
 from zoo.stages import progress
 from zoo.stages.adapters import load_model, save_weights
-from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule
-from zoo.stages.checkpoint import CHECKPOINT, Progress, load_best, resume, save_best, save_checkpoint
+from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
+from zoo.stages.checkpoint import Progress, load_best, remove_checkpoints, resume, save_best, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
 from zoo.stages.fused import refresh
@@ -57,16 +57,16 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec)
         train += examples(extra_frame, codec, request.prompt, extra_targets)
         counts |= found
-    held = examples(held_frame.head(spec.eval_rows), codec, request.prompt)
+    held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
     torch.manual_seed(spec.seed)
     learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
-    memory = learner.fit_memory(train, held)
+    memory = learner.fit_memory(train)
     load_seconds = progress.process_age_seconds()
     state = fit(learner, train, held, out_dir)
     if ranks.main:
         save_weights(learner.model, spec, base, out_dir)
         shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
-        shutil.rmtree(out_dir / CHECKPOINT, ignore_errors=True)
+        remove_checkpoints(out_dir)
     return StageResult(
         metrics={
             **counts,
@@ -94,7 +94,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
     spec = learner.spec
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
-    total = max(1, round(steps_per_epoch * spec.epochs))
+    total = total_steps(len(train), spec)
     every = max(1, steps_per_epoch // spec.evals_per_epoch)
     with learner.ranks.main_first():
         state = resume(learner.model, learner.optimizer, out_dir) or Progress()
@@ -103,7 +103,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
         learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if state.step == 0:
-            state.log("held_out/log_loss", evaluate(learner, held))
+            note_held_out(learner, state, evaluate(learner, held), out_dir)  # a training that only does harm leaves the start
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
             if step < state.step or has_stalled(state, spec):
                 continue
@@ -128,16 +128,10 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
     """Note a held-out log loss with speed and memory, keep the weights if they are the best so far, and save a checkpoint."""
-    state.log("held_out/log_loss", log_loss)
+    note_held_out(learner, state, log_loss, out_dir)
     state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
         state.log("mem/allocated_peak_gib", peak / 2**30)
-    if log_loss < state.best:
-        state.best, state.stale = log_loss, 0
-        if learner.spec.keep == "best" and learner.ranks.main:
-            save_best(learner.model, out_dir)
-    else:
-        state.stale += 1
     state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
     if learner.ranks.main:
         save_checkpoint(learner.model, learner.optimizer, state, out_dir)
@@ -145,12 +139,26 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
 
 
+def note_held_out(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
+    """Note a held-out log loss, and keep the weights if they are the best so far, the untrained ones among them."""
+    state.log("held_out/log_loss", log_loss)
+    if log_loss < state.best:
+        state.best, state.stale = log_loss, 0
+        if learner.spec.keep == "best" and learner.ranks.main:
+            save_best(learner.model, out_dir)
+    else:
+        state.stale += 1
+
+
 def has_stalled(state: Progress, spec: TrainSpec) -> bool:
     return spec.patience is not None and state.stale >= spec.patience
 
 
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
-    """One optimizer step over its micro-batches; mean loss of its rows. A loss that is not finite stops with the rows' ids."""
+    """One optimizer step, `step` of them before it, over its micro-batches; mean loss of its rows.
+
+    A loss that is not finite stops with the rows' ids.
+    """
     spec, ranks = learner.spec, learner.ranks
     learner.model.train()
     swapped = {i: s for batch in batches for i, s in zip(batch, draw_swaps(spec, step, batch), strict=True)}
@@ -168,12 +176,12 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
     found = [float(loss) for loss in torch.stack(losses).tolist()] if losses else []
     for position, loss in zip(mine, found, strict=True):
         if not math.isfinite(loss):
-            raise diverged(step, f"loss {loss}", batches[position], train)
+            raise diverged(step + 1, f"loss {loss}", batches[position], train)
     ranks.add_up_gradients(learner.parameters)
     total = float(device_sum([sum(found)], ranks)[0])
     norm = learner.update(learning_rate)
     if not learner.scaler.is_enabled() and not torch.isfinite(norm):
-        raise diverged(step, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
+        raise diverged(step + 1, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
     return total / len(swapped)
 
 
@@ -185,6 +193,7 @@ def draw_swaps(spec: TrainSpec, step: int, batch: list[int]) -> list[bool]:
 
 
 def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> ZooError:
+    """`step` counts from 1, as in the curves."""
     ids = ", ".join(train[i].id for i in rows[:5])
     return ZooError(f"training diverged at step {step}: {what} on rows {ids}; lower train.learning_rate")
 

@@ -1,0 +1,114 @@
+"""What is computed again: which batches are tried, and what is decided from them on a card of a few hundred bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.contracts import TrainSpec
+from zoo.errors import ZooError
+from zoo.stages import batches, recompute
+from zoo.stages.examples import Example
+from zoo.stages.learner import Learner
+from zoo.stages.ranks import ALONE
+from zoo.stages.recompute import Later
+
+LAYERS, WEIGHTS, LITTLE, WHOLE = 4, 1000, 10, 110  # bytes of the weights, and of a layer that is computed again or kept
+
+
+def learner_of(spec: TrainSpec) -> Learner:
+    made = Learner.__new__(Learner)
+    made.spec, made.ranks = spec, ALONE
+    return made
+
+
+def examples_of(lengths: list[int]) -> list[Example]:
+    return [Example(str(i), [5] * n, [5] * (n + 1), 0, (1.0, 0.0, 0.0)) for i, n in enumerate(lengths)]
+
+
+def test_short_rows_fill_a_batch_that_a_long_one_does_not() -> None:
+    shapes = learner_of(TrainSpec(micro_batch_tokens=4096, batch_rows=16)).largest_shapes(examples_of([2100] + [256] * 63))
+    assert max(rows * (tokens - 1) for rows, tokens in shapes) == 4096 and (1, 2101) in shapes
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=60),
+    st.integers(20, 400),
+    st.integers(1, 9),
+    st.sampled_from([0.5, 1, 3]),
+)
+def test_no_batch_of_the_training_is_larger_than_what_is_tried(
+    lengths: list[int], tokens: int, rows: int, epochs: float
+) -> None:
+    spec = TrainSpec(micro_batch_tokens=tokens, batch_rows=rows, epochs=epochs)
+    shapes = learner_of(spec).largest_shapes(examples_of(lengths))
+    steps = list(batches.all_steps(lengths, spec, batches.total_steps(len(lengths), spec)))
+    costs = [batches.padded_tokens(batch, lengths) for step in steps for batch in step]
+    assert max(costs) <= max(n * longest for n, longest in shapes)
+    assert max(longest for _, longest in shapes) == max(lengths) + 1
+
+
+@pytest.fixture
+def card(make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
+    """A model whose layers pretend to take GPU memory, a pass of it, and a function that gives the card so many bytes."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(make_tiny_llama(tmp_path / "model", num_hidden_layers=LAYERS))
+    state = {"used": WEIGHTS, "peak": 0, "size": 0}
+
+    def take(layer: Any, *_: Any) -> None:
+        state["used"] += LITTLE if layer.gradient_checkpointing else WHOLE
+        if state["used"] > state["size"]:
+            raise torch.cuda.OutOfMemoryError("the card is full")
+        state["peak"] = max(state["peak"], state["used"])
+
+    for layer in recompute.decoder_layers(model):
+        layer.register_forward_hook(take)
+
+    def one_pass() -> None:
+        state["used"] = WEIGHTS
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[5, 6, 7]]))
+
+    def sized(size: int) -> None:
+        state["size"] = size
+        monkeypatch.setattr(recompute, "_room", lambda _: float(size))
+
+    monkeypatch.setattr(recompute, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: state.update(peak=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: state["peak"])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: state["used"])
+    return model, one_pass, sized
+
+
+@pytest.mark.parametrize(
+    ("size", "later", "computed_again"),
+    [
+        (WEIGHTS + LAYERS * WHOLE, Later(), 0),
+        (WEIGHTS + LAYERS * LITTLE + 250, Later(), 2),
+        (WEIGHTS + LAYERS * LITTLE + 250, Later(states=100), 3),  # what the optimizer's first step will take
+        (WEIGHTS + LAYERS * LITTLE + 250, Later(states=400, paged=True), 4),  # it moves to the host
+        (WEIGHTS + LAYERS * LITTLE + 50, Later(), 4),  # no room to try even one layer that is kept
+    ],
+)
+def test_as_many_layers_are_kept_as_there_is_room_for(card: Any, size: int, later: Later, computed_again: int) -> None:
+    model, one_pass, sized = card
+    sized(size)
+    found = recompute.fit_memory(model, [], [one_pass], None, later)
+    assert found == {"memory/checkpointed_layers": computed_again, "memory/kept_weights": 0}
+    assert sum(layer.gradient_checkpointing for layer in recompute.decoder_layers(model)) == computed_again
+    sized(size - later.states * (not later.paged))
+    one_pass()  # as decided, it fits beside the states
+
+
+def test_states_for_which_there_is_no_room_are_refused(card: Any) -> None:
+    model, one_pass, sized = card
+    sized(WEIGHTS + LAYERS * LITTLE + 250)
+    with pytest.raises(ZooError, match=r"lower train\.micro_batch_tokens"):
+        recompute.fit_memory(model, [], [one_pass], None, Later(states=300))
