@@ -37,8 +37,8 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
     with scratch_folder(target.parent / "scratch") as scratch:
         saved = scratch / "saved"
         np.save(scratch / "blocks.npy", np.array(blocks, dtype=np.int32))
-        job = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
-        job |= {"options": attention_options(source)}
+        job: dict[str, Any] = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
+        job["options"] = attention_options(source)
         (scratch / "job.json").write_text(json.dumps(job | request.spec.model_dump(mode="json")))
         run_worker(python, scratch, layers=read_config(source)["num_hidden_layers"])
         peak = json.loads((saved / "worker.json").read_text())["peak_bytes"]
