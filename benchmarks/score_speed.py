@@ -241,14 +241,15 @@ class Watch(threading.Thread):
 
 
 def run_step(step: str, argv: list[str]) -> dict[str, float]:
-    """A step in a process of its own; its last line of output is its result."""
+    """A step in a process of its own; its last line of JSON is its result."""
     watch = Watch()
     watch.start()
     with subprocess.Popen([sys.executable, __file__, *argv, "--one", step], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         lines = [line for line in process.stdout if not print(line, end="")]  # type: ignore[func-returns-value]
     memory = watch.end()
-    return {**json.loads(lines[-1]), **memory} if process.returncode == 0 else {"failed": float(process.returncode), **memory}
+    results = [line for line in lines if line.startswith("{")]  # engines that end may say more after it
+    return {**json.loads(results[-1]), **memory} if process.returncode == 0 else {"failed": float(process.returncode), **memory}
 
 
 def prepare(args: argparse.Namespace) -> None:

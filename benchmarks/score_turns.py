@@ -26,17 +26,17 @@ PLAIN = {
 }
 
 
-def ours(arguments: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
+def ours(arguments: dict[str, Any], rows: list[Rows]) -> tuple[Callable[[int], None], Any]:
     """The engine as `zoo score` starts it."""
     from zoo.stages.engine import Engine, prepare_environment
 
     prepare_environment(eager=arguments["enforce_eager"])
     engine = Engine(arguments, (49, 50, 51))
     chunks = [[np.array(row, dtype=np.int32) for row in chunk] for chunk in rows]
-    return lambda i: void(engine.score(chunks[i]))
+    return lambda i: void(engine.score(chunks[i])), engine._llm
 
 
-def plain(settings: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
+def plain(settings: dict[str, Any], rows: list[Rows]) -> tuple[Callable[[int], None], Any]:
     """`vllm.LLM` with the same model, dtype and longest row."""
     from vllm import LLM, SamplingParams
 
@@ -48,7 +48,7 @@ def plain(settings: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
         llm.reset_prefix_cache()
         llm.generate(chunks[i], parameters, use_tqdm=False)
 
-    return score
+    return score, llm
 
 
 def void(_: Any) -> None:
@@ -58,13 +58,13 @@ def void(_: Any) -> None:
 def serve(channel: Connection, environment: dict[str, str], start: Any, arguments: dict[str, Any], rows: list[Rows]) -> None:
     """Load, say so, then score the chunks that are asked for, and answer with the seconds each took."""
     os.environ.update(environment)
-    score = start(arguments, rows)
+    score, llm = start(arguments, rows)
     channel.send("ready")
     while (i := channel.recv()) is not None:
         started = time.monotonic()
         score(i)
         channel.send(time.monotonic() - started)
-    # The process ends as a script does: vLLM's own processes, which hold this one's output open, end with it.
+    llm.llm_engine.engine_core.shutdown()  # its processes would live on, and hold this one's output open
 
 
 def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: list[str]) -> dict[str, float]:
@@ -98,6 +98,7 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
     found = {f"{name}_s": float(seconds[:, at].sum()) for at, name in enumerate(names)}
     for at, name in enumerate(names[1:], 1):
         found |= {f"{name}_ratio": found[f"{name}_s"] / found["ours_s"], f"{name}_ratio_se": ratio_error(seconds[:, [0, at]])}
+        found[f"{name}_ratio_median"] = float(np.median(seconds[:, at] / seconds[:, 0]))  # of chunks: what others disturb least
     return found
 
 
