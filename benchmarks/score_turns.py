@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,25 +19,31 @@ from typing import Any
 import numpy as np
 
 Rows = list[list[int]]
-QUIET = 0.05  # seconds: threads of the engine that had its turn spin for some milliseconds more
+CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+ALONE = {
+    **CORES,
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
+}
 PLAIN = {
     "plain": {},  # as it comes: compiled, and on CPUs with a core left to its frontend
-    "plain_cores": {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"},  # compiled, on all cores
-    "plain_eager": {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"},  # `enforce_eager=True`
+    "plain_cores": CORES,  # compiled, on all cores, which its frontend and its worker's waiting share
+    "plain_alone": ALONE,  # compiled, on all cores, in a single process
+    "plain_eager": ALONE,  # the same with `enforce_eager=True`
 }
 
 
-def ours(arguments: dict[str, Any], rows: list[Rows]) -> tuple[Callable[[int], None], Any]:
+def ours(arguments: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
     """The engine as `zoo score` starts it."""
     from zoo.stages.engine import Engine, prepare_environment
 
     prepare_environment(eager=arguments["enforce_eager"])
     engine = Engine(arguments, (49, 50, 51))
     chunks = [[np.array(row, dtype=np.int32) for row in chunk] for chunk in rows]
-    return lambda i: void(engine.score(chunks[i])), engine._llm
+    return lambda i: void(engine.score(chunks[i]))
 
 
-def plain(settings: dict[str, Any], rows: list[Rows]) -> tuple[Callable[[int], None], Any]:
+def plain(settings: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
     """`vllm.LLM` with the same model, dtype and longest row."""
     from vllm import LLM, SamplingParams
 
@@ -48,7 +55,7 @@ def plain(settings: dict[str, Any], rows: list[Rows]) -> tuple[Callable[[int], N
         llm.reset_prefix_cache()
         llm.generate(chunks[i], parameters, use_tqdm=False)
 
-    return score, llm
+    return score
 
 
 def void(_: Any) -> None:
@@ -57,14 +64,15 @@ def void(_: Any) -> None:
 
 def serve(channel: Connection, environment: dict[str, str], start: Any, arguments: dict[str, Any], rows: list[Rows]) -> None:
     """Load, say so, then score the chunks that are asked for, and answer with the seconds each took."""
+    os.setsid()  # a group of its own, to be stopped and ended with all processes that vLLM starts in it
     os.environ.update(environment)
-    score, llm = start(arguments, rows)
+    score = start(arguments, rows)
     channel.send("ready")
-    while (i := channel.recv()) is not None:
+    while True:
+        i = channel.recv()
         started = time.monotonic()
         score(i)
         channel.send(time.monotonic() - started)
-    llm.llm_engine.engine_core.shutdown()  # its processes would live on, and hold this one's output open
 
 
 def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: list[str]) -> dict[str, float]:
@@ -83,18 +91,19 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
         processes.append(context.Process(target=serve, args=(other, PLAIN.get(way, {}), start, given, rows)))
         processes[-1].start()
         assert channels[way].recv() == "ready"  # one after the other: they would load at each other's cost
+        os.killpg(processes[-1].pid, signal.SIGSTOP)
     names = list(channels)
     seconds = np.zeros((len(rows), len(names)))
     for turn in range(-1, len(rows)):
         for k in range(len(names)):
             at = (turn + k) % len(names)
-            time.sleep(QUIET)
+            # Stopped in between: vLLM's processes spin for seconds after a chunk, at the cost of the next engine's.
+            os.killpg(processes[at].pid, signal.SIGCONT)
             channels[names[at]].send(max(0, turn))
             seconds[max(0, turn), at] = channels[names[at]].recv()  # the first turn's are overwritten by the second's
-    for channel, process in zip(channels.values(), processes, strict=True):
-        channel.send(None)
-        process.join(30)
-        process.kill()
+            os.killpg(processes[at].pid, signal.SIGSTOP)
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
     found = {f"{name}_s": float(seconds[:, at].sum()) for at, name in enumerate(names)}
     for at, name in enumerate(names[1:], 1):
         found |= {f"{name}_ratio": found[f"{name}_s"] / found["ours_s"], f"{name}_ratio_se": ratio_error(seconds[:, [0, at]])}

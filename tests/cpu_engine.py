@@ -1,6 +1,6 @@
 """Label logits of a tiny model on this machine's processors, in several ways: run by test_cpu_engine.py in its own process.
 
-    python tests/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
+python tests/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """vLLM's CPU worker as scoring needs it. Imported by vLLM, in each of an engine's worker processes.
 
-Without compilation vLLM (0.32) computes norms on CPUs by a handful of plain torch operations each, though its own fused kernels
-are in the build; and its float32 head makes a float32 copy of the whole vocabulary's weights at every step, for three rows of it.
-Together with pages that the allocator gave back and took again these were 0.35 of the time (benchmarks/score_speed.md).
+Without compilation vLLM (0.32) computes norms on CPUs by a handful of plain torch operations each, though fused kernels are in
+its build; its float32 head copies the whole vocabulary's weights at every step, for three rows of them; and activations go back
+to Linux after every layer. Together these were a quarter of a small model's time (benchmarks/score_speed.md).
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def same_dtype_added(
     return same_dtype(x, weight, epsilon, variance_size) and x_residual.dtype == x.dtype and x_residual.is_contiguous()
 
 
-def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None
-) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> torch.Tensor:
     out = torch.empty_like(x)
     torch.ops._C.rms_norm(out, x, weight, epsilon)
     return out

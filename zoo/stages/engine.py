@@ -24,6 +24,7 @@ CPU_WORKER = "zoo.stages.cpu_worker.ScoringWorker"
 FUSED_NORMS = "zoo_fused"  # of vLLM's norm operations: an implementation that the CPU worker registers
 LABEL_IDS = "zoo_label_ids"  # key of `additional_config`
 
+
 def prepare_environment(*, eager: bool) -> None:
     """Settings that vLLM and torch read from the environment, to be made before they are imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -88,7 +89,7 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
     }
     arguments["worker_cls"] = "zoo.stages.gpu_worker.ScoringWorker" if on_gpu else CPU_WORKER
     if not on_gpu and spec.enforce_eager:  # compiled, they are fused with what stands around them
-        arguments["ir_op_priority"] = dict.fromkeys(("rms_norm", "fused_add_rms_norm"), [FUSED_NORMS, "native"])
+        arguments["ir_op_priority"] = {name: [FUSED_NORMS, "native"] for name in ("rms_norm", "fused_add_rms_norm")}
     if not spec.enforce_eager:  # graphs serve batches of up to 512 tokens, and these are longer: seconds and a gigabyte saved
         arguments["compilation_config"] = {"cudagraph_mode": "NONE"}
     if serve.float16_rescale_bits:
