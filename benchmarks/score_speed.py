@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import random_weights
 import score_rivals
+import score_turns
 
 from zoo.contracts import Held, Input, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
 from zoo.entries_io import load_entry
@@ -182,33 +183,13 @@ def step_weights(args: argparse.Namespace) -> dict[str, float]:
 
 
 def step_interleaved(args: argparse.Namespace) -> dict[str, float]:
-    """Chunk by chunk in one process, by turns: this engine, and a plain `vllm.LLM` that is given the same rows and threads.
-
-    The ratio holds on a machine that others use too. Seconds of each, and the ratio of tokens a second with its standard error.
-    """
-    from zoo.stages.engine import Engine, engine_arguments, prepare_environment
+    """Chunk by chunk by turns with plain `vllm.LLM`: the ratios hold on a machine that others use too."""
+    from zoo.stages.engine import engine_arguments
 
     request, rows = request_of(args), rows_of(args)
-    prepare_environment(eager=request.spec.enforce_eager)
-    from vllm import LLM, SamplingParams
-
-    ours = Engine(engine_arguments(args.model, request.spec, request.serve, gpus=1, on_gpu=args.target != "cpu"), (49, 50, 51))
-    plain = LLM(model=str(args.model), dtype=args.dtype, max_model_len=args.cap + 1, kv_cache_memory_bytes=2**30)
-    parameters = SamplingParams(max_tokens=1, temperature=0, logprobs=5)
     chunks = [rows[i : i + args.chunk_rows] for i in range(0, len(rows), args.chunk_rows)]
-    seconds = np.zeros((len(chunks), 2))
-    for i, chunk in enumerate([chunks[-1], *chunks]):  # the first is thrown away: it warms both up
-        for way in (0, 1) if i % 2 else (1, 0):
-            started = time.monotonic()
-            if way == 0:
-                ours.score([np.array(row, dtype=np.int32) for row in chunk])
-            else:
-                plain.generate([{"prompt_token_ids": row} for row in chunk], parameters, use_tqdm=False)
-            seconds[max(0, i - 1), way] = time.monotonic() - started
-    ratios = seconds[:, 1] / seconds[:, 0]
-    error = ratios.std(ddof=1) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
-    total = seconds.sum(axis=0)
-    return {"ours_s": total[0], "plain_s": total[1], "ratio": total[1] / total[0], "ratio_se": error}
+    arguments = engine_arguments(args.model, request.spec, request.serve, gpus=1, on_gpu=args.target != "cpu")
+    return score_turns.by_turns(chunks, args.model, arguments, args.ways.split(","))
 
 
 def step_engine(args: argparse.Namespace) -> dict[str, float]:
@@ -270,14 +251,15 @@ class Watch(threading.Thread):
 
 
 def run_step(step: str, argv: list[str]) -> dict[str, float]:
-    """A step in a process of its own; its last line of output is its result."""
+    """A step in a process of its own; its last line of JSON is its result."""
     watch = Watch()
     watch.start()
     with subprocess.Popen([sys.executable, __file__, *argv, "--one", step], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         lines = [line for line in process.stdout if not print(line, end="")]  # type: ignore[func-returns-value]
     memory = watch.end()
-    return {**json.loads(lines[-1]), **memory} if process.returncode == 0 else {"failed": float(process.returncode), **memory}
+    results = [line for line in lines if line.startswith("{")]  # engines that end may say more after it
+    return {**json.loads(results[-1]), **memory} if process.returncode == 0 else {"failed": float(process.returncode), **memory}
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -315,6 +297,7 @@ def main() -> None:
     parser.add_argument("--chunk-rows", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16384)
     parser.add_argument("--seqs", type=int, default=64)
+    parser.add_argument("--ways", default=",".join(score_turns.PLAIN), help="of `interleaved`")
     parser.add_argument("-o", "--output", type=Path, help="append results to this file, a line of JSON a step")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -20,6 +20,10 @@ from zoo.contracts import ScoreSpec, ServeSpec
 from zoo.shapes import CPU_BLOCK_TOKENS, GPU_BLOCK_TOKENS, cached_tokens, kv_bytes_per_token, read_config, shape_of_config
 from zoo.stages.chunks import Answer
 
+CPU_WORKER = "zoo.stages.cpu_worker.ScoringWorker"
+FUSED_NORMS = "zoo_fused"  # of vLLM's norm operations: an implementation that the CPU worker registers
+LABEL_IDS = "zoo_label_ids"  # key of `additional_config`
+
 
 def prepare_environment(*, eager: bool) -> None:
     """Settings that vLLM and torch read from the environment, to be made before they are imported."""
@@ -83,8 +87,9 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
         "disable_log_stats": True,
         "seed": 0,
     }
-    if on_gpu:
-        arguments["worker_cls"] = "zoo.stages.gpu_worker.ScoringWorker"
+    arguments["worker_cls"] = "zoo.stages.gpu_worker.ScoringWorker" if on_gpu else CPU_WORKER
+    if not on_gpu and spec.enforce_eager:  # compiled, they are fused with what stands around them
+        arguments["ir_op_priority"] = {name: [FUSED_NORMS, "native"] for name in ("rms_norm", "fused_add_rms_norm")}
     if not spec.enforce_eager:  # graphs serve batches of up to 512 tokens, and these are longer: seconds and a gigabyte saved
         arguments["compilation_config"] = {"cudagraph_mode": "NONE"}
     if serve.float16_rescale_bits:
@@ -135,8 +140,10 @@ class Engine:
 
         permit_amx()
         import_model_class(arguments)
-        self._llm = LLM(**arguments)
         self._labels = list(label_ids)
+        if arguments.get("worker_cls") == CPU_WORKER:
+            arguments = {**arguments, "additional_config": {LABEL_IDS: self._labels}}
+        self._llm = LLM(**arguments)
         self._admit = int(arguments["max_num_seqs"])
         self._parameters = SamplingParams(
             max_tokens=1,

@@ -1,0 +1,56 @@
+"""The CPU worker: the kernels it chooses are the ones that run, and its logits are at least as near to float32 as vLLM's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.contracts import ScoreSpec, ServeSpec, Variant
+from zoo.stages.engine import engine_arguments
+
+HERE = Path(__file__).parent
+NORMS = {"_C::rms_norm", "_C::fused_add_rms_norm"}
+
+
+def on_cpus() -> bool:
+    if importlib.util.find_spec("vllm") is None:
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+@pytest.mark.chain
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not on_cpus(), reason="needs vLLM for CPUs")
+def test_fused_norms_and_the_label_head_run_and_cost_no_accuracy(tiny_llama: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(HERE / "cpu_engine.py"), str(tiny_llama)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    assert set(found["ours_kernels"]) >= NORMS and not NORMS & set(found["vllm_kernels"])
+    ours, again, vllm, exact = (np.array(found[way]) for way in ("ours", "again", "vllm", "exact"))
+    assert np.array_equal(ours, again)
+    assert np.isfinite(ours).all() and np.abs(exact).max() > 0
+    assert np.abs(ours - exact).mean() < 1.25 * np.abs(vllm - exact).mean()
+    assert np.abs(ours - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_what_is_compiled_or_runs_on_a_gpu_keeps_vllm_s_norms(tiny_llama: Path) -> None:
+    def arguments(eager: bool, on_gpu: bool) -> dict[str, Any]:
+        spec = ScoreSpec(variants=(Variant(order="ab", max_tokens=64),), enforce_eager=eager)
+        return engine_arguments(tiny_llama, spec, ServeSpec(), gpus=1, on_gpu=on_gpu)
+
+    assert "ir_op_priority" in arguments(True, False)
+    for eager, on_gpu in ((False, False), (True, True), (False, True)):
+        assert "ir_op_priority" not in arguments(eager, on_gpu)
+    assert arguments(True, False)["worker_cls"] != arguments(True, True)["worker_cls"]
