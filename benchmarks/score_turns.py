@@ -1,7 +1,7 @@
 """Chunk by chunk, by turns: this engine, and `vllm.LLM` as a user starts it, each in a process of its own.
 
-Whatever else the machine does falls on all of them alike, so ratios hold where seconds do not. Nothing of this project is in
-the others' processes: not its environment, not its allocator's settings. No row is answered from a cache: every engine empties
+Whatever else the machine does falls on all of them alike, so ratios hold where seconds do not. The others have none of this
+project's settings: not its environment, its worker, nor its allocator. No row is answered from a cache: every engine empties
 its prefix cache before a chunk.
 """
 
@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -83,32 +84,43 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
     """
     settings = {"model": str(model), "dtype": arguments["dtype"], "max_model_len": arguments["max_model_len"]}
     settings["kv_cache_memory_bytes"] = 2**30
-    context = multiprocessing.get_context("spawn")
-    channels, processes = {}, []
-    for way in ["ours", *ways]:
-        channels[way], other = context.Pipe()
-        start, given = (ours, arguments) if way == "ours" else (plain, settings | {"enforce_eager": way == "plain_eager"})
-        processes.append(context.Process(target=serve, args=(other, PLAIN.get(way, {}), start, given, rows)))
-        processes[-1].start()
-        assert channels[way].recv() == "ready"  # one after the other: they would load at each other's cost
-        os.killpg(processes[-1].pid, signal.SIGSTOP)
-    names = list(channels)
+    names = ["ours", *ways]
     seconds = np.zeros((len(rows), len(names)))
-    for turn in range(-1, len(rows)):
-        for k in range(len(names)):
-            at = (turn + k) % len(names)
-            # Stopped in between: vLLM's processes spin for seconds after a chunk, at the cost of the next engine's.
-            os.killpg(processes[at].pid, signal.SIGCONT)
-            channels[names[at]].send(max(0, turn))
-            seconds[max(0, turn), at] = channels[names[at]].recv()  # the first turn's are overwritten by the second's
-            os.killpg(processes[at].pid, signal.SIGSTOP)
-    for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
+    engines: list[tuple[Connection, Any]] = []
+    try:
+        for way in names:
+            given = (ours, arguments) if way == "ours" else (plain, settings | {"enforce_eager": way == "plain_eager"})
+            engines.append(started(PLAIN.get(way, {}), *given, rows))
+        for turn in range(-1, len(rows)):
+            for k in range(len(names)):
+                at = (turn + k) % len(names)
+                channel, process = engines[at]
+                # Stopped in between: vLLM's processes spin for seconds after a chunk, at the cost of the next engine's.
+                os.killpg(process.pid, signal.SIGCONT)
+                channel.send(max(0, turn))
+                seconds[max(0, turn), at] = channel.recv()  # the first turn's are overwritten by the second's
+                os.killpg(process.pid, signal.SIGSTOP)
+    finally:
+        for _, process in engines:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     found = {f"{name}_s": float(seconds[:, at].sum()) for at, name in enumerate(names)}
     for at, name in enumerate(names[1:], 1):
         found |= {f"{name}_ratio": found[f"{name}_s"] / found["ours_s"], f"{name}_ratio_se": ratio_error(seconds[:, [0, at]])}
         found[f"{name}_ratio_median"] = float(np.median(seconds[:, at] / seconds[:, 0]))  # of chunks: what others disturb least
     return found
+
+
+def started(environment: dict[str, str], start: Any, arguments: dict[str, Any], rows: list[Rows]) -> tuple[Connection, Any]:
+    """A loaded engine's channel and process, stopped. EOFError where it does not come up."""
+    context = multiprocessing.get_context("spawn")
+    channel, other = context.Pipe()
+    process = context.Process(target=serve, args=(other, environment, start, arguments, rows))
+    process.start()
+    other.close()  # or the end of the process would not be seen
+    channel.recv()  # one after the other: they would load at each other's cost
+    os.killpg(process.pid, signal.SIGSTOP)
+    return channel, process
 
 
 def ratio_error(seconds: np.ndarray) -> float:

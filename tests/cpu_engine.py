@@ -14,6 +14,7 @@ from zoo.contracts import ScoreSpec, ServeSpec, Variant
 from zoo.stages.engine import Engine, engine_arguments, prepare_environment
 
 LABELS = (30, 31, 32)
+WIDTHS = (4, 8, 20, 24, 100, 576)
 
 
 def main(folder: Path) -> None:
@@ -36,7 +37,34 @@ def main(folder: Path) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory
 
         cleanup_dist_env_and_memory()
+    found["widths"] = [width for width in WIDTHS if taken(width)]
+    found["widths_of_kernel"] = [width for width in WIDTHS if runs(width)]
     print(json.dumps(found))
+
+
+def taken(width: int) -> bool:
+    """Whether the fused norms are chosen for rows of this width."""
+    import torch
+
+    from zoo.stages.cpu_worker import same_dtype, same_dtype_added
+
+    x = torch.ones(2, width)
+    return same_dtype(x, x[0], 1e-6) and same_dtype_added(x, x, x[0], 1e-6)
+
+
+def runs(width: int) -> bool:
+    """Whether vLLM's kernels take such rows."""
+    import torch
+
+    from zoo.stages.cpu_worker import fused_add_rms_norm, rms_norm
+
+    x = torch.ones(2, width)
+    try:
+        rms_norm(x, x[0], 1e-6)
+        fused_add_rms_norm(x, x.clone(), x[0].clone(), 1e-6)
+    except RuntimeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

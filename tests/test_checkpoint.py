@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from zoo.stages import checkpoint
-from zoo.stages.checkpoint import BEST, CHECKPOINT, STATE, Progress, remove_checkpoints, resume, save_best, save_checkpoint
+from zoo.stages.checkpoint import BEST, CHECKPOINT, STATE, Progress, remove_checkpoints, resume, save_checkpoint
 
 RMTREE = shutil.rmtree
 
@@ -63,15 +64,21 @@ def trained_for(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 
 def save(steps: int, folder: Path) -> None:
+    """Every second checkpoint has the best weights so far."""
     model, optimizer = trained_for(steps)
-    save_checkpoint(model, optimizer, Progress(step=steps), folder)
+    best = steps % 2 == 0
+    state = Progress(step=steps, best=float(steps if best else max(0, steps - 1)))
+    save_checkpoint(model, optimizer, state, folder, best=best)
 
 
 def resumed(folder: Path) -> int:
-    """The step that a run goes on from; its weights and optimizer state are that step's."""
+    """The step that a run goes on from; its weights, optimizer state and best weights are that step's."""
     model, optimizer = trained_for(0)
     found = resume(model, optimizer, folder)
-    assert found is not None and (folder / CHECKPOINT / BEST).exists()
+    assert found is not None
+    best, _ = trained_for(int(found.best))
+    kept = load_file(folder / CHECKPOINT / BEST)
+    assert all(torch.equal(kept[name], value) for name, value in best.named_parameters()), "the best that the state speaks of"
     expected, states = trained_for(found.step)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
     ours, theirs = (checkpoint.flatten(o.state_dict()["state"]) for o in (optimizer, states))
@@ -85,7 +92,7 @@ def test_a_kill_at_any_step_of_saving_loses_at_most_that_checkpoint(when: str, t
     for at in itertools.count(1):
         folder = tmp_path / str(at)
         folder.mkdir()
-        save_best(trained_for(1)[0], folder)
+        save(0, folder)
         save(1, folder)
         faults = Faults(at, when)
         with pytest.MonkeyPatch.context() as patch:

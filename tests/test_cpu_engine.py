@@ -38,6 +38,7 @@ def test_fused_norms_and_the_label_head_run_and_cost_no_accuracy(tiny_llama: Pat
     assert run.returncode == 0, run.stderr[-3000:]
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     assert set(found["ours_kernels"]) >= NORMS and not NORMS & set(found["vllm_kernels"])
+    assert found["widths"] == found["widths_of_kernel"] == [8, 24, 576], "others are left to vLLM's own norms"
     ours, again, vllm, exact = (np.array(found[way]) for way in ("ours", "again", "vllm", "exact"))
     assert np.array_equal(ours, again)
     assert np.isfinite(ours).all() and np.abs(exact).max() > 0

@@ -153,6 +153,7 @@ def test_what_an_engine_left_behind_is_gone_before_the_next_starts(tmp_path: Pat
 
     with Crew(crew_job(tmp_path, [{"LEAVE_WORKER": str(tmp_path / "left")}], 2)) as crew:
         crew.score(chunks_of(2), Listener(take=lambda number, answer, memory: done.append(number), note=note))
+        assert crew.restarts == 1 and (tmp_path / "left" / "pid").exists()
     assert sorted(done) == [0, 1] and not any(left)
 
 

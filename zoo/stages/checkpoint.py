@@ -38,10 +38,13 @@ class Progress:
         self.curves.setdefault(name, []).append((self.step, value))
 
 
-def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progress, out_dir: Path) -> None:
+def save_checkpoint(
+    model: Any, optimizer: torch.optim.Optimizer, state: Progress, out_dir: Path, *, best: bool = False
+) -> None:
     """Trainable weights, optimizer tensors and progress, as one folder that takes the last one's place.
 
-    At every moment a whole one is there under one of three names: a run may be killed between any two steps.
+    With it go the best weights so far: these, where `best`, else those of the folder that it replaces. At every moment a whole
+    one is there under one of three names: a run may be killed between any two steps.
     """
     new, current, old = (out_dir / name for name in (NEW, CHECKPOINT, OLD))
     shutil.rmtree(new, ignore_errors=True)
@@ -51,8 +54,9 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Progres
     tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
     scalars = {key: value for key, value in values.items() if key not in tensors}
     save_file({key: own_copy(value) for key, value in tensors.items()}, new / "optimizer.safetensors")
-    if (current / BEST).exists():
-        (new / BEST).hardlink_to(current / BEST)
+    kept = new / "weights.safetensors" if best else current / BEST
+    if kept.exists():
+        (new / BEST).hardlink_to(kept)
     write_atomic(new / STATE, json.dumps({"progress": vars(state), "scalars": scalars}))
     shutil.rmtree(old, ignore_errors=True)
     if current.exists():
@@ -71,16 +75,8 @@ def trained_weights(model: Any) -> dict[str, torch.Tensor]:
     return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def save_best(model: Any, out_dir: Path) -> None:
-    """Keep the trained weights of this moment as the best ones so far."""
-    folder = out_dir / CHECKPOINT
-    folder.mkdir(exist_ok=True)
-    save_file(trained_weights(model), folder / f"{BEST}.new")
-    (folder / f"{BEST}.new").rename(folder / BEST)
-
-
 def load_best(model: Any, out_dir: Path) -> None:
-    """Put the weights that `save_best` kept back into the model."""
+    """Put the best weights of the last checkpoint back into the model."""
     copy_into(model, load_file(out_dir / CHECKPOINT / BEST))
 
 

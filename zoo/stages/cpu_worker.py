@@ -2,7 +2,7 @@
 
 Without compilation vLLM (0.32) computes norms on CPUs by a handful of plain torch operations each, though fused kernels are in
 its build; its float32 head copies the whole vocabulary's weights at every step, for three rows of them; and activations go back
-to Linux after every layer. Together these were a quarter of a small model's time (benchmarks/score_speed.md).
+to Linux after every layer. Together these were a third of a small model's time (benchmarks/score_speed.md).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from zoo.stages.engine import FUSED_NORMS, LABEL_IDS
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
+KERNEL_WIDTH = 8  # VEC_ELEM_NUM of csrc/cpu/layernorm.cpp, which refuses other widths
 PLAIN_HEADS = (UnquantizedEmbeddingMethod, UnquantizedLinearMethod)
 
 
@@ -53,8 +54,9 @@ def register_norms() -> None:
 
 
 def same_dtype(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
-    """What the kernels can do; Gemma's norms, whose weights are float32, they cannot."""
-    return variance_size is None and (weight is None or weight.dtype == x.dtype) and x.is_contiguous()
+    """What the kernels can do; Gemma's norms, whose weights are float32, they cannot, nor widths that are no multiple of 8."""
+    plain = variance_size is None and (weight is None or weight.dtype == x.dtype)
+    return plain and x.is_contiguous() and x.shape[-1] % KERNEL_WIDTH == 0
 
 
 def same_dtype_added(
@@ -98,7 +100,8 @@ def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> 
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next layer, in place of giving megabytes back to Linux and faulting them in again.
 
-    Of 10 s on two cores 1 s went there. Resident memory stays at its highest, which the first step reaches.
+    Of 10 s on two cores 1 s went there. Resident memory stays at its highest: that of the first step, and a tenth more where
+    later rows are much shorter and want other sizes.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

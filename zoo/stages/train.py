@@ -24,7 +24,7 @@ from zoo.prompts import load_codec
 from zoo.stages import progress
 from zoo.stages.adapters import load_model, save_weights
 from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
-from zoo.stages.checkpoint import Progress, load_best, remove_checkpoints, resume, save_best, save_checkpoint
+from zoo.stages.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.examples import Example, examples, learned_targets
 from zoo.stages.extra import extra_rows
 from zoo.stages.fused import refresh
@@ -102,8 +102,10 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     if state.loss_scale:
         learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
     with progress.bar(total, "train", "step", initial=state.step) as bar:
-        if state.step == 0:
-            note_held_out(learner, state, evaluate(learner, held), out_dir)  # a training that only does harm leaves the start
+        if not state.curves:
+            start_is_best = note_held_out(state, evaluate(learner, held))
+            if spec.keep == "best" and learner.ranks.main:  # a training that only does harm leaves the start
+                save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=start_is_best)
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
             if step < state.step or has_stalled(state, spec):
                 continue
@@ -127,27 +129,24 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 
 
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
-    """Note a held-out log loss with speed and memory, keep the weights if they are the best so far, and save a checkpoint."""
-    note_held_out(learner, state, log_loss, out_dir)
+    """Note a held-out log loss with speed and memory, and save a checkpoint, with the weights as the best if they are."""
+    best = note_held_out(state, log_loss)
     state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
         state.log("mem/allocated_peak_gib", peak / 2**30)
     state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
     if learner.ranks.main:
-        save_checkpoint(learner.model, learner.optimizer, state, out_dir)
+        save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=best and learner.spec.keep == "best")
     if has_stalled(state, learner.spec):
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
 
 
-def note_held_out(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
-    """Note a held-out log loss, and keep the weights if they are the best so far, the untrained ones among them."""
+def note_held_out(state: Progress, log_loss: float) -> bool:
+    """Note a held-out log loss; whether it is the lowest so far, that of the untrained model among them."""
     state.log("held_out/log_loss", log_loss)
-    if log_loss < state.best:
-        state.best, state.stale = log_loss, 0
-        if learner.spec.keep == "best" and learner.ranks.main:
-            save_best(learner.model, out_dir)
-    else:
-        state.stale += 1
+    lowest = log_loss < state.best
+    state.best, state.stale = (log_loss, 0) if lowest else (state.best, state.stale + 1)
+    return lowest
 
 
 def has_stalled(state: Progress, spec: TrainSpec) -> bool:
