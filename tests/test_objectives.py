@@ -241,8 +241,8 @@ def test_training_learns_the_text_and_goes_on_after_a_kill(
     request = request_of(tiny_llama, sample_csv, spec, tmp_path)
     (tmp_path / "out").mkdir()
 
-    def save_then_die(*arguments: Any) -> None:
-        checkpoint.save_checkpoint(*arguments)
+    def save_then_die(*arguments: Any, **options: Any) -> None:
+        checkpoint.save_checkpoint(*arguments, **options)
         if arguments[2].step == 16:
             raise KeyboardInterrupt
 

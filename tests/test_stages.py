@@ -119,8 +119,8 @@ def test_a_killed_training_run_ends_with_the_same_weights(
 
     real, saved = train.save_checkpoint, []
 
-    def save_then_die(*arguments: object) -> None:
-        real(*arguments)  # type: ignore[arg-type]
+    def save_then_die(*arguments: object, **options: bool) -> None:
+        real(*arguments, **options)  # type: ignore[arg-type]
         saved.append(1)
         if len(saved) == 2:
             raise KeyboardInterrupt

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.errors import ZooError
 from zoo.memory import optimizer_states
 from zoo.metrics import log_loss_rows
 from zoo.prompts import Codec, label_probabilities
@@ -111,14 +110,9 @@ def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def evaluate(learner: Learner, held: list[Example]) -> float:
-    """Log loss of the held-out rows in their own response order. ZooError where a row's is not finite."""
+    """Log loss of the held-out rows in their own response order; not finite where an answer is not."""
     p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
-    losses = log_loss_rows(p, np.array([e.label for e in held]))
-    if not np.isfinite(losses).all():
-        row = held[int(np.flatnonzero(~np.isfinite(losses))[0])].id
-        mend = "lower train.learning_rate, or train where there is bfloat16 if it was so from the start"
-        raise ZooError(f"held-out row {row}: the model's answer is not finite; {mend}")
-    return float(losses.mean())
+    return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
 
 
 def held_probabilities(

@@ -103,7 +103,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
         learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if not state.curves:
-            start_is_best = note_held_out(state, evaluate(learner, held))
+            start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
             if spec.keep == "best" and learner.ranks.main:  # a training that only does harm leaves the start
                 save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=start_is_best)
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
@@ -119,7 +119,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.log("train/learning_rate", rate)
             refuse_divergence(state, loss_before(state, spec), batches, train)
             if state.step % every == 0 or state.step == total:
-                finish_part(learner, state, evaluate(learner, held), out_dir)
+                finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
             held_out = state.curves["held_out/log_loss"][-1][1]
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=f"{state.tokens / state.seconds:.0f}")
             bar.update()
@@ -139,6 +139,18 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
         save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=best and learner.spec.keep == "best")
     if has_stalled(state, learner.spec):
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
+
+
+def held_out_loss(
+    learner: Learner, held: list[Example], state: Progress, batches: list[list[int]], train: list[Example]
+) -> float:
+    """Log loss of the held-out rows. ZooError where it is not finite, with the `batches` of the step before it, if any."""
+    log_loss = evaluate(learner, held)
+    if not math.isfinite(log_loss) and state.step == 0:
+        raise ZooError(f"held-out log loss {log_loss} before training; train where there is bfloat16, or from another base")
+    if not math.isfinite(log_loss):
+        raise diverged(state.step, f"held-out log loss {log_loss}", [i for batch in batches for i in batch], train)
+    return log_loss
 
 
 def note_held_out(state: Progress, log_loss: float) -> bool:
