@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--chunk-rows", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16384)
     parser.add_argument("--seqs", type=int, default=64)
-    parser.add_argument("--ways", default=",".join(score_turns.PLAIN), help="of `interleaved`")
+    parser.add_argument("--ways", default=",".join(score_turns.PLAIN), help="plain engines that `interleaved` takes turns with")
     parser.add_argument("-o", "--output", type=Path, help="append results to this file, a line of JSON a step")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -41,7 +41,11 @@ def ours(arguments: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
     prepare_environment(eager=arguments["enforce_eager"])
     engine = Engine(arguments, (49, 50, 51))
     chunks = [[np.array(row, dtype=np.int32) for row in chunk] for chunk in rows]
-    return lambda i: void(engine.score(chunks[i]))
+
+    def score(i: int) -> None:
+        engine.score(chunks[i])
+
+    return score
 
 
 def plain(settings: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
@@ -57,10 +61,6 @@ def plain(settings: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
         llm.generate(chunks[i], parameters, use_tqdm=False)
 
     return score
-
-
-def void(_: Any) -> None:
-    pass
 
 
 def serve(channel: Connection, environment: dict[str, str], start: Any, arguments: dict[str, Any], rows: list[Rows]) -> None:
@@ -91,6 +91,8 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
         for way in names:
             given = (ours, arguments) if way == "ours" else (plain, settings | {"enforce_eager": way == "plain_eager"})
             engines.append(started(PLAIN.get(way, {}), *given, rows))
+            engines[-1][0].recv()  # one after the other: they would load at each other's cost; EOFError where it has ended
+            os.killpg(engines[-1][1].pid, signal.SIGSTOP)
         for turn in range(-1, len(rows)):
             for k in range(len(names)):
                 at = (turn + k) % len(names)
@@ -112,14 +114,12 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
 
 
 def started(environment: dict[str, str], start: Any, arguments: dict[str, Any], rows: list[Rows]) -> tuple[Connection, Any]:
-    """A loaded engine's channel and process, stopped. EOFError where it does not come up."""
+    """The channel and process of an engine that begins to load."""
     context = multiprocessing.get_context("spawn")
     channel, other = context.Pipe()
     process = context.Process(target=serve, args=(other, environment, start, arguments, rows))
     process.start()
     other.close()  # or the end of the process would not be seen
-    channel.recv()  # one after the other: they would load at each other's cost
-    os.killpg(process.pid, signal.SIGSTOP)
     return channel, process
 
 

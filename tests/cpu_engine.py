@@ -46,10 +46,10 @@ def taken(width: int) -> bool:
     """Whether the fused norms are chosen for rows of this width."""
     import torch
 
-    from zoo.stages.cpu_worker import same_dtype, same_dtype_added
+    from zoo.stages.cpu_worker import takes, takes_sum
 
     x = torch.ones(2, width)
-    return same_dtype(x, x[0], 1e-6) and same_dtype_added(x, x, x[0], 1e-6)
+    return takes(x, x[0], 1e-6) and takes_sum(x, x, x[0], 1e-6)
 
 
 def runs(width: int) -> bool:

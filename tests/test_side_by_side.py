@@ -106,7 +106,7 @@ def test_a_file_without_labels_is_refused_by_name_before_anything_runs(
         with pytest.raises(ZooError, match=r"also_on: .*dev\.csv: no row is labelled"):
             start()
     (tmp_path / "dev.csv").unlink()
-    with pytest.raises(ZooError, match=r"dev\.csv: no such file"):
+    with pytest.raises(ZooError, match=r"dev\.csv: cannot be read .*No such file"):
         run_trials(folder, tmp_path, tmp_path / "store", say=lambda _: None)
 
 

@@ -126,7 +126,6 @@ def check_labels(recipe: Recipe, data_folder: Path) -> dict[str, dict[str, int]]
     """Labels by row id of each file that a recipe's models are evaluated on. ZooError for a file without any."""
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
-        battles_input(data_folder / name)  # says so where there is no such file
         labels[name] = _labels(data_folder / name)
         if not labels[name]:
             raise ZooError(f"{key}: {data_folder / name}: no row is labelled; models are compared by log loss on labelled rows")

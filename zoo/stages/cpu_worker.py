@@ -49,20 +49,20 @@ def register_norms() -> None:
     """
     if FUSED_NORMS in ir.ops.rms_norm.impls:
         return
-    ir.ops.rms_norm.register_impl(FUSED_NORMS, supports_args=same_dtype)(rms_norm)
-    ir.ops.fused_add_rms_norm.register_impl(FUSED_NORMS, supports_args=same_dtype_added, inplace=True)(fused_add_rms_norm)
+    ir.ops.rms_norm.register_impl(FUSED_NORMS, supports_args=takes)(rms_norm)
+    ir.ops.fused_add_rms_norm.register_impl(FUSED_NORMS, supports_args=takes_sum, inplace=True)(fused_add_rms_norm)
 
 
-def same_dtype(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
+def takes(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
     """What the kernels can do; Gemma's norms, whose weights are float32, they cannot, nor widths that are no multiple of 8."""
     plain = variance_size is None and (weight is None or weight.dtype == x.dtype)
     return plain and x.is_contiguous() and x.shape[-1] % KERNEL_WIDTH == 0
 
 
-def same_dtype_added(
+def takes_sum(
     x: torch.Tensor, x_residual: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> bool:
-    return same_dtype(x, weight, epsilon, variance_size) and x_residual.dtype == x.dtype and x_residual.is_contiguous()
+    return takes(x, weight, epsilon, variance_size) and x_residual.dtype == x.dtype and x_residual.is_contiguous()
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> torch.Tensor:
