@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zoo.contracts import PromptSpec
@@ -29,6 +29,7 @@ def byte_codec(spec: PromptSpec) -> Codec:
     st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
     st.integers(0, 600),
 )
+@example([73, 22, 22], [0.421875, 0.125, 0.125], 116)
 def test_allot_uses_all_room_and_no_more(lengths: list[int], shares: list[float], available: int) -> None:
     keep = allot(lengths, shares, available)
     assert all(0 <= k <= n for k, n in zip(keep, lengths, strict=True))

@@ -115,7 +115,10 @@ def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> li
         if not satisfied:
             for i in open_fields:
                 keep[i] = int(weight[i] * left)
-            keep[open_fields[-1]] += left - sum(keep[i] for i in open_fields)
+            rest = left - sum(keep[i] for i in open_fields)
+            for i in reversed(open_fields):  # the last may lack a token of what rounding down left
+                more = min(rest, lengths[i] - keep[i])
+                keep[i], rest = keep[i] + more, rest - more
             break
         for i in satisfied:
             keep[i] = lengths[i]
