@@ -1,0 +1,41 @@
+"""Requests keep their fingerprints: what a store of an earlier version holds is found again.
+
+`data/fingerprints.json` was made by the code of version 0.1.0: every stage with each optional field set and unset. A change of
+what a stage makes raises that stage's `revision` and its lines in that file, and CHANGELOG says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from zoo.battles import dataset_digest, read_battles
+from zoo.imports import ImportRequest
+from zoo.stages import STAGES
+from zoo.store import fingerprint
+from zoo.votes import votes_digest
+
+KNOWN = json.loads((Path(__file__).parent / "data" / "fingerprints.json").read_text())
+TYPES = {name: request_type for name, (_, request_type) in STAGES.items()} | {"import": ImportRequest}
+
+
+@pytest.mark.parametrize("known", KNOWN["requests"], ids=lambda known: f"{known['stage']}: {known['set']}")
+def test_a_request_has_the_bytes_and_the_fingerprint_that_it_always_had(known: dict) -> None:
+    request = TYPES[known["stage"]].model_validate(known["given"])
+    canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    assert fingerprint(request) == known["fingerprint"]
+    assert hashlib.sha256(canonical.encode()).hexdigest()[:16] == known["canonical_sha256"]
+
+
+def test_every_stage_is_in_the_list() -> None:
+    assert {known["stage"] for known in KNOWN["requests"]} == set(TYPES)
+
+
+def test_battles_keep_their_digests(tmp_path: Path) -> None:
+    path = tmp_path / "battles.csv"
+    path.write_text(KNOWN["battles"]["text"])
+    assert dataset_digest(read_battles(path)) == KNOWN["battles"]["dataset_digest"]
+    assert votes_digest(path) == KNOWN["battles"]["votes_digest"]
