@@ -16,8 +16,8 @@ from awq.modules.linear.gemm import WQLinear_GEMM
 from awq.quantize.quantizer import AwqQuantizer
 from random_weights import SHAPES, layer_shapes
 
-from zoo.stages.awq_quantizer import pack_linear
-from zoo.stages.labels import device
+from zoo.stages.device import device
+from zoo.stages.quantize.awq_quantizer import pack_linear
 
 
 def rounded_linear(out: int, into: int, group_size: int) -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:

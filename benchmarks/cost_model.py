@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from zoo.contracts import Cost
-from zoo.cost import Piece, arrays_of, fit_cost
-from zoo.cost_interval import Interval, draws_of
-from zoo.cost_lengths import file_of
-from zoo.cost_published import leave_one_out, load_published, published_rates, typical_error
-from zoo.entries_io import load_entry
-from zoo.forecast import forecast
+from zoo.cost.fit import Piece, arrays_of, fit_cost
+from zoo.cost.forecast import forecast
+from zoo.cost.interval import Interval, draws_of
+from zoo.cost.lengths import file_of
+from zoo.cost.published import leave_one_out, load_published, published_rates, typical_error
+from zoo.entries.load import load_entry
 from zoo.targets import load_target
 
 ENTRIES = ("llama-3-8b", "gemma-2-9b", "yi-34b")

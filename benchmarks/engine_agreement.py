@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from zoo.battles import read_battles
 from zoo.contracts import ScoreRequest
-from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores import probabilities, read_scores
-from zoo.stages.awq_format import write_dequantized
-from zoo.stages.labels import attention_options, label_logits, pad
+from zoo.data.battles import read_battles
+from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.scores.tables import probabilities, read_scores
+from zoo.stages.device import attention_options
+from zoo.stages.quantize.awq_format import write_dequantized
+from zoo.stages.train.label_head import label_logits, pad
 from zoo.store import read_manifest
 
 

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.build import build_plan, make_chooser
-from ensemble.decide import BuildRequest
-from ensemble.members import Members, Table, align, gather
-from zoo.battles import assign_folds, dataset_digest, join_turns, read_battles
+from ensemble.members.gather import align, gather
+from ensemble.members.table import Members, Table
+from ensemble.search.build import build_plan, make_chooser
+from ensemble.search.decide import BuildRequest
 from zoo.contracts import Cost, ScoreCard, Variant
-from zoo.scores import score_table, swap_sides
+from zoo.data.battles import dataset_digest, join_turns, read_battles
+from zoo.data.splits import assign_folds
+from zoo.scores.tables import score_table, swap_sides
 from zoo.settings import home
 from zoo.targets import load_target, machine_fingerprint
 

@@ -26,16 +26,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the search brings its own 
 
 import numpy as np
 
-from ensemble.baselines import greedy_weights
-from ensemble.build import make_chooser
-from ensemble.choose import Chooser
-from ensemble.crossfit import DEFAULT_SPECS, Evaluator
-from ensemble.decide import BuildRequest
-from ensemble.members import Members, balanced_folds
-from ensemble.search import SearchLimits, search_with_optuna
-from ensemble.subsets import Fitter, search_branch_and_bound, search_exactly
+from ensemble.members.table import Members, balanced_folds
+from ensemble.pools.baselines import greedy_weights
+from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator
+from ensemble.search.build import make_chooser
+from ensemble.search.chooser import Chooser
+from ensemble.search.decide import BuildRequest
+from ensemble.search.subsets import Fitter, search_branch_and_bound, search_exactly
+from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.contracts import Cost, ScoreCard, Variant
-from zoo.scores import log_loss_rows
+from zoo.scores.tables import log_loss_rows
 from zoo.targets import load_target
 
 LMSYS_ROWS = 57_477
@@ -243,14 +243,14 @@ def side_by_side(rows: int, peer_python: str | None) -> tuple[list[dict[str, obj
 
 
 def _ours(names, p, y, pool):
-    from ensemble.blend import apply_blend, fit_blend
+    from ensemble.pools.blend import apply_blend, fit_blend
 
     blend = fit_blend(DEFAULT_SPECS[pool], names, p, y)
     return lambda tables: apply_blend(blend, dict(zip(names, tables, strict=True)))
 
 
 def _chosen(names, p, y, groups):
-    from ensemble.blend import SPECS, apply_blend, fit_blend
+    from ensemble.pools.blend import SPECS, apply_blend, fit_blend
 
     _, spec = Evaluator(names, p, y, balanced_folds(groups)).losses(range(len(p)), SPECS)
     blend = fit_blend(spec, names, p, y)

@@ -43,8 +43,8 @@ def write_layers(folder: Path, config: dict[str, Any]) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from zoo.shapes import linear_layers, shape_of_config
-    from zoo.stages.labels import device
+    from zoo.models.shapes import linear_layers, shape_of_config
+    from zoo.stages.device import device
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(device()).manual_seed(0)
@@ -103,8 +103,8 @@ def reference(folder: Path, rows: list[list[int]]) -> dict[str, Any]:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from zoo.stages.awq_format import PARTS, dequantize
-    from zoo.stages.labels import device
+    from zoo.stages.device import device
+    from zoo.stages.quantize.awq_format import PARTS, dequantize
 
     config = AutoConfig.from_pretrained(folder)
     del config.quantization_config
@@ -149,7 +149,7 @@ def serve(folder: Path, rows: list[list[int]], dtype: str, bits: int | None, *, 
     import torch
     from vllm import LLM, SamplingParams
 
-    from zoo.stages.vllm_plugin import register, rescale_overrides
+    from zoo.stages.score.vllm.plugin import register, rescale_overrides
 
     register()
     config = json.loads((folder / "config.json").read_text())
@@ -285,7 +285,7 @@ def main() -> None:
 
 
 def vllm_version() -> str:
-    from zoo.checks.engine import engine_at_hand
+    from zoo.checks.kernels import engine_at_hand
 
     return engine_at_hand() or "unknown"
 

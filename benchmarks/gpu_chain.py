@@ -23,13 +23,16 @@ import numpy as np
 import pandas as pd
 import random_weights
 
-from zoo.battles import read_battles, select_rows
 from zoo.contracts import Entry, Held, Input, Request, ScoreRequest, Selection
-from zoo.entries_io import load_entry
-from zoo.metrics import log_loss_rows
-from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
-from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores import probabilities, read_scores
+from zoo.data.battles import read_battles
+from zoo.data.splits import select_rows
+from zoo.entries.load import load_entry, override
+from zoo.experiments.run import run_chain
+from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.pipeline.chain import battles_input, chain
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities, read_scores
+from zoo.settings import store_folder
 from zoo.store import Artifact
 from zoo.targets import machine_fingerprint
 
@@ -51,8 +54,9 @@ def exact_probabilities(folder: Path, frame: pd.DataFrame, entry: Entry, order: 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from zoo.stages.batches import micro_batches
-    from zoo.stages.labels import device, label_logits, pad
+    from zoo.stages.device import device
+    from zoo.stages.train.batches import micro_batches
+    from zoo.stages.train.label_head import label_logits, pad
 
     assert entry.prompt
     codec = load_codec(folder, entry.prompt)
@@ -69,7 +73,7 @@ def exact_probabilities(folder: Path, frame: pd.DataFrame, entry: Entry, order: 
 
 def quality_lines(entry: Entry, artifacts: list[Artifact], request: ScoreRequest) -> list[str]:
     """Log loss of each form of the model on the held-out rows, and how far the engine is from its own weights."""
-    from zoo.stages.awq_format import write_dequantized
+    from zoo.stages.quantize.awq_format import write_dequantized
 
     folders = {artifact.manifest.stage: artifact.path / "model" for artifact in artifacts}
     trained = next(a.manifest.metrics for a in artifacts if a.manifest.stage == "train")

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.plan import Plan, load_plan
-from ensemble.replan import predicted_row_seconds
-from ensemble.watch import clock
-from zoo.battles import Battles, count_characters, read_battles
-from zoo.scores import read_submission
+from ensemble.predict.replan import predicted_row_seconds
+from ensemble.predict.watch import clock
+from zoo.data.battles import Battles, count_characters, read_battles
+from zoo.scores.tables import read_submission
 from zoo.settings import home
 from zoo.targets import machine_fingerprint
 

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from random_weights import SHAPES, write_llama
 
-from zoo.battles import read_battles, select_rows
 from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec, Selection
-from zoo.entries_io import load_entry
-from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.stages import quantize
-from zoo.stages.batches import micro_batches
-from zoo.stages.in_transformers import dtype_for, plain_model
-from zoo.stages.labels import device, label_logits, pad
-from zoo.stages.ladder import dequantized_model
+from zoo.data.battles import read_battles
+from zoo.data.splits import select_rows
+from zoo.entries.load import load_entry
+from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.stages.compare.in_transformers import dtype_for, plain_model
+from zoo.stages.compare.ladder import dequantized_model
+from zoo.stages.device import device
+from zoo.stages.quantize import stage as quantize
+from zoo.stages.train.batches import micro_batches
+from zoo.stages.train.label_head import label_logits, pad
 
 HELD = Held()
 BACKENDS = ("autoawq", "llm-compressor")

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from zoo.stages.awq_format import pack
-from zoo.stages.labels import device
+from zoo.stages.device import device
+from zoo.stages.quantize.awq_format import pack
 
 LLAMA_3_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -19,10 +19,10 @@ from pathlib import Path
 import score_speed
 
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
-from zoo.stages import score
-from zoo.stages.places import places, visible_gpus
-from zoo.stages.replica_process import descendants
-from zoo.targets import load_target
+from zoo.stages.score import stage as score
+from zoo.stages.score.engine_handle import descendants
+from zoo.stages.score.placement import places
+from zoo.targets import load_target, visible_gpus
 
 CAP = 32
 TEMPLATE = "{prompt}\nA: {response_a}\nB: {response_b}\nBest:"

@@ -37,7 +37,7 @@ def tuned_vllm(rows: Rows, model: Path, *, dtype: str, cap: int, batch: int, eag
 
 def plain_vllm(rows: Rows, settings: dict[str, Any]) -> dict[str, float]:
     """Start-up to the first token, then all rows, twice; of a single row the start-up alone."""
-    from zoo.stages.progress import process_age_seconds
+    from zoo.targets import process_age_seconds
 
     prepared = process_age_seconds()  # reading rows is no part of vLLM's start
     os.environ["VLLM_LOGGING_LEVEL"] = "INFO"

@@ -27,8 +27,8 @@ import score_rivals
 import score_turns
 
 from zoo.contracts import Held, Input, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
-from zoo.entries_io import load_entry
-from zoo.prompts import encode_battles, load_codec
+from zoo.entries.load import load_entry
+from zoo.models.prompts import encode_battles, load_codec
 from zoo.targets import load_target, machine_fingerprint
 
 # fmt: off
@@ -89,7 +89,7 @@ def request_of(args: argparse.Namespace) -> ScoreRequest:
 
 def rows_of(args: argparse.Namespace) -> list[list[int]]:
     """Token ids of the first variant's rows, the longest first."""
-    from zoo.battles import read_battles
+    from zoo.data.battles import read_battles
 
     request = request_of(args)
     codec = load_codec(args.model, request.prompt)
@@ -108,7 +108,7 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
     In a store of its own: the request's fingerprints say nothing of these weights and rows, so that another run's artifact, or
     its unfinished chunks, would be taken for this one's.
     """
-    from zoo.runner import run_stage
+    from zoo.pipeline.runner import run_stage
 
     request = request_of(args)
     store = Path(tempfile.mkdtemp(prefix="store-", dir=args.folder))
@@ -126,8 +126,8 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
 
 def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
     """Bytes of the fullest card by `zoo check`'s arithmetic."""
-    from zoo.memory import scoring_memory
-    from zoo.shapes import embedding_parameters, linear_parameters, shape_of_config
+    from zoo.models.memory import scoring_memory
+    from zoo.models.shapes import embedding_parameters, linear_parameters, shape_of_config
 
     shape = shape_of_config(random_weights.SHAPES[args.shape])
     predicted = scoring_memory(
@@ -184,7 +184,7 @@ def step_weights(args: argparse.Namespace) -> dict[str, float]:
 
 def step_interleaved(args: argparse.Namespace) -> dict[str, float]:
     """Chunk by chunk by turns with plain `vllm.LLM`: the ratios hold on a machine that others use too."""
-    from zoo.stages.engine import engine_arguments
+    from zoo.stages.score.vllm.engine import engine_arguments
 
     request, rows = request_of(args), rows_of(args)
     chunks = [rows[i : i + args.chunk_rows] for i in range(0, len(rows), args.chunk_rows)]
@@ -194,7 +194,7 @@ def step_interleaved(args: argparse.Namespace) -> dict[str, float]:
 
 def step_engine(args: argparse.Namespace) -> dict[str, float]:
     """What chunks cost, and what adjacent orders save, in one engine: tokens a second of each way, every one done twice."""
-    from zoo.stages.engine import Engine, engine_arguments, prepare_environment
+    from zoo.stages.score.vllm.engine import Engine, engine_arguments, prepare_environment
 
     request = request_of(args)
     prepare_environment(eager=request.spec.enforce_eager)

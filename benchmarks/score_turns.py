@@ -36,7 +36,7 @@ PLAIN = {
 
 def ours(arguments: dict[str, Any], rows: list[Rows]) -> Callable[[int], None]:
     """The engine as `zoo score` starts it."""
-    from zoo.stages.engine import Engine, prepare_environment
+    from zoo.stages.score.vllm.engine import Engine, prepare_environment
 
     prepare_environment(eager=arguments["enforce_eager"])
     engine = Engine(arguments, (49, 50, 51))

@@ -23,12 +23,14 @@ import torch
 from random_weights import SHAPES
 
 from zoo.contracts import Shape, TrainSpec
-from zoo.prompts import Codec
-from zoo.shapes import linear_parameters
-from zoo.stages import adapters, train
-from zoo.stages.examples import Example
-from zoo.stages.labels import device, pad
-from zoo.stages.learner import Learner
+from zoo.models.prompts import Codec
+from zoo.models.shapes import linear_parameters
+from zoo.stages.device import device
+from zoo.stages.train import adapters
+from zoo.stages.train import stage as train
+from zoo.stages.train.examples import Example
+from zoo.stages.train.label_head import pad
+from zoo.stages.train.learner import Learner
 
 BATCH_ROWS, LABEL_IDS = 16, (32, 33, 34)
 SPEC = TrainSpec(rank=16, alpha=32, batch_rows=BATCH_ROWS, micro_batch_tokens=8192, learning_rate=1e-4)
@@ -144,7 +146,7 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
     rows = rows_of((steps + 3) * BATCH_ROWS, case.longest, shape["vocab_size"])
     decided = {} if case.plain or not case.fused else learner.fit_memory(rows)
     if case.plain or not case.fused:
-        from zoo.stages.recompute import checkpoint_layers
+        from zoo.stages.train.activation_checkpoints import checkpoint_layers
 
         checkpoint_layers(adapters.causal_model(model), shape["num_hidden_layers"])
     if case.keep_weights:

@@ -16,13 +16,12 @@ import time
 from pathlib import Path
 
 from zoo.contracts import Held, Input, TrainRequest
-from zoo.entries_io import load_entry
-from zoo.pipeline import override
+from zoo.entries.load import load_entry, override
 
 
 def main(model: Path, data: Path, runs: list[str]) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from zoo.stages import train
+    from zoo.stages.train import stage as train
 
     base = Path(tempfile.mkdtemp())
     (base / "model").symlink_to(model.absolute())

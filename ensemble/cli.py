@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli_base import DEBUG, new_app, run_app, say
+from zoo.cli.base import DEBUG, new_app, run_app
+from zoo.report.text import say
 
 if TYPE_CHECKING:
-    from ensemble.decide import BuildRequest
-    from ensemble.members import Members, Table
-    from ensemble.search import SearchLimits
+    from ensemble.members.table import Members, Table
+    from ensemble.search.decide import BuildRequest
+    from ensemble.search.with_optuna import SearchLimits
 
 app = new_app(
     "Blend scored members within a time budget and predict inside it.\n\n"
@@ -58,8 +59,8 @@ def _request(
     position_bias: bool,
     parsimony: bool = True,
 ) -> BuildRequest:
-    from ensemble.budget import parse_budget
-    from ensemble.decide import BuildRequest
+    from ensemble.budget.duration import parse_budget
+    from ensemble.search.decide import BuildRequest
     from zoo.targets import load_target
 
     return BuildRequest(
@@ -76,8 +77,8 @@ def _request(
 
 
 def _limits(trials: int, timeout: str, n_jobs: int) -> SearchLimits:
-    from ensemble.budget import parse_budget
-    from ensemble.search import SearchLimits
+    from ensemble.budget.duration import parse_budget
+    from ensemble.search.with_optuna import SearchLimits
     from zoo.settings import home
 
     return SearchLimits(trials, parse_budget(timeout), n_jobs, storage=home() / "optuna.db")
@@ -85,7 +86,7 @@ def _limits(trials: int, timeout: str, n_jobs: int) -> SearchLimits:
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
     """The request with its tables; where the user named no target, for the only one that the tables have a cost on."""
-    from ensemble.members import gather
+    from ensemble.members.gather import gather
     from zoo.settings import home
     from zoo.targets import load_target
 
@@ -100,8 +101,8 @@ def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildReq
 
 
 def _members(tables: list[Table], target: str, battles: Path | None, include: list[str] | None, alias: str | None) -> Members:
-    from ensemble.members import align, with_alias
-    from zoo.promote import members_with_alias
+    from ensemble.members.gather import align, with_alias
+    from zoo.tracking.promote import members_with_alias
 
     if alias is not None:
         tables = with_alias(tables, members_with_alias(alias), alias)
@@ -132,10 +133,10 @@ def build(
     n_jobs: Jobs = 1,
 ) -> None:
     """Find the best blend of the scored members that provably fits the budget, and write it down as a plan."""
-    from ensemble.build import build_plan, plan_numbers
     from ensemble.plan import save_plan
-    from ensemble.views import plan_text
-    from zoo.tracking import log_build
+    from ensemble.report.views import plan_text
+    from ensemble.search.build import build_plan, plan_numbers
+    from zoo.tracking.stages import log_build
 
     request = _request(
         target,
@@ -183,8 +184,8 @@ def frontier(
     ] = 8,
 ) -> None:
     """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it."""
-    from ensemble.frontier import compute_frontier, save_frontier
-    from ensemble.views import frontier_text
+    from ensemble.report.views import frontier_text
+    from ensemble.search.frontier import compute_frontier, save_frontier
 
     request = _request(
         target,
@@ -212,11 +213,11 @@ def show(
 ) -> None:
     """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page."""
     from ensemble.plan import load_plan
-    from ensemble.views import plan_text
+    from ensemble.report.views import plan_text
 
     loaded = load_plan(plan)
     if html is not None:
-        from ensemble.page import plan_page
+        from ensemble.report.page import plan_page
         from zoo.settings import home
         from zoo.store import write_atomic
 
@@ -237,11 +238,11 @@ def predict(
     ] = None,
 ) -> None:
     """Run the plan's members on the battles and write the blend of what they say, never later than the budget."""
-    from zoo.stages.progress import process_age_seconds
+    from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget import parse_budget
-    from ensemble.predict import predict as run
+    from ensemble.budget.duration import parse_budget
+    from ensemble.predict.run import predict as run
     from zoo.errors import ZooError
 
     tables: dict[str, Path] = {}
@@ -264,8 +265,8 @@ def evaluate(
     submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
 ) -> None:
     """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible."""
-    from ensemble.evaluate import evaluate as lines_of
-    from zoo.views import text_table
+    from ensemble.report.evaluate import evaluate as lines_of
+    from zoo.report.text import text_table
 
     rows = [
         [line.name, f"{line.log_loss:.4f}", "" if line.log_loss_se is None else f"{line.log_loss_se:.4f}", f"{line.rows:,}"]
@@ -285,7 +286,7 @@ def main() -> None:
     except SystemExit as ended:
         command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
         if command == "predict":
-            from ensemble.deadline import end_process
+            from ensemble.predict.deadline import end_process
 
             end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
         raise

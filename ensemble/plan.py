@@ -24,7 +24,7 @@ PoolKind = Literal["linear", "log", "logistic"]
 
 
 class Blend(Contract):
-    """How the probabilities of `members` become one triple a row; `ensemble.blend.apply_blend` carries it out.
+    """How the probabilities of `members` become one triple a row; `ensemble.pools.blend.apply_blend` carries it out.
 
     Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
     1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform / 3. `log`: softmax of
@@ -71,7 +71,7 @@ class Pool(Contract):
 class Gate(Contract):
     """Which rows a member sees: predicted gain in log loss (nats a row) from what the members before it say.
 
-    A ridge regression on standardised features of the blend so far and the row's length (`ensemble.coverage.gate_features`).
+    A ridge regression on standardised features of the blend so far and the row's length (`ensemble.pools.gate.gate_features`).
     """
 
     features: tuple[str, ...]

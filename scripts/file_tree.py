@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"zoo": "zoo/", "zoo/stages": "zoo/stages/", "ensemble": "ensemble/"}
 OTHER = {
     "zoo/entries/": "one TOML file a model",
-    "zoo/machines/": "one TOML file a target machine",
+    "zoo/targets/": "one TOML file a target machine",
     "docs/": "guides: a new model (its commands are tested), training, quantization",
     "experiments/": "what was asked, with which recipe, and what came out: NNN-slug/recipe.toml and NOTES.md",
     "benchmarks/": "scripts that made figures, and the figures with machine and date",

@@ -74,7 +74,7 @@ def no_silent_exit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     The prediction goes on past its budget, which the tests that call it check.
     """
-    monkeypatch.setattr("ensemble.deadline.end_process", lambda code: None)
+    monkeypatch.setattr("ensemble.predict.deadline.end_process", lambda code: None)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is computed in this process is in float32, also on processors with bfloat16, whose rounding is larger than what is
     compared.
     """
-    monkeypatch.setattr("zoo.stages.labels.processor_has_bfloat16", lambda: False)
+    monkeypatch.setattr("zoo.stages.device.processor_has_bfloat16", lambda: False)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -113,7 +113,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sample_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 240 generated battles, their true probabilities beside it."""
-    from zoo.sample import write_sample
+    from zoo.data.sample import write_sample
 
     path = tmp_path_factory.mktemp("data") / "battles.csv"
     write_sample(path, 240, 7)

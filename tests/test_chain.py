@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import assign_folds, read_battles
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
-from zoo.pipeline import battles_input, chain, run_chain
-from zoo.runner import start_stage
-from zoo.scores import probabilities, read_card, read_scores
+from zoo.data.battles import read_battles
+from zoo.data.splits import assign_folds
+from zoo.experiments.run import run_chain
+from zoo.pipeline.chain import battles_input, chain
+from zoo.pipeline.runner import start_stage
+from zoo.scores.tables import probabilities, read_card, read_scores
 from zoo.store import REQUEST, write_atomic
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
@@ -77,9 +79,9 @@ def test_vllm_agrees_with_dequantized_weights_in_float32(scored: tuple[Path, lis
     import torch
     from transformers import AutoModelForCausalLM
 
-    from zoo.prompts import encode_battles, label_probabilities, load_codec
-    from zoo.stages.awq_format import write_dequantized
-    from zoo.stages.labels import label_logits, pad
+    from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+    from zoo.stages.quantize.awq_format import write_dequantized
+    from zoo.stages.train.label_head import label_logits, pad
 
     request = score_request(scored)
     source = request.model.path / "model"
@@ -139,8 +141,8 @@ def run_cli(*arguments: str, home: Path) -> str:
 
 def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], sample_csv: Path, tmp_path: Path) -> None:
     """A blend of the tiny model and the lexical entry, a plan for this machine, and a submission for every id."""
-    from zoo.sample import write_sample
-    from zoo.scores import read_submission
+    from zoo.data.sample import write_sample
+    from zoo.scores.tables import read_submission
 
     home = scored[0].parent
     write_sample(tmp_path / "test.csv", 40, 9)

@@ -3,17 +3,15 @@
 import importlib.util
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 import typer.main
 
 from ensemble.cli import app as ensemble_app
-from zoo.cli import app as zoo_app
+from tests.helpers.paths import ROOT
+from zoo.cli.main import app as zoo_app
 from zoo.contracts import TrainSpec
-from zoo.recipes import Recipe
-
-ROOT = Path(__file__).parents[1]
+from zoo.experiments.recipes import Recipe
 
 
 def test_the_file_tree_is_that_of_the_modules() -> None:

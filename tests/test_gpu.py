@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
-from zoo.battles import read_battles
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, ScoreRequest, Selection, TrainRequest
-from zoo.pipeline import battles_input, chain, run_chain
-from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.runner import start_stage
-from zoo.scores import probabilities, read_scores
+from zoo.data.battles import read_battles
+from zoo.experiments.run import run_chain
+from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.pipeline.chain import battles_input, chain
+from zoo.pipeline.runner import start_stage
+from zoo.scores.tables import probabilities, read_scores
 from zoo.store import REQUEST, write_atomic
 from zoo.targets import load_target
 
@@ -109,8 +110,8 @@ def test_vllm_agrees_with_dequantized_weights_in_float32(
     """Oracle: the AWQ checkpoint's weights, dequantized by our own reading, in transformers at float32 on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    from zoo.stages.awq_format import write_dequantized
-    from zoo.stages.labels import label_logits, pad
+    from zoo.stages.quantize.awq_format import write_dequantized
+    from zoo.stages.train.label_head import label_logits, pad
 
     request = request_of(finished, ScoreRequest)
     assert isinstance(request, ScoreRequest)
@@ -143,8 +144,8 @@ def test_a_killed_training_run_goes_on_with_its_8_bit_optimizer(finished: tuple[
 
 def test_8_bit_optimizer_state_survives_a_checkpoint_to_the_bit(tmp_path: Path) -> None:
     from zoo.contracts import TrainSpec
-    from zoo.stages.checkpoint import Progress, flatten, resume, save_checkpoint
-    from zoo.stages.learner import make_optimizer
+    from zoo.stages.train.checkpoint import Progress, flatten, resume, save_checkpoint
+    from zoo.stages.train.learner import make_optimizer
 
     def model_after(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
+
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
-GUIDE = Path(__file__).parents[1] / "docs" / "new-model.md"
+GUIDE = ROOT / "docs" / "new-model.md"
 
 
 def commands() -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from zoo.contracts import Contract
+from zoo.contracts import (
+    Contract,
+)
 from zoo.errors import ZooError
 
 logger = logging.getLogger("zoo")
@@ -85,3 +87,7 @@ def backend_interpreter(backend: str) -> Path:
             f"that has it in the settings under [environments] as {backend} = PATH"
         )
     return python
+
+
+def store_folder() -> Path:
+    return home() / "store"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.members import Members
+from ensemble.budget.schedule import Load
+from ensemble.members.table import Members
 from ensemble.plan import TokenEstimate
-from ensemble.schedule import Load
-from zoo.battles import count_characters, read_battles
 from zoo.contracts import ScoreCard
-from zoo.cost import row_seconds
+from zoo.cost.fit import row_seconds
+from zoo.data.battles import count_characters, read_battles
 from zoo.errors import ZooError
 from zoo.store import identity
 from zoo.targets import Target

@@ -2,116 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ensemble.vetting import drop_duplicates, drop_in_sample
-from zoo.battles import Battles, count_characters, dataset_digest, fold_of, read_battles
-from zoo.contracts import Cost, ScoreCard
+from ensemble.members.table import Members, Table, balanced_folds
+from ensemble.members.vetting import drop_duplicates, drop_in_sample
+from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
+from zoo.data.splits import fold_of
 from zoo.errors import ZooError
-from zoo.lineage import recipe_of
-from zoo.scores import OK, probabilities, read_card, read_scores
-from zoo.store import list_artifacts
+from zoo.scores.tables import OK, probabilities, read_card, read_scores
+from zoo.store import list_artifacts, recipe_of
 
-FOLDS = 5  # of the blend's own cross-validation
 FEWEST_ROWS = 20
 FEWEST_PROMPTS = 15  # three for each fold
 _STAGES = ("score", "lexical-score", "import")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A score table on disk with its card, where its labelled battles were, and its artifact's fingerprint.
-
-    `recipe`: what all folds of one way to make an entry share, by `zoo.lineage.recipe_of`; empty where that is not known.
-    """
-
-    path: Path
-    card: ScoreCard
-    frame: pd.DataFrame
-    battles_path: Path | None
-    fingerprint: str = ""
-    recipe: str = ""
-
-    @property
-    def held_fold(self) -> int | None:
-        """The fold that the checkpoint did not see; None where it is not one fold's."""
-        request = self.card.request or {}
-        one_fold = (request.get("selection") or {}).get("rows") == "held_out"
-        return (request.get("held") or {}).get("fold") if one_fold else None
-
-    @property
-    def name(self) -> str:
-        return self.card.member
-
-    @property
-    def which(self) -> str:
-        """What tells it from others of its name: the artifact's fingerprint, or its folder where it is of no artifact."""
-        return self.fingerprint or self.path.name
-
-
-@dataclass(frozen=True)
-class Members:
-    """Candidates on common rows.
-
-    `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
-    same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
-    """
-
-    names: tuple[str, ...]
-    cards: tuple[ScoreCard, ...]
-    fingerprints: tuple[str, ...]
-    ids: tuple[str, ...]
-    p: np.ndarray
-    tokens: np.ndarray
-    y: np.ndarray
-    groups: np.ndarray
-    folds: np.ndarray
-    characters: np.ndarray
-    digest: str
-    lost_rows: int
-    left_out: dict[str, str]
-
-    @property
-    def true(self) -> np.ndarray:
-        """Probabilities of the true label (members, rows), C order."""
-        return np.ascontiguousarray(self.p[:, np.arange(len(self.y)), self.y])
-
-    @property
-    def costs(self) -> tuple[Cost, ...]:
-        return tuple(card.cost for card in self.cards)
-
-    def subset(self, index: Sequence[int]) -> Members:
-        """The members at `index`, in that order, on the same rows."""
-        chosen = list(index)
-        return replace(
-            self,
-            names=tuple(self.names[j] for j in chosen),
-            cards=tuple(self.cards[j] for j in chosen),
-            fingerprints=tuple(self.fingerprints[j] for j in chosen),
-            p=self.p[chosen],
-            tokens=self.tokens[chosen],
-        )
-
-    def rows(self, keep: np.ndarray) -> Members:
-        """The same members on the rows of `keep` (bool, rows), with folds of their own."""
-        index = np.flatnonzero(keep)
-        return replace(
-            self,
-            ids=tuple(self.ids[i] for i in index),
-            p=self.p[:, index],
-            tokens=self.tokens[:, index],
-            y=self.y[index],
-            groups=self.groups[index],
-            folds=balanced_folds(self.groups[index]),
-            characters=self.characters[index],
-        )
 
 
 def gather(store: Path) -> list[Table]:
@@ -132,7 +41,7 @@ def gather(store: Path) -> list[Table]:
 def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str) -> list[Table]:
     """Tables of the members that carry an alias, and of their recipes' other folds.
 
-    `checkpoints` by member name, as `zoo.promote.members_with_alias` gives them. ZooError where none of them is scored.
+    `checkpoints` by member name, as `zoo.tracking.promote.members_with_alias` gives them. ZooError where none is scored.
     """
     chosen = [table for table in tables if checkpoints.get(table.name) == table.card.checkpoint]
     if not chosen:
@@ -191,16 +100,6 @@ def align(
     )
     members = replace(members, p=members.p / members.p.sum(axis=2, keepdims=True))
     return drop_duplicates(drop_in_sample(members, frames, labelled, include))
-
-
-def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
-    """Folds (rows,) of about equally many groups, by a hash of the group that is not the one stages held rows out by."""
-    unique, inverse = np.unique(groups, return_inverse=True)
-    digests = [hashlib.blake2b(int(g).to_bytes(8, "little", signed=True), digest_size=8).digest() for g in unique]
-    rank = np.empty(len(unique), dtype=np.int64)
-    rank[np.array(sorted(range(len(unique)), key=lambda i: digests[i]), dtype=np.int64)] = np.arange(len(unique))
-    folds: np.ndarray = (rank % n_folds)[inverse]
-    return folds
 
 
 def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str, str]) -> list[Table]:

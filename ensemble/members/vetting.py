@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from zoo.battles import Battles
 from zoo.contracts import Cost
-from zoo.cost import row_seconds
+from zoo.cost.fit import row_seconds
+from zoo.data.battles import Battles
 from zoo.errors import ZooError
-from zoo.scores import log_loss_rows, probabilities
+from zoo.scores.tables import log_loss_rows, probabilities
 
 if TYPE_CHECKING:
-    from ensemble.members import Members
+    from ensemble.members.table import Members
 
 SAME_TABLE = 1e-9
 # A member is flagged as in-sample where its log loss is below this share of what its best peer reaches, and by at least this

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.scores import log_loss_rows
+from zoo.scores.tables import log_loss_rows
 
 GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found nothing beyond it
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.linear import fit_linear
 from ensemble.plan import Blend, PoolKind, Triple
-from ensemble.softmax import Design, fit_softmax
+from ensemble.pools.linear import fit_linear
+from ensemble.pools.softmax import Design, fit_softmax
 
 _TEMPERATURES = (0.05, 20.0)
 AS_IS_FLOOR = 1e-5

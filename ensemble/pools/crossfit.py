@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ensemble.blend import AS_IS, BlendSpec, apply_blend, fit_blend
 from ensemble.plan import Blend, Paired
-from zoo.scores import log_loss_rows
+from ensemble.pools.blend import AS_IS, BlendSpec, apply_blend, fit_blend
+from zoo.scores.tables import log_loss_rows
 
 DEFAULT_SPECS: dict[str, BlendSpec] = {
     "as is": AS_IS,

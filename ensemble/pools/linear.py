@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SMALLEST = 1e-15  # as in zoo.metrics: a row to which every member gives zero costs 34.5 nats, not infinity
+SMALLEST = 1e-15  # as in zoo.scores.metrics: a row to which every member gives zero costs 34.5 nats, not infinity
 _MAX_ITERATIONS = 200
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.linear import nonnegative_quadratic
+from ensemble.pools.linear import nonnegative_quadratic
 
 LEAST_RIDGE = 1e-10
 _MAX_ITERATIONS = 60

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.blend import apply_blend
-from ensemble.deadline import Deadline
 from ensemble.plan import Plan, blend_for
+from ensemble.pools.blend import apply_blend
+from ensemble.predict.deadline import Deadline
 from zoo.errors import ZooError
-from zoo.scores import OK, probabilities, write_submission
+from zoo.pipeline.import_table import read_table
+from zoo.scores.tables import OK, probabilities, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
 LONGEST_WRITE_INTERVAL_SECONDS = 60.0
@@ -41,7 +42,7 @@ class Board:
         self._refused = {name: np.zeros(len(self.ids), dtype=bool) for name in self.members}
 
     def add(self, member: str, frame: pd.DataFrame) -> int:
-        """Take in rows of a checked score table (`zoo.scores.read_scores`); how many of them are news.
+        """Take in rows of a checked score table (`zoo.scores.tables.read_scores`); how many of them are news.
 
         A row that is there already stays as it is. ZooError where the table has rows of other battles.
         """
@@ -136,3 +137,31 @@ class Submission:
         """Whether enough time has passed since the last write for another one between chunks."""
         interval = min(LONGEST_WRITE_INTERVAL_SECONDS, self.deadline.budget_seconds / 50)
         return self.deadline.now() - self._last >= max(interval, self.deadline.write_seconds / WRITE_SHARE)
+
+
+def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
+    """ZooError where a table is for no member of the plan, or a member can neither be run nor has a table."""
+    names = [member.name for member in plan.members]
+    for name in scores:
+        if name not in names:
+            raise ZooError(f"--scores {name}=...: the plan has no member {name!r}; it has {', '.join(names)}")
+    for member in plan.members:
+        if member.request is None and member.name not in scores:
+            raise ZooError(
+                f"{member.name}: imported, so it cannot be run on new battles; "
+                f"give its table for them: --scores {member.name}=FILE"
+            )
+
+
+def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
+    """Put the tables on the board; for each member where they came from, with how many rows they lack."""
+    sources = {}
+    for name, path in scores.items():
+        frame = read_table(path)
+        known = frame[frame["id"].isin(board.ids)]
+        if known.empty:
+            raise ZooError(f"{path}: none of its {len(frame):,} ids is in the battles; give the table for the file to predict")
+        board.add(name, known)
+        lacking = len(board.ids) - len(known)
+        sources[name] = str(path) + (f", which lacks {lacking:,} rows" if lacking else "")
+    return sources

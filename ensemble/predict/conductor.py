@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ensemble.attempts import Setting
-from ensemble.blend import apply_blend
-from ensemble.combine import Board
-from ensemble.coverage import predicted_gain
-from ensemble.deadline import Deadline
-from ensemble.execute import JobRun
 from ensemble.plan import Job, Plan, blend_for
-from ensemble.replan import (
+from ensemble.pools.blend import apply_blend
+from ensemble.pools.gate import predicted_gain
+from ensemble.predict.attempts import Setting
+from ensemble.predict.board import Board
+from ensemble.predict.deadline import Deadline
+from ensemble.predict.job import JobRun
+from ensemble.predict.replan import (
     Claim,
     Pace,
     by_value,

@@ -1,7 +1,8 @@
 """The promise of a prediction: a whole file, never later than the budget, whatever the members do.
 
-Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.replan`), the loop stops
-in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the budget.
+Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.predict.replan`), the
+loop stops in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the
+budget.
 """
 
 from __future__ import annotations

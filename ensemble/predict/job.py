@@ -12,14 +12,14 @@ from typing import Literal
 
 import numpy as np
 
-from ensemble.attempts import Setting, attempts, new_attempt, reopen
-from ensemble.combine import Board
 from ensemble.plan import Job, PlanMember
-from ensemble.replan import Pace
+from ensemble.predict.attempts import Setting, attempts, new_attempt, reopen
+from ensemble.predict.board import Board
+from ensemble.predict.replan import Pace
 from zoo.contracts import Request
 from zoo.errors import ZooError
-from zoo.runner import stage_error, start_stage
-from zoo.scores import read_scores
+from zoo.pipeline.runner import stage_error, start_stage
+from zoo.scores.tables import read_scores
 
 Status = Literal["waiting", "running", "stopping", "ended"]
 

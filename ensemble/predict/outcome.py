@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.combine import Board, Submission
-from ensemble.conduct import Conductor
-from ensemble.deadline import Deadline, StopRequest
-from ensemble.watch import clock
-from zoo.battle_rows import UNLABELLED
-from zoo.battles import Battles
-from zoo.scores import log_loss_rows
+from ensemble.predict.board import Board, Submission
+from ensemble.predict.conductor import Conductor
+from ensemble.predict.deadline import Deadline, StopRequest
+from ensemble.predict.watch import clock
+from zoo.data.battles import Battles
+from zoo.data.rows import UNLABELLED
+from zoo.scores.tables import log_loss_rows
 from zoo.store import write_atomic
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.budget.pricing import tokens_of
 from ensemble.plan import Job, Plan, PlanMember
-from ensemble.pricing import tokens_of
-from zoo.cost import row_seconds
+from zoo.cost.fit import row_seconds
 
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is a number
 

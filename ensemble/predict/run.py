@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.attempts import Setting, checkpoint_folder
-from ensemble.combine import Board, Submission
-from ensemble.conduct import Conductor
-from ensemble.deadline import Deadline, StopRequest, stop_requests, watchdog
-from ensemble.given import add_given, check_given
-from ensemble.outcome import Prediction, conclude
 from ensemble.plan import Plan, load_plan
-from ensemble.watch import Display, clock, job_statuses
-from zoo.battles import Battles, count_characters, dataset_digest, read_battles
+from ensemble.predict.attempts import Setting, checkpoint_folder
+from ensemble.predict.board import Board, Submission, add_given, check_given
+from ensemble.predict.conductor import Conductor
+from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
+from ensemble.predict.outcome import Prediction, conclude
+from ensemble.predict.watch import Display, clock, job_statuses
 from zoo.contracts import Input
+from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.settings import home
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ensemble.conduct import Conductor
-    from ensemble.deadline import Deadline
+    from ensemble.predict.conductor import Conductor
+    from ensemble.predict.deadline import Deadline
 
 LONGEST_INTERVAL_SECONDS = 30.0  # between two reports where no terminal shows them
 REPORTS_A_BUDGET = 20

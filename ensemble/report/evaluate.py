@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from ensemble.plan import Plan, load_plan
-from ensemble.predict import work_folder
-from zoo.battles import Battles, dataset_digest, read_battles
+from ensemble.predict.run import work_folder
+from zoo.data.battles import Battles, dataset_digest, read_battles
+from zoo.data.sample import truth_path
 from zoo.errors import ZooError
-from zoo.metrics import log_loss_rows
-from zoo.sample import truth_path
-from zoo.scores import probabilities, read_submission
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities, read_submission
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import apply_blend
-from ensemble.budget import format_seconds
-from ensemble.members import Table, gather
-from ensemble.page_figures import draw, widths
+from ensemble.budget.duration import format_seconds
+from ensemble.members.gather import gather
+from ensemble.members.table import Table
 from ensemble.plan import Plan, blend_for
-from ensemble.views import paired_text
+from ensemble.pools.blend import apply_blend
+from ensemble.report.page_figures import draw, widths
+from ensemble.report.views import paired_text
 from zoo.errors import ZooError
 
 TEMPLATE = """<!doctype html>
@@ -139,7 +140,7 @@ def _is_of(plan: Plan, table: Table) -> bool:
 
 
 def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
-    from zoo.battles import dataset_digest, read_battles
+    from zoo.data.battles import dataset_digest, read_battles
 
     for path in {table.battles_path for table in tables if table.battles_path}:
         if path.exists() and dataset_digest(battles := read_battles(path)) == digest:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble.budget import format_seconds
+from ensemble.budget.duration import format_seconds
 from ensemble.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def draw(plan: Plan, blended: tuple[np.ndarray, np.ndarray] | None) -> dict[str,
 
     `blended`: the blend's probabilities (rows, 3) and the labels (rows,), where the members' tables are at hand.
     """
-    from zoo.figures import reliability
+    from zoo.report.figures import reliability
 
     makers: dict[str, Callable[[], Figure]] = {"schedule": lambda: schedule_figure(plan), "bought": lambda: bought_figure(plan)}
     if len(plan.frontier) > 1:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemble.budget import format_seconds
+from ensemble.budget.duration import format_seconds
 from ensemble.plan import FrontierPoint, Plan
-from zoo.views import text_table
+from zoo.report.text import text_table
 
 
 def plan_text(plan: Plan) -> str:

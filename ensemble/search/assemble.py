@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.baselines import baseline_losses
-from ensemble.choose import Candidate, Chooser
-from ensemble.crossfit import paired, standard_error
-from ensemble.decide import Choice
-from ensemble.fitting import Fitted, fit_candidate, without_idle
-from ensemble.members import Members
+from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
-from zoo.scores import log_loss_rows
+from ensemble.pools.baselines import baseline_losses
+from ensemble.pools.crossfit import paired, standard_error
+from ensemble.search.chooser import Candidate, Chooser
+from ensemble.search.decide import Choice
+from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from zoo.scores.tables import log_loss_rows
 
 
 def write_down(

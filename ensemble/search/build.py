@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ensemble.assemble import write_down
-from ensemble.budget import choose_margin, warn_of_kinds
-from ensemble.choose import Chooser
-from ensemble.crossfit import Progress
-from ensemble.decide import BuildRequest, choose, settle
-from ensemble.members import Members
+from ensemble.budget.margin import choose_margin, warn_of_kinds
+from ensemble.budget.pricing import price
+from ensemble.members.table import Members
 from ensemble.plan import Plan, PlanTarget
-from ensemble.pricing import price
-from ensemble.rehearse import conclude, describe, rehearse, single_limit, whole_file_loss
+from ensemble.pools.crossfit import Progress
+from ensemble.search.assemble import write_down
+from ensemble.search.chooser import Chooser
+from ensemble.search.decide import BuildRequest, choose, settle
+from ensemble.search.rehearse import conclude, describe, rehearse, single_limit, whole_file_loss
 from zoo.errors import ZooError
 
 

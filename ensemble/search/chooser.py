@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend
-from ensemble.budget import format_seconds
-from ensemble.coverage import LEAST_COVERAGE, cover
-from ensemble.crossfit import DEFAULT_SPECS, Evaluator, Progress, choose_losses, named, standard_error
-from ensemble.members import Members
-from ensemble.pricing import Pricing
-from ensemble.schedule import Load, fits, makespan, overhead_seconds
-from ensemble.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
+from ensemble.budget.duration import format_seconds
+from ensemble.budget.pricing import Pricing
+from ensemble.budget.schedule import Load, fits, makespan, overhead_seconds
+from ensemble.members.table import Members
+from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend
+from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator, Progress, choose_losses, named
+from ensemble.search.coverage import LEAST_COVERAGE, cover
+from ensemble.search.subsets import EXACT_MEMBERS, Fitter, Scored, Searched, Subset, search_branch_and_bound, search_exactly
 from zoo.errors import ZooError
-from zoo.scores import log_loss_rows
+from zoo.scores.tables import log_loss_rows
 
 FINALISTS = 10
 COVERAGE_TRIALS = 16
@@ -110,7 +110,7 @@ class Chooser:
             )
 
     def search(self, available: float) -> Searched:
-        """Whole-file subsets within `available` seconds by the linear pool's exact loss; see `ensemble.subsets`."""
+        """Whole-file subsets within `available` seconds by the linear pool's exact loss; see `ensemble.search.subsets`."""
         affordable = self.affordable(available)
         if len(self.members.names) <= EXACT_MEMBERS:
             return search_exactly(self.fitter.true, affordable, fitter=self.fitter)
@@ -271,23 +271,6 @@ def recalibrated_truth(members: Members) -> np.ndarray:
         blend = fit_blend(spec, [name], table[None], members.y)
         out[j] = apply_blend(blend, named([name], table[None]))[rows, members.y]
     return out
-
-
-def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
-    """The candidate to take and why: the least loss, or the cheapest within one standard error of the paired difference."""
-    best = min(candidates, key=lambda c: (c.loss, c.seconds))
-    if not parsimony:
-        return best, "least log loss out of fold"
-    near = [c for c in candidates if c.seconds <= best.seconds * (1 - LEAST_SAVING)]
-    within = [c for c in near if c.loss - best.loss <= standard_error(c.losses - best.losses, groups)]
-    if not within:
-        return best, "least log loss out of fold; no plan that is 5 % cheaper is within one standard error of it"
-    chosen = min(within, key=lambda c: (c.seconds, c.loss))
-    error = standard_error(chosen.losses - best.losses, groups)
-    return chosen, (
-        f"the cheapest plan within one standard error of the best: {chosen.loss - best.loss:+.5f} +- {error:.5f} nats against "
-        f"a plan of {format_seconds(best.seconds)}; --no-parsimony takes that one"
-    )
 
 
 def _with_bias(spec: BlendSpec, position_bias: bool) -> BlendSpec:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.choose import Candidate, Chooser, take
+from ensemble.budget.duration import format_seconds
 from ensemble.plan import Bound
-from ensemble.search import SearchLimits, search_with_optuna
-from ensemble.subsets import EXACT_MEMBERS, Searched
+from ensemble.pools.crossfit import standard_error
+from ensemble.search.chooser import LEAST_SAVING, Candidate, Chooser
+from ensemble.search.subsets import EXACT_MEMBERS, Searched
+from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.targets import Target
 
 JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
@@ -110,4 +112,21 @@ def _bound(searched: Searched, method: str) -> Bound:
         method=method,
         subsets=len(searched.subsets),
         seconds=searched.seconds,
+    )
+
+
+def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
+    """The candidate to take and why: the least loss, or the cheapest within one standard error of the paired difference."""
+    best = min(candidates, key=lambda c: (c.loss, c.seconds))
+    if not parsimony:
+        return best, "least log loss out of fold"
+    near = [c for c in candidates if c.seconds <= best.seconds * (1 - LEAST_SAVING)]
+    within = [c for c in near if c.loss - best.loss <= standard_error(c.losses - best.losses, groups)]
+    if not within:
+        return best, "least log loss out of fold; no plan that is 5 % cheaper is within one standard error of it"
+    chosen = min(within, key=lambda c: (c.seconds, c.loss))
+    error = standard_error(chosen.losses - best.losses, groups)
+    return chosen, (
+        f"the cheapest plan within one standard error of the best: {chosen.loss - best.loss:+.5f} +- {error:.5f} nats against "
+        f"a plan of {format_seconds(best.seconds)}; --no-parsimony takes that one"
     )

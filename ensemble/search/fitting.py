@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.blend import apply_blend, fit_blend
-from ensemble.choose import Candidate, Chooser
-from ensemble.coverage import divergence, fit_gate, pattern_rows, predicted_gain, spend
-from ensemble.crossfit import named
-from ensemble.members import Members
+from ensemble.budget.schedule import makespan, place
+from ensemble.members.table import Members
 from ensemble.plan import Blend, Gate, Job, Pool
-from ensemble.schedule import makespan, place
-from ensemble.subsets import Subset
-from zoo.scores import log_loss_rows
+from ensemble.pools.blend import apply_blend, fit_blend
+from ensemble.pools.crossfit import named
+from ensemble.pools.gate import divergence, fit_gate, predicted_gain, spend
+from ensemble.search.chooser import Candidate, Chooser
+from ensemble.search.coverage import pattern_rows
+from ensemble.search.subsets import Subset
+from zoo.scores.tables import log_loss_rows
 
 FALLBACK_ROWS = 20_000  # fallback blends are fitted to at most this many rows
 ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.assemble import frontier_points
-from ensemble.budget import choose_margin
-from ensemble.build import make_chooser
-from ensemble.choose import Candidate
-from ensemble.crossfit import Progress
-from ensemble.decide import BuildRequest, choose
-from ensemble.members import Members
+from ensemble.budget.margin import choose_margin
+from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint
+from ensemble.pools.crossfit import Progress
+from ensemble.search.assemble import frontier_points
+from ensemble.search.build import make_chooser
+from ensemble.search.chooser import Candidate
+from ensemble.search.decide import BuildRequest, choose
 from zoo.store import write_atomic
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.blend import AS_IS
-from ensemble.choose import LEAST_SAVING, Candidate, Chooser
-from ensemble.coverage import cover
-from ensemble.decide import BuildRequest, Choice, choose, settle
-from ensemble.fitting import carry_out, fit_candidate
-from ensemble.subsets import EXACT_MEMBERS
-from zoo.scores import log_loss_rows
+from ensemble.pools.blend import AS_IS
+from ensemble.search.chooser import LEAST_SAVING, Candidate, Chooser
+from ensemble.search.coverage import cover
+from ensemble.search.decide import BuildRequest, Choice, choose, settle
+from ensemble.search.fitting import carry_out, fit_candidate
+from ensemble.search.subsets import EXACT_MEMBERS
+from zoo.scores.tables import log_loss_rows
 
 
 @dataclass(frozen=True)

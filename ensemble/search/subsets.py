@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.linear import SMALLEST, LinearFit, fit_rows, newton_target
+from ensemble.pools.linear import SMALLEST, LinearFit, fit_rows, newton_target
 
 EXACT_MEMBERS = 13
 _TOLERANCE = 1e-6
@@ -55,7 +55,7 @@ class Fitter:
     """Fits of the linear pool on subsets, each at most once, started from what is known.
 
     `true` (members, rows): probabilities of the true label. The uniform triple is a member that costs nothing and is always
-    there, as in `ensemble.blend`.
+    there, as in `ensemble.pools.blend`.
     """
 
     def __init__(self, true: np.ndarray, *, tolerance: float = _TOLERANCE) -> None:

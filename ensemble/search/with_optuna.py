@@ -1,7 +1,7 @@
 """Optuna over what is not convex, where there are too many members for all subsets: who, which pool, how shrunk, which gate.
 
 Each trial solves its weights exactly and is judged out of fold; the budget is a constraint. Baselines and the solution of
-`ensemble.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
+`ensemble.search.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import AS_IS, BlendSpec
-from ensemble.choose import Candidate, Chooser
-from ensemble.coverage import cover
-from ensemble.schedule import makespan
-from ensemble.subsets import Searched, Subset
+from ensemble.budget.schedule import makespan
+from ensemble.pools.blend import AS_IS, BlendSpec
+from ensemble.search.chooser import Candidate, Chooser
+from ensemble.search.coverage import cover
+from ensemble.search.subsets import Searched, Subset
 
 DEFAULT_TRIALS = 60
 NONE, AS_IS_POOL = "none", "as is"

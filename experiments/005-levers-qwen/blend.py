@@ -17,9 +17,10 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from zoo.battles import assign_folds, read_battles
-from zoo.metrics import log_loss_rows
-from zoo.scores import SUBMISSION_COLUMNS, probabilities, read_scores
+from zoo.data.battles import read_battles
+from zoo.data.splits import assign_folds
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import SUBMISSION_COLUMNS, probabilities, read_scores
 
 FOLDS, RIDGE = 5, 1e-4
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import read_battles
-from zoo.imports import import_scores
-from zoo.sample import write_sample
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.pipeline.import_table import import_scores
 
 
 @pytest.fixture(scope="module")

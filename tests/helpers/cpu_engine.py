@@ -1,6 +1,6 @@
 """Label logits of a tiny model on this machine's processors, in several ways: run by test_cpu_engine.py in its own process.
 
-python tests/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
+python tests/helpers/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contracts import ScoreSpec, ServeSpec, Variant
-from zoo.stages.engine import Engine, engine_arguments, prepare_environment
+from zoo.stages.score.vllm.engine import Engine, engine_arguments, prepare_environment
 
 LABELS = (30, 31, 32)
 WIDTHS = (4, 8, 20, 24, 100, 576)
@@ -46,7 +46,7 @@ def taken(width: int) -> bool:
     """Whether the fused norms are chosen for rows of this width."""
     import torch
 
-    from zoo.stages.cpu_worker import takes, takes_sum
+    from zoo.stages.score.vllm.cpu_worker import takes, takes_sum
 
     x = torch.ones(2, width)
     return takes(x, x[0], 1e-6) and takes_sum(x, x, x[0], 1e-6)
@@ -56,7 +56,7 @@ def runs(width: int) -> bool:
     """Whether vLLM's kernels take such rows."""
     import torch
 
-    from zoo.stages.cpu_worker import fused_add_rms_norm, rms_norm
+    from zoo.stages.score.vllm.cpu_worker import fused_add_rms_norm, rms_norm
 
     x = torch.ones(2, width)
     try:

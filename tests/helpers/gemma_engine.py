@@ -1,6 +1,6 @@
 """Label logits of a tiny Gemma by vLLM in several settings: run by test_gemma_float16.py in its own process.
 
-    python tests/gemma_engine.py FOLDER '[[dtype, bits or null], ...]'    ->  JSON, a list of logits (rows, 3) for each setting
+    python tests/helpers/gemma_engine.py FOLDER '[[dtype, bits or null], ...]'  ->  JSON, logits (rows, 3) for each setting
 
 Without bits vLLM is told a model type it does not know, which gets past its refusal of Gemma in float16 and changes nothing
 else.
@@ -24,7 +24,7 @@ def logits(folder: Path, rows: list[list[int]], dtype: str, bits: int | None) ->
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
-    from zoo.stages.vllm_plugin import rescale_overrides
+    from zoo.stages.score.vllm.plugin import rescale_overrides
 
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     overrides = {"head_dtype": "float32", "model_type": f"{config['model_type']}_float16", **rescale_overrides(config, bits)}
@@ -50,7 +50,7 @@ def logits(folder: Path, rows: list[list[int]], dtype: str, bits: int | None) ->
 
 
 if __name__ == "__main__":
-    from zoo.stages.vllm_plugin import register
+    from zoo.stages.score.vllm.plugin import register
 
     register()
     place = Path(sys.argv[1])

@@ -1,6 +1,6 @@
 """What vLLM itself says on a GPU of a given compute capability, without one: run by test_checks_vllm.py in its own process.
 
-    python tests/vllm_verdicts.py FOLDER
+    python tests/helpers/vllm_verdicts.py FOLDER
 
 vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
 that only a CUDA build has, and FlashInfer, are stood in for by empty modules; configuration does not call them. Prints JSON:
@@ -95,7 +95,7 @@ def dtype_verdict(
     """Whether vLLM's configuration and its worker's first check take an AWQ checkpoint, and the dtype it computes in."""
     from vllm.engine.arg_utils import EngineArgs
 
-    from zoo.stages.vllm_plugin import rescale_overrides
+    from zoo.stages.score.vllm.plugin import rescale_overrides
 
     config = {**TINY, "dtype": stored, "architectures": [architecture], "model_type": ARCHITECTURES[architecture]}
     (folder / "config.json").write_text(json.dumps(config))
@@ -194,7 +194,7 @@ def packed(platform: Any, group_size: int, zero_point: bool) -> dict[str, Any]:
 def main(folder: Path) -> None:
     platform = pretend_cuda()
     from zoo.checks.rules import RESCALABLE
-    from zoo.stages.vllm_plugin import register
+    from zoo.stages.score.vllm.plugin import register
 
     register()
     answer: dict[str, Any] = {"dtypes": [], "attention": [], "marlin": [], "packed": []}

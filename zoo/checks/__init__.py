@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.checks.engine import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
-from zoo.checks.memory import check_layout, check_memory, check_training, layout_memory
+from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
+from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
 from zoo.checks.rules import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
 from zoo.contracts import Entry, ServeSpec, Shape
 from zoo.errors import ZooError
-from zoo.shapes import read_config, shape_of_config
+from zoo.models.shapes import read_config, shape_of_config
 from zoo.targets import Target
 
 __all__ = [

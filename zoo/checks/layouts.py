@@ -7,8 +7,8 @@ from typing import get_args
 from zoo.checks.finding import Finding, fail, ok, warn
 from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
-from zoo.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
-from zoo.shapes import linear_layers
+from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
+from zoo.models.shapes import linear_layers
 from zoo.targets import Target
 
 TIGHT = 0.95  # above this share of a card's memory it may or may not start: the prediction is good to 5 %

@@ -8,7 +8,7 @@ from zoo.checks.finding import Finding, fail, ok, warn
 from zoo.checks.rules import AWQ_GROUP_SIZES, BACKEND_ARCHITECTURES
 from zoo.contracts import Base, PromptSpec, QuantizeSpec, ScoreSpec, Shape
 from zoo.errors import ZooError
-from zoo.shapes import linear_inputs
+from zoo.models.shapes import linear_inputs
 
 
 def check_architecture(base: Base, quantize: QuantizeSpec) -> Finding:
@@ -50,7 +50,7 @@ def check_labels(prompt: PromptSpec, folder: Path | None) -> Finding:
     if folder is None:
         what = f"{', '.join(prompt.labels)}: not checked, the tokenizer is not at hand"
         return warn("labels", what, "run `zoo fetch` first, then check again")
-    from zoo.prompts import load_codec
+    from zoo.models.prompts import load_codec
 
     try:
         ids = load_codec(folder, prompt).label_ids

@@ -1,4 +1,4 @@
-"""What AutoAWQ and vLLM accept, as data and pure functions. tests/test_checks_vllm.py holds them against vLLM's own verdicts.
+"""What AutoAWQ and vLLM accept, as data and pure functions; tests hold them against vLLM's own verdicts.
 
 Read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
 what differs by version, in the releases 0.11 to 0.33 and their issues.
@@ -41,7 +41,7 @@ BACKEND_ARCHITECTURES = {
 }
 # vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
 FLOAT16_REFUSED = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Glm4ForCausalLM"})
-RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/gemma_float16.py
+RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/score/vllm/gemma_float16.py
 RESCALE_BITS = 4  # 16 times float16's range; what a new entry gets
 FOUR_NORMS = RESCALABLE  # architectures with norms before and after both parts of a layer
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import typer
 
 from zoo.errors import ZooError
 
 DEBUG = "--debug"
-_STARTED = time.monotonic()
 
 
 def new_app(text: str) -> typer.Typer:
@@ -23,11 +21,6 @@ def new_app(text: str) -> typer.Typer:
 
     options.__doc__ = text
     return app
-
-
-def say(text: str) -> None:
-    """A note on stderr with the time since start: what is going on, apart from results on stdout."""
-    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def run_app(app: typer.Typer, debug: bool) -> None:

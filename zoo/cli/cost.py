@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli_base import say
+from zoo.report.text import say
 
 if TYPE_CHECKING:
-    from zoo.cost_interval import Interval
-    from zoo.forecast import Forecast
+    from zoo.cost.forecast import Forecast
+    from zoo.cost.interval import Interval
 
 GIB = 2**30
 
@@ -37,13 +37,14 @@ def cost(
 
     Example: zoo cost smollm2-135m --target cpu --lengths test.csv --measure
     """
-    from zoo.cost_lengths import file_of
-    from zoo.cost_sample import measure as measure_sample
-    from zoo.cost_sample import samples_folder
-    from zoo.entries_io import load_entry
+    from zoo.cost.forecast import forecast
+    from zoo.cost.lengths import file_of
+    from zoo.cost.measure import measure as measure_sample
+    from zoo.cost.measure import samples_folder
+    from zoo.entries.load import load_entry
     from zoo.errors import ZooError
-    from zoo.forecast import forecast
-    from zoo.pipeline import fetched_folder, store_folder
+    from zoo.pipeline.weights import fetched_folder
+    from zoo.settings import store_folder
     from zoo.targets import load_target
 
     entry, machine, store = load_entry(name), load_target(target), store_folder()
@@ -58,7 +59,7 @@ def cost(
 
 def forecasts_text(found: Sequence[Forecast]) -> str:
     """Forecasts as a table, and below it what they assume and where they extrapolate."""
-    from zoo.views import text_table
+    from zoo.report.text import text_table
 
     first = found[0]
     name, unit = time_unit(max(f.seconds.high for f in found))

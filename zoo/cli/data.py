@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from zoo.battles import Battles
+    from zoo.data.battles import Battles
 
 data_app = typer.Typer(
     help="Look at a file of battles, or make one.\n\n"
@@ -33,8 +33,8 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
     Example: zoo data validate train.csv.gz --json | jq '.problems[].row_id'
     """
-    from zoo.battle_stats import validation
-    from zoo.battles import read_battles
+    from zoo.data.battles import read_battles
+    from zoo.data.stats import validation
 
     battles = read_battles(file, strict=False)
     report = validation(battles)
@@ -45,8 +45,8 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
 def validation_text(battles: Battles, report: dict[str, Any]) -> str:
     """The report as a table of problems and a closing line that says whether the file can be used."""
-    from zoo.battle_stats import problem_rows
-    from zoo.views import text_table
+    from zoo.data.stats import problem_rows
+    from zoo.report.text import text_table
 
     apart = report["rows"] - report["usable_rows"]
     kind = "labelled" if battles.labelled else "unlabelled"
@@ -74,12 +74,12 @@ def stats(
 
     Example: zoo data stats train.csv --entry smollm2-135m
     """
-    from zoo.battle_stats import battle_stats
-    from zoo.battles import read_battles
+    from zoo.data.battles import read_battles
+    from zoo.data.stats import battle_stats
 
     count_tokens = None
     if entry is not None:
-        from zoo.pipeline import entry_tokenizer
+        from zoo.pipeline.weights import entry_tokenizer
 
         count_tokens = entry_tokenizer(entry).encode
     found = battle_stats(read_battles(file), count_tokens)
@@ -87,7 +87,7 @@ def stats(
 
 
 def stats_text(file: Path, found: dict[str, Any]) -> str:
-    from zoo.views import text_table
+    from zoo.report.text import text_table
 
     lines = [f"{file}: {found['rows']:,} usable rows, {found['distinct_prompts']:,} distinct prompts"]
     if found["label_shares"]:
@@ -114,7 +114,7 @@ def sample(
 
     Example: zoo data sample test.csv --rows 200 --seed 1
     """
-    from zoo.sample import write_sample
+    from zoo.data.sample import write_sample
 
     made = write_sample(out, rows, seed)
     a, b, tie = made.label_shares

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli_base import say
+from zoo.report.text import say
 
 if TYPE_CHECKING:
     from zoo.contracts import Entry, Request
@@ -29,10 +29,11 @@ def ladder(
     Stages that are missing are run first. Exit code 1 where a step costs more than the entry's `ladder.max_ladder_loss`.
     """
     from zoo.contracts import Held, Selection
-    from zoo.entries_io import load_entry
+    from zoo.entries.load import load_entry, override
     from zoo.errors import ZooError
-    from zoo.ladder import ladder_request
-    from zoo.pipeline import battles_input, chain, override, run_chain, store_folder
+    from zoo.experiments.run import run_chain
+    from zoo.pipeline.chain import battles_input, chain, ladder_request
+    from zoo.settings import store_folder
 
     if fold >= folds:
         raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
@@ -46,8 +47,11 @@ def ladder(
 
 def climb(entry: Entry, requests: Sequence[Request]) -> None:
     """Run the ladder of a finished chain, print it, and hold it against the entry's gate."""
-    from zoo.ladder import check_gate, ladder_request, ladder_table, steps_from_metrics
-    from zoo.pipeline import run_chain, store_folder
+    from zoo.experiments.run import run_chain
+    from zoo.pipeline.chain import ladder_request
+    from zoo.report.ladder import ladder_table
+    from zoo.scores.ladder import check_gate, steps_from_metrics
+    from zoo.settings import store_folder
 
     store = store_folder()
     artifact = run_chain([ladder_request(entry, requests, store)], entry, store, say=say)[-1]

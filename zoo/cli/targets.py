@@ -25,8 +25,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Everything as JSON on stdo
 @target_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Every target, what is declared of it, and where its file is."""
+    from zoo.report.text import text_table
     from zoo.targets import read_targets, target_files
-    from zoo.views import text_table
 
     targets, broken = read_targets()
     if as_json:
@@ -56,7 +56,9 @@ def target_row(target: Target) -> list[str]:
 
 
 def _place(path: Path) -> Path | str:
-    return "package" if path.parent == Path(__file__).parent / "machines" else path
+    from zoo.targets import PACKAGE_FOLDER
+
+    return "package" if path.parent == PACKAGE_FOLDER else path
 
 
 @target_app.command()
@@ -65,8 +67,8 @@ def show(name: Annotated[str, typer.Argument(help="Target, one of `zoo target li
 
     Example: zoo target show t4x2
     """
+    from zoo.report.text import text_table
     from zoo.targets import load_target
-    from zoo.views import text_table
 
     target = load_target(name)
     if as_json:
@@ -109,8 +111,8 @@ def measure(
 
     Example: zoo target measure cpu
     """
-    from zoo.target_measure import measure_target, write_target
-    from zoo.views import entry_toml
+    from zoo.report.views import entry_toml
+    from zoo.stages.rates.target import measure_target, write_target
 
     target = measure_target(name)
     typer.echo(entry_toml(target) if name is None else write_target(target))

@@ -2,7 +2,7 @@
 
 seconds = load + sum over rows of (per_row + per_token * n + per_token_sq * n**2), n being a row's tokens. The square is the
 attention of a row with itself. Time is fitted on tokens, never extrapolated from rows alone: 25,000 long rows and 25,000 short
-ones differ several times. How far off the fit may be is in `zoo.cost_interval`.
+ones differ several times. How far off the fit may be is in `zoo.cost.interval`.
 """
 
 from __future__ import annotations

@@ -15,15 +15,14 @@ from typing import Literal
 import numpy as np
 
 from zoo.checks import entry_shape
-from zoo.checks.memory import TIGHT, layout_memory
+from zoo.checks.layouts import TIGHT, layout_memory
 from zoo.contracts import Contract, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
-from zoo.cost import row_seconds
-from zoo.cost_flops import flops_of_shape
-from zoo.cost_interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
-from zoo.cost_lengths import File
-from zoo.cost_published import START_SECONDS, T4_FLOPS, load_published, published_rates
+from zoo.cost.fit import row_seconds
+from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
+from zoo.cost.lengths import File
+from zoo.cost.published import START_SECONDS, T4_FLOPS, load_published, published_rates
 from zoo.errors import ZooError
-from zoo.shapes import linear_parameters
+from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
@@ -92,7 +91,7 @@ def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, kno
 
 def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
     """Costs of an entry that were measured on some machine at its own speed, oldest first."""
-    from zoo.scores import read_card
+    from zoo.scores.tables import read_card
 
     found = []
     for artifact in (artifact for store in stores for artifact in list_artifacts(store, *_STAGES)):
@@ -256,7 +255,8 @@ def rate_of_machine(machine: str) -> tuple[float, bool] | None:
 
 def shape_of(entry: Entry) -> Shape | None:
     """The shape of the entry's fetched weights, else its declared one; None where neither is there."""
-    from zoo.pipeline import fetched_folder, store_folder
+    from zoo.pipeline.weights import fetched_folder
+    from zoo.settings import store_folder
 
     return entry_shape(entry, fetched_folder(entry, store_folder()))
 

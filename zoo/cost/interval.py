@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from zoo.contracts import Contract, Cost
-from zoo.cost import NOISE_PIECES, SHARE, Piece, arrays_of, fit_terms, noise_variance, solve_terms
+from zoo.cost.fit import NOISE_PIECES, SHARE, Piece, arrays_of, fit_terms, noise_variance, solve_terms
 
 COVERAGE = 0.8  # of an interval from low to high
 DRAWS = 400

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo.battles import count_characters, read_battles, select_rows
 from zoo.contracts import Entry, PromptSpec, Selection, Variant
-from zoo.cost_published import Lengths, load_published
+from zoo.cost.published import Lengths, load_published
+from zoo.data.battles import count_characters, read_battles
+from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 
 COMPETITION_ROWS = 25_000
@@ -56,7 +57,7 @@ def file_of(entry: Entry, lengths: Path | None, rows: int | None, model_folder: 
 
 def counted(frame: pd.DataFrame, variant: Variant, prompt: PromptSpec, folder: Path) -> np.ndarray:
     """Tokens (rows,) as the member reads the rows, template and truncation included."""
-    from zoo.prompts import encode_battles, load_codec
+    from zoo.models.prompts import encode_battles, load_codec
 
     turns = list(zip(*(frame[name] for name in TEXTS), strict=True))
     encoded = encode_battles(turns, load_codec(folder, prompt), prompt, variant.order, variant.max_tokens)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.battles import count_characters, read_battles
 from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec, Variant
+from zoo.data.battles import count_characters, read_battles
 from zoo.errors import ZooError
-from zoo.pipeline import battles_input, fetched
-from zoo.runner import run_stage
+from zoo.pipeline.chain import battles_input
+from zoo.pipeline.runner import run_stage
+from zoo.pipeline.weights import fetched
 from zoo.settings import home
 from zoo.store import Artifact, list_artifacts, write_atomic
 from zoo.targets import Target, is_of_kind, machine_fingerprint

@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from zoo.contracts import Contract, Name, Positive, Shape
-from zoo.cost_flops import flops_of_shape
-from zoo.cost_interval import COVERAGE, Interval, totals_of
+from zoo.cost.interval import COVERAGE, Interval, totals_of
 from zoo.errors import ZooError
+from zoo.models.shapes import flops_of_shape
 
 START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs and forecasts alike
 T4_FLOPS = 65e12  # data sheet, float16 tensor cores
@@ -79,7 +79,7 @@ class Published(Contract):
 @functools.cache
 def load_published(path: Path = Path(__file__).parent / "published_runs.toml") -> Published:
     """The published runs. ZooError names an unknown or missing key."""
-    from zoo.entries_io import explain
+    from zoo.contracts import explain
 
     try:
         return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo.battles import KNOWN_COLUMNS, TEXT_COLUMNS, WINNER_COLUMNS
-from zoo.metrics import log_loss_rows
-from zoo.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, OPPOSITES, REFUSALS
-from zoo.scores import PROBABILITIES
+from zoo.data.battles import KNOWN_COLUMNS, TEXT_COLUMNS, WINNER_COLUMNS
+from zoo.data.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, OPPOSITES, REFUSALS
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import PROBABILITIES
 from zoo.store import write_atomic
 
 TIE_STRENGTH = 1.5

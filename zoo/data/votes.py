@@ -22,7 +22,7 @@ def vote_shares(battles: Path, ids: Sequence[str]) -> np.ndarray:
 def votes_digest(battles: Path) -> str:
     """SHA-256 over the ids and vote shares of the rows that have them, whatever their order.
 
-    `zoo.battles.dataset_digest` leaves these columns out, so that a file with more votes is still the same battles.
+    `zoo.data.battles.dataset_digest` leaves these columns out, so that a file with more votes is still the same battles.
     """
     rows = (hashlib.sha256(repr(row).encode()).digest() for row in _shares(battles).itertuples(name=None))
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()

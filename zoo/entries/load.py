@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from zoo.contracts import Entry
+from zoo.contracts import (
+    Entry,
+    explain,
+)
 from zoo.errors import ZooError
 from zoo.settings import entry_folders
 
@@ -50,55 +52,43 @@ def read_entry(path: Path) -> Entry:
     return entry
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """A pydantic error as one line: the first fault with its key and, for an unknown key, the nearest known one."""
-    faults = error.errors(include_url=False, include_context=False)
-    # Unknown keys first: a misspelt key is the cause of "field required" beside it.
-    fault = min(faults, key=lambda f: f["type"] != "extra_forbidden")
-    place = [str(part) for part in fault["loc"]]
-    if fault["type"] == "extra_forbidden":
-        message = f"unknown key `{'.'.join(place)}`; {_known_keys(place, model)}"
-    elif fault["type"] == "missing":
-        message = f"key `{'.'.join(place)}` is missing"
-    else:
-        text = fault["msg"].removeprefix("Value error, ")
-        got = f", got {fault['input']!r}" if place and isinstance(fault["input"], str | int | float | bool) else ""
-        message = f"`{'.'.join(place)}`: {text}{got}" if place else text
-    return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
-
-
-def _known_keys(place: list[str], model: type[BaseModel]) -> str:
-    """For an unknown key: the nearest key of its own section, else the same key in another section, else all keys."""
-    sections = dict(_sections(model))
-    *parents, key = place
-    parents = [p for p in parents if not p.isdigit()]
-    own = sections.get(".".join(parents)) or sections.get(".".join([*parents[:-1], "*"])) or ()
-    near = difflib.get_close_matches(key, own, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    for section, keys in sections.items():
-        if key in keys:
-            return f"it belongs in [{section}]" if section else "it belongs at the top of the file"
-    return f"known: {', '.join(own)}"
-
-
-def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Dotted section name -> its keys, for a model and the models inside it; `*` stands for the keys of a mapping."""
-    yield prefix, tuple(model.model_fields)
-    for name, field in model.model_fields.items():
-        inner = f"{prefix}.{name}" if prefix else name
-        for found, is_mapping in _models_in(field.annotation):
-            yield from _sections(found, f"{inner}.*" if is_mapping else inner)
-
-
-def _models_in(annotation: Any, is_mapping: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, is_mapping
-        return
-    for argument in get_args(annotation):
-        yield from _models_in(argument, is_mapping or getattr(annotation, "__origin__", None) is dict)
-
-
 def _suggest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def with_files_from(entry: Entry, folder: Path) -> Entry:
+    """The entry with the relative paths among its files (train.teacher, train.extra) taken from `folder`."""
+    if entry.train is None:
+        return entry
+    paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
+    found = {key: folder / path for key, path in paths.items() if path is not None}  # an absolute one stays as it is
+    return entry.model_copy(update={"train": entry.train.model_copy(update=found)})
+
+
+def override(entry: Entry, settings: list[str]) -> Entry:
+    """An entry with `key=value` settings replaced, e.g. `train.epochs=2`; values are TOML, bare words are text."""
+    from pydantic import ValidationError
+
+    from zoo.contracts import explain
+
+    data: dict[str, Any] = entry.model_dump(mode="json", exclude_none=True)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ZooError(f"--set {setting}: write KEY=VALUE, e.g. train.epochs=2")
+        try:
+            value = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.split(".")
+        place = data
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ZooError(f"--set {setting}: {part!r} is a value, not a section of the entry")
+        place[last] = value
+    try:
+        return Entry.model_validate(data)
+    except ValidationError as error:
+        raise ZooError(f"--set: {explain(error, Entry)}") from error

@@ -17,10 +17,10 @@ from typing import Any
 
 from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS, Finding, check_entry
 from zoo.contracts import Entry, PromptSpec, Shape
-from zoo.entries_io import entry_names
+from zoo.entries.load import entry_names
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
-from zoo.shapes import awq_bytes, count_parameters, linear_inputs, read_config, shape_of_config
+from zoo.models.prompts import load_codec
+from zoo.models.shapes import awq_bytes, count_parameters, linear_inputs, read_config, shape_of_config
 from zoo.store import write_atomic
 from zoo.targets import Target, load_target
 

@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection
-from zoo.entries_io import explain, load_entry
+from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection, explain
+from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
-from zoo.folds import fold_chains, run_folds
-from zoo.pipeline import Say, battles_input, chain, override, with_files_from
+from zoo.experiments.run import run_folds
+from zoo.pipeline.chain import Say, battles_input, chain
+from zoo.pipeline.folds import fold_chains
 from zoo.store import Artifact
 
 
@@ -42,7 +43,8 @@ class Recipe(Contract):
     all_folds: bool = Field(False, description="every fold of held.n_folds, so that the whole file is scored out of fold")
     score_rows: Positive | None = None
     until: Literal["train", "score"] = Field(
-        "score", description="train: compare trained models in transformers, without merging, AWQ and vLLM (zoo/trials.py)"
+        "score",
+        description="train: compare trained models in transformers, without merging, AWQ and vLLM (zoo/experiments/trials.py)",
     )
     also_on: tuple[str, ...] = Field((), description="until = 'train': files that every trained model is evaluated on as well")
     runs: tuple[RecipeRun, ...] = Field(min_length=1)

@@ -13,12 +13,12 @@ from pathlib import Path
 from threading import Condition
 
 from zoo.errors import ZooError
-from zoo.pipeline import Say
-from zoo.recipes import load_recipe, recipe_entries
-from zoo.stages.places import VISIBLE, visible_gpus
-from zoo.trials import check_labels, check_names
+from zoo.experiments.recipes import load_recipe, recipe_entries
+from zoo.experiments.trials import check_labels, check_names
+from zoo.pipeline.chain import Say
+from zoo.targets import VISIBLE, visible_gpus
 
-ZOO = (sys.executable, "-c", "from zoo.cli import main; main()")  # the command line of this interpreter
+ZOO = (sys.executable, "-c", "from zoo.cli.main import main; main()")  # the command line of this interpreter
 
 
 class Cards:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.battles import read_battles
 from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Selection, TrainRequest
+from zoo.data.battles import read_battles
 from zoo.errors import ZooError
-from zoo.folds import average_chain
-from zoo.metrics import log_loss_rows
-from zoo.pipeline import Say, battles_input, chain, output_of, run_chain
-from zoo.recipes import Recipe, RecipeRun, load_recipe, recipe_entries, with_files_from
-from zoo.scores import probabilities, read_scores
+from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries, with_files_from
+from zoo.experiments.run import run_chain
+from zoo.pipeline.chain import Say, battles_input, chain, output_of
+from zoo.pipeline.folds import average_chain
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities, read_scores
 from zoo.store import Artifact
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 def trials_table(trials: Sequence[Trial], style: str = "table") -> str:
     """A line a trial, file by file."""
-    from zoo.views import text_table
+    from zoo.report.text import text_table
 
     rows = []
     for data in dict.fromkeys(trial.data for trial in trials):

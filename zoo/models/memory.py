@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.contracts import Shape, TrainSpec
-from zoo.shapes import awq_bits, cached_tokens, embedding_parameters, kv_bytes_per_token, linear_layers, linear_parameters
+from zoo.models.shapes import (
+    awq_bits,
+    cached_tokens,
+    embedding_parameters,
+    kv_bytes_per_token,
+    linear_layers,
+    linear_parameters,
+)
 
 GIB = 2**30
 Layout = Literal["replicas", "pipeline", "tensor"]
@@ -21,7 +28,7 @@ Layout = Literal["replicas", "pipeline", "tensor"]
 WORKSPACE_BYTES = 2**27
 # CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
-LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/objectives.py)
+LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
 PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
 LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
@@ -223,8 +230,9 @@ def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
 def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     """Bytes a token that one layer keeps for its backward pass, in 16 bits.
 
-    With fused layers (zoo/stages/fused.py): of a norm its input and product; of attention rotated queries and keys, values and
-    the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are not fused.
+    With fused layers (zoo/stages/train/fused.py): of a norm its input and product; of attention rotated queries and keys,
+    values and the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are
+    not fused.
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     if spec.method == "full":

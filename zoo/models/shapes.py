@@ -1,4 +1,4 @@
-"""What a model's sizes take: parameters, bytes of weights, of keys and values. Arithmetic on `Shape`, nothing is loaded.
+"""What a model's sizes take: parameters, bytes of weights, keys and values, operations. Arithmetic on `Shape`.
 
 A shape comes from an entry's `[shape]` or a folder's config.json; parameters are counted from safetensors headers.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from zoo.contracts import Shape
 from zoo.errors import ZooError
@@ -133,3 +136,33 @@ def cached_tokens(
     `batches` in flight, as in a pipeline of that many cards, each has its own.
     """
     return batches * (max_batched_tokens + max_seqs * block_tokens) + longest + 1
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of scoring a row of n tokens: per_row + per_token * n + per_token_sq * n**2.
+
+    Each weight of a linear layer is one multiply and one add a token (Kaplan et al. 2020, arXiv 2001.08361, table 1); attention
+    multiplies queries with keys and weights with values, 2 * 2 * heads * head size a pair and layer, and half of the pairs are
+    masked. The head is computed at one position.
+    """
+
+    per_row: float
+    per_token: float
+    per_token_sq: float
+
+    def split(self, totals: np.ndarray) -> np.ndarray:
+        """Linear and attention operations (2,) of a file with `totals` (3,): rows, tokens and tokens squared."""
+        return np.array([self.per_row * totals[0] + self.per_token * totals[1], self.per_token_sq * totals[2]])
+
+
+def flops_of_shape(shape: Shape) -> Flops:
+    """Operations of a dense decoder with gated feed-forward layers, whatever its weights are stored in."""
+    return Flops(
+        per_row=2.0 * shape.hidden_size * shape.vocab_size,
+        per_token=2.0 * linear_parameters(shape),
+        per_token_sq=2.0 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim,
+    )

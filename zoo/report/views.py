@@ -7,33 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Contract
-from zoo.entries_io import entry_names, load_entry
+from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
-from zoo.pipeline import STAGE_ORDER, store_folder
+from zoo.pipeline.chain import STAGE_ORDER
+from zoo.report.text import text_table
+from zoo.settings import store_folder
 from zoo.store import Artifact, list_artifacts
 
 if TYPE_CHECKING:
     from zoo.checks import Finding
-
-
-def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: str = "table") -> str:
-    """Rows as a rich table or as markdown."""
-    if style == "markdown":
-        lines = ["| " + " | ".join(cells) + " |" for cells in (headers, ["---"] * len(headers), *rows)]
-        return "\n".join(lines)
-    from io import StringIO
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    buffer = StringIO()
-    Console(file=buffer, width=140, markup=False, emoji=False).print(table)  # `[prompt]` is text, not markup
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
 def entries_table(style: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from zoo.metrics import log_loss_rows
-from zoo.scores import OK, probabilities
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import OK, probabilities
 
 FEWEST_ROWS = 20  # a mean over fewer says more about chance than about the model
 # The most frequent function words of English that are not words of its neighbours too (so no "in", "a", "me").

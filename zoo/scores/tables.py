@@ -9,17 +9,23 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from zoo.contracts import ScoreCard
+from zoo.contracts import Manifest, ScoreCard
 from zoo.errors import ZooError
-from zoo.metrics import log_loss_rows as log_loss_rows
-from zoo.metrics import score_metrics as score_metrics
+from zoo.scores.metrics import log_loss_rows as log_loss_rows
+from zoo.scores.metrics import score_metrics as score_metrics
 from zoo.store import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = "scores.parquet"
+CARD = "scores.json"
 
 OK = "ok"
 BAD_ROW = "bad row: see `zoo data validate`"  # status of a row that cannot be read
@@ -145,3 +151,8 @@ def read_submission(path: Path) -> pd.DataFrame:
         raise ZooError(f"{path}: not a submission ({str(error).splitlines()[0]}); it needs the columns {columns}") from error
     validate_scores(score_table(frame["id"].tolist(), probabilities(frame)), path)
     return frame
+
+
+def variant_metrics(manifest: Manifest, slug: str) -> dict[str, float]:
+    """A variant's metrics without its name: `ab-512:val/log_loss` -> `val/log_loss`."""
+    return {name.removeprefix(f"{slug}:"): v for name, v in manifest.metrics.items() if name.startswith(f"{slug}:")}

@@ -20,13 +20,13 @@ from zoo.contracts import (
 )
 
 STAGES: dict[str, tuple[str, type[Request]]] = {
-    "fetch": ("zoo.stages.fetch:run", FetchRequest),
-    "train": ("zoo.stages.train:run", TrainRequest),
-    "merge": ("zoo.stages.merge:run", MergeRequest),
-    "quantize": ("zoo.stages.quantize:run", QuantizeRequest),
-    "score": ("zoo.stages.score:run", ScoreRequest),
-    "ladder": ("zoo.stages.ladder:run", LadderRequest),
-    "evaluate": ("zoo.stages.evaluate:run", EvaluateRequest),
-    "lexical-train": ("zoo.stages.lexical:train", LexicalTrainRequest),
-    "lexical-score": ("zoo.stages.lexical:score", LexicalScoreRequest),
+    "fetch": ("zoo.stages.weights.fetch:run", FetchRequest),
+    "train": ("zoo.stages.train.stage:run", TrainRequest),
+    "merge": ("zoo.stages.weights.merge:run", MergeRequest),
+    "quantize": ("zoo.stages.quantize.stage:run", QuantizeRequest),
+    "score": ("zoo.stages.score.stage:run", ScoreRequest),
+    "ladder": ("zoo.stages.compare.ladder:run", LadderRequest),
+    "evaluate": ("zoo.stages.compare.evaluate:run", EvaluateRequest),
+    "lexical-train": ("zoo.stages.lexical.stage:train", LexicalTrainRequest),
+    "lexical-score": ("zoo.stages.lexical.stage:score", LexicalScoreRequest),
 }

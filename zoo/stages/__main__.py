@@ -18,7 +18,7 @@ from pathlib import Path
 
 from zoo.contracts import StageResult
 from zoo.errors import ZooError
-from zoo.runner import RUNNER
+from zoo.pipeline.runner import RUNNER
 from zoo.stages import STAGES, progress
 from zoo.store import write_atomic
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 from typing import Any, TextIO
 
 _terminal: TextIO = sys.stderr
@@ -69,13 +68,3 @@ class TokenBar:
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
         self._bar.set_postfix_str(f"{self._done:,} of {self._rows:,} rows, {self._done / elapsed:.1f} row/s", refresh=False)
         self._bar.update(min(tokens, self._tokens - self._bar.n))
-
-
-def process_age_seconds() -> float:
-    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
-    try:
-        with open("/proc/self/stat") as file:  # noqa: PTH123
-            start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])
-    except OSError:
-        return time.process_time()
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")

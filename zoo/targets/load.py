@@ -1,14 +1,9 @@
-"""Target machines as data (`zoo/machines/NAME.toml` and folders of the user's own), and the machine at hand."""
+"""Target machines as data (`zoo/targets/NAME.toml` and folders of the user's own), and the machine at hand."""
 
 from __future__ import annotations
 
-import csv
-import functools
 import os
-import platform
 import re
-import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +13,7 @@ from pydantic import Field, ValidationError
 from zoo.contracts import Contract, Name, Positive
 from zoo.errors import ZooError
 from zoo.settings import home
+from zoo.targets.machine import host_memory_bytes
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Rate = Annotated[float, Field(gt=0)]
@@ -61,10 +57,13 @@ class Target(Contract):
         return self.usable_bytes or self.memory_bytes or host_memory_bytes()
 
 
+PACKAGE_FOLDER = Path(__file__).parent  # the TOML files lie beside this module
+
+
 def target_folders() -> tuple[Path, ...]:
     """Folders searched for NAME.toml, later ones first: the package's own, `ZOO_HOME/targets`, each of `ZOO_TARGETS`."""
     given = os.environ.get("ZOO_TARGETS", "").split(os.pathsep)
-    return (Path(__file__).parent / "machines", own_folder(), *(Path(path) for path in given if path))
+    return (PACKAGE_FOLDER, own_folder(), *(Path(path) for path in given if path))
 
 
 def own_folder() -> Path:
@@ -77,7 +76,7 @@ def load_target(name: str) -> Target:
     path = Path(name) if name.endswith(".toml") else target_files().get(name)
     if path is None or not path.is_file():
         raise ZooError(f"no target {name!r}; known: {', '.join(target_files())}")
-    from zoo.entries_io import explain
+    from zoo.contracts import explain
 
     try:
         target = Target.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -138,57 +137,3 @@ def matmul_rate(target: Target) -> tuple[float, bool] | None:
 
 
 # --- the machine at hand ---------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def machine_fingerprint() -> str:
-    """What a measurement's speed depends on, as one stable line: GPUs, else processor, cores and memory. No host names."""
-    gpus = gpu_names()
-    if gpus:
-        return " + ".join(f"{gpus.count(gpu)} x {gpu}" for gpu in sorted(set(gpus)))
-    return f"{_processor_name()}, {_cores()} cores, {round(host_memory_bytes() / 2**30)} GiB"
-
-
-def host_memory_bytes() -> int:
-    """Memory of the machine, or less where a control group allows less."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _read_cgroup("memory.max")
-    return min(memory, int(limit)) if limit.isdigit() else memory
-
-
-def _cores() -> int:
-    """Processors this process may use: those of the machine, or the quota of its control group, rounded up."""
-    quota, _, period = _read_cgroup("cpu.max").partition(" ")
-    available = os.cpu_count() or 1
-    return min(available, -(-int(quota) // int(period))) if quota.isdigit() and period.isdigit() else available
-
-
-def _read_cgroup(name: str) -> str:
-    path = Path("/sys/fs/cgroup") / name
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def gpu_names() -> list[str]:
-    """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool; none where there is no driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [" ".join(cell.strip() for cell in row) for row in csv.reader(answer.splitlines()) if row]

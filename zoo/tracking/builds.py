@@ -11,24 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.run_facts import BATTLES_25K, Data
+from zoo.cost.price import BATTLES_25K
 from zoo.settings import home
 from zoo.store import identity, locked
-from zoo.tracking_client import (
-    connect,
-    experiment_of,
-    find_run,
-    finished,
-    link_model,
-    write_batch,
-    write_files,
-    write_input,
-)
-from zoo.tracking_home import mask, one_line, public_data, tracking_uri, unlogged_builds
-from zoo.tracking_models import crown
+from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
+from zoo.tracking.facts import Data
+from zoo.tracking.home import mask, one_line, public_data, tracking_uri, unlogged_builds
+from zoo.tracking.models import crown
 
 if TYPE_CHECKING:
-    from zoo.tracking_client import MlflowClient
+    from zoo.tracking.client import MlflowClient
 
 logger = logging.getLogger("zoo")
 
@@ -113,8 +105,8 @@ def _cost(plan: Mapping[str, Any]) -> dict[str, float]:
 
 def _figures(plan: Mapping[str, Any]) -> dict[str, bytes]:
     """Cost against log loss of every member on the same data and target, the plan among them."""
-    from zoo.figures import cost_figure, png
-    from zoo.leaderboard import leaderboard
+    from zoo.report.figures import cost_figure, png
+    from zoo.report.leaderboard import leaderboard
 
     target = plan["target"]["name"] if isinstance(plan.get("target"), dict) else None
     rows = leaderboard(home() / "store", dataset=str(plan.get("dataset_digest") or "unknown"))

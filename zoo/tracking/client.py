@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.run_facts import Data
 from zoo.settings import home
 from zoo.store import locked
-from zoo.tracking_home import artifact_root, is_server, public, tracking_uri
+from zoo.tracking.facts import Data
+from zoo.tracking.home import artifact_root, is_server, public, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient as MlflowClient
@@ -60,7 +60,7 @@ def latest_experiment() -> str | None:
 
 def experiment_of(client: MlflowClient, data: Data) -> str:
     """Id of the experiment of these battles, made or restored where it is missing."""
-    from zoo.tracking_view import view_tags
+    from zoo.tracking.view import view_tags
 
     name = f"{EXPERIMENTS}{data.digest[:12]}"
     found = client.get_experiment_by_name(name)

@@ -11,16 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Cost, Entry, Manifest, ScoreCard
-from zoo.errors import ZooError
-from zoo.lineage import source_of
-from zoo.store import identity
+from zoo.contracts import Entry, Manifest, ScoreCard
+from zoo.cost.price import price
+from zoo.scores.tables import CARD, SCORES, variant_metrics
+from zoo.store import identity, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
+from typing import TYPE_CHECKING
 
-SCORES = "scores.parquet"
-CARD = "scores.json"
+from zoo.store import list_artifacts
+
+if TYPE_CHECKING:
+    import pandas as pd
+from zoo.store import sources
+
 SECTIONS = {"train": "train", "merge": "merge", "quantize": "quantize", "score": "score", "lexical-train": "lexical"}
 CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calibration"}
 # Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
@@ -33,7 +38,6 @@ HEADLINES = (
     *("val/log_loss", "val/log_loss_se", "val/calibration_error", "val/refinement", "val/acc"),
     *("cost/hours_25k", "cost/seconds_per_row", "mem/peak_gib", "t4x2/fits", "quant/delta_log_loss"),
 )
-BATTLES_25K = 25_000  # rows of the competition's hidden file
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,8 @@ def variant_facts(
     battles: pd.DataFrame | None,
 ) -> Facts:
     """The run of one variant: its own metrics under the names that every scored run has, and its price."""
-    from zoo.lineage import quantization_delta
-    from zoo.scores import read_card, read_scores
-    from zoo.slices import labelled_rows, slice_metrics
+    from zoo.scores.slices import labelled_rows, slice_metrics
+    from zoo.scores.tables import read_card, read_scores
 
     card = read_card(folder / slug / CARD)
     own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
@@ -117,35 +120,6 @@ def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str
     model = weights.path / "model" if weights else None
     findings = check_entry(entry, load_target("t4x2"), model_folder=model if model and model.is_dir() else None)
     return {"t4x2/fits": float(all(finding.verdict != "fail" for finding in findings))}
-
-
-def variant_metrics(manifest: Manifest, slug: str) -> dict[str, float]:
-    """A variant's metrics without its name: `ab-512:val/log_loss` -> `val/log_loss`."""
-    return {name.removeprefix(f"{slug}:"): v for name, v in manifest.metrics.items() if name.startswith(f"{slug}:")}
-
-
-def price(cost: Cost, table: Path) -> dict[str, float]:
-    """Seconds a row of the rows that were scored, tokens a row, and the hours of 25,000 such rows on the whole target."""
-    import pandas as pd
-
-    from zoo.cost import row_seconds
-    from zoo.targets import load_target
-
-    frame = pd.read_parquet(table, columns=["n_tokens", "status"])
-    lengths = frame.loc[frame["status"] == "ok", "n_tokens"].to_numpy()
-    if not len(lengths):
-        return {}
-    seconds = float(row_seconds(cost, lengths).mean())
-    try:
-        copies = max(1, load_target(cost.target).devices // cost.gpus) if cost.gpus else 1  # processors are there once
-    except ZooError:  # a target that this installation does not know: one copy
-        copies = 1
-    numbers = {
-        "cost/load_seconds": cost.load_seconds,
-        "cost/seconds_per_row": seconds,
-        "cost/hours_25k": (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
-    }
-    return numbers | ({"cost/tokens_per_row": float(lengths.mean())} if lengths.any() else {})
 
 
 def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
@@ -225,3 +199,34 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
     battles = source.request["battles"]
     name = Path(str(battles.get("path", "battles"))).name
     return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))
+
+
+def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
+    """`quant/delta_log_loss`: the quantized checkpoint's log loss minus that of the merged one it was made from.
+
+    Both by the same engine stage, variant and rows: known where the store also has a score stage of the merged weights. Its
+    standard error is that of the paired differences.
+    """
+    import numpy as np
+
+    from zoo.scores.metrics import log_loss_rows
+    from zoo.scores.slices import labelled_rows
+    from zoo.scores.tables import OK, read_scores
+
+    quantized = next((a for a in sources(manifest, folder) if a.manifest.stage == "quantize"), None)
+    merged = next(sources(quantized.manifest, quantized.path), None) if quantized else None
+    if merged is None:
+        return {}
+    table = read_scores(folder / slug / "scores.parquet")
+    for other in reversed(list_artifacts(folder.parent, "score")):
+        path = other.path / slug / "scores.parquet"
+        if other.manifest.request["model"]["fingerprint"] != merged.fingerprint or not path.exists():
+            continue
+        before = read_scores(path)
+        shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))
+        pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
+        if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
+            difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)
+            error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+            return {"quant/delta_log_loss": float(difference.mean()), "quant/delta_log_loss_se": error}
+    return {}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.run_facts import Facts
-from zoo.tracking_client import add_version, ensure_registered, external_model, link_model, registered_version
+from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
+from zoo.tracking.facts import Facts
 
 if TYPE_CHECKING:
-    from zoo.tracking_client import MlflowClient
+    from zoo.tracking.client import MlflowClient
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.tracking_models import CANDIDATE, CHAMPION, members_of
+from zoo.tracking.models import CANDIDATE, CHAMPION, members_of
 
 if TYPE_CHECKING:
-    from zoo.tracking_client import MlflowClient
+    from zoo.tracking.client import MlflowClient
 
 
 def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> str:
@@ -38,8 +38,8 @@ def _ask(question: Any, command: str) -> Any:
 
     from zoo.settings import home
     from zoo.store import locked
-    from zoo.sync import unusable
-    from zoo.tracking_client import connect
+    from zoo.tracking.client import connect
+    from zoo.tracking.sync import unusable
 
     try:
         with locked(home(), "tracking"):

@@ -13,27 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest
-from zoo.run_facts import CARD, CONTEXTS, SCORES, Data, Facts, data_of, entry_params, stage_facts, version_of
+from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import Artifact, identity, locked
-from zoo.tracking_builds import log_build as log_build
-from zoo.tracking_client import (
-    WEIGHTS,
-    connect,
-    experiment_of,
-    find_run,
-    finished,
-    write_batch,
-    write_files,
-    write_input,
-)
-from zoo.tracking_home import is_marked, mark, mask, one_line, public_data, tracking_uri
-from zoo.tracking_models import log_checkpoint, register_scored
+from zoo.tracking.builds import log_build as log_build
+from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
+from zoo.tracking.facts import CONTEXTS, Data, Facts, data_of, entry_params, stage_facts, version_of
+from zoo.tracking.home import is_marked, mark, mask, one_line, public_data, tracking_uri
+from zoo.tracking.models import log_checkpoint, register_scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from zoo.tracking_client import MlflowClient
+    from zoo.tracking.client import MlflowClient
 
 logger = logging.getLogger("zoo")
 
@@ -83,7 +75,7 @@ def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
     battles = manifest.request.get("battles")
     if not isinstance(battles, dict) or manifest.stage.endswith(("train", "quantize")):
         return None
-    from zoo.battles import dataset_digest, read_battles
+    from zoo.data.battles import dataset_digest, read_battles
     from zoo.errors import ZooError
 
     try:
@@ -150,7 +142,7 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
         write_input(client, run_id, data, CONTEXTS.get(manifest.stage, "evaluation"))
     client.log_dict(run_id, clean_manifest(manifest), "manifest.json")
     if fact.curves:
-        from zoo.figures import curve_figures
+        from zoo.report.figures import curve_figures
 
         write_files(client, run_id, curve_figures(fact.curves), "figures")
 
@@ -161,8 +153,8 @@ def _milliseconds(manifest: Manifest) -> int:
 
 def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, battles: pd.DataFrame | None) -> None:
     """The score table, its card, and where labels are known the figures."""
-    from zoo.scores import read_scores
-    from zoo.slices import labelled_rows
+    from zoo.scores.slices import labelled_rows
+    from zoo.scores.tables import read_scores
 
     if fact.card is None:
         return
@@ -171,6 +163,6 @@ def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, 
     client.log_dict(run_id, public_data({**card, "request": identity(card["request"] or {})}), f"scores/{CARD}")
     rows = None if battles is None else labelled_rows(read_scores(folder / SCORES), battles)
     if rows is not None and len(rows.y):
-        from zoo.figures import score_figures
+        from zoo.report.figures import score_figures
 
         write_files(client, run_id, score_figures(rows.p, rows.y, rows.characters), "figures")

@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
 from zoo.store import list_artifacts
-from zoo.tracking_home import mask, one_line, tracking_uri, unlogged_builds
+from zoo.tracking.home import mask, one_line, tracking_uri, unlogged_builds
 
 logger = logging.getLogger("zoo")
 
@@ -20,8 +20,8 @@ def sync(store: Path) -> int:
 
     ZooError, with the way out, where the tracking store cannot be reached or used.
     """
-    from zoo.tracking import mirror_stage
-    from zoo.tracking_builds import mirror_build
+    from zoo.tracking.builds import mirror_build
+    from zoo.tracking.stages import mirror_stage
 
     added = 0
     try:
@@ -49,7 +49,7 @@ def unusable(error: Exception, command: str) -> ZooError:
 
 def entry_of(manifest: Manifest) -> Entry | None:
     """The entry of that name today, or None: removing or renaming an entry never breaks old runs."""
-    from zoo.entries_io import load_entry
+    from zoo.entries.load import load_entry
 
     try:
         return load_entry(str(manifest.request.get("entry", "")))

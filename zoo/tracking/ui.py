@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.tracking_home import artifact_root, is_server, mask, tracking_uri
+from zoo.tracking.home import artifact_root, is_server, mask, tracking_uri
 
 HOST = "127.0.0.1"
 START_SECONDS = 120  # a loaded machine imports MLflow slowly
@@ -23,7 +23,7 @@ START_SECONDS = 120  # a loaded machine imports MLflow slowly
 
 def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
-    from zoo.cli_base import say as say_on_stderr
+    from zoo.report.text import say as say_on_stderr
 
     say = say or say_on_stderr
     uri, place = tracking_uri(), comparison()
@@ -53,9 +53,9 @@ def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse:
 
 def comparison() -> str:
     """The UI's place that compares the members scored last; ZooError where the tracking store cannot be used."""
-    from zoo.sync import unusable
-    from zoo.tracking_client import ensure_store, latest_experiment
-    from zoo.tracking_view import experiment_page
+    from zoo.tracking.client import ensure_store, latest_experiment
+    from zoo.tracking.sync import unusable
+    from zoo.tracking.view import experiment_page
 
     try:
         ensure_store()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.schedule import Load, fits, lower_bound, makespan, overhead_seconds, place
+from ensemble.budget.schedule import Load, fits, lower_bound, makespan, overhead_seconds, place
 
 SECONDS = st.floats(0, 1000)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.members import Table, align, balanced_folds, with_alias
-from zoo.battle_rows import WINNER_COLUMNS
-from zoo.battles import dataset_digest, read_battles
+from ensemble.members.gather import align, with_alias
+from ensemble.members.table import Table, balanced_folds
 from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.rows import WINNER_COLUMNS
 from zoo.errors import ZooError
-from zoo.scores import score_table
+from zoo.scores.tables import score_table
 
 ROWS = 240
 

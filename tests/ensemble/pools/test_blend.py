@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from ensemble.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
-from ensemble.linear import fit_linear
-from ensemble.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
-from zoo.scores import log_loss_rows, swap_sides
+from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
+from ensemble.pools.linear import fit_linear
+from ensemble.pools.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
+from zoo.scores.tables import log_loss_rows, swap_sides
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -10,14 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.blend import apply_blend
-from ensemble.combine import Board, whole
-from ensemble.deadline import Deadline
 from ensemble.plan import Blend, Job, Plan, PlanMember, PlanTarget, Pool, TokenEstimate, blend_for
-from ensemble.replan import Claim, Pace, by_value, makespan_after, must_end_by, pool_gain, predicted_row_seconds, share_out
+from ensemble.pools.blend import apply_blend
+from ensemble.predict.board import Board, whole
+from ensemble.predict.deadline import Deadline
+from ensemble.predict.replan import (
+    Claim,
+    Pace,
+    by_value,
+    makespan_after,
+    must_end_by,
+    pool_gain,
+    predicted_row_seconds,
+    share_out,
+)
 from zoo.contracts import Cost, Variant
 from zoo.errors import ZooError
-from zoo.scores import score_table
+from zoo.scores.tables import score_table
 
 NAMES = ("first", "second", "third")
 PRIOR = (0.4, 0.35, 0.25)

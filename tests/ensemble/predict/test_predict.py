@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.coverage import FEATURES
-from ensemble.outcome import Prediction
 from ensemble.plan import Blend, Gate, Job, Plan, PlanMember, PlanTarget, Pool, save_plan
-from ensemble.predict import predict
+from ensemble.pools.gate import FEATURES
+from ensemble.predict.outcome import Prediction
+from ensemble.predict.run import predict
 from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Variant
 from zoo.errors import ZooError
-from zoo.scores import read_submission
+from zoo.scores.tables import read_submission
 
 PRIOR = (0.4, 0.35, 0.25)
 ROWS = 40
@@ -423,7 +423,7 @@ def test_killed_with_sigkill_it_leaves_a_whole_file(place: Path) -> None:
 
 def test_the_watchdog_ends_a_prediction_whose_main_thread_hangs(place: Path) -> None:
     plan = make_plan(place, [member(place, "deaf@ab-512")])
-    hang = "import ensemble.predict; ensemble.predict.job_statuses = lambda *_: time.sleep(60)"
+    hang = "import ensemble.predict.run; ensemble.predict.run.job_statuses = lambda *_: time.sleep(60)"
     started = time.monotonic()
     process = start_predict(place, plan, 3.5, hang)
     _, error = process.communicate(timeout=20)

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.blend import BlendSpec, fit_blend
 from ensemble.plan import Job, Plan, PlanMember, PlanTarget, Pool, save_plan
-from ensemble.predict import predict
-from zoo.battles import count_characters, read_battles
+from ensemble.pools.blend import BlendSpec, fit_blend
+from ensemble.predict.run import predict
 from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
-from zoo.pipeline import battles_input, output_of
-from zoo.runner import run_stage
-from zoo.sample import write_sample
-from zoo.scores import log_loss_rows, probabilities, read_card, read_scores, read_submission
+from zoo.data.battles import count_characters, read_battles
+from zoo.data.sample import write_sample
+from zoo.pipeline.chain import battles_input, output_of
+from zoo.pipeline.runner import run_stage
+from zoo.scores.tables import log_loss_rows, probabilities, read_card, read_scores, read_submission
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble import evaluate
 from ensemble.plan import Plan
-from zoo.battles import read_battles
+from ensemble.report import evaluate
+from zoo.data.battles import read_battles
 from zoo.errors import ZooError
-from zoo.metrics import log_loss_rows
-from zoo.scores import write_submission
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import write_submission
 
 
 @pytest.fixture

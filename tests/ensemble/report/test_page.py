@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble.build import BuildRequest, build_plan
-from ensemble.members import align, gather
-from ensemble.page import blend_at_hand, plan_page
+from ensemble.members.gather import align, gather
 from ensemble.plan import Plan
-from zoo.battles import read_battles
-from zoo.imports import import_scores
-from zoo.metrics import log_loss_rows
-from zoo.sample import write_sample
+from ensemble.report.page import blend_at_hand, plan_page
+from ensemble.search.build import BuildRequest, build_plan
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.pipeline.import_table import import_scores
+from zoo.scores.metrics import log_loss_rows
 from zoo.targets import load_target
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.blend import BlendSpec
-from ensemble.coverage import FEATURES, cover, divergence, fit_gate, gate_features, pattern_rows, predicted_gain, spend
-from ensemble.crossfit import Evaluator, choose_by_other_folds, cross_fit
-from ensemble.members import balanced_folds
-from zoo.scores import log_loss_rows, swap_sides
+from ensemble.members.table import balanced_folds
+from ensemble.pools.blend import BlendSpec
+from ensemble.pools.crossfit import Evaluator, choose_by_other_folds, cross_fit
+from ensemble.pools.gate import FEATURES, divergence, fit_gate, gate_features, predicted_gain, spend
+from ensemble.search.coverage import cover, pattern_rows
+from zoo.scores.tables import log_loss_rows, swap_sides
 
 ROWS = 3000
 

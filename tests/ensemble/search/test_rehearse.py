@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ensemble.blend import AS_IS, BlendSpec
-from ensemble.build import build_plan, make_chooser
-from ensemble.coverage import pattern_rows
-from ensemble.decide import choose, settle
-from ensemble.fitting import carry_out, fit_candidate, without_idle
-from ensemble.rehearse import Rehearsal, best_single, conclude, rehearse
-from zoo.scores import log_loss_rows
-
-_spec = importlib.util.spec_from_file_location("build_helpers", Path(__file__).parent / "test_build.py")
-_helpers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_helpers)
-make_members, request = _helpers.make_members, _helpers.request
+from ensemble.pools.blend import AS_IS, BlendSpec
+from ensemble.search.build import build_plan, make_chooser
+from ensemble.search.coverage import pattern_rows
+from ensemble.search.decide import choose, settle
+from ensemble.search.fitting import carry_out, fit_candidate, without_idle
+from ensemble.search.rehearse import Rehearsal, best_single, conclude, rehearse
+from tests.helpers.members import make_members, request
+from zoo.scores.tables import log_loss_rows
 
 BUDGET, AVAILABLE = 5400, 3600.0
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.linear import fit_linear
-from ensemble.subsets import Fitter, search_branch_and_bound, search_exactly
+from ensemble.pools.linear import fit_linear
+from ensemble.search.subsets import Fitter, search_branch_and_bound, search_exactly
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.build import make_chooser
-from ensemble.choose import Chooser
-from ensemble.decide import BuildRequest, choose
-from ensemble.members import Members, balanced_folds
-from ensemble.search import SearchLimits, search_with_optuna
+from ensemble.members.table import Members, balanced_folds
+from ensemble.search.build import make_chooser
+from ensemble.search.chooser import Chooser
+from ensemble.search.decide import BuildRequest, choose
+from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.contracts import Cost, ScoreCard, Variant
 from zoo.targets import load_target
 

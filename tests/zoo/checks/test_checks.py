@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 from zoo.checks import Finding, check_entry
 from zoo.checks.rules import BEST_ON_TURING, attention_backend, parse_version
 from zoo.contracts import Entry
-from zoo.entries_io import list_entries, load_entry
+from zoo.entries.load import list_entries, load_entry, override
 from zoo.errors import ZooError
-from zoo.pipeline import override
 from zoo.targets import Target, list_targets, load_target
 
 REAL = ("llama-3-8b", "gemma-2-9b", "yi-34b")
@@ -254,7 +253,7 @@ def test_without_a_shape_what_depends_on_it_is_said_to_be_unchecked() -> None:
 
 
 def test_the_command_ends_with_1_exactly_where_something_fails() -> None:
-    from zoo.cli import app
+    from zoo.cli.app import app
 
     good = CliRunner().invoke(app, ["check", "gemma-2-9b", "--target", "t4x2", "--json"])
     bad = CliRunner().invoke(app, ["check", "yi-34b", "--target", "t4x2", "--train", "--engine", "0.23.0", "--json"])

@@ -1,4 +1,4 @@
-"""The rules of `zoo check` against vLLM's own configuration, started for GPUs that are not there (tests/vllm_verdicts.py)."""
+"""The rules of `zoo check` against vLLM's own configuration, started for GPUs that are not there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from zoo.checks.engine import engine_at_hand
+from tests.helpers.paths import HELPERS, ROOT
+from zoo.checks.kernels import engine_at_hand
 from zoo.checks.rules import (
     BACKEND_ARCHITECTURES,
     FLASHINFER_GATED,
@@ -24,9 +25,8 @@ from zoo.checks.rules import (
     packed_kernel,
     parse_version,
 )
-from zoo.memory import CONVERSION_COPIES
+from zoo.models.memory import CONVERSION_COPIES
 
-HERE = Path(__file__).parent
 REASONS = (  # the refusals that the rules are about; any other is a fault of this test
     "does not support float16",
     "is not supported for quantization method",
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """vLLM's answers, from a process of their own: what is put in its place there stays there."""
-    command = [sys.executable, str(HERE / "vllm_verdicts.py"), str(tmp_path_factory.mktemp("model"))]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(HELPERS / "vllm_verdicts.py"), str(tmp_path_factory.mktemp("model"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     answers: dict[str, list[dict[str, Any]]] = json.loads(found.stdout.splitlines()[-1])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from zoo.battle_stats import battle_stats
-from zoo.battles import read_battles
-from zoo.data_cli import data_app
+from zoo.cli.data import data_app
+from zoo.data.battles import read_battles
+from zoo.data.stats import battle_stats
 from zoo.errors import ZooError
 
 

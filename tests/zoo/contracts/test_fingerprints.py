@@ -1,6 +1,6 @@
 """Requests keep their fingerprints: what a store of an earlier version holds is found again.
 
-`data/fingerprints.json` was made by the code of version 0.1.0: every stage with each optional field set and unset. A change of
+`fingerprints.json` was made by the code of version 0.1.0: every stage with each optional field set and unset. A change of
 what a stage makes raises that stage's `revision` and its lines in that file, and CHANGELOG says so.
 """
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from zoo.battles import dataset_digest, read_battles
-from zoo.imports import ImportRequest
+from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.votes import votes_digest
+from zoo.pipeline.import_table import ImportRequest
 from zoo.stages import STAGES
 from zoo.store import fingerprint
-from zoo.votes import votes_digest
 
-KNOWN = json.loads((Path(__file__).parent / "data" / "fingerprints.json").read_text())
+KNOWN = json.loads((Path(__file__).with_name("fingerprints.json")).read_text())
 TYPES = {name: request_type for name, (_, request_type) in STAGES.items()} | {"import": ImportRequest}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from zoo.contracts import Cost
-from zoo.cost import (
+from zoo.cost.fit import (
     MOST_PIECES,
     NOISE,
     NOISE_PIECES,
@@ -24,7 +24,7 @@ from zoo.cost import (
     row_seconds,
     solve_terms,
 )
-from zoo.cost_interval import COVERAGE, Interval, beyond_measured, file_seconds, spread_factor
+from zoo.cost.interval import COVERAGE, Interval, beyond_measured, file_seconds, spread_factor
 
 HERE = {"target": "cpu", "machine": "this one", "gpus": 0}
 lengths = st.lists(st.integers(1, 2000), min_size=1, max_size=30)

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from zoo.checks.memory import layout_memory
-from zoo.cli import app
+from zoo.checks.layouts import layout_memory
+from zoo.cli.app import app
 from zoo.contracts import Cost, Entry, Manifest, Measurements, ScoreCard, Variant
-from zoo.cost_lengths import File, estimated, file_of
-from zoo.cost_published import load_published
-from zoo.cost_sample import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
-from zoo.entries_io import load_entry
+from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
+from zoo.cost.lengths import File, estimated, file_of
+from zoo.cost.measure import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
+from zoo.cost.published import load_published
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
 from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint, own_folder
 
 LLAMA = load_entry("llama-3-8b")
@@ -122,7 +122,7 @@ def test_measured_rates_narrow_a_scaled_forecast(monkeypatch: pytest.MonkeyPatch
         for name, m in (("h200", H200), ("t4x2", T4S))
     ]
     before = {f.basis: f for f in forecasts_of(LLAMA, LONG, load_target("t4x2"), file(), [measured(H200)])}["scaled"]
-    monkeypatch.setattr(zoo.forecast, "list_targets", lambda: both)
+    monkeypatch.setattr(zoo.cost.forecast, "list_targets", lambda: both)
     after = {f.basis: f for f in forecasts_of(LLAMA, LONG, both[1], file(), [measured(H200)])}["scaled"]
     assert rate_of_machine(H200) == (700e12, True)
     assert after.seconds.high / after.seconds.likely < before.seconds.high / before.seconds.likely
@@ -158,7 +158,7 @@ def test_variants_of_one_run_are_one_measurement() -> None:
 
 
 def test_emulated_runs_say_nothing_of_speed(tmp_path: Path) -> None:
-    from zoo.forecast import measurements
+    from zoo.cost.forecast import measurements
     from zoo.store import MANIFEST
 
     for name, extra in (("score-1", {}), ("score-2", {"emulates": "t4x2"})):
@@ -182,7 +182,7 @@ def test_lengths_are_estimated_with_template_and_cap(sample_csv: Path) -> None:
 
 
 def test_a_sample_has_every_length(sample_csv: Path) -> None:
-    from zoo.battles import count_characters, read_battles
+    from zoo.data.battles import count_characters, read_battles
 
     frame = read_battles(sample_csv).frame
     characters = dict(zip(frame["id"], count_characters(frame), strict=True))

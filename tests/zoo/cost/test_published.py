@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from zoo.cost_flops import flops_of_shape
-from zoo.cost_published import (
+from zoo.cost.published import (
     NOISE,
     NOISE_RUNS,
     PRIOR_MEDIAN,
@@ -28,9 +27,9 @@ from zoo.cost_published import (
     run_tokens,
     typical_error,
 )
-from zoo.entries_io import load_entry
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.shapes import read_config, shape_of_config
+from zoo.models.shapes import flops_of_shape, read_config, shape_of_config
 
 PUBLISHED = load_published()
 

@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.battles import (
-    Battles,
-    assign_folds,
-    dataset_digest,
-    fold_of,
-    join_turns,
-    read_battles,
-    select_rows,
-    unusable_ids,
-)
 from zoo.contracts import Held, Input, Selection
+from zoo.data.battles import Battles, dataset_digest, join_turns, read_battles
+from zoo.data.splits import assign_folds, fold_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 
 HEADER = ["id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"]

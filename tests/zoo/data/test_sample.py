@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from zoo.battles import assign_folds, read_battles
-from zoo.metrics import log_loss_rows
-from zoo.sample import TIE_STRENGTH, outcome_probabilities, sample_battles, write_sample
-from zoo.scores import PROBABILITIES
+from zoo.data.battles import read_battles
+from zoo.data.sample import TIE_STRENGTH, outcome_probabilities, sample_battles, write_sample
+from zoo.data.splits import assign_folds
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import PROBABILITIES
 
 ROWS = 1500
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.contracts import Entry
-from zoo.entries_io import entry_names, list_entries, load_entry, read_entry
+from zoo.entries.load import entry_names, list_entries, load_entry, read_entry
 from zoo.errors import ZooError
 from zoo.settings import entry_folders
 
@@ -112,7 +112,7 @@ def test_users_folder_comes_first_and_adds(tmp_path: Path, monkeypatch: pytest.M
 def test_any_mapping_is_an_entry_or_one_line(raw: dict[str, object]) -> None:
     from pydantic import ValidationError
 
-    from zoo.entries_io import explain
+    from zoo.contracts import explain
 
     try:
         Entry.model_validate(raw)

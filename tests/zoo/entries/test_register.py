@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from zoo.checks import check_entry
 from zoo.contracts import Entry, PromptSpec
-from zoo.entries_io import load_entry, read_entry
+from zoo.entries.load import load_entry, read_entry
+from zoo.entries.register import QUESTION, _escape, next_steps, register
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
-from zoo.register import QUESTION, _escape, next_steps, register
+from zoo.models.prompts import load_codec
+from zoo.report.text import text_table
 from zoo.targets import load_target
-from zoo.views import text_table
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.entries_io import entry_names, load_entry
+from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.settings import entry_folders
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from zoo.errors import ZooError
-from zoo.recipes import load_recipe, recipe_entries, run_recipe
+from zoo.experiments.recipes import load_recipe, recipe_entries, run_recipe
 from zoo.targets import load_target
 
-RECIPES = sorted((Path(__file__).parents[1] / "experiments").rglob("recipe.toml"))
+RECIPES = sorted((ROOT / "experiments").rglob("recipe.toml"))
 
 
 def test_there_are_recipes() -> None:

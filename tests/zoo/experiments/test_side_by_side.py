@@ -16,13 +16,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from zoo import cli, side_by_side, trials
+from zoo.cli import main as cli
 from zoo.errors import ZooError
-from zoo.recipes import load_recipe
-from zoo.scores import score_table, write_scores
-from zoo.side_by_side import Cards, run_side_by_side
+from zoo.experiments import side_by_side, trials
+from zoo.experiments.recipes import load_recipe
+from zoo.experiments.side_by_side import Cards, run_side_by_side
+from zoo.experiments.trials import TRAINED, ZERO_SHOT, run_trials
+from zoo.scores.tables import score_table, write_scores
 from zoo.store import fingerprint
-from zoo.trials import TRAINED, ZERO_SHOT, run_trials
 
 RECIPE = """
 question = "?"

@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.battles import read_battles
 from zoo.contracts import Entry, EvaluateRequest, Held, Input, PromptSpec, Selection, TrainRequest, TrainSpec
-from zoo.entries_io import load_entry
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.pipeline import fetch_request, run_chain
-from zoo.recipes import Recipe, RecipeRun
-from zoo.sample import write_sample
-from zoo.scores import probabilities, read_scores
-from zoo.side_by_side import run_side_by_side
-from zoo.trials import (
+from zoo.experiments.recipes import Recipe, RecipeRun
+from zoo.experiments.run import run_chain
+from zoo.experiments.side_by_side import run_side_by_side
+from zoo.experiments.trials import (
     AVERAGED,
     TRAINED,
     ZERO_SHOT,
@@ -32,6 +31,8 @@ from zoo.trials import (
     trials_figure,
     trials_table,
 )
+from zoo.pipeline.weights import fetch_request
+from zoo.scores.tables import probabilities, read_scores
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -103,7 +104,8 @@ def test_what_a_run_takes_in_order(sample_csv: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_evaluation_says_what_training_measured(method: str, tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
-    from zoo.stages import evaluate, train
+    from zoo.stages.compare import evaluate
+    from zoo.stages.train import stage as train
 
     for name in ("base", "train", "after", "turned"):
         (tmp_path / name).mkdir()

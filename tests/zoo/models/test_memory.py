@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.contracts import Shape, TrainSpec
-from zoo.entries_io import load_entry
-from zoo.memory import GIB, CardMemory, Layout, _kept_bytes, adapter_parameters, scoring_memory, training_memory
-from zoo.shapes import cached_tokens, kv_bytes_per_token
+from zoo.entries.load import load_entry
+from zoo.models.memory import GIB, CardMemory, Layout, _kept_bytes, adapter_parameters, scoring_memory, training_memory
+from zoo.models.shapes import cached_tokens, kv_bytes_per_token
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -149,8 +149,8 @@ def saved_bytes(shape: Shape, spec: TrainSpec, tokens: int) -> tuple[int, int]:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from zoo.stages.fused import fuse
-    from zoo.stages.labels import compute_dtype
+    from zoo.stages.device import compute_dtype
+    from zoo.stages.train.fused import fuse
 
     torch.manual_seed(0)
     dtype = torch.bfloat16 if spec.dora else compute_dtype()
@@ -174,7 +174,7 @@ def test_a_loss_of_text_takes_its_logits_more(tokens: int) -> None:
     """Oracle: what torch's profiler sees allocated on a CPU at the peak of a pass with each objective, frozen head."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from zoo.stages.objectives import OBJECTIVES
+    from zoo.stages.train.objectives import OBJECTIVES
 
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8192}
     model = LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=4096))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.contracts import PromptSpec
 from zoo.errors import ZooError
-from zoo.prompts import Codec, allot, clean, encode_battles, join_turns, label_probabilities, load_codec, split_template
+from zoo.models.prompts import Codec, allot, clean, encode_battles, join_turns, label_probabilities, load_codec, split_template
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.contracts import Entry, Shape
-from zoo.entries_io import list_entries, load_entry
+from zoo.entries.load import list_entries, load_entry
 from zoo.errors import ZooError
-from zoo.shapes import (
+from zoo.models.shapes import (
     awq_bytes,
     cached_tokens,
     count_parameters,

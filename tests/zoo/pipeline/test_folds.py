@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import assign_folds, read_battles
 from zoo.contracts import Entry, Manifest, Measurements, MergeRequest, Request, Selection
-from zoo.entries_io import load_entry
+from zoo.data.battles import read_battles
+from zoo.data.splits import assign_folds
+from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
-from zoo.folds import average_chain, fold_chains, folds_table, out_of_fold
-from zoo.metrics import log_loss_rows
-from zoo.pipeline import battles_input, override
-from zoo.scores import score_table, write_scores
+from zoo.pipeline.chain import battles_input
+from zoo.pipeline.folds import average_chain, fold_chains
+from zoo.report.folds import folds_table
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.out_of_fold import out_of_fold
+from zoo.scores.tables import score_table, write_scores
 from zoo.store import Artifact, fingerprint
 
 

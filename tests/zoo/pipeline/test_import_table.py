@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.battles import dataset_digest, read_battles
+from zoo.data.battles import dataset_digest, read_battles
 from zoo.errors import ZooError
-from zoo.imports import import_scores
-from zoo.leaderboard import leaderboard, render
-from zoo.scores import log_loss_rows, probabilities, read_card, read_scores
+from zoo.pipeline.import_table import import_scores
+from zoo.report.leaderboard import leaderboard, render
+from zoo.scores.tables import log_loss_rows, probabilities, read_card, read_scores
 from zoo.store import list_artifacts, read_manifest
 
 ROWS = 240

@@ -10,24 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.contracts import (
-    Cost,
-    Held,
-    Input,
-    Manifest,
-    Measurements,
-    PromptSpec,
-    ScoreCard,
-    ScoreRequest,
-    ScoreSpec,
-    Variant,
-)
-from zoo.leaderboard import HEADERS, leaderboard, render
-from zoo.run_facts import stage_facts
-from zoo.scores import score_table, unscored_table, write_card, write_scores
+from zoo.contracts import Cost, Held, Input, Manifest, Measurements, PromptSpec, ScoreCard, ScoreRequest, ScoreSpec, Variant
+from zoo.report.leaderboard import HEADERS, leaderboard, render
+from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
 from zoo.store import artifact_name, commit, fingerprint, list_artifacts
-from zoo.tracking_view import experiment_page
-from zoo.ui import free_port
+from zoo.tracking.facts import stage_facts
+from zoo.tracking.ui import free_port
+from zoo.tracking.view import experiment_page
 
 
 def score(

@@ -24,12 +24,12 @@ from zoo.contracts import (
     ScoreSpec,
     Variant,
 )
-from zoo.figures import cost_figure, curve_figures, png
-from zoo.lineage import quantization_delta, source_of
-from zoo.metrics import log_loss_rows
-from zoo.scores import score_table, write_scores
-from zoo.slices import FEWEST_ROWS, is_english, labelled_rows, slice_metrics
-from zoo.store import Artifact, artifact_name, commit, fingerprint
+from zoo.report.figures import cost_figure, curve_figures, png
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.slices import FEWEST_ROWS, is_english, labelled_rows, slice_metrics
+from zoo.scores.tables import score_table, write_scores
+from zoo.store import Artifact, artifact_name, commit, fingerprint, source_of
+from zoo.tracking.facts import quantization_delta
 
 TEXTS = {
     "What is the capital of France, and why is it there?": True,

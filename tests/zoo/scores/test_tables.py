@@ -13,8 +13,8 @@ from sklearn.metrics import log_loss
 
 from zoo.contracts import Cost, ScoreCard, Variant
 from zoo.errors import ZooError
-from zoo.metrics import log_loss_rows, recalibrated_log_loss, score_metrics
-from zoo.scores import (
+from zoo.scores.metrics import log_loss_rows, recalibrated_log_loss, score_metrics
+from zoo.scores.tables import (
     COLUMNS,
     probabilities,
     read_card,

@@ -25,8 +25,13 @@ from zoo.contracts import (
     TrainSpec,
 )
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
-from zoo.stages import adapters, awq_format, batches, fetch, labels, merge, quantize, train
+from zoo.models.prompts import load_codec
+from zoo.stages.quantize import awq_format
+from zoo.stages.quantize import stage as quantize
+from zoo.stages.train import adapters, batches
+from zoo.stages.train import label_head as labels
+from zoo.stages.train import stage as train
+from zoo.stages.weights import fetch, merge
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)

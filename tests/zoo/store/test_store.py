@@ -14,7 +14,7 @@ import pytest
 
 from zoo.contracts import Held, Input, MergeRequest, MergeSpec, QuantizeRequest
 from zoo.errors import ZooError
-from zoo.runner import run_stage, stage_environment
+from zoo.pipeline.runner import run_stage, stage_environment
 from zoo.store import artifact_name, differing_field, find, fingerprint, identity, list_artifacts, write_atomic
 
 # A stand-in interpreter: it obeys the stage protocol (NAME request.json OUT) and does what PLAN says, one word a run.

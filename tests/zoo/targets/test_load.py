@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from zoo.cli import app
+from zoo.cli.app import app
 from zoo.errors import ZooError
-from zoo.target_measure import describe_machine, measure_target, write_target
+from zoo.stages.rates.target import describe_machine, measure_target, write_target
 from zoo.targets import (
     Rates,
     Target,
@@ -118,7 +118,7 @@ def test_a_target_without_a_name_is_told_by_its_memory() -> None:
 
 
 def test_this_machine_is_measured_written_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.stages import rates
+    from zoo.stages.rates import measure as rates
 
     monkeypatch.setattr(rates, "SECONDS", 0.05)
     monkeypatch.setattr(rates, "BLOCK_BYTES", 2**20)
@@ -141,7 +141,7 @@ def test_a_machine_is_not_measured_as_another() -> None:
 
 
 def test_a_name_that_cannot_be_one_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.stages import rates
+    from zoo.stages.rates import measure as rates
 
     monkeypatch.setattr(rates, "measure_rates", lambda folder: pytest.fail("measured"))
     for name in ("My Machine", "", "-x", "a/b"):
@@ -155,6 +155,6 @@ def test_repeated_counts_what_it_does() -> None:
 
     import torch
 
-    from zoo.stages.rates import repeated
+    from zoo.stages.rates.measure import repeated
 
     assert repeated(lambda: time.sleep(0.01), torch.device("cpu"), 0.2) == pytest.approx(100, rel=0.5)

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from zoo import tracking_client
-from zoo.battles import read_battles
-from zoo.entries_io import load_entry
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.imports import import_scores
-from zoo.promote import members_with_alias, promote
-from zoo.sample import write_sample
+from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
-from zoo.sync import sync
-from zoo.tracking import log_build, log_stage
-from zoo.tracking_view import experiment_page
-from zoo.ui import serve
+from zoo.tracking import client as tracking_client
+from zoo.tracking.promote import members_with_alias, promote
+from zoo.tracking.stages import log_build, log_stage
+from zoo.tracking.sync import sync
+from zoo.tracking.ui import serve
+from zoo.tracking.view import experiment_page
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -106,7 +106,7 @@ class Server:
         raise AssertionError("the server did not answer")
 
     def stop(self) -> None:
-        from zoo.ui import stop
+        from zoo.tracking.ui import stop
 
         if self.process is not None:
             stop(self.process)

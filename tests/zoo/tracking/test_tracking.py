@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo import tracking, tracking_client
-from zoo.battles import dataset_digest, read_battles
 from zoo.contracts import (
     Cost,
     FetchRequest,
@@ -38,16 +36,19 @@ from zoo.contracts import (
     TrainSpec,
     Variant,
 )
-from zoo.entries_io import load_entry
+from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.sample import write_sample
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.figures import reliability_points, score_figures
-from zoo.promote import members_with_alias, promote
-from zoo.run_facts import data_of, flatten, stage_facts
-from zoo.sample import write_sample
-from zoo.scores import score_table, write_card, write_scores
+from zoo.report.figures import reliability_points, score_figures
+from zoo.scores.tables import score_table, write_card, write_scores
 from zoo.store import Artifact, artifact_name, commit, fingerprint
-from zoo.sync import sync
-from zoo.tracking_home import mask, tracking_uri
+from zoo.tracking import client as tracking_client
+from zoo.tracking import stages as tracking
+from zoo.tracking.facts import data_of, flatten, stage_facts
+from zoo.tracking.home import mask, tracking_uri
+from zoo.tracking.promote import members_with_alias, promote
+from zoo.tracking.sync import sync
 
 SECRET = "hunter2"
 HOME = "/home/somebody/private"

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import read_battles
-from zoo.imports import import_scores
-from zoo.sample import write_sample
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
-from zoo.tracking import log_stage
-from zoo.tracking_view import COLUMNS
+from zoo.tracking.stages import log_stage
+from zoo.tracking.view import COLUMNS
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 WAIT_MILLISECONDS = 120_000  # a loaded machine draws MLflow's pages slowly
@@ -66,7 +66,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             path = import_scores(name, home / f"{name}.csv", battles, **price)
             assert log_stage(read_manifest(path), path)
         environment = {**os.environ, "ZOO_HOME": str(home)}
-    command = [sys.executable, "-c", "from zoo.cli import main; main()", "ui", "--port", "5150"]
+    command = [sys.executable, "-c", "from zoo.cli.main import main; main()", "ui", "--port", "5150"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from zoo import tracking_client
-from zoo.battles import read_battles
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
 from zoo.errors import ZooError
-from zoo.imports import import_scores
-from zoo.promote import members_with_alias, promote
-from zoo.sample import write_sample
+from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
-from zoo.sync import sync
-from zoo.tracking import log_stage
-from zoo.tracking_home import public, public_data
-from zoo.ui import serve
+from zoo.tracking import client as tracking_client
+from zoo.tracking.home import public, public_data
+from zoo.tracking.promote import members_with_alias, promote
+from zoo.tracking.stages import log_stage
+from zoo.tracking.sync import sync
+from zoo.tracking.ui import serve
 
 SECRET = "hunter2-and-more"
 
@@ -116,7 +116,7 @@ def test_no_command_prints_a_credential(member: Path, own_home: Path, arguments:
         "BROWSER": "true",
         "DISPLAY": "",
     }
-    command = [sys.executable, "-c", "from zoo.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from zoo.cli.main import main; main()", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert SECRET not in done.stdout + done.stderr and "***@127.0.0.1" in done.stdout + done.stderr
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.battles import assign_folds, read_battles, select_rows
 from zoo.contracts import EvaluateRequest, Measurements, StageResult, TrainSpec
+from zoo.data.battles import read_battles
+from zoo.data.splits import assign_folds, select_rows
 from zoo.errors import ZooError
-from zoo.metrics import score_metrics
-from zoo.prompts import encode_battles, load_codec
-from zoo.scores import score_table, write_scores
-from zoo.stages import progress
-from zoo.stages.in_transformers import adapted_model, model_probabilities, plain_model
-from zoo.stages.labels import compute_dtype, gpu_peak_bytes
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.metrics import score_metrics
+from zoo.scores.tables import score_table, write_scores
+from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
+from zoo.stages.device import compute_dtype, gpu_peak_bytes
+from zoo.targets import process_age_seconds
 
 TABLE = "probabilities.parquet"
 
@@ -40,7 +41,7 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     return StageResult(
         metrics=score_metrics(p[known], frame["label"].to_numpy()[known], n_tokens[known]) if known.any() else {},
         measurements=Measurements(
-            run_seconds=progress.process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
+            run_seconds=process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
         ),
     )
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from zoo.contracts import Order, TrainSpec
-from zoo.prompts import Codec, label_probabilities
-from zoo.shapes import count_parameters
+from zoo.models.prompts import Codec, label_probabilities
+from zoo.models.shapes import count_parameters
 from zoo.stages import progress
-from zoo.stages.adapters import causal_model, load_base
-from zoo.stages.batches import micro_batches
-from zoo.stages.labels import attention_options, compute_dtype, device, free_bytes, label_logits, pad
+from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
+from zoo.stages.train.adapters import causal_model, load_base
+from zoo.stages.train.batches import micro_batches
+from zoo.stages.train.label_head import label_logits, pad
 
 BATCH_TOKENS = 8192
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits

@@ -10,18 +10,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zoo.battles import read_battles, select_rows
 from zoo.contracts import LadderRequest, Measurements, Selection, StageResult, TrainSpec
+from zoo.data.battles import read_battles
+from zoo.data.splits import select_rows
 from zoo.errors import ZooError
-from zoo.figures import png
-from zoo.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_figure, ladder_metrics, steps_of
-from zoo.prompts import encode_battles, load_codec
-from zoo.scores import OK, PROBABILITIES, probabilities, read_scores
-from zoo.stages import progress
-from zoo.stages.awq_format import write_dequantized
-from zoo.stages.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
-from zoo.stages.labels import gpu_peak_bytes
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.report.figures import png
+from zoo.report.ladder import ladder_figure
+from zoo.scores.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_metrics, steps_of
+from zoo.scores.tables import OK, PROBABILITIES, probabilities, read_scores
+from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
+from zoo.stages.device import gpu_peak_bytes
+from zoo.stages.quantize.awq_format import write_dequantized
 from zoo.store import scratch_folder
+from zoo.targets import process_age_seconds
 
 
 def run(request: LadderRequest, out_dir: Path) -> StageResult:
@@ -52,7 +54,7 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
         metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(dtype == torch.float32)},
         curves={"ladder/log_loss": tuple((i, step.loss) for i, step in enumerate(steps))},
         measurements=Measurements(
-            run_seconds=progress.process_age_seconds(),
+            run_seconds=process_age_seconds(),
             rows=len(rows) * len(p),
             tokens=sum(map(len, rows)) * (len(p) - 1),
             peak_bytes=gpu_peak_bytes(),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from zoo.battles import join_turns
+from zoo.data.battles import join_turns
 
 ANSWER_FEATURES = (
     *("log_characters", "log_lines", "log_code_fences", "log_bullets", "log_numbers", "log_bold", "log_headings"),

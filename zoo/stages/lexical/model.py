@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from zoo.contracts import LexicalSpec
 from zoo.errors import ZooError
-from zoo.stages.lexical_features import Features
+from zoo.stages.lexical.features import Features
 
 TIE = 2
 MIN_DOCUMENTS = 3  # a word or pair of words in fewer texts is not used

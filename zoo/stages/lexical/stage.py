@@ -16,15 +16,26 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from zoo.battles import assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
 from zoo.contracts import LexicalScoreRequest, LexicalTrainRequest, Measurements, ScoreCard, StageResult, Variant
-from zoo.cost import Piece, fit_cost
+from zoo.cost.fit import Piece, fit_cost
+from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.splits import assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
-from zoo.metrics import score_metrics
-from zoo.scores import BAD_ROW, NO_FOLD, OK, probabilities, read_scores, score_table, unscored_table, write_card, write_scores
+from zoo.scores.metrics import score_metrics
+from zoo.scores.tables import (
+    BAD_ROW,
+    NO_FOLD,
+    OK,
+    probabilities,
+    read_scores,
+    score_table,
+    unscored_table,
+    write_card,
+    write_scores,
+)
 from zoo.stages import progress
-from zoo.stages.lexical_features import Features
-from zoo.stages.lexical_model import (
+from zoo.stages.lexical.features import Features
+from zoo.stages.lexical.model import (
     FoldModel,
     Terms,
     fit_fold,
@@ -37,7 +48,7 @@ from zoo.stages.lexical_model import (
     terms_of,
 )
 from zoo.store import write_atomic
-from zoo.targets import machine_fingerprint
+from zoo.targets import machine_fingerprint, process_age_seconds
 
 MODEL = "model"
 VARIANT = Variant(order="ab")
@@ -57,7 +68,7 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     features = Features(frame)
     vectorizer = fit_vectorizer(features, spec)
     terms = terms_of(vectorizer, features)
-    load_seconds, started = progress.process_age_seconds(), time.monotonic()
+    load_seconds, started = process_age_seconds(), time.monotonic()
     p = np.empty((len(frame), 3))
     with progress.bar(spec.folds, "fit", "fold") as bar:
         for fold in range(spec.folds):
@@ -112,7 +123,7 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     folder = out_dir / VARIANT.slug
     (folder / "chunks").mkdir(parents=True, exist_ok=True)
     folds = assign_folds(frame, len(model.folds)) if request.selection.rows == "held_out" else None
-    load_seconds = progress.process_age_seconds()
+    load_seconds = process_age_seconds()
     done = list(_score_chunks(model, frame, folds, folder / "chunks"))
     pieces = [piece for _, piece in done]
     table = pd.concat([*(table for table, _ in done), unscored_table(bad, BAD_ROW)] if bad else [table for table, _ in done])

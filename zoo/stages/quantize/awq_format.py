@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from zoo.errors import ZooError
-from zoo.stages.labels import device
-from zoo.stages.layerwise import Weights, write_index
+from zoo.stages.device import device
+from zoo.stages.quantize.layerwise import Weights, write_index
 
 PARTS = ("qweight", "qzeros", "scales")
 PACKED_PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")

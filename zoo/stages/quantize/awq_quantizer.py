@@ -28,8 +28,8 @@ from awq.quantize.quantizer import AwqQuantizer
 from awq.utils.module import get_op_name, set_op_by_name
 
 from zoo.errors import ZooError
-from zoo.stages.awq_format import pack
-from zoo.stages.labels import free_bytes
+from zoo.stages.device import free_bytes
+from zoo.stages.quantize.awq_format import pack
 
 # A 4-bit layer is off by some 5 to 20 % of what it adds to the residual stream; a broken one by about all of it or more.
 LARGEST_LAYER_ERROR = 0.8

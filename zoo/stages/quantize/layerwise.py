@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from zoo.stages import progress
-from zoo.stages.labels import attention_options, device
+from zoo.stages.device import attention_options, device
 
 INDEX = "model.safetensors.index.json"
 

@@ -1,7 +1,7 @@
 """AWQ by llm-compressor, in an interpreter of its own: it pins another compressed-tensors than vLLM does.
 
 The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes
-back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and `zoo.stages.awq_format` read by its config.json.
+back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and our `awq_format` read by its config.json.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 
 from zoo.contracts import QuantizeRequest
 from zoo.errors import ZooError
+from zoo.models.shapes import read_config
 from zoo.settings import backend_interpreter
-from zoo.shapes import read_config
-from zoo.stages import llm_compressor_worker as worker
 from zoo.stages import progress
-from zoo.stages.labels import attention_options, device
-from zoo.stages.layerwise import Weights, write_index
+from zoo.stages.device import attention_options, device
+from zoo.stages.quantize import llm_compressor_worker as worker
+from zoo.stages.quantize.layerwise import Weights, write_index
 from zoo.store import scratch_folder
 
 SCALE = ".weight_scale"

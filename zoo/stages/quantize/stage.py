@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from zoo.battles import read_battles, select_training
 from zoo.contracts import Measurements, QuantizeRequest, StageResult
+from zoo.data.battles import read_battles
+from zoo.data.splits import select_training
 from zoo.errors import ZooError
-from zoo.prompts import encode_battles, load_codec
+from zoo.models.prompts import encode_battles, load_codec
 from zoo.settings import backend_interpreter
 from zoo.stages import progress
-from zoo.stages.awq_format import weight_errors
-from zoo.stages.labels import device, gpu_peak_bytes
-from zoo.stages.layerwise import LayerwiseModel
+from zoo.stages.device import device, gpu_peak_bytes
+from zoo.stages.quantize.awq_format import weight_errors
+from zoo.stages.quantize.layerwise import LayerwiseModel
+from zoo.targets import process_age_seconds
 
 
 def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
@@ -37,7 +39,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
         backend_interpreter(request.spec.backend)  # before anything is computed
     check_group_size(source, request.spec.group_size, request.spec.skip_modules)
     blocks = calibration_blocks(request)
-    load_seconds = progress.process_age_seconds()
+    load_seconds = process_age_seconds()
     shutil.rmtree(target, ignore_errors=True)
     metrics, peak_bytes = run_backend(source, target, blocks, request)
     errors = weight_errors(source, target)
@@ -56,7 +58,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
         },
         measurements=Measurements(
             load_seconds=load_seconds,
-            run_seconds=progress.process_age_seconds() - load_seconds,
+            run_seconds=process_age_seconds() - load_seconds,
             rows=len(blocks),
             tokens=sum(map(len, blocks)),
             peak_bytes=peak_bytes,
@@ -67,7 +69,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
 def run_backend(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> tuple[dict[str, float], int]:
     """Quantize by the backend asked for: metrics that only it can tell, and peak bytes of GPU memory."""
     if request.spec.backend == "llm-compressor":
-        from zoo.stages import llm_compressor
+        from zoo.stages.quantize import llm_compressor
 
         return {}, llm_compressor.quantize(source, target, blocks, request)
     layer_errors = quantize(source, target, blocks, request)
@@ -133,7 +135,7 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
     from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
     from awq.models.base import AwqConfig
 
-    from zoo.stages.awq_quantizer import CheckedQuantizer
+    from zoo.stages.quantize.awq_quantizer import CheckedQuantizer
 
     spec = request.spec
     # A CPU multiplies float16 and emulated bfloat16 at a fraction of float32's speed.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.stages.labels import device
+from zoo.stages.device import device
 from zoo.targets import Dtype, Rates
 
 SECONDS = 2.0  # for each rate: long enough for a card to reach the clock that it can keep

@@ -20,7 +20,7 @@ def measure_target(name: str | None) -> Target:
 
     ZooError where the name cannot be one, or is of a target that this machine is not.
     """
-    from zoo.stages.rates import measure_rates
+    from zoo.stages.rates.measure import measure_rates
 
     _check_name(name)
 
@@ -44,7 +44,7 @@ def _check_name(name: str | None) -> None:
 
 def describe_machine(name: str, machine: str) -> Target:
     """What this machine says of itself as a target. ZooError where its GPUs are not all alike."""
-    from zoo.stages.rates import compute_capability, supported_dtypes
+    from zoo.stages.rates.measure import compute_capability, supported_dtypes
 
     found = re.fullmatch(r"(\d+) x (.+) (\d+) MiB", machine)
     if " + " in machine and "MiB" in machine:
@@ -66,7 +66,7 @@ def describe_machine(name: str, machine: str) -> Target:
 
 def write_target(target: Target) -> Path:
     """The target as NAME.toml in the user's own folder, where `--target NAME` finds it before the package's."""
-    from zoo.views import entry_toml
+    from zoo.report.views import entry_toml
 
     path = own_folder() / f"{target.name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from zoo.contracts import ScoreSpec, Variant
-from zoo.cost import Piece
-from zoo.prompts import label_probabilities
-from zoo.scores import read_scores, score_table, write_scores
-from zoo.stages.tally import TALLY
-from zoo.stages.token_file import Encoding
+from zoo.cost.fit import Piece
+from zoo.models.prompts import label_probabilities
+from zoo.scores.tables import read_scores, score_table, write_scores
+from zoo.stages.score.tally import TALLY
+from zoo.stages.score.token_file import Encoding
 from zoo.store import write_atomic
 
 PLAN = "chunks.json"  # what the finished chunks belong to: digest of the plan, engine, machine

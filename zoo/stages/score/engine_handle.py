@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.stages.replica import PARENT
-from zoo.stages.tasks import Task
+from zoo.stages.score.engine_process import PARENT
+from zoo.stages.score.tasks import Task
 
-COMMAND = (sys.executable, "-m", "zoo.stages.replica")  # the job's file and the answers' file descriptor follow
+COMMAND = (sys.executable, "-m", "zoo.stages.score.engine_process")  # the job's file and the answers' file descriptor follow
 GOODBYE_SECONDS = 20.0
 MARK = "ZOO_REPLICA"  # in the environment of all that a replica starts, so that they are found when it has ended
 UNTITLED = {"SPT_NOENV": "1"}  # vLLM's workers set their titles, which else overwrites the environment that /proc shows

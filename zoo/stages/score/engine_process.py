@@ -1,4 +1,4 @@
-"""`python -m zoo.stages.replica JOB.json FD`: one engine in one process, which scores the chunks it is told to.
+"""`python -m zoo.stages.score.engine_process JOB.json FD`: one engine in one process, which scores the chunks it is told to.
 
 Commands come as lines of JSON on the standard input, answers go as lines of JSON to file descriptor FD. The process that
 started it watches over it, and it dies with that process. It reads token ids and returns logits, nothing else: tables, labels
@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from zoo.stages.progress import process_age_seconds
+from zoo.targets import process_age_seconds
 
 PARENT = "ZOO_REPLICA_PARENT"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -37,7 +37,7 @@ def send(channel: TextIO, **message: Any) -> None:
 
 def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
     """Load the engine, say so, then answer commands until there are no more."""
-    from zoo.stages.engine import Engine, prepare_environment
+    from zoo.stages.score.vllm.engine import Engine, prepare_environment
 
     prepare_environment(eager=job["arguments"]["enforce_eager"])
     import numpy as np
@@ -49,7 +49,7 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
     for line in commands:
         command = json.loads(line)
         if tokens is None or spans is None:
-            from zoo.stages.token_file import open_tokens
+            from zoo.stages.score.token_file import open_tokens
 
             tokens, spans = open_tokens(Path(job["tokens"])), np.load(job["spans"], mmap_mode="r")
         rows = [tokens[start:stop] for start, stop in spans[command["first"] : command["last"]]]

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo.stages.chunks import Answer, Chunk
-from zoo.stages.progress import process_age_seconds
-from zoo.stages.replica_process import Replica
-from zoo.stages.tasks import BLAMED, Task, Tasks, crashed_row
+from zoo.stages.score.chunks import Answer, Chunk
+from zoo.stages.score.engine_handle import Replica
+from zoo.stages.score.tasks import BLAMED, Task, Tasks, crashed_row
 from zoo.store import write_atomic
+from zoo.targets import process_age_seconds
 
 RESTARTS = 2
 # Over a run, or the part of it since it was resumed. A bad row costs three, a battle that is bad in both orders four; an engine

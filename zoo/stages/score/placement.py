@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
-from zoo.targets import Target
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes; none on a machine without NVIDIA's driver.
-
-    CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++ Programming Guide, environment variables).
-    """
-    if VISIBLE in os.environ:
-        names = (name.strip() for name in os.environ[VISIBLE].split(","))
-        return tuple(itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    try:
-        answer = subprocess.run(
-            [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(answer.stdout.split())
+from zoo.targets import VISIBLE, Target
 
 
 def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:

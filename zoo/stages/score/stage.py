@@ -18,22 +18,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zoo.battles import Battles, assign_folds, dataset_digest, read_battles, select_rows, unusable_ids
 from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult
-from zoo.cost import Piece, fit_cost
+from zoo.cost.fit import Piece, fit_cost
+from zoo.data.battles import Battles, dataset_digest, read_battles
+from zoo.data.splits import assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
-from zoo.metrics import score_metrics
-from zoo.prompts import Codec, load_codec
-from zoo.scores import BAD_ROW, probabilities, unscored_table, write_card, write_scores
+from zoo.models.prompts import Codec, load_codec
+from zoo.scores.metrics import score_metrics
+from zoo.scores.tables import BAD_ROW, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
-from zoo.stages.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
-from zoo.stages.emulation import emulation_arguments, emulation_environment
-from zoo.stages.engine import engine_arguments, engine_version
-from zoo.stages.places import gpus_of, places, visible_gpus
-from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
-from zoo.stages.tally import Tally, load_tally
-from zoo.stages.token_file import Encoding, write_tokens
-from zoo.targets import load_target, machine_fingerprint
+from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
+from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.placement import gpus_of, places
+from zoo.stages.score.tally import Tally, load_tally
+from zoo.stages.score.token_file import Encoding, write_tokens
+from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
+from zoo.stages.score.vllm.engine import engine_arguments, engine_version
+from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
 WORK = "work"  # token ids and the like: of no use once the tables are there
 

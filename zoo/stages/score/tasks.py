@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.stages.chunks import Answer, Chunk, join_answers
+from zoo.stages.score.chunks import Answer, Chunk, join_answers
 
 BLAMED = 2  # engines that a chunk may end before its rows are scored one by one
 

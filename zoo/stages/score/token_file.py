@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.contracts import PromptSpec, Variant
-from zoo.prompts import Codec, encode_battles
+from zoo.models.prompts import Codec, encode_battles
 
 ENCODE_ROWS = 1024  # battles tokenized at a time
 TOKEN = np.dtype("<i4")

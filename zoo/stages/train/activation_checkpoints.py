@@ -10,8 +10,8 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.stages import progress
-from zoo.stages.fused import AdaptedLinear
-from zoo.stages.labels import device
+from zoo.stages.device import device
+from zoo.stages.train.fused import AdaptedLinear
 
 GIB = 2**30
 HEADROOM = 0.06  # of the memory: what torch's allocator keeps in pieces too small to use

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.stages.labels import attention_options, compute_dtype, device
+from zoo.stages.device import attention_options, compute_dtype, device
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
 

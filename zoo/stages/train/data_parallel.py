@@ -23,9 +23,9 @@ import torch
 
 from zoo.contracts import StageResult, TrainRequest
 from zoo.errors import ZooError
-from zoo.runner import RUNNER
+from zoo.pipeline.runner import RUNNER
 from zoo.stages import progress
-from zoo.stages.labels import device
+from zoo.stages.device import device
 
 BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
 POLL_SECONDS = 0.2

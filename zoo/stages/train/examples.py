@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import PromptSpec, TrainSpec
+from zoo.data.votes import vote_shares
 from zoo.errors import ZooError
-from zoo.prompts import Codec, encode_battles
-from zoo.scores import OK, probabilities, read_scores
-from zoo.votes import vote_shares
+from zoo.models.prompts import Codec, encode_battles
+from zoo.scores.tables import OK, probabilities, read_scores
 
 
 @dataclass(frozen=True)

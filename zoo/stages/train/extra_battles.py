@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.battles import Battles, assign_folds, normal_text, read_battles
 from zoo.contracts import Held, TrainSpec
+from zoo.data.battles import Battles, read_battles
+from zoo.data.splits import assign_folds, normal_text
+from zoo.data.votes import VOTES
 from zoo.errors import ZooError
-from zoo.stages.examples import smoothed, with_votes
-from zoo.votes import VOTES
+from zoo.stages.train.examples import smoothed, with_votes
 
 
 def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[Any, np.ndarray, dict[str, float]]:
@@ -53,7 +54,7 @@ def may_learn(extra: Any, main: Any, held: Held) -> np.ndarray:
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:
-    """Each turn that holds text, and all of them joined, in the form that `zoo.battles.fold_of` compares them."""
+    """Each turn that holds text, and all of them joined, in the form that `zoo.data.splits.fold_of` compares them."""
     normal = [normal_text(turn) for turn in turns if turn]
     return {text for text in (*normal, " ".join(normal)) if text}
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from zoo.stages.labels import compute_dtype
+from zoo.stages.device import compute_dtype
 
 SAME = 2e-2  # relative difference of two 16-bit computations of one thing
 

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.memory import optimizer_states
-from zoo.metrics import log_loss_rows
-from zoo.prompts import Codec, label_probabilities
-from zoo.stages.adapters import causal_model, trained_parameters
-from zoo.stages.batches import largest_batch, micro_batches
-from zoo.stages.examples import Example
-from zoo.stages.fused import AdaptedLinear, fuse, refresh
-from zoo.stages.labels import compute_dtype, device, label_logits, pad
-from zoo.stages.objectives import OBJECTIVES
-from zoo.stages.ranks import ALONE, Ranks, device_sum
-from zoo.stages.recompute import Later, fit_memory
+from zoo.models.memory import optimizer_states
+from zoo.models.prompts import Codec, label_probabilities
+from zoo.scores.metrics import log_loss_rows
+from zoo.stages.device import compute_dtype, device
+from zoo.stages.train.activation_checkpoints import Later, fit_memory
+from zoo.stages.train.adapters import causal_model, trained_parameters
+from zoo.stages.train.batches import largest_batch, micro_batches
+from zoo.stages.train.data_parallel import ALONE, Ranks, device_sum
+from zoo.stages.train.examples import Example
+from zoo.stages.train.fused import AdaptedLinear, fuse, refresh
+from zoo.stages.train.label_head import label_logits, pad
+from zoo.stages.train.objectives import OBJECTIVES
 
 
 class Learner:

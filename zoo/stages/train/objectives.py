@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from zoo.memory import LOGIT_POSITIONS
-from zoo.stages.labels import final_softcap, hidden_states, label_logits, pad
+from zoo.models.memory import LOGIT_POSITIONS
+from zoo.stages.train.label_head import final_softcap, hidden_states, label_logits, pad
 
 Rows = Sequence[list[int]]
 Targets = Sequence[Sequence[float]]

@@ -1,7 +1,7 @@
 """Fine-tuning on the label tokens: NF4 QLoRA, plain LoRA, or all weights, by one setting.
 
 The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
-the whole text (zoo/stages/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
+the whole text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
 response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
 run goes on from its last checkpoint with the same batches.
 """
@@ -17,20 +17,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
+from zoo.data.battles import read_battles
+from zoo.data.splits import sample_rows, select_training
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
+from zoo.models.prompts import load_codec
 from zoo.stages import progress
-from zoo.stages.adapters import load_model, save_weights
-from zoo.stages.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
-from zoo.stages.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
-from zoo.stages.examples import Example, examples, learned_targets
-from zoo.stages.extra import extra_rows
-from zoo.stages.fused import refresh
-from zoo.stages.labels import gpu_peak_bytes
-from zoo.stages.learner import Learner, evaluate
-from zoo.stages.ranks import check_gpus, device_sum, join, launch, shared_folder
+from zoo.stages.device import gpu_peak_bytes
+from zoo.stages.train.adapters import load_model, save_weights
+from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
+from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
+from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
+from zoo.stages.train.examples import Example, examples, learned_targets
+from zoo.stages.train.extra_battles import extra_rows
+from zoo.stages.train.fused import refresh
+from zoo.stages.train.learner import Learner, evaluate
+from zoo.targets import process_age_seconds
 
 DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
 
@@ -61,7 +63,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     torch.manual_seed(spec.seed)
     learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
     memory = learner.fit_memory(train)
-    load_seconds = progress.process_age_seconds()
+    load_seconds = process_age_seconds()
     state = fit(learner, train, held, out_dir)
     if ranks.main:
         save_weights(learner.model, spec, base, out_dir)

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 from zoo.errors import ZooError
-from zoo.stages.labels import device
+from zoo.stages.device import device
 
 PREFIX = "base_model.model."
 MAGNITUDE = ".lora_magnitude_vector"

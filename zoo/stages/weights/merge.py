@@ -21,9 +21,10 @@ import torch
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
 from zoo.stages import progress
-from zoo.stages.adapters import BASE_FORMAT
-from zoo.stages.labels import device, gpu_peak_bytes
-from zoo.stages.low_rank import open_updates, updated_weight
+from zoo.stages.device import device, gpu_peak_bytes
+from zoo.stages.train.adapters import BASE_FORMAT
+from zoo.stages.weights.low_rank import open_updates, updated_weight
+from zoo.targets import process_age_seconds
 
 BLOCK_BYTES = 2**24  # copied at a time
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors' header
@@ -75,7 +76,7 @@ def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bo
     return StageResult(
         metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": weights_gib(target)},
         measurements=Measurements(
-            run_seconds=progress.process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
+            run_seconds=process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
         ),
     )
 

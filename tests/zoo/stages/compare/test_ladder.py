@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.battles import read_battles, select_rows
 from zoo.contracts import (
     Base,
     Entry,
@@ -31,9 +30,13 @@ from zoo.contracts import (
     TrainSpec,
     Variant,
 )
-from zoo.entries_io import load_entry
+from zoo.data.battles import read_battles
+from zoo.data.splits import select_rows
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.ladder import (
+from zoo.pipeline.chain import battles_input, chain, ladder_request
+from zoo.report.ladder import ladder_figure, ladder_table
+from zoo.scores.ladder import (
     ADAPTER,
     AWQ,
     BASE,
@@ -41,16 +44,12 @@ from zoo.ladder import (
     MERGED,
     broken_step,
     check_gate,
-    ladder_figure,
     ladder_metrics,
-    ladder_request,
-    ladder_table,
     steps_from_metrics,
     steps_of,
 )
-from zoo.metrics import log_loss_rows
-from zoo.pipeline import battles_input, chain
-from zoo.scores import score_table, write_scores
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import score_table, write_scores
 
 
 def tables(rows: int = 200, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -115,7 +114,9 @@ TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wi
 @pytest.fixture
 def climbed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> tuple[LadderRequest, Path]:
     """A chain on a tiny model up to AWQ; what the engine said is put in by hand: it has tests of its own."""
-    from zoo.stages import fetch, merge, quantize, train
+    from zoo.stages.quantize import stage as quantize
+    from zoo.stages.train import stage as train
+    from zoo.stages.weights import fetch, merge
 
     prompt = PromptSpec(template=TEMPLATE, max_tokens=160)
     made = {name: Input(path=tmp_path / name, fingerprint=name) for name in ("base", "train", "merge", "awq", "score")}
@@ -146,7 +147,7 @@ def test_weights_are_counted_and_not_their_bytes(make_tiny_llama: Callable[..., 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from zoo.stages import in_transformers
+    from zoo.stages.compare import in_transformers
 
     narrow = make_tiny_llama(tmp_path / "narrow")
     model = AutoModelForCausalLM.from_pretrained(narrow, dtype=torch.float32)
@@ -163,7 +164,7 @@ def test_every_form_of_a_model_on_the_same_rows(climbed: tuple[LadderRequest, Pa
     """The dtype is decided once, whatever is free later, and what a killed run left is not in the artifact."""
     import torch
 
-    from zoo.stages import ladder
+    from zoo.stages.compare import ladder
 
     asked, dtypes = iter([torch.float32]), []
     monkeypatch.setattr(ladder, "dtype_for", lambda _: next(asked))

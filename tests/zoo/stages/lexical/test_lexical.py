@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import WINNER_COLUMNS, assign_folds, read_battles
 from zoo.contracts import Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
+from zoo.data.battles import WINNER_COLUMNS, read_battles
+from zoo.data.sample import sample_battles
+from zoo.data.splits import assign_folds
 from zoo.errors import ZooError
-from zoo.sample import sample_battles
-from zoo.scores import probabilities, read_card, read_scores, swap_sides
-from zoo.stages import lexical
-from zoo.stages.lexical_features import ANSWER_FEATURES, Features, answer_features
-from zoo.stages.lexical_model import load_fold
+from zoo.scores.tables import probabilities, read_card, read_scores, swap_sides
+from zoo.stages.lexical import stage as lexical
+from zoo.stages.lexical.features import ANSWER_FEATURES, Features, answer_features
+from zoo.stages.lexical.model import load_fold
 
 ROWS = 500
 SPEC = LexicalSpec(folds=3)

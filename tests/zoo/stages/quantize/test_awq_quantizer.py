@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
-from zoo.stages import awq_quantizer, quantize
-from zoo.stages.awq_format import dequantize, write_dequantized
-from zoo.stages.awq_quantizer import CheckedQuantizer, Features, group_gram, pack_linear, squared_error
-from zoo.stages.layerwise import LayerwiseModel, Weights
+from zoo.stages.quantize import awq_quantizer
+from zoo.stages.quantize import stage as quantize
+from zoo.stages.quantize.awq_format import dequantize, write_dequantized
+from zoo.stages.quantize.awq_quantizer import CheckedQuantizer, Features, group_gram, pack_linear, squared_error
+from zoo.stages.quantize.layerwise import LayerwiseModel, Weights
 
 
 def quantizer(group_size: int = 32) -> Any:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
 from zoo.errors import ZooError
 from zoo.settings import backend_interpreter
-from zoo.stages import awq_format, llm_compressor, quantize
-from zoo.stages.layerwise import Weights
+from zoo.stages.quantize import awq_format, llm_compressor
+from zoo.stages.quantize import stage as quantize
+from zoo.stages.quantize.layerwise import Weights
 
 compressed_tensors = pytest.importorskip("compressed_tensors", reason="comes with vLLM")
 

@@ -16,16 +16,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import read_battles
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
-from zoo.prompts import encode_battles, load_codec
-from zoo.scores import probabilities, read_card, read_scores
-from zoo.stages import replica_process, replicas, score
-from zoo.stages.chunks import Answer, Chunk
-from zoo.stages.replica_process import Replica
-from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
-from zoo.stages.tally import Tally
-from zoo.stages.token_file import TOKEN, Encoding
+from zoo.data.battles import read_battles
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.tables import probabilities, read_card, read_scores
+from zoo.stages.score import engine_handle as replica_process
+from zoo.stages.score import engines as replicas
+from zoo.stages.score import stage as score
+from zoo.stages.score.chunks import Answer, Chunk
+from zoo.stages.score.engine_handle import Replica
+from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.tally import Tally
+from zoo.stages.score.token_file import TOKEN, Encoding
 
 pytestmark = pytest.mark.timeout(60)
 

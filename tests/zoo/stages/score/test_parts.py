@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.battles import read_battles
 from zoo.contracts import Order, PromptSpec, ScoreSpec, ServeSpec, Variant
+from zoo.data.battles import read_battles
 from zoo.errors import ZooError
-from zoo.prompts import encode_battles, load_codec
-from zoo.scores import read_scores
-from zoo.stages.chunks import Answer, Chunk, adopt, alone_seconds, plan_chunks, read_pieces, write_chunk
-from zoo.stages.emulation import CAP, emulation_arguments, emulation_environment
-from zoo.stages.engine import batch_tokens, cache_bytes, prepare_environment
-from zoo.stages.places import places, visible_gpus
-from zoo.stages.tally import Tally, load_tally
-from zoo.stages.token_file import Encoding, open_tokens, write_tokens
-from zoo.targets import load_target
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.tables import read_scores
+from zoo.stages.score.chunks import Answer, Chunk, adopt, alone_seconds, plan_chunks, read_pieces, write_chunk
+from zoo.stages.score.placement import places
+from zoo.stages.score.tally import Tally, load_tally
+from zoo.stages.score.token_file import Encoding, open_tokens, write_tokens
+from zoo.stages.score.vllm.emulation import CAP, emulation_arguments, emulation_environment
+from zoo.stages.score.vllm.engine import batch_tokens, cache_bytes, prepare_environment
+from zoo.targets import load_target, visible_gpus
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 CONFIG = {

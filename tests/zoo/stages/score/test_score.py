@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.battles import read_battles
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
-from zoo.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores import probabilities, read_scores
-from zoo.stages import score
-from zoo.stages.chunks import Answer, Chunk
-from zoo.stages.engine import engine_arguments
-from zoo.stages.replica_process import descendants
-from zoo.stages.replicas import Crew, EngineError, Job, Listener, Patience
-from zoo.stages.token_file import Encoding
+from zoo.data.battles import read_battles
+from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.scores.tables import probabilities, read_scores
+from zoo.stages.score import stage as score
+from zoo.stages.score.chunks import Answer, Chunk
+from zoo.stages.score.engine_handle import descendants
+from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.token_file import Encoding
+from zoo.stages.score.vllm.engine import engine_arguments
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
@@ -115,7 +115,9 @@ class Disturber(threading.Thread):
         """The run's engine, a child of this process that has the run's folder among its arguments."""
         for pid in descendants(os.getpid()):
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
-            if b"zoo.stages.replica" in arguments and any(str(self._out).encode() in argument for argument in arguments):
+            if b"zoo.stages.score.engine_process" in arguments and any(
+                str(self._out).encode() in argument for argument in arguments
+            ):
                 return pid
         return None
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
-from zoo.stages import batches, recompute
-from zoo.stages.examples import Example
-from zoo.stages.learner import Learner
-from zoo.stages.ranks import ALONE
-from zoo.stages.recompute import Later
+from zoo.stages.train import activation_checkpoints as recompute
+from zoo.stages.train import batches
+from zoo.stages.train.activation_checkpoints import Later
+from zoo.stages.train.data_parallel import ALONE
+from zoo.stages.train.examples import Example
+from zoo.stages.train.learner import Learner
 
 LAYERS, WEIGHTS, LITTLE, WHOLE = 4, 1000, 10, 110  # bytes of the weights, and of a layer that is computed again or kept
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.stages.adapters import load_base
-from zoo.stages.labels import attention_options
+from zoo.stages.device import attention_options
+from zoo.stages.train.adapters import load_base
 
 
 @pytest.mark.parametrize("cap", [0.05, None])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zoo.stages import checkpoint
-from zoo.stages.checkpoint import BEST, CHECKPOINT, STATE, Progress, remove_checkpoints, resume, save_checkpoint
+from zoo.stages.train import checkpoint
+from zoo.stages.train.checkpoint import BEST, CHECKPOINT, STATE, Progress, remove_checkpoints, resume, save_checkpoint
 
 RMTREE = shutil.rmtree
 

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
-from zoo.stages import batches, ranks, train
+from zoo.stages.train import batches
+from zoo.stages.train import data_parallel as ranks
+from zoo.stages.train import stage as train
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -78,7 +80,7 @@ def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
     """Start two ranks in a process of their own and kill it, without warning, once a checkpoint is there."""
     (folder.parent / "request.json").write_text(request.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from zoo.stages import ranks; from zoo.contracts import TrainRequest\n"
+        "import sys; from pathlib import Path; from zoo.stages import ranks; from zoo.contracts.base import TrainRequest\n"
         "asked = TrainRequest.model_validate_json(Path(sys.argv[1]).read_text())\n"
         "ranks.launch(asked, Path(sys.argv[2]), 2)"
     )

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.battles import fold_of, read_battles, select_training
 from zoo.contracts import Held, Input, PromptSpec, Selection, TrainRequest, TrainSpec
-from zoo.entries_io import load_entry
+from zoo.data.battles import read_battles
+from zoo.data.splits import fold_of, select_training
+from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
-from zoo.pipeline import battles_input, chain, override, with_files_from
-from zoo.recipes import run_recipe
-from zoo.stages import extra, train
+from zoo.experiments.recipes import run_recipe
+from zoo.pipeline.chain import battles_input, chain
+from zoo.stages.train import extra_battles as extra
+from zoo.stages.train import stage as train
 from zoo.store import fingerprint
 
 WORDS = [" why is it", "Why  IS it ", "ﬁre", "fire", "x", "y", "How?", "", "  "]

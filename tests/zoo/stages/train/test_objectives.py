@@ -13,10 +13,13 @@ from torch.nn import functional as F
 
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
-from zoo.stages import adapters, checkpoint, examples, objectives, recompute, train
-from zoo.stages.labels import device, final_softcap
-from zoo.stages.learner import Learner
+from zoo.models.prompts import load_codec
+from zoo.stages.device import device
+from zoo.stages.train import activation_checkpoints as recompute
+from zoo.stages.train import adapters, checkpoint, examples, objectives
+from zoo.stages.train import stage as train
+from zoo.stages.train.label_head import final_softcap
+from zoo.stages.train.learner import Learner
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.battles import read_battles, sample_rows, select_training
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
+from zoo.data.battles import read_battles
+from zoo.data.splits import sample_rows, select_training
 from zoo.errors import ZooError
-from zoo.prompts import load_codec
-from zoo.scores import score_table, write_scores
-from zoo.stages import adapters, checkpoint, examples, fused, recompute, train
-from zoo.stages.learner import Learner, evaluate
+from zoo.models.prompts import load_codec
+from zoo.scores.tables import score_table, write_scores
+from zoo.stages.train import activation_checkpoints as recompute
+from zoo.stages.train import adapters, checkpoint, examples, fused
+from zoo.stages.train import stage as train
+from zoo.stages.train.learner import Learner, evaluate
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
@@ -246,8 +249,8 @@ def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) ->
 
 def test_a_teacher_s_path_is_no_part_of_a_request_s_identity(sample_csv: Path, tmp_path: Path) -> None:
     from zoo.contracts import Selection
-    from zoo.entries_io import load_entry
-    from zoo.pipeline import battles_input, chain, override
+    from zoo.entries.load import load_entry, override
+    from zoo.pipeline.chain import battles_input, chain
     from zoo.store import fingerprint
 
     names = []
@@ -262,8 +265,8 @@ def test_a_teacher_s_path_is_no_part_of_a_request_s_identity(sample_csv: Path, t
 
 def test_votes_are_part_of_a_request_s_identity_only_where_they_are_learned_from(sample_csv: Path, tmp_path: Path) -> None:
     from zoo.contracts import Selection
-    from zoo.entries_io import load_entry
-    from zoo.pipeline import battles_input, chain, override
+    from zoo.entries.load import load_entry, override
+    from zoo.pipeline.chain import battles_input, chain
     from zoo.store import fingerprint
 
     path = tmp_path / "votes.csv"

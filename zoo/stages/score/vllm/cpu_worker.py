@@ -19,7 +19,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from zoo.stages.engine import FUSED_NORMS, LABEL_IDS
+from zoo.stages.score.vllm.engine import FUSED_NORMS, LABEL_IDS
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 KERNEL_WIDTH = 8  # VEC_ELEM_NUM of csrc/cpu/layernorm.cpp, which refuses other widths

@@ -17,10 +17,17 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import ScoreSpec, ServeSpec
-from zoo.shapes import CPU_BLOCK_TOKENS, GPU_BLOCK_TOKENS, cached_tokens, kv_bytes_per_token, read_config, shape_of_config
-from zoo.stages.chunks import Answer
+from zoo.models.shapes import (
+    CPU_BLOCK_TOKENS,
+    GPU_BLOCK_TOKENS,
+    cached_tokens,
+    kv_bytes_per_token,
+    read_config,
+    shape_of_config,
+)
+from zoo.stages.score.chunks import Answer
 
-CPU_WORKER = "zoo.stages.cpu_worker.ScoringWorker"
+CPU_WORKER = "zoo.stages.score.vllm.cpu_worker.ScoringWorker"
 FUSED_NORMS = "zoo_fused"  # of vLLM's norm operations: an implementation that the CPU worker registers
 LABEL_IDS = "zoo_label_ids"  # key of `additional_config`
 
@@ -87,13 +94,13 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
         "disable_log_stats": True,
         "seed": 0,
     }
-    arguments["worker_cls"] = "zoo.stages.gpu_worker.ScoringWorker" if on_gpu else CPU_WORKER
+    arguments["worker_cls"] = "zoo.stages.score.vllm.gpu_worker.ScoringWorker" if on_gpu else CPU_WORKER
     if not on_gpu and spec.enforce_eager:  # compiled, they are fused with what stands around them
         arguments["ir_op_priority"] = {name: [FUSED_NORMS, "native"] for name in ("rms_norm", "fused_add_rms_norm")}
     if not spec.enforce_eager:  # graphs serve batches of up to 512 tokens, and these are longer: seconds and a gigabyte saved
         arguments["compilation_config"] = {"cudagraph_mode": "NONE"}
     if serve.float16_rescale_bits:
-        from zoo.stages.vllm_plugin import rescale_overrides
+        from zoo.stages.score.vllm.plugin import rescale_overrides
 
         arguments["hf_overrides"] |= rescale_overrides(config, serve.float16_rescale_bits)
     if gpus > 1:
@@ -110,7 +117,7 @@ def import_model_class(arguments: dict[str, Any]) -> None:
     from vllm import ModelRegistry
     from vllm.plugins import load_general_plugins
 
-    from zoo.stages.vllm_plugin import register
+    from zoo.stages.score.vllm.plugin import register
 
     load_general_plugins()
     register()  # done by the line above where this package is installed, but not where it is run from its folder

@@ -25,7 +25,7 @@ from vllm.model_executor.layers.layernorm import GemmaRMSNorm
 from vllm.model_executor.models.gemma2 import Gemma2ForCausalLM
 from vllm.model_executor.models.gemma3 import Gemma3ForCausalLM
 
-BITS = "float16_rescale_bits"  # in the model's config, put there by `zoo.stages.vllm_plugin.rescale_overrides`
+BITS = "float16_rescale_bits"  # in the model's config, put there by `zoo.stages.score.vllm.plugin.rescale_overrides`
 
 
 class RescaledGemma2ForCausalLM(Gemma2ForCausalLM):

@@ -9,7 +9,7 @@ import torch
 from vllm.v1.worker.gpu_worker import Worker
 from vllm.v1.worker.worker_base import CompilationTimes
 
-from zoo.stages.emulation import CAP
+from zoo.stages.score.vllm.emulation import CAP
 
 MOST_BESIDE = 2 * 2**30  # a CUDA context with communication buffers takes 0.5 to 1 GiB
 

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.checks.rules import RESCALABLE
 from zoo.errors import ZooError
 
-MODULE = "zoo.stages.gemma_float16"
+MODULE = "zoo.stages.score.vllm.gemma_float16"
 
 
 def register() -> None:

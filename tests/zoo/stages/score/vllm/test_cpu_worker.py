@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.helpers.paths import HELPERS, ROOT
 from zoo.contracts import ScoreSpec, ServeSpec, Variant
-from zoo.stages.engine import engine_arguments
+from zoo.stages.score.vllm.engine import engine_arguments
 
-HERE = Path(__file__).parent
 NORMS = {"_C::rms_norm", "_C::fused_add_rms_norm"}
 
 
@@ -32,8 +32,8 @@ def on_cpus() -> bool:
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not on_cpus(), reason="needs vLLM for CPUs")
 def test_fused_norms_and_the_label_head_run_and_cost_no_accuracy(tiny_llama: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    command = [sys.executable, str(HERE / "cpu_engine.py"), str(tiny_llama)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(HELPERS / "cpu_engine.py"), str(tiny_llama)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.helpers.paths import HELPERS, ROOT
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
-from zoo.stages.vllm_plugin import MODULE, rescale_overrides
+from zoo.stages.score.vllm.plugin import MODULE, rescale_overrides
 
-HERE = Path(__file__).parent
 LABELS = [5, 6, 7]
 BITS = 8
 SIZES: dict[str, Any] = {
@@ -95,8 +95,8 @@ def test_rescaling_makes_float16_agree_with_float32_where_it_overflows_without(t
     assert largest["residual"] > 65504 and largest["product"] > 65504
 
     settings = [["float16", None], ["float16", BITS], ["float32", None], ["float32", BITS]]
-    command = [sys.executable, str(HERE / "gemma_engine.py"), str(tmp_path), json.dumps(settings)]
-    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, capture_output=True, text=True)
+    command = [sys.executable, str(HELPERS / "gemma_engine.py"), str(tmp_path), json.dumps(settings)]
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     overflown, rescaled, plain, shifted = (np.array(values) for values in json.loads(found.stdout.splitlines()[-1]))
 
@@ -107,7 +107,7 @@ def test_rescaling_makes_float16_agree_with_float32_where_it_overflows_without(t
 
 
 def test_the_plugin_is_an_entry_point_that_vllm_will_find() -> None:
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (place,) = project["entry-points"]["vllm.general_plugins"].values()
     module, function = place.split(":")
     assert callable(getattr(importlib.import_module(module), function))

@@ -1,0 +1,1 @@
+"""Members: score tables gathered, vetted and aligned into one array of candidates."""

@@ -1,0 +1,73 @@
+"""A gate: for which rows an expensive member pays, learned from the blend so far, and the spending of seconds on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensemble.plan import Gate
+
+FEATURES = (
+    "entropy",
+    "lead",
+    "tie",
+    "log_characters",
+    "entropy^2",
+    "lead^2",
+    "tie^2",
+    "log_characters^2",
+    "entropy*log_characters",
+)
+_RIDGE = 1e-3
+
+
+def gate_features(p: np.ndarray, characters: np.ndarray) -> np.ndarray:
+    """FEATURES of rows (rows, features): p (rows, 3) as blended so far, and their characters (rows,)."""
+    safe = np.maximum(np.asarray(p, dtype=np.float64), 1e-12)
+    entropy = -(safe * np.log(safe)).sum(axis=1)
+    lead, tie = np.abs(p[:, 0] - p[:, 1]), p[:, 2]
+    length = np.log1p(np.asarray(characters, dtype=np.float64))
+    columns = (entropy, lead, tie, length, entropy**2, lead**2, tie**2, length**2, entropy * length)
+    return np.stack(columns, axis=1)
+
+
+def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: np.ndarray) -> Gate:
+    """Ridge regression of `gain` (rows,), nats, on the features of the blend of `given`."""
+    x = gate_features(p, characters)
+    center, scale = x.mean(axis=0), x.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    z = (x - center) / scale
+    hessian = z.T @ z / len(z) + _RIDGE * np.eye(z.shape[1])
+    coefficients = np.linalg.solve(hessian, z.T @ (gain - gain.mean()) / len(z))
+    return Gate(
+        features=FEATURES,
+        center=tuple(center.tolist()),
+        scale=tuple(scale.tolist()),
+        coefficients=tuple(coefficients.tolist()),
+        intercept=float(gain.mean()),
+        given=tuple(given),
+    )
+
+
+def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndarray:
+    """Nats (rows,) that the gated member is expected to bring to rows with blend `p` (rows, 3) of the gate's `given`."""
+    z = (gate_features(p, characters) - np.asarray(gate.center)) / np.asarray(gate.scale)
+    gain: np.ndarray = gate.intercept + z @ np.asarray(gate.coefficients)
+    return gain
+
+
+def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> np.ndarray:
+    """Rows, bool (rows,), in the order of gain a second until the next one would exceed `budget` seconds."""
+    order = np.argsort(-gain / np.maximum(seconds, 1e-9), kind="stable")
+    taken = np.cumsum(seconds[order]) <= budget * (1 + 1e-12)
+    seen = np.zeros(len(gain), dtype=bool)
+    seen[order[taken]] = True
+    return seen
+
+
+def divergence(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """KL(after || before) in nats of each row; both (rows, 3)."""
+    a, b = np.maximum(after, 1e-12), np.maximum(before, 1e-12)
+    kl: np.ndarray = (a * (np.log(a) - np.log(b))).sum(axis=1)
+    return kl

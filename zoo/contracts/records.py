@@ -1,0 +1,96 @@
+"""Records: what a stage leaves behind, and what it cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from zoo.contracts.base import SCHEMA_VERSION, Contract, Seconds
+from zoo.contracts.entry import Variant
+
+
+class Measurements(Contract):
+    """What a stage cost on the machine it ran on. `load_seconds`: process start to first row; `run_seconds`: the rest.
+
+    `peak_bytes`: scoring on GPUs, what the fullest card needed, context and loading included; other stages, torch's largest
+    allocation.
+    """
+
+    load_seconds: Seconds = 0.0
+    run_seconds: Seconds = 0.0
+    rows: int = 0
+    tokens: int = 0
+    peak_bytes: int = 0
+
+
+class StageResult(Contract):
+    """What a stage function returns and leaves as `result.json`."""
+
+    metrics: dict[str, float] = Field({})
+    curves: dict[str, tuple[tuple[int, float], ...]] = Field({}, description="metric name -> (step, value) pairs")
+    measurements: Measurements = Measurements()
+
+
+class FileRecord(Contract):
+    bytes: int
+    sha256: str
+
+
+class Manifest(Contract):
+    """`manifest.json`, written last: its presence says that the folder is finished."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    fingerprint: str
+    request: dict[str, Any]
+    files: dict[str, FileRecord]
+    metrics: dict[str, float]
+    measurements: Measurements
+    hardware: dict[str, str]
+    packages: dict[str, str]
+    git_commit: str | None
+    argv: tuple[str, ...]
+    created_at: datetime
+
+
+class Cost(Contract):
+    """Seconds of one member on one target: load + sum over rows of (per_row + per_token * n + per_token_sq * n**2).
+
+    `load_seconds` is from process start to the first scored row. Variants of one checkpoint that run in one process pay
+    it once. `gpus` is how many of the target's devices one copy occupies.
+    """
+
+    target: str
+    load_seconds: Seconds
+    seconds_per_row: Seconds = 0.0
+    seconds_per_token: Seconds = 0.0
+    seconds_per_token_sq: Seconds = 0.0
+    gpus: Annotated[int, Field(ge=0)] = 1
+    measured_rows: int = 0
+    measured_tokens: int = 0
+    machine: str = Field("", description="fingerprint of the machine that was measured; empty: declared, not measured")
+    pieces: tuple[tuple[int, int, int, float], ...] = Field(
+        (), description="what it was fitted to, for an interval: rows, tokens, tokens squared and seconds of timed pieces"
+    )
+
+
+class ScoreCard(Contract):
+    """`scores.json`, beside each `scores.parquet`: what the table is, and what its member costs."""
+
+    schema_version: int = SCHEMA_VERSION
+    member: str = Field(description="`entry@variant`, or the name an imported table was given")
+    entry: str
+    variant: Variant
+    target: str
+    emulates: str | None = Field(None, description="target whose memory and kernels were kept to; its speed was not measured")
+    engine: str = Field(description="what computed the probabilities, with its version")
+    dataset_digest: str
+    rows: int
+    failed_rows: int
+    checkpoint: str = Field(description="fingerprint of the weights; members that share it share one load")
+    cost: Cost
+    request: dict[str, Any] | None = Field(
+        None, description="the request that made it, re-issued on new battles to predict; None: imported"
+    )

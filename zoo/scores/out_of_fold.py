@@ -1,0 +1,51 @@
+"""Tables of all folds joined: the whole file scored out of fold, with metrics by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from zoo.errors import ZooError
+from zoo.scores.metrics import score_metrics
+from zoo.scores.tables import OK, probabilities, read_scores
+from zoo.store import Artifact
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """One variant over all folds: the joined table, and its metrics by fold and over every row."""
+
+    slug: str
+    table: pd.DataFrame
+    by_fold: dict[int, dict[str, float]]
+    whole: dict[str, float]
+
+
+def out_of_fold(scored: Sequence[Artifact], labels: pd.Series) -> list[OutOfFold]:
+    """Each variant's tables of all folds as one, with metrics. `labels`: 0, 1, 2 by row id, -1 where there is none.
+
+    ZooError where a row is scored in two folds: then the tables are not of one split.
+    """
+    slugs = sorted(path.parent.name for path in scored[0].path.glob("*/scores.parquet"))
+    return [
+        _joined(slug, [read_scores(artifact.path / slug / "scores.parquet") for artifact in scored], labels) for slug in slugs
+    ]
+
+
+def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series) -> OutOfFold:
+    table = pd.concat(tables, ignore_index=True)
+    if twice := table.loc[table["id"].duplicated(), "id"].tolist():
+        raise ZooError(
+            f"{slug}: {len(twice)} rows are scored in two folds, first {twice[0]}; the tables are of different splits"
+        )
+    by_fold = {fold: _metrics(table[table["fold"] == fold], labels) for fold in sorted(set(table["fold"].tolist()))}
+    return OutOfFold(slug, table, by_fold, _metrics(table, labels))
+
+
+def _metrics(table: pd.DataFrame, labels: pd.Series) -> dict[str, float]:
+    truth = labels.reindex(table["id"]).to_numpy()
+    known = (table["status"] == OK).to_numpy() & (np.nan_to_num(truth, nan=-1) >= 0)
+    return score_metrics(probabilities(table)[known], truth[known].astype(np.int64))

@@ -1,0 +1,1 @@
+"""The lexical stages: TF-IDF and length features with logistic regressions, what a language model has to beat."""

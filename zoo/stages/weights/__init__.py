@@ -1,0 +1,1 @@
+"""Stages that move weights: fetching the base, and merging adapters into it."""

@@ -1,0 +1,39 @@
+"""The artifact store: finished stage results by fingerprint, atomic files, locks, and what was made from what."""
+
+from zoo.store.artifacts import (
+    MANIFEST,
+    REQUEST,
+    Artifact,
+    artifact_name,
+    commit,
+    differing_field,
+    find,
+    fingerprint,
+    identity,
+    list_artifacts,
+    read_manifest,
+)
+from zoo.store.files import file_sha256, folder_fingerprint, locked, scratch_folder, write_atomic
+from zoo.store.lineage import recipe_of, source_of, sources
+
+__all__ = [
+    "MANIFEST",
+    "REQUEST",
+    "Artifact",
+    "artifact_name",
+    "commit",
+    "differing_field",
+    "file_sha256",
+    "find",
+    "fingerprint",
+    "folder_fingerprint",
+    "identity",
+    "list_artifacts",
+    "locked",
+    "read_manifest",
+    "recipe_of",
+    "scratch_folder",
+    "source_of",
+    "sources",
+    "write_atomic",
+]

@@ -1,0 +1,45 @@
+"""Target machines to predict on, as data, and what the machine at hand is."""
+
+from zoo.targets.load import (
+    PACKAGE_FOLDER,
+    Dtype,
+    Rates,
+    Target,
+    is_of_kind,
+    list_targets,
+    load_target,
+    matmul_rate,
+    own_folder,
+    read_targets,
+    target_files,
+    target_folders,
+)
+from zoo.targets.machine import (
+    VISIBLE,
+    gpu_names,
+    host_memory_bytes,
+    machine_fingerprint,
+    process_age_seconds,
+    visible_gpus,
+)
+
+__all__ = [
+    "PACKAGE_FOLDER",
+    "VISIBLE",
+    "Dtype",
+    "Rates",
+    "Target",
+    "gpu_names",
+    "host_memory_bytes",
+    "is_of_kind",
+    "list_targets",
+    "load_target",
+    "machine_fingerprint",
+    "matmul_rate",
+    "own_folder",
+    "process_age_seconds",
+    "read_targets",
+    "target_files",
+    "target_folders",
+    "visible_gpus",
+]

@@ -1,0 +1,99 @@
+"""The machine at hand: its fingerprint, GPUs, processor cores and memory, and the age of this process."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@functools.cache
+def machine_fingerprint() -> str:
+    """What a measurement's speed depends on, as one stable line: GPUs, else processor, cores and memory. No host names."""
+    gpus = gpu_names()
+    if gpus:
+        return " + ".join(f"{gpus.count(gpu)} x {gpu}" for gpu in sorted(set(gpus)))
+    return f"{_processor_name()}, {_cores()} cores, {round(host_memory_bytes() / 2**30)} GiB"
+
+
+def host_memory_bytes() -> int:
+    """Memory of the machine, or less where a control group allows less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _read_cgroup("memory.max")
+    return min(memory, int(limit)) if limit.isdigit() else memory
+
+
+def _cores() -> int:
+    """Processors this process may use: those of the machine, or the quota of its control group, rounded up."""
+    quota, _, period = _read_cgroup("cpu.max").partition(" ")
+    available = os.cpu_count() or 1
+    return min(available, -(-int(quota) // int(period))) if quota.isdigit() and period.isdigit() else available
+
+
+def _read_cgroup(name: str) -> str:
+    path = Path("/sys/fs/cgroup") / name
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def gpu_names() -> list[str]:
+    """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool; none where there is no driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [" ".join(cell.strip() for cell in row) for row in csv.reader(answer.splitlines()) if row]
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes; none on a machine without NVIDIA's driver.
+
+    CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++ Programming Guide, environment variables).
+    """
+    if VISIBLE in os.environ:
+        names = (name.strip() for name in os.environ[VISIBLE].split(","))
+        return tuple(itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    try:
+        answer = subprocess.run(
+            [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(answer.stdout.split())
+
+
+def process_age_seconds() -> float:
+    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
+    try:
+        with open("/proc/self/stat") as file:  # noqa: PTH123
+            start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        return time.process_time()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
