@@ -136,7 +136,7 @@ def build(
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_text
     from ensemble.search.build import build_plan, plan_numbers
-    from zoo.tracking.stages import log_build
+    from zoo.tracking.builds import log_build
 
     request = _request(
         target,

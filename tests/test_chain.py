@@ -132,9 +132,8 @@ def test_an_unchanged_pipeline_takes_all_from_the_store(scored: tuple[Path, list
 def run_cli(*arguments: str, home: Path) -> str:
     """A command line as a user runs it; its stdout."""
     module, *rest = arguments
-    program = f"from {module}.cli import main; main()"
     environment = {**os.environ, "ZOO_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", program, *rest], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-m", module, *rest], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

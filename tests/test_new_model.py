@@ -29,7 +29,7 @@ def programs(folder: Path) -> Path:
     """A folder with `zoo` and `ensemble` as this checkout's, whether or not they are on the PATH."""
     folder.mkdir()
     for name in ("zoo", "ensemble"):
-        (folder / name).write_text(f"#!{sys.executable}\nfrom {name}.cli import main\nmain()\n")
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {name} "$@"\n')
         (folder / name).chmod(0o755)
     return folder
 

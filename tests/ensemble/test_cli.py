@@ -44,7 +44,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def ensemble(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ensemble.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "ensemble", *arguments]
     environment = {"ZOO_HOME": str(home / "mlruns"), "PATH": "/usr/bin:/bin", "HOME": str(home)}
     return subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment, timeout=300)
 

@@ -18,7 +18,7 @@ from zoo.experiments.trials import check_labels, check_names
 from zoo.pipeline.chain import Say
 from zoo.targets import VISIBLE, visible_gpus
 
-ZOO = (sys.executable, "-c", "from zoo.cli.main import main; main()")  # the command line of this interpreter
+ZOO = (sys.executable, "-m", "zoo")  # the command line of this interpreter
 
 
 class Cards:

@@ -16,7 +16,6 @@ from zoo.contracts import Entry, Manifest
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import Artifact, identity, locked
-from zoo.tracking.builds import log_build as log_build
 from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
 from zoo.tracking.facts import CONTEXTS, Data, Facts, data_of, entry_params, stage_facts, version_of
 from zoo.tracking.home import is_marked, mark, mask, one_line, public_data, tracking_uri

@@ -354,8 +354,8 @@ def start_predict(place: Path, plan: Path, budget: float, before: str = "") -> s
     code = f"""
         import sys, time
         from pathlib import Path
-        from ensemble.predict import predict
-        from zoo.stages.progress import process_age_seconds
+        from ensemble.predict.run import predict
+        from zoo.targets import process_age_seconds
         {before}
         started = time.monotonic() - process_age_seconds()
         done = predict(Path({str(plan)!r}), Path({str(place / "battles.csv")!r}), Path({str(place / "out.csv")!r}),
@@ -385,7 +385,7 @@ def test_a_stop_request_writes_what_is_there_and_exits_0(place: Path) -> None:
 
 def start_command(place: Path, plan: Path) -> subprocess.Popen[str]:
     arguments = ["predict", str(plan), str(place / "battles.csv"), "-o", str(place / "out.csv"), "--budget", "60s"]
-    command = [sys.executable, "-c", "from ensemble.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "ensemble", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -11,20 +11,17 @@ HEAVY = ("torch", "vllm", "mlflow", "optuna", "sklearn", "pandas", "transformers
 
 
 def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = f"from {module}.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("module", ["zoo", "ensemble"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     program = f"""
-import sys
-from {module}.cli import main
+import runpy, sys
 sys.argv = ["{module}", "--help"]
 try:
-    main()
+    runpy.run_module("{module}", run_name="__main__")
 except SystemExit:
     pass
 print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules])

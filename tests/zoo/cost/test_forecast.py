@@ -114,7 +114,7 @@ def test_a_measurement_elsewhere_is_scaled_by_rates_and_wider() -> None:
 
 
 def test_measured_rates_narrow_a_scaled_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
-    import zoo.forecast
+    import zoo.cost.forecast
 
     rates = Rates(matmul_flop_per_second={"float16": 700e12})
     both = [

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from zoo.cli import main as cli
+from zoo.cli.main import main as cli
 from zoo.errors import ZooError
 from zoo.experiments import side_by_side, trials
 from zoo.experiments.recipes import load_recipe

@@ -135,7 +135,7 @@ def test_a_killed_runner_s_stage_keeps_the_lock_until_it_ends(tmp_path: Path, st
     program = textwrap.dedent(f"""
         from pathlib import Path
         from zoo.contracts import MergeRequest
-        from zoo.runner import run_stage
+        from zoo.pipeline.runner import run_stage
         request = MergeRequest.model_validate_json({request.model_dump_json()!r})
         run_stage(request, Path({str(store)!r}))
     """)

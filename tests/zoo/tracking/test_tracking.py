@@ -44,10 +44,11 @@ from zoo.report.figures import reliability_points, score_figures
 from zoo.scores.tables import score_table, write_card, write_scores
 from zoo.store import Artifact, artifact_name, commit, fingerprint
 from zoo.tracking import client as tracking_client
-from zoo.tracking import stages as tracking
+from zoo.tracking.builds import log_build
 from zoo.tracking.facts import data_of, flatten, stage_facts
 from zoo.tracking.home import mask, tracking_uri
 from zoo.tracking.promote import members_with_alias, promote
+from zoo.tracking.stages import log_stage
 from zoo.tracking.sync import sync
 
 SECRET = "hunter2"
@@ -194,7 +195,7 @@ def all_runs(kind: str | None = None) -> list[Any]:
 
 def test_a_training_becomes_a_child_of_its_entry(home: Path) -> None:
     artifact = trained(home / "store")
-    assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     (run,), (parent,) = all_runs("stage"), all_runs("entry")
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.info.run_name == "smollm2-135m v1"
@@ -218,16 +219,16 @@ def test_a_training_becomes_a_child_of_its_entry(home: Path) -> None:
 def test_logging_again_adds_nothing(home: Path) -> None:
     artifact = trained(home / "store")
     for _ in range(2):
-        assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+        assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     assert sync(home / "store") == 0
     shutil.rmtree(home / ".logged")
-    assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     assert len(all_runs()) == 2
 
 
 def test_a_run_whose_logger_was_killed_is_filled_once(home: Path) -> None:
     artifact = trained(home / "store")
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     client, (run,) = tracking_client.connect(), all_runs("stage")
     client.update_run(run.info.run_id, status="RUNNING")
     shutil.rmtree(home / ".logged")
@@ -239,7 +240,7 @@ def test_a_run_whose_logger_was_killed_is_filled_once(home: Path) -> None:
 
 def test_each_variant_is_a_run_with_its_own_numbers(home: Path) -> None:
     artifact = scored(home / "store", figures=True)
-    assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     runs = {r.data.tags["zoo.variant"]: r for r in all_runs("stage")}
     assert {slug: r.data.metrics["val/log_loss"] for slug, r in runs.items()} == {"ab-512": 1.0, "ba-512": 1.1}
     run = runs["ba-512"]
@@ -280,9 +281,9 @@ def test_other_data_are_another_experiment(home: Path) -> None:
 def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     artifact = scored(home / "store", figures=True)
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     build_plan = {"dataset_digest": digest_of(artifact), "members": [artifact.manifest.request]}
-    tracking.log_build(build_plan, {"oof_log_loss": 1.0}, {})
+    log_build(build_plan, {"oof_log_loss": 1.0}, {})
     with sqlite3.connect(home / "mlflow.db") as database:
         dump = "\n".join(database.iterdump())
     for path in (home / "artifacts").rglob("*.json"):
@@ -298,8 +299,8 @@ def test_a_dead_server_costs_no_stage(home: Path, monkeypatch: pytest.MonkeyPatc
     plan = {"dataset_digest": BATTLES.fingerprint, "budget_seconds": 60.0}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{SECRET}@127.0.0.1:9")
     with caplog.at_level(logging.WARNING):
-        assert not tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
-        assert not tracking.log_build(plan, {"oof_log_loss": 1.0}, {}, [figure])
+        assert not log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+        assert not log_build(plan, {"oof_log_loss": 1.0}, {}, [figure])
     with pytest.raises(ZooError) as caught:
         sync(home / "store")
     said = [r.getMessage() for r in caplog.records if r.name == "zoo"]
@@ -319,18 +320,18 @@ def test_unusable_stores_cost_no_stage(home: Path, monkeypatch: pytest.MonkeyPat
     artifact = trained(home / "store")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(home=home))
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_RETRIES", "1")
-    assert not tracking.log_stage(artifact.manifest, artifact.path)
+    assert not log_stage(artifact.manifest, artifact.path)
     with pytest.raises(ZooError):
         sync(home / "store")
 
 
 def test_a_build_links_to_its_members_runs(home: Path) -> None:
     artifact = scored(home / "store")
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     plan = {"dataset_digest": digest_of(artifact), "budget_seconds": 300.0, "members": [{"name": "x"}]}
     members = {"smollm2-135m@ab-512": artifact.fingerprint, "elsewhere": "0" * 16}
     for _ in range(2):
-        assert tracking.log_build(plan, {"oof_log_loss": 0.99}, members)
+        assert log_build(plan, {"oof_log_loss": 0.99}, members)
     (build,) = all_runs("build")
     member = next(r for r in all_runs("stage") if r.data.tags["zoo.variant"] == "ab-512")
     assert build.data.tags["member.smollm2-135m/ab-512"] == member.info.run_id
@@ -343,7 +344,7 @@ def test_checkpoints_are_models_and_scored_ones_are_registered(home: Path) -> No
     training, first = trained(home / "store"), scored(home / "store")
     later = scored(home / "store", model="n" * 16, created=CREATED + datetime.timedelta(days=1))
     for artifact in (training, later, first):  # out of order: the candidate is the one scored last, not logged last
-        assert tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+        assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     shutil.rmtree(home / ".logged")
     assert sync(home / "store") == 0
     client = tracking_client.connect()
@@ -362,7 +363,7 @@ def test_checkpoints_are_models_and_scored_ones_are_registered(home: Path) -> No
 def test_promote_makes_champions(home: Path) -> None:
     for model, day in (("m" * 16, 0), ("n" * 16, 1)):
         artifact = scored(home / "store", model=model, created=CREATED + datetime.timedelta(days=day))
-        tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+        log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     with pytest.raises(ZooError, match="no scored entry has the alias 'champion'; give it with `zoo promote"):
         members_with_alias("champion")
     assert promote("smollm2-135m") == "2"
@@ -383,7 +384,7 @@ def test_promote_makes_champions(home: Path) -> None:
 
 def test_a_build_crowns_its_members(home: Path) -> None:
     artifact = scored(home / "store")
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     plan = {
         "dataset_digest": digest_of(artifact),
         "target": {"name": "cpu", "gpus": 0},
@@ -391,7 +392,7 @@ def test_a_build_crowns_its_members(home: Path) -> None:
         "rows": 25_000,
         "oof_log_loss": 0.98,
     }
-    assert tracking.log_build(plan, {"val/log_loss": 0.98}, {"smollm2-135m@ab-512": artifact.fingerprint})
+    assert log_build(plan, {"val/log_loss": 0.98}, {"smollm2-135m@ab-512": artifact.fingerprint})
     assert set(members_with_alias("champion").values()) == {"m" * 16}
     (build,) = all_runs("build")
     assert build.data.metrics["cost/hours_25k"] == 0.5 and build.data.tags["zoo.scored"] == "yes"
@@ -404,7 +405,7 @@ def test_a_build_crowns_its_members(home: Path) -> None:
 
 def test_the_runs_table_opens_on_the_members(home: Path) -> None:
     artifact = scored(home / "store")
-    tracking.log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     client = tracking_client.connect()
     experiment = client.get_experiment(tracking_client.latest_experiment())
     state = json.loads(experiment.tags["mlflow.sharedViewState.members"])
@@ -433,12 +434,13 @@ def test_processes_on_a_fresh_database_lose_and_double_nothing(tmp_path: Path, m
         trained(home / "store", seed)
     program = textwrap.dedent("""
         import sys
-        from zoo import tracking
-        from zoo.pipeline import store_folder
+        from zoo.settings import store_folder
         from zoo.store import list_artifacts
+        from zoo.tracking.builds import log_build
+        from zoo.tracking.stages import log_stage
         for artifact in list_artifacts(store_folder()):
-            assert tracking.log_stage(artifact.manifest, artifact.path)
-        assert tracking.log_build({"dataset_digest": "d" * 64, "n": sys.argv[1]}, {"x": 1.0}, {})
+            assert log_stage(artifact.manifest, artifact.path)
+        assert log_build({"dataset_digest": "d" * 64, "n": sys.argv[1]}, {"x": 1.0}, {})
     """)
     running = [subprocess.Popen([sys.executable, "-c", program, str(n)]) for n in range(2)]
     assert [process.wait(timeout=120) for process in running] == [0, 0]

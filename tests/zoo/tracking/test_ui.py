@@ -66,7 +66,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             path = import_scores(name, home / f"{name}.csv", battles, **price)
             assert log_stage(read_manifest(path), path)
         environment = {**os.environ, "ZOO_HOME": str(home)}
-    command = [sys.executable, "-c", "from zoo.cli.main import main; main()", "ui", "--port", "5150"]
+    command = [sys.executable, "-m", "zoo", "ui", "--port", "5150"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")

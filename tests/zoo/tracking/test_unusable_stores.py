@@ -93,7 +93,7 @@ def test_a_store_of_a_newer_version(member: Path, own_home: Path, command: tuple
     manifest = member / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99, "something": "new"}))
     program, *arguments = command
-    run = [sys.executable, "-c", f"from {program}.cli import main; main()", *arguments]
+    run = [sys.executable, "-m", program, *arguments]
     done = subprocess.run(run, env={**os.environ, "ZOO_HOME": str(own_home)}, capture_output=True, text=True, timeout=120)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -116,7 +116,7 @@ def test_no_command_prints_a_credential(member: Path, own_home: Path, arguments:
         "BROWSER": "true",
         "DISPLAY": "",
     }
-    command = [sys.executable, "-c", "from zoo.cli.main import main; main()", *arguments]
+    command = [sys.executable, "-m", "zoo", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert SECRET not in done.stdout + done.stderr and "***@127.0.0.1" in done.stdout + done.stderr
 

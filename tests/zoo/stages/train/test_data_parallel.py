@@ -80,9 +80,9 @@ def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
     """Start two ranks in a process of their own and kill it, without warning, once a checkpoint is there."""
     (folder.parent / "request.json").write_text(request.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from zoo.stages import ranks; from zoo.contracts.base import TrainRequest\n"
+        "import sys; from pathlib import Path; from zoo.contracts import TrainRequest; from zoo.stages.train import data_parallel\n"
         "asked = TrainRequest.model_validate_json(Path(sys.argv[1]).read_text())\n"
-        "ranks.launch(asked, Path(sys.argv[2]), 2)"
+        "data_parallel.launch(asked, Path(sys.argv[2]), 2)"
     )
     command = [sys.executable, "-c", code, str(folder.parent / "request.json"), str(folder)]
     process = subprocess.Popen(command, start_new_session=True)

@@ -1,0 +1,5 @@
+"""`python -m zoo`: the command line of this interpreter."""
+
+from zoo.cli.main import main
+
+main()
