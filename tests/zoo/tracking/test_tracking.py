@@ -266,14 +266,14 @@ def test_data_of_a_merge_are_those_of_its_training(home: Path) -> None:
 def test_other_data_are_another_experiment(home: Path) -> None:
     assert tracking_client.latest_experiment() is None
     first = trained(home / "store")
-    tracking.log_stage(first.manifest, first.path, None)
+    log_stage(first.manifest, first.path, None)
     other = train_request().model_copy(update={"battles": Input(path=Path("b.csv"), fingerprint="e" * 64)})
     second = finished(home / "store", other)
-    tracking.log_stage(second.manifest, second.path, None)
+    log_stage(second.manifest, second.path, None)
     assert len({r.info.experiment_id for r in all_runs()}) == 2
     fetch = FetchRequest(entry="smollm2-135m", base=load_entry("smollm2-135m").base, source="hub")
     weights = finished(home / "store", fetch)
-    assert tracking.log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
+    assert log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
     names = {e.name: e.experiment_id for e in tracking_client.connect().search_experiments()}
     assert names["preference-weights"] != tracking_client.latest_experiment() in names.values()
 

@@ -80,7 +80,8 @@ def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
     """Start two ranks in a process of their own and kill it, without warning, once a checkpoint is there."""
     (folder.parent / "request.json").write_text(request.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from zoo.contracts import TrainRequest; from zoo.stages.train import data_parallel\n"
+        "import sys; from pathlib import Path; from zoo.contracts import TrainRequest\n"
+        "from zoo.stages.train import data_parallel\n"
         "asked = TrainRequest.model_validate_json(Path(sys.argv[1]).read_text())\n"
         "data_parallel.launch(asked, Path(sys.argv[2]), 2)"
     )
