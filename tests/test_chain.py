@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
@@ -24,7 +25,6 @@ from zoo.store import REQUEST, write_atomic
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 ENTRY = {
     "name": "tiny",
     "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, ScoreRequest, Selection, TrainRequest
 from zoo.data.battles import read_battles
 from zoo.experiments.run import run_chain
@@ -30,7 +31,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
 ]
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 STEPS = 32
 TRAIN = {
     "learning_rate": 2e-3,

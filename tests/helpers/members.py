@@ -6,7 +6,8 @@ import numpy as np
 
 from ensemble.members.table import Members, balanced_folds
 from ensemble.search.decide import BuildRequest
-from zoo.contracts import Cost, ScoreCard, Variant
+from tests.helpers.manifests import score_card
+from zoo.contracts import Cost
 from zoo.targets import load_target
 
 T4X2, CPU = load_target("t4x2"), load_target("cpu")
@@ -29,16 +30,10 @@ def make_members(kinds=KINDS, rows: int = 500, *, seed: int = 0, gpus: int = 1, 
     p = np.exp(logits)
     groups = np.arange(rows) // 3
     cards = tuple(
-        ScoreCard(
-            member=name,
-            entry=name,
-            variant=Variant(),
+        score_card(
+            name,
             target=target,
-            engine="test",
-            dataset_digest="d",
             rows=rows,
-            failed_rows=0,
-            checkpoint=name,
             cost=Cost(target=target, load_seconds=load, seconds_per_token=per_row / 300, gpus=gpus),
         )
         for name, (_, _, load, per_row) in kinds.items()

@@ -12,7 +12,8 @@ import pytest
 
 from ensemble.members.gather import align, with_alias
 from ensemble.members.table import Table, balanced_folds
-from zoo.contracts import Cost, ScoreCard, Variant
+from tests.helpers.manifests import score_card
+from zoo.contracts import Cost
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.rows import WINNER_COLUMNS
 from zoo.errors import ZooError
@@ -39,18 +40,8 @@ def table(
 ) -> Table:
     battles = read_battles(battles_path)
     frame = score_table(battles.frame["id"].tolist(), p, fold=fold, n_tokens=100).iloc[keep].reset_index(drop=True)
-    card = ScoreCard(
-        member=name,
-        entry=name,
-        variant=Variant(),
-        target=target,
-        engine="test",
-        dataset_digest=dataset_digest(battles),
-        rows=len(frame),
-        failed_rows=0,
-        checkpoint=name,
-        cost=Cost(target=target, load_seconds=load, seconds_per_row=0.01),
-    )
+    cost = Cost(target=target, load_seconds=load, seconds_per_row=0.01)
+    card = score_card(name, target=target, dataset_digest=dataset_digest(battles), rows=len(frame), cost=cost)
     return Table(Path(name), card, frame, battles_path)
 
 

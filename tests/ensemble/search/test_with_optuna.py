@@ -13,7 +13,8 @@ from ensemble.search.build import make_chooser
 from ensemble.search.chooser import Chooser
 from ensemble.search.decide import BuildRequest, choose
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
-from zoo.contracts import Cost, ScoreCard, Variant
+from tests.helpers.manifests import score_card
+from zoo.contracts import Cost
 from zoo.targets import load_target
 
 COUNT, ROWS, AVAILABLE = 15, 200, 4000.0
@@ -25,18 +26,7 @@ def make_members() -> Members:
     odds = rng.normal(size=(ROWS, 3)) * 1.4
     p = np.exp(np.stack([odds * (0.2 + 0.04 * j) + rng.normal(size=odds.shape) * 0.6 for j in range(COUNT)]))
     cards = tuple(
-        ScoreCard(
-            member=f"m{j}",
-            entry=f"m{j}",
-            variant=Variant(),
-            target="t4x2",
-            engine="test",
-            dataset_digest="d",
-            rows=ROWS,
-            failed_rows=0,
-            checkpoint=f"m{j}",
-            cost=Cost(target="t4x2", load_seconds=20, seconds_per_row=0.02 + 0.01 * j),
-        )
+        score_card(f"m{j}", rows=ROWS, cost=Cost(target="t4x2", load_seconds=20, seconds_per_row=0.02 + 0.01 * j))
         for j in range(COUNT)
     )
     groups = np.arange(ROWS)

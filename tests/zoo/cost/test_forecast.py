@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from tests.helpers.manifests import manifest, score_card
 from zoo.checks.layouts import layout_memory
 from zoo.cli.app import app
-from zoo.contracts import Cost, Entry, Manifest, Measurements, ScoreCard, Variant
+from zoo.contracts import Cost, Entry, Measurements, ScoreCard, Variant
 from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
 from zoo.cost.lengths import File, estimated, file_of
 from zoo.cost.measure import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
@@ -42,18 +43,8 @@ def measured(machine: str, *, entry: str = "llama-3-8b", variant: Variant = LONG
     cost = Cost(
         target="h200", load_seconds=40, seconds_per_token=2e-5, gpus=gpus, measured_rows=320, machine=machine, pieces=pieces
     )
-    found = {"member": f"{entry}@x", "target": "h200", "engine": "e", "dataset_digest": "d", "checkpoint": "c"}
-    made = ScoreCard(entry=entry, variant=variant, rows=320, failed_rows=0, cost=cost, **found, **card)  # type: ignore[arg-type]
-    empty: dict[str, Any] = {"request": {}, "files": {}, "metrics": {}, "hardware": {}, "packages": {}, "argv": ()}
-    manifest = Manifest(
-        stage="score",
-        fingerprint="f",
-        git_commit=None,
-        created_at="2026-01-01",
-        measurements=Measurements(peak_bytes=7),
-        **empty,
-    )  # type: ignore[arg-type]
-    return Measured(made, manifest)
+    made = score_card(f"{entry}@x", variant, target="h200", rows=320, cost=cost, **card)
+    return Measured(made, manifest(measurements=Measurements(peak_bytes=7)))
 
 
 H200, T4S = "1 x NVIDIA H200 143771 MiB", "2 x Tesla T4 15360 MiB"

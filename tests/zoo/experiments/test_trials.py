@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Entry, EvaluateRequest, Held, Input, PromptSpec, Selection, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
@@ -34,7 +35,6 @@ from zoo.experiments.trials import (
 from zoo.pipeline.weights import fetch_request
 from zoo.scores.tables import probabilities, read_scores
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 
 

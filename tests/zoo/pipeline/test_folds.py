@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.contracts import Entry, Manifest, Measurements, MergeRequest, Request, Selection
+from tests.helpers.manifests import manifest
+from zoo.contracts import Entry, MergeRequest, Request, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
 from zoo.entries.load import load_entry, override
@@ -69,20 +69,7 @@ def test_what_has_no_adapters_is_not_averaged(entry: Entry, sample_csv: Path, tm
 def scored(folder: Path, table: pd.DataFrame) -> Artifact:
     (folder / "ab").mkdir(parents=True)
     write_scores(table, folder / "ab" / "scores.parquet")
-    manifest = Manifest(
-        stage="score",
-        fingerprint=folder.name,
-        request={},
-        files={},
-        metrics={},
-        measurements=Measurements(),
-        hardware={},
-        packages={},
-        git_commit=None,
-        argv=(),
-        created_at=datetime.now(UTC),
-    )
-    return Artifact(folder, manifest)
+    return Artifact(folder, manifest(fingerprint=folder.name))
 
 
 def test_every_row_counts_once_out_of_fold(sample_csv: Path, tmp_path: Path) -> None:

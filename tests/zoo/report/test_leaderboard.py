@@ -1,22 +1,20 @@
-"""The leaderboard says what the store holds: each member's loss and price, data set by data set; the UI finds a free port."""
+"""The leaderboard says what the store holds: each member's loss and price, data set by data set."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zoo.contracts import Cost, Held, Input, Manifest, Measurements, PromptSpec, ScoreCard, ScoreRequest, ScoreSpec, Variant
+from tests.helpers.manifests import finished, partial_folder, score_card
+from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Variant
 from zoo.report.leaderboard import HEADERS, leaderboard, render
 from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
-from zoo.store import artifact_name, commit, fingerprint, list_artifacts
+from zoo.store import list_artifacts
 from zoo.tracking.facts import stage_facts
-from zoo.tracking.ui import free_port
-from zoo.tracking.view import experiment_page
 
 
 def score(
@@ -40,7 +38,7 @@ def score(
         spec=ScoreSpec(variants=variants),
         target="t4x2",
     )
-    partial = store / ".partial" / artifact_name(request)
+    partial = partial_folder(store, request)
     for variant in variants:
         (partial / variant.slug).mkdir(parents=True)
         frame = score_table([f"r{i}" for i in range(8)], np.full((8, 3), 1 / 3), n_tokens=[100, 300] * 4)
@@ -49,38 +47,20 @@ def score(
 
             frame = pd.concat([frame, unscored_table([f"x{i}" for i in range(failed)], "refused")])
         write_scores(frame, partial / variant.slug / "scores.parquet")
-        card = ScoreCard(
-            member=f"{entry}@{variant.slug}",
-            entry=entry,
-            variant=variant,
+        card = score_card(
+            f"{entry}@{variant.slug}",
+            variant,
             target="h200" if emulates else "t4x2",
             emulates=emulates,
-            engine="vllm",
             dataset_digest=digest,
             rows=8 + failed,
             failed_rows=failed,
-            checkpoint="m" * 16,
             cost=Cost(target="t4x2", load_seconds=120, seconds_per_row=0.1, seconds_per_token=0.002, seconds_per_token_sq=1e-6),
         )
         write_card(card, partial / variant.slug / "scores.json")
     metrics = {f"{v.slug}:val/log_loss": loss for v, loss in zip(variants, losses.values(), strict=True) if loss is not None}
-    commit(
-        partial,
-        store / artifact_name(request),
-        lambda files: Manifest(
-            stage="score",
-            fingerprint=fingerprint(request),
-            request=request.model_dump(mode="json"),
-            files=files,
-            metrics=metrics,
-            measurements=Measurements(peak_bytes=3 * 2**30),
-            hardware={},
-            packages={},
-            git_commit=None,
-            argv=(),
-            created_at=datetime.datetime(2026, 1, day, tzinfo=datetime.UTC),
-        ),
-    )
+    created = datetime.datetime(2026, 1, day, tzinfo=datetime.UTC)
+    finished(store, request, metrics=metrics, measurements=Measurements(peak_bytes=3 * 2**30), created_at=created)
 
 
 def test_best_first_and_unlabelled_last(tmp_path: Path) -> None:
@@ -115,19 +95,6 @@ def test_rendering(tmp_path: Path) -> None:
     lines = markdown.splitlines()
     assert len(lines) == 3 and all(line.count("|") == len(HEADERS) + 1 for line in lines)
     assert json.loads(render(rows, "json"))[0]["log_loss"] == 1.05
-
-
-def test_a_taken_port_is_passed_over() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert free_port(port) != port
-
-
-def test_ui_opens_where_runs_compare() -> None:
-    assert experiment_page(None) == "/experiments"
-    assert experiment_page("7").startswith("/experiments/7/runs?viewStateShareKey=members")
 
 
 def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from zoo.contracts import Cost, ScoreCard, Variant
+from tests.helpers.manifests import score_card
+from zoo.contracts import Cost, Variant
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows, recalibrated_log_loss, score_metrics
 from zoo.scores.tables import (
@@ -89,18 +90,7 @@ def test_what_is_no_table_or_card_is_a_clear_error(tmp_path):
 
 
 def test_a_card_is_read_back_as_written(tmp_path):
-    card = ScoreCard(
-        member="m@ab",
-        entry="m",
-        variant=Variant(max_tokens=64),
-        target="cpu",
-        engine="e 1",
-        dataset_digest="d",
-        rows=3,
-        failed_rows=0,
-        checkpoint="c",
-        cost=Cost(target="cpu", load_seconds=1.5, seconds_per_row=0.1),
-    )
+    card = score_card("m@ab", Variant(max_tokens=64), cost=Cost(target="cpu", load_seconds=1.5, seconds_per_row=0.1))
     write_card(card, tmp_path / "scores.json")
     assert read_card(tmp_path / "scores.json") == card
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import ZooError
-from zoo.targets import host_memory_bytes, list_targets, load_target, machine_fingerprint
+from zoo.targets import host_memory_bytes, list_targets, load_target, machine_fingerprint, visible_gpus
 
 
 def test_targets_of_the_package() -> None:
@@ -37,3 +37,12 @@ def test_machine_fingerprint_is_stable_and_tells_no_names() -> None:
     assert machine_fingerprint() == machine_fingerprint.__wrapped__()
     assert socket.gethostname() not in machine_fingerprint()
     assert "\n" not in machine_fingerprint() and machine_fingerprint().strip()
+
+
+@pytest.mark.parametrize("listed", ["-1,0", "0,-1,1", "0,,1", "", "1,0", "GPU-ab,GPU-cd", " 2 , 1", "0,none", "NoDevFiles"])
+def test_the_list_of_visible_gpus_ends_where_cuda_ends_it(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: how torch reads CUDA's list."""
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == tuple(map(str, torch.cuda._parse_visible_devices()))

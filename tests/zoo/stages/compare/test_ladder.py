@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.tiny_models import TEMPLATE, write_tiny_llama
 from zoo.contracts import (
     Base,
     Entry,
@@ -108,9 +108,6 @@ def test_a_gate_changes_no_artifact_and_a_lexical_entry_has_no_ladder(sample_csv
         ladder_request(load_entry("lexical"), requests_of(load_entry("lexical")), tmp_path)
 
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
-
-
 @pytest.fixture
 def climbed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> tuple[LadderRequest, Path]:
     """A chain on a tiny model up to AWQ; what the engine said is put in by hand: it has tests of its own."""
@@ -142,14 +139,14 @@ def climbed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> tuple[LadderR
     return LadderRequest(**inputs, variant=variant, method="qlora", max_rows=25, **asked), made["train"].path
 
 
-def test_weights_are_counted_and_not_their_bytes(make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch) -> None:
+def test_weights_are_counted_and_not_their_bytes(tmp_path: Path, monkeypatch) -> None:
     """A card of which float32 weights take just less or more than the share that they may, stored in 16 bits and in 32."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from zoo.stages.compare import in_transformers
 
-    narrow = make_tiny_llama(tmp_path / "narrow")
+    narrow = write_tiny_llama(tmp_path / "narrow")
     model = AutoModelForCausalLM.from_pretrained(narrow, dtype=torch.float32)
     model.save_pretrained(tmp_path / "wide")
     size = 4 * sum(parameter.numel() for parameter in model.parameters()) / in_transformers.WIDE_SHARE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from awq.quantize.quantizer import AwqQuantizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
 from zoo.stages.quantize import awq_quantizer
 from zoo.stages.quantize import stage as quantize
@@ -158,9 +158,9 @@ def quantized(source: Path, target: Path, skip: tuple[str, ...] = ()) -> list[fl
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("heads", [1, 2])  # with as many as there are queries the values scale the attention's output
 def test_a_checkpoint_is_what_autoawq_s_inputs_and_packing_give(
-    heads: int, make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=heads, attention_bias=True)
+    source = write_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=heads, attention_bias=True)
     errors = quantized(source, tmp_path / "ours")
     monkeypatch.setattr(awq_quantizer, "CheckedQuantizer", ByAutoawq)
     assert quantized(source, tmp_path / "theirs") == errors
@@ -173,11 +173,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
-def test_inputs_that_are_kept_on_the_host_give_the_same_checkpoint(
-    make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_that_are_kept_on_the_host_give_the_same_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the card is short of memory for the searches, the linears' inputs wait for them on the CPU."""
-    source = make_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=2)
+    source = write_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=2)
     errors = quantized(source, tmp_path / "roomy")
     places, keep = set(), Features.keep
 
@@ -195,13 +193,11 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 @pytest.mark.parametrize("skip", [*((name,) for name in LINEARS), ("gate_proj", "up_proj")], ids="+".join)
-def test_skipped_linears_stay_as_they_are_and_the_rest_is_quantized(
-    skip: tuple[str, ...], make_tiny_llama: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_skipped_linears_stay_as_they_are_and_the_rest_is_quantized(skip: tuple[str, ...], tmp_path: Path) -> None:
     """Also where they are scaled with others: what the whole computes changes by no more than 4 bits change it."""
     from transformers import AutoModelForCausalLM
 
-    source = make_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=2)
+    source = write_tiny_llama(tmp_path / "source" / "model", num_key_value_heads=2)
     assert max(quantized(source, tmp_path / "made", skip)) < 0.4
     made = Weights(tmp_path / "made")
     for name in LINEARS:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
 from zoo.data.battles import read_battles
 from zoo.models.prompts import encode_battles, load_codec
@@ -31,7 +32,6 @@ from zoo.stages.score.token_file import TOKEN, Encoding
 
 pytestmark = pytest.mark.timeout(60)
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 MEMORY = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
 STAND_IN = """

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
 from zoo.data.battles import read_battles
 from zoo.models.prompts import encode_battles, label_probabilities, load_codec
@@ -25,7 +26,6 @@ from zoo.stages.score.vllm.engine import engine_arguments
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 BOTH = (Variant(order="ab", max_tokens=160), Variant(order="ba", max_tokens=160))
 SLUGS = ("ab-160", "ba-160")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
 from zoo.stages.train import activation_checkpoints as recompute
@@ -56,11 +56,11 @@ def test_no_batch_of_the_training_is_larger_than_what_is_tried(
 
 
 @pytest.fixture
-def card(make_tiny_llama: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     """A model whose layers pretend to take GPU memory, a pass of it, and a function that gives the card so many bytes."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(make_tiny_llama(tmp_path / "model", num_hidden_layers=LAYERS))
+    model = AutoModelForCausalLM.from_pretrained(write_tiny_llama(tmp_path / "model", num_hidden_layers=LAYERS))
     state = {"used": WEIGHTS, "peak": 0, "size": 0}
 
     def take(layer: Any, *_: Any) -> None:

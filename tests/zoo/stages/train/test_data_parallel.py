@@ -18,13 +18,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.stages.train import batches
 from zoo.stages.train import data_parallel as ranks
 from zoo.stages.train import stage as train
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 SPEC = TrainSpec(
     method="lora", rank=4, dropout=0.0, learning_rate=5e-3, eval_rows=12, max_rows=40, batch_rows=8, micro_batch_tokens=200

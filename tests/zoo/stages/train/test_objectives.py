@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
@@ -21,7 +22,6 @@ from zoo.stages.train import stage as train
 from zoo.stages.train.label_head import final_softcap
 from zoo.stages.train.learner import Learner
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 SPEC = TrainSpec(objective="text", rank=4, dropout=0.0, learning_rate=5e-3, eval_rows=12, max_rows=32, batch_rows=8)
 LABEL_IDS = (40, 41, 42)

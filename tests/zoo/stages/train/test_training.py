@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
@@ -22,7 +23,6 @@ from zoo.stages.train import adapters, checkpoint, examples, fused
 from zoo.stages.train import stage as train
 from zoo.stages.train.learner import Learner, evaluate
 
-TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 SPEC = TrainSpec(rank=4, alpha=8, dropout=0.0, learning_rate=5e-3, eval_rows=20, max_rows=32, batch_rows=8)
 

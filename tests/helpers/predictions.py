@@ -1,0 +1,92 @@
+"""Predictions with members that misbehave by their names, and what must hold whatever they do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.plan import Job, PlanMember, PlanTarget
+from ensemble.predict.outcome import Prediction
+from ensemble.predict.run import predict
+from tests.helpers.plans import plan_member, plan_of, plan_pool, written
+from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Variant
+from zoo.scores.tables import read_submission
+
+ROWS = 40
+BAD_ROW = "39"
+
+
+def member(place: Path, name: str, *, row_seconds: float = 0.001, **fields: object) -> PlanMember:
+    """A member whose checkpoint lies in the store of this home; its entry's name says how it will behave."""
+    entry, _, slug = name.partition("@")
+    checkpoint = entry.replace(".", "-")
+    folder = place / "home" / "store" / f"fake-{checkpoint}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text("{}")
+    variant = Variant(order=slug[:2], max_tokens=int(slug[3:]))
+    request = ScoreRequest(
+        entry=entry,
+        model=Input(path=Path("/elsewhere"), fingerprint=checkpoint),
+        battles=Input(path=Path("/gone/train.csv"), fingerprint="0"),
+        held=Held(),
+        prompt=PromptSpec(template="{prompt}{response_a}{response_b}"),
+        spec=ScoreSpec(variants=(variant,), chunk_rows=10),
+        target="cpu",
+    )
+    cost = Cost(target="cpu", load_seconds=0.2, seconds_per_row=row_seconds, gpus=0)
+    usual = {"variant": variant, "predicted_seconds": 0.2 + ROWS * row_seconds, "checkpoint": checkpoint, "cost": cost}
+    return plan_member(name, **usual, request=request.model_dump(mode="json"), **fields)
+
+
+def make_plan(place: Path, members: list[PlanMember], jobs: list[Job] | None = None, *, gpus: int = 0) -> Path:
+    """A plan file with a pool for every subset of the members; unless jobs are given, one after the other."""
+    names = [m.name for m in members]
+    jobs = jobs or [Job(members=(n,), devices=(0,), start_seconds=float(i), end_seconds=i + 1.0) for i, n in enumerate(names)]
+    subsets = [subset for k in range(1, len(names) + 1) for subset in itertools.combinations(names, k)]
+    pools = [plan_pool(subset, 1.0 - 0.1 * len(subset)) for subset in subsets]
+    target = PlanTarget(name="cpu", gpus=gpus)
+    return written(plan_of(members, pools, target=target, rows=ROWS, schedule=tuple(jobs)), place / "plan.json")
+
+
+def run(place: Path, plan: Path, budget: float, **options: object) -> Prediction:
+    """Predict, and check what must hold whatever the members do."""
+    started = time.monotonic()
+    done = predict(plan, place / "battles.csv", place / "out.csv", started_at=started, budget_seconds=budget, **options)
+    assert time.monotonic() - started < budget
+    check_file(place / "out.csv")
+    assert sum(done.patterns.values()) == ROWS
+    assert json.loads(done.report.read_text())["patterns"] == done.patterns
+    return done
+
+
+def check_file(path: Path) -> np.ndarray:
+    frame = read_submission(path)  # checks the columns, that rows sum to 1, and that nothing is NaN or negative
+    assert frame["id"].tolist() == [str(i) for i in range(ROWS)]
+    assert not [p.name for p in path.parent.iterdir() if p.name.endswith(".tmp")]
+    return frame[["p_a", "p_b", "p_tie"]].to_numpy()
+
+
+def outcome(done: Prediction, name: str) -> str:
+    return next(m.note for m in done.members if m.name == name)
+
+
+def start_predict(place: Path, plan: Path, budget: float, before: str = "") -> subprocess.Popen[bytes]:
+    code = f"""
+        import sys, time
+        from pathlib import Path
+        from ensemble.predict.run import predict
+        from zoo.targets import process_age_seconds
+        {before}
+        started = time.monotonic() - process_age_seconds()
+        done = predict(Path({str(plan)!r}), Path({str(place / "battles.csv")!r}), Path({str(place / "out.csv")!r}),
+                       started_at=started, budget_seconds={budget})
+        print(done.stopped_by)
+    """
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

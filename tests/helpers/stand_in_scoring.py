@@ -1,0 +1,84 @@
+"""A stand-in for the interpreter of the scoring stage: it honours the stage's contract and misbehaves by its entry's name.
+
+Chunk files are written atomically and in the order listed. It knows the truth: id modulo 3.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+FOREVER = 900  # seconds: longer than any test waits; what is left by a killed test run ends by itself
+DEAF = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep({FOREVER})"
+
+request, out = json.loads(Path(sys.argv[4]).read_text()), Path(sys.argv[5])
+kind, rows = request["entry"].split(".")[0], request["spec"]["chunk_rows"]
+ids = Path(request["selection"]["ids"]["path"]).read_text().split()
+
+
+def note(file: str, text: str) -> None:
+    with (out / file).open("a") as log:
+        log.write(text + "\n")
+
+
+def table(part: list[str]) -> pyarrow.Table:
+    p = [[0.8 if int(i) % 3 == label else 0.1 for i in part] for label in range(3)]
+    status = ["ok"] * len(part)
+    if kind == "nan":
+        p[0][0] = float("nan")
+    if kind == "unsummed":
+        p[1] = [2 * value for value in p[1]]
+    if kind == "stranger":
+        part = ["x" + i for i in part]
+    if kind == "refusing":
+        for n, i in enumerate(part):
+            if int(i) % 2:
+                status[n], p[0][n], p[1][n], p[2][n] = "refused: too long", *[float("nan")] * 3
+    zeros = [0] * len(part)
+    columns = {"id": part, "fold": [-1] * len(part), "p_a": p[0], "p_b": p[1], "p_tie": p[2]}
+    return pyarrow.table({**columns, "n_tokens": zeros, "n_truncated_tokens": zeros, "status": status})
+
+
+def write_chunk(number: int, variant: dict) -> None:
+    folder = out / f"{variant['order']}-{variant['max_tokens']}" / "chunks"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{number:05d}.parquet"
+    if file.exists():
+        return
+    part = ids[number * rows : (number + 1) * rows]
+    note("scored", "\n".join(part))
+    partial = file.with_suffix(".tmp")
+    pyarrow.parquet.write_table(table(ids[:rows] if kind == "doubling" else part), partial)
+    if kind == "garbage":
+        partial.write_bytes(b"PAR1 not a table")
+    partial.rename(file)
+
+
+def misbehave(number: int) -> None:
+    if kind == "slow":
+        time.sleep(0.7)
+    if kind == "late":
+        time.sleep(3)
+    if kind in ("hung", "deaf"):
+        time.sleep(FOREVER)
+    if kind == "dying" and number == 1:
+        (out / "error.json").write_text(json.dumps({"message": "out of memory", "known": False}))
+        sys.exit(1)
+    if kind == "killed" and number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+note("launches", "started")
+if kind == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (out / "child").write_text(str(subprocess.Popen([sys.executable, "-c", DEAF]).pid))
+for number in range(-(-len(ids) // rows)):
+    for variant in request["spec"]["variants"]:
+        write_chunk(number, variant)
+    misbehave(number)

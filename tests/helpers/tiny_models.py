@@ -1,0 +1,53 @@
+"""A tiny real model and its tokenizer, built in a second, never downloaded, and the prompt that they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A byte-level BPE tokenizer in which A, B and tie are single tokens; its vocabulary size."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = ["A B tie who wins prompt the answer is capital of what and because it", "What is the opposite of hot? cold"] * 20
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=["<pad>", "<|user|>", "<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken("tie", normalized=False)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(tokenizer.get_vocab_size())
+
+
+def write_tiny_llama(folder: Path, *, seed: int = 0, **config: object) -> Path:
+    """A two-layer Llama of random weights as an ordinary model folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = -(-write_tokenizer(folder) // 64) * 64
+    shape = {
+        "vocab_size": vocabulary,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**{**shape, **config})).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|end|>", pad_token="<pad>"
+    ).save_pretrained(folder)
+    return folder

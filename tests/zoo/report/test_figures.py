@@ -1,0 +1,31 @@
+"""Figures hold every row, and draw what there is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo.report.figures import cost_figure, curve_figures, png, reliability_points, score_figures
+
+
+def test_figures_hold_every_row() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet((1, 1, 1), size=997)
+    y = np.array([rng.choice(3, p=row) for row in p])
+    points = reliability_points(p[:, 0], y == 0)
+    assert points[:, 2].sum() == 997
+    assert np.allclose((points[:, 0] * points[:, 2]).sum(), p[:, 0].sum())
+    assert np.abs(points[:, 0] - points[:, 1]).max() < 0.15, "drawn from p itself: calibrated"
+    lengths = rng.integers(1, 9999, size=997)
+    figures = score_figures(p, y, lengths)
+    assert figures == score_figures(p, y, lengths)
+    assert all(content.startswith(b"\x89PNG") and len(content) > 5000 for content in figures.values())
+    assert score_figures(p[:1], y[:1], lengths[:1]), "one row is enough"
+
+
+def test_figures_of_curves_and_costs() -> None:
+    curves = {"train/loss": [(0, 1.1), (5, 1.0)], "val/log_loss": [(0, 1.09)], "train/learning_rate": [(0, 1e-4), (5, 0.0)]}
+    assert list(curve_figures(curves)) == ["curves.png"] and curve_figures({}) == {}
+    assert curve_figures({"train/loss": []}) == {}, "a curve without points draws nothing"
+    points = {"a@ab": (0.01, 1.0, 0.01), "b@ab": (3.0, 0.9, 0.01)}
+    for plan in (None, (3.1, 0.88, 0.01)):
+        assert png(cost_figure(points, plan, target="t4x2")).startswith(b"\x89PNG")

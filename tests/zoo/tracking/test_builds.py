@@ -1,0 +1,51 @@
+"""Builds become runs that link to their members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.helpers.tracked import (
+    all_runs,
+    digest_of,
+    scored,
+)
+from zoo.entries.load import load_entry
+from zoo.tracking import client as tracking_client
+from zoo.tracking.builds import log_build
+from zoo.tracking.promote import members_with_alias
+from zoo.tracking.stages import log_stage
+
+
+def test_a_build_links_to_its_members_runs(home: Path) -> None:
+    artifact = scored(home / "store")
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    plan = {"dataset_digest": digest_of(artifact), "budget_seconds": 300.0, "members": [{"name": "x"}]}
+    members = {"smollm2-135m@ab-512": artifact.fingerprint, "elsewhere": "0" * 16}
+    for _ in range(2):
+        assert log_build(plan, {"oof_log_loss": 0.99}, members)
+    (build,) = all_runs("build")
+    member = next(r for r in all_runs("stage") if r.data.tags["zoo.variant"] == "ab-512")
+    assert build.data.tags["member.smollm2-135m/ab-512"] == member.info.run_id
+    assert build.data.tags["member.elsewhere"] == f"fingerprint {'0' * 16}"
+    assert build.data.metrics["oof_log_loss"] == 0.99 and build.data.params["budget_seconds"] == "300.0"
+
+
+def test_a_build_crowns_its_members(home: Path) -> None:
+    artifact = scored(home / "store")
+    log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    plan = {
+        "dataset_digest": digest_of(artifact),
+        "target": {"name": "cpu", "gpus": 0},
+        "predicted_seconds": 1800.0,
+        "rows": 25_000,
+        "oof_log_loss": 0.98,
+    }
+    assert log_build(plan, {"val/log_loss": 0.98}, {"smollm2-135m@ab-512": artifact.fingerprint})
+    assert set(members_with_alias("champion").values()) == {"m" * 16}
+    (build,) = all_runs("build")
+    assert build.data.metrics["cost/hours_25k"] == 0.5 and build.data.tags["zoo.scored"] == "yes"
+    client = tracking_client.connect()
+    (model,) = client.get_run(build.info.run_id).inputs.model_inputs
+    assert client.get_logged_model(model.model_id).tags["zoo.fingerprint"] == "m" * 16
+    figures = client.list_artifacts(build.info.run_id, "figures")
+    assert [f.path for f in figures] == ["figures/cost_log_loss.png"]

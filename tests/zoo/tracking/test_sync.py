@@ -1,0 +1,64 @@
+"""What could not be logged costs no stage and is made up for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.tracked import (
+    BATTLES,
+    SECRET,
+    all_runs,
+    logged,
+    train_request,
+    trained,
+)
+from zoo.entries.load import load_entry
+from zoo.errors import ZooError
+from zoo.tracking import client as tracking_client
+from zoo.tracking.builds import log_build
+from zoo.tracking.stages import log_stage
+from zoo.tracking.sync import sync
+
+
+def test_a_dead_server_costs_no_stage(home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    artifact = trained(home / "store")
+    figure = home / "frontier.png"
+    figure.write_bytes(b"png")
+    plan = {"dataset_digest": BATTLES.fingerprint, "budget_seconds": 60.0}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{SECRET}@127.0.0.1:9")
+    with caplog.at_level(logging.WARNING):
+        assert not log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+        assert not log_build(plan, {"oof_log_loss": 1.0}, {}, [figure])
+    with pytest.raises(ZooError) as caught:
+        sync(home / "store")
+    said = [r.getMessage() for r in caplog.records if r.name == "zoo"]
+    assert all("zoo sync" in line and "\n" not in line for line in [*said, str(caught.value)]) and len(said) == 2
+    assert SECRET not in caplog.text and SECRET not in str(caught.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    figure.unlink()
+    assert sync(home / "store") == 2
+    assert sync(home / "store") == 0
+    assert len(all_runs("stage")) == 1
+    (build,) = all_runs("build")
+    assert {f.path for f in tracking_client.connect().list_artifacts(build.info.run_id)} == {"frontier.png", "plan.json"}
+
+
+@pytest.mark.parametrize("uri", ["{home}/mlruns", "sqlite:////proc/none/x.db", "nonsense://x"])
+def test_unusable_stores_cost_no_stage(home: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    artifact = trained(home / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(home=home))
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_RETRIES", "1")
+    assert not log_stage(artifact.manifest, artifact.path)
+    with pytest.raises(ZooError):
+        sync(home / "store")
+
+
+def test_removed_entries_do_not_break_sync(home: Path) -> None:
+    request = train_request().model_copy(update={"entry": "gone"})
+    logged(home / "store", request)
+    assert sync(home / "store") == 1
+    (parent,) = all_runs("entry")
+    assert parent.info.run_name == "gone" and parent.data.tags["zoo.entry_version"] == "unknown"
