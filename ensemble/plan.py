@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zoo.contracts import Contract, Cost, Fraction, Seconds, Variant
+from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant
 from zoo.errors import ZooError
 from zoo.store import write_atomic
 
@@ -109,8 +109,8 @@ class PlanMember(Contract):
     tokens: TokenEstimate = TokenEstimate()
     mean_row_tokens: float = 0.0
     gate: Gate | None = Field(None, description="None: it sees every row")
-    request: dict[str, Any] | None = Field(
-        None, description="the score request to re-issue on new battles, without paths; None: imported"
+    request: ScoringRequest | None = Field(
+        None, discriminator="stage", description="to re-issue on new battles, without paths of its inputs; None: imported"
     )
 
 

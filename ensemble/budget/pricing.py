@@ -12,11 +12,10 @@ import numpy as np
 from ensemble.budget.schedule import Load
 from ensemble.members.table import Members
 from ensemble.plan import TokenEstimate
-from zoo.contracts import ScoreCard
+from zoo.contracts import ScoreCard, ScoreRequest
 from zoo.cost.fit import row_seconds
 from zoo.data.battles import count_characters, read_battles
 from zoo.errors import ZooError
-from zoo.store import identity
 from zoo.targets import Target
 
 
@@ -101,9 +100,13 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
 
 def process_key(card: ScoreCard) -> str:
     """Members with the same key share one process and one load: one checkpoint, scored the same way but for variants."""
-    request = identity(card.request or {})
-    spec = {key: value for key, value in request.get("spec", {}).items() if key != "variants"}
-    return json.dumps([card.checkpoint, request.get("prompt"), spec, request.get("serve")], sort_keys=True)
+    request = card.request
+    if not isinstance(request, ScoreRequest):
+        return card.checkpoint
+    settings = request.model_dump(
+        mode="json", include={"prompt": True, "spec": True, "serve": True}, exclude={"spec": {"variants"}}
+    )
+    return json.dumps([card.checkpoint, settings], sort_keys=True)
 
 
 def read_lengths(path: Path) -> np.ndarray:

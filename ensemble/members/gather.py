@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ensemble.members.table import Members, Table, balanced_folds
 from ensemble.members.vetting import drop_duplicates, drop_in_sample
+from zoo.contracts import Request, ScoringRequest
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.data.splits import fold_of
 from zoo.errors import ZooError
-from zoo.scores.tables import OK, probabilities, read_card, read_scores
+from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
 from zoo.store import list_artifacts, recipe_of
 
 FEWEST_ROWS = 20
@@ -27,13 +27,13 @@ def gather(store: Path) -> list[Table]:
     """Score tables of all finished artifacts of a store, oldest first. Those that predictions left behind do not count."""
     tables = []
     for artifact in list_artifacts(store, *_STAGES):
-        selection: dict[str, Any] = artifact.manifest.request.get("selection") or {}
-        if selection.get("rows") == "listed":
+        request = artifact.manifest.request
+        if isinstance(request, ScoringRequest) and request.selection.rows == "listed":
             continue
-        folders = [path.parent for path in sorted(artifact.path.glob("*/scores.json"))]
-        folders += [artifact.path] if (artifact.path / "scores.json").exists() else []
+        folders = [path.parent for path in sorted(artifact.path.glob(f"*/{CARD}"))]
+        folders += [artifact.path] if (artifact.path / CARD).exists() else []
         recipe = recipe_of(artifact.manifest, artifact.path)
-        found = [load_table(folder, artifact.manifest.request, artifact.fingerprint) for folder in folders]
+        found = [load_table(folder, request, artifact.fingerprint) for folder in folders]
         tables += [replace(table, recipe=recipe) for table in found]
     return tables
 
@@ -51,12 +51,12 @@ def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str)
     return [*folds, *chosen]  # of one name the last table is the one that serves
 
 
-def load_table(folder: Path, request: dict[str, Any] | None = None, fingerprint: str = "") -> Table:
-    """One folder with scores.parquet and scores.json."""
-    card = read_card(folder / "scores.json")
-    source = request or card.request or {}
-    found = next((source[key]["path"] for key in ("battles", "labels") if isinstance(source.get(key), dict)), None)
-    return Table(folder, card, read_scores(folder / "scores.parquet"), Path(found) if found else None, fingerprint)
+def load_table(folder: Path, request: Request | None = None, fingerprint: str = "") -> Table:
+    """One folder with a table and its card; `request` and `fingerprint` of the artifact it is of, if it is of one."""
+    card = read_card(folder / CARD)
+    source = request or card.request
+    battles = source.inputs.get("battles") if source else None
+    return Table(folder, card, read_scores(folder / SCORES), battles.place if battles else None, fingerprint)
 
 
 def align(

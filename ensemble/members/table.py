@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import Cost, ScoreCard
+from zoo.contracts import Cost, ScoreCard, ScoreRequest
 
 FOLDS = 5  # of the blend's own cross-validation
 
@@ -32,9 +32,10 @@ class Table:
     @property
     def held_fold(self) -> int | None:
         """The fold that the checkpoint did not see; None where it is not one fold's."""
-        request = self.card.request or {}
-        one_fold = (request.get("selection") or {}).get("rows") == "held_out"
-        return (request.get("held") or {}).get("fold") if one_fold else None
+        request = self.card.request
+        if isinstance(request, ScoreRequest) and request.selection.rows == "held_out":
+            return request.held.fold
+        return None
 
     @property
     def name(self) -> str:

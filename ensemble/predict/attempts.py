@@ -11,13 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ensemble.plan import PlanMember
-from zoo.contracts import Input, Request
+from zoo.contracts import Input, ScoreRequest, ScoringRequest, Selection, changed
 from zoo.errors import ZooError
-from zoo.stages import STAGES
-from zoo.store import REQUEST, differing_field, identity, write_atomic
+from zoo.store import MANIFEST, REQUEST, RESULT, differing_field, identity, write_atomic
+
+IDS = "ids.txt"  # the rows of an attempt, one id a line
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
 
     Plans of `ensemble build` name no path; a request by hand may.
     """
-    for manifest in sorted(setting.store.glob(f"*-{member.checkpoint}/manifest.json")):
+    for manifest in sorted(setting.store.glob(f"*-{member.checkpoint}/{MANIFEST}")):
         return manifest.parent
-    path = (member.request or {}).get("model", {}).get("path", "")
-    if path and (Path(path) / "manifest.json").exists():
-        return Path(path)
+    path = member.request.model.place if member.request else None
+    if path and (path / MANIFEST).exists():
+        return path
     places = f"is neither in {setting.store} nor at {path}" if path else f"is not in {setting.store}"
     raise ZooError(
         f"{member.name}: checkpoint {member.checkpoint} {places}; copy it into the store "
@@ -48,19 +48,16 @@ def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
     )
 
 
-def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> Request:
+def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> ScoringRequest:
     """The members' score request, re-issued on the new battles for the listed rows and for these members' variants."""
     first = members[0]
-    if first.request is None or first.request.get("stage") not in STAGES:
+    if first.request is None:
         raise ZooError(f"{first.name}: imported, so it cannot be run; give its table: --scores {first.name}=FILE")
-    model = {"path": str(checkpoint_folder(first, setting)), "fingerprint": first.checkpoint}
-    selection = {"rows": "listed", "ids": ids.model_dump(mode="json")}
-    request: dict[str, Any] = {**first.request, "model": model, "selection": selection}
-    request["battles"] = setting.battles.model_dump(mode="json")
-    if "variants" in request.get("spec", {}):
-        variants = [member.variant.model_dump(mode="json") for member in members]
-        request["spec"] = {**request["spec"], "variants": variants}
-    return STAGES[first.request["stage"]][1].model_validate(request)
+    model = Input(path=checkpoint_folder(first, setting), fingerprint=first.checkpoint)
+    request = changed(first.request, model=model, battles=setting.battles, selection=Selection(rows="listed", ids=ids))
+    if not isinstance(request, ScoreRequest):
+        return request
+    return changed(request, spec=changed(request.spec, variants=tuple(member.variant for member in members)))
 
 
 def attempts(folder: Path) -> list[Path]:
@@ -68,21 +65,23 @@ def attempts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("attempt-*") if (path / REQUEST).exists())
 
 
-def new_attempt(folder: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> tuple[Path, Request]:
+def new_attempt(
+    folder: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting
+) -> tuple[Path, ScoringRequest]:
     """A fresh folder with the list and the request to score `ids` with `members`, in that order."""
     number = 1 + max((int(path.name[-2:]) for path in folder.glob("attempt-*")), default=-1)
     attempt = folder / f"attempt-{number:02d}"
     attempt.mkdir(parents=True)
-    write_atomic(attempt / "ids.txt", "".join(f"{row_id}\n" for row_id in ids))
+    write_atomic(attempt / IDS, "".join(f"{row_id}\n" for row_id in ids))
     request = job_request(members, _listed(attempt), setting)
     write_atomic(attempt / REQUEST, request.model_dump_json(indent=1))
     return attempt, request
 
 
-def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> Request | None:
+def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> ScoringRequest | None:
     """The request to go on with an attempt, with today's paths; None where it was not asked for these ids and members."""
     try:
-        listed = set((attempt / "ids.txt").read_text(encoding="utf-8").split("\n"))
+        listed = set((attempt / IDS).read_text(encoding="utf-8").split("\n"))
         before = json.loads((attempt / REQUEST).read_text())
     except (OSError, ValueError):
         return None
@@ -91,11 +90,11 @@ def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], set
     request = job_request(members, _listed(attempt), setting)
     if differing_field(identity(request), identity(before)):
         return None
-    (attempt / "result.json").unlink(missing_ok=True)
+    (attempt / RESULT).unlink(missing_ok=True)
     write_atomic(attempt / REQUEST, request.model_dump_json(indent=1))
     return request
 
 
 def _listed(attempt: Path) -> Input:
-    path = attempt / "ids.txt"
+    path = attempt / IDS
     return Input(path=path.absolute(), fingerprint=hashlib.sha256(path.read_bytes()).hexdigest()[:16])

@@ -24,6 +24,7 @@ from ensemble.predict.replan import (
     predicted_row_seconds,
     share_out,
 )
+from zoo.contracts import ScoreRequest
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
@@ -205,8 +206,9 @@ class Conductor:
             self.say(f"{names}: left out, {run.note}")
             return
         work = self._work(run)
-        spec = (run.members[0].request or {}).get("spec", {})
-        piece = float(work[todo].mean()) * spec.get("chunk_rows", GUESSED_CHUNK_ROWS) if len(todo) else 0.0
+        asked = run.members[0].request
+        chunk_rows = asked.spec.chunk_rows if isinstance(asked, ScoreRequest) else GUESSED_CHUNK_ROWS
+        piece = float(work[todo].mean()) * chunk_rows if len(todo) else 0.0
         total = float(work[todo].sum())
         pace = Pace(load, total, self.plan.margin, min(piece, total))
         run.start(rows, {name: self.seconds[name] for name in run.job.members}, pace, now)

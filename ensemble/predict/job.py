@@ -19,7 +19,7 @@ from ensemble.predict.replan import Pace
 from zoo.contracts import Request
 from zoo.errors import ZooError
 from zoo.pipeline.runner import stage_error, start_stage
-from zoo.scores.tables import read_scores
+from zoo.scores.tables import CHUNKS, SCORES, read_scores
 
 Status = Literal["waiting", "running", "stopping", "ended"]
 
@@ -109,12 +109,12 @@ class JobRun:
         if not folder.exists():
             return 0
         seen = self._ids.setdefault(folder, set())
-        for file in [*sorted((folder / "chunks").glob("[0-9]*.parquet")), folder / "scores.parquet"]:
+        for file in [*sorted((folder / CHUNKS).glob("[0-9]*.parquet")), folder / SCORES]:
             if file in self._files or not file.exists():
                 continue
             try:
                 frame = read_scores(file)
-                again = seen & set(frame["id"]) if file.name != "scores.parquet" else set()
+                again = seen & set(frame["id"]) if file.name != SCORES else set()
                 if again:
                     raise ZooError(f"{len(again)} ids are in another chunk too: {', '.join(sorted(again)[:3])}")
                 before = self.board.answered(member.name)

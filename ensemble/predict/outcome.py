@@ -18,6 +18,8 @@ from zoo.data.rows import UNLABELLED
 from zoo.scores.tables import log_loss_rows
 from zoo.store import write_atomic
 
+REPORT = "predict.json"  # in the work folder: what a prediction did
+
 
 @dataclass(frozen=True)
 class MemberOutcome:
@@ -110,7 +112,7 @@ def conclude(
         log_loss_se=error,
         stopped_by=stop.signal_name,
         warnings=tuple(warnings),
-        report=folder / "predict.json",
+        report=folder / REPORT,
     )
     write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
     return prediction

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.plan import Plan, load_plan
+from ensemble.predict.outcome import REPORT
 from ensemble.predict.run import work_folder
 from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.sample import truth_path
@@ -68,7 +69,7 @@ def _rows_of(table: pd.DataFrame, ids: pd.Series, path: Path) -> np.ndarray:
 
 
 def _members(plan: Plan, battles: Battles) -> list[Line]:
-    report = work_folder(plan, dataset_digest(battles)) / "predict.json"
+    report = work_folder(plan, dataset_digest(battles)) / REPORT
     if not report.exists():
         return []
     members = json.loads(report.read_text())["members"]

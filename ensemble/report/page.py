@@ -15,6 +15,7 @@ from ensemble.pools.blend import apply_blend
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.views import paired_text
 from zoo.errors import ZooError
+from zoo.scores.tables import OK
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -121,7 +122,7 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
         return None, str(error)
     if labels is None:
         return None, "the labelled battles are not where they were scored from"
-    frames = {name: table.frame[table.frame["status"] == "ok"].set_index("id") for name, table in tables.items()}
+    frames = {name: table.frame[table.frame["status"] == OK].set_index("id") for name, table in tables.items()}
     ids = sorted(set(labels).intersection(*(frame.index for frame in frames.values())))
     blend = blend_for(plan, frozenset(frames), planned=False)
     if not ids or blend is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ensemble.pools.crossfit import paired, standard_error
 from ensemble.search.chooser import Candidate, Chooser
 from ensemble.search.decide import Choice
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from zoo.contracts import without_paths
 from zoo.scores.tables import log_loss_rows
 
 
@@ -131,13 +131,5 @@ def _plan_member(chooser: Chooser, candidate: Candidate, j: int, fitted: Fitted)
         tokens=pricing.estimates[j],
         mean_row_tokens=float(pricing.mean_tokens[j]),
         gate=fitted.gates.get(j),
-        request=without_paths(card.request),
+        request=without_paths(card.request) if card.request else None,
     )
-
-
-def without_paths(value: Any) -> Any:
-    """A request whose inputs keep their fingerprints only: where they lay on the builder's machine is nobody else's concern."""
-    if isinstance(value, dict):
-        blank = {"path": ""} if value.keys() == {"path", "fingerprint"} else {}
-        return {key: without_paths(item) for key, item in value.items()} | blank
-    return [without_paths(item) for item in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,8 @@ Frozen pydantic data and nothing heavier, so that `--help`, validation and the e
 error, and units live in names (`_seconds`, `_bytes`, `_tokens`). People write TOML (`zoo/entries/*.toml`); machines write JSON.
 """
 
-from zoo.contracts.base import LABELS, SCHEMA_VERSION, Contract, Fraction, Name, Order, Positive, Seconds
+from zoo.contracts.base import LABELS, SCHEMA_VERSION, Contract, Fraction, Name, Order, Positive, Seconds, changed
+from zoo.contracts.cost import Cost
 from zoo.contracts.entry import (
     Base,
     Entry,
@@ -20,11 +21,14 @@ from zoo.contracts.entry import (
     Variant,
 )
 from zoo.contracts.explain import explain
-from zoo.contracts.records import Cost, FileRecord, Manifest, Measurements, ScoreCard, StageResult
+from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
 from zoo.contracts.requests import (
+    REQUESTS,
+    BaseRequest,
     EvaluateRequest,
     FetchRequest,
     Held,
+    ImportRequest,
     Input,
     LadderRequest,
     LexicalScoreRequest,
@@ -33,14 +37,19 @@ from zoo.contracts.requests import (
     QuantizeRequest,
     Request,
     ScoreRequest,
+    ScoringRequest,
     Selection,
     TrainRequest,
+    parse_request,
+    without_paths,
 )
 
 __all__ = [
     "LABELS",
+    "REQUESTS",
     "SCHEMA_VERSION",
     "Base",
+    "BaseRequest",
     "Contract",
     "Cost",
     "Entry",
@@ -49,6 +58,7 @@ __all__ = [
     "FileRecord",
     "Fraction",
     "Held",
+    "ImportRequest",
     "Input",
     "LadderRequest",
     "LadderSpec",
@@ -69,6 +79,7 @@ __all__ = [
     "ScoreCard",
     "ScoreRequest",
     "ScoreSpec",
+    "ScoringRequest",
     "Seconds",
     "Selection",
     "ServeSpec",
@@ -77,5 +88,8 @@ __all__ = [
     "TrainRequest",
     "TrainSpec",
     "Variant",
+    "changed",
     "explain",
+    "parse_request",
+    "without_paths",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,3 +20,19 @@ class Contract(BaseModel):
     """Frozen data in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+C = TypeVar("C", bound=Contract)
+
+
+def changed(contract: C, **fields: object) -> C:
+    """A copy with some fields changed, checked like a new one (pydantic's `model_copy` checks nothing)."""
+    return type(contract).model_validate({**dict(contract), **fields})
+
+
+def added_later(default: Any, *, description: str | None = None) -> Any:
+    """A field that is left out of JSON where it has its default.
+
+    For what a contract did not have from the start: requests that do not use it keep the fingerprints that they had before.
+    """
+    return Field(default, exclude_if=lambda value: value == default, description=description)

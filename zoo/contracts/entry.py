@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zoo.contracts.base import Contract, Fraction, Name, Order, Positive
+from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
 
 
 class Base(Contract):
@@ -73,9 +73,8 @@ class TrainSpec(Contract):
     """
 
     method: Literal["qlora", "lora", "full"] = "qlora"
-    objective: Literal["labels", "text"] = Field(
+    objective: Literal["labels", "text"] = added_later(
         "labels",
-        exclude_if=lambda objective: objective == "labels",
         description="text: next-token cross-entropy of the whole prompt and its label, instead of the label alone",
     )
     rank: Positive = 16
@@ -99,21 +98,18 @@ class TrainSpec(Contract):
     teacher: Path | None = Field(None, description="score table whose probabilities are learned, where it has a row")
     teacher_weight: Fraction = Field(1.0, description="of the teacher's probabilities; the rest is the label's")
     teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
-    extra: Path | None = Field(
+    extra: Path | None = added_later(
         None,
-        exclude_if=lambda path: path is None,
         description="more battles to learn from, never held out; what shares a prompt with the held-out fold is left out",
     )
-    extra_weight: float = Field(
-        1.0, gt=0, exclude_if=lambda weight: weight == 1, description="of an extra battle's loss against one of the main file"
+    extra_weight: Annotated[float, Field(gt=0)] = added_later(
+        1.0, description="of an extra battle's loss against one of the main file"
     )
     label_smoothing: Fraction = 0.0
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
     memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
-    gpus: Positive = Field(
-        1, exclude_if=lambda gpus: gpus == 1, description="GPUs of one host that share each optimizer step's micro-batches"
-    )
+    gpus: Positive = added_later(1, description="GPUs of one host that share each optimizer step's micro-batches")
     eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
     evals_per_epoch: Positive = 4
     keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
@@ -201,10 +197,8 @@ class ServeSpec(Contract):
     gpu_memory_bytes: Positive | None = Field(
         None, description="what `zoo check` and `zoo score --as` count on of each GPU; other scoring is not held to it"
     )
-    # Left out of requests where it is not used: requests made before it existed keep their fingerprints.
-    float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = Field(
+    float16_rescale_bits: Annotated[int, Field(ge=1, le=12)] | None = added_later(
         None,
-        exclude_if=lambda bits: bits is None,
         description="Gemma 2 and 3 in float16: the residual stream is kept times 2^-bits (stages/score/vllm/gemma_float16.py)",
     )
 

@@ -1,14 +1,15 @@
-"""Records: what a stage leaves behind, and what it cost."""
+"""Records: what a stage leaves behind."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
 
 from pydantic import Field
 
 from zoo.contracts.base import SCHEMA_VERSION, Contract, Seconds
+from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Variant
+from zoo.contracts.requests import Request, ScoringRequest
 
 
 class Measurements(Contract):
@@ -44,7 +45,7 @@ class Manifest(Contract):
     schema_version: int = SCHEMA_VERSION
     stage: str
     fingerprint: str
-    request: dict[str, Any]
+    request: Request = Field(discriminator="stage")
     files: dict[str, FileRecord]
     metrics: dict[str, float]
     measurements: Measurements
@@ -53,27 +54,6 @@ class Manifest(Contract):
     git_commit: str | None
     argv: tuple[str, ...]
     created_at: datetime
-
-
-class Cost(Contract):
-    """Seconds of one member on one target: load + sum over rows of (per_row + per_token * n + per_token_sq * n**2).
-
-    `load_seconds` is from process start to the first scored row. Variants of one checkpoint that run in one process pay
-    it once. `gpus` is how many of the target's devices one copy occupies.
-    """
-
-    target: str
-    load_seconds: Seconds
-    seconds_per_row: Seconds = 0.0
-    seconds_per_token: Seconds = 0.0
-    seconds_per_token_sq: Seconds = 0.0
-    gpus: Annotated[int, Field(ge=0)] = 1
-    measured_rows: int = 0
-    measured_tokens: int = 0
-    machine: str = Field("", description="fingerprint of the machine that was measured; empty: declared, not measured")
-    pieces: tuple[tuple[int, int, int, float], ...] = Field(
-        (), description="what it was fitted to, for an interval: rows, tokens, tokens squared and seconds of timed pieces"
-    )
 
 
 class ScoreCard(Contract):
@@ -91,6 +71,8 @@ class ScoreCard(Contract):
     failed_rows: int
     checkpoint: str = Field(description="fingerprint of the weights; members that share it share one load")
     cost: Cost
-    request: dict[str, Any] | None = Field(
-        None, description="the request that made it, re-issued on new battles to predict; None: imported"
+    request: ScoringRequest | None = Field(
+        None,
+        discriminator="stage",
+        description="the request that made it, re-issued on new battles to predict; None: imported",
     )

@@ -1,24 +1,51 @@
-"""Requests: what each stage is asked."""
+"""Requests: what each stage is asked, one type a stage.
+
+`Request` at the end of this file is the union of them all, told apart by `stage`; which stages there are follows from it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_validator, model_validator
 
-from zoo.contracts.base import SCHEMA_VERSION, Contract, Name, Order, Positive
+from zoo.contracts.base import SCHEMA_VERSION, Contract, Name, Order, Positive, added_later
+from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, TrainSpec, Variant
 
 
 class Input(Contract):
-    """Something a stage reads. `fingerprint` says what it is; `path` says where it lies now and is not part of identity."""
+    """Something a stage reads. `fingerprint` says what it is; `path` says where it lies now and is not part of identity.
 
-    path: Path
+    `place` is the path where it is known, None where it is not: a plan's requests name no place of the machine that built it.
+    JSON has the key `path` in either case, empty where no place is known.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    place: Path | None = Field(None, alias="path")
     fingerprint: str
 
+    @property
+    def path(self) -> Path:
+        """Where it lies. ValueError where that is not known: the request has to be given its inputs before it can run."""
+        if self.place is None:
+            raise ValueError(f"the input {self.fingerprint} has no path; a request needs the paths of its inputs to run")
+        return self.place
 
-class Request(Contract):
+    @field_validator("place", mode="before")
+    @classmethod
+    def _unknown(cls, path: object) -> object:
+        return None if path == "" else path
+
+    @field_serializer("place", when_used="json")
+    def _known(self, path: Path | None) -> str:
+        return "" if path is None else str(path)
+
+
+class BaseRequest(Contract):
     """Fields every stage request has. `stage` picks the function, the rest is its argument.
 
     `revision` is raised in a subclass when the stage's code gives other results for the same request, so that nothing made by
@@ -29,6 +56,11 @@ class Request(Contract):
     schema_version: int = SCHEMA_VERSION
     revision: int = 1
     entry: Name
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What the stage reads, by field name; not what lies deeper: a selection's list of ids, adapters beyond the first."""
+        return {name: value for name, value in self if isinstance(value, Input)}
 
 
 class Held(Contract):
@@ -44,14 +76,14 @@ class Held(Contract):
         return self
 
 
-class FetchRequest(Request):
+class FetchRequest(BaseRequest):
     stage: Literal["fetch"] = "fetch"
     base: Base
     source: Literal["hub", "package", "folder"]
     folder: Input | None = Field(None, description="the model folder where source is `folder`")
 
 
-class TrainRequest(Request):
+class TrainRequest(BaseRequest):
     stage: Literal["train"] = "train"
     revision: int = 2  # held-out rows are a sample by hash of the id, and `keep = "best"` counts the untrained weights too
     base: Input
@@ -60,27 +92,24 @@ class TrainRequest(Request):
     prompt: PromptSpec
     spec: TrainSpec
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
-    extra: Input | None = Field(
-        None, exclude_if=lambda found: found is None, description="the battles file at spec.extra, by its content"
-    )
-    votes_digest: str | None = Field(
+    extra: Input | None = added_later(None, description="the battles file at spec.extra, by its content")
+    votes_digest: str | None = added_later(
         None,
-        exclude_if=lambda digest: digest is None,
         description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
     )
 
 
-class MergeRequest(Request):
+class MergeRequest(BaseRequest):
     stage: Literal["merge"] = "merge"
     base: Input
     adapter: Input
-    more_adapters: tuple[Input, ...] = Field(
-        (), exclude_if=lambda inputs: not inputs, description="adapters of other folds: the mean of all their updates is merged"
+    more_adapters: tuple[Input, ...] = added_later(
+        (), description="adapters of other folds: the mean of all their updates is merged"
     )
     spec: MergeSpec
 
 
-class QuantizeRequest(Request):
+class QuantizeRequest(BaseRequest):
     stage: Literal["quantize"] = "quantize"
     revision: int = 2  # clipping is searched with all calibration tokens
     model: Input
@@ -102,7 +131,7 @@ class Selection(Contract):
     max_rows: Positive | None = Field(None, description="at most this many of them, a sample by hash of the id")
 
 
-class ScoreRequest(Request):
+class ScoreRequest(BaseRequest):
     """Score battles with a checkpoint: one table a variant under `<variant slug>/`."""
 
     stage: Literal["score"] = "score"
@@ -114,12 +143,10 @@ class ScoreRequest(Request):
     spec: ScoreSpec
     serve: ServeSpec = ServeSpec()
     target: str
-    emulates: Name | None = Field(
-        None, exclude_if=lambda name: name is None, description="smaller target whose memory and kernels are kept to (`--as`)"
-    )
+    emulates: Name | None = added_later(None, description="smaller target whose memory and kernels are kept to (`--as`)")
 
 
-class LadderRequest(Request):
+class LadderRequest(BaseRequest):
     """Every form of a model on the rows of one scored variant: `base` to `scored` are a chain's artifacts."""
 
     stage: Literal["ladder"] = "ladder"
@@ -137,7 +164,7 @@ class LadderRequest(Request):
     max_rows: Positive | None = None
 
 
-class EvaluateRequest(Request):
+class EvaluateRequest(BaseRequest):
     """Label probabilities in transformers, before anything is merged or quantized: what trainings are compared by.
 
     `trained` None: the model in `base` as it is, pretrained or merged.
@@ -154,15 +181,61 @@ class EvaluateRequest(Request):
     order: Order = "ab"
 
 
-class LexicalTrainRequest(Request):
+class LexicalTrainRequest(BaseRequest):
     stage: Literal["lexical-train"] = "lexical-train"
     battles: Input
     spec: LexicalSpec
 
 
-class LexicalScoreRequest(Request):
+class LexicalScoreRequest(BaseRequest):
     stage: Literal["lexical-score"] = "lexical-score"
     model: Input
     battles: Input
     selection: Selection = Selection()
     target: str
+
+
+class ImportRequest(BaseRequest):
+    """What an import is: the table's content, the battles it is of, and the cost that was declared. No stage runs it."""
+
+    stage: Literal["import"] = "import"
+    scores: Input
+    battles: Input
+    cost: Cost
+
+
+ScoringRequest = ScoreRequest | LexicalScoreRequest  # what leaves score tables, and can be asked again of other battles
+Request = (
+    FetchRequest
+    | TrainRequest
+    | MergeRequest
+    | QuantizeRequest
+    | ScoreRequest
+    | LadderRequest
+    | EvaluateRequest
+    | LexicalTrainRequest
+    | LexicalScoreRequest
+    | ImportRequest
+)
+REQUESTS: dict[str, type[Request]] = {kind.model_fields["stage"].default: kind for kind in get_args(Request)}
+
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="stage")])
+C = TypeVar("C", bound=Contract)
+
+
+def parse_request(given: str | bytes | Mapping[str, Any]) -> Request:
+    """The request that JSON or a mapping holds, of the type that its `stage` names. pydantic's ValidationError if none."""
+    return _REQUEST.validate_json(given) if isinstance(given, str | bytes) else _REQUEST.validate_python(given)
+
+
+def without_paths(request: C) -> C:
+    """The same request whose inputs, however deep, are known by their fingerprints only."""
+    return request.model_copy(update={name: _without_path(value) for name, value in request})
+
+
+def _without_path(value: object) -> object:
+    if isinstance(value, Input):
+        return Input(fingerprint=value.fingerprint)
+    if isinstance(value, Contract):
+        return without_paths(value)
+    return tuple(_without_path(item) for item in value) if isinstance(value, tuple) else value

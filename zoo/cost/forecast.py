@@ -91,11 +91,11 @@ def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, kno
 
 def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
     """Costs of an entry that were measured on some machine at its own speed, oldest first."""
-    from zoo.scores.tables import read_card
+    from zoo.scores.tables import CARD, read_card
 
     found = []
     for artifact in (artifact for store in stores for artifact in list_artifacts(store, *_STAGES)):
-        cards = [read_card(path) for path in sorted(artifact.path.glob("*/scores.json"))]
+        cards = [read_card(path) for path in sorted(artifact.path.glob(f"*/{CARD}"))]
         found += [Measured(card, artifact.manifest) for card in cards if card.entry == entry.name]
     return [m for m in found if m.card.cost.machine and not m.card.emulates]
 

@@ -123,7 +123,7 @@ def one_order(entry: Entry) -> tuple[Variant, ...]:
 
 
 def _newest(entry: Entry, store: Path, stage: str) -> Artifact:
-    made = [a for a in list_artifacts(store, stage) if a.manifest.request["entry"] == entry.name]
+    made = [a for a in list_artifacts(store, stage) if a.manifest.request.entry == entry.name]
     if made:
         return made[-1]
     weights = fetched(entry, store) if stage == "quantize" else None

@@ -15,10 +15,11 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
     import pandas as pd
 
     from zoo.cost.fit import row_seconds
+    from zoo.scores.tables import OK
     from zoo.targets import load_target
 
     frame = pd.read_parquet(table, columns=["n_tokens", "status"])
-    lengths = frame.loc[frame["status"] == "ok", "n_tokens"].to_numpy()
+    lengths = frame.loc[frame["status"] == OK, "n_tokens"].to_numpy()
     if not len(lengths):
         return {}
     seconds = float(row_seconds(cost, lengths).mean())

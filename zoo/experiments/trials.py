@@ -21,14 +21,13 @@ from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import Say, battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
 from zoo.scores.metrics import log_loss_rows
-from zoo.scores.tables import probabilities, read_scores
+from zoo.scores.tables import EVALUATED, probabilities, read_scores
 from zoo.store import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
-TABLE = "probabilities.parquet"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _labels(path: Path) -> dict[str, int]:
 
 
 def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: str, labels: dict[str, int]) -> Trial:
-    table = read_scores(artifact.path / TABLE)
+    table = read_scores(artifact.path / EVALUATED)
     table = table[table["id"].isin(labels.keys())]
     losses = log_loss_rows(probabilities(table), np.array([labels[row_id] for row_id in table["id"]]))
     name = entry.name if form == ZERO_SHOT else run.title

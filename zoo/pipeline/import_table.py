@@ -7,11 +7,11 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Cost, FileRecord, Input, Manifest, Measurements, Request, ScoreCard, Variant
+from zoo.contracts import Cost, FileRecord, ImportRequest, Input, Manifest, Measurements, ScoreCard, Variant
 from zoo.errors import ZooError
-from zoo.store import Artifact, artifact_name, commit, file_sha256, find, fingerprint, locked
+from zoo.store import PARTIAL, Artifact, artifact_name, commit, file_sha256, find, fingerprint, locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,15 +26,6 @@ BLANKS = ("", "nan", "NaN", "NA", "null", "None")
 # Exchanging A and B must gain at least this many nats a row, and this many standard errors, before it is called a swap.
 SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
 VARIANT = Variant()  # an imported table has no variants; its folder is that of the plain one
-
-
-class ImportRequest(Request):
-    """What an import is: the table's content, the battles it is of, and the cost that was declared."""
-
-    stage: Literal["import"] = "import"
-    scores: Input
-    battles: Input
-    cost: Cost
 
 
 def import_scores(
@@ -248,14 +239,14 @@ def _refuse(path: Path, what: str, found: Iterable[object]) -> None:
 
 def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store: Path) -> Artifact:
     """Write the table, its card and the manifest as an artifact like any other."""
-    from zoo.scores.tables import write_card, write_scores
+    from zoo.scores.tables import CARD, OK, SCORES, write_card, write_scores
 
-    partial = store / ".partial" / artifact_name(request)
+    partial = store / PARTIAL / artifact_name(request)
     shutil.rmtree(partial, ignore_errors=True)
     folder = partial / VARIANT.slug
     folder.mkdir(parents=True)
-    write_scores(table, folder / "scores.parquet")
-    failed = int((table["status"] != "ok").sum())
+    write_scores(table, folder / SCORES)
+    failed = int((table["status"] != OK).sum())
     card = ScoreCard(
         member=request.entry,
         entry=request.entry,
@@ -269,7 +260,7 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
         cost=request.cost,
         request=None,
     )
-    write_card(card, folder / "scores.json")
+    write_card(card, folder / CARD)
     metrics = {f"{VARIANT.slug}:{key}": value for key, value in _metrics(table, battles, failed).items()}
     return commit(partial, store / artifact_name(request), lambda files: _manifest(request, metrics, len(table), files))
 
@@ -277,10 +268,10 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
     import numpy as np
 
-    from zoo.scores.tables import probabilities, score_metrics
+    from zoo.scores.tables import OK, probabilities, score_metrics
 
     truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
-    known = (table["status"] == "ok").to_numpy() & (truth >= 0)
+    known = (table["status"] == OK).to_numpy() & (truth >= 0)
     tokens = table["n_tokens"].to_numpy()[known]
     lengths = tokens if tokens.any() else None
     return {"rows/failed": float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
@@ -292,7 +283,7 @@ def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, file
     return Manifest(
         stage=request.stage,
         fingerprint=fingerprint(request),
-        request=request.model_dump(mode="json"),
+        request=request,
         files=files,
         metrics=metrics,
         measurements=Measurements(rows=rows),

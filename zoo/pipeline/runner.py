@@ -23,7 +23,11 @@ from zoo.contracts import FileRecord, Manifest, Request, StageResult
 from zoo.errors import ZooError
 from zoo.settings import interpreter
 from zoo.store import (
+    ERROR,
+    LOG,
+    PARTIAL,
     REQUEST,
+    RESULT,
     Artifact,
     artifact_name,
     commit,
@@ -103,10 +107,10 @@ def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lam
         found = find(store, request)
         if found:
             return found
-        partial = store / ".partial" / name
+        partial = store / PARTIAL / name
         _prepare(partial, request)
         _launch(request, partial, lock)
-        result = StageResult.model_validate_json((partial / "result.json").read_text())
+        result = StageResult.model_validate_json((partial / RESULT).read_text())
         return commit(partial, store / name, lambda files: _manifest(request, result, files))
 
 
@@ -179,14 +183,14 @@ def stage_error(request: Request, partial: Path, code: int) -> ZooError:
     if code < 0:
         kind = signal.Signals(-code).name
         hint = " (often out of memory)" if kind == "SIGKILL" else ""
-        return ZooError(f"{where} was ended by {kind}{hint}; log: {partial / 'stage.log'}; {again}", exit_code=1)
+        return ZooError(f"{where} was ended by {kind}{hint}; log: {partial / LOG}; {again}", exit_code=1)
     try:
-        error = json.loads((partial / "error.json").read_text())
+        error = json.loads((partial / ERROR).read_text())
     except (OSError, json.JSONDecodeError):
         error = {"message": f"exit code {code} without a message", "known": False}
     if error["known"]:
         return ZooError(error["message"], exit_code=code)
-    return ZooError(f"{where} failed: {error['message']}; log: {partial / 'stage.log'}; {again}", exit_code=1)
+    return ZooError(f"{where} failed: {error['message']}; log: {partial / LOG}; {again}", exit_code=1)
 
 
 def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord]) -> Manifest:
@@ -195,7 +199,7 @@ def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord
     return Manifest(
         stage=request.stage,
         fingerprint=fingerprint(request),
-        request=request.model_dump(mode="json"),
+        request=request,
         files=files,
         metrics=result.metrics,
         measurements=result.measurements,

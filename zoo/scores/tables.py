@@ -24,8 +24,11 @@ from zoo.store import write_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
+# Files of a variant's folder, and of an evaluation's.
 SCORES = "scores.parquet"
 CARD = "scores.json"
+CHUNKS = "chunks"  # folder of the finished parts of a table, each a table
+EVALUATED = "probabilities.parquet"
 
 OK = "ok"
 BAD_ROW = "bad row: see `zoo data validate`"  # status of a row that cannot be read

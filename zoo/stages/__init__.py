@@ -1,32 +1,20 @@
 """The stages: one function `run(request, out_dir) -> StageResult` a file, each in a process of its own.
 
 This package is the only place for torch, transformers, peft, bitsandbytes, awq, vllm and fitted scikit-learn models. The table
-below is all there is to registering a stage; values are import strings, so that looking one up loads nothing.
+below says where each stage's function is, as an import string, so that looking one up loads nothing; what a stage is asked is
+the request of that `stage` in `zoo.contracts.requests`.
 """
 
 from __future__ import annotations
 
-from zoo.contracts import (
-    EvaluateRequest,
-    FetchRequest,
-    LadderRequest,
-    LexicalScoreRequest,
-    LexicalTrainRequest,
-    MergeRequest,
-    QuantizeRequest,
-    Request,
-    ScoreRequest,
-    TrainRequest,
-)
-
-STAGES: dict[str, tuple[str, type[Request]]] = {
-    "fetch": ("zoo.stages.weights.fetch:run", FetchRequest),
-    "train": ("zoo.stages.train.stage:run", TrainRequest),
-    "merge": ("zoo.stages.weights.merge:run", MergeRequest),
-    "quantize": ("zoo.stages.quantize.stage:run", QuantizeRequest),
-    "score": ("zoo.stages.score.stage:run", ScoreRequest),
-    "ladder": ("zoo.stages.compare.ladder:run", LadderRequest),
-    "evaluate": ("zoo.stages.compare.evaluate:run", EvaluateRequest),
-    "lexical-train": ("zoo.stages.lexical.stage:train", LexicalTrainRequest),
-    "lexical-score": ("zoo.stages.lexical.stage:score", LexicalScoreRequest),
+STAGES: dict[str, str] = {
+    "fetch": "zoo.stages.weights.fetch:run",
+    "train": "zoo.stages.train.stage:run",
+    "merge": "zoo.stages.weights.merge:run",
+    "quantize": "zoo.stages.quantize.stage:run",
+    "score": "zoo.stages.score.stage:run",
+    "ladder": "zoo.stages.compare.ladder:run",
+    "evaluate": "zoo.stages.compare.evaluate:run",
+    "lexical-train": "zoo.stages.lexical.stage:train",
+    "lexical-score": "zoo.stages.lexical.stage:score",
 }

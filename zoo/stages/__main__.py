@@ -16,11 +16,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from zoo.contracts import StageResult
+from zoo.contracts import REQUESTS, StageResult
 from zoo.errors import ZooError
 from zoo.pipeline.runner import RUNNER
 from zoo.stages import STAGES, progress
-from zoo.store import write_atomic
+from zoo.store import ERROR, LOG, RESULT, write_atomic
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -48,14 +48,13 @@ def _peak_bytes() -> int:
 
 def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
     """Look the stage up, run it on the request, and write result.json."""
-    function_path, request_type = STAGES[name]
-    module, function = function_path.split(":")
-    request = request_type.model_validate_json(request_path.read_text())
+    module, function = STAGES[name].split(":")
+    request = REQUESTS[name].model_validate_json(request_path.read_text())
     result: StageResult = getattr(importlib.import_module(module), function)(request, out_dir)
     if not result.measurements.peak_bytes:
         measured = result.measurements.model_copy(update={"peak_bytes": _peak_bytes()})
         result = result.model_copy(update={"measurements": measured})
-    write_atomic(out_dir / "result.json", result.model_dump_json(indent=1))
+    write_atomic(out_dir / RESULT, result.model_dump_json(indent=1))
     return result
 
 
@@ -65,15 +64,15 @@ def main(argv: list[str]) -> int:
         return 2
     name, request_path, out_dir = argv[0], Path(argv[1]), Path(argv[2])
     _die_with_parent()
-    _redirect(out_dir / "stage.log")
-    (out_dir / "error.json").unlink(missing_ok=True)
+    _redirect(out_dir / LOG)
+    (out_dir / ERROR).unlink(missing_ok=True)
     try:
         run_stage(name, request_path, out_dir)
     except BaseException as error:
         traceback.print_exc()
         known = isinstance(error, ZooError)
         message = str(error) if known else f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-        write_atomic(out_dir / "error.json", json.dumps({"message": message, "known": known}))
+        write_atomic(out_dir / ERROR, json.dumps({"message": message, "known": known}))
         return error.exit_code if isinstance(error, ZooError) else 1
     return 0
 

@@ -1,8 +1,12 @@
 """The artifact store: finished stage results by fingerprint, atomic files, locks, and what was made from what."""
 
 from zoo.store.artifacts import (
+    ERROR,
+    LOG,
     MANIFEST,
+    PARTIAL,
     REQUEST,
+    RESULT,
     Artifact,
     artifact_name,
     commit,
@@ -17,8 +21,12 @@ from zoo.store.files import file_sha256, folder_fingerprint, locked, scratch_fol
 from zoo.store.lineage import recipe_of, source_of, sources
 
 __all__ = [
+    "ERROR",
+    "LOG",
     "MANIFEST",
+    "PARTIAL",
     "REQUEST",
+    "RESULT",
     "Artifact",
     "artifact_name",
     "commit",

@@ -11,19 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
-from zoo.contracts import SCHEMA_VERSION, FileRecord, Manifest, Request
+from zoo.contracts import SCHEMA_VERSION, BaseRequest, FileRecord, Manifest
 from zoo.errors import ZooError
 from zoo.store.files import file_sha256, write_atomic
 
+PARTIAL = ".partial"  # folder of the store where stages work
+# What the runner and a stage's process leave in a stage's folder, beside what the stage makes.
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
+RESULT = "result.json"
+ERROR = "error.json"
+LOG = "stage.log"
 
 
 @dataclass(frozen=True)
@@ -38,33 +43,36 @@ class Artifact:
         return self.manifest.fingerprint
 
 
-def identity(request: Request | dict[str, Any]) -> dict[str, Any]:
-    """What a request asks, without where its inputs lie now: the mapping that is fingerprinted and compared."""
-    dumped = request if isinstance(request, dict) else request.model_dump(mode="json")
+def identity(request: BaseRequest | Mapping[str, Any]) -> dict[str, JsonValue]:
+    """What a request asks, without where its inputs lie now: the mapping that is fingerprinted and compared.
 
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.keys() == {"path", "fingerprint"}:
-                return value["fingerprint"]
-            return {key: strip(item) for key, item in value.items()}
-        return [strip(item) for item in value] if isinstance(value, list | tuple) else value
-
-    stripped: dict[str, Any] = strip(dumped)
-    return stripped
+    Also of JSON that holds requests, as read from a file: what was written by another version need not fit today's types.
+    """
+    dumped = request.model_dump(mode="json") if isinstance(request, BaseRequest) else request
+    return {key: _without_paths(value) for key, value in dumped.items()}
 
 
-def fingerprint(request: Request | dict[str, Any]) -> str:
+def _without_paths(value: JsonValue) -> JsonValue:
+    """JSON in which every input is its fingerprint alone."""
+    if isinstance(value, dict):
+        if value.keys() == {"path", "fingerprint"}:
+            return value["fingerprint"]
+        return {key: _without_paths(item) for key, item in value.items()}
+    return [_without_paths(item) for item in value] if isinstance(value, list) else value
+
+
+def fingerprint(request: BaseRequest | Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the request's identity as canonical JSON."""
     text = json.dumps(identity(request), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def artifact_name(request: Request) -> str:
+def artifact_name(request: BaseRequest) -> str:
     return f"{request.stage}-{fingerprint(request)}"
 
 
-def differing_field(wanted: Any, found: Any, prefix: str = "") -> str | None:
-    """Dotted name of the first place where two identities differ, or None."""
+def differing_field(wanted: JsonValue, found: JsonValue, prefix: str = "") -> str | None:
+    """Dotted name of the first place where two identities differ, or None; `prefix` is the place of the two themselves."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         for key in sorted(wanted.keys() | found.keys()):
             place = differing_field(wanted.get(key), found.get(key), f"{prefix}{key}.")
@@ -90,7 +98,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def find(store: Path, request: Request) -> Artifact | None:
+def find(store: Path, request: BaseRequest) -> Artifact | None:
     """The finished artifact of a request, or None. One that drifted from its request or lost a file is refused by name."""
     folder = store / artifact_name(request)
     if not (folder / MANIFEST).exists():

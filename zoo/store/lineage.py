@@ -15,10 +15,9 @@ DEPTH = 8  # more stages than any chain has
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
     """The artifacts that a stage read, as far as the store still has them. `folder`: the stage's own, in the store."""
-    for value in manifest.request.values():
-        if isinstance(value, dict) and value.keys() == {"path", "fingerprint"}:
-            for path in folder.parent.glob(f"*-{value['fingerprint']}/{MANIFEST}"):
-                yield Artifact(path.parent, read_manifest(path.parent))
+    for given in manifest.request.inputs.values():
+        for path in folder.parent.glob(f"*-{given.fingerprint}/{MANIFEST}"):
+            yield Artifact(path.parent, read_manifest(path.parent))
 
 
 def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH) -> Artifact | None:
@@ -44,12 +43,5 @@ def recipe_of(manifest: Manifest, folder: Path) -> str:
             chain.append(found.manifest)
     if chain[-1].stage != "train":
         return ""
-    requests = [
-        {
-            key: value
-            for key, value in identity(link.request).items()
-            if key in ("base", "battles") or (key != "held" and not (isinstance(value, dict) and "fingerprint" in value))
-        }
-        for link in chain
-    ]
+    requests = [{key: value for key, value in identity(link.request).items() if key != "held"} for link in chain]
     return hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()[:16]

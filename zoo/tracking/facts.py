@@ -11,20 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Entry, Manifest, ScoreCard
+from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest
 from zoo.cost.price import price
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import identity, source_of
+from zoo.store import RESULT, identity, list_artifacts, source_of, sources
 
 if TYPE_CHECKING:
     import pandas as pd
-from typing import TYPE_CHECKING
-
-from zoo.store import list_artifacts
-
-if TYPE_CHECKING:
-    import pandas as pd
-from zoo.store import sources
 
 SECTIONS = {"train": "train", "merge": "merge", "quantize": "quantize", "score": "score", "lexical-train": "lexical"}
 CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calibration"}
@@ -126,11 +119,11 @@ def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
     """Who made the run and with what: allow-listed, so that nothing private gets in."""
     tags = {
         "zoo.stage": manifest.stage,
-        "zoo.entry": str(manifest.request.get("entry", "")),
+        "zoo.entry": manifest.request.entry,
         "zoo.entry_version": version_of(entry),
         "zoo.fingerprint": manifest.fingerprint,
         "zoo.machine": manifest.hardware.get("machine", ""),
-        "zoo.target": str(manifest.request.get("target", "")),
+        "zoo.target": manifest.request.target if isinstance(manifest.request, ScoringRequest) else "",
         "zoo.git_commit": manifest.git_commit or "",
         "mlflow.source.git.commit": (manifest.git_commit or "").rstrip("+"),
         "mlflow.source.name": f"zoo {manifest.stage}",
@@ -147,8 +140,7 @@ def version_of(entry: Entry | None) -> str:
 def stage_params(manifest: Manifest) -> dict[str, str]:
     """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`. Inputs count by fingerprint only."""
     request = identity(manifest.request)
-    section = SECTIONS.get(manifest.stage, "")
-    if section and isinstance(request.get("spec"), dict):
+    if section := SECTIONS.get(manifest.stage):
         request[section] = request.pop("spec")
     return flatten(request)
 
@@ -178,7 +170,7 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
 def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tuple[int, float], ...]]:
     """Curves that the stage left in result.json. One named like a final metric becomes `curve/NAME`: a run table shows the last
     point of a name, which must be the final value."""
-    path = folder / "result.json"
+    path = folder / RESULT
     if not path.exists():
         return {}
     curves = json.loads(path.read_text()).get("curves", {})
@@ -190,15 +182,14 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:
     """The battles of a stage: its own, or those of the stages it was made from (a merge reads none). None for base weights."""
-    source = manifest if isinstance(manifest.request.get("battles"), dict) else None
-    if source is None:
+    battles = manifest.request.inputs.get("battles")
+    if battles is None:
         found = source_of(manifest, folder, "train", "quantize", "lexical-train")
-        source = found.manifest if found else None
-    if source is None or not isinstance(source.request.get("battles"), dict):
+        battles = found.manifest.request.inputs.get("battles") if found else None
+    if battles is None:
         return None
-    battles = source.request["battles"]
-    name = Path(str(battles.get("path", "battles"))).name
-    return Data(str(battles["fingerprint"]), name.removesuffix(".gz").removesuffix(".csv"))
+    name = battles.place.name if battles.place else "battles"
+    return Data(battles.fingerprint, name.removesuffix(".gz").removesuffix(".csv"))
 
 
 def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
@@ -217,10 +208,11 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
     merged = next(sources(quantized.manifest, quantized.path), None) if quantized else None
     if merged is None:
         return {}
-    table = read_scores(folder / slug / "scores.parquet")
+    table = read_scores(folder / slug / SCORES)
     for other in reversed(list_artifacts(folder.parent, "score")):
-        path = other.path / slug / "scores.parquet"
-        if other.manifest.request["model"]["fingerprint"] != merged.fingerprint or not path.exists():
+        path = other.path / slug / SCORES
+        asked = other.manifest.request
+        if not isinstance(asked, ScoreRequest) or asked.model.fingerprint != merged.fingerprint or not path.exists():
             continue
         before = read_scores(path)
         shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.contracts import Entry, Manifest
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
-from zoo.store import Artifact, identity, locked
+from zoo.store import MANIFEST, Artifact, identity, locked
 from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
 from zoo.tracking.facts import CONTEXTS, Data, Facts, data_of, entry_params, stage_facts, version_of
 from zoo.tracking.home import is_marked, mark, mask, one_line, public_data, tracking_uri
@@ -71,17 +71,17 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
 
 def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
     """The labelled battles that a stage read, where their file still lies there and still is what was scored."""
-    battles = manifest.request.get("battles")
-    if not isinstance(battles, dict) or manifest.stage.endswith(("train", "quantize")):
+    battles = manifest.request.inputs.get("battles")
+    if battles is None or manifest.stage.endswith(("train", "quantize")):
         return None
     from zoo.data.battles import dataset_digest, read_battles
     from zoo.errors import ZooError
 
     try:
-        found = read_battles(Path(str(battles["path"])))
+        found = read_battles(battles.path)
     except ZooError:
         return None
-    if not found.labelled or dataset_digest(found) != battles["fingerprint"]:
+    if not found.labelled or dataset_digest(found) != battles.fingerprint:
         return None
     return found.frame
 
@@ -99,7 +99,7 @@ def _find(client: MlflowClient, experiment: str, fact: Facts) -> Any:
 
 def _parent(client: MlflowClient, experiment: str, manifest: Manifest, entry: Entry | None, data: Data) -> str:
     """The run that stands for an entry's version on these data, made where it is missing."""
-    name, version = str(manifest.request.get("entry", "")), version_of(entry)
+    name, version = manifest.request.entry, version_of(entry)
     key = f"entry:{name}:{version}:{data.digest[:16]}"
     found = find_run(client, experiment, fingerprint=key)
     if finished(found):
@@ -139,7 +139,7 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
     write_batch(client, run_id, params=fact.params, points=points, tags=tags)
     if data:
         write_input(client, run_id, data, CONTEXTS.get(manifest.stage, "evaluation"))
-    client.log_dict(run_id, clean_manifest(manifest), "manifest.json")
+    client.log_dict(run_id, clean_manifest(manifest), MANIFEST)
     if fact.curves:
         from zoo.report.figures import curve_figures
 
@@ -158,8 +158,8 @@ def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, 
     if fact.card is None:
         return
     client.log_artifact(run_id, str(folder / SCORES), "scores")
-    card = fact.card.model_dump(mode="json")
-    client.log_dict(run_id, public_data({**card, "request": identity(card["request"] or {})}), f"scores/{CARD}")
+    asked = identity(fact.card.request) if fact.card.request else {}
+    client.log_dict(run_id, public_data({**fact.card.model_dump(mode="json"), "request": asked}), f"scores/{CARD}")
     rows = None if battles is None else labelled_rows(read_scores(folder / SCORES), battles)
     if rows is not None and len(rows.y):
         from zoo.report.figures import score_figures

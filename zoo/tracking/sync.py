@@ -52,6 +52,6 @@ def entry_of(manifest: Manifest) -> Entry | None:
     from zoo.entries.load import load_entry
 
     try:
-        return load_entry(str(manifest.request.get("entry", "")))
+        return load_entry(manifest.request.entry)
     except ZooError:
         return None

@@ -12,12 +12,10 @@ from zoo.data.splits import assign_folds, select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import score_table, write_scores
+from zoo.scores.tables import EVALUATED, score_table, write_scores
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
 from zoo.stages.device import compute_dtype, gpu_peak_bytes
 from zoo.targets import process_age_seconds
-
-TABLE = "probabilities.parquet"
 
 
 def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
@@ -36,7 +34,7 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     table = score_table(
         frame["id"].tolist(), p, fold=folds, n_tokens=n_tokens, n_truncated_tokens=[e.n_truncated for e in encoded]
     )
-    write_scores(table, out_dir / TABLE)
+    write_scores(table, out_dir / EVALUATED)
     known = frame["label"].to_numpy() >= 0
     return StageResult(
         metrics=score_metrics(p[known], frame["label"].to_numpy()[known], n_tokens[known]) if known.any() else {},

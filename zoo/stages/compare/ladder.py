@@ -18,7 +18,7 @@ from zoo.models.prompts import encode_battles, load_codec
 from zoo.report.figures import png
 from zoo.report.ladder import ladder_figure
 from zoo.scores.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_metrics, steps_of
-from zoo.scores.tables import OK, PROBABILITIES, probabilities, read_scores
+from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.quantize.awq_format import write_dequantized
@@ -65,7 +65,7 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
 def rows_of(request: LadderRequest) -> pd.DataFrame:
     """Labelled held-out battles that the engine has scored, with its probabilities beside their texts."""
     frame = select_rows(read_battles(request.battles.path), Selection(max_rows=request.max_rows), request.held)
-    scores = read_scores(request.scored.path / request.variant.slug / "scores.parquet")
+    scores = read_scores(request.scored.path / request.variant.slug / SCORES)
     scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
     table = frame[frame["label"] >= 0].merge(scores, on="id")
     if table.empty:

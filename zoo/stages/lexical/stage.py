@@ -24,8 +24,11 @@ from zoo.errors import ZooError
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import (
     BAD_ROW,
+    CARD,
+    CHUNKS,
     NO_FOLD,
     OK,
+    SCORES,
     probabilities,
     read_scores,
     score_table,
@@ -121,14 +124,14 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     if frame.empty and not bad:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     folder = out_dir / VARIANT.slug
-    (folder / "chunks").mkdir(parents=True, exist_ok=True)
+    (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
     folds = assign_folds(frame, len(model.folds)) if request.selection.rows == "held_out" else None
     load_seconds = process_age_seconds()
-    done = list(_score_chunks(model, frame, folds, folder / "chunks"))
+    done = list(_score_chunks(model, frame, folds, folder / CHUNKS))
     pieces = [piece for _, piece in done]
     table = pd.concat([*(table for table, _ in done), unscored_table(bad, BAD_ROW)] if bad else [table for table, _ in done])
-    write_scores(table, folder / "scores.parquet")
-    write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / "scores.json")
+    write_scores(table, folder / SCORES)
+    write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / CARD)
     run_seconds = sum(piece.seconds for piece in pieces)
     measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
     return StageResult(metrics=_metrics(table, frame), measurements=measured)
@@ -172,7 +175,7 @@ def _card(
         failed_rows=int((table["status"] != OK).sum()),
         checkpoint=request.model.fingerprint,
         cost=fit_cost(pieces, load_seconds=load_seconds, target=request.target, machine=machine_fingerprint(), gpus=0),
-        request=request.model_dump(mode="json"),
+        request=request,
     )
 
 

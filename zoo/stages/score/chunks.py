@@ -20,7 +20,7 @@ import pandas as pd
 from zoo.contracts import ScoreSpec, Variant
 from zoo.cost.fit import Piece
 from zoo.models.prompts import label_probabilities
-from zoo.scores.tables import read_scores, score_table, write_scores
+from zoo.scores.tables import CHUNKS, OK, read_scores, score_table, write_scores
 from zoo.stages.score.tally import TALLY
 from zoo.stages.score.token_file import Encoding
 from zoo.store import write_atomic
@@ -82,7 +82,7 @@ def join_answers(rows: Sequence[Answer]) -> Answer:
 
 
 def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
-    return out_dir / variant.slug / "chunks" / f"{index:05d}.parquet"
+    return out_dir / variant.slug / CHUNKS / f"{index:05d}.parquet"
 
 
 def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool) -> list[Chunk]:
@@ -149,7 +149,7 @@ def chunk_table(chunk: Chunk, v: int, ids: Sequence[str], answer: Answer) -> pd.
     finite = np.isfinite(logits).all(axis=1)
     p = np.full((len(logits), 3), np.nan)
     p[finite] = label_probabilities(logits[finite], encoding.variant.order)
-    status = ["ok" if ok else "not finite: the engine returned no number" for ok in finite]
+    status = [OK if ok else "not finite: the engine returned no number" for ok in finite]
     for i, reason in answer.refused.items():
         if i % width == v:
             status[i // width] = f"refused: {reason}"

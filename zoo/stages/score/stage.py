@@ -25,7 +25,7 @@ from zoo.data.splits import assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import BAD_ROW, probabilities, unscored_table, write_card, write_scores
+from zoo.scores.tables import BAD_ROW, CARD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
 from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
@@ -218,8 +218,8 @@ def finish_variant(
 ) -> dict[str, float]:
     """Write a variant's table with its card, and return its metrics."""
     slug = encoding.variant.slug
-    write_scores(table, out_dir / slug / "scores.parquet")
-    failed = int((table["status"] != "ok").sum())
+    write_scores(table, out_dir / slug / SCORES)
+    failed = int((table["status"] != OK).sum())
     card = ScoreCard(
         member=f"{request.entry}@{slug}",
         entry=request.entry,
@@ -232,9 +232,9 @@ def finish_variant(
         failed_rows=failed,
         checkpoint=request.model.fingerprint,
         cost=cost,
-        request=request.model_dump(mode="json"),
+        request=request,
     )
-    write_card(card, out_dir / slug / "scores.json")
+    write_card(card, out_dir / slug / CARD)
     return metrics_of(table, rows.labels, slug, failed)
 
 
@@ -246,7 +246,7 @@ def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) 
         "rows/mean_tokens": float(table["n_tokens"].mean()),
     }
     count = len(labels)
-    ok = (table["status"].to_numpy() == "ok")[:count] & (labels >= 0)
+    ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0)
     if ok.any():
         lengths = table["n_tokens"].to_numpy()[:count][ok]
         counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths)

@@ -26,6 +26,7 @@ from zoo.errors import ZooError
 from zoo.pipeline.runner import RUNNER
 from zoo.stages import progress
 from zoo.stages.device import device
+from zoo.store import ERROR, LOG, RESULT
 
 BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
 POLL_SECONDS = 0.2
@@ -131,7 +132,7 @@ def launch(request: TrainRequest, out_dir: Path, processes: int) -> StageResult:
     for leftover in folders[1:]:
         shutil.rmtree(leftover)
     path.unlink()
-    return StageResult.model_validate_json((out_dir / "result.json").read_text())
+    return StageResult.model_validate_json((out_dir / RESULT).read_text())
 
 
 def shared_folder(out_dir: Path, ranks: Ranks) -> Path:
@@ -177,13 +178,13 @@ def _error(folders: Sequence[Path], codes: Mapping[int, int]) -> Exception:
         return ZooError(known[0])
     rank, (message, _) = next(((r, m) for r, m in said.items() if m[0]), next(iter(said.items())))
     what = message or f"ended with code {codes[rank]}"
-    return RuntimeError(f"the training process of rank {rank}: {what}; log: {folders[rank] / 'stage.log'}")
+    return RuntimeError(f"the training process of rank {rank}: {what}; log: {folders[rank] / LOG}")
 
 
 def _said(folder: Path) -> tuple[str, bool]:
     """The error that a stage's process left in its folder, and whether it is one that users are meant to see."""
     try:
-        error = json.loads((folder / "error.json").read_text())
+        error = json.loads((folder / ERROR).read_text())
     except (OSError, json.JSONDecodeError):
         return "", False
     return str(error["message"]), bool(error["known"])
