@@ -6,18 +6,20 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from zoo.contracts import Cost, Input, Manifest, Measurements, Request, ScoreCard, Variant
-from zoo.store import Artifact, artifact_name, commit, fingerprint
+from zoo.contracts import Cost, Input, LexicalScoreRequest, Manifest, Measurements, Request, ScoreCard, Variant
+from zoo.store import PARTIAL, Artifact, artifact_name, commit, fingerprint
 
+ANY_INPUT = Input(fingerprint="any")
+ANY_REQUEST = LexicalScoreRequest(entry="any", model=ANY_INPUT, battles=ANY_INPUT, target="cpu")
 CREATED = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
 
 def manifest(**fields: Any) -> Manifest:
     """A manifest that says nothing but what it is given."""
     nothing: dict[str, Any] = {
-        "stage": "score",
+        "stage": ANY_REQUEST.stage,
         "fingerprint": "f" * 16,
-        "request": {},
+        "request": ANY_REQUEST,
         "files": {},
         "metrics": {},
         "measurements": Measurements(),
@@ -32,7 +34,7 @@ def manifest(**fields: Any) -> Manifest:
 
 def partial_folder(store: Path, request: Request) -> Path:
     """The folder in which a stage writes what `finished` then commits."""
-    folder = store / ".partial" / artifact_name(request)
+    folder = store / PARTIAL / artifact_name(request)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -42,7 +44,7 @@ def finished(store: Path, request: Request, **fields: Any) -> Artifact:
     own: dict[str, Any] = {
         "stage": request.stage,
         "fingerprint": fingerprint(request),
-        "request": request.model_dump(mode="json"),
+        "request": request,
     }
     return commit(
         partial_folder(store, request),

@@ -42,7 +42,7 @@ def member(place: Path, name: str, *, row_seconds: float = 0.001, **fields: obje
     )
     cost = Cost(target="cpu", load_seconds=0.2, seconds_per_row=row_seconds, gpus=0)
     usual = {"variant": variant, "predicted_seconds": 0.2 + ROWS * row_seconds, "checkpoint": checkpoint, "cost": cost}
-    return plan_member(name, **usual, request=request.model_dump(mode="json"), **fields)
+    return plan_member(name, **usual, request=request, **fields)
 
 
 def make_plan(place: Path, members: list[PlanMember], jobs: list[Job] | None = None, *, gpus: int = 0) -> Path:

@@ -111,7 +111,7 @@ def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREA
             rows=len(ids),
             checkpoint=model,
             cost=Cost(target="cpu", load_seconds=36, seconds_per_row=0.1, seconds_per_token=0.001),
-            request=request.model_dump(mode="json"),
+            request=request,
         )
         write_card(card, partial / variant.slug / "scores.json")
         metrics |= {f"{variant.slug}:val/log_loss": 1.0 + number / 10, f"{variant.slug}:rows/failed": 0}
@@ -121,7 +121,7 @@ def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREA
 
 
 def digest_of(artifact: Artifact) -> str:
-    return str(artifact.manifest.request["battles"]["fingerprint"])
+    return artifact.manifest.request.inputs["battles"].fingerprint
 
 
 def all_runs(kind: str | None = None) -> list[Any]:

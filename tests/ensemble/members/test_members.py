@@ -13,7 +13,7 @@ import pytest
 from ensemble.members.gather import align, with_alias
 from ensemble.members.table import Table, balanced_folds
 from tests.helpers.manifests import score_card
-from zoo.contracts import Cost
+from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.rows import WINNER_COLUMNS
 from zoo.errors import ZooError
@@ -177,8 +177,17 @@ def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
 
     def part(fold: int, *, recipe: str = "r", which: str = "") -> Table:
         one = table("one", battles, p, keep=slice(fold, None, 3), fold=fold, load=10.0 + fold)
-        held = {"held": {"n_folds": 3, "fold": fold}, "selection": {"rows": "held_out"}}
-        card = one.card.model_copy(update={"request": {"stage": "score", **held}})
+        given, template = Input(fingerprint="any"), "{prompt}{response_a}{response_b}"
+        request = ScoreRequest(
+            entry="one",
+            model=given,
+            battles=given,
+            held=Held(n_folds=3, fold=fold),
+            prompt=PromptSpec(template=template),
+            spec=ScoreSpec(),
+            target="cpu",
+        )
+        card = one.card.model_copy(update={"request": request})
         return replace(one, card=card, fingerprint=which or f"f{fold}", recipe=recipe)
 
     parts, peer = [part(fold) for fold in range(3)], table("two", battles, odds(2))

@@ -14,6 +14,7 @@ from ensemble.pools.gate import FEATURES
 from tests.helpers.plans import PRIOR
 from tests.helpers.predictions import BAD_ROW, ROWS, check_file, make_plan, member, outcome, run, start_predict
 from tests.helpers.waiting import wait_until
+from zoo.contracts import without_paths
 from zoo.errors import ZooError
 
 
@@ -123,8 +124,7 @@ def test_a_checkpoint_that_is_nowhere_is_said_before_anything_runs(place: Path) 
 
 def test_a_request_without_a_path_is_not_taken_for_the_folder_it_runs_in(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = member(place, "good@ab-512")
-    model = {"path": "", "fingerprint": planned.checkpoint}
-    plan = make_plan(place, [planned.model_copy(update={"request": {**(planned.request or {}), "model": model}})])
+    plan = make_plan(place, [planned.model_copy(update={"request": without_paths(planned.request)})])
     assert run(place, plan, 20).patterns == {"good@ab-512": ROWS - 1, "prior": 1}
     (place / "home" / "store" / "fake-good" / "manifest.json").rename(place / "manifest.json")
     monkeypatch.chdir(place)

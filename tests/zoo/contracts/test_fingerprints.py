@@ -12,26 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from zoo.contracts import REQUESTS
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.votes import votes_digest
-from zoo.pipeline.import_table import ImportRequest
-from zoo.stages import STAGES
 from zoo.store import fingerprint
 
 KNOWN = json.loads((Path(__file__).with_name("fingerprints.json")).read_text())
-TYPES = {name: request_type for name, (_, request_type) in STAGES.items()} | {"import": ImportRequest}
 
 
 @pytest.mark.parametrize("known", KNOWN["requests"], ids=lambda known: f"{known['stage']}: {known['set']}")
 def test_a_request_has_the_bytes_and_the_fingerprint_that_it_always_had(known: dict) -> None:
-    request = TYPES[known["stage"]].model_validate(known["given"])
+    request = REQUESTS[known["stage"]].model_validate(known["given"])
     canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True)
     assert fingerprint(request) == known["fingerprint"]
     assert hashlib.sha256(canonical.encode()).hexdigest()[:16] == known["canonical_sha256"]
 
 
 def test_every_stage_is_in_the_list() -> None:
-    assert {known["stage"] for known in KNOWN["requests"]} == set(TYPES)
+    assert {known["stage"] for known in KNOWN["requests"]} == set(REQUESTS)
 
 
 def test_battles_keep_their_digests(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from zoo.experiments import side_by_side, trials
 from zoo.experiments.recipes import load_recipe
 from zoo.experiments.side_by_side import Cards, run_side_by_side
 from zoo.experiments.trials import TRAINED, ZERO_SHOT, run_trials
-from zoo.scores.tables import score_table, write_scores
+from zoo.scores.tables import EVALUATED, score_table, write_scores
 from zoo.store import fingerprint
 
 RECIPE = """
@@ -115,7 +115,7 @@ def test_runs_of_equal_settings_are_both_shown_and_zero_shot_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = pd.read_csv(tmp_path / "dev.csv", dtype=str)["id"].tolist()
-    write_scores(score_table(ids, np.full((len(ids), 3), 1 / 3)), tmp_path / trials.TABLE)
+    write_scores(score_table(ids, np.full((len(ids), 3), 1 / 3)), tmp_path / EVALUATED)
 
     def stored(requests: list[Any], *_: Any, **__: Any) -> list[Any]:
         manifest = SimpleNamespace(metrics={"val/refinement": 1.0})

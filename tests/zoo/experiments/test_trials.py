@@ -33,7 +33,7 @@ from zoo.experiments.trials import (
     trials_table,
 )
 from zoo.pipeline.weights import fetch_request
-from zoo.scores.tables import probabilities, read_scores
+from zoo.scores.tables import EVALUATED, probabilities, read_scores
 
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 
@@ -118,7 +118,7 @@ def test_evaluation_says_what_training_measured(method: str, tiny_llama: Path, s
     found = evaluate.run(request, tmp_path / "after")
     assert found.metrics["val/rows"] == trained.metrics["val/rows"]
     assert found.metrics["val/log_loss"] == pytest.approx(trained.metrics["val/log_loss"], abs=5e-3)  # files hold 16 bits
-    table = read_scores(tmp_path / "after" / evaluate.TABLE)
+    table = read_scores(tmp_path / "after" / EVALUATED)
     frame = read_battles(sample_csv).frame.set_index("id")
     y = frame.loc[table["id"], "label"].to_numpy()
     assert -np.log(probabilities(table)[np.arange(len(y)), y]).mean() == pytest.approx(found.metrics["val/log_loss"])
@@ -128,7 +128,7 @@ def test_evaluation_says_what_training_measured(method: str, tiny_llama: Path, s
     battles = Input(path=tmp_path / "turned.csv", fingerprint="turned")
     everything = request.model_copy(update={"selection": Selection(rows="all"), "order": "ba", "battles": battles})
     assert evaluate.run(everything, tmp_path / "turned").metrics == {}  # no labels, no metrics
-    both = read_scores(tmp_path / "turned" / evaluate.TABLE)
+    both = read_scores(tmp_path / "turned" / EVALUATED)
     assert len(both) == 240 and set(both["fold"]) == {-1}
     shown_alike = probabilities(both.set_index("id").loc[table["id"]])[:, [1, 0, 2]]
     assert np.allclose(shown_alike, probabilities(table), atol=5e-3)  # other batches round otherwise in 16 bits

@@ -178,7 +178,7 @@ def test_an_outage_is_made_up_for_without_doubling(
     names, store = members(3), tmp_path / "home" / "store"
     first, *others = list_artifacts(store)
     assert log_stage(first.manifest, first.path)
-    plan = {"dataset_digest": first.manifest.request["battles"]["fingerprint"], "budget_seconds": 60.0}
+    plan = {"dataset_digest": first.manifest.request.inputs["battles"].fingerprint, "budget_seconds": 60.0}
     server.stop()
     try:
         assert not any(log_stage(artifact.manifest, artifact.path) for artifact in others)

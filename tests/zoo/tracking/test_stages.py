@@ -114,7 +114,7 @@ def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_TOKEN", SECRET)
     artifact = scored(home / "store", figures=True)
     log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
-    build_plan = {"dataset_digest": digest_of(artifact), "members": [artifact.manifest.request]}
+    build_plan = {"dataset_digest": digest_of(artifact), "members": [artifact.manifest.request.model_dump(mode="json")]}
     log_build(build_plan, {"oof_log_loss": 1.0}, {})
     with sqlite3.connect(home / "mlflow.db") as database:
         dump = "\n".join(database.iterdump())
