@@ -145,7 +145,8 @@ def _assignment_seconds(narrow: list[Load], assignments: np.ndarray, devices: in
     everywhere = (replicas * load).sum(axis=1)
     flowing = (replicas * work).sum(axis=1)
     fixed = np.stack([((assignments == d) * (load + work)).sum(axis=1) for d in range(devices)], axis=1) + everywhere[:, None]
-    return np.maximum(fixed.max(axis=1), (fixed.sum(axis=1) + flowing) / devices)
+    seconds: np.ndarray = np.maximum(fixed.max(axis=1), (fixed.sum(axis=1) + flowing) / devices)
+    return seconds
 
 
 def _narrow_jobs(narrow: list[Load], assignment: tuple[int, ...], devices: int, clock: float) -> list[Job]:

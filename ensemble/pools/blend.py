@@ -64,7 +64,8 @@ def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.nda
         logits += logs @ np.asarray(blend.coefficients[place]).T if blend.pool == "logistic" else blend.weights[place] * logs
     logits = (logits - logits.max(axis=1, keepdims=True)) / blend.temperature
     p = np.exp(logits)
-    return p / p.sum(axis=1, keepdims=True)
+    triples: np.ndarray = p / p.sum(axis=1, keepdims=True)
+    return triples
 
 
 def _prepare(p: np.ndarray, floor: float, temperature: float) -> np.ndarray:
@@ -76,7 +77,8 @@ def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
     if temperature == 1.0:
         return p
     scaled = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
-    return scaled / scaled.sum(axis=1, keepdims=True)
+    tempered: np.ndarray = scaled / scaled.sum(axis=1, keepdims=True)
+    return tempered
 
 
 def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None) -> Blend:
@@ -156,7 +158,7 @@ def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.n
     x = fit_softmax(design, y, ridge=spec.shrinkage).parameters
     lean = float(x[-1]) / 2 if spec.position_bias else 0.0
     biases: Triple = (lean, -lean, float(x[len(design.center) - 1 - spec.position_bias]))
-    coefficients: tuple = ()
+    coefficients: tuple[tuple[Triple, Triple, Triple], ...] = ()
     weights = x[:m]
     if spec.pool == "logistic":
         coefficients = tuple(_coefficients(x[j], x[m + j], x[2 * m + j]) for j in range(m))

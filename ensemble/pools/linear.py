@@ -104,7 +104,8 @@ def _inside(start: np.ndarray, prior: float) -> np.ndarray:
     start = np.clip(start, 0.0, None)
     if prior:  # the pseudo-rows need every weight positive
         start = start + 1e-6
-    return start / start.sum()
+    inside: np.ndarray = start / start.sum()
+    return inside
 
 
 def _mix(p: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:

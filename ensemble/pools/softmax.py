@@ -52,7 +52,7 @@ def softmax_of(lead: np.ndarray, tie: np.ndarray) -> np.ndarray:
     """Probabilities (rows, 3) of U and E."""
     logits = np.stack([lead / 2, -lead / 2, tie], axis=1)
     logits -= logits.max(axis=1, keepdims=True)
-    p = np.exp(logits)
+    p: np.ndarray = np.exp(logits)
     p /= p.sum(axis=1, keepdims=True)
     return p
 

@@ -64,11 +64,13 @@ class Board:
 
     def has(self, member: str) -> np.ndarray:
         """Rows with probabilities of this member, bool (rows,)."""
-        return ~np.isnan(self._p[member][:, 0])
+        there: np.ndarray = ~np.isnan(self._p[member][:, 0])
+        return there
 
     def answered(self, member: str) -> np.ndarray:
         """Rows that need no more work of this member: scored, or refused by its stage (status other than ok)."""
-        return self.has(member) | self._refused[member]
+        done: np.ndarray = self.has(member) | self._refused[member]
+        return done
 
     def refused(self, member: str) -> int:
         """How many rows the member's stage could not score."""

@@ -85,7 +85,7 @@ class Conductor:
         """Take in what has appeared, end what must end, start what can start; how many rows are news."""
         now, news = self.deadline.now(), 0
         for run in self.runs:
-            if run.status in ("running", "stopping"):
+            if run.alive:
                 told = set(run.lies)
                 news += run.harvest(now)
                 self._condemn({name: why for name, why in run.lies.items() if name not in told}, now)
@@ -168,7 +168,8 @@ class Conductor:
 
     def _work(self, run: JobRun) -> np.ndarray:
         """Predicted seconds of each row of the file, for all members of the job."""
-        return np.sum([self.seconds[name] for name in run.job.members], axis=0)
+        work: np.ndarray = np.sum([self.seconds[name] for name in run.job.members], axis=0)
+        return work
 
     def planned_seconds(self, run: JobRun) -> float:
         """Loading and rows as the plan prices them on this file, without the margin."""

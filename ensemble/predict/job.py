@@ -53,6 +53,11 @@ class JobRun:
     _kill_at: float = float("inf")
 
     @property
+    def alive(self) -> bool:
+        """Whether it has a process: it runs, or was asked to end and has not."""
+        return self.status in ("running", "stopping")
+
+    @property
     def trusted(self) -> list[PlanMember]:
         return [member for member in self.members if member.name not in self.lies]
 
@@ -61,7 +66,8 @@ class JobRun:
         if not self.trusted or not len(rows):
             return rows[:0]
         answered = np.all([self.board.answered(member.name) for member in self.trusted], axis=0)
-        return rows[~answered[rows]]
+        missing: np.ndarray = rows[~answered[rows]]
+        return missing
 
     def start(self, rows: np.ndarray, work: dict[str, np.ndarray], pace: Pace, now: float) -> None:
         """Launch the stage for `rows` (row numbers in the order of their value), or end at once where nothing is missing."""

@@ -19,7 +19,8 @@ LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is
 
 def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndarray:
     """Seconds of each row by the plan's cost model, from its characters (prompt and both responses), loading left out."""
-    return np.maximum(row_seconds(member.cost, tokens_of(member.tokens, characters)), LEAST_SECONDS)
+    seconds: np.ndarray = np.maximum(row_seconds(member.cost, tokens_of(member.tokens, characters)), LEAST_SECONDS)
+    return seconds
 
 
 def by_value(gain: np.ndarray, seconds: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ def _work(conductor: Conductor, submission: Submission, deadline: Deadline, stop
 
 def _finish(conductor: Conductor, submission: Submission, deadline: Deadline) -> None:
     """The last look at the jobs' files and the last write; then end what still runs."""
-    running = [run for run in conductor.runs if run.status in ("running", "stopping")]
+    running = [run for run in conductor.runs if run.alive]
     for run in running:
         run.harvest(deadline.now())
         run.stop(f"time was up with {len(run.missing(run.rows)):,} of {len(run.rows):,} rows to go", deadline.now(), 0.0)

@@ -109,7 +109,8 @@ def solve_terms(
     predicted = float((design @ terms).sum())
     if predicted <= 0:
         return np.array([0.0, seconds.sum() / design[:, 1].sum(), 0.0])
-    return terms * (seconds.sum() / predicted)
+    scaled: np.ndarray = terms * (seconds.sum() / predicted)
+    return scaled
 
 
 def row_seconds(cost: Cost, n_tokens: np.ndarray) -> np.ndarray:

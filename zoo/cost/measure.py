@@ -62,7 +62,7 @@ def rows_that_fit(rows: int, seconds: float, most: int) -> int:
     fitting = rows * SECONDS / max(seconds, 1e-3)
     if fitting >= most:
         return most
-    return min(most, max(rows, FIRST_ROWS * 2 ** int(np.log2(max(1.0, fitting / FIRST_ROWS)))))
+    return min(most, max(rows, FIRST_ROWS << int(np.log2(max(1.0, fitting / FIRST_ROWS)))))
 
 
 def _score_sample(

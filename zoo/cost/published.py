@@ -96,7 +96,8 @@ def run_tokens(run: PublishedRun, lengths: Lengths) -> np.ndarray:
         return np.full_like(tokens, run.max_tokens)
     if run.rows_longer == "skipped":
         return np.where(tokens > run.max_tokens, 0.0, tokens)
-    return np.minimum(tokens, run.max_tokens)
+    capped: np.ndarray = np.minimum(tokens, run.max_tokens)
+    return capped
 
 
 def run_operations(run: PublishedRun, published: Published) -> np.ndarray:

@@ -74,7 +74,8 @@ def _open(path: Path) -> io.TextIOBase:
         zipped = file.read(2) == b"\x1f\x8b"
     csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB
     options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    return gzip.open(path, "rt", **options) if zipped else path.open("r", **options)
+    opened: io.TextIOBase = gzip.open(path, "rt", **options) if zipped else path.open("r", **options)
+    return opened
 
 
 def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:

@@ -39,4 +39,5 @@ def _shares(battles: Path) -> pd.DataFrame:
     counts = counts[~counts.index.duplicated()].astype(np.float64)
     total = counts.sum(axis=1, skipna=False)
     voted = (counts >= 0).all(axis=1) & (total > 0)
-    return counts[voted].div(total[voted], axis=0)
+    shares: pd.DataFrame = counts[voted].div(total[voted], axis=0)
+    return shares

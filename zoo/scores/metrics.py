@@ -20,7 +20,8 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     clipped = np.clip(np.asarray(p, dtype=np.float64), CLIP, 1 - CLIP)
     clipped /= clipped.sum(axis=1, keepdims=True)
-    return -np.log(clipped[np.arange(len(clipped)), y])
+    losses: np.ndarray = -np.log(clipped[np.arange(len(clipped)), y])
+    return losses
 
 
 def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:

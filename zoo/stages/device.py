@@ -44,7 +44,7 @@ def free_bytes(place: torch.device) -> float:
     """Memory that torch can still take on a device; without limit on the CPU."""
     if place.type != "cuda":
         return float("inf")
-    return torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return float(torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place))
 
 
 def gpu_peak_bytes() -> int:

@@ -78,7 +78,7 @@ def fit_memory(
 
 
 def _room(limit_gib: float | None) -> float:
-    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    free: float = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return (1 - HEADROOM) * min(free, limit_gib * GIB if limit_gib else free)
 
 

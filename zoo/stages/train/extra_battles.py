@@ -50,7 +50,8 @@ def may_learn(extra: Any, main: Any, held: Held) -> np.ndarray:
     in_fold = assign_folds(extra, held.n_folds) == held.fold
     leaks = np.array([not asked.isdisjoint(prompt_texts(turns)) for turns in extra["prompt"]], dtype=bool)
     doubled = [row_id in ids or key in known for row_id, key in zip(extra["id"], battle_keys(extra), strict=True)]
-    return ~in_fold & ~leaks & ~np.array(doubled, dtype=bool)
+    learnt: np.ndarray = ~in_fold & ~leaks & ~np.array(doubled, dtype=bool)
+    return learnt
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:
