@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant
+from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, first_fault
 from zoo.errors import ZooError
 from zoo.store import write_atomic
 
@@ -259,6 +259,4 @@ def load_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise ZooError(f"{path}: {key}: {first['msg']}; build the plan again") from error
+        raise ZooError(f"{path}: {first_fault(error)}; build the plan again") from error

@@ -20,7 +20,7 @@ from zoo.contracts.entry import (
     TrainSpec,
     Variant,
 )
-from zoo.contracts.explain import explain
+from zoo.contracts.explain import explain, first_fault
 from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
 from zoo.contracts.requests import (
     REQUESTS,
@@ -90,6 +90,7 @@ __all__ = [
     "Variant",
     "changed",
     "explain",
+    "first_fault",
     "parse_request",
     "without_paths",
 ]

@@ -26,6 +26,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a file that a machine wrote: its dotted key and what is wrong with it."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    return ": ".join(part for part in (".".join(map(str, fault["loc"])), fault["msg"]) if part)
+
+
 def _known_keys(place: list[str], model: type[BaseModel]) -> str:
     """For an unknown key: the nearest key of its own section, else the same key in another section, else all keys."""
     sections = dict(_sections(model))

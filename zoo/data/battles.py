@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -74,8 +74,7 @@ def _open(path: Path) -> io.TextIOBase:
         zipped = file.read(2) == b"\x1f\x8b"
     csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB
     options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    opened: io.TextIOBase = gzip.open(path, "rt", **options) if zipped else path.open("r", **options)
-    return opened
+    return cast(io.TextIOBase, gzip.open(path, "rt", **options) if zipped else path.open("r", **options))
 
 
 def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from zoo.contracts import Manifest, ScoreCard
+from zoo.contracts import Manifest, ScoreCard, first_fault
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows as log_loss_rows
 from zoo.scores.metrics import score_metrics as score_metrics
@@ -133,7 +133,8 @@ def read_card(path: Path) -> ScoreCard:
     try:
         return ScoreCard.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ZooError(f"{path}: not a score card ({str(error).splitlines()[0]}); score the member again") from error
+        what = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise ZooError(f"{path}: not a score card ({what}); score the member again") from error
 
 
 def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:

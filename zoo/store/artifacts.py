@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from zoo.contracts import SCHEMA_VERSION, BaseRequest, FileRecord, Manifest
+from zoo.contracts import SCHEMA_VERSION, BaseRequest, FileRecord, Manifest, first_fault
 from zoo.errors import ZooError
 from zoo.store.files import file_sha256, write_atomic
 
@@ -93,9 +93,8 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest.model_validate(raw)
     except (OSError, json.JSONDecodeError, ValidationError) as error:
-        raise ZooError(
-            f"{path}: not a manifest ({str(error).splitlines()[0]}); remove {folder} and run the stage again"
-        ) from error
+        what = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise ZooError(f"{path}: not a manifest ({what}); remove {folder} and run the stage again") from error
 
 
 def find(store: Path, request: BaseRequest) -> Artifact | None:
