@@ -22,10 +22,10 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-C = TypeVar("C", bound=Contract)
+AnyContract = TypeVar("AnyContract", bound=Contract)
 
 
-def changed(contract: C, **fields: object) -> C:
+def changed(contract: AnyContract, **fields: object) -> AnyContract:
     """A copy with some fields changed, checked like a new one (pydantic's `model_copy` checks nothing)."""
     return type(contract).model_validate({**dict(contract), **fields})
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_validator, model_validator
 
-from zoo.contracts.base import SCHEMA_VERSION, Contract, Name, Order, Positive, added_later
+from zoo.contracts.base import SCHEMA_VERSION, AnyContract, Contract, Name, Order, Positive, added_later
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, TrainSpec, Variant
 
@@ -220,7 +220,6 @@ Request = (
 REQUESTS: dict[str, type[Request]] = {kind.model_fields["stage"].default: kind for kind in get_args(Request)}
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="stage")])
-C = TypeVar("C", bound=Contract)
 
 
 def parse_request(given: str | bytes | Mapping[str, Any]) -> Request:
@@ -228,7 +227,7 @@ def parse_request(given: str | bytes | Mapping[str, Any]) -> Request:
     return _REQUEST.validate_json(given) if isinstance(given, str | bytes) else _REQUEST.validate_python(given)
 
 
-def without_paths(request: C) -> C:
+def without_paths(request: AnyContract) -> AnyContract:
     """The same request whose inputs, however deep, are known by their fingerprints only."""
     return request.model_copy(update={name: _without_path(value) for name, value in request})
 

@@ -22,6 +22,7 @@ from zoo.tracking.models import crown
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
+BUILD = "build.json"  # of a build that waits for its tracking store: what `mirror_build` takes
 logger = logging.getLogger("zoo")
 
 
@@ -43,7 +44,7 @@ def log_build(
         folder.mkdir(parents=True, exist_ok=True)
         for path in files:
             shutil.copy2(path, folder)
-        (folder / "build.json").write_text(json.dumps(arguments))
+        (folder / BUILD).write_text(json.dumps(arguments))
         logger.warning("%s: %s; the plan is kept: run `zoo sync` when it is back", mask(tracking_uri()), one_line(error))
         return False
     return True

@@ -5,13 +5,12 @@ Pure functions without MLflow. What reaches a run is listed here and nowhere els
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest
+from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import RESULT, identity, list_artifacts, source_of, sources
@@ -173,11 +172,8 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
     path = folder / RESULT
     if not path.exists():
         return {}
-    curves = json.loads(path.read_text()).get("curves", {})
-    return {
-        (f"curve/{name}" if name in metrics else name): tuple((int(step), float(value)) for step, value in points)
-        for name, points in curves.items()
-    }
+    curves = StageResult.model_validate_json(path.read_bytes()).curves
+    return {f"curve/{name}" if name in metrics else name: points for name, points in curves.items()}
 
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:

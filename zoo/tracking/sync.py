@@ -20,7 +20,7 @@ def sync(store: Path) -> int:
 
     ZooError, with the way out, where the tracking store cannot be reached or used.
     """
-    from zoo.tracking.builds import mirror_build
+    from zoo.tracking.builds import BUILD, mirror_build
     from zoo.tracking.stages import mirror_stage
 
     added = 0
@@ -28,8 +28,8 @@ def sync(store: Path) -> int:
         for artifact in list_artifacts(store):
             added += mirror_stage(artifact, entry_of(artifact.manifest))
         for folder in sorted(unlogged_builds().glob("*/")):
-            arguments = json.loads((folder / "build.json").read_text())
-            added += mirror_build(**arguments, files=sorted(p for p in folder.iterdir() if p.name != "build.json"))
+            arguments = json.loads((folder / BUILD).read_text())
+            added += mirror_build(**arguments, files=sorted(p for p in folder.iterdir() if p.name != BUILD))
             shutil.rmtree(folder)
     except ZooError:
         raise
