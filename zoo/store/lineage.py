@@ -11,6 +11,7 @@ from zoo.contracts import Manifest
 from zoo.store.artifacts import MANIFEST, Artifact, identity, read_manifest
 
 DEPTH = 8  # more stages than any chain has
+OF_ONE_FOLD = ("held", "adapter", "model")  # of a request: what differs between the folds of one recipe
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
@@ -35,7 +36,7 @@ def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH
 
 def recipe_of(manifest: Manifest, folder: Path) -> str:
     """What the folds of one recipe share: the requests of training, merging, quantizing and of the stage itself, without the
-    fold and without inputs but the base and the battles. Empty where a checkpoint's training is no longer in the store."""
+    fold and what was made of it. Empty where a checkpoint's training is no longer in the store."""
     chain = [manifest]
     for stage in ("quantize", "merge", "train"):
         found = source_of(manifest, folder, stage)
@@ -43,5 +44,5 @@ def recipe_of(manifest: Manifest, folder: Path) -> str:
             chain.append(found.manifest)
     if chain[-1].stage != "train":
         return ""
-    requests = [{key: value for key, value in identity(link.request).items() if key != "held"} for link in chain]
+    requests = [{key: value for key, value in identity(link.request).items() if key not in OF_ONE_FOLD} for link in chain]
     return hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()[:16]
