@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from ensemble.predict.run import work_folder
 from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.sample import truth_path
 from zoo.errors import ZooError
+from zoo.report.text import Column, Table, lowest
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import probabilities, read_submission
+
+BEST_POSSIBLE = "best possible"  # the line of the true probabilities
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,20 @@ def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list
     truth = truth_path(battles_path)
     if truth.exists():
         known = pd.read_csv(truth, dtype={"id": "str"}, float_precision="round_trip")
-        lines.append(_line("best possible", _rows_of(known, frame["id"], truth), labels))
+        lines.append(_line(BEST_POSSIBLE, _rows_of(known, frame["id"], truth), labels))
     return lines
+
+
+def evaluation_table(lines: Sequence[Line]) -> Table:
+    """A submission beside what it must beat; the lowest log loss is marked, the best possible apart."""
+    columns = [
+        Column("prediction", "name"),
+        Column("log loss", "log_loss", ".4f"),
+        Column("se", "log_loss_se", ".4f"),
+        Column("rows", form=",", drop=1),
+    ]
+    rows = [[line.name, line.log_loss, line.log_loss_se, line.rows] for line in lines]
+    return Table(columns, rows, lowest([None if line.name == BEST_POSSIBLE else line.log_loss for line in lines]))
 
 
 def _line(name: str, p: np.ndarray, labels: np.ndarray) -> Line:

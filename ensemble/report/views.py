@@ -6,82 +6,90 @@ from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import FrontierPoint, Plan
-from zoo.report.text import text_table
+from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
-def plan_text(plan: Plan) -> str:
+def plan_page(plan: Plan) -> Page:
     """A plan on a page: promise, members, schedule, and what others would reach."""
     allowed = plan.predicted_seconds * plan.margin
-    lines = [
+    page: list[str | Table] = [
         f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f} out of fold on {plan.fitted_rows:,} rows",
         f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
         f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:g}: {plan.margin_reason}",
         f"chosen: {plan.parsimony}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
-        "",
-        *_lines(
-            ("member", "weight", "coverage", "seconds", "alone"),
-            [
-                (m.name, f"{m.weight:.3f}", f"{m.coverage:.0%}", f"{m.predicted_seconds:.1f}", f"{m.oof_log_loss:.4f}")
-                for m in plan.members
-            ],
-        ),
-        "",
-        *_lines(
-            ("job", "devices", "start", "end"),
-            [
-                (
-                    " + ".join(job.members) + (f" ({job.row_share:.0%} of its rows)" if job.replicas > 1 else ""),
-                    ", ".join(map(str, job.devices)),
-                    format_seconds(job.start_seconds),
-                    format_seconds(job.end_seconds),
-                )
-                for job in plan.schedule
-            ],
-        ),
-        "",
-        *_lines(
-            ("beside it", "log loss", "plan against it"),
-            [
-                (name, f"{value:.4f}", paired_text(plan, name))
-                for name, value in sorted(plan.baselines.items(), key=lambda x: x[1])
-            ],
-        ),
+        *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
-        lines.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
+        page.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
     if plan.bound is not None:
-        lines.append(
+        page.append(
             f"search: {plan.bound.method}, {plan.bound.subsets} affordable sets, "
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
-    lines += [f"left out: {name}: {reason}" for name, reason in plan.left_out.items()]
-    return "\n".join(lines)
+    return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 
-def frontier_text(points: Sequence[FrontierPoint]) -> str:
-    """The frontier as a table, the smallest budget first."""
-    rows = [
-        (
-            format_seconds(point.budget_seconds),
-            format_seconds(point.predicted_seconds),
-            f"{point.oof_log_loss:.4f} +- {point.oof_log_loss_se:.4f}",
-            " + ".join(
-                name if share == 1 else f"{name} on {share:.0%}"
-                for name, share in zip(point.members, point.coverage, strict=True)
-            ),
-        )
-        for point in points
+def members_table(plan: Plan) -> Table:
+    """The members in the order they run."""
+    columns = [
+        Column("member"),
+        Column("weight", form=".3f"),
+        Column("coverage", form=".0%", drop=1),
+        Column("seconds", "predicted_seconds", ".1f"),
+        Column("alone", "oof_log_loss", ".4f"),
     ]
-    return text_table(("budget", "predicted", "log loss", "members"), rows)
+    return Table(columns, [[m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss] for m in plan.members])
+
+
+def schedule_table(plan: Plan) -> Table:
+    """What runs when, and where."""
+    columns = [
+        Column("job", prose=True),
+        Column("devices"),
+        Column("start", "start_seconds", format_seconds),
+        Column("end", "end_seconds", format_seconds),
+    ]
+    rows: list[list[Cell]] = []
+    for job in plan.schedule:
+        share = f" ({job.row_share:.0%} of its rows)" if job.replicas > 1 else ""
+        devices = ", ".join(map(str, job.devices))
+        rows.append([" + ".join(job.members) + share, devices, job.start_seconds, job.end_seconds])
+    return Table(columns, rows)
+
+
+def baselines_table(plan: Plan) -> Table:
+    """What others would reach, the best first, and the plan against them."""
+    paired = {item.other: (item.difference, item.standard_error) for item in plan.paired}
+    columns = [
+        Column("beside it", "name", prose=True),
+        Column("log loss", "log_loss", ".4f"),
+        Column("plan against it", "change", "+.4f"),
+        Column("se", "change_se", ".4f", drop=1),
+    ]
+    found = sorted(plan.baselines.items(), key=lambda item: item[1])
+    return Table(columns, [[name, loss, *paired.get(name, (None, None))] for name, loss in found])
+
+
+def frontier_table(points: Sequence[FrontierPoint]) -> Table:
+    """The frontier, the smallest budget first; the lowest log loss is marked."""
+    columns = [
+        Column("budget", "budget_seconds", format_seconds),
+        Column("predicted", "predicted_seconds", format_seconds, drop=1),
+        Column("log loss", "oof_log_loss", ".4f"),
+        Column("se", "oof_log_loss_se", ".4f", drop=2),
+        Column("members", prose=True),
+    ]
+    rows: list[list[Cell]] = []
+    for point in points:
+        shares = zip(point.members, point.coverage, strict=True)
+        members = " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in shares)
+        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, members])
+    return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
 
 
 def paired_text(plan: Plan, name: str) -> str:
     """How much better a plan is than a baseline, with its standard error; nothing where they were not compared."""
     found = next((item for item in plan.paired if item.other == name), None)
     return f"{found.difference:+.4f} +- {found.standard_error:.4f}" if found else ""
-
-
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return text_table(header, rows).splitlines()

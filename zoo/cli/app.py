@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.base import new_app
-from zoo.cli.cost import cost
-from zoo.cli.data import data_app
-from zoo.cli.ladder import ladder
-from zoo.cli.targets import target_app
+from zoo.cli.base import complete_entry, complete_target, new_app
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.contracts import Held
 
 app = new_app(
-    "A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.\n\n"
-    "A first run:  zoo data sample battles.csv --rows 400;  zoo run lexical --data battles.csv;  zoo leaderboard"
+    """A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.
+
+    A first run:
+
+    Example: zoo data sample battles.csv --rows 400
+
+    Example: zoo run lexical --data battles.csv
+
+    Example: zoo leaderboard
+    """,
 )
-Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")]
+
+
+Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.", autocompletion=complete_entry)]
 Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
-TargetName = Annotated[str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.")]
+TargetName = Annotated[
+    str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.", autocompletion=complete_target)
+]
 Fold = Annotated[int | None, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt. Default: 0.")]
-Folds = Annotated[
-    int | None, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into (5); without --fold: run all.")
-]
-Average = Annotated[
-    bool, typer.Option("--average", help="With --folds: then one checkpoint of all folds' averaged adapters, for serving.")
-]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
-Emulated = Annotated[
-    str | None,
-    typer.Option("--as", help="Score within a smaller target's memory, with its kernels: t4x2. Its speed is not measured."),
-]
 
 
-app.add_typer(data_app, name="data")
+def held_of(fold: int | None, folds: int) -> Held:
+    """The held-out fold of `--fold` and `--folds`; ZooError where there is no such fold."""
+    from zoo.contracts import Held
 
-
-app.add_typer(target_app, name="target")
-
-
-app.command("cost")(cost)
-
-
-app.command("ladder")(ladder)
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    table = "table"
-    markdown = "markdown"
-    json = "json"
+    if fold is not None and fold >= folds:
+        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
+    return Held(n_folds=folds, fold=fold or 0)

@@ -1,43 +1,162 @@
-"""What both command lines share: how an app is made, how errors are shown, where notes go."""
+"""What both command lines share: how an app is made and run, its options, how errors and notes are shown."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import cleandoc
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from zoo.errors import ZooError
+from zoo.report.text import Format
 
 DEBUG = "--debug"
+INTERRUPTED = "interrupted; the same command goes on from where it stopped"
+HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+# The panels of both programs' help, in this order.
+START, STAGES, MEMBERS, MACHINES, TRACKING, DATA = "start here", "stages", "members", "machines", "tracking", "data"
+_STARTED = time.monotonic()
+
+Output = Annotated[Format, typer.Option("--format", help="How tables are written; csv is the first of them, json has it all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+
+
+def complete_entry() -> list[str]:
+    """Names for shell completion of an entry."""
+    from zoo.entries.load import entry_names
+
+    return entry_names()
+
+
+def complete_target() -> list[str]:
+    """Names for shell completion of a target."""
+    from zoo.targets import target_files
+
+    return list(target_files())
+
+
+def style_of(output: Format, as_json: bool) -> Format:
+    """The format that `--format` and `--json` ask for; ZooError where they ask for two."""
+    if as_json and output not in (Format.table, Format.json):
+        raise ZooError(f"--json and --format {output.value}: give one of them")
+    return Format.json if as_json else output
+
+
+def say(text: str) -> None:
+    """A note on stderr with the time since start: what is going on, apart from results on stdout."""
+    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _tell_version(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+        import platform
+
+        print(f"{context.info_name} {importlib.metadata.version('preference-zoo')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say program, version and Python, and exit.")
+]
+Debug = Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; it may stand anywhere on the line.")]
 
 
 def new_app(text: str) -> typer.Typer:
-    """A typer app without tracebacks of its own and with `--debug`."""
-    app = typer.Typer(help=text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    """The app of a program, with `--version`, `--debug` and shell completion."""
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
 
-    @app.callback()
-    def options(debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error.")) -> None:
-        """Options of every command; `--debug` is read before parsing, so it may stand anywhere before the command."""
+    @app.callback(help=flowing(text))
+    def options(version: Version = False, debug: Debug = False) -> None:
+        """Options of every command; `run_app` has taken `--debug` out of the line."""
 
-    options.__doc__ = text
     return app
 
 
-def run_app(app: typer.Typer, debug: bool) -> None:
-    """Run an app; errors meant for users become one line and an exit code."""
+def new_group(text: str) -> typer.Typer:
+    """An app for commands under one word, as `zoo data`."""
+    return typer.Typer(help=flowing(text), no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
+
+
+def add_commands(app: typer.Typer, commands: Mapping[str, Sequence[Callable[..., None]]]) -> None:
+    """Put functions on an app as commands, by panel and in order; a function's docstring is the command's help."""
+    for panel, functions in commands.items():
+        for function in functions:
+            app.command(function.__name__.strip("_"), help=flowing(function.__doc__ or ""), rich_help_panel=panel)(function)
+
+
+def flowing(text: str) -> str:
+    """A docstring for typer's help: lines of a paragraph joined, so that the terminal breaks them; `[train]` is no markup."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n")]
+    joined = "\n\n".join(paragraphs).replace("\n\nExample:", "\nExample:").replace("\nExample:", "\n\nExample:", 1)
+    return joined.replace("[", r"\[")
+
+
+def run_app(app: typer.Typer, program: str) -> None:
+    """Run an app on this process's arguments; what users cause becomes one line and an exit code. Ends the process."""
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    command = typer.main.get_command(app)
+    _hide_flag_types(command)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        _readable_help()
+    with _one_line_errors(debug=DEBUG in sys.argv):
+        code = command.main(arguments, prog_name=program, standalone_mode=False)
+        if code == 130:  # typer's code for Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
+
+
+@contextmanager
+def _one_line_errors(*, debug: bool) -> Iterator[None]:
     try:
-        app()
-    except ZooError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; check the path, its permissions and free space", file=sys.stderr)
-        sys.exit(2)
+        yield
     except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on from where it stopped", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        told = _told(error)
+        if told is None or (debug and not isinstance(error, typer.TyperException)):
+            raise
+        text, code = told
+        if text:
+            print(f"error: {text}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """An error's line for the user and its exit code; None for those that no user causes. An empty line: help was shown."""
+    if isinstance(error, ZooError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        text = " ".join(error.format_message().split()).rstrip(".")
+        context = getattr(error, "ctx", None)
+        more = f"; see `{context.command_path} --help`" if context is not None and text else ""
+        return text[:1].lower() + text[1:] + more, error.exit_code
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check the path, its permissions and free space", 2
+    return None
+
+
+def _hide_flag_types(command: Any) -> None:
+    """Flags have no value, so help shows no `<bool>` for them: typer prints the type of every option without a metavar."""
+    help_option = command.get_help_option(typer.Context(command, **HELP_OPTIONS))
+    for parameter in (*command.params, help_option):
+        if getattr(parameter, "is_bool_flag", False):
+            parameter.metavar = ""
+    for child in getattr(command, "commands", {}).values():
+        _hide_flag_types(child)
+
+
+def _readable_help() -> None:
+    """Colours of help that can be read on light and dark terminals; typer has no setting but these names of its module."""
+    from typer import rich_utils
+
+    rich_utils.STYLE_TYPES = rich_utils.STYLE_USAGE = ""
+    rich_utils.STYLE_HELPTEXT = ""
+    rich_utils.STYLE_OPTION = rich_utils.STYLE_SWITCH = rich_utils.STYLE_COMMANDS_TABLE_FIRST_COLUMN = "bold color(30)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.report.text import say
+from zoo.cli.app import Name, TargetName
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.installed import check_installed
+from zoo.report.text import Cell, Column, Format, Page, Table, show
 
 if TYPE_CHECKING:
     from zoo.cost.forecast import Forecast
@@ -19,14 +21,15 @@ GIB = 2**30
 
 
 def cost(
-    name: Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")],
-    target: Annotated[str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.")] = "t4x2",
+    name: Name,
+    target: TargetName = "t4x2",
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the file. Default: those of --lengths.")] = None,
     lengths: Annotated[
         Path | None, typer.Option("--lengths", help="CSV of battles as long as those. Default: as the competition's.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths here: 90 s.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Forecasts as JSON.")] = False,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
     """Hours that an entry takes on a target: low, likely and high, from a measurement, or from shapes and published run times.
 
@@ -47,46 +50,44 @@ def cost(
     from zoo.settings import store_folder
     from zoo.targets import load_target
 
+    style = style_of(output, as_json)
     entry, machine, store = load_entry(name), load_target(target), store_folder()
     if measure and lengths is None:
         raise ZooError("--measure: give the battles to measure on with --lengths FILE")
     if measure and lengths is not None:
+        check_installed()
         measure_sample(entry, machine, lengths, store, say=say)
     file = file_of(entry, lengths, rows, fetched_folder(entry, store))
     found = forecast(entry, machine, file, [store, samples_folder()])
-    typer.echo(json.dumps([f.model_dump(mode="json") for f in found], indent=1) if as_json else forecasts_text(found))
+    show(forecasts_page(found), style, data=[f.model_dump(mode="json") for f in found])
 
 
-def forecasts_text(found: Sequence[Forecast]) -> str:
+def forecasts_page(found: Sequence[Forecast]) -> Page:
     """Forecasts as a table, and below it what they assume and where they extrapolate."""
-    from zoo.report.text import text_table
-
     first = found[0]
-    name, unit = time_unit(max(f.seconds.high for f in found))
-    headers = ["variant", "M tokens", "basis", f"{name} low", "likely", "high"]
+    unit_name, unit = time_unit(max(f.seconds.high for f in found))
     submitted = any(f.submission_seconds for f in found)
     with_bytes = any(f.peak_bytes for f in found)
-    headers += ["submitted low", "likely", "high"] if submitted else []
-    headers += ["GiB low", "likely", "high"] if with_bytes else []
-    rows = []
+    columns = [Column("variant"), Column("M tokens", "tokens", lambda n: f"{n / 1e6:.2f}", drop=6), Column("basis")]
+    columns += interval_columns(unit_name, "seconds", unit, drop=0)
+    columns += interval_columns("submitted", "submission_seconds", unit, drop=2) if submitted else []
+    columns += interval_columns("GiB", "peak_bytes", GIB, drop=4) if with_bytes else []
+    rows: list[list[Cell]] = []
     for f in found:
-        cells = [f.variant.slug, f"{f.tokens / 1e6:.2f}", f.basis, *cells_of(f.seconds, unit)]
-        cells += cells_of(f.submission_seconds, unit) if submitted else []
-        rows.append(cells + (cells_of(f.peak_bytes, GIB) if with_bytes else []))
-    lines = [f"{first.entry} on {first.target}: {first.rows:,} rows", "", text_table(headers, rows)]
+        cells: list[Cell] = [f.variant.slug, f.tokens, f.basis, *interval_cells(f.seconds)]
+        cells += interval_cells(f.submission_seconds) if submitted else []
+        rows.append(cells + (interval_cells(f.peak_bytes) if with_bytes else []))
+    page: list[str | Table] = [f"{first.entry} on {first.target}: {first.rows:,} rows", "", Table(columns, rows)]
     if submitted:
-        lines += [
-            "",
-            "submitted: as a Kaggle submission, which took longer than an interactive run on such a machine",
-        ]
+        page += ["", "submitted: as a Kaggle submission, which took longer than an interactive run on such a machine"]
     for title, notes in (("assumed", [f.assumed for f in found]), ("goes beyond", [f.extrapolates for f in found])):
         told: dict[str, list[str]] = {}
         for f, each in zip(found, notes, strict=True):
             for note in each:
                 told.setdefault(note, []).append(f"{f.basis} {f.variant.slug}")
-        lines += ["", f"{title}:"] if told else []
-        lines += [f"- {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in told.items()]
-    return "\n".join(lines)
+        page += ["", f"{title}:"] if told else []
+        page += [f"- {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in told.items()]
+    return page
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
@@ -94,8 +95,18 @@ def time_unit(seconds: float) -> tuple[str, float]:
     return next(((name, unit) for name, unit in (("hours", 3600.0), ("minutes", 60.0)) if seconds >= unit), ("seconds", 1.0))
 
 
-def cells_of(interval: Interval | None, unit: float) -> list[str]:
-    """Low, likely and high in `unit`, three digits each; blanks where there is none."""
-    if interval is None:
-        return ["", "", ""]
-    return [f"{value / unit:.3g}" for value in (interval.low, interval.likely, interval.high)]
+def interval_columns(title: str, key: str, unit: float, *, drop: int) -> list[Column]:
+    """Columns low, likely and high of an interval, shown in `unit` with three digits; likely is dropped last."""
+
+    def form(value: float) -> str:
+        return f"{value / unit:.3g}"
+
+    return [
+        Column(f"{title} {which}", f"{key}_{which}", form, drop=drop and drop + (which != "likely"))
+        for which in ("low", "likely", "high")
+    ]
+
+
+def interval_cells(interval: Interval | None) -> list[Cell]:
+    """Low, likely and high; None where there is none."""
+    return [None, None, None] if interval is None else [interval.low, interval.likely, interval.high]

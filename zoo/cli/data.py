@@ -2,70 +2,73 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli.base import DATA, AsJson, Output, add_commands, complete_entry, new_group, style_of
+from zoo.report.text import Column, Format, Page, Table, show
+
 if TYPE_CHECKING:
     from zoo.data.battles import Battles
 
-data_app = typer.Typer(
-    help="Look at a file of battles, or make one.\n\n"
-    "A file is CSV (or .csv.gz) in the competition's columns: id, prompt, response_a, response_b and, where labelled, "
-    "winner_model_a, winner_model_b, winner_tie. Texts are JSON lists of turns.\n\n"
-    "Example: zoo data sample battles.csv --rows 400; zoo data validate battles.csv",
-    no_args_is_help=True,
-)
-
 File = Annotated[Path, typer.Argument(help="CSV of battles, plain or gzipped.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")]
 
 
-@data_app.command()
-def validate(file: File, as_json: AsJson = False) -> None:
+Counting = Annotated[
+    str | None,
+    typer.Option("--entry", help="Count tokens with this entry's tokenizer.", autocompletion=complete_entry),
+]
+
+
+def validate(file: File, output: Output = Format.table, as_json: AsJson = False) -> None:
     """Say what is in a file of battles and what is wrong with it, with row ids.
 
     Exit code 0: usable, perhaps with warnings. 1: some row or the whole file cannot be used. 2: it cannot be read at all.
 
     Example: zoo data validate test.csv
 
-    Example: zoo data validate train.csv.gz --json | jq '.problems[].row_id'
+    Example: zoo data validate train.csv.gz --format csv
     """
     from zoo.data.battles import read_battles
     from zoo.data.stats import validation
 
-    battles = read_battles(file, strict=False)
+    style, battles = style_of(output, as_json), read_battles(file, strict=False)
     report = validation(battles)
-    typer.echo(json.dumps(report, indent=1) if as_json else validation_text(battles, report))
+    show(validation_page(battles, report), style, data=report)
     if not report["usable"]:
         raise typer.Exit(1)
 
 
-def validation_text(battles: Battles, report: dict[str, Any]) -> str:
+def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
     """The report as a table of problems and a closing line that says whether the file can be used."""
     from zoo.data.stats import problem_rows
-    from zoo.report.text import text_table
 
     apart = report["rows"] - report["usable_rows"]
     kind = "labelled" if battles.labelled else "unlabelled"
-    lines = [f"{battles.path}: {report['rows']:,} ids, {kind}, {report['usable_rows']:,} usable rows, {apart:,} kept apart"]
-    if battles.problems:
-        lines += ["", text_table(("severity", "problem", "rows", "ids", "for example"), problem_rows(battles.problems)), ""]
+    head = f"{battles.path}: {report['rows']:,} ids, {kind}, {report['usable_rows']:,} usable rows, {apart:,} kept apart"
+    columns = [
+        Column("severity"),
+        Column("problem"),
+        Column("rows"),
+        Column("ids", drop=1, prose=True),
+        Column("for example", "example", prose=True),
+    ]
+    table = Table(columns, problem_rows(battles.problems))
     if any(p.fatal for p in battles.problems):
-        lines.append("NOT USABLE: a submission for this file could not be keyed; mend what is listed as an error")
+        verdict = "NOT USABLE: a submission for this file could not be keyed; mend what is listed as an error"
     elif battles.errors:
-        lines.append("NOT USABLE as it is: mend the rows listed as errors (predict keeps them apart and still fills their ids)")
+        verdict = "NOT USABLE as it is: mend the rows listed as errors (predict keeps them apart and still fills their ids)"
     else:
-        lines.append("usable" + (", with warnings" if battles.problems else ""))
-    return "\n".join(lines)
+        verdict = "usable" + (", with warnings" if battles.problems else "")
+    return [head, "", table, "", verdict] if battles.problems else [head, verdict]
 
 
-@data_app.command()
 def stats(
     file: File,
-    entry: Annotated[str | None, typer.Option("--entry", help="Count tokens with this entry's tokenizer.")] = None,
+    entry: Counting = None,
+    output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
     """Label shares, turns, and lengths in characters and in tokens.
@@ -77,30 +80,28 @@ def stats(
     from zoo.data.battles import read_battles
     from zoo.data.stats import battle_stats
 
-    count_tokens = None
+    style, count_tokens = style_of(output, as_json), None
     if entry is not None:
         from zoo.pipeline.weights import entry_tokenizer
 
         count_tokens = entry_tokenizer(entry).encode
     found = battle_stats(read_battles(file), count_tokens)
-    typer.echo(json.dumps(found, indent=1) if as_json else stats_text(file, found))
+    show(stats_page(file, found), style, data=found)
 
 
-def stats_text(file: Path, found: dict[str, Any]) -> str:
-    from zoo.report.text import text_table
-
-    lines = [f"{file}: {found['rows']:,} usable rows, {found['distinct_prompts']:,} distinct prompts"]
+def stats_page(file: Path, found: dict[str, Any]) -> Page:
+    """Label shares and turns as lines, lengths as a table."""
+    page: list[str | Table] = [f"{file}: {found['rows']:,} usable rows, {found['distinct_prompts']:,} distinct prompts"]
     if found["label_shares"]:
-        lines.append("label shares: " + ", ".join(f"{name} {share:.1%}" for name, share in found["label_shares"].items()))
-    lines.append("turns: " + ", ".join(f"{turns}: {share:.1%}" for turns, share in found["turns"].items()))
+        page.append("label shares: " + ", ".join(f"{name} {share:.1%}" for name, share in found["label_shares"].items()))
+    page.append("turns: " + ", ".join(f"{turns}: {share:.1%}" for turns, share in found["turns"].items()))
     if found["lengths"]:
-        header = ("length", *next(iter(found["lengths"].values())))
-        rows = [(name, *(f"{value:,.0f}" for value in spread.values())) for name, spread in found["lengths"].items()]
-        lines += ["", text_table(header, rows)]
-    return "\n".join(lines)
+        spread = next(iter(found["lengths"].values()))
+        columns = [Column("length"), *(Column(name, form=",.0f") for name in spread)]
+        page += ["", Table(columns, [[name, *values.values()] for name, values in found["lengths"].items()])]
+    return page
 
 
-@data_app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="CSV to write; gzipped where the name ends in .gz.")],
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many battles.")] = 500,
@@ -124,3 +125,17 @@ def sample(
         f"best possible log loss: {made.expected_log_loss:.4f} expected, {made.realised_log_loss:.4f} on the labels drawn "
         f"(uniform 1.0986)"
     )
+
+
+data_app = new_group(
+    """Look at a file of battles, or make one.
+
+    A file is CSV (or .csv.gz) in the competition's columns: id, prompt, response_a, response_b and, where labelled,
+    winner_model_a, winner_model_b, winner_tie. Texts are JSON lists of turns.
+
+    Example: zoo data sample battles.csv --rows 400
+
+    Example: zoo data validate battles.csv
+    """
+)
+add_commands(data_app, {DATA: (sample, validate, stats)})

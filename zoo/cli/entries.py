@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Format, Name, TargetName, app
+from zoo.cli.app import Name, TargetName
+from zoo.cli.base import AsJson, Output, style_of
+from zoo.report.text import Format
+from zoo.report.text import show as show_page
 
 
-@app.command("list")
-def list_(output: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table) -> None:
-    """Entries of the zoo, and which of their stages are in the store."""
-    from zoo.report.views import entries_table
+def list_(output: Output = Format.table, as_json: AsJson = False) -> None:
+    """Entries of the zoo, and which of their stages are in the store.
 
-    typer.echo(entries_table(output.value))
+    Example: zoo list
+    """
+    from zoo.report.views import entries_page
+
+    style = style_of(output, as_json)
+    page, records = entries_page()
+    show_page(page, style, data=records)
 
 
-@app.command()
-def show(name: Name) -> None:
-    """An entry's settings, every default filled in, as TOML."""
+def show(name: Name, as_json: AsJson = False) -> None:
+    """An entry's settings, every default filled in, as TOML or as JSON.
+
+    Example: zoo show smollm2-135m
+    """
     from zoo.entries.load import load_entry
     from zoo.report.views import entry_toml
 
-    typer.echo(entry_toml(load_entry(name)))
+    entry = load_entry(name)
+    style = Format.json if as_json else Format.table
+    show_page([entry_toml(entry)], style, data=entry.model_dump(mode="json", exclude_none=True))
 
 
-@app.command()
 def check(
     name: Name,
     target: TargetName = "t4x2",
     train: Annotated[bool, typer.Option("--train", help="Check training on one of its cards, too.")] = False,
     engine: Annotated[str | None, typer.Option("--engine", help="Version of vLLM there; default: the one here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
-    """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails."""
+    """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails.
+
+    Example: zoo check llama-3-8b --target t4x2 --train
+    """
     from zoo.checks import check_entry
     from zoo.entries.load import load_entry
     from zoo.pipeline.weights import fetched_folder
@@ -45,35 +58,39 @@ def check(
     from zoo.settings import store_folder
     from zoo.targets import load_target
 
-    entry = load_entry(name)
+    style, entry = style_of(output, as_json), load_entry(name)
     folder = fetched_folder(entry, store_folder())
     findings = check_entry(entry, load_target(target), model_folder=folder, train=train, engine=engine)
-    typer.echo(json.dumps([f.model_dump() for f in findings], indent=1) if as_json else findings_table(findings))
+    show_page([findings_table(findings)], style, data=[f.model_dump() for f in findings])
     if any(f.verdict == "fail" for f in findings):
         raise typer.Exit(1)
 
 
-@app.command()
 def register(
     name: Annotated[str, typer.Argument(help="Name of the new entry.")],
     base: Annotated[str, typer.Option("--base", help="Model folder, or ORG/MODEL on the hub.")],
     target: TargetName = "t4x2",
     out: Annotated[Path | None, typer.Option("--out", help="Default: first of ZOO_ENTRIES, else ./entries.")] = None,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next."""
+    """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next.
+
+    Example: zoo register my-model --base path/to/model-folder --target t4x2
+    """
     from zoo.entries.register import next_steps
     from zoo.entries.register import register as write_entry
     from zoo.report.views import findings_table
 
+    style = style_of(output, as_json)
     own = os.environ.get("ZOO_ENTRIES", "").split(os.pathsep)[0] or "entries"
     made = write_entry(name, base, target, out or Path(own))
-    typer.echo(findings_table(made.findings))
     failed = f", which fails {made.failed} of its checks on {target}" if made.failed else ""
-    typer.echo(f"\nwrote {made.path}{failed}; next:\n")
-    typer.echo("\n".join(next_steps(made.path, target, base, failed=made.failed)))
+    steps = next_steps(made.path, target, base, failed=made.failed)
+    record = {"path": str(made.path), "findings": [f.model_dump() for f in made.findings], "next": steps}
+    show_page([findings_table(made.findings), "", f"wrote {made.path}{failed}; next:", "", *steps], style, data=record)
 
 
-@app.command("import")
 def import_(
     name: Annotated[str, typer.Argument(help="Name the member gets.")],
     scores: Annotated[
@@ -91,7 +108,10 @@ def import_(
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
 ) -> None:
-    """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
+    """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids.
+
+    Example: zoo import theirs --scores oof.csv --labels battles.csv --target t4x2 --load-seconds 90 --seconds-per-row 0.6
+    """
     from zoo.pipeline.import_table import import_scores
     from zoo.settings import store_folder
     from zoo.store import read_manifest

@@ -7,31 +7,39 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.installed import check_installed
 from zoo.cli.tracking import leaderboard
-from zoo.report.text import say
+from zoo.report.text import Format, as_text, show
 
 
-@app.command()
 def experiment(
     folder: Annotated[Path, typer.Argument(help="Folder of the experiment, e.g. experiments/001-human-preferences.")],
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder that holds the recipe's data file.")] = Path(),
     only: Annotated[list[str] | None, typer.Option("--only", help="Run by this name alone. Repeatable.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, dealt over the GPUs.")] = 1,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
     """Run every entry of an experiment's recipe.toml to its scores, then print the leaderboard.
 
     With `until = "train"` in the recipe: train every run, evaluate it in transformers, and print and plot them side by side.
+
+    Example: zoo experiment experiments/001-human-preferences --data-dir path/to/data
+
+    Example: zoo experiment experiments/002-folds-and-votes --data-dir path/to/data --jobs 4
     """
     from zoo.errors import ZooError
     from zoo.experiments.recipes import load_recipe, run_recipe
     from zoo.settings import home, store_folder
 
+    check_installed()
+    style = style_of(output, as_json)
     if load_recipe(folder).until == "score":
         if only or jobs != 1:
             raise ZooError(f"{folder}: --only and --jobs are for recipes with until = 'train'; `zoo run` takes one entry")
         run_recipe(folder, data_dir, store_folder(), say=say)
-        leaderboard()
+        leaderboard(style)
         return
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table
@@ -42,10 +50,11 @@ def experiment(
     if jobs > 1:
         run_side_by_side(folder, data_dir, jobs, logs=results / "logs", only=only or (), say=say)
     trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)
-    typer.echo(trials_table(trials))
+    table = trials_table(trials)
+    written: list[str] = []
     if not only:
         results.mkdir(parents=True, exist_ok=True)
-        write_atomic(results / "results.md", trials_table(trials, "markdown") + "\n")
+        write_atomic(results / "results.md", as_text(table, Format.markdown) + "\n")
         write_atomic(results / "results.png", png(trials_figure(trials)))
-        typer.echo(results / "results.md")
-        typer.echo(results / "results.png")
+        written = [str(results / "results.md"), str(results / "results.png")]
+    show([table, *written], style)

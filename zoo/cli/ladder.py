@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from zoo.report.text import say
-
-if TYPE_CHECKING:
-    from zoo.contracts import Entry, Request
+from zoo.cli.app import Data, Fold, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.installed import check_installed
+from zoo.report.text import Format, show
 
 
 def ladder(
-    name: Annotated[str, typer.Argument(help="Entry, one of `zoo list`.")],
-    data: Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")],
-    target: Annotated[str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.")] = "cpu",
-    fold: Annotated[int, typer.Option("--fold", min=0, help="Fold that is held out.")] = 0,
+    name: Name,
+    data: Data,
+    target: TargetName = "cpu",
+    fold: Fold = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = 5,
-    score_rows: Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most so many held-out rows.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry. Repeatable.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="Weights: hub, package, or a model folder.")] = None,
+    score_rows: MaxRows = None,
+    settings: Settings = None,
+    source: Source = None,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
     """Log loss of base, adapter, merged, AWQ and AWQ in vLLM on the same held-out rows, and what each step costs.
 
     Stages that are missing are run first. Exit code 1 where a step costs more than the entry's `ladder.max_ladder_loss`.
+
+    Example: zoo ladder smollm2-135m --data battles.csv
     """
-    from zoo.contracts import Held, Selection
     from zoo.entries.load import load_entry, override
-    from zoo.errors import ZooError
-    from zoo.experiments.run import run_chain
-    from zoo.pipeline.chain import battles_input, chain, ladder_request
+    from zoo.experiments.run import RunOptions, climb, entry_chains, run_chain
+    from zoo.pipeline.chain import ladder_request
+    from zoo.report.ladder import ladder_page, ladder_records
+    from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
-    if fold >= folds:
-        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
-    entry, store = override(load_entry(name), settings or []), store_folder()
-    held, selection = Held(n_folds=folds, fold=fold), Selection(max_rows=score_rows)
-    requests = chain(entry, battles_input(data), target, store, held=held, selection=selection, source=source)
+    check_installed()
+    style, store = style_of(output, as_json), store_folder()
+    entry, held = override(load_entry(name), settings or []), held_of(fold, folds)
+    options = RunOptions(last="score", battles=data, target=target, held=held, score_rows=score_rows, source=source)
+    (requests,) = entry_chains(entry, options, store)
     ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
     run_chain(requests, entry, store, say=say)
-    climb(entry, requests)
-
-
-def climb(entry: Entry, requests: Sequence[Request]) -> None:
-    """Run the ladder of a finished chain, print it, and hold it against the entry's gate."""
-    from zoo.experiments.run import run_chain
-    from zoo.pipeline.chain import ladder_request
-    from zoo.report.ladder import ladder_table
-    from zoo.scores.ladder import check_gate, steps_from_metrics
-    from zoo.settings import store_folder
-
-    store = store_folder()
-    artifact = run_chain([ladder_request(entry, requests, store)], entry, store, say=say)[-1]
-    steps = steps_from_metrics(artifact.manifest.metrics)
-    typer.echo(ladder_table(steps))
-    typer.echo(artifact.path / "ladder.png")
+    steps, figure = climb(entry, requests, store, say=say)
+    show(ladder_page(steps, figure), style, data=ladder_records(steps))
     check_gate(entry, steps)

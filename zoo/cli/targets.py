@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli.base import MACHINES, AsJson, Output, add_commands, complete_target, new_group, style_of
+from zoo.report.text import Cell, Column, Format, Table, show
+
 if TYPE_CHECKING:
     from zoo.targets import Rates, Target
 
-target_app = typer.Typer(
-    help="Machines to predict on: those of the package, and your own.\n\n"
-    "A target is one TOML file, NAME.toml, in `ZOO_HOME/targets` or a folder of `ZOO_TARGETS` (colon separated); it comes "
-    "before the package's of the same name.\n\n"
-    "Example: zoo target measure my-machine; zoo cost llama-3-8b --target my-machine --lengths test.csv",
-    no_args_is_help=True,
-)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")]
+GIB = 2**30
+OwnOrKnown = Annotated[
+    str | None,
+    typer.Argument(help="Write it under this name; without one, only print it.", autocompletion=complete_target),
+]
 
 
-@target_app.command("list")
-def list_(as_json: AsJson = False) -> None:
-    """Every target, what is declared of it, and where its file is."""
-    from zoo.report.text import text_table
+def list_(output: Output = Format.table, as_json: AsJson = False) -> None:
+    """Every target, what is declared of it, and where its file is.
+
+    Example: zoo target list
+    """
     from zoo.targets import read_targets, target_files
 
-    targets, broken = read_targets()
-    if as_json:
-        typer.echo(json.dumps([target.model_dump(mode="json") for target in targets], indent=1))
-        return
-    files = target_files()
+    style, (targets, broken), files = style_of(output, as_json), read_targets(), target_files()
     rows = [[*target_row(target), str(_place(files[target.name]))] for target in targets]
-    headers = ["target", "GPUs", "GiB each", "capability", "dtypes", "TFLOP/s", "what", "file"]
-    rows += [[name, *[""] * 5, f"cannot be used: {error}", str(_place(files[name]))] for name, error in broken.items()]
-    typer.echo(text_table(headers, rows))
+    rows += [[name, *[None] * 6, f"cannot be used: {error}", str(_place(files[name]))] for name, error in broken.items()]
+    columns = [
+        Column("target"),
+        Column("GPUs", "gpus"),
+        Column("GiB each", "device_bytes", lambda size: f"{size / GIB:.1f}"),
+        Column("capability", "compute_capability", drop=3),
+        Column("dtypes", drop=4, prose=True),
+        Column("TFLOP/s", "flop_per_second", lambda rate: f"{rate / 1e12:.3g}", drop=1),
+        Column("rate is", "rate_is", drop=2),
+        Column("what", "description", prose=True),
+        Column("file", drop=5),
+    ]
+    show([Table(columns, rows)], style, data=[target.model_dump(mode="json") for target in targets])
 
 
-def target_row(target: Target) -> list[str]:
-    """Cells of a target: name, GPUs, memory, capability, dtypes, matmul rate with its origin, description."""
+def target_row(target: Target) -> list[Cell]:
+    """Cells of a target: name, GPUs, bytes, capability, dtypes, matmul rate and where it is from, description."""
     from zoo.targets import matmul_rate
 
     rate = matmul_rate(target)
+    capability = ".".join(map(str, target.compute_capability or ())) or "none"
+    known = ("not known" if rate is None else "measured" if rate[1] else "declared",)
     return [
-        target.name,
-        str(target.gpus),
-        f"{target.device_bytes / 2**30:.1f}",
-        ".".join(map(str, target.compute_capability or ())) or "none",
-        ", ".join(target.dtypes),
-        "not known" if rate is None else f"{rate[0] / 1e12:.3g} {'measured' if rate[1] else 'declared'}",
-        target.description,
+        *(target.name, target.gpus, target.device_bytes, capability, ", ".join(target.dtypes)),
+        *(rate[0] if rate else None, *known, target.description),
     ]
 
 
@@ -61,32 +63,37 @@ def _place(path: Path) -> Path | str:
     return "package" if path.parent == PACKAGE_FOLDER else path
 
 
-@target_app.command()
-def show(name: Annotated[str, typer.Argument(help="Target, one of `zoo target list`.")], as_json: AsJson = False) -> None:
+def show_(
+    name: Annotated[str, typer.Argument(help="Target, one of `zoo target list`.", autocompletion=complete_target)],
+    output: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
     """A target's settings, and its rates as declared and as measured.
 
     Example: zoo target show t4x2
     """
-    from zoo.report.text import text_table
     from zoo.targets import load_target
 
-    target = load_target(name)
-    if as_json:
-        typer.echo(target.model_dump_json(indent=1))
-        return
+    style, target = style_of(output, as_json), load_target(name)
     plain = target.model_dump(mode="json", exclude={"declared", "measured"}, exclude_none=True)
-    typer.echo(text_table(["setting", "value"], [[key, str(value)] for key, value in plain.items() if value != ""]))
-    typer.echo("\n" + text_table(["rate", "declared", "measured"], rate_rows(target.declared, target.measured)))
+    settings: list[list[Cell]] = [[key, str(value)] for key, value in plain.items() if value != ""]
+    rates = [Column("rate"), Column("declared", form=".4g"), Column("measured", form=".4g")]
+    page: list[str | Table] = [
+        Table([Column("setting"), Column("value", prose=True)], settings),
+        "",
+        Table(rates, rate_rows(target.declared, target.measured)),
+    ]
+    show(page, style, data=target.model_dump(mode="json"))
 
 
-def rate_rows(declared: Rates, measured: Rates) -> list[list[str]]:
-    """One row a rate: its name with unit, as declared, as measured."""
+def rate_rows(declared: Rates, measured: Rates) -> list[list[Cell]]:
+    """One row a rate: its name with unit, as declared, as measured; None where it is not known."""
 
-    def cell(value: float | None, unit: float) -> str:
-        return "not known" if value is None else f"{value / unit:.4g}"
+    def cell(value: float | None, unit: float) -> float | None:
+        return None if value is None else value / unit
 
     dtypes = sorted({*declared.matmul_flop_per_second, *measured.matmul_flop_per_second})
-    rows = [
+    rows: list[list[Cell]] = [
         [f"matmul {dtype}, TFLOP/s", *(cell(r.matmul_flop_per_second.get(dtype), 1e12) for r in (declared, measured))]
         for dtype in dtypes
     ]
@@ -98,10 +105,7 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[str]]:
     return [*rows, *([name, *(cell(getattr(r, key), 1e9) for r in (declared, measured))] for name, key in names.items())]
 
 
-@target_app.command()
-def measure(
-    name: Annotated[str | None, typer.Argument(help="Write it under this name; without one, only print it.")] = None,
-) -> None:
+def measure(name: OwnOrKnown = None) -> None:
     """Measure this machine's rates (matmul by dtype, memory, host to device, disk) in under a minute.
 
     With the name of a known target, its file is copied to `ZOO_HOME/targets` with the rates filled in; a new name makes a new
@@ -116,3 +120,17 @@ def measure(
 
     target = measure_target(name)
     typer.echo(entry_toml(target) if name is None else write_target(target))
+
+
+target_app = new_group(
+    """Machines to predict on: those of the package, and your own.
+
+    A target is one TOML file, NAME.toml, in `ZOO_HOME/targets` or a folder of `ZOO_TARGETS` (colon separated); it comes
+    before the package's of the same name.
+
+    Example: zoo target measure my-machine
+
+    Example: zoo cost llama-3-8b --target my-machine --lengths test.csv
+    """
+)
+add_commands(target_app, {MACHINES: (list_, show_, measure)})

@@ -6,42 +6,54 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Format, Name, app
+from zoo.cli.app import Name
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.report.text import Format, show
 
 
-@app.command()
-def leaderboard(output: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table) -> None:
-    """Every scored member: log loss with its standard error, cost, memory and age, the best first."""
+def leaderboard(output: Output = Format.table, as_json: AsJson = False) -> None:
+    """Every scored member: log loss with its standard error, cost, memory and age, the best first.
+
+    Example: zoo leaderboard --format markdown
+    """
     from zoo.report.leaderboard import leaderboard as rows_of
-    from zoo.report.leaderboard import render
+    from zoo.report.leaderboard import leaderboard_page
     from zoo.settings import store_folder
 
-    typer.echo(render(rows_of(store_folder()), output.value))
+    style = style_of(output, as_json)
+    page, records = leaderboard_page(rows_of(store_folder()))
+    show(page, style, data=records)
 
 
-@app.command()
 def ui(port: Annotated[int, typer.Option("--port", help="Port on loopback; the next free one if it is taken.")] = 5000) -> None:
-    """Open MLflow on 127.0.0.1 with the runs of this store. Ctrl-C stops it."""
+    """Open MLflow on 127.0.0.1 with the runs of this store. Ctrl-C stops it.
+
+    Example: zoo ui --port 5001
+    """
     from zoo.tracking.ui import serve
 
-    serve(port)
+    serve(port, say=say)
 
 
-@app.command()
 def promote(
     name: Name,
     version: Annotated[str | None, typer.Option("--version", help="Registered version; default: the one scored last.")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Another alias than champion.")] = "champion",
 ) -> None:
-    """Make an entry's scored checkpoint its champion: the alias that people and builds take members by."""
+    """Make an entry's scored checkpoint its champion: the alias that people and builds take members by.
+
+    Example: zoo promote smollm2-135m
+    """
     from zoo.tracking.promote import promote as give_alias
 
     typer.echo(f"{name} version {give_alias(name, version=version, alias=alias)} is now {alias}")
 
 
-@app.command()
 def sync() -> None:
-    """Mirror finished stages to MLflow that a lost connection left out. Twice doubles nothing."""
+    """Mirror finished stages to MLflow that a lost connection left out. Twice doubles nothing.
+
+    Example: zoo sync
+    """
     from zoo.settings import store_folder
     from zoo.tracking.sync import sync as sync_store
 

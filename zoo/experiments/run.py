@@ -1,18 +1,78 @@
-"""Running chains of stages, of one fold or all, and mirroring each finished stage to MLflow."""
+"""Running an entry's chains of stages, of one fold or all, and mirroring each finished stage to MLflow."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.contracts import (
-    Entry,
-    Request,
-)
-from zoo.pipeline.chain import Say
+from zoo.contracts import Entry, Held, Request, Selection
+from zoo.errors import ZooError
+from zoo.pipeline.chain import Say, battles_input, chain, emulating, ladder_request
+from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.pipeline.runner import run_stage
+from zoo.scores.ladder import Step, steps_from_metrics
+from zoo.scores.out_of_fold import OutOfFold, out_of_fold
 from zoo.store import Artifact, artifact_name, find
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run of an entry's stages is asked for. `last`: the stage it ends with. `every_fold`: each fold of `held` in turn.
+
+    `average`: with every fold, then one checkpoint of their averaged adapters. `emulated`: the smaller target to score as.
+    """
+
+    last: str
+    battles: Path
+    target: str
+    held: Held
+    every_fold: bool = False
+    average: bool = False
+    score_rows: int | None = None
+    source: str | None = None
+    emulated: str | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left: each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint."""
+
+    chains: list[list[Request]]
+    artifacts: list[Artifact]
+    folds: list[OutOfFold]
+    averaged: Artifact | None = None
+
+
+def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
+    """Run an entry's stages up to the last one asked for; what is in the store is not made again."""
+    chains = entry_chains(entry, options, store)
+    names = [request.stage.removeprefix("lexical-") for request in chains[0]]
+    if options.last not in names:
+        raise ZooError(f"{entry.name}: a {entry.kind} entry has no stage {options.last!r}; it has {', '.join(names)}")
+    wanted = [requests[: names.index(options.last) + 1] for requests in chains]
+    if not options.every_fold:
+        return Finished(chains, [run_chain(wanted[0], entry, store, say=say)[-1]], [])
+    averaging = average_chain(chains, store) if options.average else []
+    finished = run_folds(wanted, entry, store, say=say)
+    folds = _out_of_fold(finished, options.battles) if options.last == "score" else []
+    if not averaging:
+        return Finished(chains, finished, folds)
+    say(f"{entry.name}: the mean of {len(chains)} folds' adapters")
+    return Finished(chains, finished, folds, run_chain(averaging, entry, store, say=say)[-1])
+
+
+def entry_chains(entry: Entry, options: RunOptions, store: Path) -> list[list[Request]]:
+    """The requests of a run, a chain a fold."""
+    battles, selection = battles_input(options.battles), Selection(max_rows=options.score_rows)
+    if options.every_fold:
+        n_folds = options.held.n_folds
+        chains = fold_chains(entry, battles, options.target, store, n_folds=n_folds, selection=selection, source=options.source)
+    else:
+        found = chain(entry, battles, options.target, store, held=options.held, selection=selection, source=options.source)
+        chains = [found]
+    return [emulating(requests, entry, options.emulated) for requests in chains] if options.emulated else chains
 
 
 def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:
@@ -40,3 +100,15 @@ def run_folds(chains: Sequence[list[Request]], entry: Entry, store: Path, *, say
         say(f"{entry.name}: fold {number} of {len(chains)}")
         finished.append(run_chain(requests, entry, store, say=say, track=track)[-1])
     return finished
+
+
+def climb(entry: Entry, requests: Sequence[Request], store: Path, *, say: Say) -> tuple[list[Step], Path]:
+    """Run the ladder of a finished chain; its steps, and the figure of them."""
+    artifact = run_chain([ladder_request(entry, requests, store)], entry, store, say=say)[-1]
+    return steps_from_metrics(artifact.manifest.metrics), artifact.path / "ladder.png"
+
+
+def _out_of_fold(scored: Sequence[Artifact], battles: Path) -> list[OutOfFold]:
+    from zoo.data.battles import read_battles
+
+    return out_of_fold(scored, read_battles(battles).frame.set_index("id")["label"])

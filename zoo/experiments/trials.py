@@ -21,6 +21,7 @@ from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entri
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import Say, battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
+from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
 from zoo.store import Artifact
@@ -171,18 +172,28 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), error
 
 
-def trials_table(trials: Sequence[Trial], style: str = "table") -> str:
-    """A line a trial, file by file."""
-    from zoo.report.text import text_table
-
-    rows = []
-    for data in dict.fromkeys(trial.data for trial in trials):
-        for trial in (t for t in trials if t.data == data):
-            change = "" if trial.change is None else "{:+.4f} ± {:.4f}".format(*trial.change)
-            loss = "{:.4f} ± {:.4f}".format(*trial.log_loss)
-            rows.append([data, trial.name, trial.form, loss, f"{trial.recalibrated:.4f}", change, str(len(trial.losses))])
-    headers = ["battles", "run", "form", "log loss", "recalibrated", "against the entry's first run", "rows"]
-    return text_table(headers, rows, style=style)
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """A line a trial, file by file; the lowest log loss of each file is marked."""
+    shown = [trial for data in dict.fromkeys(trial.data for trial in trials) for trial in trials if trial.data == data]
+    rows: list[list[Cell]] = []
+    best: frozenset[int] = frozenset()
+    for trial in shown:
+        change = trial.change or (None, None)
+        rows.append([trial.name, trial.form, trial.data, *trial.log_loss, trial.recalibrated, *change, len(trial.losses)])
+    for data in {trial.data for trial in shown}:
+        best |= lowest([trial.log_loss[0] if trial.data == data else None for trial in shown])
+    columns = [
+        Column("run"),
+        Column("form", drop=4),
+        Column("battles", drop=3),
+        Column("log loss", "log_loss", ".4f"),
+        Column("se", "log_loss_se", ".4f"),
+        Column("recalibrated", form=".4f", drop=5),
+        Column("against the entry's first run", "change", "+.4f", drop=1),
+        Column("se", "change_se", ".4f", drop=2),
+        Column("rows", form=",", drop=6),
+    ]
+    return Table(columns, rows, best)
 
 
 def trials_figure(trials: Sequence[Trial]) -> Figure:

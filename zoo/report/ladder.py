@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.scores.ladder import (
-    TITLES,
-    Step,
-)
+from zoo.report.text import Cell, Column, Page, Table
+from zoo.scores.ladder import TITLES, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
 BOX = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none"}  # a label in a figure, above its line
 
 
-def ladder_table(steps: Sequence[Step]) -> str:
-    """The ladder for people: a line a form."""
-    from zoo.report.text import text_table
-
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    rows = [
-        [
-            TITLES[step.form],
-            f"{step.loss:.4f} ± {step.loss_se:.4f}",
-            "" if step.change is None else f"{step.change:+.4f} ± {step.change_se:.4f}",
-            number(step.largest, ".4f"),
-        ]
-        for step in steps
+def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
+    """The ladder for people: a line a form, and where the figure is."""
+    columns = [
+        Column("form"),
+        Column("log loss", "log_loss", ".4f"),
+        Column("se", "log_loss_se", ".4f"),
+        Column("against the one above", "change", "+.4f"),
+        Column("se", "change_se", ".4f", drop=1),
+        Column("largest change of a probability", "largest_probability_change", ".4f", drop=2),
     ]
-    return text_table(["form", "log loss", "against the one above", "largest change of a probability"], rows)
+    rows: list[list[Cell]] = [[TITLES[s.form], s.loss, s.loss_se, s.change, s.change_se, s.largest] for s in steps]
+    return [Table(columns, rows), str(figure)]
+
+
+def ladder_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The ladder as plain data."""
+    return [vars(step) for step in steps]
 
 
 def ladder_figure(steps: Sequence[Step], rows: int) -> Figure:

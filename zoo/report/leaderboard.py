@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Contract
 from zoo.cost.price import price
+from zoo.report.text import Column, Page, Table, lowest
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import list_artifacts
 
@@ -70,41 +72,32 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
     return sorted(rows, key=lambda r: (newest[r.dataset], r.dataset), reverse=True)
 
 
-HEADERS = (
-    *("member", "log loss", "se", "calib.", "acc", "rows", "tokens/row", "load s", "s/row", "25k rows h"),
-    *("GiB", "target", "data", "made"),
+COLUMNS = (
+    Column("member"),
+    Column("log loss", "log_loss", ".4f"),
+    Column("se", "log_loss_se", ".4f"),
+    Column("calib.", "calibration_error", ".4f", drop=5),
+    Column("acc", "accuracy", ".3f", drop=4),
+    Column("rows", drop=1),
+    Column("failed", "failed_rows", drop=7),
+    Column("tokens/row", "tokens_per_row", ".0f", drop=9),
+    Column("load s", "load_seconds", ".1f", drop=10),
+    Column("s/row", "seconds_per_row", ".2g", drop=8),
+    Column("25k rows h", "hours_25k", ".2g", drop=2),
+    Column("GiB", "peak_gib", ".1f", drop=6),
+    Column("target", drop=3),
+    Column("data", "dataset", lambda digest: digest[:8], drop=11),
+    Column("made", "created_at", lambda moment: moment[:10], drop=12),
 )
 
 
-def render(rows: list[Row], style: str = "table") -> str:
-    """Rows as `table` (for a terminal), `markdown` or `json`."""
-    if style == "json":
-        return json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
+def leaderboard_page(rows: Sequence[Row]) -> tuple[Page, list[dict[str, Any]]]:
+    """Rows as a table with the best of each data set marked, and as plain data."""
+    records = [row.model_dump(mode="json") for row in rows]
     if not rows:
-        return "no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one"
-    from zoo.report.text import text_table
-
-    return text_table(HEADERS, [_cells(row) for row in rows], style=style)
-
-
-def _cells(row: Row) -> list[str]:
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    failed = f" ({row.failed_rows} failed)" if row.failed_rows else ""
-    return [
-        row.member,
-        number(row.log_loss, ".4f"),
-        number(row.log_loss_se, ".4f"),
-        number(row.calibration_error, ".4f"),
-        number(row.accuracy, ".3f"),
-        f"{row.rows}{failed}",
-        number(row.tokens_per_row, ".0f"),
-        number(row.load_seconds, ".1f"),
-        number(row.seconds_per_row, ".2g"),
-        number(row.hours_25k, ".2g"),
-        number(row.peak_gib, ".1f"),
-        row.target,
-        row.dataset[:8],
-        row.created_at.strftime("%Y-%m-%d"),
-    ]
+        return ["no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one"], records
+    best: frozenset[int] = frozenset()
+    for dataset in {row.dataset for row in rows}:
+        best |= lowest([row.log_loss if row.dataset == dataset else None for row in rows])
+    table = Table(COLUMNS, [[record[column.key or column.title] for column in COLUMNS] for record in records], best)
+    return [table], records

@@ -4,48 +4,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Contract
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.chain import STAGE_ORDER
-from zoo.report.text import text_table
+from zoo.report.folds import folds_table
+from zoo.report.ladder import ladder_records
+from zoo.report.text import Cell, Column, Page, Table
 from zoo.settings import store_folder
 from zoo.store import Artifact, list_artifacts
 
 if TYPE_CHECKING:
     from zoo.checks import Finding
+    from zoo.scores.ladder import Step
+    from zoo.scores.out_of_fold import OutOfFold
 
 
-def entries_table(style: str) -> str:
-    """Every entry with its base and how many artifacts of each stage the store has."""
+def entries_page() -> tuple[Page, list[dict[str, Any]]]:
+    """Every entry with its base and how many artifacts of each stage the store has: as a table, and as plain data."""
     made: dict[tuple[str, str], int] = {}
     for artifact in list_artifacts(store_folder()):
         key = (artifact.manifest.request.entry, artifact.manifest.stage.removeprefix("lexical-"))
         made[key] = made.get(key, 0) + 1
-    entries, broken = [], []
+    rows: list[list[Cell]] = []
+    broken: list[list[Cell]] = []
+    records = []
     for name in entry_names():  # a broken file must not hide the others
         try:
-            entries.append(load_entry(name))
+            entry = load_entry(name)
         except ZooError as error:
-            broken.append([name, "", "", "", f"cannot be used: {error}"])
-    stages = {e.name: {stage: made[e.name, stage] for stage in STAGE_ORDER if (e.name, stage) in made} for e in entries}
-    if style == "json":
-        return json.dumps(
-            [{**e.model_dump(mode="json", exclude_none=True), "stages": stages[e.name]} for e in entries], indent=1
-        )
-    rows = [
-        [
-            entry.name,
-            entry.base.hub_id if entry.base else entry.kind,
-            f"{entry.base.parameters / 1e9:.2f}B" if entry.base else "",
-            ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in stages[entry.name].items()) or "nothing yet",
-            entry.description,
-        ]
-        for entry in entries
+            broken.append([name, None, None, None, f"cannot be used: {error}"])
+            continue
+        stages = {stage: made[name, stage] for stage in STAGE_ORDER if (name, stage) in made}
+        records.append({**entry.model_dump(mode="json", exclude_none=True), "stages": stages})
+        base, parameters = (entry.base.hub_id, entry.base.parameters) if entry.base else (entry.kind, None)
+        done = ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in stages.items()) or "nothing yet"
+        rows.append([name, base, parameters, done, entry.description])
+    columns = [
+        Column("entry"),
+        Column("base", drop=3),
+        Column("size", "parameters", lambda parameters: f"{parameters / 1e9:.2f}B", drop=1),
+        Column("in the store", "stages", prose=True),
+        Column("what", prose=True, drop=2),
     ]
-    return text_table(["entry", "base", "size", "in the store", "what"], [*rows, *broken], style=style)
+    return [Table(columns, [*rows, *broken])], records
 
 
 def entry_toml(entry: Contract) -> str:
@@ -73,11 +78,43 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # TOML's basic strings, numbers and booleans are JSON's
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
-    return text_table(["check", "verdict", "what", "mend"], [[f.check, f.verdict, f.what, f.mend or ""] for f in findings])
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What was checked: a line a finding, with what to do about it."""
+    columns = [Column("check"), Column("verdict"), Column("what", prose=True), Column("mend", prose=True)]
+    return Table(columns, [[f.check, f.verdict, f.what, f.mend] for f in findings])
 
 
-def metrics_lines(artifact: Artifact) -> list[str]:
-    """A stage's metrics, one a line."""
-    width = max((len(name) for name in artifact.manifest.metrics), default=0)
-    return [f"{name:<{width}}  {value:.6g}" for name, value in sorted(artifact.manifest.metrics.items())]
+def artifact_page(artifact: Artifact, path: Path) -> Page:
+    """A finished stage's metrics, and the path that people go on with."""
+    metrics = sorted(artifact.manifest.metrics.items())
+    table = Table([Column("metric"), Column("value", form=".6g")], metrics)
+    return [*([table] if metrics else []), str(path)]
+
+
+def artifact_record(artifact: Artifact) -> dict[str, Any]:
+    """A finished stage as plain data."""
+    manifest = artifact.manifest
+    found = {"stage": manifest.stage, "entry": manifest.request.get("entry"), "fingerprint": manifest.fingerprint}
+    return {**found, "path": str(artifact.path), "metrics": manifest.metrics}
+
+
+def run_page(artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Artifact | None) -> Page:
+    """What a run of an entry left: one stage's metrics, or log loss by fold; then the folders."""
+    if len(artifacts) == 1 and not folds:
+        return artifact_page(artifacts[0], artifacts[0].path)
+    paths = [str(artifact.path) for artifact in (*artifacts, averaged) if artifact]
+    return [*([folds_table(folds)] if folds else []), *paths]
+
+
+def run_record(
+    artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Artifact | None, ladders: Sequence[Sequence[Step]]
+) -> dict[str, Any]:
+    """What a run of an entry left, as plain data."""
+    found: dict[str, Any] = {"artifacts": [artifact_record(artifact) for artifact in artifacts]}
+    if folds:
+        found["folds"] = folds_table(folds).records()
+    if averaged:
+        found["averaged"] = artifact_record(averaged)
+    if ladders:
+        found["ladders"] = [ladder_records(steps) for steps in ladders]
+    return found

@@ -21,11 +21,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 120  # a loaded machine imports MLflow slowly
 
 
-def serve(port: int = 5000, *, say: Callable[[str], None] | None = None, browse: bool = True) -> None:
+def serve(port: int = 5000, *, say: Callable[[str], None], browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
-    from zoo.report.text import say as say_on_stderr
-
-    say = say or say_on_stderr
     uri, place = tracking_uri(), comparison()
     if is_server(uri):
         page = f"/#{place}" if uri.startswith("http") else ""

@@ -16,7 +16,7 @@ from ensemble.plan import Bound, Plan, PlanTarget, blend_for, load_plan, save_pl
 from ensemble.pools.blend import SPECS, apply_blend
 from ensemble.pools.crossfit import paired, standard_error
 from ensemble.pools.gate import predicted_gain
-from ensemble.report.views import frontier_text, plan_text
+from ensemble.report.views import frontier_table, plan_page
 from ensemble.search.assemble import Choice, write_down
 from ensemble.search.build import build_plan, make_chooser, plan_numbers
 from ensemble.search.chooser import Candidate
@@ -25,6 +25,7 @@ from ensemble.search.frontier import compute_frontier, save_frontier
 from tests.helpers.members import CPU, make_members, request
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection
 from zoo.errors import ZooError
+from zoo.report.text import as_text
 from zoo.scores.tables import log_loss_rows
 from zoo.store import identity
 from zoo.targets import load_target
@@ -181,7 +182,7 @@ def test_the_plan_carries_what_the_issue_asks_for(gated):
     assert gated.bound.gap >= 0
     assert gated.oof_log_loss_se > 0
     assert gated.whole_file_oof_log_loss >= gated.oof_log_loss
-    text = plan_text(gated)
+    text = as_text(plan_page(gated))
     assert all(member.name in text for member in gated.members)
     assert gated.margin_reason in text
     assert plan_numbers(gated)["val/log_loss"] == gated.oof_log_loss
@@ -252,7 +253,7 @@ def test_what_is_printed_as_taken_is_what_is_written():
 
 def test_a_plan_says_how_its_log_loss_was_estimated(gated):
     assert "repeated 5 times" in gated.estimate
-    assert gated.estimate in plan_text(gated)
+    assert gated.estimate in as_text(plan_page(gated))
 
 
 def test_a_lengths_file_changes_the_price_in_proportion(tmp_path, members):
@@ -290,4 +291,4 @@ def test_the_frontier_falls_with_the_budget(tmp_path, members):
     assert all(a.oof_log_loss > b.oof_log_loss for a, b in itertools.pairwise(points))
     save_frontier(points, tmp_path)
     assert (tmp_path / "frontier.png").stat().st_size > 1000
-    assert len(frontier_text(points).splitlines()) == len(points) + 1
+    assert len(as_text(frontier_table(points)).splitlines()) == len(points) + 1

@@ -18,7 +18,7 @@ from zoo.entries.load import load_entry, read_entry
 from zoo.entries.register import QUESTION, _escape, next_steps, register
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
-from zoo.report.text import text_table
+from zoo.report.text import Column, Table, as_text
 from zoo.targets import load_target
 
 CHATML = (
@@ -199,7 +199,8 @@ def test_a_short_context_leaves_room_for_the_label(tmp_path: Path) -> None:
 
 
 def test_tables_print_brackets_as_they_are() -> None:
-    assert "[prompt] and [score] :smile:" in text_table(["what"], [["lower max_tokens in [prompt] and [score] :smile:"]])
+    text = "lower max_tokens in [prompt] and [score] :smile:"
+    assert "[prompt] and [score] :smile:" in as_text(Table([Column("what")], [[text]]))
 
 
 def test_register_checks_and_says_what_fails(tmp_path: Path) -> None:

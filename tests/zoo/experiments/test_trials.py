@@ -33,6 +33,7 @@ from zoo.experiments.trials import (
     trials_table,
 )
 from zoo.pipeline.weights import fetch_request
+from zoo.report.text import Format, as_text
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
 
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -69,8 +70,8 @@ def test_the_table_and_the_figure_hold_every_trial() -> None:
     losses = {"a": 0.9, "b": 1.2}
     trials = [trial("tiny", losses, form=ZERO_SHOT), trial("one", losses), trial("two", losses)]
     trials += [replace(t, data="dev.csv") for t in trials[1:]]
-    table = trials_table(compared(trials), "markdown")
-    assert table.count("| two") == 2 and "1.0500 ± 0.1500" in table and "+0.0000 ± 0.0000" in table
+    table = as_text(trials_table(compared(trials)), Format.markdown)
+    assert table.count("| two") == 2 and "| 1.0500 | 0.1500 |" in table and "| +0.0000 | 0.0000 |" in table
     figure = trials_figure(trials)
     panels = figure.axes
     assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in panels), "one legend, beside the data"

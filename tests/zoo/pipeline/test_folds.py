@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.report.folds import folds_table
+from zoo.report.text import as_text
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.out_of_fold import out_of_fold
 from zoo.scores.tables import score_table, write_scores
@@ -83,6 +84,6 @@ def test_every_row_counts_once_out_of_fold(sample_csv: Path, tmp_path: Path) -> 
     assert found.whole["val/rows"] == len(frame)
     assert found.whole["val/log_loss"] == pytest.approx(log_loss_rows(p, y).mean())
     assert found.by_fold[1]["val/log_loss"] == pytest.approx(log_loss_rows(p, y)[folds == 1].mean())
-    assert "all, out of fold" in folds_table([found])
+    assert "all, out of fold" in as_text(folds_table([found]))
     with pytest.raises(ZooError, match="scored in two folds"):
         out_of_fold([scored(tmp_path / name, tables[0]) for name in ("x", "y")], labels)

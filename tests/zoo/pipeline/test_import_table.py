@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
-from zoo.report.leaderboard import leaderboard, render
+from zoo.report.leaderboard import leaderboard, leaderboard_page
+from zoo.report.text import Format, as_text
 from zoo.scores.tables import log_loss_rows, probabilities, read_card, read_scores
 from zoo.store import list_artifacts, read_manifest
 
@@ -179,9 +180,10 @@ def test_any_proper_table_is_taken_unchanged(tmp_path: Path, battles: Path, seed
 
 
 def test_leaderboard_lists_imports(tmp_path: Path, battles: Path) -> None:
-    assert "no scored members yet" in render(leaderboard(tmp_path / "store"))
+    assert "no scored members yet" in as_text(leaderboard_page(leaderboard(tmp_path / "store"))[0])
     bring(tmp_path, table(), battles)
     rows = leaderboard(tmp_path / "store")
     assert [row.member for row in rows] == ["elsewhere"] and rows[0].tokens_per_row is None and rows[0].peak_gib is None
-    assert "elsewhere" in render(rows) and "elsewhere" in render(rows, "markdown")
-    assert json.loads(render(rows, "json"))[0]["rows"] == ROWS
+    page, records = leaderboard_page(rows)
+    assert "elsewhere" in as_text(page) and "elsewhere" in as_text(page, Format.markdown)
+    assert records[0]["rows"] == ROWS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 
 from tests.helpers.manifests import finished, partial_folder, score_card
 from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Variant
-from zoo.report.leaderboard import HEADERS, leaderboard, render
+from zoo.report.leaderboard import COLUMNS, leaderboard, leaderboard_page
+from zoo.report.text import Format, as_text
 from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
 from zoo.store import list_artifacts
 from zoo.tracking.facts import stage_facts
@@ -90,11 +90,12 @@ def test_price_is_that_of_the_scored_rows_on_the_target(tmp_path: Path) -> None:
 def test_rendering(tmp_path: Path) -> None:
     score(tmp_path, "one", {"ab-512": 1.05}, failed=1)
     rows = leaderboard(tmp_path)
-    text, markdown = render(rows), render(rows, "markdown")
-    assert "one@ab-512" in text and "1.0500" in text and "(1 failed)" in text
+    page, records = leaderboard_page(rows)
+    text, markdown = as_text(page), as_text(page, Format.markdown)
+    assert "one@ab-512" in text and "1.0500" in text
     lines = markdown.splitlines()
-    assert len(lines) == 3 and all(line.count("|") == len(HEADERS) + 1 for line in lines)
-    assert json.loads(render(rows, "json"))[0]["log_loss"] == 1.05
+    assert len(lines) == 3 and all(line.count("|") == len(COLUMNS) + 1 for line in lines)
+    assert records[0]["log_loss"] == 1.05 and records[0]["failed_rows"] == 1
 
 
 def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:
@@ -110,4 +111,4 @@ def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:
         is_faked = facts.tags["zoo.member"] == "faked@ab-512"
         assert facts.tags.get("zoo.emulates") == ("t4x2" if is_faked else None)
         assert any(name.startswith("cost/") for name in facts.metrics) != is_faked
-    assert render([faked, real], "markdown")
+    assert "0.9000" in as_text(leaderboard_page([faked, real])[0])

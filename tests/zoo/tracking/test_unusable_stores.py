@@ -61,7 +61,7 @@ def test_a_locked_database(
         other.execute("BEGIN EXCLUSIVE")
         refused(own_home, "database is locked", caplog, member)
         with pytest.raises(ZooError, match=r"database is locked.*run `zoo ui` again"):
-            serve(5199, browse=False)
+            serve(5199, say=print, browse=False)
     assert sync(own_home / "store") == 1, "when the lock is gone nothing is missing"
 
 

@@ -35,7 +35,8 @@ from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input, chain, ladder_request
-from zoo.report.ladder import ladder_figure, ladder_table
+from zoo.report.ladder import ladder_figure, ladder_page
+from zoo.report.text import as_text
 from zoo.scores.ladder import (
     ADAPTER,
     AWQ,
@@ -68,7 +69,7 @@ def test_steps_are_paired_differences_of_the_same_rows() -> None:
     assert steps[2].change_se == pytest.approx(difference.std(ddof=1) / math.sqrt(len(y)))
     assert steps[2].largest == pytest.approx(np.abs(p[MERGED] - p[ADAPTER]).max())
     assert steps_from_metrics(ladder_metrics(steps)) == steps
-    assert "AWQ in vLLM" in ladder_table(steps)
+    assert "AWQ in vLLM" in as_text(ladder_page(steps, Path("ladder.png")))
     (axes,) = ladder_figure(steps, len(y)).axes
     changes = [text for text in axes.texts if "±" in text.get_text()]
     assert len(changes) == 4 and all(text.get_bbox_patch() for text in changes), "the line does not run through a label"

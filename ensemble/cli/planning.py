@@ -1,30 +1,26 @@
-"""`ensemble`: the best log loss that a time budget can buy, and a prediction that keeps to it."""
+"""`ensemble build`, `frontier` and `show`: the best log loss that a time budget can buy, as a plan."""
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.base import DEBUG, new_app, run_app
-from zoo.report.text import say
+from zoo.cli.base import AsJson, Output, complete_target, say, style_of
+from zoo.report.text import Format
+from zoo.report.text import show as show_page
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members, Table
     from ensemble.search.decide import BuildRequest
     from ensemble.search.with_optuna import SearchLimits
 
-app = new_app(
-    "Blend scored members within a time budget and predict inside it.\n\n"
-    "A first run:  ensemble build --budget 5m --target cpu;  ensemble predict plan.json test.csv -o submission.csv"
-)
-
 Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
-TargetName = Annotated[str, typer.Option("--target", help="Machine that predicts: t4x2, t4, l4x2, a10g, h200, h200x2, cpu.")]
+TargetName = Annotated[
+    str, typer.Option("--target", help="Machine that predicts, one of `zoo target list`.", autocompletion=complete_target)
+]
 Rows = Annotated[int, typer.Option("--rows", min=1, help="Rows of the file to be predicted.")]
 Margin = Annotated[
     float | None, typer.Option("--margin", help="Predicted seconds are multiplied by it. Default: the target's.")
@@ -113,7 +109,6 @@ def _members(tables: list[Table], target: str, battles: Path | None, include: li
     return members
 
 
-@app.command()
 def build(
     context: typer.Context,
     budget: Budget = "9h",
@@ -131,13 +126,21 @@ def build(
     trials: Trials = 60,
     timeout: Timeout = "2m",
     n_jobs: Jobs = 1,
+    format_: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
-    """Find the best blend of the scored members that provably fits the budget, and write it down as a plan."""
+    """Find the best blend of the scored members that provably fits the budget, and write it down as a plan.
+
+    Example: ensemble build --budget 9h --target t4x2
+
+    Example: ensemble build --budget 5m --target cpu --rows 200 --data battles.csv -o plan.json
+    """
     from ensemble.plan import save_plan
-    from ensemble.report.views import plan_text
+    from ensemble.report.views import plan_page
     from ensemble.search.build import build_plan, plan_numbers
     from zoo.tracking.builds import log_build
 
+    style = style_of(format_, as_json)
     request = _request(
         target,
         budget,
@@ -157,11 +160,10 @@ def build(
     artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
     # The plan without its paths, never the file, whatever its name.
     log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
-    typer.echo(plan_text(plan))
+    show_page(plan_page(plan), style, data=plan.model_dump(mode="json"))
     say(f"wrote {output}")
 
 
-@app.command()
 def frontier(
     context: typer.Context,
     target: TargetName = "t4x2",
@@ -182,11 +184,17 @@ def frontier(
     points: Annotated[
         int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")
     ] = 8,
+    format_: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
-    """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it."""
-    from ensemble.report.views import frontier_text
+    """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it.
+
+    Example: ensemble frontier --target t4x2 --points 12
+    """
+    from ensemble.report.views import frontier_table
     from ensemble.search.frontier import compute_frontier, save_frontier
 
+    style = style_of(format_, as_json)
     request = _request(
         target,
         "9h",
@@ -201,92 +209,32 @@ def frontier(
     members = _members(tables, request.target.name, battles, include, alias)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
-    typer.echo(frontier_text(found))
+    show_page([frontier_table(found)], style, data=[point.model_dump(mode="json") for point in found])
     say(f"wrote {output / 'frontier.json'} and {output / 'frontier.png'}")
 
 
-@app.command()
 def show(
     plan: PlanFile = Path("plan.json"),
-    as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
+    format_: Output = Format.table,
+    as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page."""
-    from ensemble.plan import load_plan
-    from ensemble.report.views import plan_text
+    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page.
 
-    loaded = load_plan(plan)
+    Example: ensemble show plan.json
+
+    Example: ensemble show plan.json --html plan.html
+    """
+    from ensemble.plan import load_plan
+    from ensemble.report.views import plan_page
+
+    style, loaded = style_of(format_, as_json), load_plan(plan)
     if html is not None:
-        from ensemble.report.page import plan_page
+        from ensemble.report.page import plan_page as html_page
         from zoo.settings import home
         from zoo.store import write_atomic
 
-        write_atomic(html, plan_page(loaded, home() / "store"))
+        write_atomic(html, html_page(loaded, home() / "store"))
         say(f"wrote {html}")
         return
-    typer.echo(loaded.model_dump_json(indent=2) if as_json else plan_text(loaded))
-
-
-@app.command()
-def predict(
-    plan: PlanFile,
-    battles: Annotated[Path, typer.Argument(help="CSV of battles, in the competition's columns.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
-    budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
-    scores: Annotated[
-        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
-    ] = None,
-) -> None:
-    """Run the plan's members on the battles and write the blend of what they say, never later than the budget."""
-    from zoo.targets import process_age_seconds
-
-    started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget.duration import parse_budget
-    from ensemble.predict.run import predict as run
-    from zoo.errors import ZooError
-
-    tables: dict[str, Path] = {}
-    for item in scores or []:
-        name, equals, path = item.partition("=")
-        if not equals or not path:
-            raise ZooError(f"--scores {item}: give MEMBER=FILE")
-        tables[name] = Path(path)
-    seconds = None if budget is None else parse_budget(budget)
-    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
-    typer.echo("\n".join(done.summary()))
-    for warning in done.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-
-
-@app.command()
-def evaluate(
-    plan: PlanFile,
-    battles: Annotated[Path, typer.Argument(help="The battles that were predicted, with their winners.")],
-    submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
-) -> None:
-    """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible."""
-    from ensemble.report.evaluate import evaluate as lines_of
-    from zoo.report.text import text_table
-
-    rows = [
-        [line.name, f"{line.log_loss:.4f}", "" if line.log_loss_se is None else f"{line.log_loss_se:.4f}", f"{line.rows:,}"]
-        for line in lines_of(plan, battles, submission)
-    ]
-    typer.echo(text_table(["", "log loss", "se", "rows"], rows))
-
-
-def main() -> None:
-    """Entry point of the `ensemble` command.
-
-    A prediction ends without tearing the interpreter down: with its libraries loaded, on a busy machine, that takes longer than
-    a deadline leaves.
-    """
-    try:
-        run_app(app, DEBUG in sys.argv)
-    except SystemExit as ended:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        if command == "predict":
-            from ensemble.predict.deadline import end_process
-
-            end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-        raise
+    show_page(plan_page(loaded), style, data=loaded.model_dump(mode="json"))

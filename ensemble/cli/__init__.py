@@ -1,0 +1,38 @@
+"""`ensemble`: the best log loss that a time budget can buy, and a prediction that keeps to it."""
+
+from __future__ import annotations
+
+import sys
+
+from ensemble.cli.planning import build, frontier, show
+from ensemble.cli.predicting import evaluate, predict
+from zoo.cli.base import MACHINES, START, add_commands, new_app, run_app
+
+app = new_app(
+    """Blend scored members within a time budget and predict inside it.
+
+    A first run:
+
+    Example: ensemble build --budget 5m --target cpu
+
+    Example: ensemble predict plan.json test.csv -o submission.csv
+    """
+)
+add_commands(app, {START: (build, show, predict, evaluate), MACHINES: (frontier,)})
+
+
+def main() -> None:
+    """Entry point of the `ensemble` command.
+
+    A prediction ends without tearing the interpreter down: with its libraries loaded, on a busy machine, that takes longer than
+    a deadline leaves.
+    """
+    try:
+        run_app(app, "ensemble")
+    except SystemExit as ended:
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        if command == "predict":
+            from ensemble.predict.deadline import end_process
+
+            end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise

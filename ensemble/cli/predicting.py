@@ -1,0 +1,66 @@
+"""`ensemble predict` and `evaluate`: a plan carried out within its budget, and what its submission was worth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli.planning import PlanFile
+from zoo.cli.base import AsJson, Output, style_of
+from zoo.cli.installed import check_installed
+from zoo.errors import ZooError
+from zoo.report.text import Format, show
+
+
+def predict(
+    plan: PlanFile,
+    battles: Annotated[Path, typer.Argument(help="CSV of battles, in the competition's columns.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
+    budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
+    scores: Annotated[
+        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
+    ] = None,
+) -> None:
+    """Run the plan's members on the battles and write the blend of what they say, never later than the budget.
+
+    Example: ensemble predict plan.json test.csv -o submission.csv
+    """
+    from zoo.targets import process_age_seconds
+
+    started_at = time.monotonic() - process_age_seconds()
+    from ensemble.budget.duration import parse_budget
+    from ensemble.predict.run import predict as run
+
+    check_installed()
+    tables: dict[str, Path] = {}
+    for item in scores or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise ZooError(f"--scores {item}: give MEMBER=FILE")
+        tables[name] = Path(path)
+    seconds = None if budget is None else parse_budget(budget)
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
+    typer.echo("\n".join(done.summary()))
+    for warning in done.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def evaluate(
+    plan: PlanFile,
+    battles: Annotated[Path, typer.Argument(help="The battles that were predicted, with their winners.")],
+    submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
+    output: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible.
+
+    Example: ensemble evaluate plan.json test.csv submission.csv
+    """
+    from ensemble.report.evaluate import evaluate as lines_of
+    from ensemble.report.evaluate import evaluation_table
+
+    style = style_of(output, as_json)
+    show([evaluation_table(lines_of(plan, battles, submission))], style)
