@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ensemble.predict.conductor import Conductor
     from ensemble.predict.deadline import Deadline
 
-LONGEST_INTERVAL_SECONDS = 30.0  # between two reports where no terminal shows them
+LONGEST_INTERVAL_SECONDS = 10.0  # between two reports where no terminal shows them, as a stage's own
 REPORTS_A_BUDGET = 20
 
 

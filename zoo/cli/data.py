@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from zoo.data.battles import Battles
 
 File = Annotated[Path, typer.Argument(help="CSV of battles, plain or gzipped.")]
-
-
 Counting = Annotated[
     str | None,
     typer.Option("--entry", help="Count tokens with this entry's tokenizer.", autocompletion=complete_entry),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -71,12 +72,21 @@ def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, 
         title, log = recipe.runs[number].title, logs / f"{number:02d}.log"
         command = [*ZOO, "experiment", str(folder), "--data-dir", str(data_folder), "--only", title]
         with cards.lent(gpus[number]) as place, log.open("wb") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
-        say(f"{title}: {'done' if done.returncode == 0 else f'failed, see {log}'}")
-        return title, log, done.returncode
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
+            running.append(process)
+            code = process.wait()
+        say(f"{title}: {'done' if code == 0 else f'failed, see {log}'}")
+        return title, log, code
 
     wanted = [number for number, run in enumerate(recipe.runs) if not only or run.title in only]
+    running: list[subprocess.Popen[bytes]] = []
     with ThreadPoolExecutor(jobs) as pool:
-        failed = [(title, log) for title, log, code in pool.map(one, wanted) if code]
+        try:
+            failed = [(title, log) for title, log, code in pool.map(one, wanted) if code]
+        except KeyboardInterrupt:  # those that wait are not started; a terminal has told those that run, `kill -INT` has not
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.send_signal(signal.SIGINT)
+            raise
     if failed:
         raise ZooError(f"{folder}: {len(failed)} runs failed: {', '.join(f'{t} ({log})' for t, log in failed)}", exit_code=1)

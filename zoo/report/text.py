@@ -167,7 +167,7 @@ def _rich_table(table: Table, kept: Sequence[int], *, fits: bool) -> RichTable:
     made = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for place in kept:
         column = table.columns[place]
-        numbers = any(isinstance(row[place], int | float) for row in table.rows)
+        numbers = not any(isinstance(row[place], str) for row in table.rows)
         justify: Literal["left", "right"] = "right" if numbers else "left"
         made.add_column(Text(column.title), justify=justify, no_wrap=fits and not column.prose, overflow="fold")
     for number, row in enumerate(table.cells()):

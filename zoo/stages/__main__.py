@@ -33,6 +33,19 @@ def _die_with_parent() -> None:
             sys.exit(1)
 
 
+def _interrupt_once() -> None:
+    """Ctrl-C reaches a stage from the terminal and again from its runner: the first ends it, the second must not cut that off.
+
+    Set here, since a stage of a program in the background would start with SIGINT ignored.
+    """
+
+    def interrupt(_: int, __: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
 def _redirect(log: Path) -> None:
     """Send file descriptors 1 and 2 to the log; progress keeps the terminal."""
     progress.use_terminal(os.dup(2))
@@ -64,6 +77,7 @@ def main(argv: list[str]) -> int:
         return 2
     name, request_path, out_dir = argv[0], Path(argv[1]), Path(argv[2])
     _die_with_parent()
+    _interrupt_once()
     _redirect(out_dir / LOG)
     (out_dir / ERROR).unlink(missing_ok=True)
     try:

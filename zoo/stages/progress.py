@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any, TextIO
 
+LINE_SECONDS = 10.0  # between two lines where no terminal shows a bar
 _terminal: TextIO = sys.stderr
 
 
@@ -26,20 +27,30 @@ def note(text: str) -> None:
     print(f"  {text}", file=_terminal, flush=True)
 
 
+class Lines(io.TextIOBase):
+    """What tqdm writes over and over in one line, as lines of their own, for a pipe or a log."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._last = file, ""
+
+    def write(self, text: str) -> int:
+        line = text.strip("\r\n").rstrip()
+        if line and line != self._last:  # it clears the line with spaces, and says its last state twice
+            self._last = line
+            print(line, file=self._file, flush=True)
+        return len(text)
+
+
 def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **options: Any) -> Any:
-    """A tqdm bar; where nobody watches (no terminal) it prints a line every ten seconds at most."""
+    """A tqdm bar; where there is no terminal, a line every ten seconds: how much of what is done, how fast, time left."""
     from tqdm import tqdm
 
-    return tqdm(
-        total=total,
-        desc=f"  {description}",
-        unit=unit,
-        initial=initial,
-        file=_terminal,
-        mininterval=0.2 if _terminal.isatty() else 10.0,
-        dynamic_ncols=True,
-        **options,
-    )
+    if _terminal.isatty():
+        look: dict[str, Any] = {"file": _terminal, "mininterval": 0.2, "dynamic_ncols": True}
+    else:
+        line, unit = "{desc}: {n_fmt} of {total_fmt}{unit}s, {rate_fmt}, {remaining} left{postfix}", f" {unit}"
+        look = {"file": Lines(_terminal), "mininterval": LINE_SECONDS, "bar_format": line}
+    return tqdm(total=total, desc=f"  {description}", unit=unit, initial=initial, **look, **options)
 
 
 class TokenBar:

@@ -123,7 +123,8 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
             held_out = state.curves["held_out/log_loss"][-1][1]
-            bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=f"{state.tokens / state.seconds:.0f}")
+            speed = f"{state.tokens / state.seconds:.0f}"
+            bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=speed, refresh=False)
             bar.update()
     if spec.keep == "best" and learner.ranks.main:
         load_best(learner.model, out_dir)
