@@ -18,9 +18,9 @@ def check_installed() -> None:
         say(f"{', '.join(stale)}: installed entry points are not this tree's; run `make setup`")
 
 
-def stale_entry_points(tree: Path = TREE) -> list[str]:
+def stale_entry_points(tree: Path | None = None) -> list[str]:
     """Names of the tree's entry points that are not installed as the tree has them; none where the package is no checkout."""
-    project = tree / "pyproject.toml"
+    project = (tree or TREE) / "pyproject.toml"
     if not project.is_file():
         return []
     try:

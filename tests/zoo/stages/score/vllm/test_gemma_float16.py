@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.paths import HELPERS, ROOT
+from zoo.checks.rules import RESCALABLE
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
 from zoo.stages.score.vllm.plugin import MODULE, rescale_overrides
@@ -106,11 +107,25 @@ def test_rescaling_makes_float16_agree_with_float32_where_it_overflows_without(t
     assert np.array_equal(plain, shifted), "in float32, where nothing is too small, powers of two change no bit"
 
 
-def test_the_plugin_is_an_entry_point_that_vllm_will_find() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (place,) = project["entry-points"]["vllm.general_plugins"].values()
-    module, function = place.split(":")
-    assert callable(getattr(importlib.import_module(module), function))
+def test_the_plugin_is_an_entry_point_that_a_fresh_process_finds_and_loads() -> None:
+    """As every process of the engine does: it knows nothing but what is installed, loads the entry point and calls it."""
+    (declared,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][
+        "vllm.general_plugins"
+    ].items()
+    program = """
+import importlib.metadata
+from vllm.plugins import load_plugins_by_group
+points = importlib.metadata.entry_points(group="vllm.general_plugins")
+plugins = load_plugins_by_group("vllm.general_plugins")
+plugins["preference_zoo"]()
+from vllm import ModelRegistry
+print([(p.name, p.value) for p in points if p.name == "preference_zoo"][:1], sorted(ModelRegistry.get_supported_archs()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = done.stdout.splitlines()[-1]
+    assert found.startswith(str([declared])), "run `make setup`: what is installed is not this tree's"
+    assert all(f"'Rescaled{name}'" in found for name in RESCALABLE)
     assert importlib.util.find_spec(MODULE) is not None
 
 

@@ -1,0 +1,76 @@
+"""Ctrl-C while a stage runs: the stage ends, nothing is left behind, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zoo.cli.base import INTERRUPTED
+
+SECONDS = 120
+
+
+def start(battles: Path) -> subprocess.Popen[str]:
+    """A training in a session of its own, as a terminal's foreground job has, with SIGINT not ignored."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "zoo", "train", "lexical", "--data", str(battles)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def alive_in(session: int) -> list[psutil.Process]:
+    """Processes of a session that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("who", ["terminal", "parent"])
+def test_an_interrupt_ends_the_stage_and_the_command_goes_on(who: str, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the whole group; `kill -INT` to the one process."""
+    battles = tmp_path / "battles.csv"
+    subprocess.run([sys.executable, "-m", "zoo", "data", "sample", str(battles), "--rows", "800"], check=True)
+    process = start(battles)
+    assert process.stderr is not None
+    for line in process.stderr:  # the stage's own process says this one
+        if "reading 800 battles" in line:
+            break
+    else:
+        pytest.fail("the stage never began")
+    (os.killpg if who == "terminal" else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == INTERRUPTED and "Traceback" not in errors
+    assert alive_in(process.pid) == []
+    if who == "terminal":
+        again = start(battles)
+        out, errors = again.communicate(timeout=SECONDS)
+        assert again.returncode == 0, errors
+        assert "val/log_loss" in out
+
+
+def test_a_stage_that_does_not_hear_is_ended_by_force() -> None:
+    from zoo.pipeline.runner import interrupt
+
+    deaf = "import signal, time\nfor n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, signal.SIG_IGN)\n"
+    process = subprocess.Popen([sys.executable, "-c", deaf + "print(1, flush=True)\ntime.sleep(1000)"], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    interrupt(process, grace_seconds=0.05)
+    assert process.returncode == -signal.SIGKILL
+    process.stdout.close()

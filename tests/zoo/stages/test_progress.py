@@ -1,0 +1,49 @@
+"""Progress of a stage where no terminal shows it: lines, not carriage returns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from zoo.stages import progress
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "_terminal", file)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    return file
+
+
+def test_a_pipe_gets_lines_that_say_how_far_and_how_fast(pipe: io.StringIO) -> None:
+    with progress.bar(3, "merge", "shard") as bar:
+        for _ in range(3):
+            bar.update()
+    lines = pipe.getvalue().splitlines()
+    assert "\r" not in pipe.getvalue() and len(lines) == len(set(lines))
+    assert lines[0].startswith("  merge: 0 of 3 shards") and lines[-1].startswith("  merge: 3 of 3 shards")
+    assert all("shard/s" in line and line.count(" left") == 1 for line in lines)
+
+
+def test_between_two_lines_is_the_interval(pipe: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an interval that never passes, only the beginning and the end are told, whatever happens between."""
+    monkeypatch.setattr(progress, "LINE_SECONDS", 1e9)
+    with progress.bar(100, "train", "step") as bar:
+        for step in range(100):
+            bar.set_postfix(loss=step, refresh=False)
+            bar.update()
+    assert [line.split(",")[0] for line in pipe.getvalue().splitlines()] == [
+        "  train: 0 of 100 steps",
+        "  train: 100 of 100 steps",
+    ]
+
+
+def test_scoring_tells_tokens_and_rows(pipe: io.StringIO) -> None:
+    with progress.TokenBar(1000, 10) as bar:
+        bar.begin()
+        bar.update(4, 400)
+        bar.update(6, 600)
+    assert pipe.getvalue().splitlines()[-1].startswith("  score: 1.00k of 1.00k tokens")
+    assert "10 of 10 rows" in pipe.getvalue()
