@@ -158,5 +158,5 @@ def _readable_help() -> None:
     from typer import rich_utils
 
     rich_utils.STYLE_TYPES = rich_utils.STYLE_USAGE = ""
-    rich_utils.STYLE_HELPTEXT = ""
+    rich_utils.STYLE_HELPTEXT = rich_utils.STYLE_REQUIRED_LONG = ""
     rich_utils.STYLE_OPTION = rich_utils.STYLE_SWITCH = rich_utils.STYLE_COMMANDS_TABLE_FIRST_COLUMN = "bold color(30)"

@@ -20,7 +20,7 @@ GAP = 2  # spaces between columns
 PROSE_WIDTH = 28  # a column of prose gets narrower than its longest line, but not below this
 PIPE_WIDTH = 100_000  # where no terminal shows it nothing is dropped or broken
 # Of 256 colours, those that stand out alike from white and from black: contrast 4 or more on both.
-OK, WARN, FAIL = "color(28)", "color(130)", "color(160)"
+OK, WARN, FAIL = "color(28)", "color(130)", "color(196)"
 STYLES = {"ok": OK, "warn": WARN, "warning": WARN, "fail": FAIL, "error": FAIL}
 BEST = f"bold {OK}"
 
