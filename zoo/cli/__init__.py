@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def __getattr__(name: str) -> Callable[[], None]:
-    """`main`, which scripts of an installation before `zoo.cli.main` call: they get one line instead of a traceback."""
+    """`main`, which scripts of an installation before `zoo.cli.main` take from here: one line instead of a traceback."""
     if name != "main":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _stale

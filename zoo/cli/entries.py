@@ -35,8 +35,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     from zoo.report.views import entry_toml
 
     entry = load_entry(name)
-    style = Format.json if as_json else Format.table
-    show_page([entry_toml(entry)], style, data=entry.model_dump(mode="json", exclude_none=True))
+    show_page([entry_toml(entry)], style_of(Format.table, as_json), data=entry.model_dump(mode="json", exclude_none=True))
 
 
 def check(

@@ -105,7 +105,7 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[Cell]]:
     return [*rows, *([name, *(cell(getattr(r, key), 1e9) for r in (declared, measured))] for name, key in names.items())]
 
 
-def measure(name: OwnOrKnown = None) -> None:
+def measure(name: OwnOrKnown = None, as_json: AsJson = False) -> None:
     """Measure this machine's rates (matmul by dtype, memory, host to device, disk) in under a minute.
 
     With the name of a known target, its file is copied to `ZOO_HOME/targets` with the rates filled in; a new name makes a new
@@ -119,7 +119,8 @@ def measure(name: OwnOrKnown = None) -> None:
     from zoo.stages.rates.target import measure_target, write_target
 
     target = measure_target(name)
-    typer.echo(entry_toml(target) if name is None else write_target(target))
+    page = [entry_toml(target) if name is None else str(write_target(target))]
+    show(page, style_of(Format.table, as_json), data=target.model_dump(mode="json"))
 
 
 target_app = new_group(

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from zoo.cli.main import main as cli
 from zoo.errors import ZooError
 from zoo.experiments import side_by_side, trials
 from zoo.experiments.recipes import load_recipe
@@ -89,7 +88,7 @@ def test_the_command_line_trains_only_what_it_names(folder: Path, tmp_path: Path
     monkeypatch.setattr(side_by_side, "run_side_by_side", lambda *_, **options: asked.append(options["only"]))
     monkeypatch.setattr(trials, "run_trials", lambda *_, **options: asked.append(options["only"]) or [])
     arguments = ["experiment", str(folder), "--data-dir", str(tmp_path), "--only", "again", "--jobs", "2"]
-    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and [list(names) for names in asked] == [["again"], ["again"]]
 
 
