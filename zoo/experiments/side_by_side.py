@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Event
 
 from zoo.errors import ZooError
 from zoo.experiments.recipes import load_recipe, recipe_entries
@@ -19,6 +19,7 @@ from zoo.experiments.trials import check_labels, check_names
 from zoo.pipeline.chain import Say
 from zoo.targets import VISIBLE, visible_gpus
 
+INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
 ZOO = (sys.executable, "-m", "zoo")  # the command line of this interpreter
 
 
@@ -72,6 +73,8 @@ def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, 
         title, log = recipe.runs[number].title, logs / f"{number:02d}.log"
         command = [*ZOO, "experiment", str(folder), "--data-dir", str(data_folder), "--only", title]
         with cards.lent(gpus[number]) as place, log.open("wb") as file:
+            if stopped.is_set():  # while it waited for its GPUs
+                return title, log, INTERRUPTED
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
             running.append(process)
             code = process.wait()
@@ -80,10 +83,12 @@ def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, 
 
     wanted = [number for number, run in enumerate(recipe.runs) if not only or run.title in only]
     running: list[subprocess.Popen[bytes]] = []
+    stopped = Event()
     with ThreadPoolExecutor(jobs) as pool:
         try:
             failed = [(title, log) for title, log, code in pool.map(one, wanted) if code]
         except KeyboardInterrupt:  # those that wait are not started; a terminal has told those that run, `kill -INT` has not
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.send_signal(signal.SIGINT)

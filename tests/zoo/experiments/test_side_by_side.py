@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -16,6 +18,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests.helpers.waiting import is_alive, wait_until
+from zoo.cli.main import app
 from zoo.errors import ZooError
 from zoo.experiments import side_by_side, trials
 from zoo.experiments.recipes import load_recipe
@@ -81,6 +85,28 @@ def test_runs_get_gpus_of_the_caller_s_and_only_those_asked_for_are_started(
     assert said == {"00.log": "3 one", "02.log": "3,5 wide"}
     with pytest.raises(ZooError, match="no run other; it has one, again, wide"):
         run_side_by_side(folder, tmp_path, 1, logs=tmp_path / "logs", only=["other"], say=lambda _: None)
+
+
+def test_an_interrupt_ends_the_runs_and_starts_no_more(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kill -INT` on this process alone: one run is at work, the others wait for their turn."""
+    forever = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(1000)"
+    monkeypatch.setattr(side_by_side, "ZOO", (sys.executable, "-c", forever))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    logs = tmp_path / "logs"
+
+    def interrupt() -> None:
+        wait_until(lambda: (logs / "00.log").exists() and (logs / "00.log").read_text().strip(), "the first run")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+            pool.submit(interrupt)
+            run_side_by_side(folder, tmp_path, 1, logs=logs, say=lambda _: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not is_alive(int((logs / "00.log").read_text().split()[0]))
+    assert [path.name for path in logs.iterdir() if path.read_text()] == ["00.log"]
 
 
 def test_the_command_line_trains_only_what_it_names(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
