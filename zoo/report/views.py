@@ -94,7 +94,7 @@ def artifact_page(artifact: Artifact, path: Path) -> Page:
 def artifact_record(artifact: Artifact) -> dict[str, Any]:
     """A finished stage as plain data."""
     manifest = artifact.manifest
-    found = {"stage": manifest.stage, "entry": manifest.request.get("entry"), "fingerprint": manifest.fingerprint}
+    found = {"stage": manifest.stage, "entry": manifest.request.entry, "fingerprint": manifest.fingerprint}
     return {**found, "path": str(artifact.path), "metrics": manifest.metrics}
 
 
