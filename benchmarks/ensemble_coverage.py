@@ -22,7 +22,7 @@ import pandas as pd
 
 from ensemble.members.gather import align, gather
 from ensemble.members.table import Members, Table
-from ensemble.search.build import build_plan, make_chooser
+from ensemble.search.build import build_plan, pose_problem
 from ensemble.search.decide import BuildRequest
 from zoo.contracts import Cost, ScoreCard, Variant
 from zoo.data.battles import dataset_digest, join_turns, read_battles
@@ -157,9 +157,9 @@ def member(name: str, make: Callable[[], Any], battles_path: Path) -> Table:
 def table_of(members: Members, rows: int) -> list[dict[str, Any]]:
     """Whole-file and coverage plans at budgets from the cheapest plan to nearly all members."""
     target = load_target("cpu")
-    chooser = make_chooser(members, BuildRequest(target, 1.0, rows))
+    problem = pose_problem(members, BuildRequest(target, 1.0, rows))
     everyone = tuple(range(len(members.names)))
-    least, most = min(chooser.seconds((j,)) for j in everyone), chooser.seconds(everyone)
+    least, most = min(problem.prices.seconds((j,)) for j in everyone), problem.prices.seconds(everyone)
     lines = []
     for budget in np.geomspace(least * 1.15, most * 1.1, BUDGETS):
         line: dict[str, Any] = {"budget_seconds": float(budget)}
@@ -176,8 +176,8 @@ def report(members: Members, lines: list[dict[str, Any]], rows: int, battles: Pa
     def named(found: dict[str, float]) -> str:
         return " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in found.items())
 
-    chooser = make_chooser(members, BuildRequest(load_target("cpu"), 1.0, rows))
-    work = chooser.pricing.row_seconds.sum(axis=1) / rows * 1000
+    problem = pose_problem(members, BuildRequest(load_target("cpu"), 1.0, rows))
+    work = problem.prices.pricing.row_seconds.sum(axis=1) / rows * 1000
     prices = ", ".join(f"{name} {ms:.2f} ms a row" for name, ms in zip(members.names, work, strict=True))
     return "\n".join(
         [

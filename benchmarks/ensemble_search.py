@@ -29,13 +29,14 @@ import numpy as np
 from ensemble.members.table import Members, balanced_folds
 from ensemble.pools.baselines import greedy_weights
 from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator
-from ensemble.search.build import make_chooser
-from ensemble.search.chooser import Chooser
+from ensemble.search.build import pose_problem
 from ensemble.search.decide import BuildRequest
+from ensemble.search.problem import Problem
+from ensemble.search.proposals import search_subsets
 from ensemble.search.subsets import Fitter, search_branch_and_bound, search_exactly
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.contracts import Cost, ScoreCard, Variant
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 from zoo.targets import load_target
 
 LMSYS_ROWS = 57_477
@@ -101,10 +102,10 @@ def complementary(count: int, rows: int, *, seed: int = 0) -> tuple[np.ndarray, 
     return true, 0.05 + quality**2 * rng.uniform(0.5, 1.5, count)
 
 
-def chooser_of(members: Members) -> tuple[Chooser, float]:
+def problem_of(members: Members) -> tuple[Problem, float]:
     """The 9-hour problem on two T4s, and its seconds without the margin."""
     request = BuildRequest(load_target("t4x2"), 9 * 3600.0, 25_000)
-    return make_chooser(members, request), 9 * 3600.0 / 1.5
+    return pose_problem(members, request), 9 * 3600.0 / 1.5
 
 
 def peak_gib() -> float:
@@ -113,9 +114,9 @@ def peak_gib() -> float:
 
 def all_subsets(rows: int) -> dict[str, float]:
     """13 members, every subset, whether affordable or not."""
-    chooser, _ = chooser_of(synthetic(13, rows)[0])
+    problem, _ = problem_of(synthetic(13, rows)[0])
     cpu = time.process_time()
-    searched = search_exactly(chooser.fitter.true, lambda _: True, fitter=chooser.fitter)
+    searched = search_exactly(problem.fitter.true, lambda _: True, fitter=problem.fitter)
     return {
         "subsets": len(searched.subsets),
         "fits": searched.fits,
@@ -148,13 +149,13 @@ def hard(rows: int) -> dict[str, float]:
 def thirty(rows: int) -> dict[str, float | int | str]:
     """30 members, 9 hours: branch and bound, and Optuna on top; the gap is in-sample, of the linear pool."""
     started = time.monotonic()
-    chooser, available = chooser_of(synthetic(30, rows)[0])
+    problem, available = problem_of(synthetic(30, rows)[0])
     prepared = time.monotonic() - started
-    searched = chooser.search(available)
+    searched = search_subsets(problem, available)
     with tempfile.TemporaryDirectory() as folder:
         limits = SearchLimits(trials=1000, timeout_seconds=90, storage=Path(folder) / "optuna.db")
-        study = search_with_optuna(chooser, available, searched, limits)
-    cold = optuna_alone(chooser, available)
+        study = search_with_optuna(problem, available, searched, limits)
+    cold = optuna_alone(problem, available)
     return {
         "prepare_seconds": prepared,
         "bound_seconds": searched.seconds,
@@ -172,17 +173,17 @@ def thirty(rows: int) -> dict[str, float | int | str]:
     }
 
 
-def optuna_alone(chooser: Chooser, available: float, seconds: float = 60.0) -> dict[str, float]:
+def optuna_alone(problem: Problem, available: float, seconds: float = 60.0) -> dict[str, float]:
     """TPE over the subset alone, from nothing, with the exact fit inside: what branch and bound saves."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    fitter, affordable = Fitter(chooser.fitter.true), chooser.affordable(available)
+    fitter, affordable = Fitter(problem.fitter.true), problem.prices.affordable(available)
     started = time.monotonic()
 
     def objective(trial: optuna.Trial) -> float:
         subset = tuple(j for j in range(fitter.members) if trial.suggest_categorical(f"use {j}", [False, True]))
-        trial.set_constraint("seconds", chooser.seconds(subset) - available if subset else 1.0)
+        trial.set_constraint("seconds", problem.prices.seconds(subset) - available if subset else 1.0)
         return fitter.score(subset).loss if subset and affordable(subset) else 2.0
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
@@ -202,13 +203,13 @@ def scaling() -> list[dict[str, float]]:
         (10, LMSYS_ROWS),
         (13, LMSYS_ROWS),
     ):
-        chooser, available = chooser_of(synthetic(count, rows)[0])
-        exact = search_exactly(chooser.fitter.true, lambda _: True)
-        bounded = search_branch_and_bound(chooser.fitter.true, chooser.affordable(available))
+        problem, available = problem_of(synthetic(count, rows)[0])
+        exact = search_exactly(problem.fitter.true, lambda _: True)
+        bounded = search_branch_and_bound(problem.fitter.true, problem.prices.affordable(available))
         points.append({"members": count, "rows": rows, "all_subsets_seconds": exact.seconds, "bound_seconds": bounded.seconds})
     for count in (20, 30, 40):
-        chooser, available = chooser_of(synthetic(count, LMSYS_ROWS)[0])
-        bounded = search_branch_and_bound(chooser.fitter.true, chooser.affordable(available))
+        problem, available = problem_of(synthetic(count, LMSYS_ROWS)[0])
+        bounded = search_branch_and_bound(problem.fitter.true, problem.prices.affordable(available))
         points.append({"members": count, "rows": LMSYS_ROWS, "bound_seconds": bounded.seconds})
     return points
 

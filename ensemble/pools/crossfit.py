@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ensemble.plan import Blend, Paired
 from ensemble.pools.blend import AS_IS, BlendSpec, apply_blend, fit_blend
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 
 DEFAULT_SPECS: dict[str, BlendSpec] = {
     "as is": AS_IS,
@@ -105,6 +105,3 @@ class Evaluator:
         """Losses (rows,) of a set with the pool chosen by other folds, and the pool that is best on all rows."""
         losses, best = choose_by_other_folds([self.oof(subset, spec) for spec in specs], self.y, self.folds)
         return losses, specs[best]
-
-
-Progress = Callable[[str], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -24,13 +24,11 @@ from ensemble.predict.replan import (
     predicted_row_seconds,
     share_out,
 )
-from zoo.contracts import ScoreRequest
+from zoo.contracts import Say, ScoreRequest
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
 GUESSED_CHUNK_ROWS = 512  # where a stage has no such setting
-
-Say = Callable[[str], None]
 
 
 class Conductor:

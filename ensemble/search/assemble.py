@@ -1,4 +1,4 @@
-"""A chosen candidate becomes a plan: final fits, fallbacks, gates, schedule, and how it compares."""
+"""A confirmed choice becomes a plan: final fits, fallbacks, gates, schedule, and how it compares."""
 
 from __future__ import annotations
 
@@ -11,62 +11,50 @@ from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
 from ensemble.pools.baselines import baseline_losses
 from ensemble.pools.crossfit import paired, standard_error
-from ensemble.search.chooser import Candidate, Chooser
-from ensemble.search.decide import Choice
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from ensemble.search.prices import Budget
+from ensemble.search.problem import Candidate, Problem
+from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
+from zoo.targets import Target
 
 
-def write_down(
-    chooser: Chooser,
-    choice: Choice,
-    losses: np.ndarray,
-    *,
-    whole_file_loss: float,
-    estimate: str,
-    target: PlanTarget,
-    budget_seconds: float,
-    margin: float,
-    margin_reason: str,
-) -> Plan:
-    """Fit everything that the chosen candidate needs at prediction, and put it beside what others would do.
-
-    `losses` (rows,): the choice out of fold, and `whole_file_loss` the mean of what it would be without coverage, both come
-    about as `estimate` says.
-    """
-    members, candidate, y = chooser.members, choice.candidate, chooser.members.y
-    chooser.say("fitting blends and fallbacks")
-    fitted = fit_candidate(chooser, candidate)
-    busy = without_idle(chooser, candidate, fitted)
+def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
+    """Fit everything that the confirmed choice needs at prediction, and put it beside what others would do."""
+    problem.say("fitting blends and fallbacks")
+    candidate = confirmed.choice.candidate
+    fitted = fit_candidate(problem, candidate)
+    busy = without_idle(problem, candidate, fitted)
     if busy is not candidate:
-        candidate, fitted = busy, fit_candidate(chooser, busy)
-    compared = _compared(chooser, budget_seconds / margin)
+        candidate, fitted = busy, fit_candidate(problem, busy)
+    members, losses, bound = problem.members, confirmed.losses, confirmed.choice.bound
+    compared = _compared(problem, budget.available)
     return Plan(
         created_at=datetime.now(UTC),
-        target=target,
-        budget_seconds=budget_seconds,
-        margin=margin,
-        margin_reason=margin_reason,
+        target=PlanTarget(name=target.name, gpus=target.gpus),
+        budget_seconds=budget.seconds,
+        margin=budget.margin,
+        margin_reason=budget.margin_reason,
         predicted_seconds=max(job.end_seconds for job in fitted.jobs),
-        overhead_seconds=chooser.overhead,
-        rows=chooser.pricing.rows,
+        overhead_seconds=problem.prices.overhead,
+        rows=problem.prices.pricing.rows,
         dataset_digest=members.digest,
-        fitted_rows=len(y),
+        fitted_rows=len(members.y),
         lost_rows=members.lost_rows,
         oof_log_loss=float(losses.mean()),
         oof_log_loss_se=standard_error(losses, members.groups),
-        prior=_prior(y),
-        parsimony=choice.why,
+        prior=_prior(members.y),
+        parsimony=confirmed.choice.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in compared.items()),
         baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": float(np.log(3))},
-        whole_file_oof_log_loss=whole_file_loss,
-        estimate=estimate,
-        bound=choice.bound,
-        members=tuple(_plan_member(chooser, candidate, j, fitted) for j in fitted.order),
+        whole_file_oof_log_loss=confirmed.whole_file_loss,
+        estimate=confirmed.estimate,
+        bound=bound,
+        members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,
-        frontier=frontier_points(choice.considered, members, margin),
+        frontier=frontier_points(confirmed.choice.considered, members, budget.margin),
         left_out=members.left_out,
     )
 
@@ -92,13 +80,13 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
     return tuple(points)
 
 
-def _compared(chooser: Chooser, available: float) -> dict[str, np.ndarray]:
+def _compared(problem: Problem, available: float) -> dict[str, np.ndarray]:
     """Losses (rows,) of what others would do with all candidates that are affordable alone.
 
     The best single member is the best on all rows, as its table is: choosing it by other folds would flatter the plan.
     """
-    members = chooser.members
-    affordable = [j for j in range(len(members.names)) if chooser.seconds((j,)) <= available]
+    members = problem.members
+    affordable = [j for j in range(len(members.names)) if problem.prices.seconds((j,)) <= available]
     p = members.p[affordable]
     losses = baseline_losses([members.names[j] for j in affordable], p, members.y, members.folds)
     singles = (log_loss_rows(table, members.y) for table in p)
@@ -112,8 +100,8 @@ def _prior(y: np.ndarray) -> Triple:
     return side, side, 1.0 - 2 * side
 
 
-def _plan_member(chooser: Chooser, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
-    members, pricing, card = chooser.members, chooser.pricing, chooser.members.cards[j]
+def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
+    members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
     seen = candidate.seen.get(j)
     work = float(pricing.row_seconds[j] @ (np.ones(len(members.y)) if seen is None else seen))

@@ -7,43 +7,33 @@ from dataclasses import replace
 from ensemble.budget.margin import choose_margin, warn_of_kinds
 from ensemble.budget.pricing import price
 from ensemble.members.table import Members
-from ensemble.plan import Plan, PlanTarget
-from ensemble.pools.crossfit import Progress
-from ensemble.search.assemble import write_down
-from ensemble.search.chooser import Chooser
-from ensemble.search.decide import BuildRequest, choose, settle
-from ensemble.search.rehearse import conclude, describe, rehearse, single_limit, whole_file_loss
+from ensemble.plan import Plan
+from ensemble.search.assemble import assemble
+from ensemble.search.decide import BuildRequest, decide, refine
+from ensemble.search.prices import Budget, Prices, require_feasible
+from ensemble.search.problem import Problem
+from ensemble.search.rehearse import confirm, rehearse, single_limit
+from zoo.contracts import Say
 from zoo.errors import ZooError
 
 
-def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambda _: None) -> Plan:
+def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Plan:
     """The plan for `members` on the target within the budget. ZooError where no plan fits, with the budget that one needs."""
-    margin, reason = choose_margin(request.target, members.costs, request.margin)
     for warning in warn_of_kinds(request.target, members.names, members.costs):
         say(f"warning: {warning}")
-    chooser = make_chooser(members, request, say=say)
-    available = request.budget_seconds / margin
-    chooser.require_feasible(available, margin)
-    choice = settle(chooser, choose(chooser, request, available))
-    limit = single_limit(choice, available, parsimony=request.parsimony)
-    rehearsal = rehearse(chooser, request, available, single_seconds=limit)
-    choice, losses = conclude(chooser, choice, rehearsal, limit)
-    plan = write_down(
-        chooser,
-        choice,
-        losses,
-        whole_file_loss=whole_file_loss(choice, losses, rehearsal),
-        estimate=describe(chooser),
-        target=PlanTarget(name=request.target.name, gpus=request.target.gpus),
-        budget_seconds=request.budget_seconds,
-        margin=margin,
-        margin_reason=reason,
-    )
+    budget = Budget(request.budget_seconds, *choose_margin(request.target, members.costs, request.margin))
+    problem = pose_problem(members, request, say=say)
+    require_feasible(problem.prices, budget)
+    choice = refine(problem, decide(problem, request, budget.available))
+    limit = single_limit(choice, budget.available, parsimony=request.parsimony)
+    rehearsal = rehearse(problem, request, budget.available, single_seconds=limit)
+    confirmed = confirm(problem, choice, rehearsal, limit)
+    plan = assemble(problem, confirmed, budget, request.target)
     say(f"taking {len(plan.members)} members: {plan.parsimony}")
     return plan
 
 
-def make_chooser(members: Members, request: BuildRequest, *, say: Progress = lambda _: None) -> Chooser:
+def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Problem:
     """Price the members for the request; those too wide for the target are left out."""
     devices = max(1, request.target.gpus)
     needs = {name: card.cost.gpus for name, card in zip(members.names, members.cards, strict=True)}
@@ -54,7 +44,7 @@ def make_chooser(members: Members, request: BuildRequest, *, say: Progress = lam
         members = members.subset([j for j, name in enumerate(members.names) if name not in wide])
         members = replace(members, left_out=members.left_out | wide)
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
-    return Chooser(members, pricing, say=say, position_bias=request.position_bias)
+    return Problem(members, Prices(pricing), request.position_bias, say)
 
 
 def plan_numbers(plan: Plan) -> dict[str, float]:

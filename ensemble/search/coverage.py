@@ -1,4 +1,4 @@
-"""Row-level coverage: a gate says for which rows an expensive member pays, a knapsack spends the seconds that are left.
+"""Row-level coverage out of fold: gates say where a member pays, a knapsack spends the seconds that are left.
 
 The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
 loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle
@@ -16,10 +16,9 @@ import numpy as np
 from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds
 from ensemble.pools.gate import divergence, fit_gate, predicted_gain, spend
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 
 FEWEST_PATTERN_ROWS = 300  # below it a coverage pattern uses the blend of all rows
-LEAST_COVERAGE = 0.02
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What to take at a budget: search, judge out of fold, and choose between whole files and coverage."""
+"""What to take at one budget: propose candidates, judge them out of fold, choose one, and refine its pool."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy as np
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Bound
 from ensemble.pools.crossfit import standard_error
-from ensemble.search.chooser import LEAST_SAVING, Candidate, Chooser
+from ensemble.search.judging import judge, judge_gated_by_folds
+from ensemble.search.problem import Candidate, Problem
+from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
 from ensemble.search.subsets import EXACT_MEMBERS, Searched
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.targets import Target
 
 JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
-SETTLED, AS_GOOD_NATS = 3, 0.002  # how many sets are judged by every pool, and how near they must look
+REFINED, AS_GOOD_NATS = 3, 0.002  # how many sets are judged by every pool, and how near they must look
+LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
 
 
 @dataclass(frozen=True)
@@ -50,32 +53,32 @@ class Choice:
     bound: Bound
 
 
-def choose(chooser: Chooser, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
+def decide(problem: Problem, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
     """The best candidate within `available` seconds (the budget without its margin); without `trials` Optuna has no say."""
-    chooser.say(f"searching subsets of {len(chooser.members.names)} members")
-    searched = chooser.search(available)
-    whole = chooser.whole_file(searched, available)
+    problem.say(f"searching subsets of {len(problem.members.names)} members")
+    searched = search_subsets(problem, available)
+    whole = propose_whole_files(problem, searched, available)
     covered: list[Candidate] = []
     method = searched.method
-    if trials and len(chooser.members.names) > EXACT_MEMBERS:
-        study = search_with_optuna(chooser, available, searched, request.limits, coverage=request.coverage)
+    if trials and len(problem.members.names) > EXACT_MEMBERS:
+        study = search_with_optuna(problem, available, searched, request.limits, coverage=request.coverage)
         sets = dict.fromkeys(c.whole for c in study.candidates if not c.seen)
-        whole += [chooser.judge(subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
+        whole += [judge(problem, subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
         covered += [c for c in study.candidates if c.seen]
         method += f", then {study.trials} Optuna trials"
-    if request.coverage and len(chooser.members.names) > 1:
-        covered += chooser.coverage(sorted(whole, key=lambda c: c.loss)[:6], available)
-        covered = [chooser.judge_covered(c) for c in sorted(covered, key=lambda c: c.loss)[:JUDGED_AGAIN]]
+    if request.coverage and len(problem.members.names) > 1:
+        covered += propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
+        covered = [judge_gated_by_folds(problem, c) for c in sorted(covered, key=lambda c: c.loss)[:JUDGED_AGAIN]]
         covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
-    return decide(whole, covered, chooser.members.groups, _bound(searched, method), parsimony=request.parsimony)
+    return choose(whole, covered, problem.members.groups, _bound(searched, method), parsimony=request.parsimony)
 
 
-def decide(
+def choose(
     whole: Sequence[Candidate], covered: Sequence[Candidate], groups: np.ndarray, bound: Bound, *, parsimony: bool
 ) -> Choice:
     """The candidate to take of whole-file and coverage plans that were judged alike."""
-    best_whole, why = take(whole, groups, parsimony=parsimony)
-    chosen, chosen_why = take([*whole, *covered], groups, parsimony=parsimony)
+    best_whole, why = best_of(whole, groups, parsimony=parsimony)
+    chosen, chosen_why = best_of([*whole, *covered], groups, parsimony=parsimony)
     # What whole-file plans would be without coverage is the floor: parsimony may not trade its loss for seconds, and coverage
     # plans that are not taken have no say in it.
     if not chosen.seen or chosen.loss > best_whole.loss:
@@ -83,40 +86,8 @@ def decide(
     return Choice(chosen, chosen_why, best_whole, why, (*whole, *covered), bound)
 
 
-def settle(chooser: Chooser, choice: Choice) -> Choice:
-    """Of the whole-file set and those that cost no more and looked as good, take the best once every pool is tried.
-
-    The quick judgement tried a few.
-    """
-    first = choice.whole_file
-    near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]
-    finalists = {c.whole: c for c in (first, *sorted(near, key=lambda c: c.loss))}
-    few = chooser.thinned()
-    judged = [(c, *few.evaluator.losses(c.whole, few.all_specs)) for c in list(finalists.values())[:SETTLED]]
-    best, _, spec = min(judged, key=lambda item: float(item[1].mean()))
-    settled, why = replace(best, spec=spec), choice.whole_why
-    if best.whole != first.whole:
-        why += f"; of {len(judged)} sets that looked as good at no more seconds, the best once every pool was tried"
-    if choice.candidate.seen:
-        return replace(choice, whole_file=settled, whole_why=why)
-    return replace(choice, candidate=settled, why=why, whole_file=settled, whole_why=why)
-
-
-def _bound(searched: Searched, method: str) -> Bound:
-    found = searched.subsets[0].loss
-    lower = min(searched.lower_bound, found)
-    return Bound(
-        found=found,
-        lower_bound=lower,
-        gap=found - lower,
-        method=method,
-        subsets=len(searched.subsets),
-        seconds=searched.seconds,
-    )
-
-
-def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
-    """The candidate to take and why: the least loss, or the cheapest within one standard error of the paired difference."""
+def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
+    """The best candidate and why: the least loss, or the cheapest within one standard error of the paired difference."""
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     if not parsimony:
         return best, "least log loss out of fold"
@@ -129,4 +100,36 @@ def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool
     return chosen, (
         f"the cheapest plan within one standard error of the best: {chosen.loss - best.loss:+.5f} +- {error:.5f} nats against "
         f"a plan of {format_seconds(best.seconds)}; --no-parsimony takes that one"
+    )
+
+
+def refine(problem: Problem, choice: Choice) -> Choice:
+    """Try every pool on the whole-file set and on those that cost no more and looked as good, and take the best.
+
+    The first judgement tried a few pools.
+    """
+    first = choice.whole_file
+    near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]
+    finalists = {c.whole: c for c in (first, *sorted(near, key=lambda c: c.loss))}
+    few = problem.thinned()
+    judged = [(c, *few.evaluator.losses(c.whole, few.all_specs)) for c in list(finalists.values())[:REFINED]]
+    best, _, spec = min(judged, key=lambda item: float(item[1].mean()))
+    refined, why = replace(best, spec=spec), choice.whole_why
+    if best.whole != first.whole:
+        why += f"; of {len(judged)} sets that looked as good at no more seconds, the best once every pool was tried"
+    if choice.candidate.seen:
+        return replace(choice, whole_file=refined, whole_why=why)
+    return replace(choice, candidate=refined, why=why, whole_file=refined, whole_why=why)
+
+
+def _bound(searched: Searched, method: str) -> Bound:
+    found = searched.subsets[0].loss
+    lower = min(searched.lower_bound, found)
+    return Bound(
+        found=found,
+        lower_bound=lower,
+        gap=found - lower,
+        method=method,
+        subsets=len(searched.subsets),
+        seconds=searched.seconds,
     )

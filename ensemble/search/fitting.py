@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.budget.schedule import makespan, place
+from ensemble.budget.schedule import place
 from ensemble.members.table import Members
 from ensemble.plan import Blend, Gate, Job, Pool
 from ensemble.pools.blend import apply_blend, fit_blend
 from ensemble.pools.crossfit import named
 from ensemble.pools.gate import divergence, fit_gate, predicted_gain, spend
-from ensemble.search.chooser import Candidate, Chooser
 from ensemble.search.coverage import pattern_rows
+from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import Subset
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 
 FALLBACK_ROWS = 20_000  # fallback blends are fitted to at most this many rows
 ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own
@@ -38,22 +38,23 @@ class Fitted:
         return next((pool for pool in self.pools if frozenset(pool.members) == wanted and pool.planned == planned), None)
 
 
-def fit_candidate(chooser: Chooser, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
-    """Fit `candidate` to all rows of the chooser; without `fallbacks` only what a run without mishap needs."""
-    jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
-    order = _run_order(chooser, candidate, jobs)
-    pools = tuple(_Pools(chooser.members, candidate, order).all(fallbacks=fallbacks))
-    gates = {j: _gate(chooser.members, candidate, j, pools) for j in candidate.seen}
+def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
+    """Fit `candidate` to all rows of the problem; without `fallbacks` only what a run without mishap needs."""
+    prices = problem.prices
+    jobs = place(prices.loads(candidate.whole, candidate.seen), prices.pricing.devices, start_seconds=prices.overhead)
+    order = _run_order(problem, candidate, jobs)
+    pools = tuple(_Pools(problem.members, candidate, order).all(fallbacks=fallbacks))
+    gates = {j: _gate(problem.members, candidate, j, pools) for j in candidate.seen}
     return Fitted(jobs, order, pools, gates)
 
 
-def without_idle(chooser: Chooser, candidate: Candidate, fitted: Fitted) -> Candidate:
+def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Candidate:
     """The candidate without members that have no weight in any blend of its rows: they would cost seconds and say nothing.
 
     A logistic pool weighs everyone. A gated member stays where patterns have blends of their own, since it parts the rows.
     """
-    names = chooser.members.names
-    patterns = pattern_rows(candidate.whole, candidate.seen, len(chooser.members.y))
+    names = problem.members.names
+    patterns = pattern_rows(candidate.whole, candidate.seen, len(problem.members.y))
     weight = dict.fromkeys(candidate.members, 0.0)
     for pattern in patterns:
         pool = fitted.pool([names[j] for j in pattern], planned=True) or fitted.pool([names[j] for j in pattern])
@@ -67,10 +68,9 @@ def without_idle(chooser: Chooser, candidate: Candidate, fitted: Fitted) -> Cand
     if not idle or not whole:
         return candidate
     seen = {j: rows for j, rows in candidate.seen.items() if j not in idle}
-    seconds = chooser.overhead + makespan(chooser.loads(whole, seen), chooser.pricing.devices)
     own = frozenset(tuple(j for j in pattern if j not in idle) for pattern in candidate.own_blend)
     work = {j: candidate.work[j] for j in seen}
-    return replace(candidate, whole=whole, seen=seen, own_blend=own, work=work, seconds=seconds)
+    return replace(candidate, whole=whole, seen=seen, own_blend=own, work=work, seconds=problem.prices.seconds(whole, seen))
 
 
 def carry_out(
@@ -103,12 +103,12 @@ def _apply(fitted: Fitted, members: Members, patterns: dict[Subset, np.ndarray],
     return out
 
 
-def _run_order(chooser: Chooser, candidate: Candidate, jobs: Sequence[Job]) -> Subset:
+def _run_order(problem: Problem, candidate: Candidate, jobs: Sequence[Job]) -> Subset:
     """Members by the start of their first job; of one job, the one with the most nats a second first."""
     start = {name: min(job.start_seconds for job in jobs if name in job.members) for job in jobs for name in job.members}
     phase = {name: job.phase for job in jobs for name in job.members}
-    value = {j: chooser.fitter.score((j,)).loss for j in candidate.members}
-    names = chooser.members.names
+    value = {j: problem.fitter.score((j,)).loss for j in candidate.members}
+    names = problem.members.names
     return tuple(sorted(candidate.members, key=lambda j: (phase[names[j]], start[names[j]], value[j])))
 
 

@@ -11,31 +11,31 @@ import numpy as np
 from ensemble.budget.margin import choose_margin
 from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint
-from ensemble.pools.crossfit import Progress
 from ensemble.search.assemble import frontier_points
-from ensemble.search.build import make_chooser
-from ensemble.search.chooser import Candidate
-from ensemble.search.decide import BuildRequest, choose
+from ensemble.search.build import pose_problem
+from ensemble.search.decide import BuildRequest, decide
+from ensemble.search.problem import Candidate
+from zoo.contracts import Say
 from zoo.store import write_atomic
 
 
 def compute_frontier(
-    members: Members, request: BuildRequest, *, points: int = 8, say: Progress = lambda _: None
+    members: Members, request: BuildRequest, *, points: int = 8, say: Say = lambda _: None
 ) -> tuple[FrontierPoint, ...]:
     """The plans that no cheaper one beats, from budgets between the cheapest plan and all members, spaced by ratio.
 
     Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen on all rows.
     """
     margin, _ = choose_margin(request.target, members.costs, request.margin)
-    chooser = make_chooser(members, request, say=say)
-    everyone = range(len(chooser.members.names))
-    least = min(chooser.seconds((j,)) for j in everyone)
-    most = max(chooser.seconds(tuple(everyone)), least)
+    problem = pose_problem(members, request, say=say)
+    everyone = range(len(problem.members.names))
+    least = min(problem.prices.seconds((j,)) for j in everyone)
+    most = max(problem.prices.seconds(tuple(everyone)), least)
     considered: list[Candidate] = []
     for available in dict.fromkeys(np.geomspace(least, most, points).tolist()):
         say(f"budget {available * margin:.0f} s")
-        considered += choose(chooser, request, available).considered
-    return frontier_points(considered, chooser.members, margin)
+        considered += decide(problem, request, available).considered
+    return frontier_points(considered, problem.members, margin)
 
 
 def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.budget.schedule import makespan
 from ensemble.pools.blend import AS_IS, BlendSpec
-from ensemble.search.chooser import Candidate, Chooser
-from ensemble.search.coverage import cover
+from ensemble.search.judging import judge_gated
+from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import Searched, Subset
 
 DEFAULT_TRIALS = 60
@@ -46,7 +45,7 @@ class SearchLimits:
 
 
 def search_with_optuna(
-    chooser: Chooser, available: float, searched: Searched, limits: SearchLimits, *, coverage: bool = True
+    problem: Problem, available: float, searched: Searched, limits: SearchLimits, *, coverage: bool = True
 ) -> Study:
     """Run, or go on with, the study of this problem; `searched` gives the subsets to start from."""
     import optuna
@@ -58,34 +57,34 @@ def search_with_optuna(
         limits.storage.parent.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{limits.storage}"
     study = optuna.create_study(
-        study_name=study_name(chooser, available, coverage),
+        study_name=study_name(problem, available, coverage),
         storage=storage,
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=limits.seed, n_startup_trials=15, multivariate=True),
     )
     if not study.trials:
-        for parameters in _starts(chooser, searched):
+        for parameters in _starts(problem, searched):
             study.enqueue_trial(parameters)
     found: dict[int, Candidate] = {}
     in_sample: list[float] = [searched.subsets[0].loss] if searched.subsets else []
 
     def objective(trial: Any) -> float:
-        whole, spec, gated = _suggest(trial, chooser, coverage)
-        candidate = _evaluate(chooser, whole, spec, gated, available)
-        seconds = candidate.seconds if candidate else chooser.seconds(whole or (0,))
+        whole, spec, gated = _suggest(trial, problem, coverage)
+        candidate = _evaluate(problem, whole, spec, gated, available)
+        seconds = candidate.seconds if candidate else problem.prices.seconds(whole or (0,))
         trial.set_constraint("seconds", seconds - available if whole else 1.0)
         trial.set_user_attr("seconds", seconds)
         if candidate is None:
             return float(np.log(3)) + max(0.0, seconds / available - 1)
-        in_sample.append(chooser.fitter.score(whole).loss)
+        in_sample.append(problem.fitter.score(whole).loss)
         trial.set_user_attr("in_sample_linear", in_sample[-1])
-        trial.set_user_attr("members", [chooser.members.names[j] for j in candidate.members])
+        trial.set_user_attr("members", [problem.members.names[j] for j in candidate.members])
         found[trial.number] = candidate
         return candidate.loss
 
     done = sum(trial.state.is_finished() for trial in study.trials)
     if done:
-        chooser.say(f"going on with study {study.study_name}: {done} trials are there")
+        problem.say(f"going on with study {study.study_name}: {done} trials are there")
         _recall(study, objective)
     if limits.trials > done:
         study.optimize(objective, n_trials=limits.trials - done, timeout=limits.timeout_seconds, n_jobs=limits.n_jobs)
@@ -94,36 +93,36 @@ def search_with_optuna(
     return Study(tuple(ranked), min(in_sample, default=np.inf), finished)
 
 
-def study_name(chooser: Chooser, available: float, coverage: bool) -> str:
+def study_name(problem: Problem, available: float, coverage: bool) -> str:
     """The same problem has the same name: data, tables, prices, seconds and code-visible choices."""
-    digest = hashlib.sha256(f"{chooser.members.digest} {available:.3f} {coverage} {chooser.specs}".encode())
-    digest.update("\n".join(chooser.members.names).encode())
-    for array in (chooser.members.p, chooser.pricing.row_seconds, chooser.pricing.load_seconds):
+    digest = hashlib.sha256(f"{problem.members.digest} {available:.3f} {coverage} {list(problem.specs)}".encode())
+    digest.update("\n".join(problem.members.names).encode())
+    for array in (problem.members.p, problem.prices.pricing.row_seconds, problem.prices.pricing.load_seconds):
         digest.update(np.ascontiguousarray(array).tobytes())
     return f"blend-{digest.hexdigest()[:16]}"
 
 
-def _starts(chooser: Chooser, searched: Searched) -> list[dict[str, Any]]:
+def _starts(problem: Problem, searched: Searched) -> list[dict[str, Any]]:
     """What others would take: the best affordable subsets found, the best single member, and members greedily by loss."""
-    singles = sorted(range(len(chooser.members.names)), key=lambda j: chooser.fitter.score((j,)).loss)
+    singles = sorted(range(len(problem.members.names)), key=lambda j: problem.fitter.score((j,)).loss)
     subsets: list[Subset] = [scored.members for scored in searched.subsets[:4]]
     subsets += [(singles[0],), *(tuple(singles[:k]) for k in (2, 3))]
     starts: list[dict[str, Any]] = []
     for place, subset in enumerate(dict.fromkeys(subsets)):
-        chosen = {f"use {name}": j in subset for j, name in enumerate(chooser.members.names)}
+        chosen = {f"use {name}": j in subset for j, name in enumerate(problem.members.names)}
         for pool in ("logistic", "linear") if place == 0 else ("logistic",):
             starts.append({**chosen, "pool": pool, "gate": NONE})
     return starts
 
 
-def _suggest(trial: Any, chooser: Chooser, coverage: bool) -> tuple[Subset, BlendSpec, int | None]:
-    names = chooser.members.names
+def _suggest(trial: Any, problem: Problem, coverage: bool) -> tuple[Subset, BlendSpec, int | None]:
+    names = problem.members.names
     whole = tuple(j for j, name in enumerate(names) if trial.suggest_categorical(f"use {name}", [False, True]))
     pool = trial.suggest_categorical("pool", ["linear", "log", "logistic", AS_IS_POOL])
     shrinkage = trial.suggest_float("shrinkage", 1e-5, 0.1, log=True)
     tempered = trial.suggest_categorical("tempered", [False, True])
     floor = trial.suggest_float("floor", 1e-4, 3e-2, log=True)
-    bias = chooser.specs[-1].position_bias
+    bias = problem.specs[-1].position_bias
     spec = BlendSpec("linear", shrinkage, tempered) if pool == "linear" else BlendSpec(pool, shrinkage, False, floor, bias)
     spec = AS_IS if pool == AS_IS_POOL else spec
     gate = trial.suggest_categorical("gate", [NONE, *names]) if coverage else NONE
@@ -131,20 +130,18 @@ def _suggest(trial: Any, chooser: Chooser, coverage: bool) -> tuple[Subset, Blen
     return whole, spec, None if gated in whole else gated
 
 
-def _evaluate(chooser: Chooser, whole: Subset, spec: BlendSpec, gated: int | None, available: float) -> Candidate | None:
+def _evaluate(problem: Problem, whole: Subset, spec: BlendSpec, gated: int | None, available: float) -> Candidate | None:
     """The candidate of a trial, or None where it does not fit."""
-    if not whole or chooser.seconds(whole) > available:
+    if not whole or problem.prices.seconds(whole) > available:
         return None
     if gated is not None:
-        work = chooser.gated_work(whole, gated, available)
+        work = problem.prices.gated_work(whole, gated, available)
         if work > 0:
-            arguments = (chooser.evaluator, spec, chooser.members.characters, chooser.pricing.row_seconds)
-            covered = cover(*arguments, whole, [(gated, work)])
-            seconds = chooser.overhead + makespan(chooser.loads(whole, covered.seen), chooser.pricing.devices)
-            if seconds <= available:
-                return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend, {gated: work})
-    losses, _ = chooser.evaluator.losses(whole, [spec])
-    return Candidate(whole, spec, chooser.seconds(whole), losses)
+            candidate = judge_gated(problem, whole, spec, {gated: work})
+            if candidate.seconds <= available:
+                return candidate
+    losses, _ = problem.evaluator.losses(whole, [spec])
+    return Candidate(whole, spec, problem.prices.seconds(whole), losses)
 
 
 def _recall(study: Any, objective: Any) -> None:

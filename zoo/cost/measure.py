@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, ScoreRequest, Selection, ServeSpec, Variant
+from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, Say, ScoreRequest, Selection, ServeSpec, Variant
 from zoo.data.battles import count_characters, read_battles
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input
@@ -30,7 +30,7 @@ def samples_folder() -> Path:
     return home() / "cost"
 
 
-def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Callable[[str], None]) -> Artifact:
+def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Say) -> Artifact:
     """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint in the store.
 
     As many rows as take about SECONDS without loading: a few first, then what fits by their speed, again while that was too
@@ -65,9 +65,7 @@ def rows_that_fit(rows: int, seconds: float, most: int) -> int:
     return min(most, max(rows, FIRST_ROWS << int(np.log2(max(1.0, fitting / FIRST_ROWS)))))
 
 
-def _score_sample(
-    entry: Entry, target: Target, battles: Path, ids: Sequence[str], store: Path, say: Callable[[str], None]
-) -> Artifact:
+def _score_sample(entry: Entry, target: Target, battles: Path, ids: Sequence[str], store: Path, say: Say) -> Artifact:
     """The score stage on the listed rows, in the store of measurements."""
     folder, listed = samples_folder(), "\n".join(ids) + "\n"
     digest = hashlib.sha256(listed.encode()).hexdigest()

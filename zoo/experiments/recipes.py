@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zoo.contracts import Contract, Entry, Held, Name, Positive, Selection, explain
+from zoo.contracts import Contract, Entry, Held, Name, Positive, Say, Selection, explain
 from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.run import run_folds
-from zoo.pipeline.chain import Say, battles_input, chain
+from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.folds import fold_chains
 from zoo.store import Artifact
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.contracts import Entry, Held, Request, Selection
+from zoo.contracts import Entry, Held, Request, Say, Selection
 from zoo.errors import ZooError
-from zoo.pipeline.chain import Say, battles_input, chain, emulating, ladder_request
+from zoo.pipeline.chain import battles_input, chain, emulating, ladder_request
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.pipeline.runner import run_stage
 from zoo.scores.ladder import Step, steps_from_metrics

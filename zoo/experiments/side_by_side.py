@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 
+from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.experiments.recipes import load_recipe, recipe_entries
 from zoo.experiments.trials import check_labels, check_names
-from zoo.pipeline.chain import Say
 from zoo.targets import VISIBLE, visible_gpus
 
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Selection, TrainRequest
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest
 from zoo.data.battles import read_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
 from zoo.experiments.run import run_chain
-from zoo.pipeline.chain import Say, battles_input, chain, output_of
+from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import log_loss_rows

@@ -7,7 +7,7 @@ costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.contracts import (
@@ -39,7 +39,6 @@ _SOURCES: dict[str, type[Request]] = {
     "scored": ScoreRequest,
 }
 
-Say = Callable[[str], None]
 STAGE_ORDER = ("fetch", "train", "merge", "quantize", "score")
 
 

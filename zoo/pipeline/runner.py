@@ -15,11 +15,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from zoo.contracts import FileRecord, Manifest, Request, StageResult
+from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult
 from zoo.errors import ZooError
 from zoo.settings import interpreter
 from zoo.store import (
@@ -97,7 +97,7 @@ def stage_environment(stage: str) -> dict[str, str]:
     return {**defaults, **chosen}
 
 
-def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lambda _: None) -> Artifact:
+def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Artifact:
     """The artifact of a request: from the store if it is there, else by running the stage to its end.
 
     Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a

@@ -11,9 +11,9 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 
+from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.tracking.home import artifact_root, is_server, mask, tracking_uri
 
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 120  # a loaded machine imports MLflow slowly
 
 
-def serve(port: int = 5000, *, say: Callable[[str], None], browse: bool = True) -> None:
+def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
     """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
     uri, place = tracking_uri(), comparison()
     if is_server(uri):

@@ -12,21 +12,24 @@ import pytest
 
 from ensemble.budget.schedule import lower_bound
 from ensemble.members.table import Members
-from ensemble.plan import Bound, Plan, PlanTarget, blend_for, load_plan, save_plan
+from ensemble.plan import Bound, Plan, blend_for, load_plan, save_plan
 from ensemble.pools.blend import SPECS, apply_blend
 from ensemble.pools.crossfit import paired, standard_error
 from ensemble.pools.gate import predicted_gain
 from ensemble.report.views import frontier_table, plan_page
-from ensemble.search.assemble import Choice, write_down
-from ensemble.search.build import build_plan, make_chooser, plan_numbers
-from ensemble.search.chooser import Candidate
-from ensemble.search.decide import decide, settle, take
+from ensemble.search.assemble import assemble
+from ensemble.search.build import build_plan, plan_numbers, pose_problem
+from ensemble.search.decide import Choice, best_of, choose, refine
 from ensemble.search.frontier import compute_frontier, save_frontier
+from ensemble.search.judging import judge
+from ensemble.search.prices import Budget
+from ensemble.search.problem import Candidate
+from ensemble.search.rehearse import Confirmed
 from tests.helpers.members import CPU, make_members, request
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection
 from zoo.errors import ZooError
 from zoo.report.text import as_text
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 from zoo.store import identity
 from zoo.targets import load_target
 
@@ -62,7 +65,7 @@ def test_a_plan_fits_its_budget_with_the_margin(budget, coverage):
 def test_the_budget_of_the_cheapest_plan_is_enough_to_the_last_bit():
     members = make_members(rows=60, target="cpu")
     asked = request(1.0, target=CPU, rows=3000, margin=1.0, coverage=False)
-    budget = make_chooser(members, asked).seconds((0,))
+    budget = pose_problem(members, asked).prices.seconds((0,))
     plan = build_plan(members, replace(asked, budget_seconds=budget))
     assert [member.name for member in plan.members] == ["lexical"]
 
@@ -166,8 +169,8 @@ def test_the_gate_in_the_plan_picks_the_rows_that_were_paid_for(gated, members):
 
 def test_baselines_are_of_every_candidate_that_is_affordable_alone(members):
     plan = built(300)
-    chooser = make_chooser(members, request(300))
-    affordable = [j for j in range(len(members.names)) if chooser.seconds((j,)) <= 300 / plan.margin]
+    problem = pose_problem(members, request(300))
+    affordable = [j for j in range(len(members.names)) if problem.prices.seconds((j,)) <= 300 / plan.margin]
     assert 0 < len(affordable) < len(members.names)
     for budget, candidates in ((300, affordable), (20_000, range(len(members.names)))):
         mean = members.p[list(candidates)].mean(axis=0)
@@ -199,10 +202,10 @@ def test_gated_members_run_after_those_that_their_gates_read(gated):
 def test_variants_of_one_checkpoint_pay_one_load():
     members = make_members({"ab": (0.9, 0.5, 600, 0.05), "ba": (0.9, 0.5, 600, 0.05)}, target="cpu")
     cards = tuple(card.model_copy(update={"checkpoint": "same"}) for card in members.cards)
-    both = make_chooser(replace(members, cards=cards), request(9e4, target=CPU, rows=1000))
-    apart = make_chooser(members, request(9e4, target=CPU, rows=1000))
-    assert apart.seconds((0, 1)) - both.seconds((0, 1)) == pytest.approx(600)
-    assert both.seconds((0, 1)) - both.overhead >= lower_bound(both.pricing.loads((0, 1)), 1) - 1e-6
+    both = pose_problem(replace(members, cards=cards), request(9e4, target=CPU, rows=1000))
+    apart = pose_problem(members, request(9e4, target=CPU, rows=1000))
+    assert apart.prices.seconds((0, 1)) - both.prices.seconds((0, 1)) == pytest.approx(600)
+    assert both.prices.seconds((0, 1)) - both.prices.overhead >= lower_bound(both.prices.pricing.loads((0, 1)), 1) - 1e-6
 
 
 def test_parsimony_takes_a_cheaper_plan_that_is_as_good():
@@ -224,25 +227,24 @@ def test_coverage_plans_that_are_not_taken_have_no_say_in_the_whole_file_one():
     covered = Candidate((0,), spec, 120, base - 0.02, {1: sign > 0})
     whole, bound = [best, cheap, middle], Bound(found=1, lower_bound=1, gap=0, method="", subsets=3, seconds=0)
     groups = np.arange(rows)
-    assert take(whole, groups, parsimony=True)[0] is cheap
-    assert take([*whole, covered], groups, parsimony=True)[0] is middle
-    choice = decide(whole, [covered], groups, bound, parsimony=True)
+    assert best_of(whole, groups, parsimony=True)[0] is cheap
+    assert best_of([*whole, covered], groups, parsimony=True)[0] is middle
+    choice = choose(whole, [covered], groups, bound, parsimony=True)
     assert choice.candidate is choice.whole_file is cheap
-    assert (choice.candidate, choice.why) == take(whole, groups, parsimony=True)
+    assert (choice.candidate, choice.why) == best_of(whole, groups, parsimony=True)
 
 
 def test_the_plan_is_the_chosen_one_and_the_reason_is_its_own(members):
-    chooser = make_chooser(members, request(20_000))
+    problem = pose_problem(members, request(20_000))
     bound = Bound(found=1, lower_bound=1, gap=0, method="", subsets=2, seconds=0)
-    chosen, other = chooser.judge((0, 1)), chooser.judge((0, 2))
-    options = {"target": PlanTarget(name="t4x2", gpus=2), "budget_seconds": 20_000, "margin": 1.5, "margin_reason": ""}
+    chosen, other = judge(problem, (0, 1)), judge(problem, (0, 2))
     choice = Choice(chosen, "chosen", other, "other", (chosen, other), bound)
-    plan = write_down(chooser, choice, chosen.losses, whole_file_loss=1.0, estimate="so", **options)
+    plan = assemble(problem, Confirmed(choice, chosen.losses, 1.0, "so"), Budget(20_000, 1.5, ""), load_target("t4x2"))
     assert {member.name for member in plan.members} == {members.names[0], members.names[1]}
     assert plan.parsimony == "chosen"
-    settled = settle(chooser, Choice(chosen, "chosen", chosen, "chosen", (chosen, other), bound))
-    assert settled.candidate.seconds <= chosen.seconds
-    assert (settled.candidate.whole == chosen.whole) == (settled.why == "chosen")
+    refined = refine(problem, Choice(chosen, "chosen", chosen, "chosen", (chosen, other), bound))
+    assert refined.candidate.seconds <= chosen.seconds
+    assert (refined.candidate.whole == chosen.whole) == (refined.why == "chosen")
 
 
 def test_what_is_printed_as_taken_is_what_is_written():
@@ -267,10 +269,10 @@ def test_a_lengths_file_changes_the_price_in_proportion(tmp_path, members):
         for i in range(20):
             length = int(members.characters.mean() * 2 / 3)
             writer.writerow([f"t{i}", *(json.dumps(["x" * length]) for _ in range(3))])
-    as_fitted = make_chooser(members, request(9e4, rows=5000))
-    doubled = make_chooser(members, request(9e4, rows=5000, lengths=path))
+    as_fitted = pose_problem(members, request(9e4, rows=5000))
+    doubled = pose_problem(members, request(9e4, rows=5000, lengths=path))
     np.testing.assert_allclose(
-        doubled.pricing.row_seconds.sum(axis=1), 2 * as_fitted.pricing.row_seconds.sum(axis=1), rtol=0.02
+        doubled.prices.pricing.row_seconds.sum(axis=1), 2 * as_fitted.prices.pricing.row_seconds.sum(axis=1), rtol=0.02
     )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ensemble.members.table import Members, balanced_folds
-from ensemble.search.build import make_chooser
-from ensemble.search.chooser import Chooser
-from ensemble.search.decide import BuildRequest, choose
+from ensemble.search.build import pose_problem
+from ensemble.search.decide import BuildRequest, decide
+from ensemble.search.problem import Problem
+from ensemble.search.proposals import search_subsets
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from tests.helpers.manifests import score_card
 from zoo.contracts import Cost
@@ -53,12 +54,12 @@ def request_() -> BuildRequest:
 
 
 @pytest.fixture(scope="module")
-def chooser(request_) -> Chooser:
-    return make_chooser(make_members(), request_)
+def problem(request_) -> Problem:
+    return pose_problem(make_members(), request_)
 
 
-def test_the_choice_keeps_to_the_budget_and_to_the_bound(chooser, request_):
-    choice = choose(chooser, request_, AVAILABLE)
+def test_the_choice_keeps_to_the_budget_and_to_the_bound(problem, request_):
+    choice = decide(problem, request_, AVAILABLE)
     assert choice.candidate.seconds <= AVAILABLE
     assert "branch and bound" in choice.bound.method
     assert "Optuna" in choice.bound.method
@@ -66,25 +67,25 @@ def test_the_choice_keeps_to_the_budget_and_to_the_bound(chooser, request_):
     assert choice.bound.gap <= 1e-4
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, chooser):
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, problem):
     said: list[str] = []
-    chooser.say = said.append
+    problem = replace(problem, say=said.append)
     limits = SearchLimits(trials=5, timeout_seconds=60, storage=tmp_path / "optuna.db")
-    searched = chooser.search(AVAILABLE)
-    first = search_with_optuna(chooser, AVAILABLE, searched, limits)
-    again = search_with_optuna(chooser, AVAILABLE, searched, replace(limits, trials=7))
+    searched = search_subsets(problem, AVAILABLE)
+    first = search_with_optuna(problem, AVAILABLE, searched, limits)
+    again = search_with_optuna(problem, AVAILABLE, searched, replace(limits, trials=7))
     assert any("5 trials are there" in line for line in said)
     assert (first.trials, again.trials) == (5, 7)
     assert again.candidates[0].loss <= first.candidates[0].loss
     assert all(candidate.seconds <= AVAILABLE for candidate in again.candidates)
 
 
-def test_the_first_trials_are_the_baselines_and_the_best_affordable_set(tmp_path: Path, chooser):
+def test_the_first_trials_are_the_baselines_and_the_best_affordable_set(tmp_path: Path, problem):
     import optuna
 
     path = tmp_path / "optuna.db"
-    searched = chooser.search(AVAILABLE)
-    search_with_optuna(chooser, AVAILABLE, searched, SearchLimits(trials=7, storage=path))
+    searched = search_subsets(problem, AVAILABLE)
+    search_with_optuna(problem, AVAILABLE, searched, SearchLimits(trials=7, storage=path))
     [summary] = optuna.get_all_study_summaries(f"sqlite:///{path}")
     trials = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{path}").trials
     used = [{j for j in range(COUNT) if trial.params[f"use m{j}"]} for trial in trials]

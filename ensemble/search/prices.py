@@ -1,0 +1,118 @@
+"""What plans cost on the target, which of them are affordable, and the seconds left for a member that sees some rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ensemble.budget.duration import format_seconds
+from ensemble.budget.pricing import Pricing
+from ensemble.budget.schedule import Load, fits, makespan, overhead_seconds
+from ensemble.search.subsets import Affordable, Subset
+from zoo.errors import ZooError
+
+ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
+LEAST_COVERAGE = 0.02  # of a member's work: less is not worth loading it
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a plan may take: `seconds` in all, the margin that predicted seconds are multiplied by, and why that one."""
+
+    seconds: float
+    margin: float
+    margin_reason: str
+
+    @property
+    def available(self) -> float:
+        """Seconds without the margin: what the plan's own prediction may come to."""
+        return self.seconds / self.margin
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds of plans on the target, overhead included, without the margin; each set of members is priced once."""
+
+    pricing: Pricing
+    _whole_file: dict[Subset, float] = field(default_factory=dict)
+
+    @property
+    def overhead(self) -> float:
+        """Seconds of a prediction beside its members."""
+        return overhead_seconds(self.pricing.rows)
+
+    def seconds(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> float:
+        """Seconds of the plan in which `whole` see every row and others the rows of their mask in `seen`."""
+        if seen:
+            return self.overhead + makespan(self.loads(whole, seen), self.pricing.devices)
+        key = tuple(sorted(whole))
+        if key not in self._whole_file:
+            self._whole_file[key] = self.overhead + makespan(self.loads(key), self.pricing.devices)
+        return self._whole_file[key]
+
+    def loads(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> list[Load]:
+        """The jobs of a plan, before they are scheduled."""
+        return self.pricing.loads(whole, list((seen or {}).items()))
+
+    def affordable(self, available: float) -> Affordable:
+        """Whether a whole-file plan of a set takes at most `available` seconds; each set is looked at once."""
+        room = (available - self.overhead) * (1 + ROUNDING)
+        known: dict[Subset, bool] = {}
+
+        def check(subset: Subset) -> bool:
+            key = tuple(sorted(subset))
+            if key not in known:
+                known[key] = fits(self.loads(key), self.pricing.devices, room)
+            return known[key]
+
+        return check
+
+    def whole_work(self, j: int) -> float:
+        """Seconds of work of member j on every row of the file, over all its copies."""
+        return float(self.pricing.row_seconds[j].sum())
+
+    def gated_work(self, whole: Subset, j: int, available: float) -> float:
+        """Seconds of work, over all copies, that member j may do after `whole`; 0 where it is too little to be worth a load."""
+        work = min(self._room(j, available - self.seconds(whole)), self.whole_work(j))
+        return work if self._is_worth_a_load(j, work) else 0.0
+
+    def shared_work(self, whole: Subset, first: int, seen: np.ndarray, j: int, available: float) -> dict[int, float]:
+        """Seconds of work where half of what gated member `first` does on the rows `seen` goes to a second one, j.
+
+        Empty where too little is left for j to be worth a load.
+        """
+        half = float(self.pricing.row_seconds[first] @ seen) / 2
+        room = available - self.overhead - makespan(self.loads(whole), self.pricing.devices)
+        left = room - float(self.pricing.load_seconds[first]) - half / self._copies(first)
+        work = min(self._room(j, left), self.whole_work(j))
+        return {first: half, j: work} if self._is_worth_a_load(j, work) else {}
+
+    def on_rows(self, keep: np.ndarray) -> Prices:
+        """The same prices by the labelled rows of `keep` (bool, rows): their lengths stand for the file to be predicted."""
+        return Prices(self.pricing.on_rows(keep))
+
+    def _is_worth_a_load(self, j: int, work: float) -> bool:
+        return work >= LEAST_COVERAGE * self.whole_work(j)
+
+    def _room(self, j: int, seconds: float) -> float:
+        """Seconds of work of member j, over all its copies, that fit into so many seconds of a phase of its own."""
+        return max(0.0, (seconds * (1 - 1e-9) - float(self.pricing.load_seconds[j])) * self._copies(j))
+
+    def _copies(self, j: int) -> int:
+        return 1 if self.pricing.wide[j] else self.pricing.devices
+
+
+def require_feasible(prices: Prices, budget: Budget) -> None:
+    """ZooError with the cheapest plan and the budget that it needs, where nothing is affordable."""
+    names = prices.pricing.names
+    singles = {j: prices.seconds((j,)) for j in range(len(names))}
+    cheapest = min(singles, key=lambda j: singles[j])
+    if singles[cheapest] > budget.available * (1 + ROUNDING):
+        needed = math.ceil(singles[cheapest] * budget.margin)
+        raise ZooError(
+            f"budget {format_seconds(budget.seconds)} is too small for {prices.pricing.rows} rows: the cheapest plan is "
+            f"{names[cheapest]} alone and needs --budget {needed}s (margin {budget.margin:g} included)"
+        )

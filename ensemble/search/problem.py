@@ -1,0 +1,104 @@
+"""What one search is about: members on labelled rows, their prices, candidate plans, and the fits that all steps share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from ensemble.members.table import Members
+from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend
+from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator, named
+from ensemble.search.prices import Prices
+from ensemble.search.subsets import Fitter, Subset
+from zoo.contracts import Say
+
+FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehearsal, looks at no more rows than this
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan before it is assembled: who sees every row, who sees which, its seconds without margin, its losses (rows,).
+
+    `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`: coverage patterns
+    (sorted members) whose rows get a blend of their own.
+    """
+
+    whole: Subset
+    spec: BlendSpec
+    seconds: float
+    losses: np.ndarray
+    seen: dict[int, np.ndarray] = field(default_factory=dict)
+    own_blend: frozenset[Subset] = frozenset()
+    work: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+    @property
+    def members(self) -> Subset:
+        return (*self.whole, *self.seen)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Members and prices, and what every step at every budget shares: fits and judgements are made once.
+
+    `judged`: whole-file candidates by their members; `quick`: rough losses by members and pool. Both fill as the search goes.
+    """
+
+    members: Members
+    prices: Prices
+    position_bias: bool = False
+    say: Say = lambda _: None
+    judged: dict[Subset, Candidate] = field(default_factory=dict)
+    quick: dict[tuple[Subset, BlendSpec], float] = field(default_factory=dict)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Out-of-fold tables of sets of members."""
+        return Evaluator(self.members.names, self.members.p, self.members.y, self.members.folds)
+
+    @cached_property
+    def fitter(self) -> Fitter:
+        """Exact linear pools of sets of members, after each member's own recalibration."""
+        return Fitter(recalibrated_truth(self.members))
+
+    @cached_property
+    def specs(self) -> tuple[BlendSpec, ...]:
+        """The few pools that every candidate is judged by."""
+        return tuple(_with_bias(spec, self.position_bias) for spec in DEFAULT_SPECS.values())
+
+    @cached_property
+    def all_specs(self) -> tuple[BlendSpec, ...]:
+        """Every pool there is, for the last few candidates."""
+        return tuple(_with_bias(spec, self.position_bias) for spec in SPECS)
+
+    def on_rows(self, keep: np.ndarray) -> Problem:
+        """The same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
+        return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias)
+
+    def thinned(self) -> Problem:
+        """The problem on at most FEW_ROWS of the rows, evenly: enough to choose by; itself where there are no more."""
+        every = -(-len(self.members.y) // FEW_ROWS)
+        return self if every == 1 else self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
+
+
+def recalibrated_truth(members: Members) -> np.ndarray:
+    """Probabilities of the true label (members, rows) after each member's own recalibration by a logistic pool of one.
+
+    Subsets are compared on these, so that a member that is informative but overconfident is not passed over.
+    """
+    rows = np.arange(len(members.y))
+    spec = DEFAULT_SPECS["logistic"]
+    out = np.empty(members.p.shape[:2])
+    for j, (name, table) in enumerate(zip(members.names, members.p, strict=True)):
+        blend = fit_blend(spec, [name], table[None], members.y)
+        out[j] = apply_blend(blend, named([name], table[None]))[rows, members.y]
+    return out
+
+
+def _with_bias(spec: BlendSpec, position_bias: bool) -> BlendSpec:
+    return replace(spec, position_bias=position_bias and spec.pool != "linear")
