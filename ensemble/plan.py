@@ -222,23 +222,6 @@ class Plan(Contract):
         return {member.name: member for member in self.members}[name]
 
 
-def blend_for(plan: Plan, available: frozenset[str], *, planned: bool = True) -> Blend | None:
-    """The blend for rows that have the members in `available`; None where no pool fits (use `plan.prior`).
-
-    A blend fitted on the rows of this coverage pattern comes first where `planned`; then the one fitted on all rows with
-    exactly these members; then the best one that needs fewer.
-    """
-    fits = [pool for pool in plan.pools if set(pool.members) <= available and pool.members]
-    if not fits:
-        return None
-    exact = [pool for pool in fits if set(pool.members) == available]
-    for pool in exact:
-        if pool.planned == planned:
-            return pool.blend
-    fallbacks = exact or [pool for pool in fits if not pool.planned] or fits
-    return min(fallbacks, key=lambda pool: pool.log_loss).blend
-
-
 def save_plan(plan: Plan, path: Path) -> None:
     """Write `plan` as indented JSON, atomically: a reader sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)

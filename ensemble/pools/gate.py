@@ -19,6 +19,8 @@ FEATURES = (
     "log_characters^2",
     "entropy*log_characters",
 )
+LEAST_SECONDS = 1e-9  # a row's price is never zero, so that gain a second is a number
+ROUNDING = 1e-10  # sums of the same seconds in another order differ by less than this share of them
 _RIDGE = 1e-3
 
 
@@ -57,13 +59,22 @@ def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndar
     return gain
 
 
-def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> np.ndarray:
-    """Rows, bool (rows,), in the order of gain a second until the next one would exceed `budget` seconds."""
-    order = np.argsort(-gain / np.maximum(seconds, 1e-9), kind="stable")
-    taken = np.cumsum(seconds[order]) <= budget * (1 + 1e-12)
-    seen = np.zeros(len(gain), dtype=bool)
-    seen[order[taken]] = True
-    return seen
+def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> tuple[np.ndarray, int]:
+    """Row numbers by gain a second, highest first and ties in their order, and how many of them `budget` seconds pay for."""
+    order = np.argsort(-gain / np.maximum(seconds, LEAST_SECONDS), kind="stable")
+    return order, paid_for(seconds[order], budget)
+
+
+def paid_for(seconds: np.ndarray, budget: float) -> int:
+    """How many rows `budget` seconds pay for, taken as they come until the next one would exceed them."""
+    return int((np.cumsum(seconds) <= budget * (1 + ROUNDING)).sum())
+
+
+def mask_of(rows: np.ndarray, count: int) -> np.ndarray:
+    """Which of `count` rows are among these row numbers: bool (count,)."""
+    mask = np.zeros(count, dtype=bool)
+    mask[rows] = True
+    return mask
 
 
 def divergence(after: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ensemble.plan import Plan, blend_for
-from ensemble.pools.blend import apply_blend
+from ensemble.plan import Plan
+from ensemble.pools.patterns import Blended, blend_rows
 from ensemble.predict.deadline import Deadline
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import read_table
@@ -18,14 +18,6 @@ from zoo.scores.tables import OK, probabilities, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
 LONGEST_WRITE_INTERVAL_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Blended:
-    """A submission's probabilities (rows, 3), and how many rows each set of members made; the empty set is the prior."""
-
-    p: np.ndarray
-    patterns: dict[tuple[str, ...], int]
 
 
 class Board:
@@ -76,9 +68,13 @@ class Board:
         """How many rows the member's stage could not score."""
         return int(self._refused[member].sum())
 
-    def probabilities_of(self, members: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Triples of `members` for the given row numbers."""
-        return {name: self._p[name][rows] for name in members}
+    def table(self, member: str) -> np.ndarray:
+        """Triples (rows, 3) of a member, NaN where it has not scored a row."""
+        return self._p[member]
+
+    def tables(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Triples (rows, 3) of every member, and the rows that each has scored, bool (rows,)."""
+        return dict(self._p), {name: self.has(name) for name in self.members}
 
     def blended(self, plan: Plan, planned: Mapping[str, np.ndarray]) -> Blended:
         """Every row's blend of the members that have scored it, and the plan's prior where none has.
@@ -86,20 +82,10 @@ class Board:
         `planned[member]`: the rows that the plan's gates give to a member, bool (rows,). A row that has exactly the members
         the plan meant it to have gets the blend fitted on such rows; any other the one fitted on all rows.
         """
-        has = np.stack([self.has(name) for name in self.members], axis=1)
-        as_planned = (has == np.stack([planned[name] for name in self.members], axis=1)).all(axis=1)
-        p = np.tile(np.asarray(plan.prior, dtype=np.float64), (len(self.ids), 1))
-        patterns: dict[tuple[str, ...], int] = {}
-        keys = has @ (1 << np.arange(len(self.members), dtype=object)) * 2 + as_planned
-        for key in sorted(set(keys)):
-            rows = np.flatnonzero(keys == key)
-            there = [name for name, on in zip(self.members, has[rows[0]], strict=True) if on]
-            blend = blend_for(plan, frozenset(there), planned=bool(as_planned[rows[0]]))
-            used = () if blend is None else tuple(name for name in self.members if name in blend.members)
-            patterns[used] = patterns.get(used, 0) + len(rows)
-            if blend is not None:
-                p[rows] = apply_blend(blend, self.probabilities_of(blend.members, rows))
-        return Blended(whole(p, plan.prior), patterns)
+        tables, has = self.tables()
+        as_planned = np.all([has[name] == planned[name] for name in self.members], axis=0)
+        blended = blend_rows(plan.pools, tables, has, as_planned=as_planned, prior=plan.prior)
+        return replace(blended, p=whole(blended.p, plan.prior))
 
 
 def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ensemble.plan import Job, Plan, blend_for
-from ensemble.pools.blend import apply_blend
-from ensemble.pools.gate import predicted_gain
+from ensemble.plan import Job, Plan
+from ensemble.pools.gate import mask_of, paid_for, spend
+from ensemble.pools.patterns import gated_gain
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board
 from ensemble.predict.deadline import Deadline
@@ -16,7 +16,6 @@ from ensemble.predict.job import JobRun
 from ensemble.predict.replan import (
     Claim,
     Pace,
-    by_value,
     makespan,
     makespan_after,
     must_end_by,
@@ -224,21 +223,17 @@ class Conductor:
         work = self._work(run)
         needed = self._load_seconds(run) + float(work[rows].sum())
         free = self.deadline.work_ends - now - makespan_after(run.job, self._waiting(run, now)) - needed * self.plan.margin
-        fits = np.cumsum(work[spare]) * self.plan.margin <= free
-        return np.concatenate([rows, spare[fits]])
+        return np.concatenate([rows, spare[: paid_for(work[spare], free / self.plan.margin)]])
 
     def _deal(self, run: JobRun) -> None:
         """Order the file's rows by value for the members of a job, keep those the plan pays for, and deal both parts out."""
         work, usable = self._work(run), np.flatnonzero(self._usable)
         gain = self._row_gain(run)[usable]
-        order = usable[by_value(gain, work[usable])]
-        paid = self._work_share(run) * float(work[usable].sum())
-        count = int((np.cumsum(work[order]) <= paid * (1 + 1e-9)).sum())
-        worth = np.zeros(len(self._usable), dtype=bool)
-        worth[usable] = gain > 0
-        chosen, spare = order[:count], order[count:][worth[order[count:]]]
+        order, count = spend(gain, work[usable], self._work_share(run) * float(work[usable].sum()))
+        chosen, left = usable[order[:count]], order[count:]
+        spare = usable[left[gain[left] > 0]]
         for name in run.job.members:
-            self.planned[name] = np.isin(np.arange(len(self._usable)), chosen)
+            self.planned[name] = mask_of(chosen, len(self._usable))
         replicas = sorted((r.job.replica, r.job.row_share) for r in self.runs if r.job.members == run.job.members)
         shares = [share for _, share in replicas]
         self._dealt[run.job.members] = share_out(chosen, work[chosen], shares)
@@ -251,17 +246,10 @@ class Conductor:
         """
         gate = next((member.gate for member in run.members if member.gate is not None), None)
         alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)
-        gains = np.full(len(self._usable), alone)
         if gate is None or self._coverage(run) >= 1.0:
-            return gains
-        has = np.stack([self.board.has(name) for name in gate.given], axis=1)
-        for pattern in np.unique(has, axis=0):
-            rows = np.flatnonzero((has == pattern).all(axis=1))
-            blend = blend_for(self.plan, frozenset(n for n, on in zip(gate.given, pattern, strict=True) if on), planned=False)
-            if blend is not None:
-                p = apply_blend(blend, self.board.probabilities_of(blend.members, rows))
-                gains[rows] = predicted_gain(gate, p, self._characters[rows])
-        return gains
+            return np.full(len(self._usable), alone)
+        tables, has = self.board.tables()
+        return gated_gain(gate, self.plan.pools, tables, has, self._characters, otherwise=alone)
 
 
 def _devices(job: Job) -> set[int]:

@@ -126,8 +126,7 @@ def _outcome(
     note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
     seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.pace is not None)
     has = board.has(name)
-    alone = board.probabilities_of([name], np.arange(len(has)))[name]
-    loss, error = _log_loss(alone, np.where(has, labels, UNLABELLED))
+    loss, error = _log_loss(board.table(name), np.where(has, labels, UNLABELLED))
     return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note)
 
 

@@ -12,20 +12,14 @@ import numpy as np
 
 from ensemble.budget.pricing import tokens_of
 from ensemble.plan import Job, Plan, PlanMember
+from ensemble.pools.gate import LEAST_SECONDS
 from zoo.cost.fit import row_seconds
-
-LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is a number
 
 
 def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndarray:
     """Seconds of each row by the plan's cost model, from its characters (prompt and both responses), loading left out."""
     seconds: np.ndarray = np.maximum(row_seconds(member.cost, tokens_of(member.tokens, characters)), LEAST_SECONDS)
     return seconds
-
-
-def by_value(gain: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Row numbers in the order they are worth scoring: gain in nats a second, highest first; ties in file order."""
-    return np.argsort(-gain / seconds, kind="stable")
 
 
 def share_out(rows: np.ndarray, seconds: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:

@@ -10,8 +10,9 @@ import numpy as np
 from ensemble.budget.duration import format_seconds
 from ensemble.members.gather import gather
 from ensemble.members.table import Table
-from ensemble.plan import Plan, blend_for
+from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
+from ensemble.pools.patterns import blend_for
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.views import paired_text
 from zoo.errors import ZooError
@@ -124,7 +125,7 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
         return None, "the labelled battles are not where they were scored from"
     frames = {name: table.frame[table.frame["status"] == OK].set_index("id") for name, table in tables.items()}
     ids = sorted(set(labels).intersection(*(frame.index for frame in frames.values())))
-    blend = blend_for(plan, frozenset(frames), planned=False)
+    blend = blend_for(plan.pools, frozenset(frames), planned=False)
     if not ids or blend is None:
         return None, "the members' tables share no labelled row"
     p = {name: frame.loc[ids, ["p_a", "p_b", "p_tie"]].to_numpy(dtype=np.float64) for name, frame in frames.items()}
@@ -155,7 +156,7 @@ def _content(plan: Plan) -> dict[str, Any]:
     allowed = plan.predicted_seconds * plan.margin
     gain = plan.baselines.get("best_single", plan.oof_log_loss) - plan.oof_log_loss
     bars = widths([member.weight for member in plan.members])
-    full = blend_for(plan, frozenset(member.name for member in plan.members), planned=False)
+    full = blend_for(plan.pools, frozenset(member.name for member in plan.members), planned=False)
     return {
         "title": f"{len(plan.members)} members, {format_seconds(plan.budget_seconds)} on {plan.target.name}",
         "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",

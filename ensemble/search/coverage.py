@@ -15,7 +15,7 @@ import numpy as np
 
 from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds
-from ensemble.pools.gate import divergence, fit_gate, predicted_gain, spend
+from ensemble.pools.gate import divergence, fit_gate, mask_of, predicted_gain, spend
 from zoo.scores.metrics import log_loss_rows
 
 FEWEST_PATTERN_ROWS = 300  # below it a coverage pattern uses the blend of all rows
@@ -49,7 +49,8 @@ def cover(
     for j, seconds in gated:
         before, after = (_current(evaluator, spec, patterns, extra) for extra in ((), (j,)))
         gain = _gain_out_of_fold(evaluator, before, characters, divergence(after, before))
-        seen[j] = spend(gain, row_seconds[j], seconds)
+        order, count = spend(gain, row_seconds[j], seconds)
+        seen[j] = mask_of(order[:count], len(gain))
         patterns = _split(patterns, j, seen[j])
     losses = np.empty(len(characters))
     own: set[tuple[int, ...]] = set()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ensemble.budget.schedule import place
 from ensemble.members.table import Members
-from ensemble.plan import Blend, Gate, Job, Pool
+from ensemble.plan import Gate, Job, Pool
 from ensemble.pools.blend import apply_blend, fit_blend
 from ensemble.pools.crossfit import named
-from ensemble.pools.gate import divergence, fit_gate, predicted_gain, spend
+from ensemble.pools.gate import divergence, fit_gate, mask_of, spend
+from ensemble.pools.patterns import blend_for, blend_rows, gated_gain
 from ensemble.search.coverage import pattern_rows
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import Subset
@@ -31,11 +32,6 @@ class Fitted:
     order: Subset
     pools: tuple[Pool, ...]
     gates: dict[int, Gate]
-
-    def pool(self, members: Sequence[str], *, planned: bool = False) -> Pool | None:
-        """The pool of exactly these members; None where there is none."""
-        wanted = frozenset(members)
-        return next((pool for pool in self.pools if frozenset(pool.members) == wanted and pool.planned == planned), None)
 
 
 def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
@@ -57,12 +53,12 @@ def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Cand
     patterns = pattern_rows(candidate.whole, candidate.seen, len(problem.members.y))
     weight = dict.fromkeys(candidate.members, 0.0)
     for pattern in patterns:
-        pool = fitted.pool([names[j] for j in pattern], planned=True) or fitted.pool([names[j] for j in pattern])
+        blend = blend_for(fitted.pools, frozenset(names[j] for j in pattern))
         for j in pattern:
-            if pool is None or pool.blend.pool == "logistic":
+            if blend is None or blend.pool == "logistic":
                 weight[j] += 1.0
             else:
-                weight[j] += pool.blend.weights[pool.blend.members.index(names[j])]
+                weight[j] += blend.weights[blend.members.index(names[j])]
     idle = {j for j, total in weight.items() if total == 0 and (j in candidate.whole or not candidate.own_blend)}
     whole = tuple(j for j in candidate.whole if j not in idle)
     if not idle or not whole:
@@ -81,26 +77,19 @@ def carry_out(
     Gated members take the rows of most predicted gain a second until their `work_seconds` are spent; `row_seconds` (members,
     rows). Labels are not looked at.
     """
-    rows = len(members.y)
-    patterns = {tuple(sorted(candidate.whole)): np.ones(rows, dtype=bool)}
-    seen: dict[int, np.ndarray] = {}
+    tables, rows = named(members.names, members.p), len(members.y)
+    has = _reach(members, candidate.whole, {})
     for j, gate in fitted.gates.items():
-        before = _apply(fitted, members, patterns, planned=False)
-        gain = predicted_gain(gate, before, members.characters)
-        seen[j] = spend(gain, row_seconds[j], work_seconds[j])
-        patterns = pattern_rows(candidate.whole, seen, rows)
-    return _apply(fitted, members, patterns, planned=True)
+        gain = gated_gain(gate, fitted.pools, tables, has, members.characters, otherwise=0.0)
+        order, count = spend(gain, row_seconds[j], work_seconds[j])
+        has[members.names[j]] = mask_of(order[:count], rows)
+    return blend_rows(fitted.pools, tables, has, as_planned=np.ones(rows, dtype=bool)).p
 
 
-def _apply(fitted: Fitted, members: Members, patterns: dict[Subset, np.ndarray], *, planned: bool) -> np.ndarray:
-    out = np.empty((len(members.y), 3))
-    for pattern, rows in patterns.items():
-        names = [members.names[j] for j in pattern]
-        pool = (fitted.pool(names, planned=True) if planned else None) or fitted.pool(names)
-        if pool is None:
-            raise AssertionError(f"no blend of {', '.join(names)}")
-        out[rows] = apply_blend(pool.blend, named(names, members.p[list(pattern)][:, rows]))
-    return out
+def _reach(members: Members, whole: Subset, seen: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows, bool (rows,), that each member sees, by its name."""
+    everything = np.ones(len(members.y), dtype=bool)
+    return {members.names[j]: everything for j in whole} | {members.names[j]: rows for j, rows in seen.items()}
 
 
 def _run_order(problem: Problem, candidate: Candidate, jobs: Sequence[Job]) -> Subset:
@@ -159,13 +148,8 @@ def fallback_subsets(order: Subset) -> list[Subset]:
 def _gate(members: Members, candidate: Candidate, j: int, pools: Sequence[Pool]) -> Gate:
     """The gate of member j, fitted to all rows by the blends of all rows that `ensemble predict` will feed it."""
     gated = list(candidate.seen)
-    before = {k: candidate.seen[k] for k in gated[: gated.index(j)]}
-    blends: dict[frozenset[str], Blend] = {frozenset(pool.members): pool.blend for pool in pools if not pool.planned}
-    p, gain = np.empty((len(members.y), 3)), np.empty(len(members.y))
-    for pattern, rows in pattern_rows(candidate.whole, before, len(members.y)).items():
-        names = [members.names[k] for k in (*pattern, j)]
-        tables = named(names, members.p[[*pattern, j]][:, rows])
-        p[rows] = apply_blend(blends[frozenset(names[:-1])], tables)
-        gain[rows] = divergence(apply_blend(blends[frozenset(names)], tables), p[rows])
-    given = tuple(members.names[k] for k in (*candidate.whole, *before))
-    return fit_gate(given, p, members.characters, gain)
+    has = _reach(members, candidate.whole, {k: candidate.seen[k] for k in gated[: gated.index(j)]})
+    fuller = has | {members.names[j]: np.ones(len(members.y), dtype=bool)}
+    tables, not_planned = named(members.names, members.p), np.zeros(len(members.y), dtype=bool)
+    before, after = (blend_rows(pools, tables, reach, as_planned=not_planned).p for reach in (has, fuller))
+    return fit_gate(tuple(has), before, members.characters, divergence(after, before))

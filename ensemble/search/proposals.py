@@ -85,7 +85,7 @@ def propose_coverage(problem: Problem, whole: Sequence[Candidate], available: fl
     everyone = range(len(problem.members.names))
     options: list[tuple[float, Subset, int, float]] = []
     for base in whole:
-        options += [found for j in everyone if j not in base.whole and (found := _option(problem, base, j, available))]
+        options += [one for j in everyone if j not in base.whole and (one := _option(problem, base, j, available))]
     options.sort(key=lambda option: option[0])
     problem.say(f"judging {min(len(options), COVERAGE_TRIALS)} coverage plans out of fold")
     found = [_gated(problem, base, {j: work}, available) for _, base, j, work in options[:COVERAGE_TRIALS]]

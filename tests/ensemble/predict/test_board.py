@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.plan import blend_for
 from ensemble.pools.blend import apply_blend
+from ensemble.pools.patterns import blend_for
 from ensemble.predict.board import Board, whole
 from tests.helpers.plans import PRIOR, plan_member, plan_of, plan_pool
 from zoo.errors import ZooError
@@ -40,7 +40,7 @@ def test_every_row_is_a_distribution_whatever_is_missing(rows, kind, subsets, ra
     assert sum(blended.patterns.values()) == len(ids)
     for i, row in enumerate(rows):  # row by row, by the rule itself
         there = [name for name, value in zip(NAMES, row, strict=True) if value not in (None, "refused")]
-        blend = blend_for(plan, frozenset(there))
+        blend = blend_for(plan.pools, frozenset(there))
         alone = {name: np.array([value]) for name, value in zip(NAMES, row, strict=True) if name in there}
         expected = PRIOR if blend is None else whole(apply_blend(blend, alone), PRIOR)[0]
         assert blended.p[i] == pytest.approx(expected)
@@ -62,7 +62,7 @@ def test_a_board_takes_rows_by_id_once_and_refuses_strangers() -> None:
     board = Board(["x", "y"], NAMES)
     board.add("first", score_table(["y"], np.array([[0.2, 0.3, 0.5]])))
     assert board.add("first", score_table(["y", "x"], np.array([[1.0, 0, 0], [0.1, 0.1, 0.8]]))) == 1
-    assert board.probabilities_of(["first"], np.array([1]))["first"][0] == pytest.approx([0.2, 0.3, 0.5])
+    assert board.table("first")[1] == pytest.approx([0.2, 0.3, 0.5])
     with pytest.raises(ZooError, match="1 ids are not in the battles: z"):
         board.add("first", score_table(["z"], np.array([[1.0, 0, 0]])))
     board.discard("first")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.plan import Job, TokenEstimate
+from ensemble.pools.gate import spend
 from ensemble.predict.replan import (
     Claim,
     Pace,
-    by_value,
     makespan_after,
     must_end_by,
     pool_gain,
@@ -25,7 +25,7 @@ from zoo.contracts import Cost
 @given(st.lists(st.tuples(st.floats(0.001, 10), st.floats(-1, 1)), min_size=1, max_size=60), st.integers(1, 4))
 def test_rows_are_dealt_once_in_order_and_evenly(rows, replicas) -> None:
     seconds, gain = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    order = by_value(gain, seconds)
+    order, _ = spend(gain, seconds, 0.0)
     assert sorted(order) == list(range(len(rows)))
     assert (np.diff((gain / seconds)[order]) <= 1e-9).all()
     parts = share_out(order, seconds[order], [1 / replicas] * replicas)

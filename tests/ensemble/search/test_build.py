@@ -12,10 +12,11 @@ import pytest
 
 from ensemble.budget.schedule import lower_bound
 from ensemble.members.table import Members
-from ensemble.plan import Bound, Plan, blend_for, load_plan, save_plan
+from ensemble.plan import Bound, Plan, load_plan, save_plan
 from ensemble.pools.blend import SPECS, apply_blend
 from ensemble.pools.crossfit import paired, standard_error
 from ensemble.pools.gate import predicted_gain
+from ensemble.pools.patterns import blend_for
 from ensemble.report.views import frontier_table, plan_page
 from ensemble.search.assemble import assemble
 from ensemble.search.build import build_plan, plan_numbers, pose_problem
@@ -149,20 +150,20 @@ def test_every_subset_of_members_has_a_blend(gated, members):
     tables = dict(zip(members.names, members.p, strict=True))
     for size in range(1, len(names) + 1):
         for subset in itertools.combinations(names, size):
-            blend = blend_for(gated, frozenset(subset), planned=False)
+            blend = blend_for(gated.pools, frozenset(subset), planned=False)
             assert blend is not None
             assert set(blend.members) == set(subset)
             np.testing.assert_allclose(apply_blend(blend, tables).sum(axis=1), 1)
-    assert blend_for(gated, frozenset()) is None
+    assert blend_for(gated.pools, frozenset()) is None
 
 
 def test_the_gate_in_the_plan_picks_the_rows_that_were_paid_for(gated, members):
     member = next(m for m in gated.members if m.gate)
     tables = dict(zip(members.names, members.p, strict=True))
-    before = apply_blend(blend_for(gated, frozenset(member.gate.given), planned=False), tables)
+    before = apply_blend(blend_for(gated.pools, frozenset(member.gate.given), planned=False), tables)
     gain = predicted_gain(member.gate, before, members.characters)
     chosen = np.argsort(-gain)[: round(member.coverage * len(gain))]
-    after = apply_blend(blend_for(gated, frozenset({*member.gate.given, member.name}), planned=False), tables)
+    after = apply_blend(blend_for(gated.pools, frozenset({*member.gate.given, member.name}), planned=False), tables)
     realised = log_loss_rows(before, members.y) - log_loss_rows(after, members.y)
     assert realised[chosen].mean() > realised.mean()
 
