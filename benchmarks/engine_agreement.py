@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from zoo.contracts import ScoreRequest
 from zoo.data.battles import read_battles
-from zoo.models.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores.tables import probabilities, read_scores
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.stages.device import attention_options
 from zoo.stages.quantize.awq_format import write_dequantized
 from zoo.stages.train.label_head import label_logits, pad

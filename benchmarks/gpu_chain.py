@@ -28,10 +28,10 @@ from zoo.data.battles import read_battles
 from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry, override
 from zoo.experiments.run import run_chain
-from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.models.prompts import encode_battles, load_codec
 from zoo.pipeline.chain import battles_input, chain
 from zoo.scores.metrics import log_loss_rows
-from zoo.scores.tables import probabilities, read_scores
+from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.settings import store_folder
 from zoo.store import Artifact
 from zoo.targets import machine_fingerprint

@@ -21,7 +21,9 @@ from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry
-from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.metrics import mean_and_error
+from zoo.scores.tables import label_probabilities
 from zoo.stages.compare.in_transformers import dtype_for, plain_model
 from zoo.stages.compare.ladder import dequantized_model
 from zoo.stages.device import device
@@ -100,7 +102,7 @@ def timed(request: QuantizeRequest, source: Path, target: Path) -> str:
 def divergence(p: np.ndarray, q: np.ndarray) -> str:
     """Mean KL(p || q) with its standard error."""
     each = (p * np.log(p / q)).sum(1)
-    return f"KL {each.mean():.5f} ± {each.std(ddof=1) / len(each) ** 0.5:.5f} nats on {len(each)} rows"
+    return "KL {:.5f} ± {:.5f} nats on {} rows".format(*mean_and_error(each), len(each))
 
 
 def main() -> None:

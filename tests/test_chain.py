@@ -79,7 +79,8 @@ def test_vllm_agrees_with_dequantized_weights_in_float32(scored: tuple[Path, lis
     import torch
     from transformers import AutoModelForCausalLM
 
-    from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+    from zoo.models.prompts import encode_battles, load_codec
+    from zoo.scores.tables import label_probabilities
     from zoo.stages.quantize.awq_format import write_dequantized
     from zoo.stages.train.label_head import label_logits, pad
 

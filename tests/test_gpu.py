@@ -18,10 +18,10 @@ from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, ScoreRequest, Selection, TrainRequest
 from zoo.data.battles import read_battles
 from zoo.experiments.run import run_chain
-from zoo.models.prompts import encode_battles, label_probabilities, load_codec
+from zoo.models.prompts import encode_battles, load_codec
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.runner import start_stage
-from zoo.scores.tables import probabilities, read_scores
+from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.store import REQUEST, write_atomic
 from zoo.targets import load_target
 

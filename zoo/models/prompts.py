@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from zoo.contracts import Order, PromptSpec
 from zoo.errors import ZooError
 
@@ -161,11 +159,3 @@ def _assemble(fields: list[list[int]], literals: tuple[tuple[int, ...], ...], ke
         ids.extend(field[len(field) - n :])
         ids.extend(literal)
     return Encoded(ids, sum(len(f) for f in fields) - sum(keep))
-
-
-def label_probabilities(logits: np.ndarray, order: Order) -> np.ndarray:
-    """Softmax over the three label logits (n, 3), returned in the battle's own A, B, tie whatever order was shown."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    weights = np.exp(shifted)
-    probabilities: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
-    return probabilities if order == "ab" else probabilities[:, [1, 0, 2]]

@@ -15,10 +15,8 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from zoo.contracts import Manifest, ScoreCard, first_fault
+from zoo.contracts import Manifest, Order, ScoreCard, first_fault
 from zoo.errors import ZooError
-from zoo.scores.metrics import log_loss_rows as log_loss_rows
-from zoo.scores.metrics import score_metrics as score_metrics
 from zoo.store import write_atomic
 
 if TYPE_CHECKING:
@@ -66,6 +64,14 @@ def unscored_table(ids: Sequence[str], status: str) -> pd.DataFrame:
 def probabilities(frame: pd.DataFrame) -> np.ndarray:
     """p_a, p_b, p_tie of a score table as one array, float64 of shape (rows, 3)."""
     return frame[list(PROBABILITIES)].to_numpy(dtype=np.float64)
+
+
+def label_probabilities(logits: np.ndarray, order: Order) -> np.ndarray:
+    """Softmax over the three label logits (n, 3), returned in the battle's own A, B, tie whatever order was shown."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    shown: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return shown if order == "ab" else swap_sides(shown)
 
 
 def swap_sides(p: np.ndarray) -> np.ndarray:

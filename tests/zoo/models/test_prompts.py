@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zoo.contracts import PromptSpec
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, allot, clean, encode_battles, join_turns, label_probabilities, load_codec, split_template
+from zoo.models.prompts import Codec, allot, clean, encode_battles, join_turns, load_codec, split_template
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -84,14 +83,6 @@ def test_template_errors_name_the_field() -> None:
 def test_a_cap_below_the_template_says_what_to_do() -> None:
     with pytest.raises(ZooError, match="raise max_tokens"):
         encode_battles([(["p"], ["a"], ["b"])], byte_codec(SPEC), SPEC, "ab", max_tokens=10)
-
-
-@given(st.lists(st.tuples(*[st.floats(-30, 30)] * 3), min_size=1, max_size=5))
-def test_label_probabilities_are_a_softmax_in_the_battle_s_own_order(rows: list) -> None:
-    logits = np.array(rows)
-    ab = label_probabilities(logits, "ab")
-    assert np.allclose(ab.sum(axis=1), 1) and np.allclose(np.log(ab[:, 0] / ab[:, 2]), logits[:, 0] - logits[:, 2])
-    assert np.array_equal(label_probabilities(logits, "ba"), ab[:, [1, 0, 2]])
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:

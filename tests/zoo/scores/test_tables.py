@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows, recalibrated_log_loss, score_metrics
 from zoo.scores.tables import (
     COLUMNS,
+    label_probabilities,
     probabilities,
     read_card,
     read_scores,
@@ -160,6 +161,14 @@ def test_recalibration_undoes_a_temperature_and_a_bias():
     assert recalibrated_log_loss(bent, y) == pytest.approx(recalibrated_log_loss(p, y), abs=1e-6)
     assert score_metrics(p, y)["val/calibration_error"] < 4 * 1.5 / len(y)  # what three parameters flatter, four times over
     assert score_metrics(bent, y)["val/calibration_error"] > 0.1
+
+
+@given(st.lists(st.tuples(*[st.floats(-30, 30)] * 3), min_size=1, max_size=5))
+def test_label_probabilities_are_a_softmax_in_the_battle_s_own_order(rows: list) -> None:
+    logits = np.array(rows)
+    ab = label_probabilities(logits, "ab")
+    assert np.allclose(ab.sum(axis=1), 1) and np.allclose(np.log(ab[:, 0] / ab[:, 2]), logits[:, 0] - logits[:, 2])
+    assert np.array_equal(label_probabilities(logits, "ba"), ab[:, [1, 0, 2]])
 
 
 def test_baselines_and_standard_error():

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from zoo.contracts import Order, TrainSpec
-from zoo.models.prompts import Codec, label_probabilities
+from zoo.models.prompts import Codec
 from zoo.models.shapes import count_parameters
+from zoo.scores.tables import label_probabilities
 from zoo.stages import progress
 from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
 from zoo.stages.train.adapters import causal_model, load_base

@@ -19,8 +19,7 @@ import pandas as pd
 
 from zoo.contracts import ScoreSpec, Variant
 from zoo.cost.fit import Piece
-from zoo.models.prompts import label_probabilities
-from zoo.scores.tables import CHUNKS, OK, read_scores, score_table, write_scores
+from zoo.scores.tables import CHUNKS, OK, label_probabilities, read_scores, score_table, write_scores
 from zoo.stages.score.tally import TALLY
 from zoo.stages.score.token_file import Encoding
 from zoo.store import write_atomic

@@ -12,8 +12,9 @@ import torch
 
 from zoo.contracts import TrainSpec
 from zoo.models.memory import optimizer_states
-from zoo.models.prompts import Codec, label_probabilities
+from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import label_probabilities
 from zoo.stages.device import compute_dtype, device
 from zoo.stages.train.activation_checkpoints import Later, fit_memory
 from zoo.stages.train.adapters import causal_model, trained_parameters

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
+from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.train.adapters import load_model, save_weights
@@ -185,7 +185,8 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
         torch.manual_seed((spec.seed << 20) + step + (position << 48))
         pairs = [(train[i], swapped[i]) for i in batches[position]]
         shown = [e.ba if s else e.ab for e, s in pairs]
-        losses.append(learner.backward(shown, [swap(e.target) if s else e.target for e, s in pairs], 1 / len(swapped)))
+        targets = [tuple(swap_sides(np.array(e.target))) if s else e.target for e, s in pairs]
+        losses.append(learner.backward(shown, targets, 1 / len(swapped)))
     # The step's one wait for the GPU before its update.
     found = [float(loss) for loss in torch.stack(losses).tolist()] if losses else []
     for position, loss in zip(mine, found, strict=True):
@@ -226,8 +227,3 @@ def refuse_divergence(state: Progress, before: float, batches: list[list[int]], 
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
         what = f"mean loss {mean:.2f} of the last {DIVERGED_STEPS} steps, {before:.2f} before training,"
         raise diverged(state.step, what, [i for batch in batches for i in batch], train)
-
-
-def swap(target: Sequence[float]) -> tuple[float, float, float]:
-    """A battle's target when its answers are exchanged."""
-    return target[1], target[0], target[2]

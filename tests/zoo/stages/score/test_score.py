@@ -15,8 +15,8 @@ import pytest
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
 from zoo.data.battles import read_battles
-from zoo.models.prompts import encode_battles, label_probabilities, load_codec
-from zoo.scores.tables import probabilities, read_scores
+from zoo.models.prompts import encode_battles, load_codec
+from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import descendants

@@ -161,10 +161,6 @@ def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path:
         examples.learned_targets(frame, sample_csv, spec, tmp_path / "other.parquet")
 
 
-def test_a_swapped_battle_learns_swapped_shares() -> None:
-    assert train.swap((0.5, 0.2, 0.3)) == (0.2, 0.5, 0.3)
-
-
 def test_the_held_out_sample_is_not_the_file_s_first_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:
     """Sorted by label either way, a file gives the same held-out rows."""
     rows = sorted(csv.DictReader(sample_csv.open()), key=lambda row: (row["winner_model_a"], row["winner_model_b"]))
