@@ -191,8 +191,9 @@ def frontier(
 
     Example: ensemble frontier --target t4x2 --points 12
     """
+    from ensemble.report.frontier import save_frontier
     from ensemble.report.views import frontier_table
-    from ensemble.search.frontier import compute_frontier, save_frontier
+    from ensemble.search.frontier import compute_frontier
 
     style = style_of(format_, as_json)
     request = _request(

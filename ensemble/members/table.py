@@ -70,11 +70,6 @@ class Members:
     left_out: dict[str, str]
 
     @property
-    def true(self) -> np.ndarray:
-        """Probabilities of the true label (members, rows), C order."""
-        return np.ascontiguousarray(self.p[:, np.arange(len(self.y)), self.y])
-
-    @property
     def costs(self) -> tuple[Cost, ...]:
         return tuple(card.cost for card in self.cards)
 

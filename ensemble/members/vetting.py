@@ -13,7 +13,8 @@ from zoo.contracts import Cost
 from zoo.cost.fit import row_seconds
 from zoo.data.battles import Battles
 from zoo.errors import ZooError
-from zoo.scores.tables import log_loss_rows, probabilities
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members

@@ -1,27 +1,28 @@
-"""What others would do with the same members, judged out of fold beside the plan: the gain of solving it exactly."""
+"""Baselines: what simpler methods reach with the same members, judged out of fold beside the plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows
 
 GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found nothing beyond it
 
 
-def baseline_losses(names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
-    """Losses (rows,) out of fold by baseline; p of shape (members, rows, 3).
+def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
+    """Losses (rows,) by baseline of candidates with tables p (members, rows, 3); every fit is made on the other folds.
 
-    The best single member and every fit are chosen on the other folds. Equal weights need no fit.
+    The best single member is the best on all rows, as its table is: choosing it by other folds would flatter a plan beside it.
+    Equal weights need no fit.
     """
-    losses = {name: np.empty(len(y)) for name in ("best_single", "equal_weights", "greedy_25", "logistic_stacking")}
-    losses["equal_weights"] = log_loss_rows(p.mean(axis=0), y)
-    singles = np.stack([log_loss_rows(table, y) for table in p])
+    singles = (log_loss_rows(table, y) for table in p)
+    losses = {
+        "best_single": min(singles, key=lambda rows: float(rows.mean())),
+        "equal_weights": log_loss_rows(p.mean(axis=0), y),
+    }
+    losses |= {name: np.empty(len(y)) for name in ("greedy_25", "logistic_stacking")}
     for fold in np.unique(folds):
         held = folds == fold
-        losses["best_single"][held] = singles[singles[:, ~held].mean(axis=1).argmin(), held]
         weights = greedy_weights(p[:, ~held], y[~held])
         losses["greedy_25"][held] = log_loss_rows(np.tensordot(weights, p[:, held], axes=1), y[held])
         losses["logistic_stacking"][held] = log_loss_rows(_stack(p[:, ~held], y[~held], p[:, held]), y[held])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble.plan import Blend, Paired
 from ensemble.pools.blend import AS_IS, BlendSpec, apply_blend, fit_blend
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error
 
 DEFAULT_SPECS: dict[str, BlendSpec] = {
     "as is": AS_IS,
@@ -56,21 +56,10 @@ def choose_losses(losses: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, in
     return chosen, int(losses.mean(axis=1).argmin())
 
 
-def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
-    """Standard error of the mean of `losses` (rows,), rows of one group (prompt) counted as dependent.
-
-    The sandwich estimator of a mean with clusters: sqrt(G / (G - 1) * sum over groups of (sum of deviations)^2) / rows.
-    """
-    _, inverse = np.unique(groups, return_inverse=True)
-    sums = np.bincount(inverse, weights=losses - losses.mean())
-    count = len(sums)
-    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(losses)) if count > 1 else float("inf")
-
-
 def paired(other: str, ours: np.ndarray, theirs: np.ndarray, groups: np.ndarray) -> Paired:
     """Ours against another's losses row by row: mean difference and its standard error."""
-    difference = ours - theirs
-    return Paired(other=other, difference=float(difference.mean()), standard_error=standard_error(difference, groups))
+    difference, error = mean_and_error(ours - theirs, groups)
+    return Paired(other=other, difference=difference, standard_error=error)
 
 
 class Evaluator:

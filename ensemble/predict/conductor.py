@@ -94,7 +94,7 @@ class Conductor:
         return news
 
     def _condemn(self, lies: dict[str, str], now: float) -> None:
-        """A member that lied once is believed nowhere: not in its replicas either."""
+        """Leave out members whose output broke its contract, in every replica."""
         for name, why in lies.items():
             self.board.discard(name)
             self.say(f"{name} is left out: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
 from zoo.data.battles import Battles
 from zoo.data.rows import UNLABELLED
-from zoo.scores.tables import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.store import write_atomic
 
 REPORT = "predict.json"  # in the work folder: what a prediction did
@@ -80,7 +81,7 @@ class Prediction:
         return lines
 
 
-def conclude(
+def summarize(
     battles: Battles,
     conductor: Conductor,
     submission: Submission,
@@ -141,6 +142,5 @@ def _log_loss(p: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | 
     rows = labels != UNLABELLED
     if not rows.any():
         return None, None
-    losses = log_loss_rows(p[rows], labels[rows])
-    error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else None
-    return float(losses.mean()), error
+    loss, error = mean_and_error(log_loss_rows(p[rows], labels[rows]))
+    return loss, None if math.isnan(error) else error

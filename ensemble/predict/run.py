@@ -1,4 +1,4 @@
-"""Plan + battles -> submission, inside the deadline.
+"""A plan and battles become a submission inside the deadline.
 
 A whole file is on disk before the first member runs, and every write replaces it whole: stop the process at any moment and
 what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same command goes on from there.
@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ensemble.predict.attempts import Setting, checkpoint_folder
 from ensemble.predict.board import Board, Submission, add_given, check_given
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
-from ensemble.predict.outcome import Prediction, conclude
+from ensemble.predict.outcome import Prediction, summarize
 from ensemble.predict.watch import Display, clock, job_statuses
 from zoo.contracts import Input
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
@@ -59,16 +59,7 @@ def predict(
     check_given(plan, scores or {})
     deadline = Deadline(plan.budget_seconds if budget_seconds is None else budget_seconds, started_at)
     begun: list[tuple[Conductor, Submission]] = []
-
-    def last_act() -> int:
-        for conductor, _ in begun:
-            conductor.kill()
-        written = any(submission.written for _, submission in begun)
-        state = "the file on disk is whole" if written else "it was too short to write anything"
-        os.write(2, f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n".encode())
-        return 0 if written else 1
-
-    with stop_requests() as stop, watchdog(deadline, last_act):
+    with stop_requests() as stop, watchdog(deadline, lambda: _last_act(begun, deadline)):
         battles = read_battles(battles_path)
         digest = dataset_digest(battles)
         folder = work_folder(plan, digest)
@@ -91,7 +82,17 @@ def predict(
                 _finish(conductor, submission, deadline)
             finally:
                 conductor.kill()
-            return conclude(battles, conductor, submission, deadline, stop, given, folder, predicted_seconds)
+            return summarize(battles, conductor, submission, deadline, stop, given, folder, predicted_seconds)
+
+
+def _last_act(begun: Sequence[tuple[Conductor, Submission]], deadline: Deadline) -> int:
+    """What the watchdog does at the budget's end: kill the jobs, say what is on disk; the exit code."""
+    for conductor, _ in begun:
+        conductor.kill()
+    written = any(submission.written for _, submission in begun)
+    state = "the file on disk is whole" if written else "it was too short to write anything"
+    os.write(2, f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n".encode())
+    return 0 if written else 1
 
 
 def _prepare(

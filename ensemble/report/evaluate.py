@@ -18,7 +18,7 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.sample import truth_path
 from zoo.errors import ZooError
 from zoo.report.text import Column, Table, lowest
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import probabilities, read_submission
 
 BEST_POSSIBLE = "best possible"  # the line of the true probabilities
@@ -26,7 +26,7 @@ BEST_POSSIBLE = "best possible"  # the line of the true probabilities
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: mean log loss and its standard error over `rows`; the error is None for a constant."""
+    """One row of the table: mean log loss and its standard error over `rows`; the error is None for a constant or one row."""
 
     name: str
     log_loss: float
@@ -71,9 +71,8 @@ def evaluation_table(lines: Sequence[Line]) -> Table:
 
 
 def _line(name: str, p: np.ndarray, labels: np.ndarray) -> Line:
-    losses = log_loss_rows(p, labels)
-    error = float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else None
-    return Line(name, float(losses.mean()), error, len(losses))
+    loss, error = mean_and_error(log_loss_rows(p, labels))
+    return Line(name, loss, None if math.isnan(error) else error, len(labels))
 
 
 def _rows_of(table: pd.DataFrame, ids: pd.Series, path: Path) -> np.ndarray:

@@ -10,13 +10,13 @@ import numpy as np
 from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
 from ensemble.pools.baselines import baseline_losses
-from ensemble.pools.crossfit import paired, standard_error
+from ensemble.pools.crossfit import paired
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error, standard_error
 from zoo.targets import Target
 
 
@@ -28,7 +28,8 @@ def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Tar
     busy = without_idle(problem, candidate, fitted)
     if busy is not candidate:
         candidate, fitted = busy, fit_candidate(problem, busy)
-    members, losses, bound = problem.members, confirmed.losses, confirmed.choice.bound
+    members, losses = problem.members, confirmed.losses
+    loss, error = mean_and_error(losses, members.groups)
     compared = _compared(problem, budget.available)
     return Plan(
         created_at=datetime.now(UTC),
@@ -42,15 +43,15 @@ def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Tar
         dataset_digest=members.digest,
         fitted_rows=len(members.y),
         lost_rows=members.lost_rows,
-        oof_log_loss=float(losses.mean()),
-        oof_log_loss_se=standard_error(losses, members.groups),
+        oof_log_loss=loss,
+        oof_log_loss_se=error,
         prior=_prior(members.y),
         parsimony=confirmed.choice.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in compared.items()),
         baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": float(np.log(3))},
         whole_file_oof_log_loss=confirmed.whole_file_loss,
         estimate=confirmed.estimate,
-        bound=bound,
+        bound=confirmed.choice.bound,
         members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,
@@ -81,16 +82,10 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
 
 
 def _compared(problem: Problem, available: float) -> dict[str, np.ndarray]:
-    """Losses (rows,) of what others would do with all candidates that are affordable alone.
-
-    The best single member is the best on all rows, as its table is: choosing it by other folds would flatter the plan.
-    """
-    members = problem.members
-    affordable = [j for j in range(len(members.names)) if problem.prices.seconds((j,)) <= available]
-    p = members.p[affordable]
-    losses = baseline_losses([members.names[j] for j in affordable], p, members.y, members.folds)
-    singles = (log_loss_rows(table, members.y) for table in p)
-    return losses | {"best_single": min(singles, key=lambda rows: float(rows.mean()))}
+    """Losses (rows,) by baseline of all candidates that are affordable alone."""
+    affordable = problem.prices.affordable(available)
+    alone = [j for j in range(len(problem.members.names)) if affordable((j,))]
+    return baseline_losses(problem.members.p[alone], problem.members.y, problem.members.folds)
 
 
 def _prior(y: np.ndarray) -> Triple:

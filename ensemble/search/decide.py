@@ -10,12 +10,12 @@ import numpy as np
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Bound
-from ensemble.pools.crossfit import standard_error
 from ensemble.search.judging import judge, judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
 from ensemble.search.subsets import EXACT_MEMBERS, Searched
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
+from zoo.scores.metrics import standard_error
 from zoo.targets import Target
 
 JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds

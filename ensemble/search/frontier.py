@@ -1,10 +1,6 @@
-"""Log loss against budget for the whole range at once: members are fitted once, then chosen at each budget."""
+"""The frontier of log loss against budget: members are fitted once, then plans are decided at each budget."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +12,6 @@ from ensemble.search.build import pose_problem
 from ensemble.search.decide import BuildRequest, decide
 from ensemble.search.problem import Candidate
 from zoo.contracts import Say
-from zoo.store import write_atomic
 
 
 def compute_frontier(
@@ -36,36 +31,3 @@ def compute_frontier(
         say(f"budget {available * margin:.0f} s")
         considered += decide(problem, request, available).considered
     return frontier_points(considered, problem.members, margin)
-
-
-def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
-    """Write frontier.json and frontier.png into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "frontier.json", json.dumps([point.model_dump(mode="json") for point in points], indent=1))
-    draw_frontier(points, folder / "frontier.png")
-
-
-def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
-    """Steps of log loss over budget with standard errors; plans with gates are marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    budget = np.array([point.budget_seconds for point in points])
-    loss = np.array([point.oof_log_loss for point in points])
-    error = np.array([point.oof_log_loss_se for point in points])
-    gated = np.array([min(point.coverage) < 1 for point in points])
-    axes.step(budget, loss, where="post", color="tab:blue")
-    axes.fill_between(budget, loss - error, loss + error, step="post", alpha=0.15, color="tab:blue", label="one standard error")
-    for mask, marker, label in (
-        (~gated, "o", "every member sees every row"),
-        (gated, "^", "some members see the rows where they pay"),
-    ):
-        if mask.any():
-            axes.plot(budget[mask], loss[mask], marker, label=label)
-    axes.set(xscale="log", xlabel="budget, seconds (margin included)", ylabel="log loss out of fold")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)

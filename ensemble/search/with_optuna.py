@@ -1,4 +1,4 @@
-"""Optuna over what is not convex, where there are too many members for all subsets: who, which pool, how shrunk, which gate.
+"""Optuna over members, pools, shrinkage and gates, where there are too many members for all subsets.
 
 Each trial solves its weights exactly and is judged out of fold; the budget is a constraint. Baselines and the solution of
 `ensemble.search.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
@@ -48,20 +48,7 @@ def search_with_optuna(
     problem: Problem, available: float, searched: Searched, limits: SearchLimits, *, coverage: bool = True
 ) -> Study:
     """Run, or go on with, the study of this problem; `searched` gives the subsets to start from."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna").propagate = False
-    storage = None
-    if limits.storage is not None:
-        limits.storage.parent.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{limits.storage}"
-    study = optuna.create_study(
-        study_name=study_name(problem, available, coverage),
-        storage=storage,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=limits.seed, n_startup_trials=15, multivariate=True),
-    )
+    study = _open_study(study_name(problem, available, coverage), limits)
     if not study.trials:
         for parameters in _starts(problem, searched):
             study.enqueue_trial(parameters)
@@ -91,6 +78,20 @@ def search_with_optuna(
     ranked = sorted(found.values(), key=lambda c: (c.loss, c.seconds))
     finished = sum(trial.state.is_finished() for trial in study.trials)
     return Study(tuple(ranked), min(in_sample, default=np.inf), finished)
+
+
+def _open_study(name: str, limits: SearchLimits) -> Any:
+    """The Optuna study of this name, made or gone on with."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").propagate = False
+    storage = None
+    if limits.storage is not None:
+        limits.storage.parent.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{limits.storage}"
+    sampler = optuna.samplers.TPESampler(seed=limits.seed, n_startup_trials=15, multivariate=True)
+    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, sampler=sampler)
 
 
 def study_name(problem: Problem, available: float, coverage: bool) -> str:

@@ -22,7 +22,7 @@ from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
 from zoo.report.text import Cell, Column, Table, lowest
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
 from zoo.store import Artifact
 
@@ -46,7 +46,7 @@ class Trial:
 
     @property
     def log_loss(self) -> tuple[float, float]:
-        return _mean(np.array(list(self.losses.values())))
+        return mean_and_error(np.array(list(self.losses.values())))
 
 
 def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, store: Path) -> Iterator[tuple[str, str, Request]]:
@@ -163,13 +163,8 @@ def compared(trials: Sequence[Trial]) -> list[Trial]:
             found.append(trial)
             continue
         change = np.array([trial.losses[row_id] - control.losses[row_id] for row_id in shared])
-        found.append(Trial(**{**vars(trial), "change": _mean(change)}))
+        found.append(Trial(**{**vars(trial), "change": mean_and_error(change)}))
     return found
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    return float(values.mean()), error
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:

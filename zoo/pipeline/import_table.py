@@ -268,7 +268,8 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
     import numpy as np
 
-    from zoo.scores.tables import OK, probabilities, score_metrics
+    from zoo.scores.metrics import score_metrics
+    from zoo.scores.tables import OK, probabilities
 
     truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
     known = (table["status"] == OK).to_numpy() & (truth >= 0)

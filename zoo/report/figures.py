@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, standard_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 
     losses = log_loss_rows(p, y)
     parts = [part for part in np.array_split(np.argsort(characters, kind="stable"), min(bins, len(y))) if len(part)]
     means = np.array([losses[part].mean() for part in parts])
-    errors = np.array([losses[part].std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0.0 for part in parts])
+    errors = np.nan_to_num([standard_error(losses[part]) for part in parts])
     lengths = np.array([max(1.0, float(np.median(characters[part]))) for part in parts])
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()

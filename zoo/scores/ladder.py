@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.contracts import Entry
 from zoo.errors import ZooError
-from zoo.scores.metrics import log_loss_rows
+from zoo.scores.metrics import log_loss_rows, mean_and_error
 
 BASE, ADAPTER, MERGED, AWQ, ENGINE = "base", "adapter", "merged", "awq", "engine"
 TITLES = {
@@ -47,18 +47,14 @@ def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray) -> list[Step]:
     before: tuple[np.ndarray, np.ndarray] | None = None
     for form, probabilities in p.items():
         losses = log_loss_rows(probabilities, y)
-        step = Step(form, float(losses.mean()), _standard_error(losses))
+        step = Step(form, *mean_and_error(losses))
         if before is not None:
             change = losses - before[1]
             largest = float(np.abs(probabilities - before[0]).max())
-            step = Step(form, step.loss, step.loss_se, float(change.mean()), _standard_error(change), largest)
+            step = Step(form, step.loss, step.loss_se, *mean_and_error(change), largest)
         steps.append(step)
         before = probabilities, losses
     return steps
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:

@@ -24,6 +24,24 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return losses
 
 
+def mean_and_error(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Mean of `values` (rows,) and its standard error; see `standard_error`."""
+    return float(values.mean()), standard_error(values, groups)
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Standard error of the mean of `values` (rows,); rows of one group (prompt) count as dependent where `groups` are given.
+
+    The sandwich estimator of a mean with clusters: sqrt(G / (G - 1) * sum over groups of (sum of deviations)^2) / rows, which
+    is the usual one where each row is a group of its own. NaN where there is only one: nothing is known of its spread.
+    """
+    sums = values - values.mean()
+    if groups is not None:
+        sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=sums)
+    count = len(sums)
+    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values)) if count > 1 else float("nan")
+
+
 def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
     """Least mean log loss that a temperature and three label biases reach, fitted and measured on these same rows.
 
@@ -72,7 +90,7 @@ def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = No
         "baseline/log_loss_prior": float(-(seen * np.log(seen)).sum()),
     }
     if len(y) > 1:
-        metrics["val/log_loss_se"] = float(losses.std(ddof=1) / np.sqrt(len(y)))
+        metrics["val/log_loss_se"] = standard_error(losses)
     for label, name in enumerate(("a", "b", "tie")):
         if (y == label).any():
             metrics[f"val/log_loss_{name}"] = float(losses[y == label].mean())

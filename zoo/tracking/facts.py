@@ -194,9 +194,7 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
     Both by the same engine stage, variant and rows: known where the store also has a score stage of the merged weights. Its
     standard error is that of the paired differences.
     """
-    import numpy as np
-
-    from zoo.scores.metrics import log_loss_rows
+    from zoo.scores.metrics import log_loss_rows, mean_and_error
     from zoo.scores.slices import labelled_rows
     from zoo.scores.tables import OK, read_scores
 
@@ -215,6 +213,6 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
         pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
             difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)
-            error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-            return {"quant/delta_log_loss": float(difference.mean()), "quant/delta_log_loss_se": error}
+            mean, error = mean_and_error(difference)
+            return {"quant/delta_log_loss": mean, "quant/delta_log_loss_se": error}
     return {}

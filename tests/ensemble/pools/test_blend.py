@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
 from ensemble.pools.linear import fit_linear
 from ensemble.pools.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
-from zoo.scores.tables import log_loss_rows, swap_sides
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import swap_sides
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -17,7 +17,8 @@ from zoo.data.battles import count_characters, read_battles
 from zoo.data.sample import write_sample
 from zoo.pipeline.chain import battles_input, output_of
 from zoo.pipeline.runner import run_stage
-from zoo.scores.tables import log_loss_rows, probabilities, read_card, read_scores, read_submission
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities, read_card, read_scores, read_submission
 
 
 @pytest.fixture(scope="module")

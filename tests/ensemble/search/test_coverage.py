@@ -14,7 +14,8 @@ from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds, cross_fit
 from ensemble.pools.gate import FEATURES, divergence, fit_gate, gate_features, mask_of, predicted_gain, spend
 from ensemble.search.coverage import cover, pattern_rows
-from zoo.scores.tables import log_loss_rows, swap_sides
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import swap_sides
 
 ROWS = 3000
 

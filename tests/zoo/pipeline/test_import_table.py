@@ -17,7 +17,8 @@ from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.report.leaderboard import leaderboard, leaderboard_page
 from zoo.report.text import Format, as_text
-from zoo.scores.tables import log_loss_rows, probabilities, read_card, read_scores
+from zoo.scores.metrics import log_loss_rows
+from zoo.scores.tables import probabilities, read_card, read_scores
 from zoo.store import list_artifacts, read_manifest
 
 ROWS = 240
