@@ -1,4 +1,4 @@
-"""Baselines: what simpler methods reach with the same members, judged out of fold beside the plan."""
+"""Baselines: what simpler methods reach with the same members, out of fold."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found n
 
 
 def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
-    """Losses (rows,) by baseline of candidates with tables p (members, rows, 3); every fit is made on the other folds.
+    """Losses (rows,) by baseline, of candidates with tables p (members, rows, 3).
 
-    The best single member is the best on all rows, as its table is: choosing it by other folds would flatter a plan beside it.
-    Equal weights need no fit.
+    Every fit is made on the other folds. The best single member is the best on all rows, as its table is: choosing it by other
+    folds would flatter a plan beside it. Equal weights need no fit.
     """
     singles = (log_loss_rows(table, y) for table in p)
     losses = {
@@ -30,7 +30,10 @@ def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str
 
 
 def greedy_weights(p: np.ndarray, y: np.ndarray, rounds: int = GREEDY_ROUNDS) -> np.ndarray:
-    """Ensemble selection with replacement (Caruana et al. 2004): each round adds the member that lowers the log loss most."""
+    """Weights by ensemble selection with replacement (Caruana et al. 2004).
+
+    Each round adds the member that lowers the log loss most.
+    """
     true = np.maximum(p[:, np.arange(len(y)), y], 1e-15)
     counts, total = np.zeros(len(p)), np.zeros(len(y))
     for _ in range(rounds):
@@ -42,7 +45,10 @@ def greedy_weights(p: np.ndarray, y: np.ndarray, rounds: int = GREEDY_ROUNDS) ->
 
 
 def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """scikit-learn's multinomial logistic regression on log-probabilities: triples (rows, 3) of the held rows."""
+    """Triples (rows, 3) of the held rows by multinomial logistic regression (scikit-learn).
+
+    On log-probabilities.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

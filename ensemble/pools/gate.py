@@ -1,4 +1,4 @@
-"""A gate: for which rows an expensive member pays, learned from the blend so far, and the spending of seconds on them."""
+"""Gates: for which rows an expensive member pays, and the spending of seconds on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _RIDGE = 1e-3
 
 
 def gate_features(p: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """FEATURES of rows (rows, features): p (rows, 3) as blended so far, and their characters (rows,)."""
+    """FEATURES of rows (rows, features).
+
+    p (rows, 3) as blended so far, and the rows' characters (rows,).
+    """
     safe = np.maximum(np.asarray(p, dtype=np.float64), 1e-12)
     entropy = -(safe * np.log(safe)).sum(axis=1)
     lead, tie = np.abs(p[:, 0] - p[:, 1]), p[:, 2]
@@ -53,20 +56,29 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
 
 
 def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """Nats (rows,) that the gated member is expected to bring to rows with blend `p` (rows, 3) of the gate's `given`."""
+    """Nats (rows,) that the gated member is expected to bring to rows with blend `p` (rows, 3).
+
+    The blend is of the gate's `given`.
+    """
     z = (gate_features(p, characters) - np.asarray(gate.center)) / np.asarray(gate.scale)
     gain: np.ndarray = gate.intercept + z @ np.asarray(gate.coefficients)
     return gain
 
 
 def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> tuple[np.ndarray, int]:
-    """Row numbers by gain a second, highest first and ties in their order, and how many of them `budget` seconds pay for."""
+    """Row numbers by gain a second, and how many of them `budget` seconds pay for.
+
+    The highest first, ties in their order.
+    """
     order = np.argsort(-gain / np.maximum(seconds, LEAST_SECONDS), kind="stable")
     return order, paid_for(seconds[order], budget)
 
 
 def paid_for(seconds: np.ndarray, budget: float) -> int:
-    """How many rows `budget` seconds pay for, taken as they come until the next one would exceed them."""
+    """How many rows `budget` seconds pay for, in their order.
+
+    Until the next one would exceed them.
+    """
     return int((np.cumsum(seconds) <= budget * (1 + ROUNDING)).sum())
 
 

@@ -1,9 +1,9 @@
-"""The linear pool's weights, exactly: minimise -mean log(sum_j w_j p_j[true label]) over the simplex, with a certificate.
+"""The linear pool's weights: exact maximum likelihood over the simplex, with a certificate.
 
-The problem is that of mixture proportions, and of the log-optimal portfolio. Solved by sequential quadratic programming (Kim,
-Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum likelihood estimation of mixture proportions using
-sequential quadratic programming", arXiv 1806.01412): the simplex constraint is exchanged for a term sum(w), since at the
-optimum of -mean log(P w) + sum(w) over w >= 0 the weights sum to 1.
+Minimises -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal portfolio.
+Solved by sequential quadratic programming (Kim, Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum likelihood
+estimation of mixture proportions using sequential quadratic programming", arXiv 1806.01412): the simplex constraint is
+exchanged for a term sum(w), since at the optimum of -mean log(P w) + sum(w) over w >= 0 the weights sum to 1.
 
 Certificate: with mix = sum_j w_j p_j and g_j = mean(p_j / mix), no weights are better than w by more than log(max_j g_j), since
 mean log(mix' / mix) <= log mean(mix' / mix) = log sum_j w'_j g_j (Cover 1984, "An algorithm for maximizing expected log

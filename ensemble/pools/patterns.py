@@ -1,4 +1,4 @@
-"""The blend of each row by the members that it has, and what a gate says of it: for rehearsal and prediction alike."""
+"""The blend of each row by the members that it has: for rehearsal and prediction alike."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ UNIFORM: Triple = (1 / 3, 1 / 3, 1 / 3)
 
 @dataclass(frozen=True)
 class Blended:
-    """Probabilities (rows, 3), whether any blend made a row (rows,), and how many rows each set of members made.
+    """Blended probabilities (rows, 3), and which members made which rows.
 
-    Rows that no blend made hold the prior; their set of members is the empty one.
+    `made`, bool (rows,): whether any blend made a row; `patterns`: how many rows each set of members made. Rows that no blend
+    made hold the prior; their set of members is the empty one.
     """
 
     p: np.ndarray
@@ -82,9 +83,10 @@ def gated_gain(
     *,
     otherwise: float,
 ) -> np.ndarray:
-    """Nats (rows,) that the gated member is expected to bring, by the blend of the members that its gate reads.
+    """Nats (rows,) that a gated member is expected to bring to each row.
 
-    `tables` and `has` as in `blend_rows`; `otherwise`: what it brings to a row that none of these members has scored.
+    By the blend of the members that its gate reads. `tables` and `has` as in `blend_rows`; `otherwise`: what it brings to a row
+    that none of these members has scored.
     """
     given = {name: has[name] for name in gate.given}
     nowhere = np.zeros(len(characters), dtype=bool)

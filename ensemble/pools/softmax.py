@@ -1,8 +1,9 @@
-"""Newton fits of the log pool and the logistic pool: convex multinomial likelihoods in symmetric coordinates.
+"""Newton fits of the log pool and the logistic pool, in symmetric coordinates.
 
-Every model here predicts two numbers a row, the lead U = z_a - z_b and the pull to a tie E = z_tie - (z_a + z_b) / 2, so that
-p is proportional to (exp(U / 2), exp(-U / 2), exp(E)). Exchanging A and B turns U into -U and leaves E as it is: a model
-whose features of U change sign with the exchange, and whose features of E do not, has no bias between the positions.
+Both are convex multinomial likelihoods. Every model here predicts two numbers a row, the lead U = z_a - z_b and the pull to a
+tie E = z_tie - (z_a + z_b) / 2, so that p is proportional to (exp(U / 2), exp(-U / 2), exp(E)). Exchanging A and B turns U into
+-U and leaves E as it is: a model whose features of U change sign with the exchange, and whose features of E do not, has no bias
+between the positions.
 
 Certificate: with every parameter penalized, if only by LEAST_RIDGE, the objective f is strongly convex in each, so that
 f(z) >= f(x) + g'(z - x) + sum_i ridge_i (z_i - x_i)^2 / 2. The right side's least value over all allowed z, one parameter at a

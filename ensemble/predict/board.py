@@ -1,4 +1,4 @@
-"""What the members have said so far, row by row, and the submission that follows from it at any moment."""
+"""The members' probabilities row by row, and the submission that follows from them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ LONGEST_WRITE_INTERVAL_SECONDS = 60.0
 
 
 class Board:
-    """Probabilities of each member for each row of the file; NaN where a member has not, or could not, score a row.
+    """Probabilities of each member for each row of the file.
 
-    `ids` are all ids of the battles file in its order. Rows come in by id, never by position.
+    NaN where a member has not, or could not, score a row. `ids` are all ids of the battles file in its order. Rows come in by
+    id, never by position.
     """
 
     def __init__(self, ids: Sequence[str], members: Sequence[str]) -> None:
@@ -34,9 +35,10 @@ class Board:
         self._refused = {name: np.zeros(len(self.ids), dtype=bool) for name in self.members}
 
     def add(self, member: str, frame: pd.DataFrame) -> int:
-        """Take in rows of a checked score table (`zoo.scores.tables.read_scores`); how many of them are news.
+        """Take in rows of a checked score table; how many of them are news.
 
-        A row that is there already stays as it is. ZooError where the table has rows of other battles.
+        Tables as `zoo.scores.tables.read_scores` gives them. A row that is there already stays as it is. ZooError where the
+        table has rows of other battles.
         """
         unknown = [row_id for row_id in frame["id"] if row_id not in self._row]
         if unknown:
@@ -60,7 +62,7 @@ class Board:
         return there
 
     def answered(self, member: str) -> np.ndarray:
-        """Rows that need no more work of this member: scored, or refused by its stage (status other than ok)."""
+        """Rows, bool (rows,), that need no more work of this member: scored, or refused."""
         done: np.ndarray = self.has(member) | self._refused[member]
         return done
 
@@ -89,7 +91,10 @@ class Board:
 
 
 def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
-    """Each row finite, not negative and summing to 1; the prior in place of a row for which that cannot be had."""
+    """Each row finite, not negative and summing to 1.
+
+    The prior in place of a row for which that cannot be had.
+    """
     p = np.clip(p, 0.0, None)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = p / p.sum(axis=1, keepdims=True)
@@ -128,7 +133,7 @@ class Submission:
 
 
 def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
-    """ZooError where a table is for no member of the plan, or a member can neither be run nor has a table."""
+    """ZooError where a given table fits no member, or a member has no table and cannot run."""
     names = [member.name for member in plan.members]
     for name in scores:
         if name not in names:
@@ -142,7 +147,10 @@ def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
 
 
 def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
-    """Put the tables on the board; for each member where they came from, with how many rows they lack."""
+    """Put the given tables on the board; by member where each came from.
+
+    With how many rows it lacks.
+    """
     sources = {}
     for name, path in scores.items():
         frame = read_table(path)

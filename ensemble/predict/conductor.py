@@ -1,4 +1,4 @@
-"""Carry out a plan's schedule: start jobs when their devices are free, watch them, cut them, and give each its rows."""
+"""The plan's schedule carried out: jobs are started, watched, cut, and given their rows."""
 
 from __future__ import annotations
 
@@ -79,13 +79,16 @@ class Conductor:
         return sum(run.recall(self.deadline.now()) for run in self.runs)
 
     def tick(self) -> int:
-        """Take in what has appeared, end what must end, start what can start; how many rows are news."""
+        """Do what is due; how many rows are news.
+
+        Take in what has appeared, end what must end, start what can start.
+        """
         now, news = self.deadline.now(), 0
         for run in self.runs:
             if run.alive:
-                told = set(run.lies)
+                told = set(run.rejected)
                 news += run.harvest(now)
-                self._condemn({name: why for name, why in run.lies.items() if name not in told}, now)
+                self._reject({name: why for name, why in run.rejected.items() if name not in told}, now)
                 run.poll(now)
                 if run.status == "ended":
                     self._report_end(run)
@@ -93,14 +96,14 @@ class Conductor:
         self._start_ready(now)
         return news
 
-    def _condemn(self, lies: dict[str, str], now: float) -> None:
+    def _reject(self, reasons: dict[str, str], now: float) -> None:
         """Leave out members whose output broke its contract, in every replica."""
-        for name, why in lies.items():
+        for name, why in reasons.items():
             self.board.discard(name)
             self.say(f"{name} is left out: {why}")
             for run in self.runs:
                 if name in run.job.members:
-                    run.lies.setdefault(name, why)
+                    run.rejected.setdefault(name, why)
                     if not run.trusted:
                         run.stop("its output cannot be trusted", now, self.deadline.grace_seconds)
 
@@ -176,7 +179,10 @@ class Conductor:
         return self._load_seconds(run) + float(work[self._usable].sum()) * self._work_share(run) * run.job.row_share
 
     def predicted_seconds(self) -> float:
-        """Process start to submission written, as the plan prices its schedule on this very file, without the margin."""
+        """Seconds from process start to submission, as the plan prices its schedule on this file.
+
+        Without the margin.
+        """
         return self.plan.overhead_seconds + makespan([Claim(run.job, self.planned_seconds(run), 0.0) for run in self.runs])
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -214,7 +220,10 @@ class Conductor:
             self.say(f"{names}: started on {len(todo):,} rows, {load + total:.1f} s by the plan")
 
     def _rows_for(self, run: JobRun, now: float) -> np.ndarray:
-        """The rows of a job in the order of their value: those the plan gives it, then more of them if time is left over."""
+        """The rows of a job in the order of their value.
+
+        Those the plan gives it, then more of them if time is left over.
+        """
         key = run.job.members
         if key not in self._dealt:
             self._deal(run)
@@ -226,7 +235,7 @@ class Conductor:
         return np.concatenate([rows, spare[: paid_for(work[spare], free / self.plan.margin)]])
 
     def _deal(self, run: JobRun) -> None:
-        """Order the file's rows by value for the members of a job, keep those the plan pays for, and deal both parts out."""
+        """Choose a job's rows by value within what the plan pays for, and share them out."""
         work, usable = self._work(run), np.flatnonzero(self._usable)
         gain = self._row_gain(run)[usable]
         order, count = spend(gain, work[usable], self._work_share(run) * float(work[usable].sum()))
@@ -240,9 +249,10 @@ class Conductor:
         self._spare[run.job.members] = share_out(spare, work[spare], shares)
 
     def _row_gain(self, run: JobRun) -> np.ndarray:
-        """Predicted nats that the job's members bring to each row: by the gate where there is one, else alike for all rows.
+        """Predicted nats (rows,) that the job's members bring.
 
-        A row that none of the members before could score has most to gain.
+        By the gate where there is one, else alike for all rows. A row that none of the members before could score has most to
+        gain.
         """
         gate = next((member.gate for member in run.members if member.gate is not None), None)
         alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)

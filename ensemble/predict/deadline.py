@@ -1,4 +1,4 @@
-"""The promise of a prediction: a whole file, never later than the budget, whatever the members do.
+"""The deadline of a prediction: the file is whole, and never later than the budget.
 
 Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.predict.replan`), the
 loop stops in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the
@@ -48,7 +48,7 @@ class Deadline:
 
     @property
     def watchdog_at(self) -> float:
-        """Seconds since process start at which the watchdog ends everything; always after `work_ends`."""
+        """Seconds since process start at which the watchdog acts; always after `work_ends`."""
         early = min(LONGEST_WATCHDOG_SECONDS, WATCHDOG_SHARE * self.budget_seconds)
         return self.budget_seconds - max(SHORTEST_WATCHDOG_SECONDS, early)
 
@@ -63,10 +63,11 @@ def end_process(code: int) -> None:
 
 @contextmanager
 def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
-    """Within the block, a thread waits for the budget's end, calls `last_act` there and ends the process with its code.
+    """A thread that ends the process at the budget's end, while the block runs.
 
-    It does not depend on the main thread, which may hang in a library or on a disk. `last_act` must be short: it ends the
-    jobs; the file needs nothing, since every write replaced it whole.
+    It calls `last_act` there and ends the process with its code. It does not depend on the main thread, which may hang in a
+    library or on a disk. `last_act` must be short: it ends the jobs; the file needs nothing, since every write replaced it
+    whole.
     """
     finished = threading.Event()
 
@@ -85,7 +86,7 @@ def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether someone asked this process to stop, and how: SIGTERM (a scheduler) or SIGINT (Ctrl-C)."""
+    """Whether someone asked this process to stop: by SIGTERM (a scheduler) or SIGINT (Ctrl-C)."""
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -96,7 +97,10 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT are only noted, so that whoever is writing finishes writing."""
+    """Note SIGTERM and SIGINT instead of dying, while the block runs.
+
+    Whoever is writing finishes writing.
+    """
     request = StopRequest()
 
     def note(signum: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""One job of the schedule as a process: start, chunk files as they appear, and its end, willing or not."""
+"""One job of the schedule as a process: its start, its chunk files and its end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from zoo.scores.tables import CHUNKS, SCORES, read_scores
 Status = Literal["waiting", "running", "stopping", "ended"]
 
 
-class Lie(Exception):
+class BadOutput(Exception):
     """A member's output breaks its contract: nothing it said can be trusted."""
 
 
 @dataclass
 class JobRun:
-    """A job while it waits, runs and ends. `now` is seconds since the prediction's process started."""
+    """A job while it waits, runs and ends.
+
+    `now` is seconds since the prediction's process started.
+    """
 
     job: Job
     members: list[PlanMember]
@@ -43,7 +46,7 @@ class JobRun:
     pace: Pace | None = None
     started: float = 0.0
     ended: float = 0.0
-    lies: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
     _work: dict[str, np.ndarray] = field(default_factory=dict)  # member -> predicted seconds of each row of the file
     _process: subprocess.Popen[bytes] | None = None
     _request: Request | None = None
@@ -59,10 +62,10 @@ class JobRun:
 
     @property
     def trusted(self) -> list[PlanMember]:
-        return [member for member in self.members if member.name not in self.lies]
+        return [member for member in self.members if member.name not in self.rejected]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Those of `rows`, in their order, that some member of this job has neither scored nor refused."""
+        """Those of `rows`, in their order, that some member has neither scored nor refused."""
         if not self.trusted or not len(rows):
             return rows[:0]
         answered = np.all([self.board.answered(member.name) for member in self.trusted], axis=0)
@@ -70,7 +73,10 @@ class JobRun:
         return missing
 
     def start(self, rows: np.ndarray, work: dict[str, np.ndarray], pace: Pace, now: float) -> None:
-        """Launch the stage for `rows` (row numbers in the order of their value), or end at once where nothing is missing."""
+        """Launch the stage for `rows`, or end at once where nothing is missing.
+
+        Row numbers in the order of their value.
+        """
         self.rows, self._work, self.pace, self.started = rows, work, pace, now
         todo = self.missing(rows)
         if not len(todo):
@@ -89,7 +95,7 @@ class JobRun:
         self.status = "running"
 
     def _open(self, todo: np.ndarray) -> Path:
-        """Go on with the last attempt if its list holds all that is to do, else make one for exactly that."""
+        """Go on with the last attempt if its list holds all that is to do, else make a new one."""
         wanted = [self.board.ids[row] for row in todo]
         for attempt in attempts(self.folder)[-1:]:
             self._request = reopen(attempt, self.trusted, wanted, self.setting)
@@ -100,13 +106,16 @@ class JobRun:
         return attempt
 
     def harvest(self, now: float) -> int:
-        """Take in the chunk files that have appeared; how many rows are news. A lying member is forgotten and left out."""
+        """Take in the chunk files that have appeared; how many rows are news.
+
+        A member whose output breaks its contract is forgotten and left out.
+        """
         news = 0
         for member in self.trusted:
             try:
                 news += sum(self._harvest(member, attempt, now) for attempt in attempts(self.folder))
-            except Lie as lie:
-                self.lies[member.name] = str(lie)
+            except BadOutput as error:
+                self.rejected[member.name] = str(error)
                 self.board.discard(member.name)
         return news
 
@@ -126,7 +135,7 @@ class JobRun:
                 before = self.board.answered(member.name)
                 added = self.board.add(member.name, frame)
             except (ZooError, OSError) as error:
-                raise Lie(str(error).removeprefix(f"{file}: ").removesuffix("; score them again")) from error
+                raise BadOutput(str(error).removeprefix(f"{file}: ").removesuffix("; score them again")) from error
             seen |= set(frame["id"])
             self._files.add(file)
             news += added
@@ -135,10 +144,13 @@ class JobRun:
                 self.pace.progress(now, float(self._work[member.name][rows].sum()))
         return news
 
-    def set_lies_aside(self) -> None:
-        """Rename liars' folders once no process writes there, so that the same command asks again instead of reading on."""
+    def set_rejected_aside(self) -> None:
+        """Rename the folders of rejected output once no process writes there.
+
+        The same command then asks again instead of reading on.
+        """
         for member in self.members:
-            if member.name not in self.lies:
+            if member.name not in self.rejected:
                 continue
             for folder in [attempt / member.variant.slug for attempt in attempts(self.folder)]:
                 taken = len(list(folder.parent.glob(f"{folder.name}.rejected-*")))
@@ -146,15 +158,18 @@ class JobRun:
                     folder.rename(folder.with_name(f"{folder.name}.rejected-{taken}"))
 
     def recall(self, now: float) -> int:
-        """Before it starts: what earlier runs of the same command left. Lies of an earlier run are no lies of this one."""
+        """Take in what earlier runs of the same command left, before it starts.
+
+        What was rejected then is asked for again.
+        """
         news = self.harvest(now)
-        if self.lies:
-            self.set_lies_aside()
-            self.lies, self._files, self._ids = {}, set(), {}
+        if self.rejected:
+            self.set_rejected_aside()
+            self.rejected, self._files, self._ids = {}, set(), {}
         return news
 
     def poll(self, now: float) -> None:
-        """Notice the end of the process; carry out the SIGKILL that follows a SIGTERM without effect."""
+        """Notice the end of the process; send the SIGKILL that follows a SIGTERM without effect."""
         if self._process is None or self.status == "ended":
             return
         code = self._process.poll()
@@ -173,7 +188,7 @@ class JobRun:
 
     def _end(self, now: float) -> None:
         self.status, self.ended = "ended", now
-        self.set_lies_aside()
+        self.set_rejected_aside()
 
     def skip(self, why: str, now: float) -> None:
         """End a job that never started."""

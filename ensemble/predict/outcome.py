@@ -24,7 +24,7 @@ REPORT = "predict.json"  # in the work folder: what a prediction did
 
 @dataclass(frozen=True)
 class MemberOutcome:
-    """What became of a member: rows it scored, rows its stage refused, and why it stopped early, if it did.
+    """What became of a member: rows scored, rows refused, and why it stopped early.
 
     `log_loss`: of the member alone on the labelled rows it scored, with its standard error; None where there are none.
     """
@@ -91,7 +91,10 @@ def summarize(
     folder: Path,
     predicted_seconds: float,
 ) -> Prediction:
-    """Sum up, and leave the same as predict.json in the work folder. `given`: where tables brought by the user came from."""
+    """What the prediction did, also left as predict.json in the work folder.
+
+    `given`: where tables brought by the user came from.
+    """
     board = submission.board
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:
@@ -123,7 +126,7 @@ def _outcome(
     name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str], labels: np.ndarray
 ) -> MemberOutcome:
     runs = [run for run in conductor.runs if name in run.job.members]
-    notes = [run.lies.get(name) or run.note for run in runs]
+    notes = [run.rejected.get(name) or run.note for run in runs]
     note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
     seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.pace is not None)
     has = board.has(name)
@@ -138,7 +141,7 @@ def _labels(battles: Battles) -> np.ndarray:
 
 
 def _log_loss(p: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean log loss of the labelled rows with its standard error; None where there is none, or only one."""
+    """Mean log loss of the labelled rows and its standard error; None where there is none."""
     rows = labels != UNLABELLED
     if not rows.any():
         return None, None

@@ -34,7 +34,10 @@ LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
 
 
 def work_folder(plan: Plan, digest: str) -> Path:
-    """Where a prediction's jobs and its predict.json lie; `digest`: `dataset_digest` of the battles."""
+    """Where a prediction's jobs and its predict.json lie.
+
+    `digest`: `dataset_digest` of the battles.
+    """
     return home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
 
 
@@ -48,12 +51,13 @@ def predict(
     store: Path | None = None,
     scores: Mapping[str, Path] | None = None,
 ) -> Prediction:
-    """Run the plan's members on the battles and write the blend of what they say to `output`, never later than the budget.
+    """Predict the battles by the plan and write `output`, never later than the budget.
 
-    `started_at`: when this process started, on the clock of `time.monotonic()`. `budget_seconds` overrides the plan's; `store`
-    is where checkpoints are looked for (default: the home's); `scores` gives members' tables for these battles instead of
-    running them. SIGTERM and SIGINT end the work early: what is there is written. Raises ZooError before anything is written
-    where the input cannot be used; a member that fails later is left out, and the result says so.
+    Runs the plan's members and writes the blend of what they say. `started_at`: when this process started, on the clock of
+    `time.monotonic()`. `budget_seconds` overrides the plan's; `store` is where checkpoints are looked for (default: the
+    home's); `scores` gives members' tables for these battles instead of running them. SIGTERM and SIGINT end the work early:
+    what is there is written. Raises ZooError before anything is written where the input cannot be used; a member that fails
+    later is left out, and the result says so.
     """
     plan = load_plan(plan_path)
     check_given(plan, scores or {})
@@ -86,7 +90,7 @@ def predict(
 
 
 def _last_act(begun: Sequence[tuple[Conductor, Submission]], deadline: Deadline) -> int:
-    """What the watchdog does at the budget's end: kill the jobs, say what is on disk; the exit code."""
+    """What the watchdog does at the budget's end: kill the jobs; the exit code."""
     for conductor, _ in begun:
         conductor.kill()
     written = any(submission.written for _, submission in begun)
@@ -113,7 +117,7 @@ def _prepare(
 
 
 def _work(conductor: Conductor, submission: Submission, deadline: Deadline, stop: StopRequest, display: Display) -> None:
-    """Run jobs until all have ended, time is up, or someone asks to stop; improve the file as rows come in."""
+    """Run jobs until all have ended, time is up or a stop is asked for; improve the file."""
     news = conductor.recall()
     if news:
         display.say(f"{news:,} scores of an earlier run of this command are taken over")
@@ -150,7 +154,7 @@ def _finish(conductor: Conductor, submission: Submission, deadline: Deadline) ->
 
 
 def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
-    """Characters of each row's prompt and responses (0 where bad), and which rows are usable: both (rows,) in file order."""
+    """Characters of each row's text (0 where bad) and which rows are usable: both (rows,)."""
     length = dict(zip(battles.frame["id"], count_characters(battles.frame), strict=True))
     characters = np.array([length.get(row_id, 0.0) for row_id in battles.ids], dtype=np.float64)
     return characters, np.array([row_id in length for row_id in battles.ids])
@@ -165,7 +169,10 @@ def _announce(plan: Plan, deadline: Deadline, display: Display, rows: int, predi
 
 
 def _visible_gpus(plan: Plan) -> tuple[str, ...]:
-    """GPU names for CUDA_VISIBLE_DEVICES, by the plan's device numbers: the caller's own choice where there is one."""
+    """GPU names for CUDA_VISIBLE_DEVICES, by the plan's device numbers.
+
+    The caller's own choice where there is one.
+    """
     if plan.target.gpus == 0:
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -179,7 +186,10 @@ def _visible_gpus(plan: Plan) -> tuple[str, ...]:
 
 @contextmanager
 def _only_one(folder: Path, patience_seconds: float) -> Iterator[int]:
-    """Hold the work folder; its jobs inherit the descriptor, so a killed run's jobs must end before the next run starts."""
+    """Hold the work folder while the block runs.
+
+    Its jobs inherit the descriptor, so a killed run's jobs must end before the next run starts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     give_up = time.monotonic() + patience_seconds

@@ -1,4 +1,4 @@
-"""What a person sees while a prediction runs: rows done, speed, time left, predicted end, and what will be skipped."""
+"""Progress of a prediction for people: rows done, speed, time left, what is skipped."""
 
 from __future__ import annotations
 

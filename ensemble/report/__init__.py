@@ -1,1 +1,1 @@
-"""Plans, frontiers and submissions for people: text, one HTML page, and log loss beside baselines."""
+"""Plans, frontiers and submissions for people: text, HTML, figures, log loss."""

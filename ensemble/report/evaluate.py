@@ -1,4 +1,4 @@
-"""A submission against labelled battles, beside what it must beat: uniform, the prior, each member, the best possible."""
+"""A submission's log loss beside uniform, the prior, each member and the best possible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ BEST_POSSIBLE = "best possible"  # the line of the true probabilities
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: mean log loss and its standard error over `rows`; the error is None for a constant or one row."""
+    """One row of the table: mean log loss and its standard error over `rows`.
+
+    The error is None for a constant or one row.
+    """
 
     name: str
     log_loss: float
@@ -35,10 +38,11 @@ class Line:
 
 
 def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list[Line]:
-    """Log loss of a submission and of what stands beside it, over the labelled rows of `battles_path`, the worst first.
+    """Log loss of a submission and of what stands beside it, the worst first.
 
-    Members alone are read from the report that `predict` left, so they are there for the plan and battles it ran on. The best
-    possible is that of the true probabilities, which only generated battles have (`zoo data sample`).
+    Over the labelled rows of `battles_path`. Members alone are read from the report that `predict` left, so they are there for
+    the plan and battles it ran on. The best possible is that of the true probabilities, which only generated battles have (`zoo
+    data sample`).
     """
     plan, battles = load_plan(plan_path), read_battles(battles_path)
     frame = battles.frame[battles.frame["label"] >= 0]

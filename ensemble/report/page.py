@@ -1,4 +1,7 @@
-"""A plan as one self-contained HTML page: members, schedule, what the budget bought, frontier and reliability."""
+"""A plan as one self-contained HTML page.
+
+Members, schedule, what the budget bought, frontier and reliability.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,10 @@ TEMPLATE = """<!doctype html>
 
 
 def plan_page(plan: Plan, store: Path | None = None) -> str:
-    """The page as HTML without any reference outside itself. `store`: where the members' tables may lie, for reliability."""
+    """The page as HTML without any reference outside itself.
+
+    `store`: where the members' tables may lie, for reliability.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -107,9 +113,10 @@ def plan_page(plan: Plan, store: Path | None = None) -> str:
 
 
 def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
-    """The plan's blend of all members on the rows it was fitted on: (probabilities (rows, 3), labels (rows,)) and a note.
+    """The plan's blend of all members on the rows it was fitted on, with a note.
 
-    None, and why, where the store lacks a member's table or the battles are not where they were.
+    (probabilities (rows, 3), labels (rows,)). None, and why, where the store lacks a member's table or the battles are not
+    where they were.
     """
     if store is None or not store.exists():
         return None, "the members' score tables are not on this machine"

@@ -90,6 +90,6 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
 
 
 def paired_text(plan: Plan, name: str) -> str:
-    """How much better a plan is than a baseline, with its standard error; nothing where they were not compared."""
+    """How much better a plan is than a baseline; nothing where they were not compared."""
     found = next((item for item in plan.paired if item.other == name), None)
     return f"{found.difference:+.4f} +- {found.standard_error:.4f}" if found else ""

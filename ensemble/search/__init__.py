@@ -1,4 +1,4 @@
-"""The search for a plan: affordable subsets, coverage, judging out of fold, and the rehearsal of the whole build.
+"""The search for a plan: which members, on which rows, blended by which pool.
 
 `build.py` tells it in order: pose the problem (problem, prices), propose candidates (proposals, from subsets and with_optuna),
 judge them (judging, with coverage), choose one at the budget and refine its pool (decide), rehearse all of that without each

@@ -1,4 +1,4 @@
-"""A confirmed choice becomes a plan: final fits, fallbacks, gates, schedule, and how it compares."""
+"""The plan assembled from a confirmed choice: final fits, gates, schedule, baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zoo.targets import Target
 
 
 def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
-    """Fit everything that the confirmed choice needs at prediction, and put it beside what others would do."""
+    """Fit what the confirmed choice needs at prediction, and compare it with baselines."""
     problem.say("fitting blends and fallbacks")
     candidate = confirmed.choice.candidate
     fitted = fit_candidate(problem, candidate)
@@ -89,7 +89,10 @@ def _compared(problem: Problem, available: float) -> dict[str, np.ndarray]:
 
 
 def _prior(y: np.ndarray) -> Triple:
-    """Label shares with one battle of each label added, A and B alike since their order is random."""
+    """Label shares with one battle of each label added.
+
+    A and B are alike, since their order is random.
+    """
     counts = np.bincount(y, minlength=3) + 1.0
     side = float((counts[0] + counts[1]) / 2 / counts.sum())
     return side, side, 1.0 - 2 * side

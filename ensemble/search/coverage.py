@@ -1,4 +1,4 @@
-"""Row-level coverage out of fold: gates say where a member pays, a knapsack spends the seconds that are left.
+"""Coverage plans judged out of fold: gates rank the rows, a knapsack spends the seconds.
 
 The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
 loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle
@@ -23,7 +23,10 @@ FEWEST_PATTERN_ROWS = 300  # below it a coverage pattern uses the blend of all r
 
 @dataclass(frozen=True)
 class Covered:
-    """A coverage plan out of fold: `losses` (rows,), the rows each gated member sees, and which patterns have own blends."""
+    """A coverage plan out of fold.
+
+    `losses` (rows,), the rows that each gated member sees, and which patterns have blends of their own.
+    """
 
     losses: np.ndarray
     seen: dict[int, np.ndarray]
@@ -38,11 +41,12 @@ def cover(
     whole: Sequence[int],
     gated: Sequence[tuple[int, float]],
 ) -> Covered:
-    """Judge a coverage plan out of fold: `whole` see every row, each of `gated` (member, seconds of work) its best ones.
+    """Judge a coverage plan out of fold.
 
-    Each fold's rows get gates and blends that were fitted to the other folds. What a gate learns from are
-    out-of-fold blends of the other folds, whose fits saw the rows that it is then judged on; and `spec` and the seconds are the
-    caller's, who may have chosen them on all rows. `row_seconds` (members, rows).
+    `whole` see every row, each of `gated` (member, seconds of work) its best ones. Each fold's rows get gates and blends that
+    were fitted to the other folds. What a gate learns from are out-of-fold blends of the other folds, whose fits saw the rows
+    that it is then judged on; and `spec` and the seconds are the caller's, who may have chosen them on all rows. `row_seconds`
+    (members, rows).
     """
     patterns: dict[tuple[int, ...], np.ndarray] = {tuple(sorted(whole)): np.ones(len(characters), dtype=bool)}
     seen: dict[int, np.ndarray] = {}
@@ -61,7 +65,7 @@ def cover(
 
 
 def pattern_rows(whole: Sequence[int], seen: dict[int, np.ndarray], rows: int) -> dict[tuple[int, ...], np.ndarray]:
-    """Coverage patterns (sorted members) with the rows, bool (rows,), that have exactly these members."""
+    """Coverage patterns (sorted members) with the rows, bool (rows,), that each has."""
     patterns = {tuple(sorted(whole)): np.ones(rows, dtype=bool)}
     for j, mask in seen.items():
         patterns = _split(patterns, j, mask)
@@ -77,7 +81,10 @@ def _split(patterns: dict[tuple[int, ...], np.ndarray], j: int, mask: np.ndarray
 def _current(
     evaluator: Evaluator, spec: BlendSpec, patterns: dict[tuple[int, ...], np.ndarray], extra: tuple[int, ...]
 ) -> np.ndarray:
-    """Out-of-fold triples (rows, 3) of each row's pattern with `extra` members, by the blends of all rows."""
+    """Out-of-fold triples (rows, 3) of each row's pattern with `extra` members.
+
+    By the blends of all rows.
+    """
     out = np.empty((len(evaluator.y), 3))
     for pattern, rows in patterns.items():
         out[rows] = evaluator.oof((*pattern, *extra), spec)[rows]
@@ -96,7 +103,10 @@ def _gain_out_of_fold(evaluator: Evaluator, before: np.ndarray, characters: np.n
 def _pattern_losses(
     evaluator: Evaluator, spec: BlendSpec, pattern: tuple[int, ...], rows: np.ndarray
 ) -> tuple[np.ndarray, bool]:
-    """Losses of a pattern's rows, by the blend of all rows or the pattern's own, as the other folds prefer; and which wins."""
+    """Losses of a pattern's rows, and whether a blend of their own is the better one.
+
+    Each fold takes the blend of all rows or the pattern's own, as the other folds prefer.
+    """
     common = evaluator.oof(pattern, spec)[rows]
     y, folds = evaluator.y[rows], evaluator.folds[rows]
     fewest = min(int((rows & (evaluator.folds != fold)).sum()) for fold in np.unique(evaluator.folds))

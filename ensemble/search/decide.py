@@ -1,4 +1,4 @@
-"""What to take at one budget: propose candidates, judge them out of fold, choose one, and refine its pool."""
+"""What to take at one budget: propose candidates, judge them, choose one, refine its pool."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen at a budget, what it was chosen from, and how far the search can be from the best.
+    """What was chosen at a budget, from what, and how far it can be from the best.
 
     `whole_file`: the candidate itself, or what would be taken without coverage plans.
     """
@@ -54,7 +54,10 @@ class Choice:
 
 
 def decide(problem: Problem, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
-    """The best candidate within `available` seconds (the budget without its margin); without `trials` Optuna has no say."""
+    """The best candidate within `available` seconds (the budget without its margin).
+
+    Without `trials` Optuna has no say.
+    """
     problem.say(f"searching subsets of {len(problem.members.names)} members")
     searched = search_subsets(problem, available)
     whole = propose_whole_files(problem, searched, available)
@@ -87,7 +90,10 @@ def choose(
 
 
 def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
-    """The best candidate and why: the least loss, or the cheapest within one standard error of the paired difference."""
+    """The best candidate and why.
+
+    The least loss, or with `parsimony` the cheapest within one standard error of the paired difference.
+    """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     if not parsimony:
         return best, "least log loss out of fold"
@@ -104,9 +110,9 @@ def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: b
 
 
 def refine(problem: Problem, choice: Choice) -> Choice:
-    """Try every pool on the whole-file set and on those that cost no more and looked as good, and take the best.
+    """The best whole-file set of those that looked alike, once every pool is tried on them.
 
-    The first judgement tried a few pools.
+    Considered are sets that cost no more than the chosen one and looked as good. The first judgement tried a few pools.
     """
     first = choice.whole_file
     near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]

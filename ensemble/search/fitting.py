@@ -1,4 +1,4 @@
-"""A chosen candidate's final fits: the order members run in, a blend for every set of them that may be there, the gates."""
+"""Final fits of a chosen candidate: running order, blends, fallbacks and gates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a plan holds of its candidate. `order`: members as they run; `gates`: of the members that do not see every row."""
+    """What a plan holds of its candidate.
+
+    `order`: members as they run; `gates`: of the members that do not see every row.
+    """
 
     jobs: tuple[Job, ...]
     order: Subset
@@ -35,7 +38,10 @@ class Fitted:
 
 
 def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
-    """Fit `candidate` to all rows of the problem; without `fallbacks` only what a run without mishap needs."""
+    """Fit `candidate` to all rows of the problem.
+
+    Without `fallbacks` only what a run without mishap needs.
+    """
     prices = problem.prices
     jobs = place(prices.loads(candidate.whole, candidate.seen), prices.pricing.devices, start_seconds=prices.overhead)
     order = _run_order(problem, candidate, jobs)
@@ -45,9 +51,10 @@ def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = T
 
 
 def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Candidate:
-    """The candidate without members that have no weight in any blend of its rows: they would cost seconds and say nothing.
+    """The candidate without members that have no weight in any blend of its rows.
 
-    A logistic pool weighs everyone. A gated member stays where patterns have blends of their own, since it parts the rows.
+    They would cost seconds and say nothing. A logistic pool weighs everyone. A gated member stays where patterns have blends of
+    their own, since it parts the rows.
     """
     names = problem.members.names
     patterns = pattern_rows(candidate.whole, candidate.seen, len(problem.members.y))
@@ -72,10 +79,10 @@ def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Cand
 def carry_out(
     fitted: Fitted, candidate: Candidate, members: Members, row_seconds: np.ndarray, work_seconds: dict[int, float]
 ) -> np.ndarray:
-    """Triples (rows, 3) that the fitted candidate gives the rows of `members`, as `ensemble predict` would without mishap.
+    """Triples (rows, 3) of the rows of `members`, as `ensemble predict` gives them.
 
-    Gated members take the rows of most predicted gain a second until their `work_seconds` are spent; `row_seconds` (members,
-    rows). Labels are not looked at.
+    Without mishap. Gated members take the rows of most predicted gain a second until their `work_seconds` are spent;
+    `row_seconds` (members, rows). Labels are not looked at.
     """
     tables, rows = named(members.names, members.p), len(members.y)
     has = _reach(members, candidate.whole, {})
@@ -93,7 +100,7 @@ def _reach(members: Members, whole: Subset, seen: Mapping[int, np.ndarray]) -> d
 
 
 def _run_order(problem: Problem, candidate: Candidate, jobs: Sequence[Job]) -> Subset:
-    """Members by the start of their first job; of one job, the one with the most nats a second first."""
+    """Members by the start of their first job; of one job, the best one first."""
     start = {name: min(job.start_seconds for job in jobs if name in job.members) for job in jobs for name in job.members}
     phase = {name: job.phase for job in jobs for name in job.members}
     value = {j: problem.fitter.score((j,)).loss for j in candidate.members}
@@ -102,7 +109,7 @@ def _run_order(problem: Problem, candidate: Candidate, jobs: Sequence[Job]) -> S
 
 
 class _Pools:
-    """Blends of a plan: of all members, of each coverage pattern, and of what may be left when members fail or are late."""
+    """Blends of a plan: of all members, of coverage patterns, and of what mishaps may leave."""
 
     def __init__(self, members: Members, candidate: Candidate, order: Subset) -> None:
         self.members, self.candidate, self.order = members, candidate, order
@@ -137,7 +144,10 @@ class _Pools:
 
 
 def fallback_subsets(order: Subset) -> list[Subset]:
-    """Sets of members that need a blend of their own: all if few, else prefixes, leave-one-out, singles."""
+    """Sets of members that need a blend of their own.
+
+    All where they are few, else prefixes, leave-one-out and singles.
+    """
     if len(order) <= ALL_FALLBACKS:
         return [s for size in range(len(order), 0, -1) for s in itertools.combinations(order, size)]
     prefixes = [order[:k] for k in range(len(order), 0, -1)]
@@ -146,7 +156,10 @@ def fallback_subsets(order: Subset) -> list[Subset]:
 
 
 def _gate(members: Members, candidate: Candidate, j: int, pools: Sequence[Pool]) -> Gate:
-    """The gate of member j, fitted to all rows by the blends of all rows that `ensemble predict` will feed it."""
+    """The gate of member j, fitted to all rows.
+
+    By the blends of all rows that `ensemble predict` will feed it.
+    """
     gated = list(candidate.seen)
     has = _reach(members, candidate.whole, {k: candidate.seen[k] for k in gated[: gated.index(j)]})
     fuller = has | {members.names[j]: np.ones(len(members.y), dtype=bool)}

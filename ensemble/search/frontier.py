@@ -1,4 +1,4 @@
-"""The frontier of log loss against budget: members are fitted once, then plans are decided at each budget."""
+"""The frontier of log loss against budget: one problem, decided at many budgets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from zoo.contracts import Say
 def compute_frontier(
     members: Members, request: BuildRequest, *, points: int = 8, say: Say = lambda _: None
 ) -> tuple[FrontierPoint, ...]:
-    """The plans that no cheaper one beats, from budgets between the cheapest plan and all members, spaced by ratio.
+    """The plans that no cheaper one beats, from the cheapest plan to all members.
 
-    Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen on all rows.
+    Budgets are spaced by ratio. Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen
+    on all rows.
     """
     margin, _ = choose_margin(request.target, members.costs, request.margin)
     problem = pose_problem(members, request, say=say)

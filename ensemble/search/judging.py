@@ -1,4 +1,4 @@
-"""Log loss of candidate plans on rows that their fits have not seen, and a quick in-sample look to rank many sets."""
+"""Out-of-fold log loss of candidate plans, and a quick in-sample look to rank many sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ QUICK_ROWS = 6_000
 
 
 def judge(problem: Problem, subset: Subset) -> Candidate:
-    """The whole-file candidate of a set of members: each fold's pool is the one that the other folds prefer."""
+    """The whole-file candidate of a set of members, with its losses out of fold.
+
+    Each fold's pool is the one that the other folds prefer.
+    """
     key = tuple(sorted(subset))
     if key not in problem.judged:
         losses, spec = problem.evaluator.losses(key, problem.specs)
@@ -27,7 +30,10 @@ def judge(problem: Problem, subset: Subset) -> Candidate:
 
 
 def judge_gated(problem: Problem, whole: Subset, spec: BlendSpec, work: Mapping[int, float]) -> Candidate:
-    """The coverage candidate in which each member of `work` spends its seconds on its best rows, by one given pool."""
+    """The coverage candidate of a set and gated members, judged by one given pool.
+
+    Each member of `work` spends its seconds on its best rows.
+    """
     row_seconds = problem.prices.pricing.row_seconds
     covered = cover(problem.evaluator, spec, problem.members.characters, row_seconds, whole, list(work.items()))
     seconds = problem.prices.seconds(whole, covered.seen)
@@ -35,9 +41,10 @@ def judge_gated(problem: Problem, whole: Subset, spec: BlendSpec, work: Mapping[
 
 
 def judge_gated_by_folds(problem: Problem, candidate: Candidate) -> Candidate:
-    """A coverage candidate judged as `judge` does a whole-file one: each fold's pool is the one that the other folds prefer.
+    """A coverage candidate judged as `judge` does a whole-file one.
 
-    A search compares coverage plans by one pool, chosen on all rows, which flatters them beside whole-file plans.
+    Each fold's pool is the one that the other folds prefer. A search compares coverage plans by one pool, chosen on all rows,
+    which flatters them beside whole-file plans.
     """
     judged = [judge_gated(problem, candidate.whole, spec, candidate.work) for spec in problem.specs]
     losses, best = choose_losses(np.stack([c.losses for c in judged]), problem.members.folds)
@@ -45,7 +52,7 @@ def judge_gated_by_folds(problem: Problem, candidate: Candidate) -> Candidate:
 
 
 def quick_loss(problem: Problem, subset: Subset, spec: BlendSpec) -> float:
-    """In-sample log loss on a tenth of the rows or so: good enough to rank sets for a closer look."""
+    """In-sample log loss on QUICK_ROWS rows or so: enough to rank sets for a closer look."""
     key = (subset, spec)
     if key not in problem.quick:
         members = problem.members
@@ -57,6 +64,9 @@ def quick_loss(problem: Problem, subset: Subset, spec: BlendSpec) -> float:
 
 
 def best_pool(problem: Problem) -> BlendSpec:
-    """The fitted pool of the best judged set of several members; of one member the pools hardly differ."""
+    """The fitted pool of the best judged set of several members.
+
+    Of one member the pools hardly differ.
+    """
     several = [c for c in problem.judged.values() if len(c.whole) > 1 and c.spec.fitted]
     return min(several, key=lambda c: c.loss).spec if several else problem.specs[-1]

@@ -1,4 +1,4 @@
-"""What plans cost on the target, which of them are affordable, and the seconds left for a member that sees some rows."""
+"""Prices of plans on the target: their seconds, which are affordable, and what is left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_COVERAGE = 0.02  # of a member's work: less is not worth loading it
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan may take: `seconds` in all, the margin that predicted seconds are multiplied by, and why that one."""
+    """What a plan may take: seconds in all, the margin on predicted seconds, and its reason."""
 
     seconds: float
     margin: float
@@ -34,7 +34,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds of plans on the target, overhead included, without the margin; each set of members is priced once."""
+    """Seconds of plans on the target, overhead included, without the margin.
+
+    Each whole-file set is priced once.
+    """
 
     pricing: Pricing
     _whole_file: dict[Subset, float] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class Prices:
         return overhead_seconds(self.pricing.rows)
 
     def seconds(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> float:
-        """Seconds of the plan in which `whole` see every row and others the rows of their mask in `seen`."""
+        """Seconds of a plan: `whole` see every row, others the rows of their mask in `seen`."""
         if seen:
             return self.overhead + makespan(self.loads(whole, seen), self.pricing.devices)
         key = tuple(sorted(whole))
@@ -58,7 +61,10 @@ class Prices:
         return self.pricing.loads(whole, list((seen or {}).items()))
 
     def affordable(self, available: float) -> Affordable:
-        """Whether a whole-file plan of a set takes at most `available` seconds; each set is looked at once."""
+        """Whether a whole-file plan of a set takes at most `available` seconds.
+
+        Each set is looked at once.
+        """
         room = (available - self.overhead) * (1 + ROUNDING)
         known: dict[Subset, bool] = {}
 
@@ -75,14 +81,17 @@ class Prices:
         return float(self.pricing.row_seconds[j].sum())
 
     def gated_work(self, whole: Subset, j: int, available: float) -> float:
-        """Seconds of work, over all copies, that member j may do after `whole`; 0 where it is too little to be worth a load."""
+        """Seconds of work, over all copies, that member j may do after `whole`.
+
+        0 where it is too little to be worth a load.
+        """
         work = min(self._room(j, available - self.seconds(whole)), self.whole_work(j))
         return work if self._is_worth_a_load(j, work) else 0.0
 
     def shared_work(self, whole: Subset, first: int, seen: np.ndarray, j: int, available: float) -> dict[int, float]:
-        """Seconds of work where half of what gated member `first` does on the rows `seen` goes to a second one, j.
+        """Seconds of work by member where a second gated member, j, joins a first one.
 
-        Empty where too little is left for j to be worth a load.
+        Half of what `first` does on the rows `seen` goes to j. Empty where too little is left for j to be worth a load.
         """
         half = float(self.pricing.row_seconds[first] @ seen) / 2
         room = available - self.overhead - makespan(self.loads(whole), self.pricing.devices)
@@ -91,14 +100,17 @@ class Prices:
         return {first: half, j: work} if self._is_worth_a_load(j, work) else {}
 
     def on_rows(self, keep: np.ndarray) -> Prices:
-        """The same prices by the labelled rows of `keep` (bool, rows): their lengths stand for the file to be predicted."""
+        """The same prices by the labelled rows of `keep` (bool, rows).
+
+        Their lengths stand for the file to be predicted.
+        """
         return Prices(self.pricing.on_rows(keep))
 
     def _is_worth_a_load(self, j: int, work: float) -> bool:
         return work >= LEAST_COVERAGE * self.whole_work(j)
 
     def _room(self, j: int, seconds: float) -> float:
-        """Seconds of work of member j, over all its copies, that fit into so many seconds of a phase of its own."""
+        """Seconds of work of member j, over all copies, that fit into a phase of its own."""
         return max(0.0, (seconds * (1 - 1e-9) - float(self.pricing.load_seconds[j])) * self._copies(j))
 
     def _copies(self, j: int) -> int:

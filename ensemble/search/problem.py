@@ -1,4 +1,4 @@
-"""What one search is about: members on labelled rows, their prices, candidate plans, and the fits that all steps share."""
+"""The problem of one search: members on labelled rows, their prices, and shared fits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehears
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan before it is assembled: who sees every row, who sees which, its seconds without margin, its losses (rows,).
+    """A plan before it is assembled: who sees which rows, its seconds and its losses.
 
+    `seconds` without the margin; `losses` (rows,) out of fold; `seen`: rows, bool (rows,), of the members that do not see all.
     `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`: coverage patterns
     (sorted members) whose rows get a blend of their own.
     """
@@ -44,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """Members and prices, and what every step at every budget shares: fits and judgements are made once.
+    """Members and prices, and the fits and judgements that all steps share.
 
     `judged`: whole-file candidates by their members; `quick`: rough losses by members and pool. Both fill as the search goes.
     """
@@ -81,15 +82,16 @@ class Problem:
         return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias)
 
     def thinned(self) -> Problem:
-        """The problem on at most FEW_ROWS of the rows, evenly: enough to choose by; itself where there are no more."""
+        """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more."""
         every = -(-len(self.members.y) // FEW_ROWS)
         return self if every == 1 else self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
 
 
 def recalibrated_truth(members: Members) -> np.ndarray:
-    """Probabilities of the true label (members, rows) after each member's own recalibration by a logistic pool of one.
+    """Probabilities of the true label (members, rows), each member recalibrated.
 
-    Subsets are compared on these, so that a member that is informative but overconfident is not passed over.
+    By a logistic pool of one. Subsets are compared on these, so that a member that is informative but overconfident is not
+    passed over.
     """
     rows = np.arange(len(members.y))
     spec = DEFAULT_SPECS["logistic"]

@@ -1,4 +1,4 @@
-"""Which candidate plans to look at: subsets by the exact search, their neighbours, and members that see some rows."""
+"""Which candidate plans to look at: subsets, their neighbours, and gated members."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _CLIMBS = 8
 
 
 def search_subsets(problem: Problem, available: float) -> Searched:
-    """Whole-file subsets within `available` seconds by the linear pool's exact loss; see `ensemble.search.subsets`."""
+    """Whole-file subsets within `available` seconds, by the linear pool's exact loss.
+
+    See `ensemble.search.subsets`.
+    """
     affordable = problem.prices.affordable(available)
     if len(problem.members.names) <= EXACT_MEMBERS:
         return search_exactly(problem.fitter.true, affordable, fitter=problem.fitter)
@@ -26,7 +29,10 @@ def search_subsets(problem: Problem, available: float) -> Searched:
 
 
 def propose_whole_files(problem: Problem, searched: Searched, available: float) -> list[Candidate]:
-    """Judged whole-file candidates within `available` seconds: finalists of the search, and what follows from the best."""
+    """Judged whole-file candidates: finalists of the search, and what follows from the best.
+
+    All within `available` seconds.
+    """
     finalists = _finalists(problem, searched)
     problem.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
     judged = {subset: judge(problem, subset) for subset in finalists}
@@ -45,7 +51,10 @@ def propose_whole_files(problem: Problem, searched: Searched, available: float) 
 
 
 def _finalists(problem: Problem, searched: Searched) -> list[Subset]:
-    """Subsets worth judging: those that no cheaper one beats, and the best ones whatever they cost; all where rows are few."""
+    """Subsets worth judging: those that no cheaper one beats, and the very best.
+
+    All of them where rows are few.
+    """
     ranked = [scored.members for scored in searched.subsets]
     if len(ranked) * len(problem.members.y) <= JUDGED_ROWS:
         return ranked
@@ -81,7 +90,10 @@ def _shrinking(problem: Problem, best: Candidate) -> Iterator[Subset]:
 
 
 def propose_coverage(problem: Problem, whole: Sequence[Candidate], available: float) -> list[Candidate]:
-    """Judged coverage candidates that grow from whole-file ones: one more member on the rows where it pays, then a second."""
+    """Judged coverage candidates that grow from whole-file ones.
+
+    One more member on the rows where it pays, then a second.
+    """
     everyone = range(len(problem.members.names))
     options: list[tuple[float, Subset, int, float]] = []
     for base in whole:
@@ -100,7 +112,10 @@ def propose_coverage(problem: Problem, whole: Sequence[Candidate], available: fl
 
 
 def _option(problem: Problem, base: Candidate, j: int, available: float) -> tuple[float, Subset, int, float] | None:
-    """(estimated loss, base, member, seconds of work) of gating member j; None where its seconds are not worth a load."""
+    """(estimated loss, base, member, seconds of work) of gating member j.
+
+    None where its seconds are not worth a load.
+    """
     work, needed = problem.prices.gated_work(base.whole, j, available), problem.prices.whole_work(j)
     if not 0 < work < needed:
         return None

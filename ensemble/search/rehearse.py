@@ -1,4 +1,4 @@
-"""The build, rehearsed: repeated without each fold's rows, and judged on them. What a plan reports of its log loss.
+"""The build repeated without each fold's rows and judged on them: what a plan reports.
 
 Cross-validating the weights alone flatters a plan: which members it has, which rows they see and which pool blends them were
 chosen by the same rows. Here each fold is judged by a build that never saw its labels, from the search to the gates.
@@ -21,7 +21,7 @@ from zoo.scores.metrics import log_loss_rows
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Out-of-fold losses (rows,) of three ways to go about it, and the triples (rows, 3) of the first.
+    """Out-of-fold losses (rows,) of three ways to build, and the first one's triples (rows, 3).
 
     `plan`: the build as asked. `whole_file`: the same without coverage plans. `single`: the best single member, its table as
     it is. Each was done without the rows that it is judged on.
@@ -48,11 +48,10 @@ class Confirmed:
 
 
 def rehearse(problem: Problem, request: BuildRequest, available: float, *, single_seconds: float) -> Rehearsal:
-    """Repeat the build within `available` seconds without each of the problem's folds; single members cost at most
-    `single_seconds`.
+    """Repeat the build within `available` seconds without each of the problem's folds.
 
-    Members, shares and pools are chosen on at most FEW_ROWS of the other folds' rows; weights and gates are then
-    fitted to all of these, and every row is judged.
+    Single members cost at most `single_seconds`. Members, shares and pools are chosen on at most FEW_ROWS of the other folds'
+    rows; weights and gates are then fitted to all of these, and every row is judged.
     """
     members, numbers = problem.members, np.unique(problem.members.folds)
     p, whole_p, single_p = (np.empty((len(members.y), 3)) for _ in range(3))
@@ -73,7 +72,10 @@ def rehearse(problem: Problem, request: BuildRequest, available: float, *, singl
 
 
 def best_single(problem: Problem, seconds: float) -> Candidate:
-    """The member of least log loss as its table is, of those that take at most `seconds`; the cheapest where none does."""
+    """The member of least log loss, as its table is, within `seconds`.
+
+    The cheapest where none is.
+    """
     members = problem.members
     by_seconds = sorted(range(len(members.names)), key=lambda j: problem.prices.seconds((j,)))
     affordable = [j for j in by_seconds if problem.prices.seconds((j,)) <= seconds] or by_seconds[:1]
@@ -103,7 +105,10 @@ def confirm(problem: Problem, choice: Choice, rehearsal: Rehearsal, single_secon
 
 
 def single_limit(choice: Choice, available: float, *, parsimony: bool) -> float:
-    """What a single member may cost: as much as the choice, or all there is where the user wants the least log loss."""
+    """What a single member may cost: as much as the choice.
+
+    All there is where the user wants the least log loss.
+    """
     return min(available, choice.candidate.seconds / (1 - LEAST_SAVING)) if parsimony else available
 
 
@@ -119,7 +124,10 @@ def _estimate(problem: Problem) -> str:
 
 
 def _predict(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
-    """Triples of the held rows by the candidate, fitted to the others' rows; `same_rows`: it was chosen on exactly these."""
+    """Triples of the held rows by the candidate, fitted to the others' rows.
+
+    `same_rows`: it was chosen on exactly these.
+    """
     if candidate.seen and not same_rows:  # the same share of each gated member's work, on more rows
         candidate = judge_gated(others, candidate.whole, candidate.spec, candidate.work)
     fitted = fit_candidate(others, candidate, fallbacks=False)

@@ -1,4 +1,4 @@
-"""The best affordable subset for the linear pool: every subset exactly, or branch and bound with the gap that is left.
+"""The best affordable subset for the linear pool: by all subsets, or branch and bound.
 
 Adding a member never hurts on the fitting rows, so a set's loss bounds those of all its subsets from below; and a member
 with weight zero can be left out of a set at no loss, which spares most fits.
@@ -42,7 +42,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Searched:
-    """Affordable subsets with their losses, best first; no affordable subset has a loss below `lower_bound`."""
+    """Affordable subsets with their losses, best first.
+
+    No affordable subset has a loss below `lower_bound`.
+    """
 
     subsets: tuple[Scored, ...]
     lower_bound: float
@@ -104,7 +107,10 @@ class Fitter:
         return Scored(key, fit.loss, weights, gradient, hessian)
 
     def _start(self, index: np.ndarray, near: Scored) -> np.ndarray | None:
-        """Where the quadratic model around a near fit has its minimum within the subset; else that fit's own weights."""
+        """Where the quadratic model around a near fit is least within the subset.
+
+        Else that fit's own weights.
+        """
         known = np.isfinite(near.gradient)
         if near.hessian is not None and known[index].all():
             has_curvature = np.diag(near.hessian)[index] > 0
@@ -117,7 +123,7 @@ class Fitter:
 
 
 def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter | None = None) -> Searched:
-    """Every affordable subset, largest first, each with its exact fit; two threads share each size."""
+    """Every affordable subset with its exact fit, largest first; two threads share each size."""
     started, fitter = time.monotonic(), fitter or Fitter(true)
     found: list[Scored] = []
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -132,11 +138,12 @@ def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter |
 def search_branch_and_bound(
     true: np.ndarray, affordable: Affordable, *, timeout_seconds: float = 60.0, gap: float = 1e-5, fitter: Fitter | None = None
 ) -> Searched:
-    """Best-first branch and bound: a node keeps some members, excludes others, and is bounded by all that is not excluded.
+    """Best-first branch and bound over affordable subsets.
 
-    Members that no longer fit beside the kept ones are excluded at once. Where the bound's own support is affordable the node
-    is solved; else the search branches on the heaviest undecided member, which is kept, or excluded. Stops when the best
-    found is within `gap` of the least open bound, or at the timeout, and reports that bound.
+    A node keeps some members, excludes others, and is bounded by all that is not excluded. Members that no longer fit beside
+    the kept ones are excluded at once. Where the bound's own support is affordable the node is solved; else the search branches
+    on the heaviest undecided member, which is kept, or excluded. Stops when the best found is within `gap` of the least open
+    bound, or at the timeout, and reports that bound.
     """
     started, fitter = time.monotonic(), fitter or Fitter(true)
     everyone = tuple(range(len(true)))

@@ -1,4 +1,4 @@
-"""Optuna over members, pools, shrinkage and gates, where there are too many members for all subsets.
+"""Optuna over members, pools, shrinkage and gates, where members are too many to enumerate.
 
 Each trial solves its weights exactly and is judged out of fold; the budget is a constraint. Baselines and the solution of
 `ensemble.search.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
@@ -26,7 +26,10 @@ _RECALLED = 5
 
 @dataclass(frozen=True)
 class Study:
-    """What a search left: `candidates` that fit, best first; `in_sample` is the least linear-pool loss of its subsets."""
+    """What a search left: candidates that fit, best first, and how many trials there were.
+
+    `in_sample` is the least linear-pool loss of its subsets.
+    """
 
     candidates: tuple[Candidate, ...]
     in_sample: float
@@ -35,7 +38,10 @@ class Study:
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """How long to search: trials of the study in all, seconds, threads. `storage`: the SQLite file, None for memory."""
+    """How long to search: trials of the study in all, seconds, threads.
+
+    `storage`: the SQLite file, None for memory.
+    """
 
     trials: int = DEFAULT_TRIALS
     timeout_seconds: float | None = 120.0
@@ -95,7 +101,10 @@ def _open_study(name: str, limits: SearchLimits) -> Any:
 
 
 def study_name(problem: Problem, available: float, coverage: bool) -> str:
-    """The same problem has the same name: data, tables, prices, seconds and code-visible choices."""
+    """The study's name: the same problem has the same one.
+
+    Data, tables, prices, seconds and code-visible choices make it.
+    """
     digest = hashlib.sha256(f"{problem.members.digest} {available:.3f} {coverage} {list(problem.specs)}".encode())
     digest.update("\n".join(problem.members.names).encode())
     for array in (problem.members.p, problem.prices.pricing.row_seconds, problem.prices.pricing.load_seconds):
@@ -104,7 +113,10 @@ def study_name(problem: Problem, available: float, coverage: bool) -> str:
 
 
 def _starts(problem: Problem, searched: Searched) -> list[dict[str, Any]]:
-    """What others would take: the best affordable subsets found, the best single member, and members greedily by loss."""
+    """Trials to begin with: what simpler methods would take.
+
+    The best affordable subsets found, the best single member, and members greedily by loss.
+    """
     singles = sorted(range(len(problem.members.names)), key=lambda j: problem.fitter.score((j,)).loss)
     subsets: list[Subset] = [scored.members for scored in searched.subsets[:4]]
     subsets += [(singles[0],), *(tuple(singles[:k]) for k in (2, 3))]

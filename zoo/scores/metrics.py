@@ -30,10 +30,11 @@ def mean_and_error(values: np.ndarray, groups: np.ndarray | None = None) -> tupl
 
 
 def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """Standard error of the mean of `values` (rows,); rows of one group (prompt) count as dependent where `groups` are given.
+    """Standard error of the mean of `values` (rows,).
 
-    The sandwich estimator of a mean with clusters: sqrt(G / (G - 1) * sum over groups of (sum of deviations)^2) / rows, which
-    is the usual one where each row is a group of its own. NaN where there is only one: nothing is known of its spread.
+    Rows of one group (prompt) count as dependent where `groups` are given. The sandwich estimator of a mean with clusters:
+    sqrt(G / (G - 1) * sum over groups of (sum of deviations)^2) / rows, which is the usual one where each row is a group of its
+    own. NaN where there is only one: nothing is known of its spread.
     """
     sums = values - values.mean()
     if groups is not None:
