@@ -11,14 +11,14 @@ from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
-from zoo.checks.rules import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
+from zoo.checks.quantizers import quantizer_of, supported_decoders
+from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
 from zoo.contracts import Entry, ServeSpec, Shape
 from zoo.errors import ZooError
 from zoo.models.shapes import read_config, shape_of_config
 from zoo.targets import Target
 
 __all__ = [
-    "ARCHITECTURES",
     "AWQ_GROUP_SIZES",
     "FLOAT16_REFUSED",
     "RESCALABLE",
@@ -27,6 +27,8 @@ __all__ = [
     "Verdict",
     "check_entry",
     "entry_shape",
+    "quantizer_of",
+    "supported_decoders",
 ]
 
 
@@ -42,7 +44,7 @@ def check_entry(
         return [ok("memory", f"{entry.kind}: no GPU needed")]
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or engine_at_hand()
     findings = [
-        check_architecture(entry.base, entry.quantize),
+        check_architecture(entry.base.architecture, entry.quantize.backend),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
         check_kernel(entry.quantize, target),

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.checks.finding import Finding, fail, ok, warn
-from zoo.checks.rules import AWQ_GROUP_SIZES, BACKEND_ARCHITECTURES
-from zoo.contracts import Base, PromptSpec, QuantizeSpec, ScoreSpec, Shape
+from zoo.checks.quantizers import quantizer_of, supported_decoders
+from zoo.checks.rules import AWQ_GROUP_SIZES
+from zoo.contracts import PromptSpec, Quantizer, QuantizeSpec, ScoreSpec, Shape
 from zoo.errors import ZooError
 from zoo.models.shapes import linear_inputs
 
 
-def check_architecture(base: Base, quantize: QuantizeSpec) -> Finding:
-    name = {"autoawq": "AutoAWQ", "llm-compressor": "llm-compressor"}[quantize.backend]
-    if base.architecture in BACKEND_ARCHITECTURES[quantize.backend]:
-        return ok("architecture", f"{base.architecture}: {name} and vLLM know it")
-    what = f"{base.architecture} is not among the decoders that {name} quantizes and vLLM scores"
-    other = next((key for key, known in BACKEND_ARCHITECTURES.items() if base.architecture in known), None)
-    mend = f'set quantize.backend = "{other}"' if other else "choose a Llama, Mistral, Qwen 2/3, Gemma 2 or Phi 3 model"
+def check_architecture(architecture: str, backend: Quantizer) -> Finding:
+    """Whether the entry's backend quantizes the architecture, and which other does where it cannot."""
+    able = quantizer_of(architecture, backend)
+    if able == backend:
+        return ok("architecture", f"{architecture}: {backend} and vLLM know it")
+    what = f"{architecture} is not among the decoders that {backend} quantizes and vLLM scores"
+    mend = f'set quantize.backend = "{able}"' if able else f"choose a model among {supported_decoders()}"
     return fail("architecture", what, mend)
 
 

@@ -19,26 +19,6 @@ AMPERE: Capability = (8, 0)
 HOPPER: Capability = (9, 0)
 BLACKWELL = 10  # major capability of B200 and its kin; consumer cards have 12
 
-# Decoders that AutoAWQ 0.2.9 can quantize (awq/models/auto.py) and vLLM 0.32 can score, without their "ForCausalLM".
-# fmt: off
-_DECODERS = (
-    "Bloom", "Cohere", "DeepseekV2", "DeepseekV3", "Exaone", "Falcon", "Gemma", "Gemma2", "GPTBigCode", "GPTJ", "GPTNeoX",
-    "InternLM2", "Llama", "MiniCPM", "MiniCPM3", "Mistral", "Mixtral", "OPT", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "StableLm",
-    "Starcoder2",
-)
-# fmt: on
-ARCHITECTURES = frozenset(f"{name}ForCausalLM" for name in _DECODERS)
-# Those that llm-compressor 0.14 has AWQ mappings for (modifiers/transform/awq/mappings.py) and vLLM 0.32 can score.
-# fmt: off
-_DECODERS_LLM_COMPRESSOR = (
-    "Bloom", "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Exaone4", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
-    "Olmo", "Olmo3", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "SeedOss",
-)
-# fmt: on
-BACKEND_ARCHITECTURES = {
-    "autoawq": ARCHITECTURES,
-    "llm-compressor": frozenset(f"{name}ForCausalLM" for name in _DECODERS_LLM_COMPRESSOR),
-}
 # vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
 FLOAT16_REFUSED = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Glm4ForCausalLM"})
 RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/score/vllm/gemma_float16.py

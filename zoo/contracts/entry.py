@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
 
+Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
+
 
 class Base(Contract):
     """Pretrained weights: a hub model, or packages of the Python index whose parts join into one GGUF file."""
@@ -137,7 +139,7 @@ class MergeSpec(Contract):
 class QuantizeSpec(Contract):
     """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978): GEMM layout from autoawq, compressed-tensors from llm-compressor."""
 
-    backend: Literal["autoawq", "llm-compressor"] = Field(
+    backend: Quantizer = Field(
         "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
     )
     bits: Literal[4] = 4

@@ -15,12 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checks import ARCHITECTURES, AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS, Finding, check_entry
-from zoo.contracts import Entry, PromptSpec, Shape
+from zoo.checks import (
+    AWQ_GROUP_SIZES,
+    FLOAT16_REFUSED,
+    RESCALABLE,
+    RESCALE_BITS,
+    Finding,
+    check_entry,
+    quantizer_of,
+    supported_decoders,
+)
+from zoo.contracts import Entry, PromptSpec, Quantizer, Shape
 from zoo.entries.load import entry_names
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
-from zoo.models.shapes import awq_bytes, count_parameters, linear_inputs, read_config, shape_of_config
+from zoo.models.shapes import awq_bytes, count_parameters, first_architecture, linear_inputs, read_config, shape_of_config
 from zoo.store import write_atomic
 from zoo.targets import Target, load_target
 
@@ -133,7 +142,7 @@ def _hub_source(hub_id: str, temporary: Path) -> Source:
 def entry_text(name: str, source: Source, target: Target) -> str:
     """The TOML of an entry for a model."""
     config = read_config(source.folder)
-    architecture = _architecture(config, source.folder)
+    architecture, backend = _architecture(config, source.folder)
     shape = shape_of_config(config)
     group_size = _group_size(shape, source.folder)
     prompt = _prompt(source.folder)
@@ -161,7 +170,7 @@ def entry_text(name: str, source: Source, target: Target) -> str:
         f"max_tokens = {max_tokens}",
         "",
         *_train_lines(small),
-        *_quantize_lines(group_size, shape, target),
+        *_quantize_lines(backend, group_size, shape, target),
         "[score]",
         f'variants = [{{ order = "ab", max_tokens = {max_tokens} }}, {{ order = "ba", max_tokens = {max_tokens} }}]',
         "",
@@ -185,7 +194,7 @@ def _train_lines(small: bool) -> list[str]:
     ]
 
 
-def _quantize_lines(group_size: int, shape: Shape, target: Target) -> list[str]:
+def _quantize_lines(backend: Quantizer, group_size: int, shape: Shape, target: Target) -> list[str]:
     on_cpu = [
         "calibration_rows = 8",
         "calibration_tokens = 256",
@@ -193,22 +202,22 @@ def _quantize_lines(group_size: int, shape: Shape, target: Target) -> list[str]:
     ]
     return [
         "[quantize]",
+        *([] if backend == "autoawq" else [f'backend = "{backend}"  # autoawq does not know the architecture']),
         f"group_size = {group_size}  # divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
         *(on_cpu if target.gpus == 0 else []),
         "",
     ]
 
 
-def _architecture(config: dict[str, Any], folder: Path) -> str:
-    names = config.get("architectures") or []
-    if not names:
-        raise ZooError(f"{folder / 'config.json'}: no `architectures`; add the class the weights were saved from")
+def _architecture(config: dict[str, Any], folder: Path) -> tuple[str, Quantizer]:
+    """The model's architecture and the backend that quantizes it."""
+    name = first_architecture(config, folder)
     if "quantization_config" in config:
         raise ZooError(f"{folder}: the weights are quantized already; give the 16-bit model it was made from")
-    if names[0] not in ARCHITECTURES:
-        known = ", ".join(sorted(name.removesuffix("ForCausalLM") for name in ARCHITECTURES))
-        raise ZooError(f"{folder}: AutoAWQ and vLLM do not both know {names[0]}; supported decoders: {known}")
-    return str(names[0])
+    backend = quantizer_of(name)
+    if backend is None:
+        raise ZooError(f"{folder}: no quantization backend knows {name}; supported decoders: {supported_decoders()}")
+    return name, backend
 
 
 def _group_size(shape: Shape, folder: Path) -> int:

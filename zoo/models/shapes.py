@@ -34,6 +34,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def first_architecture(config: dict[str, Any], folder: Path) -> str:
+    """The class that the weights of a model folder were saved from, by its config. ZooError where none is named."""
+    names = config.get("architectures") or []
+    if not names:
+        raise ZooError(f"{folder / 'config.json'}: no `architectures`; add the class the weights were saved from")
+    return str(names[0])
+
+
 def shape_of_config(config: dict[str, Any]) -> Shape:
     """The shape of a decoder from its config.json. ZooError names a key that is missing."""
     try:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.helpers.paths import HELPERS, ROOT
 from zoo.checks.kernels import engine_at_hand
+from zoo.checks.quantizers import BACKEND_ARCHITECTURES
 from zoo.checks.rules import (
-    BACKEND_ARCHITECTURES,
     FLASHINFER_GATED,
     FLOAT16_REFUSED,
     attention_backend,

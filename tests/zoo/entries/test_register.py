@@ -120,8 +120,23 @@ def test_layout_and_settings_follow_the_target(tmp_path: Path) -> None:
     assert small.quantize is not None and not small.quantize.apply_clip and small.serve["cpu"].dtype == "auto"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "backend"), [("Gemma3ForCausalLM", "llm-compressor"), ("Gemma2ForCausalLM", "autoawq")]
+)
+def test_the_backend_is_one_that_quantizes_the_architecture(tmp_path: Path, architecture: str, backend: str) -> None:
+    folder = model(tmp_path / "m", architectures=[architecture])
+    made = register("m", str(folder), "l4x2", tmp_path / "entries")
+    quantize = read_entry(made.path).quantize
+    assert quantize is not None and quantize.backend == backend
+    assert next(f for f in made.findings if f.check == "architecture").verdict == "ok"
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("architecture", {"architectures": ["MambaForCausalLM"]}, "do not both know MambaForCausalLM; supported decoders: Bloom"),
+    (
+        "architecture",
+        {"architectures": ["MambaForCausalLM"]},
+        "no quantization backend knows MambaForCausalLM; .* Bloom",
+    ),
     ("no architecture", {"architectures": []}, "no `architectures`"),
     ("quantized", {"quantization_config": {"bits": 4}}, "quantized already"),
     ("groups", {"hidden_size": 600, "num_attention_heads": 10}, "none of AWQ's group sizes .* divides its layers"),

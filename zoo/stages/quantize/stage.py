@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from zoo.contracts import Measurements, QuantizeRequest, StageResult
+from zoo.checks.model import check_architecture
+from zoo.contracts import Measurements, Quantizer, QuantizeRequest, StageResult
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_training
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.models.shapes import first_architecture
 from zoo.settings import backend_interpreter
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
@@ -33,9 +35,8 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     """Write the quantized model folder `out_dir/model`."""
     source, target = request.model.path / "model", out_dir / "model"
     config = json.loads((source / "config.json").read_text())
-    if request.spec.backend == "autoawq":
-        check_supported(config, source)
-    else:
+    check_supported(config, request.spec.backend, source)
+    if request.spec.backend != "autoawq":
         backend_interpreter(request.spec.backend)  # before anything is computed
     check_group_size(source, request.spec.group_size, request.spec.skip_modules)
     blocks = calibration_blocks(request)
@@ -78,14 +79,11 @@ def run_backend(source: Path, target: Path, blocks: list[list[int]], request: Qu
     return metrics, gpu_peak_bytes()
 
 
-def check_supported(config: dict[str, Any], source: Path) -> None:
-    """Refuse an architecture that autoawq cannot quantize, naming it and what can be done."""
-    from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
-
-    kind = config.get("model_type", "")
-    if kind not in AWQ_CAUSAL_LM_MODEL_MAP:
-        known = ", ".join(sorted(AWQ_CAUSAL_LM_MODEL_MAP))
-        raise ZooError(f"{source}: autoawq cannot quantize model_type {kind!r}; it knows {known}. Choose a base among these")
+def check_supported(config: dict[str, Any], backend: Quantizer, source: Path) -> None:
+    """ZooError where the backend cannot quantize the model's architecture, naming it and what can be done."""
+    finding = check_architecture(first_architecture(config, source), backend)
+    if finding.verdict == "fail":
+        raise ZooError(f"{source}: {finding.what}; {finding.mend}")
 
 
 def linear_shapes(source: Path, skip: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

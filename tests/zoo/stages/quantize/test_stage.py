@@ -66,5 +66,7 @@ def test_quantize_refuses_what_cannot_work(merged: Path, sample_csv: Path, tmp_p
 
 
 def test_quantize_refuses_unsupported_architectures() -> None:
-    with pytest.raises(ZooError, match="autoawq cannot quantize model_type 'gpt2'"):
-        quantize.check_supported({"model_type": "gpt2"}, Path("model"))
+    with pytest.raises(ZooError, match=r"GPT2LMHeadModel is not among the decoders that autoawq .*; choose"):
+        quantize.check_supported({"architectures": ["GPT2LMHeadModel"]}, "autoawq", Path("model"))
+    with pytest.raises(ZooError, match=r'set quantize\.backend = "llm-compressor"'):
+        quantize.check_supported({"architectures": ["Gemma3ForCausalLM"]}, "autoawq", Path("model"))

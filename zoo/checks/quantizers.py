@@ -1,0 +1,39 @@
+"""Quantization backends and the architectures each can quantize; a new backend is added here.
+
+`zoo register`, `zoo check` and the quantize stage all ask `quantizer_of`. A backend is three things: its name in
+`zoo.contracts.Quantizer`, its architectures in the table below, and its call in `zoo/stages/quantize/stage.py` (`run_backend`).
+"""
+
+from __future__ import annotations
+
+from zoo.contracts import Quantizer
+
+# Decoders that AutoAWQ 0.2.9 can quantize (awq/models/auto.py) and vLLM 0.32 can score, without their "ForCausalLM".
+# fmt: off
+_AUTOAWQ = (
+    "Bloom", "Cohere", "DeepseekV2", "DeepseekV3", "Exaone", "Falcon", "Gemma", "Gemma2", "GPTBigCode", "GPTJ", "GPTNeoX",
+    "InternLM2", "Llama", "MiniCPM", "MiniCPM3", "Mistral", "Mixtral", "OPT", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "StableLm",
+    "Starcoder2",
+)
+# Those that llm-compressor 0.14 has AWQ mappings for (modifiers/transform/awq/mappings.py) and vLLM 0.32 can score.
+_LLM_COMPRESSOR = (
+    "Bloom", "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Exaone4", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
+    "Olmo", "Olmo3", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "SeedOss",
+)
+# fmt: on
+BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is preferred first
+    "autoawq": frozenset(f"{name}ForCausalLM" for name in _AUTOAWQ),
+    "llm-compressor": frozenset(f"{name}ForCausalLM" for name in _LLM_COMPRESSOR),
+}
+
+
+def quantizer_of(architecture: str, preferred: Quantizer = "autoawq") -> Quantizer | None:
+    """The backend that quantizes an architecture: the preferred one where it can, else the first that can; None: nobody."""
+    able = [backend for backend, known in BACKEND_ARCHITECTURES.items() if architecture in known]
+    return preferred if preferred in able else next(iter(able), None)
+
+
+def supported_decoders() -> str:
+    """Names of every architecture that some backend quantizes, for a message."""
+    known = sorted(set().union(*BACKEND_ARCHITECTURES.values()))
+    return ", ".join(name.removesuffix("ForCausalLM") for name in known)
