@@ -28,7 +28,7 @@ class Setting:
     store: Path
     folder: Path
     lock: int | None = None  # descriptor kept open by the jobs, so that the folder stays locked while one lives
-    visible_gpus: tuple[str, ...] = ()  # names for CUDA_VISIBLE_DEVICES, by the plan's device number; none on a CPU
+    visible_gpus: tuple[str, ...] = ()  # by the plan's device number; none where no GPU is at hand
 
 
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:

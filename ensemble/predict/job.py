@@ -20,6 +20,7 @@ from zoo.contracts import Request
 from zoo.errors import ZooError
 from zoo.pipeline.runner import stage_error, start_stage
 from zoo.scores.tables import CHUNKS, SCORES, read_scores
+from zoo.targets import only_gpus
 
 Status = Literal["waiting", "running", "stopping", "ended"]
 
@@ -84,8 +85,7 @@ class JobRun:
             return
         self._attempt = self._open(todo)
         pace.start(now)
-        gpus = ",".join(self.setting.visible_gpus[device] for device in self.job.devices if self.setting.visible_gpus)
-        environment = {"CUDA_VISIBLE_DEVICES": gpus} if gpus else None
+        environment = only_gpus(self.setting.visible_gpus[device] for device in self.job.devices if self.setting.visible_gpus)
         keep_open = () if self.setting.lock is None else (self.setting.lock,)
         assert self._request is not None
         with (self._attempt / "progress.log").open("ab") as terminal:

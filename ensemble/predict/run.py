@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.plan import Plan, load_plan
+from ensemble.plan import Plan, PlanTarget, load_plan
 from ensemble.predict.attempts import Setting, checkpoint_folder
 from ensemble.predict.board import Board, Submission, add_given, check_given
 from ensemble.predict.conductor import Conductor
@@ -27,6 +27,7 @@ from zoo.contracts import Input
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.settings import home
+from zoo.targets import visible_gpus
 
 POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
@@ -69,7 +70,7 @@ def predict(
         folder = work_folder(plan, digest)
         with _only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4)) as lock:
             where = Input(path=battles_path.absolute(), fingerprint=digest)
-            setting = Setting(where, store or home() / "store", folder, lock, _visible_gpus(plan))
+            setting = Setting(where, store or home() / "store", folder, lock, gpus_at_hand(plan.target))
             board = Board(battles.ids, [member.name for member in plan.members])
             given = add_given(board, scores or {})
             display = Display(deadline)
@@ -79,7 +80,7 @@ def predict(
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write(conductor.planned)
             predicted_seconds = conductor.predicted_seconds()
-            _announce(plan, deadline, display, len(battles.ids), predicted_seconds)
+            _announce(plan, setting, display, len(battles.ids), predicted_seconds, deadline)
             try:
                 with display.shown():
                     _work(conductor, submission, deadline, stop, display)
@@ -160,28 +161,28 @@ def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
     return characters, np.array([row_id in length for row_id in battles.ids])
 
 
-def _announce(plan: Plan, deadline: Deadline, display: Display, rows: int, predicted_seconds: float) -> None:
+def _announce(plan: Plan, setting: Setting, display: Display, rows: int, predicted_seconds: float, deadline: Deadline) -> None:
     names = ", ".join(member.name for member in plan.members)
     display.say(f"{rows:,} rows; the prior is on disk; members in order: {names}")
+    if plan.target.gpus and not setting.visible_gpus:
+        display.say(f"no GPU is visible here, the plan is for {plan.target.name}: members run on processors")
     needed = predicted_seconds * plan.margin
     text = f"predicted end {clock(predicted_seconds)}, {clock(needed)} with the margin of {plan.margin:g}"
     display.say(text + ("; what does not fit is skipped" if needed > deadline.budget_seconds else ""))
 
 
-def _visible_gpus(plan: Plan) -> tuple[str, ...]:
-    """GPU names for CUDA_VISIBLE_DEVICES, by the plan's device numbers.
+def gpus_at_hand(target: PlanTarget) -> tuple[str, ...]:
+    """The GPUs that the plan's device numbers mean; none where none is at hand: members then run on processors.
 
-    The caller's own choice where there is one.
+    ZooError where there are some, but fewer than the plan deals its members over.
     """
-    if plan.target.gpus == 0:
-        return ()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = tuple(visible.split(",")) if visible else tuple(str(device) for device in range(plan.target.gpus))
-    if len(names) < plan.target.gpus:
+    found = visible_gpus() if target.gpus else ()
+    if 0 < len(found) < target.gpus:
         raise ZooError(
-            f"the plan is for {plan.target.gpus} GPUs of {plan.target.name}; CUDA_VISIBLE_DEVICES={visible} shows fewer"
+            f"the plan is for {target.gpus} GPUs of {target.name}, {len(found)} are visible here; "
+            "build a plan for this machine's target"
         )
-    return names
+    return found
 
 
 @contextmanager

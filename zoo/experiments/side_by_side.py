@@ -17,7 +17,7 @@ from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.experiments.recipes import load_recipe, recipe_entries
 from zoo.experiments.trials import check_labels, check_names
-from zoo.targets import VISIBLE, visible_gpus
+from zoo.targets import only_gpus, visible_gpus
 
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
 ZOO = (sys.executable, "-m", "zoo")  # the command line of this interpreter
@@ -45,7 +45,7 @@ class Cards:
             taken = self._free()[:count]
             self._runs.update(taken)
         try:
-            yield {VISIBLE: ",".join(taken)}
+            yield only_gpus(taken)
         finally:
             with self._changed:
                 self._runs.subtract(taken)

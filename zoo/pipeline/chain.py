@@ -103,14 +103,14 @@ def chain(
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
     """The chain whose scoring keeps to the memory, number formats and kernels of a smaller target, and serves as on it."""
-    from zoo.targets import gpu_names, load_target
+    from zoo.targets import load_target, visible_gpus
 
     score = requests[-1]
     if not isinstance(score, ScoreRequest):
         raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")
     if not load_target(target).gpus:
         raise ZooError(f"--as {target}: it has no GPU to stand in for; --as is for targets with GPUs")
-    if not gpu_names():
+    if not visible_gpus():
         raise ZooError(f"--as {target}: needs an NVIDIA GPU, and none is visible here; leave it out")
     name = load_target(target).name
     serve = entry.serve.get(name, ServeSpec())

@@ -15,27 +15,25 @@ from zoo.targets.load import (
     target_folders,
 )
 from zoo.targets.machine import (
-    VISIBLE,
-    gpu_names,
     host_memory_bytes,
     machine_fingerprint,
+    only_gpus,
     process_age_seconds,
     visible_gpus,
 )
 
 __all__ = [
     "PACKAGE_FOLDER",
-    "VISIBLE",
     "Dtype",
     "Rates",
     "Target",
-    "gpu_names",
     "host_memory_bytes",
     "is_of_kind",
     "list_targets",
     "load_target",
     "machine_fingerprint",
     "matmul_rate",
+    "only_gpus",
     "own_folder",
     "process_age_seconds",
     "read_targets",

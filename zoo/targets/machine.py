@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -57,16 +58,9 @@ def _processor_name() -> str:
 
 
 def gpu_names() -> list[str]:
-    """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool; none where there is no driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [" ".join(cell.strip() for cell in row) for row in csv.reader(answer.splitlines()) if row]
+    """`NAME, MEMORY MiB` of each NVIDIA GPU of the machine, visible to this process or not; none where there is no driver."""
+    rows = csv.reader(_ask_driver("name,memory.total").splitlines())
+    return [" ".join(cell.strip() for cell in row) for row in rows if row]
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -77,16 +71,25 @@ def visible_gpus() -> tuple[str, ...]:
     if VISIBLE in os.environ:
         names = (name.strip() for name in os.environ[VISIBLE].split(","))
         return tuple(itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
+    return tuple(_ask_driver("index").split())
+
+
+def only_gpus(names: Iterable[str]) -> dict[str, str]:
+    """What to set in the environment of a process that is to see these GPUs alone; nothing where there are none."""
+    listed = ",".join(names)
+    return {VISIBLE: listed} if listed else {}
+
+
+def _ask_driver(query: str) -> str:
+    """What NVIDIA's own tool says of each GPU, a line each; empty where there is no driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return ()
+        return ""
+    command = [tool, f"--query-gpu={query}", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(
-            [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(answer.stdout.split())
+        return ""
 
 
 def process_age_seconds() -> float:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.plan import Gate, Job
+from ensemble.plan import Gate, Job, PlanTarget
 from ensemble.pools.gate import FEATURES
+from ensemble.predict.run import gpus_at_hand
 from tests.helpers.plans import PRIOR
 from tests.helpers.predictions import BAD_ROW, ROWS, check_file, make_plan, member, outcome, run, start_predict
 from tests.helpers.waiting import wait_until
@@ -141,3 +142,17 @@ def test_two_predictions_of_the_same_do_not_work_side_by_side(place: Path) -> No
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=20) and process.returncode == 0
     assert os.path.exists(place / "out.csv")  # noqa: PTH110
+
+
+@pytest.mark.parametrize(("listed", "found"), [("3,GPU-5", ("3", "GPU-5")), ("7", None), ("-1", ()), ("", ())])
+def test_the_plan_s_devices_are_the_gpus_at_hand(
+    listed: str, found: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few are refused; none at all is a machine of processors."""
+    target = PlanTarget(name="t4x2", gpus=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    if found is not None:
+        assert gpus_at_hand(target) == found
+        return
+    with pytest.raises(ZooError, match="the plan is for 2 GPUs of t4x2, 1 are visible here"):
+        gpus_at_hand(target)

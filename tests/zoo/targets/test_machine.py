@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import ZooError
-from zoo.targets import host_memory_bytes, list_targets, load_target, machine_fingerprint, visible_gpus
+from zoo.targets import host_memory_bytes, list_targets, load_target, machine_fingerprint, only_gpus, visible_gpus
 
 
 def test_targets_of_the_package() -> None:
@@ -46,3 +46,10 @@ def test_the_list_of_visible_gpus_ends_where_cuda_ends_it(listed: str, monkeypat
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert visible_gpus() == tuple(map(str, torch.cuda._parse_visible_devices()))
+
+
+def test_a_process_sees_the_gpus_it_is_given_and_all_of_them_where_it_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only_gpus([]) == {}
+    for name, value in only_gpus(["4", "GPU-5"]).items():
+        monkeypatch.setenv(name, value)
+    assert visible_gpus() == ("4", "GPU-5")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
-from zoo.targets import VISIBLE, Target
+from zoo.targets import Target, only_gpus
 
 
 def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
@@ -17,13 +17,13 @@ def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Map
     if target.gpus == 0 or (not gpus and serve.layout == "replicas"):
         return ({},)
     if serve.layout == "replicas":
-        return tuple({VISIBLE: gpu} for gpu in gpus[: target.gpus])
+        return tuple(only_gpus([gpu]) for gpu in gpus[: target.gpus])
     if len(gpus) < target.gpus:
         raise ZooError(
             f"serve.layout = {serve.layout!r}: {target.name} has {target.gpus} GPUs, {len(gpus)} are visible here; "
             "score on a machine that has them"
         )
-    return ({VISIBLE: ",".join(gpus[: target.gpus])},)
+    return (only_gpus(gpus[: target.gpus]),)
 
 
 def gpus_of(serve: ServeSpec, target: Target) -> int:

@@ -27,6 +27,7 @@ from zoo.pipeline.runner import RUNNER
 from zoo.stages import progress
 from zoo.stages.device import device
 from zoo.store import ERROR, LOG, RESULT
+from zoo.targets import visible_gpus
 
 BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
 POLL_SECONDS = 0.2
@@ -103,8 +104,8 @@ def join() -> Ranks:
 
 
 def check_gpus(gpus: int) -> None:
-    """ZooError where this machine has fewer than `gpus` GPUs."""
-    found = torch.cuda.device_count()
+    """ZooError where fewer than `gpus` GPUs are at hand."""
+    found = len(visible_gpus())
     if found < gpus:
         raise ZooError(f"train.gpus = {gpus}: {found} GPUs are visible here; set train.gpus = {max(1, found)}")
 
