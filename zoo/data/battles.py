@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,8 @@ class Battles:
 
     `frame`: the usable rows in file order; columns id (str), prompt, response_a, response_b (lists of str | None) and label
     (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`.
+    `extra_columns`: names of the columns that are not the competition's; `kept`: those of them that the reader was asked for,
+    as text by row id, also of rows that are not usable (of an id that occurs twice, the first).
     """
 
     path: Path
@@ -41,14 +43,15 @@ class Battles:
     problems: tuple[Problem, ...]
     labelled: bool
     extra_columns: tuple[str, ...]
+    kept: pd.DataFrame
 
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(p for p in self.problems if p.severity == "error")
 
 
-def read_battles(path: Path, *, strict: bool = True) -> Battles:
-    """Read a CSV of battles, plain or gzipped.
+def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -> Battles:
+    """Read a CSV of battles, plain or gzipped. `keep`: columns beside the competition's to hold in `kept`, where it has them.
 
     Raises ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing or doubled. With
     `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise.
@@ -56,7 +59,7 @@ def read_battles(path: Path, *, strict: bool = True) -> Battles:
     path = Path(path)
     try:
         with _open(path) as file:
-            battles = _parse(path, csv.reader(file))
+            battles = _parse(path, csv.reader(file), keep)
     except (OSError, EOFError, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read ({error}); give a .csv or .csv.gz file") from error
     except csv.Error as error:
@@ -77,13 +80,15 @@ def _open(path: Path) -> io.TextIOBase:
     return cast(io.TextIOBase, gzip.open(path, "rt", **options) if zipped else path.open("r", **options))
 
 
-def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:
+def _parse(path: Path, rows: Iterator[list[str]], keep: Sequence[str]) -> Battles:
     header = [name.strip() for name in next(rows, [])]
     problems = _header_problems(header)
     extra = tuple(name for name in header if name not in KNOWN_COLUMNS)
     if any(p.fatal for p in problems):
-        return Battles(path, _frame([]), (), (), tuple(problems), False, extra)
+        return Battles(path, _frame([]), (), (), tuple(problems), False, extra, _kept({}, ()))
     column = {name: i for i, name in enumerate(header)}
+    kept_columns = {name: column[name] for name in keep if name in extra}
+    kept: dict[str, list[str]] = {}
     records: list[tuple[Any, ...]] = []
     good: dict[str, bool] = {}  # every id in file order -> whether its row is usable
     body = [row for row in rows if row]
@@ -93,6 +98,8 @@ def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:
         record, found = parse_row(row, row_id, number, column, width=len(header), labelled=labelled)
         if row_id in good:
             found.append(Problem(row_id, number, "duplicate_id", f"id {row_id} occurs again; ids must be unique", "error"))
+        if kept_columns:
+            kept.setdefault(row_id, [row[i] if i < len(row) else "" for i in kept_columns.values()])
         problems += found
         if any(p.severity == "error" for p in found):
             good.setdefault(row_id, False)
@@ -103,12 +110,19 @@ def _parse(path: Path, rows: Iterator[list[str]]) -> Battles:
         problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
     good.pop("", None)
     bad_ids = tuple(row_id for row_id, usable in good.items() if not usable)
-    return Battles(path, _frame(records), tuple(good), bad_ids, tuple(problems), labelled, extra)
+    return Battles(
+        path, _frame(records), tuple(good), bad_ids, tuple(problems), labelled, extra, _kept(kept, tuple(kept_columns))
+    )
 
 
 def _frame(records: list[tuple[Any, ...]]) -> pd.DataFrame:
     frame = pd.DataFrame(records, columns=["id", *TEXT_COLUMNS, "label"])
     return frame.astype({"id": "str", "label": "int8"})
+
+
+def _kept(cells: dict[str, list[str]], columns: tuple[str, ...]) -> pd.DataFrame:
+    rows = np.array(list(cells.values()), dtype=object).reshape(len(cells), len(columns))
+    return pd.DataFrame(rows, index=pd.Index(list(cells), name="id", dtype="str"), columns=list(columns), dtype="str")
 
 
 def _header_problems(header: list[str]) -> list[Problem]:

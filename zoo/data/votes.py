@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from zoo.data.battles import Battles
 from zoo.errors import ZooError
 
 VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
 
 
-def vote_shares(battles: Path, ids: Sequence[str]) -> np.ndarray:
-    """Shares of the votes for A, B and tie by row id, (rows, 3); NaN where a row has none."""
+def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
+    """Shares of the votes for A, B and tie by row id, (rows, 3); NaN where a row has none.
+
+    The battles were read with `keep=VOTES`; ZooError where their file has no such columns.
+    """
     return _shares(battles).reindex(list(ids)).to_numpy(dtype=np.float64)
 
 
-def votes_digest(battles: Path) -> str:
-    """SHA-256 over the ids and vote shares of the rows that have them, whatever their order.
+def votes_digest(battles: Battles) -> str:
+    """SHA-256 over the ids and vote shares of the rows that have them, whatever their order, of battles read with `keep=VOTES`.
 
     `zoo.data.battles.dataset_digest` leaves these columns out, so that a file with more votes is still the same battles.
     """
@@ -28,15 +31,11 @@ def votes_digest(battles: Path) -> str:
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
-def _shares(battles: Path) -> pd.DataFrame:
-    """Vote shares of the rows that have a vote, by row id; the first of an id that occurs twice."""
-    with battles.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    frame = pd.read_csv(battles, dtype=str, keep_default_na=False, compression="gzip" if zipped else None)
-    if missing := [name for name in VOTES if name not in frame.columns]:
-        raise ZooError(f"{battles}: has no column {', '.join(missing)}; train.targets = 'votes' needs {', '.join(VOTES)}")
-    counts = frame[list(VOTES)].apply(pd.to_numeric, errors="coerce").set_axis(frame["id"].str.strip())
-    counts = counts[~counts.index.duplicated()].astype(np.float64)
+def _shares(battles: Battles) -> pd.DataFrame:
+    """Vote shares of the rows that have a vote, by row id."""
+    if missing := [name for name in VOTES if name not in battles.kept]:
+        raise ZooError(f"{battles.path}: has no column {', '.join(missing)}; train.targets = 'votes' needs {', '.join(VOTES)}")
+    counts = battles.kept[list(VOTES)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     total = counts.sum(axis=1, skipna=False)
     voted = (counts >= 0).all(axis=1) & (total > 0)
     shares: pd.DataFrame = counts[voted].div(total[voted], axis=0)

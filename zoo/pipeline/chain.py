@@ -128,9 +128,10 @@ def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
 
 def _votes_digest(spec: TrainSpec, battles: Input) -> str | None:
     """What identifies the votes that are learned from; None where none are."""
-    from zoo.data.votes import votes_digest
+    from zoo.data.battles import read_battles
+    from zoo.data.votes import VOTES, votes_digest
 
-    return votes_digest(battles.path) if spec.targets == "votes" else None
+    return votes_digest(read_battles(battles.path, keep=VOTES)) if spec.targets == "votes" else None
 
 
 def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:

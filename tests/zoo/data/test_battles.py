@@ -228,3 +228,13 @@ def test_listed_rows_come_in_the_order_of_the_list(tmp_path):
         listing.write_text(text)
         with pytest.raises(ZooError, match=message):
             select_rows(battles, selection)
+
+
+def test_columns_that_are_asked_for_are_kept_by_id(tmp_path: Path) -> None:
+    """Also of rows that cannot be used; of an id that occurs twice, the first; what is not in the file is not there."""
+    rows = [[*row("1"), "3", "x"], [*row("2", prompt="no list"), "4", "y"], [*row("1"), "5", "z"], row("3")]
+    path = write(tmp_path / "b.csv", rows, [*HEADER, "votes_a", "note"])
+    battles = read_battles(path, strict=False, keep=("votes_a", "votes_b", "prompt"))
+    assert battles.kept.to_dict("index") == {"1": {"votes_a": "3"}, "2": {"votes_a": "4"}, "3": {"votes_a": ""}}
+    assert battles.extra_columns == ("votes_a", "note") and not battles.frame.columns.isin(["votes_a", "note"]).any()
+    assert read_battles(path, strict=False).kept.empty

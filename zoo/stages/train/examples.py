@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import PromptSpec, TrainSpec
+from zoo.data.battles import Battles
 from zoo.data.votes import vote_shares
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, encode_battles
@@ -40,7 +41,7 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
     return [Example(str(id_), x.ids, y.ids, int(label), tuple(target)) for id_, x, y, label, target in rows]
 
 
-def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
+def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
     """What each row should get, (rows, 3), and how many rows have it from votes and from a teacher.
 
     A row's own target is its label, or its vote shares. A teacher's probabilities p become softmax(log p / temperature) and
@@ -63,7 +64,7 @@ def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | 
     return smoothed(targets, spec.label_smoothing), counts
 
 
-def with_votes(targets: np.ndarray, battles: Path, ids: Sequence[str]) -> tuple[np.ndarray, int]:
+def with_votes(targets: np.ndarray, battles: Battles, ids: Sequence[str]) -> tuple[np.ndarray, int]:
     """Targets (rows, 3) with the vote shares of the rows that have them, and how many have."""
     shares = vote_shares(battles, ids)
     voted = np.isfinite(shares).all(axis=1)

@@ -21,7 +21,7 @@ def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[
 
     A target sums to `spec.extra_weight`: vote shares where they are asked for and the file has them, else the label.
     """
-    extra = read_battles(path)
+    extra = read_battles(path, keep=VOTES)
     frame = extra.frame[extra.frame["label"] >= 0]
     usable = frame[may_learn(frame, main.frame, held)].reset_index(drop=True)
     if usable.empty:
@@ -31,8 +31,8 @@ def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[
         )
     targets = np.eye(3)[usable["label"].to_numpy(dtype=np.int64)]
     counts = {"train/extra_rows": float(len(usable)), "train/extra_rows_left_out": float(len(frame) - len(usable))}
-    if spec.targets == "votes" and set(VOTES) <= set(extra.extra_columns):
-        targets, voted = with_votes(targets, path, usable["id"].tolist())
+    if spec.targets == "votes" and set(VOTES) <= set(extra.kept):
+        targets, voted = with_votes(targets, extra, usable["id"].tolist())
         counts["train/extra_rows_with_votes"] = float(voted)
     return usable, spec.extra_weight * smoothed(targets, spec.label_smoothing), counts
 

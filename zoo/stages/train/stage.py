@@ -19,6 +19,7 @@ import torch
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
+from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.scores.tables import swap_sides
@@ -46,14 +47,14 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         return launch(request, out_dir, spec.gpus)
     out_dir = shared_folder(out_dir, ranks)
     codec = load_codec(base, request.prompt)
-    battles = read_battles(request.battles.path)
+    battles = read_battles(request.battles.path, keep=VOTES)
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
     if train_frame.empty or held_frame.empty:
         raise ZooError(
             f"{request.battles.path}: {len(train_frame)} rows to train on, {len(held_frame)} held out; label more rows"
         )
     teacher = request.teacher.path if request.teacher else None
-    targets, counts = learned_targets(train_frame, request.battles.path, spec, teacher)
+    targets, counts = learned_targets(train_frame, battles, spec, teacher)
     train = examples(train_frame, codec, request.prompt, targets)
     if request.extra:
         extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec)

@@ -15,6 +15,7 @@ from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
+from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.scores.tables import score_table, write_scores
@@ -137,28 +138,30 @@ def with_votes(source: Path, target: Path) -> None:
 
 def test_vote_shares_where_a_row_has_them_else_its_label(sample_csv: Path, tmp_path: Path) -> None:
     with_votes(sample_csv, tmp_path / "votes.csv")
-    frame = read_battles(tmp_path / "votes.csv").frame
-    targets, counts = examples.learned_targets(frame, tmp_path / "votes.csv", TrainSpec(targets="votes"), None)
+    battles = read_battles(tmp_path / "votes.csv", keep=VOTES)
+    frame = battles.frame
+    targets, counts = examples.learned_targets(frame, battles, TrainSpec(targets="votes"), None)
     assert np.allclose(targets[::2], [0.5, 0.25, 0.25])
     assert np.array_equal(targets[1::2], np.eye(3)[frame["label"]][1::2])
     assert counts["train/rows_with_votes"] == len(frame[::2])
     with pytest.raises(ZooError, match="no column votes_a"):
-        examples.learned_targets(frame, sample_csv, TrainSpec(targets="votes"), None)
+        examples.learned_targets(frame, read_battles(sample_csv, keep=VOTES), TrainSpec(targets="votes"), None)
 
 
 def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path: Path) -> None:
-    frame = read_battles(sample_csv).frame
+    battles = read_battles(sample_csv)
+    frame = battles.frame
     p = np.random.default_rng(0).dirichlet((1, 1, 1), 40)
     write_scores(score_table(frame["id"][:40].tolist(), p, fold=0), tmp_path / "t.parquet")
     spec = TrainSpec(teacher_weight=0.75, teacher_temperature=2.0)
-    targets, counts = examples.learned_targets(frame, sample_csv, spec, tmp_path / "t.parquet")
+    targets, counts = examples.learned_targets(frame, battles, spec, tmp_path / "t.parquet")
     soft = np.sqrt(p) / np.sqrt(p).sum(axis=1, keepdims=True)
     labels = np.eye(3)[frame["label"]]
     assert np.allclose(targets[:40], 0.75 * soft + 0.25 * labels[:40])
     assert np.array_equal(targets[40:], labels[40:]) and counts["train/rows_with_teacher"] == 40
     write_scores(score_table(["other"], p[:1]), tmp_path / "other.parquet")
     with pytest.raises(ZooError, match="none of the rows to train on"):
-        examples.learned_targets(frame, sample_csv, spec, tmp_path / "other.parquet")
+        examples.learned_targets(frame, battles, spec, tmp_path / "other.parquet")
 
 
 def test_the_held_out_sample_is_not_the_file_s_first_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:
