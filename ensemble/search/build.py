@@ -15,6 +15,7 @@ from ensemble.search.problem import Problem
 from ensemble.search.rehearse import confirm, rehearse, single_limit
 from zoo.contracts import Say
 from zoo.errors import ZooError
+from zoo.scores.metric_names import LOG_LOSS, LOG_LOSS_SE, ROWS
 
 
 def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Plan:
@@ -53,9 +54,9 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
 def plan_numbers(plan: Plan) -> dict[str, float]:
     """The plan as metrics, under the names that a build is tracked by."""
     numbers = {
-        "val/log_loss": plan.oof_log_loss,
-        "val/log_loss_se": plan.oof_log_loss_se,
-        "val/rows": float(plan.fitted_rows),
+        LOG_LOSS: plan.oof_log_loss,
+        LOG_LOSS_SE: plan.oof_log_loss_se,
+        ROWS: float(plan.fitted_rows),
         "budget_seconds": plan.budget_seconds,
         "predicted_seconds": plan.predicted_seconds,
         "margin": plan.margin,

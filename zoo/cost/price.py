@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoo.contracts import Cost
 from zoo.errors import ZooError
+from zoo.scores.metric_names import HOURS_25K, LOAD_SECONDS, SECONDS_PER_ROW, TOKENS_PER_ROW
 
 BATTLES_25K = 25_000  # rows of the competition's hidden file
 
@@ -28,8 +29,8 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
     except ZooError:  # a target that this installation does not know: one copy
         copies = 1
     numbers = {
-        "cost/load_seconds": cost.load_seconds,
-        "cost/seconds_per_row": seconds,
-        "cost/hours_25k": (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
+        LOAD_SECONDS: cost.load_seconds,
+        SECONDS_PER_ROW: seconds,
+        HOURS_25K: (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
     }
-    return numbers | ({"cost/tokens_per_row": float(lengths.mean())} if lengths.any() else {})
+    return numbers | ({TOKENS_PER_ROW: float(lengths.mean())} if lengths.any() else {})

@@ -22,6 +22,7 @@ from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
 from zoo.report.text import Cell, Column, Table, lowest
+from zoo.scores.metric_names import REFINEMENT
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
 from zoo.store import Artifact
@@ -145,7 +146,7 @@ def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: st
     losses = log_loss_rows(probabilities(table), np.array([labels[row_id] for row_id in table["id"]]))
     name = entry.name if form == ZERO_SHOT else run.title
     by_id = dict(zip(table["id"], losses.tolist(), strict=True))
-    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics["val/refinement"])
+    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics[REFINEMENT])
 
 
 def compared(trials: Sequence[Trial]) -> list[Trial]:

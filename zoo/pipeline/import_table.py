@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Cost, FileRecord, ImportRequest, Input, Manifest, Measurements, ScoreCard, Variant
 from zoo.errors import ZooError
+from zoo.scores.metric_names import FAILED_ROWS
 from zoo.store import PARTIAL, Artifact, artifact_name, commit, file_sha256, find, fingerprint, locked
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     tokens = table["n_tokens"].to_numpy()[known]
     lengths = tokens if tokens.any() else None
-    return {"rows/failed": float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
+    return {FAILED_ROWS: float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
 
 
 def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:

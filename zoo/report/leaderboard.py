@@ -10,6 +10,20 @@ from typing import Any
 from zoo.contracts import Contract
 from zoo.cost.price import price
 from zoo.report.text import Column, Page, Table, lowest
+from zoo.scores.metric_names import (
+    ACCURACY,
+    CALIBRATION_ERROR,
+    FAILED_ROWS,
+    HOURS_25K,
+    LOAD_SECONDS,
+    LOG_LOSS,
+    LOG_LOSS_SE,
+    METRICS,
+    PEAK_GIB,
+    ROWS,
+    SECONDS_PER_ROW,
+    TOKENS_PER_ROW,
+)
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import list_artifacts
 
@@ -49,16 +63,16 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
             rows.append(
                 Row(
                     member=card.member,
-                    log_loss=metrics.get("val/log_loss"),
-                    log_loss_se=metrics.get("val/log_loss_se"),
-                    calibration_error=metrics.get("val/calibration_error"),
-                    accuracy=metrics.get("val/acc"),
+                    log_loss=metrics.get(LOG_LOSS),
+                    log_loss_se=metrics.get(LOG_LOSS_SE),
+                    calibration_error=metrics.get(CALIBRATION_ERROR),
+                    accuracy=metrics.get(ACCURACY),
                     rows=card.rows,
                     failed_rows=card.failed_rows,
-                    tokens_per_row=cost.get("cost/tokens_per_row"),
+                    tokens_per_row=cost.get(TOKENS_PER_ROW),
                     load_seconds=None if card.emulates else card.cost.load_seconds,
-                    seconds_per_row=cost.get("cost/seconds_per_row"),
-                    hours_25k=cost.get("cost/hours_25k"),
+                    seconds_per_row=cost.get(SECONDS_PER_ROW),
+                    hours_25k=cost.get(HOURS_25K),
                     peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
                     target=f"{card.target} as {card.emulates}" if card.emulates else card.target,
                     dataset=card.dataset_digest,
@@ -74,17 +88,17 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
 
 COLUMNS = (
     Column("member"),
-    Column("log loss", "log_loss", ".4f"),
-    Column("se", "log_loss_se", ".4f"),
-    Column("calib.", "calibration_error", ".4f", drop=5),
-    Column("acc", "accuracy", ".3f", drop=4),
-    Column("rows", drop=1),
-    Column("failed", "failed_rows", drop=7),
-    Column("tokens/row", "tokens_per_row", ".0f", drop=9),
-    Column("load s", "load_seconds", ".1f", drop=10),
-    Column("s/row", "seconds_per_row", ".2g", drop=8),
-    Column("25k rows h", "hours_25k", ".2g", drop=2),
-    Column("GiB", "peak_gib", ".1f", drop=6),
+    Column(METRICS[LOG_LOSS].title, "log_loss", ".4f"),
+    Column(METRICS[LOG_LOSS_SE].title, "log_loss_se", ".4f"),
+    Column(METRICS[CALIBRATION_ERROR].title, "calibration_error", ".4f", drop=5),
+    Column(METRICS[ACCURACY].title, "accuracy", ".3f", drop=4),
+    Column(METRICS[ROWS].title, "rows", drop=1),
+    Column(METRICS[FAILED_ROWS].title, "failed_rows", drop=7),
+    Column(METRICS[TOKENS_PER_ROW].title, "tokens_per_row", ".0f", drop=9),
+    Column(METRICS[LOAD_SECONDS].title, "load_seconds", ".1f", drop=10),
+    Column(METRICS[SECONDS_PER_ROW].title, "seconds_per_row", ".2g", drop=8),
+    Column(METRICS[HOURS_25K].title, "hours_25k", ".2g", drop=2),
+    Column(METRICS[PEAK_GIB].title, "peak_gib", ".1f", drop=6),
     Column("target", drop=3),
     Column("data", "dataset", lambda digest: digest[:8], drop=11),
     Column("made", "created_at", lambda moment: moment[:10], drop=12),

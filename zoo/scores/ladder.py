@@ -13,9 +13,10 @@ import numpy as np
 
 from zoo.contracts import Entry
 from zoo.errors import ZooError
+from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FORMS
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 
-BASE, ADAPTER, MERGED, AWQ, ENGINE = "base", "adapter", "merged", "awq", "engine"
+BASE, ADAPTER, MERGED, AWQ, ENGINE = FORMS
 TITLES = {
     BASE: "base, zero-shot",
     ADAPTER: "base and adapter, as trained",
@@ -65,7 +66,7 @@ def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
         values |= {"largest_probability_change": step.largest}
         found |= {f"ladder/{step.form}/{name}": value for name, value in values.items() if value is not None}
         if step.form == AWQ and step.change is not None and step.change_se is not None:
-            found |= {"quant/delta_log_loss": step.change, "quant/delta_log_loss_se": step.change_se}
+            found |= {DELTA_LOG_LOSS: step.change, DELTA_LOG_LOSS_SE: step.change_se}
     return found
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from zoo.contracts import LABELS
+from zoo.scores.metric_names import ACCURACY, CALIBRATION_ERROR, LOG_LOSS, LOG_LOSS_SE, REFINEMENT, ROWS
+
 CLIP = 1e-15  # the floor scikit-learn's log_loss used through 1.2 and the competition's metric keeps
 
 
@@ -82,17 +85,17 @@ def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = No
     shares = np.bincount(y, minlength=3) / len(y)
     seen = shares[shares > 0]
     metrics = {
-        "val/log_loss": log_loss,
-        "val/acc": float((p.argmax(axis=1) == y).mean()),
-        "val/refinement": refinement,
-        "val/calibration_error": log_loss - refinement,
-        "val/rows": float(len(y)),
+        LOG_LOSS: log_loss,
+        ACCURACY: float((p.argmax(axis=1) == y).mean()),
+        REFINEMENT: refinement,
+        CALIBRATION_ERROR: log_loss - refinement,
+        ROWS: float(len(y)),
         "baseline/log_loss_uniform": float(np.log(3)),
         "baseline/log_loss_prior": float(-(seen * np.log(seen)).sum()),
     }
     if len(y) > 1:
-        metrics["val/log_loss_se"] = standard_error(losses)
-    for label, name in enumerate(("a", "b", "tie")):
+        metrics[LOG_LOSS_SE] = standard_error(losses)
+    for label, name in enumerate(LABELS):
         if (y == label).any():
             metrics[f"val/log_loss_{name}"] = float(losses[y == label].mean())
     if n_tokens is not None:

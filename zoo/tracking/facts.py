@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
+from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import RESULT, identity, list_artifacts, source_of, sources
 
@@ -24,11 +25,6 @@ CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calib
 LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
-)
-# What people look at first: MLflow lists a run's metrics in the order they were logged, and its comparison draws the first.
-HEADLINES = (
-    *("val/log_loss", "val/log_loss_se", "val/calibration_error", "val/refinement", "val/acc"),
-    *("cost/hours_25k", "cost/seconds_per_row", "mem/peak_gib", "t4x2/fits", "quant/delta_log_loss"),
 )
 
 
@@ -65,7 +61,7 @@ def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: 
     tags, params = stage_tags(manifest, entry), stage_params(manifest)
     times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
     if manifest.measurements.peak_bytes:
-        times["mem/peak_gib"] = manifest.measurements.peak_bytes / 2**30
+        times[PEAK_GIB] = manifest.measurements.peak_bytes / 2**30
     slugs = sorted(path.parent.name for path in folder.glob(f"*/{CARD}"))
     if not slugs:
         metrics = {**manifest.metrics, **times}
@@ -111,7 +107,7 @@ def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str
     weights = source_of(manifest, folder, "fetch")
     model = weights.path / "model" if weights else None
     findings = check_entry(entry, load_target("t4x2"), model_folder=model if model and model.is_dir() else None)
-    return {"t4x2/fits": float(all(finding.verdict != "fail" for finding in findings))}
+    return {FITS_T4X2: float(all(finding.verdict != "fail" for finding in findings))}
 
 
 def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
@@ -214,5 +210,5 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
             difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)
             mean, error = mean_and_error(difference)
-            return {"quant/delta_log_loss": mean, "quant/delta_log_loss_se": error}
+            return {DELTA_LOG_LOSS: mean, DELTA_LOG_LOSS_SE: error}
     return {}

@@ -9,21 +9,11 @@ from __future__ import annotations
 
 import json
 
+from zoo.scores.metric_names import HEADLINES, LOG_LOSS, REFINEMENT, ROWS
+
 KEY = "members"
-ORDER = "metrics.`val/log_loss`"
-COLUMNS = (
-    "metrics.`val/log_loss`",
-    "metrics.`val/log_loss_se`",
-    "metrics.`val/calibration_error`",
-    "metrics.`val/acc`",
-    "metrics.`cost/hours_25k`",
-    "metrics.`cost/seconds_per_row`",
-    "metrics.`mem/peak_gib`",
-    "metrics.`t4x2/fits`",
-    "metrics.`quant/delta_log_loss`",
-    "metrics.`val/rows`",
-    "tags.`zoo.target`",
-)
+ORDER = f"metrics.`{LOG_LOSS}`"
+COLUMNS = (*(f"metrics.`{name}`" for name in (*HEADLINES, ROWS) if name != REFINEMENT), "tags.`zoo.target`")
 WIDTH = 118  # pixels of a column: all of them side by side in a window of 1600
 FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see entries and stages
 

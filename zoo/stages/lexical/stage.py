@@ -21,6 +21,7 @@ from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.splits import assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
+from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import (
     BAD_ROW,
@@ -181,7 +182,7 @@ def _card(
 
 def _metrics(table: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
     """Counts, and the log loss and its parts of the labelled rows, under the variant's name."""
-    metrics = {"rows/failed": float((table["status"] != OK).sum())}
+    metrics = {FAILED_ROWS: float((table["status"] != OK).sum())}
     labelled = frame["label"].to_numpy() >= 0
     if labelled.any():
         scored = probabilities(table)[: len(frame)][labelled]

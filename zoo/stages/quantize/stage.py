@@ -23,6 +23,7 @@ from zoo.data.splits import select_training
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.models.shapes import first_architecture
+from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.settings import backend_interpreter
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
@@ -55,7 +56,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
             **metrics,
             "quant/weight_error_mean": float(np.mean(list(errors.values()))),
             "quant/weight_error_max": errors[worst],
-            "size/weights_gib": sum(p.stat().st_size for p in target.glob("*.safetensors")) / 1024**3,
+            WEIGHTS_GIB: sum(p.stat().st_size for p in target.glob("*.safetensors")) / 1024**3,
         },
         measurements=Measurements(
             load_seconds=load_seconds,

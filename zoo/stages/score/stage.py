@@ -24,6 +24,7 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
+from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
@@ -241,7 +242,7 @@ def finish_variant(
 def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) -> dict[str, float]:
     """Counts, and where the battles are labelled the log loss and its parts, each under the variant's name."""
     counts: dict[str, Any] = {
-        "rows/failed": failed,
+        FAILED_ROWS: failed,
         "rows/truncated": int((table["n_truncated_tokens"] > 0).sum()),
         "rows/mean_tokens": float(table["n_tokens"].mean()),
     }

@@ -22,6 +22,7 @@ from zoo.data.splits import sample_rows, select_training
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
+from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import gpu_peak_bytes
@@ -74,13 +75,13 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         metrics={
             **counts,
             **memory,
-            "train/loss": state.curves["train/loss"][-1][1],
-            "train/tokens_per_second": state.tokens / max(state.seconds, 1e-9),
+            TRAIN_LOSS: state.curves[TRAIN_LOSS][-1][1],
+            TRAIN_SPEED: state.tokens / max(state.seconds, 1e-9),
             "train/rows": len(train),
             "train/padding_share": padding_share([len(e.ab) for e in train], spec),
-            "val/log_loss": state.best if spec.keep == "best" else state.curves["held_out/log_loss"][-1][1],
-            "val/rows": len(held),
-            "val/log_loss_before": state.curves["held_out/log_loss"][0][1],
+            LOG_LOSS: state.best if spec.keep == "best" else state.curves[HELD_OUT_LOSS][-1][1],
+            ROWS: len(held),
+            "val/log_loss_before": state.curves[HELD_OUT_LOSS][0][1],
         },
         curves={name: tuple(points) for name, points in state.curves.items()},
         measurements=Measurements(
@@ -118,12 +119,12 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.step, state.rows = step + 1, state.rows + sum(map(len, batches))
             state.tokens += sum(len(train[i].ab) for batch in batches for i in batch)
             state.seconds += time.monotonic() - started
-            state.log("train/loss", loss)
+            state.log(TRAIN_LOSS, loss)
             state.log("train/learning_rate", rate)
             refuse_divergence(state, loss_before(state, spec), batches, train)
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
-            held_out = state.curves["held_out/log_loss"][-1][1]
+            held_out = state.curves[HELD_OUT_LOSS][-1][1]
             speed = f"{state.tokens / state.seconds:.0f}"
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=speed, refresh=False)
             bar.update()
@@ -135,7 +136,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
     """Note a held-out log loss with speed and memory, and save a checkpoint, with the weights as the best if they are."""
     best = note_held_out(state, log_loss)
-    state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))
+    state.log(TRAIN_SPEED, state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
         state.log("mem/allocated_peak_gib", peak / 2**30)
     state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
@@ -159,7 +160,7 @@ def held_out_loss(
 
 def note_held_out(state: Progress, log_loss: float) -> bool:
     """Note a held-out log loss; whether it is the lowest so far, that of the untrained model among them."""
-    state.log("held_out/log_loss", log_loss)
+    state.log(HELD_OUT_LOSS, log_loss)
     lowest = log_loss < state.best
     state.best, state.stale = (log_loss, 0) if lowest else (state.best, state.stale + 1)
     return lowest
@@ -217,13 +218,13 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
 def loss_before(state: Progress, spec: TrainSpec) -> float:
     """The objective's loss before training: for labels the held-out one, at least chance's; for text the first step's."""
     if spec.objective == "text":
-        return state.curves["train/loss"][0][1]
-    return max(math.log(3), state.curves["held_out/log_loss"][0][1])
+        return state.curves[TRAIN_LOSS][0][1]
+    return max(math.log(3), state.curves[HELD_OUT_LOSS][0][1])
 
 
 def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:
     """Stop where the last steps' mean loss is well above `before`, what the model had before it was trained."""
-    last = [loss for _, loss in state.curves["train/loss"][-DIVERGED_STEPS:]]
+    last = [loss for _, loss in state.curves[TRAIN_LOSS][-DIVERGED_STEPS:]]
     mean = sum(last) / len(last)
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
         what = f"mean loss {mean:.2f} of the last {DIVERGED_STEPS} steps, {before:.2f} before training,"

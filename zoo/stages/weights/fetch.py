@@ -15,6 +15,7 @@ from pathlib import Path
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja", "*.txt")
@@ -34,7 +35,7 @@ def run(request: FetchRequest, out_dir: Path) -> StageResult:
     else:
         from_hub(request.base, model)
     check_folder(model)
-    return StageResult(metrics={"size/weights_gib": sum(p.stat().st_size for p in model.glob("*.safetensors")) / 1024**3})
+    return StageResult(metrics={WEIGHTS_GIB: sum(p.stat().st_size for p in model.glob("*.safetensors")) / 1024**3})
 
 
 def check_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
+from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.train.adapters import BASE_FORMAT
@@ -40,7 +41,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
             shutil.copy2(path, target / path.name)
     if not (trained[0] / "adapter").exists():  # full fine-tuning leaves a model, not an adapter
         shutil.copytree(trained[0] / "model", target, dirs_exist_ok=True)
-        return StageResult(metrics={"size/weights_gib": weights_gib(target)})
+        return StageResult(metrics={WEIGHTS_GIB: weights_gib(target)})
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)
     return merge_all(base, target, trained, into_trained=request.spec.into == "trained")
@@ -74,7 +75,7 @@ def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bo
             f"{trained[0]}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?"
         )
     return StageResult(
-        metrics={"merge/largest_weight_change": largest_change, "size/weights_gib": weights_gib(target)},
+        metrics={"merge/largest_weight_change": largest_change, WEIGHTS_GIB: weights_gib(target)},
         measurements=Measurements(
             run_seconds=process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
         ),

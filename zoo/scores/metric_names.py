@@ -1,0 +1,141 @@
+"""Every metric that is logged: its name, what it means, its unit, and which direction is better.
+
+A name in braces stands for what differs from run to run; `VALUES` lists what it can be where that is known. In a manifest the
+metrics of one variant have its slug before them: `ab-512:val/log_loss`. A name that several modules use is a constant here.
+`docs/metrics.md` is made from this list: `python scripts/metric_table.py --write`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.contracts import LABELS
+
+Unit = Literal["nats", "seconds", "hours", "rows", "tokens", "tokens/s", "GiB", "bytes", "share", "count", "yes or no", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric says. `better`: which direction is an improvement, if any; `title`: the header of its column in tables."""
+
+    meaning: str
+    unit: Unit
+    better: Literal["lower", "higher", ""] = ""
+    title: str = ""
+
+
+LOG_LOSS, LOG_LOSS_SE, ROWS = "val/log_loss", "val/log_loss_se", "val/rows"
+CALIBRATION_ERROR, REFINEMENT, ACCURACY = "val/calibration_error", "val/refinement", "val/acc"
+LOAD_SECONDS, SECONDS_PER_ROW = "cost/load_seconds", "cost/seconds_per_row"
+TOKENS_PER_ROW, HOURS_25K = "cost/tokens_per_row", "cost/hours_25k"
+PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
+FITS_T4X2 = "t4x2/fits"
+DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
+FAILED_ROWS = "rows/failed"
+TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
+
+FORMS = ("base", "adapter", "merged", "awq", "engine")  # of a model, from first to last: the ladder's steps
+PARTS = ("short", "long", "one_turn", "more_turns", "english", "not_english")
+VALUES = {"label": LABELS, "part": PARTS, "form": FORMS}
+
+METRICS: dict[str, Metric] = {
+    LOG_LOSS: Metric("mean log loss of the labelled rows, out of fold", "nats", "lower", "log loss"),
+    LOG_LOSS_SE: Metric("its standard error", "nats", "", "se"),
+    CALIBRATION_ERROR: Metric("log loss that the best temperature and label biases would take away", "nats", "lower", "calib."),
+    REFINEMENT: Metric("log loss after that recalibration", "nats", "lower", "recalibrated"),
+    ACCURACY: Metric("rows whose most probable label is theirs", "share", "higher", "acc"),
+    ROWS: Metric("labelled rows that it was measured on", "rows", "", "rows"),
+    "val/log_loss_{label}": Metric("mean log loss of the rows with that label", "nats", "lower"),
+    "val/log_loss_{part}": Metric("mean log loss of a part of the rows: quarters by length, turns, language", "nats", "lower"),
+    "val/log_loss_longest_quarter": Metric("mean log loss of the quarter with the most tokens", "nats", "lower"),
+    "val/log_loss_before": Metric("held-out log loss before training", "nats", "lower"),
+    "val/log_loss_whole_file": Metric("of the best plan in which every member sees every row", "nats", "lower"),
+    "val/tokens_mean": Metric("tokens of a labelled row, as the model reads them", "tokens"),
+    "baseline/log_loss_uniform": Metric("log loss of 1/3 for each label", "nats", "lower"),
+    "baseline/log_loss_prior": Metric("log loss of these rows' own label shares", "nats", "lower"),
+    "baseline/log_loss_{baseline}": Metric("of another way to combine the same members, out of fold", "nats", "lower"),
+    "paired/{baseline}": Metric("the plan's log loss minus the baseline's, over the same rows", "nats", "lower"),
+    HOURS_25K: Metric("scoring 25,000 such rows on the whole target, loading included", "hours", "lower", "25k rows h"),
+    SECONDS_PER_ROW: Metric("scoring one row, by one copy of the model; of a plan, by all", "seconds", "lower", "s/row"),
+    LOAD_SECONDS: Metric("from the start of the process to the first scored row", "seconds", "lower", "load s"),
+    TOKENS_PER_ROW: Metric("tokens of a scored row", "tokens", "", "tokens/row"),
+    "time/load_seconds": Metric("from the start of the stage's process to its first row", "seconds", "lower"),
+    "time/run_seconds": Metric("the rest of the stage", "seconds", "lower"),
+    PEAK_GIB: Metric("largest memory: of the fullest card where one was used, else of the process", "GiB", "lower", "GiB"),
+    "mem/allocated_peak_gib": Metric("largest GPU memory that torch allocated in training so far", "GiB", "lower"),
+    FITS_T4X2: Metric("whether the entry passes every check for two T4s", "yes or no", "higher"),
+    DELTA_LOG_LOSS: Metric("log loss of the quantized model minus that of the merged one, same rows", "nats", "lower"),
+    DELTA_LOG_LOSS_SE: Metric("its standard error, of the paired differences", "nats"),
+    "quant/weight_error_mean": Metric("relative error of a dequantized weight matrix, mean", "share", "lower"),
+    "quant/weight_error_max": Metric("relative error of a dequantized weight matrix, largest", "share", "lower"),
+    "quant/layer_error_mean": Metric("relative error of a layer's output on the calibration rows, mean", "share", "lower"),
+    "quant/layer_error_max": Metric("relative error of a layer's output on the calibration rows, largest", "share", "lower"),
+    WEIGHTS_GIB: Metric("the weights on disk", "GiB", "lower"),
+    "merge/largest_weight_change": Metric("largest change of any one weight by the adapter", ""),
+    FAILED_ROWS: Metric("rows that could not be scored", "rows", "lower", "failed"),
+    "rows/truncated": Metric("rows that were cut to the token cap", "rows", "lower"),
+    "rows/mean_tokens": Metric("tokens of a row", "tokens"),
+    "engine/replicas": Metric("copies of the model that scored side by side", "count"),
+    "engine/restarts": Metric("engine processes that ended early and were started again", "count", "lower"),
+    "engine/cached_tokens": Metric("tokens that the engine had computed for an earlier row", "tokens", "higher"),
+    "engine/cached_share": Metric("their share of all tokens", "share", "higher"),
+    "engine/loading_bytes": Metric("largest GPU memory that torch allocated while the model was loaded", "bytes", "lower"),
+    "engine/allocated_bytes": Metric("largest GPU memory that torch allocated afterwards", "bytes", "lower"),
+    "engine/card_bytes": Metric("what a card must have to run this", "bytes", "lower"),
+    TRAIN_LOSS: Metric("loss of the objective, mean of an optimizer step's rows", "nats", "lower"),
+    "train/learning_rate": Metric("learning rate of the step", ""),
+    TRAIN_SPEED: Metric("tokens learned from a second", "tokens/s", "higher"),
+    "train/rows": Metric("rows that were learned from", "rows"),
+    "train/padding_share": Metric("padding among the tokens of a forward pass", "share", "lower"),
+    "train/rows_with_votes": Metric("rows whose target is their shares of votes", "rows"),
+    "train/rows_with_teacher": Metric("rows that a teacher's table has", "rows"),
+    "train/extra_rows": Metric("rows of the second file that were learned from", "rows"),
+    "train/extra_rows_left_out": Metric("its rows that the held-out fold or the main file rules out", "rows"),
+    "train/extra_rows_with_votes": Metric("its rows whose target is their shares of votes", "rows"),
+    HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
+    "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
+    "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),
+    "ladder/{form}/log_loss": Metric("mean log loss of that form of the model", "nats", "lower"),
+    "ladder/{form}/log_loss_se": Metric("its standard error", "nats"),
+    "ladder/{form}/change": Metric("its log loss minus that of the form before it, same rows", "nats", "lower"),
+    "ladder/{form}/change_se": Metric("the change's standard error, of the paired differences", "nats"),
+    "ladder/{form}/largest_probability_change": Metric("largest change of any probability from the form before it", "share"),
+    "ladder/log_loss": Metric("log loss by form, as a curve over the steps", "nats", "lower"),
+    "ladder/rows": Metric("labelled rows on the ladder", "rows"),
+    "ladder/float32": Metric("whether the plain forms were computed in float32", "yes or no"),
+    "budget_seconds": Metric("the plan's budget", "seconds"),
+    "predicted_seconds": Metric("what the plan is predicted to take, without the margin", "seconds", "lower"),
+    "margin": Metric("what the prediction is multiplied by before it must fit the budget", ""),
+    "members": Metric("members of the plan", "count"),
+    "weight/{member}": Metric("a member's weight in the blend of all members", "share"),
+    "coverage/{member}": Metric("rows that a member scores", "share"),
+    "search/gap": Metric("in-sample log loss above the lower bound of every affordable set", "nats", "lower"),
+    "curve/{curve}": Metric("points over the steps of a metric whose final value has the plain name", ""),
+}
+
+# What people look at first: MLflow lists a run's metrics in the order they were logged, and its comparison draws the first.
+HEADLINES = (
+    *(LOG_LOSS, LOG_LOSS_SE, CALIBRATION_ERROR, REFINEMENT, ACCURACY),
+    *(HOURS_25K, SECONDS_PER_ROW, PEAK_GIB, FITS_T4X2, DELTA_LOG_LOSS),
+)
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric of a logged name, with or without a variant's slug before it; None where it is not in the list."""
+    name = name.rpartition(":")[2]
+    if name in METRICS:
+        return METRICS[name]
+    return next((METRICS[pattern] for pattern, form in _patterns().items() if form.fullmatch(name)), None)
+
+
+@functools.cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    """Names with braces as regular expressions."""
+    return {name: re.compile(re.sub(r"\\{(\w+)\\}", _choices, re.escape(name))) for name in METRICS if "{" in name}
+
+
+def _choices(found: re.Match[str]) -> str:
+    return f"(?:{'|'.join(VALUES[found[1]])})" if found[1] in VALUES else ".+"
