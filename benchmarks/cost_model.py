@@ -13,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,37 @@ from zoo.cost.fit import Piece, arrays_of, fit_cost
 from zoo.cost.forecast import forecast
 from zoo.cost.interval import Interval, draws_of
 from zoo.cost.lengths import file_of
-from zoo.cost.published import leave_one_out, load_published, published_rates, typical_error
+from zoo.cost.price import COMPETITION_ROWS
+from zoo.cost.published import Published, PublishedRun, fit_rates, load_published, published_rates, run_operations
 from zoo.entries.load import load_entry
 from zoo.targets import load_target
 
 ENTRIES = ("llama-3-8b", "gemma-2-9b", "yi-34b")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run beside what the others say of it: `hours` predicted without it, and the logarithm of predicted / stated."""
+
+    run: PublishedRun
+    hours: Interval
+    log_ratio: float
+
+
+def leave_one_out(published: Published, *, groups: bool = False) -> list[LeftOut]:
+    """Each run forecast from all others, or with `groups` from all runs of other authors. Runs outside the fit are included."""
+    left = []
+    for run in published.runs:
+        others = [o for o in published.runs if (o.group != run.group if groups else o.name != run.name)]
+        seconds = fit_rates(others, published).seconds(run_operations(run, published), submission=run.kind == "submission")
+        hours = Interval(low=seconds.low / 3600, likely=seconds.likely / 3600, high=seconds.high / 3600)
+        left.append(LeftOut(run, hours, float(np.log(hours.likely / run.hours))))
+    return left
+
+
+def typical_error(left: Sequence[LeftOut]) -> float:
+    """Root mean square of the logarithm of predicted / stated over the runs that are fitted: 0.3 is a factor of 1.35."""
+    return float(np.sqrt(np.mean([out.log_ratio**2 for out in left if out.run.fit])))
 
 
 def published() -> None:
@@ -62,7 +89,7 @@ def hours(lengths: Path) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for name in ENTRIES:
         entry = load_entry(name)
-        for found in forecast(entry, load_target("t4x2"), file_of(entry, lengths, 25_000, None), []):
+        for found in forecast(entry, load_target("t4x2"), file_of(entry, lengths, COMPETITION_ROWS, None), []):
             if found.variant.order == "ab" and found.submission_seconds:
                 cells = [name, found.variant.slug, f"{found.tokens / 1e6:.1f}", *in_hours(found.seconds)]
                 print("| " + " | ".join([*cells, *in_hours(found.submission_seconds)]) + " |")

@@ -25,6 +25,7 @@ from ensemble.members.table import Members, Table
 from ensemble.search.build import build_plan, pose_problem
 from ensemble.search.decide import BuildRequest
 from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.data.battles import dataset_digest, join_turns, read_battles
 from zoo.data.splits import assign_folds
 from zoo.scores.tables import score_table, swap_sides
@@ -201,7 +202,7 @@ def report(members: Members, lines: list[dict[str, Any]], rows: int, battles: Pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("battles", type=Path)
-    parser.add_argument("--rows", type=int, default=25_000)
+    parser.add_argument("--rows", type=int, default=COMPETITION_ROWS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     tables = [member(name, make, options.battles) for name, make in MODELS.items()]

@@ -36,6 +36,7 @@ from ensemble.search.proposals import search_subsets
 from ensemble.search.subsets import Fitter, search_branch_and_bound, search_exactly
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.contracts import Cost, ScoreCard, Variant
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.scores.metrics import log_loss_rows
 from zoo.targets import load_target
 
@@ -104,7 +105,7 @@ def complementary(count: int, rows: int, *, seed: int = 0) -> tuple[np.ndarray, 
 
 def problem_of(members: Members) -> tuple[Problem, float]:
     """The 9-hour problem on two T4s, and its seconds without the margin."""
-    request = BuildRequest(load_target("t4x2"), 9 * 3600.0, 25_000)
+    request = BuildRequest(load_target("t4x2"), 9 * 3600.0, COMPETITION_ROWS)
     return pose_problem(members, request), 9 * 3600.0 / 1.5
 
 

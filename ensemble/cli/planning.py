@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.base import AsJson, Output, complete_target, say, style_of
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
@@ -113,7 +114,7 @@ def build(
     context: typer.Context,
     budget: Budget = "9h",
     target: TargetName = "t4x2",
-    rows: Rows = 25_000,
+    rows: Rows = COMPETITION_ROWS,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
     margin: Margin = None,
     lengths: Lengths = None,
@@ -167,7 +168,7 @@ def build(
 def frontier(
     context: typer.Context,
     target: TargetName = "t4x2",
-    rows: Rows = 25_000,
+    rows: Rows = COMPETITION_ROWS,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")] = Path(
         "frontier"
     ),

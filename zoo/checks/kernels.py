@@ -6,7 +6,6 @@ import importlib.metadata
 
 from zoo.checks.finding import Finding, fail, ok, warn
 from zoo.checks.rules import (
-    AMPERE,
     AWQ_CAPABILITY,
     BEST_ON_TURING,
     FLASHINFER_BROKEN,
@@ -16,7 +15,6 @@ from zoo.checks.rules import (
     RESCALE_BITS,
     RESCALING,
     RESCALING_TRIED,
-    TURING,
     attention_backend,
     awq_kernel,
     dtype_verdict,
@@ -25,6 +23,7 @@ from zoo.checks.rules import (
 )
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape
 from zoo.targets import Target
+from zoo.targets.capabilities import AMPERE, TURING
 
 
 def engine_at_hand() -> str | None:

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.errors import ZooError
+from zoo.targets.capabilities import AMPERE, BLACKWELL, HOPPER, TURING, Capability
 
-Capability = tuple[int, int]
 Version = tuple[int, int]
-TURING: Capability = (7, 5)
-AMPERE: Capability = (8, 0)
-HOPPER: Capability = (9, 0)
-BLACKWELL = 10  # major capability of B200 and its kin; consumer cards have 12
-
 # vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
 FLOAT16_REFUSED = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "Glm4ForCausalLM"})
 RESCALABLE = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM"})  # zoo/stages/score/vllm/gemma_float16.py

@@ -20,7 +20,7 @@ from zoo.contracts import Contract, Entry, Manifest, ScoreCard, ServeSpec, Shape
 from zoo.cost.fit import row_seconds
 from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost.lengths import File
-from zoo.cost.published import START_SECONDS, T4_FLOPS, load_published, published_rates
+from zoo.cost.published import START_SECONDS, load_published, published_machine, published_rates
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.store import list_artifacts
@@ -30,7 +30,6 @@ from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, m
 # ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
 MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
-T4_CAPABILITY = (7, 5)
 _STAGES = ("score", "lexical-score", "import")
 
 Basis = Literal["measured", "scaled", "published"]
@@ -183,7 +182,8 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         return None
     totals = totals_of(file.tokens[variant], file.rows)
     work, fit = flops_of_shape(shape).split(totals) / target.devices, published_rates()
-    scale, spread = (1.0, 0.0) if is_t4(target) else (rate[0] / T4_FLOPS, DECLARED_RATES_SPREAD)
+    t4 = published_machine().declared.matmul_flop_per_second["float16"]
+    scale, spread = (1.0, 0.0) if is_t4(target) else (rate[0] / t4, DECLARED_RATES_SPREAD)
     size = _of_other_size(shape)
     spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
     matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
@@ -243,7 +243,7 @@ def _of_another_variant(by: Measured, variant: Variant) -> list[str]:
 
 def is_t4(target: Target) -> bool:
     """Whether the target's cards are those of the published runs."""
-    return target.compute_capability == T4_CAPABILITY and target.gpu == "T4"
+    return (target.gpu, target.compute_capability) == (published_machine().gpu, published_machine().compute_capability)
 
 
 def rate_of_machine(machine: str) -> tuple[float, bool] | None:

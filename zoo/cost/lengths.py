@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from zoo.contracts import Entry, PromptSpec, Selection, Variant
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.cost.published import Lengths, load_published
 from zoo.data.battles import count_characters, read_battles
 from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 
-COMPETITION_ROWS = 25_000
 SAMPLE_ROWS = 2_000  # of a file: lengths deviate by about their mean, so the mean of so many is within 2 or 3 %
 TEXTS = ("prompt", "response_a", "response_b")
 

@@ -8,7 +8,7 @@ from zoo.contracts import Cost
 from zoo.errors import ZooError
 from zoo.scores.metric_names import HOURS_25K, LOAD_SECONDS, SECONDS_PER_ROW, TOKENS_PER_ROW
 
-BATTLES_25K = 25_000  # rows of the competition's hidden file
+COMPETITION_ROWS = 25_000  # of the competition's hidden file: what is priced and planned for unless told otherwise
 
 
 def price(cost: Cost, table: Path) -> dict[str, float]:
@@ -31,6 +31,6 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
     numbers = {
         LOAD_SECONDS: cost.load_seconds,
         SECONDS_PER_ROW: seconds,
-        HOURS_25K: (cost.load_seconds + BATTLES_25K * seconds / copies) / 3600,
+        HOURS_25K: (cost.load_seconds + COMPETITION_ROWS * seconds / copies) / 3600,
     }
     return numbers | ({TOKENS_PER_ROW: float(lengths.mean())} if lengths.any() else {})

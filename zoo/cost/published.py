@@ -21,10 +21,9 @@ from zoo.contracts import Contract, Name, Positive, Shape
 from zoo.cost.interval import COVERAGE, Interval, totals_of
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape
+from zoo.targets import PACKAGE_FOLDER, Target, load_target
 
 START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs and forecasts alike
-T4_FLOPS = 65e12  # data sheet, float16 tensor cores
-T4_GPUS = 2
 # Before any run is seen, median and deviation of the logarithm: a third of the data sheet within 1.6 times; attention without
 # tensor cores at a quarter of the 8.1 TFLOP/s of float32 within 2.2 times; submissions at 1.35 to 1.8 times the interactive
 # time in four of five cases.
@@ -89,6 +88,12 @@ def load_published(path: Path = Path(__file__).parent / "published_runs.toml") -
         raise ZooError(f"{path}: {explain(error, Published)}") from error
 
 
+@functools.cache
+def published_machine() -> Target:
+    """The two T4s of the published runs as the package declares them, whatever targets the user has."""
+    return load_target(str(PACKAGE_FOLDER / "t4x2.toml"))
+
+
 def run_tokens(run: PublishedRun, lengths: Lengths) -> np.ndarray:
     """Tokens that the model computes on rows like the competition's: 0 for a row that is skipped, the cap for a padded one."""
     tokens = lengths.tokens()
@@ -105,7 +110,7 @@ def run_operations(run: PublishedRun, published: Published) -> np.ndarray:
     if run.model not in published.models:
         raise ZooError(f"published_runs.toml: {run.name}: no [models.{run.model}]; add its shapes from config.json")
     totals = totals_of(run_tokens(run, published.lengths), run.rows)
-    return run.passes * flops_of_shape(published.models[run.model]).split(totals) / T4_GPUS
+    return run.passes * flops_of_shape(published.models[run.model]).split(totals) / published_machine().gpus
 
 
 @dataclass(frozen=True)
@@ -182,28 +187,3 @@ def published_rates() -> RateFit:
     """Rates fitted to all published runs."""
     published = load_published()
     return fit_rates(published.runs, published)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A run beside what the others say of it: `hours` predicted without it, and the logarithm of predicted / stated."""
-
-    run: PublishedRun
-    hours: Interval
-    log_ratio: float
-
-
-def leave_one_out(published: Published, *, groups: bool = False) -> list[LeftOut]:
-    """Each run forecast from all others, or with `groups` from all runs of other authors. Runs outside the fit are included."""
-    left = []
-    for run in published.runs:
-        others = [o for o in published.runs if (o.group != run.group if groups else o.name != run.name)]
-        seconds = fit_rates(others, published).seconds(run_operations(run, published), submission=run.kind == "submission")
-        hours = Interval(low=seconds.low / 3600, likely=seconds.likely / 3600, high=seconds.high / 3600)
-        left.append(LeftOut(run, hours, float(np.log(hours.likely / run.hours))))
-    return left
-
-
-def typical_error(left: Sequence[LeftOut]) -> float:
-    """Root mean square of the logarithm of predicted / stated over the runs that are fitted: 0.3 is a factor of 1.35."""
-    return float(np.sqrt(np.mean([out.log_ratio**2 for out in left if out.run.fit])))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.scores.metrics import log_loss_rows, standard_error
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def cost_figure(
             "this plan", plan[:2], xytext=(-9, -14), textcoords="offset points", fontsize=9, weight="bold", ha="right"
         )
     axes.margins(y=0.15)
-    axes.set(xscale="log", xlabel=f"hours for 25,000 rows on {target}", ylabel="log loss out of fold, nats")
+    axes.set(xscale="log", xlabel=f"hours for {COMPETITION_ROWS:,} rows on {target}", ylabel="log loss out of fold, nats")
     axes.set_title("Cost against log loss")
     _round_ticks(axes, hours_of_all)
     axes.grid(alpha=0.3)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cost.price import BATTLES_25K
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.scores.metric_names import HOURS_25K, SECONDS_PER_ROW
 from zoo.settings import home
 from zoo.store import identity, locked
@@ -102,7 +102,7 @@ def _cost(plan: Mapping[str, Any]) -> dict[str, float]:
     seconds, rows = plan.get("predicted_seconds"), plan.get("rows")
     if not seconds or not rows:
         return {}
-    return {SECONDS_PER_ROW: seconds / rows} | ({HOURS_25K: seconds / 3600} if rows == BATTLES_25K else {})
+    return {SECONDS_PER_ROW: seconds / rows} | ({HOURS_25K: seconds / 3600} if rows == COMPETITION_ROWS else {})
 
 
 def _figures(plan: Mapping[str, Any]) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def _figures(plan: Mapping[str, Any]) -> dict[str, bytes]:
     }
     if not points:
         return {}
-    hours = _cost(plan).get(SECONDS_PER_ROW, 0.0) * BATTLES_25K / 3600
+    hours = _cost(plan).get(SECONDS_PER_ROW, 0.0) * COMPETITION_ROWS / 3600
     loss, error = plan.get("oof_log_loss"), plan.get("oof_log_loss_se")
     own = (hours, float(loss), float(error or 0.0)) if hours and loss else None
     return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target)))}

@@ -12,9 +12,9 @@ from typing import Any
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
 from zoo.targets import Target
+from zoo.targets.capabilities import AMPERE, HOPPER
 
 CAP = "memory_cap_bytes"  # in vLLM's additional_config
-HOPPER, AMPERE = (9, 0), (8, 0)
 # What vLLM takes for 4-bit weights before Marlin (7.5), where the capability allows (kernels/linear/mixed_precision).
 NEWER_KERNELS = {"CutlassW4A8LinearKernel": HOPPER, "MacheteLinearKernel": HOPPER}
 
