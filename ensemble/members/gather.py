@@ -76,7 +76,7 @@ def align(
     chosen = _of_data(chosen, digest, battles is not None, left_out)
     chosen = _newest(chosen, left_out)
     frames = [_usable(table, labelled) for table in chosen]
-    ids = _common_ids(chosen, frames, labelled)
+    ids = _common_ids(chosen, frames)
     truth = labelled.frame.set_index("id").loc[list(ids)]
     groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in truth["prompt"]), dtype=np.int64, count=len(truth))
     if truth["label"].nunique() < 2:
@@ -200,7 +200,7 @@ def _usable(table: Table, battles: Battles) -> pd.DataFrame:
     return frame[frame["id"].isin(set(labelled))].set_index("id")
 
 
-def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame], battles: Battles) -> tuple[str, ...]:
+def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     common = set.intersection(*(set(frame.index) for frame in frames))
     if len(common) < FEWEST_ROWS:
         counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(tables, frames, strict=True))

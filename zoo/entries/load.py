@@ -26,11 +26,6 @@ def load_entry(name: str) -> Entry:
     raise ZooError(f"no entry {name!r}; {_suggest(name, entry_names())}")
 
 
-def list_entries() -> list[Entry]:
-    """All entries by name, one for each name: the one that `load_entry` would give."""
-    return [load_entry(name) for name in entry_names()]
-
-
 def entry_names() -> list[str]:
     """Names of all entries, sorted, without reading them: a broken file of one entry must not hide the others."""
     return sorted({path.stem for folder in entry_folders() for path in folder.glob("*.toml")})

@@ -14,6 +14,7 @@ from zoo.pipeline.chain import STAGE_ORDER
 from zoo.report.folds import folds_table
 from zoo.report.ladder import ladder_records
 from zoo.report.text import Cell, Column, Page, Table
+from zoo.scores.metric_names import find_metric
 from zoo.settings import store_folder
 from zoo.store import Artifact, list_artifacts
 
@@ -87,7 +88,9 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 def artifact_page(artifact: Artifact, path: Path) -> Page:
     """A finished stage's metrics, and the path that people go on with."""
     metrics = sorted(artifact.manifest.metrics.items())
-    table = Table([Column("metric"), Column("value", form=".6g")], metrics)
+    units = {name: metric.unit for name, _ in metrics if (metric := find_metric(name))}
+    columns = [Column("metric"), Column("value", form=".6g"), Column("unit", drop=1)]
+    table = Table(columns, [[name, value, units.get(name, "")] for name, value in metrics])
     return [*([table] if metrics else []), str(path)]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.contracts import Entry
-from zoo.entries.load import entry_names, list_entries, load_entry, read_entry
+from zoo.entries.load import entry_names, load_entry, read_entry
 from zoo.errors import ZooError
 from zoo.settings import entry_folders
 
@@ -103,7 +103,7 @@ def test_users_folder_comes_first_and_adds(tmp_path: Path, monkeypatch: pytest.M
     lexical = load_entry("lexical").lexical
     assert lexical is not None and lexical.folds == 7
     assert "mine" in entry_names()
-    assert [e.name for e in list_entries()] == entry_names()
+    assert [load_entry(name).name for name in entry_names()] == entry_names()
 
 
 @given(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.contracts import Entry, Shape
-from zoo.entries.load import list_entries, load_entry
+from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.models.shapes import (
     awq_bytes,
@@ -24,7 +24,7 @@ from zoo.models.shapes import (
     shape_of_config,
 )
 
-MODELS = [entry for entry in list_entries() if entry.kind == "causal_lm"]
+MODELS = [entry for entry in map(load_entry, entry_names()) if entry.kind == "causal_lm"]
 
 
 KINDS = {
