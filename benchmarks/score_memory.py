@@ -64,7 +64,7 @@ def watch(out: Path, done: threading.Event, chunk_rows: int, samples: list[dict[
     while not done.wait(0.1):
         chunks = len(list(out.glob("ab-*/chunks/*.parquet")))
         if chunks and (not samples or samples[-1]["rows"] != chunks * chunk_rows):
-            engines = sum(anonymous_bytes(pid) for pid in descendants(os.getpid()))
+            engines = sum(anonymous_bytes(process.pid) for process in descendants(os.getpid()))
             stage = anonymous_bytes(os.getpid())
             sample = {"rows": chunks * chunk_rows, "stage_mib": round(stage / MIB, 1), "engines_mib": round(engines / MIB, 1)}
             samples.append(sample)

@@ -10,7 +10,6 @@ import ctypes
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -20,6 +19,7 @@ from zoo.contracts import REQUESTS, StageResult
 from zoo.errors import ZooError
 from zoo.pipeline.runner import RUNNER
 from zoo.stages import STAGES, progress
+from zoo.stages.process_memory import PeakWatch
 from zoo.store import ERROR, LOG, RESULT, write_atomic
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -54,18 +54,14 @@ def _redirect(log: Path) -> None:
     os.dup2(descriptor, 2)
 
 
-def _peak_bytes() -> int:
-    """Largest resident size of this process or of any child it waited for (ru_maxrss is in KiB on Linux)."""
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
 def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
     """Look the stage up, run it on the request, and write result.json."""
     module, function = STAGES[name].split(":")
     request = REQUESTS[name].model_validate_json(request_path.read_text())
+    memory = PeakWatch()
     result: StageResult = getattr(importlib.import_module(module), function)(request, out_dir)
     if not result.measurements.peak_bytes:
-        measured = result.measurements.model_copy(update={"peak_bytes": _peak_bytes()})
+        measured = result.measurements.model_copy(update={"peak_bytes": memory.peak_bytes()})
         result = result.model_copy(update={"measurements": measured})
     write_atomic(out_dir / RESULT, result.model_dump_json(indent=1))
     return result

@@ -93,7 +93,10 @@ def _ask_driver(query: str) -> str:
 
 
 def process_age_seconds() -> float:
-    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
+    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row.
+
+    psutil's `create_time` counts from the boot in whole seconds of a clock that can be set, too rough for a deadline.
+    """
     try:
         with open("/proc/self/stat") as file:  # noqa: PTH123
             start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])

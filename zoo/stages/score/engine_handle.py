@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from zoo.stages.score.engine_process import PARENT
 from zoo.stages.score.tasks import Task
@@ -114,27 +115,25 @@ class Replica:
         self.process = None
 
 
-def end(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def end(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL to each that is still there; a number that by now is another process's is left alone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
-def marked(mark: str) -> list[int]:
-    """Processes that were started with a replica's mark, wherever they hang by now; none where there is no process table."""
-    wanted, found = f"{MARK}={mark}".encode(), list[int]()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if wanted in file.read_bytes().split(b"\0"):
-                found.append(int(file.parent.name))
+def marked(mark: str) -> list[psutil.Process]:
+    """Processes that were started with a replica's mark, wherever they hang by now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
+            if process.environ().get(MARK) == mark:
+                found.append(process)
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """Processes that a process has started, and theirs, by Linux's process table; none where there is none."""
-    found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in file.read_text().split():
-                found += [*descendants(int(child)), int(child)]
-    return found
+def descendants(pid: int) -> list[psutil.Process]:
+    """Processes that a process has started, and theirs; none where it has ended."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []

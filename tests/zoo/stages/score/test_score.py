@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from tests.helpers.tiny_models import TEMPLATE
@@ -113,12 +115,11 @@ class Disturber(threading.Thread):
 
     def _engine(self) -> int | None:
         """The run's engine, a child of this process that has the run's folder among its arguments."""
-        for pid in descendants(os.getpid()):
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
-            if b"zoo.stages.score.engine_process" in arguments and any(
-                str(self._out).encode() in argument for argument in arguments
-            ):
-                return pid
+        for process in descendants(os.getpid()):
+            with suppress(psutil.Error):  # it has ended
+                arguments = process.cmdline()
+                if "zoo.stages.score.engine_process" in arguments and any(str(self._out) in a for a in arguments):
+                    return process.pid
         return None
 
 
