@@ -32,10 +32,12 @@ def show(name: Name, as_json: AsJson = False) -> None:
     Example: zoo show smollm2-135m
     """
     from zoo.entries.load import load_entry
-    from zoo.report.views import entry_toml
+    from zoo.entries.toml import contract_toml
 
     entry = load_entry(name)
-    show_page([entry_toml(entry)], style_of(Format.table, as_json), data=entry.model_dump(mode="json", exclude_none=True))
+    show_page(
+        [contract_toml(entry).rstrip()], style_of(Format.table, as_json), data=entry.model_dump(mode="json", exclude_none=True)
+    )
 
 
 def check(

@@ -115,11 +115,11 @@ def measure(name: OwnOrKnown = None, as_json: AsJson = False) -> None:
 
     Example: zoo target measure cpu
     """
-    from zoo.report.views import entry_toml
+    from zoo.entries.toml import contract_toml
     from zoo.stages.rates.target import measure_target, write_target
 
     target = measure_target(name)
-    page = [entry_toml(target) if name is None else str(write_target(target))]
+    page = [contract_toml(target).rstrip() if name is None else str(write_target(target))]
     show(page, style_of(Format.table, as_json), data=target.model_dump(mode="json"))
 
 

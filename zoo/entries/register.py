@@ -6,7 +6,6 @@ AWQ group size that divides every layer, and the layout on the target. The rest 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import tempfile
@@ -25,28 +24,15 @@ from zoo.checks import (
     quantizer_of,
     supported_decoders,
 )
-from zoo.contracts import Entry, PromptSpec, Quantizer, Shape
+from zoo.contracts import Entry, Quantizer, Shape
+from zoo.entries.chat_template import model_prompt
 from zoo.entries.load import entry_names
+from zoo.entries.toml import document
 from zoo.errors import ZooError
-from zoo.models.prompts import load_codec
 from zoo.models.shapes import awq_bytes, count_parameters, first_architecture, linear_inputs, read_config, shape_of_config
 from zoo.store import write_atomic
 from zoo.targets import Target, load_target
 
-QUESTION = """Which of two answers to a prompt would people prefer?
-
-# Prompt
-{prompt}
-
-# Answer A
-{response_a}
-
-# Answer B
-{response_b}
-
-Say A, B or tie."""
-LABELS = (("A", "B", "tie"), (" A", " B", " tie"))
-PLAIN_ENDS = ("\nVerdict:\n", "\nVerdict:", "\nVerdict: ")  # of models without a chat format
 SMALL = 10**9  # parameters up to which an entry gets the settings of a small model
 
 
@@ -145,68 +131,57 @@ def entry_text(name: str, source: Source, target: Target) -> str:
     architecture, backend = _architecture(config, source.folder)
     shape = shape_of_config(config)
     group_size = _group_size(shape, source.folder)
-    prompt = _prompt(source.folder)
+    prompt = model_prompt(source.folder)
     small = source.parameters <= SMALL
     context = shape.max_position_embeddings or 2**20
     max_tokens = min(512 if small else 2048, context - 1)  # the label is a token too
-    lines = [
-        f"# Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds.",
-        f'name = "{name}"',
-        "version = 1",
-        f"description = {_quote(f'{source.hub_id}, {source.parameters / 1e9:.2g} billion parameters')}",
-        "",
-        "[base]",
-        f"hub_id = {_quote(source.hub_id)}",
-        f'architecture = "{architecture}"',
-        f"parameters = {source.parameters}",
-        f"licence = {_quote(source.licence)}",
-        "",
-        "[shape]  # of its config.json",
-        *[f"{key} = {json.dumps(value)}" for key, value in shape.model_dump(exclude_none=True).items()],
-        "",
-        "[prompt]",
-        f'template = """\n{_escape(prompt.template)}"""',
-        f"labels = {json.dumps(list(prompt.labels))}  # one token each where they follow the template",
-        f"max_tokens = {max_tokens}",
-        "",
-        *_train_lines(small),
-        *_quantize_lines(backend, group_size, shape, target),
-        "[score]",
-        f'variants = [{{ order = "ab", max_tokens = {max_tokens} }}, {{ order = "ba", max_tokens = {max_tokens} }}]',
-        "",
-        *_serve_lines(architecture, awq_bytes(shape, source.parameters, group_size), target),
-    ]
-    return "\n".join(lines)
+    weight_bytes = awq_bytes(shape, source.parameters, group_size)
+    settings = {
+        "name": name,
+        "version": 1,
+        "description": f"{source.hub_id}, {source.parameters / 1e9:.2g} billion parameters",
+        "base": {
+            "hub_id": source.hub_id,
+            "architecture": architecture,
+            "parameters": source.parameters,
+            "licence": source.licence,
+        },
+        "shape": shape.model_dump(exclude_none=True),
+        "prompt": {"template": prompt.template, "labels": prompt.labels, "max_tokens": max_tokens},
+        "train": _train_settings(small),
+        "quantize": _quantize_settings(backend, group_size, target),
+        "score": {"variants": [{"order": order, "max_tokens": max_tokens} for order in ("ab", "ba")]},
+        "serve": {target.name: _serve_settings(architecture, weight_bytes, target)},
+    }
+    head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
+    return document(settings, _comments(shape, weight_bytes, target), head=head)
 
 
-def _train_lines(small: bool) -> list[str]:
+def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:
+    """Why a setting is as it is, by the setting's name."""
+    return {
+        "shape": "of its config.json",
+        "prompt.labels": "one token each where they follow the template",
+        "quantize.backend": "autoawq does not know the architecture",
+        "quantize.group_size": f"divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
+        "quantize.apply_clip": "on a CPU the clip search takes longest",
+        f"serve.{target.name}.layout": f"{weight_bytes / 2**30:.2g} GiB of weights",
+        f"serve.{target.name}.float16_rescale_bits": "it overflows float16 without",
+    }
+
+
+def _train_settings(small: bool) -> dict[str, Any]:
     """QLoRA as the best teams' 8B to 9B models had it (LMSYS 3rd place), or for a small model faster and narrower."""
-    rank, alpha, rate = (16, 32, "5e-4") if small else (64, 16, "1e-4")
-    checkpointing = [] if small else ["gradient_checkpointing = true"]
-    return [
-        "[train]",
-        f"rank = {rank}",
-        f"alpha = {alpha}",
-        'target_modules = "all-linear"',
-        f"learning_rate = {rate}",
-        *checkpointing,
-        "",
-    ]
+    if small:
+        return {"rank": 16, "alpha": 32, "target_modules": "all-linear", "learning_rate": 5e-4}
+    wide = {"rank": 64, "alpha": 16, "target_modules": "all-linear", "learning_rate": 1e-4}
+    return wide | {"gradient_checkpointing": True}
 
 
-def _quantize_lines(backend: Quantizer, group_size: int, shape: Shape, target: Target) -> list[str]:
-    on_cpu = [
-        "calibration_rows = 8",
-        "calibration_tokens = 256",
-        "apply_clip = false  # on a CPU the clip search takes longest",
-    ]
-    return [
-        "[quantize]",
-        *([] if backend == "autoawq" else [f'backend = "{backend}"  # autoawq does not know the architecture']),
-        f"group_size = {group_size}  # divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
-        *(on_cpu if target.gpus == 0 else []),
-        "",
-    ]
+def _quantize_settings(backend: Quantizer, group_size: int, target: Target) -> dict[str, Any]:
+    chosen: dict[str, Any] = {} if backend == "autoawq" else {"backend": backend}
+    chosen["group_size"] = group_size
+    return chosen if target.gpus else chosen | {"calibration_rows": 8, "calibration_tokens": 256, "apply_clip": False}
 
 
 def _architecture(config: dict[str, Any], folder: Path) -> tuple[str, Quantizer]:
@@ -228,116 +203,13 @@ def _group_size(shape: Shape, folder: Path) -> int:
     return max(fitting)
 
 
-def _serve_lines(architecture: str, weight_bytes: int, target: Target) -> list[str]:
+def _serve_settings(architecture: str, weight_bytes: int, target: Target) -> dict[str, Any]:
     """`[serve.TARGET]`: replicas if half of a card takes the weights, else split; float16 where there is no bfloat16."""
     fits = weight_bytes <= target.device_bytes / 2
-    layout = "replicas" if fits or target.gpus < 2 else "pipeline"
     needs_float16 = "bfloat16" not in target.dtypes and architecture not in FLOAT16_REFUSED
     rescaled = "bfloat16" not in target.dtypes and architecture in RESCALABLE
-    return [
-        f"[serve.{target.name}]",
-        f'layout = "{layout}"  # {weight_bytes / 2**30:.2g} GiB of weights',
-        f'dtype = "{"float16" if needs_float16 or rescaled else "auto"}"',
-        *([f"float16_rescale_bits = {RESCALE_BITS}  # it overflows float16 without"] if rescaled else []),
-        "",
-    ]
-
-
-# --- prompt -------------------------------------------------------------------------------------------------------------
-
-
-def _prompt(folder: Path) -> PromptSpec:
-    """The first prompt, of the model's chat format or in plain text, after which three labels are one token each."""
-    reasons = []
-    for template in _templates(folder):
-        for labels in LABELS:
-            spec = PromptSpec(template=template, labels=labels)
-            try:
-                load_codec(folder, spec)
-            except ZooError as error:
-                reasons.append(str(error))
-                continue
-            return spec
-    raise ZooError(f"{folder}: no labels that are one token each ({reasons[0]})")
-
-
-def _templates(folder: Path) -> list[str]:
-    settings = _tokenizer_settings(folder)
-    chat = _chat_template(folder, settings)
-    if chat:
-        rendered = render_chat(chat, settings, folder)
-        return [rendered, rendered + "\n"]
-    return [_start_token(folder) + QUESTION + end for end in PLAIN_ENDS]
-
-
-def _tokenizer_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ZooError(f"{path}: not JSON ({error}); copy it again") from error
-    return loaded if isinstance(loaded, dict) else {}
-
-
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    found = settings.get("chat_template")
-    if isinstance(found, list):  # named templates
-        found = next((item.get("template") for item in found if item.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
-
-
-def render_chat(chat: str, settings: dict[str, Any], folder: Path) -> str:
-    """A user turn that asks the question, and the start of the model's turn, in the model's own chat format.
-
-    The template is code of the model's makers: it runs in jinja's sandbox, with what transformers gives it.
-    """
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: "2026-01-01"  # a date that does not change the prompt from day to day
-    tokens = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    messages = [{"role": "user", "content": QUESTION}]
-    try:
-        text = environment.from_string(chat).render(
-            messages=messages, add_generation_prompt=True, enable_thinking=False, tools=None, documents=None, **tokens
-        )
-    except (TemplateError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ZooError(f"{folder}: its chat template fails ({reason}); write the entry by hand") from error
-    if text.count(QUESTION) != 1:
-        raise ZooError(f"{folder}: its chat template changes the text of a message; write the entry by hand")
-    return text
-
-
-def _token_text(token: Any) -> str:
-    return str((token.get("content") if isinstance(token, dict) else token) or "")
-
-
-def _start_token(folder: Path) -> str:
-    """The token that the tokenizer itself puts before a text, or nothing."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise ZooError(f"{path}: no such file; save the model's tokenizer in its fast form (tokenizer.json) there")
-    tokenizer = Tokenizer.from_file(str(path))
-    with_special = tokenizer.encode("x", add_special_tokens=True)
-    starts = [token for token, special in zip(with_special.tokens, with_special.special_tokens_mask, strict=True) if special]
-    return starts[0] if starts and with_special.special_tokens_mask[0] else ""
-
-
-def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _escape(text: str) -> str:
-    """Text inside a multi-line TOML string."""
-    return text.replace("\\", "\\\\").replace('"""', '""\\"').replace("\r", "\\r")
+    chosen: dict[str, Any] = {
+        "layout": "replicas" if fits or target.gpus < 2 else "pipeline",
+        "dtype": "float16" if needs_float16 or rescaled else "auto",
+    }
+    return chosen | {"float16_rescale_bits": RESCALE_BITS} if rescaled else chosen

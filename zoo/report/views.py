@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Contract
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.chain import STAGE_ORDER
@@ -52,31 +50,6 @@ def entries_page() -> tuple[Page, list[dict[str, Any]]]:
         Column("what", prose=True, drop=2),
     ]
     return [Table(columns, [*rows, *broken])], records
-
-
-def entry_toml(entry: Contract) -> str:
-    """An entry, or a target, as TOML, defaults filled in."""
-    lines: list[str] = []
-
-    def write(table: dict[str, Any], name: str) -> None:
-        plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
-        if name and plain:
-            lines.append(f"\n[{name}]")
-        lines.extend(f"{key} = {_toml(value)}" for key, value in plain.items())
-        for key, value in table.items():
-            if isinstance(value, dict):
-                write(value, f"{name}.{key}" if name else key)
-
-    write(entry.model_dump(mode="json", exclude_none=True), "")
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)  # TOML's basic strings, numbers and booleans are JSON's
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

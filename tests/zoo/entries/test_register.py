@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from zoo.checks import check_entry
 from zoo.contracts import Entry, PromptSpec
+from zoo.entries.chat_template import QUESTION
 from zoo.entries.load import load_entry, read_entry
-from zoo.entries.register import QUESTION, _escape, next_steps, register
+from zoo.entries.register import next_steps, register
+from zoo.entries.toml import document
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.report.text import Column, Table, as_text
@@ -203,7 +205,7 @@ def test_any_template_survives_toml(text: str) -> None:
     template = f"{text}{{prompt}}{{response_a}}{{response_b}}{text}"
     if not all(template.count(f"{{{field}}}") == 1 for field in ("prompt", "response_a", "response_b")):
         return
-    parsed = tomllib.loads(f'template = """\n{_escape(template)}"""')["template"]
+    parsed = tomllib.loads(document({"template": template}))["template"]
     assert PromptSpec(template=parsed).template == template
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from zoo.contracts import Name
+from zoo.entries.toml import contract_toml
 from zoo.errors import ZooError
 from zoo.store import write_atomic
 from zoo.targets import Target, is_of_kind, load_target, machine_fingerprint, own_folder, target_files
@@ -66,9 +67,7 @@ def describe_machine(name: str, machine: str) -> Target:
 
 def write_target(target: Target) -> Path:
     """The target as NAME.toml in the user's own folder, where `--target NAME` finds it before the package's."""
-    from zoo.report.views import entry_toml
-
     path = own_folder() / f"{target.name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, entry_toml(target) + "\n")
+    write_atomic(path, contract_toml(target))
     return path
