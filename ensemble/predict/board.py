@@ -13,7 +13,7 @@ from ensemble.plan import Plan
 from ensemble.pools.patterns import Blended, blend_rows
 from ensemble.predict.deadline import Deadline
 from zoo.errors import ZooError
-from zoo.pipeline.import_table import read_table
+from zoo.pipeline.import_checks import read_table
 from zoo.scores.tables import OK, probabilities, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take

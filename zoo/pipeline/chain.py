@@ -19,6 +19,7 @@ from zoo.contracts import (
     LexicalScoreRequest,
     LexicalTrainRequest,
     MergeRequest,
+    PromptSpec,
     QuantizeRequest,
     Request,
     ScoreRequest,
@@ -66,18 +67,7 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    train = TrainRequest(
-        entry=entry.name,
-        base=base,
-        battles=battles,
-        held=held,
-        prompt=entry.prompt,
-        # A path is no part of identity; the inputs below are.
-        spec=entry.train.model_copy(update={"teacher": None, "extra": None}),
-        teacher=_file_input("train.teacher", entry.train.teacher, "a scores.parquet of out-of-fold rows"),
-        extra=_file_input("train.extra", entry.train.extra, "a CSV of labelled battles"),
-        votes_digest=_votes_digest(entry.train, battles),
-    )
+    train = _train_request(entry.name, entry.prompt, entry.train, base=base, battles=battles, held=held)
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
         entry=entry.name,
@@ -115,6 +105,21 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     name = load_target(target).name
     serve = entry.serve.get(name, ServeSpec())
     return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
+
+
+def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
+    return TrainRequest(
+        entry=name,
+        base=base,
+        battles=battles,
+        held=held,
+        prompt=prompt,
+        # A path is no part of identity; the inputs below are.
+        spec=spec.model_copy(update={"teacher": None, "extra": None}),
+        teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
+        extra=_file_input("train.extra", spec.extra, "a CSV of labelled battles"),
+        votes_digest=_votes_digest(spec, battles),
+    )
 
 
 def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:

@@ -21,7 +21,7 @@ from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
-from zoo.models.prompts import load_codec
+from zoo.models.prompts import Codec, load_codec
 from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
@@ -48,6 +48,42 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         return launch(request, out_dir, spec.gpus)
     out_dir = shared_folder(out_dir, ranks)
     codec = load_codec(base, request.prompt)
+    train, held, counts = read_examples(request, codec)
+    torch.manual_seed(spec.seed)
+    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
+    memory = learner.fit_memory(train)
+    load_seconds = process_age_seconds()
+    state = fit(learner, train, held, out_dir)
+    if ranks.main:
+        save_weights(learner.model, spec, base, out_dir)
+        shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
+        remove_checkpoints(out_dir)
+    return StageResult(
+        metrics={
+            **counts,
+            **memory,
+            **final_metrics(state, spec),
+            "train/rows": len(train),
+            "train/padding_share": padding_share([len(e.ab) for e in train], spec),
+            ROWS: len(held),
+        },
+        curves={name: tuple(points) for name, points in state.curves.items()},
+        measurements=Measurements(
+            load_seconds=load_seconds,
+            run_seconds=state.seconds,
+            rows=state.rows,
+            tokens=state.tokens,
+            peak_bytes=gpu_peak_bytes(),
+        ),
+    )
+
+
+def read_examples(request: TrainRequest, codec: Codec) -> tuple[list[Example], list[Example], dict[str, float]]:
+    """Examples to learn from, a sample of the held-out ones, and how many are of what kind.
+
+    Those of the second file are among the first. ZooError where there is nothing to learn from, or nothing held out.
+    """
+    spec = request.spec
     battles = read_battles(request.battles.path, keep=VOTES)
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
     if train_frame.empty or held_frame.empty:
@@ -62,36 +98,18 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         train += examples(extra_frame, codec, request.prompt, extra_targets)
         counts |= found
     held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
-    torch.manual_seed(spec.seed)
-    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
-    memory = learner.fit_memory(train)
-    load_seconds = process_age_seconds()
-    state = fit(learner, train, held, out_dir)
-    if ranks.main:
-        save_weights(learner.model, spec, base, out_dir)
-        shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
-        remove_checkpoints(out_dir)
-    return StageResult(
-        metrics={
-            **counts,
-            **memory,
-            TRAIN_LOSS: state.curves[TRAIN_LOSS][-1][1],
-            TRAIN_SPEED: state.tokens / max(state.seconds, 1e-9),
-            "train/rows": len(train),
-            "train/padding_share": padding_share([len(e.ab) for e in train], spec),
-            LOG_LOSS: state.best if spec.keep == "best" else state.curves[HELD_OUT_LOSS][-1][1],
-            ROWS: len(held),
-            "val/log_loss_before": state.curves[HELD_OUT_LOSS][0][1],
-        },
-        curves={name: tuple(points) for name, points in state.curves.items()},
-        measurements=Measurements(
-            load_seconds=load_seconds,
-            run_seconds=state.seconds,
-            rows=state.rows,
-            tokens=state.tokens,
-            peak_bytes=gpu_peak_bytes(),
-        ),
-    )
+    return train, held, counts
+
+
+def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
+    """Where the training ended: loss, speed, and the held-out log loss of the weights that are kept."""
+    held_out = state.curves[HELD_OUT_LOSS]
+    return {
+        TRAIN_LOSS: state.curves[TRAIN_LOSS][-1][1],
+        TRAIN_SPEED: state.tokens / max(state.seconds, 1e-9),
+        LOG_LOSS: state.best if spec.keep == "best" else held_out[-1][1],
+        "val/log_loss_before": held_out[0][1],
+    }
 
 
 def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
