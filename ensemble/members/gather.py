@@ -15,18 +15,18 @@ from zoo.contracts import Request, ScoringRequest
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.data.splits import fold_of
 from zoo.errors import ZooError
+from zoo.pipeline.stage_kinds import SCORING
 from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
 from zoo.store import list_artifacts, recipe_of
 
 FEWEST_ROWS = 20
 FEWEST_PROMPTS = 15  # three for each fold
-_STAGES = ("score", "lexical-score", "import")
 
 
 def gather(store: Path) -> list[Table]:
     """Score tables of all finished artifacts of a store, oldest first. Those that predictions left behind do not count."""
     tables = []
-    for artifact in list_artifacts(store, *_STAGES):
+    for artifact in list_artifacts(store, *SCORING):
         request = artifact.manifest.request
         if isinstance(request, ScoringRequest) and request.selection.rows == "listed":
             continue

@@ -23,6 +23,7 @@ from zoo.cost.lengths import File
 from zoo.cost.published import START_SECONDS, load_published, published_machine, published_rates
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
+from zoo.pipeline.stage_kinds import SCORING
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 
@@ -30,7 +31,6 @@ from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, m
 # ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
 MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
-_STAGES = ("score", "lexical-score", "import")
 
 Basis = Literal["measured", "scaled", "published"]
 
@@ -93,7 +93,7 @@ def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
     from zoo.scores.tables import CARD, read_card
 
     found = []
-    for artifact in (artifact for store in stores for artifact in list_artifacts(store, *_STAGES)):
+    for artifact in (artifact for store in stores for artifact in list_artifacts(store, *SCORING)):
         cards = [read_card(path) for path in sorted(artifact.path.glob(f"*/{CARD}"))]
         found += [Measured(card, artifact.manifest) for card in cards if card.entry == entry.name]
     return [m for m in found if m.card.cost.machine and not m.card.emulates]

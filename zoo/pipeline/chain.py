@@ -40,8 +40,6 @@ _SOURCES: dict[str, type[Request]] = {
     "scored": ScoreRequest,
 }
 
-STAGE_ORDER = ("fetch", "train", "merge", "quantize", "score")
-
 
 def battles_input(path: Path) -> Input:
     """A battles file as a stage's input, identified by its content and not by where it lies."""

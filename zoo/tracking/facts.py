@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
+from zoo.pipeline.stage_kinds import kind_of
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import RESULT, identity, list_artifacts, source_of, sources
@@ -19,8 +20,6 @@ from zoo.store import RESULT, identity, list_artifacts, source_of, sources
 if TYPE_CHECKING:
     import pandas as pd
 
-SECTIONS = {"train": "train", "merge": "merge", "quantize": "quantize", "score": "score", "lexical-train": "lexical"}
-CONTEXTS = {"train": "training", "lexical-train": "training", "quantize": "calibration"}
 # Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
 LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
@@ -135,7 +134,7 @@ def version_of(entry: Entry | None) -> str:
 def stage_params(manifest: Manifest) -> dict[str, str]:
     """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`. Inputs count by fingerprint only."""
     request = identity(manifest.request)
-    if section := SECTIONS.get(manifest.stage):
+    if section := kind_of(manifest.stage).section:
         request[section] = request.pop("spec")
     return flatten(request)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.pipeline.stage_kinds import kind_of
 from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
 from zoo.tracking.facts import Facts
 
@@ -17,18 +18,12 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"
-CHECKPOINTS = {  # stage -> what kind of model it leaves
-    "train": "adapter",
-    "merge": "merged",
-    "quantize": "awq",
-    "lexical-train": "lexical",
-}
 
 
 def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: str) -> None:
     """The weights that a stage left, as an external logged model; nothing for stages that leave none."""
-    kind = CHECKPOINTS.get(fact.tags["zoo.stage"])
-    if kind is None:
+    kind = kind_of(fact.tags["zoo.stage"]).leaves
+    if not kind:
         return
     name = f"{fact.tags['zoo.entry']}-{kind}".replace(".", "_")
     tags = {key: value for key, value in fact.tags.items() if key in ("zoo.entry", "zoo.entry_version", "zoo.git_commit")}

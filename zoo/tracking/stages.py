@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest
+from zoo.pipeline.stage_kinds import kind_of
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, identity, locked
 from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
-from zoo.tracking.facts import CONTEXTS, Data, Facts, data_of, entry_params, stage_facts, version_of
+from zoo.tracking.facts import Data, Facts, data_of, entry_params, stage_facts, version_of
 from zoo.tracking.home import is_marked, mark, mask, one_line, public_data, tracking_uri
 from zoo.tracking.models import log_checkpoint, register_scored
 
@@ -72,7 +73,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
 def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
     """The labelled battles that a stage read, where their file still lies there and still is what was scored."""
     battles = manifest.request.inputs.get("battles")
-    if battles is None or manifest.stage.endswith(("train", "quantize")):
+    if battles is None or kind_of(manifest.stage).data != "evaluation":
         return None
     from zoo.data.battles import dataset_digest, read_battles
     from zoo.errors import ZooError
@@ -138,7 +139,7 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
     tags = {"zoo.dataset": data.digest} if data else {}
     write_batch(client, run_id, params=fact.params, points=points, tags=tags)
     if data:
-        write_input(client, run_id, data, CONTEXTS.get(manifest.stage, "evaluation"))
+        write_input(client, run_id, data, kind_of(manifest.stage).data)
     client.log_dict(run_id, clean_manifest(manifest), MANIFEST)
     if fact.curves:
         from zoo.report.figures import curve_figures
