@@ -12,7 +12,7 @@ HEAD = """# Metrics
 
 Every metric that a stage, a build or a comparison logs: in `manifest.json`, in MLflow, in `zoo leaderboard`. Made from
 `zoo/scores/metric_names.py` by `python scripts/metric_table.py --write`. In a manifest the metrics of one variant have its slug
-before them, as in `ab-512:val/log_loss`.
+before them, as in `ab-512:val/log_loss`. Yes and no are logged as 1 and 0.
 
 | metric | unit | better | what it says |
 |---|---|---|---|
