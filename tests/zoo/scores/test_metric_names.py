@@ -15,7 +15,7 @@ from ensemble.search.build import build_plan, plan_numbers
 from scripts.metric_table import PATH, page
 from tests.helpers.members import make_members, request
 from tests.helpers.paths import ROOT
-from zoo.contracts import LABELS, Manifest, Measurements
+from zoo.contracts import LABELS, Input, Manifest, Measurements, MergeRequest, MergeSpec
 from zoo.report.leaderboard import COLUMNS as SHOWN
 from zoo.scores.ladder import ladder_metrics, steps_of
 from zoo.scores.metric_names import FORMS, HEADLINES, METRICS, find_metric
@@ -51,10 +51,11 @@ def test_what_a_ladder_logs_is_in_the_list(scored: tuple[np.ndarray, np.ndarray]
 
 
 def test_what_a_stage_and_an_engine_log_is_in_the_list(tmp_path: Path) -> None:
+    weights = Input(fingerprint="w")
     manifest = Manifest(
         stage="merge",
         fingerprint="f",
-        request={"stage": "merge", "entry": "e"},
+        request=MergeRequest(entry="e", base=weights, adapter=weights, spec=MergeSpec()),
         files={},
         metrics={"size/weights_gib": 1.0, **Tally(card_bytes=1).metrics()},
         measurements=Measurements(load_seconds=1.0, run_seconds=2.0, peak_bytes=3),
