@@ -1,4 +1,4 @@
-"""Score tables as candidates for the ensemble: one aligned array, joined by id, of one data set, on rows scored out of fold."""
+"""Gather the members: score tables of one data set, joined by id, out of fold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _STAGES = ("score", "lexical-score", "import")
 
 
 def gather(store: Path) -> list[Table]:
-    """Score tables of all finished artifacts of a store, oldest first. Those that predictions left behind do not count."""
+    """Score tables of all finished artifacts of a store, oldest first.
+
+    Those that predictions left behind do not count.
+    """
     tables = []
     for artifact in list_artifacts(store, *_STAGES):
         request = artifact.manifest.request

@@ -1,1 +1,1 @@
-"""Prediction within a deadline: jobs of the schedule as processes, and a submission that is whole at every moment."""
+"""Prediction within a deadline: jobs as processes, and an always valid submission."""

@@ -1,4 +1,4 @@
-"""Where a job's work lies: its folder, its attempts, and the request each attempt is given.
+"""Attempts of a job: its folders, and the request that each attempt is given.
 
 A job's folder holds one sub-folder an attempt. An attempt's list of rows never changes, since a stage that is started again on
 the same folder skips the chunks that are there; rows wanted beyond that list make a new attempt.
@@ -32,7 +32,9 @@ class Setting:
 
 
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
-    """Where a member's checkpoint lies now: the store's artifact of that fingerprint, else where the request says, if it does.
+    """Where a member's checkpoint lies now.
+
+    The store's artifact of that fingerprint, else where the request says, if it does.
 
     Plans of `ensemble build` name no path; a request by hand may.
     """

@@ -1,4 +1,4 @@
-"""What the members have said so far, row by row, and the submission that follows from it at any moment."""
+"""The board: members' probabilities so far, and the submission that follows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ LONGEST_WRITE_INTERVAL_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Blended:
-    """A submission's probabilities (rows, 3), and how many rows each set of members made; the empty set is the prior."""
+    """A submission's probabilities (rows, 3), and how many rows each set of members made.
+
+    The empty set is the prior.
+    """
 
     p: np.ndarray
     patterns: dict[tuple[str, ...], int]
 
 
 class Board:
-    """Probabilities of each member for each row of the file; NaN where a member has not, or could not, score a row.
+    """Probabilities of each member for each row of the file.
+
+    NaN where a member has not, or could not, score a row.
 
     `ids` are all ids of the battles file in its order. Rows come in by id, never by position.
     """
@@ -42,7 +47,9 @@ class Board:
         self._refused = {name: np.zeros(len(self.ids), dtype=bool) for name in self.members}
 
     def add(self, member: str, frame: pd.DataFrame) -> int:
-        """Take in rows of a checked score table (`zoo.scores.tables.read_scores`); how many of them are news.
+        """Take in rows of a checked score table (`zoo.scores.tables.read_scores`).
+
+        Returns how many of them are new.
 
         A row that is there already stays as it is. ZooError where the table has rows of other battles.
         """
@@ -103,7 +110,10 @@ class Board:
 
 
 def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
-    """Each row finite, not negative and summing to 1; the prior in place of a row for which that cannot be had."""
+    """Each row finite, not negative and summing to 1.
+
+    The prior in place of a row for which that cannot be had.
+    """
     p = np.clip(p, 0.0, None)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = p / p.sum(axis=1, keepdims=True)
@@ -142,7 +152,10 @@ class Submission:
 
 
 def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
-    """ZooError where a table is for no member of the plan, or a member can neither be run nor has a table."""
+    """ZooError for a table of no member of the plan, and for a member without any.
+
+    A member that can be run needs none.
+    """
     names = [member.name for member in plan.members]
     for name in scores:
         if name not in names:
@@ -156,7 +169,10 @@ def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
 
 
 def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
-    """Put the tables on the board; for each member where they came from, with how many rows they lack."""
+    """Put the tables on the board.
+
+    Returns for each member where they came from, with how many rows they lack.
+    """
     sources = {}
     for name, path in scores.items():
         frame = read_table(path)

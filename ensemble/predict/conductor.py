@@ -1,4 +1,4 @@
-"""Carry out a plan's schedule: start jobs when their devices are free, watch them, cut them, and give each its rows."""
+"""The conductor: starts, watches and cuts the jobs of a plan's schedule."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ class Conductor:
         return sum(run.recall(self.deadline.now()) for run in self.runs)
 
     def tick(self) -> int:
-        """Take in what has appeared, end what must end, start what can start; how many rows are news."""
+        """Take in what has appeared, end what must end, start what can start.
+
+        Returns how many rows are new.
+        """
         now, news = self.deadline.now(), 0
         for run in self.runs:
             if run.alive:
@@ -97,7 +100,7 @@ class Conductor:
         return news
 
     def _condemn(self, lies: dict[str, str], now: float) -> None:
-        """A member that lied once is believed nowhere: not in its replicas either."""
+        """Drop a member whose table was invalid, in all of its replicas."""
         for name, why in lies.items():
             self.board.discard(name)
             self.say(f"{name} is left out: {why}")
@@ -179,7 +182,10 @@ class Conductor:
         return self._load_seconds(run) + float(work[self._usable].sum()) * self._work_share(run) * run.job.row_share
 
     def predicted_seconds(self) -> float:
-        """Process start to submission written, as the plan prices its schedule on this very file, without the margin."""
+        """Predicted seconds from process start to submission written, without the margin.
+
+        As the plan prices its schedule on this very file.
+        """
         return self.plan.overhead_seconds + makespan([Claim(run.job, self.planned_seconds(run), 0.0) for run in self.runs])
 
     # --- starting ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The promise of a prediction: a whole file, never later than the budget, whatever the members do.
+"""The deadline of a prediction: a whole file, never later than the budget.
 
 Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.predict.replan`), the
 loop stops in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 SHORTEST_RESERVE_SECONDS = 0.8  # the last look at the jobs' files, ending them and this process, on a busy machine
 RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
-RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # of the budget, against what else a busy machine does
+RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # share of the budget kept for delays on a busy machine
 WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS, LONGEST_WATCHDOG_SECONDS = 0.002, 0.3, 5.0  # the watchdog comes before the end
 GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
 
@@ -48,7 +48,10 @@ class Deadline:
 
     @property
     def watchdog_at(self) -> float:
-        """Seconds since process start at which the watchdog ends everything; always after `work_ends`."""
+        """Seconds since process start at which the watchdog ends everything.
+
+        Always after `work_ends`.
+        """
         early = min(LONGEST_WATCHDOG_SECONDS, WATCHDOG_SHARE * self.budget_seconds)
         return self.budget_seconds - max(SHORTEST_WATCHDOG_SECONDS, early)
 
@@ -63,7 +66,9 @@ def end_process(code: int) -> None:
 
 @contextmanager
 def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
-    """Within the block, a thread waits for the budget's end, calls `last_act` there and ends the process with its code.
+    """Within the block, end the process with its code at the budget's end.
+
+    A thread waits for it and calls `last_act` there first.
 
     It does not depend on the main thread, which may hang in a library or on a disk. `last_act` must be short: it ends the
     jobs; the file needs nothing, since every write replaced it whole.
@@ -85,7 +90,10 @@ def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether someone asked this process to stop, and how: SIGTERM (a scheduler) or SIGINT (Ctrl-C)."""
+    """Whether someone asked this process to stop, and how.
+
+    SIGTERM (a scheduler) or SIGINT (Ctrl-C).
+    """
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -96,7 +104,10 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT are only noted, so that whoever is writing finishes writing."""
+    """Within the block SIGTERM and SIGINT are only noted.
+
+    So whoever is writing finishes writing.
+    """
     request = StopRequest()
 
     def note(signum: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""One job of the schedule as a process: start, chunk files as they appear, and its end, willing or not."""
+"""One job of the schedule as a process: its start, its chunk files, its end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ Status = Literal["waiting", "running", "stopping", "ended"]
 
 
 class Lie(Exception):
-    """A member's output breaks its contract: nothing it said can be trusted."""
+    """A member's output breaks its contract, so none of it is used."""
 
 
 @dataclass
 class JobRun:
-    """A job while it waits, runs and ends. `now` is seconds since the prediction's process started."""
+    """A job while it waits, runs and ends.
+
+    `now` is seconds since the prediction's process started.
+    """
 
     job: Job
     members: list[PlanMember]
@@ -62,7 +65,10 @@ class JobRun:
         return [member for member in self.members if member.name not in self.lies]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Those of `rows`, in their order, that some member of this job has neither scored nor refused."""
+        """Those of `rows` that some member of this job has neither scored nor refused.
+
+        In their order.
+        """
         if not self.trusted or not len(rows):
             return rows[:0]
         answered = np.all([self.board.answered(member.name) for member in self.trusted], axis=0)
@@ -70,7 +76,10 @@ class JobRun:
         return missing
 
     def start(self, rows: np.ndarray, work: dict[str, np.ndarray], pace: Pace, now: float) -> None:
-        """Launch the stage for `rows` (row numbers in the order of their value), or end at once where nothing is missing."""
+        """Launch the stage for `rows`, or end at once where nothing is missing.
+
+        `rows`: row numbers in the order of their value.
+        """
         self.rows, self._work, self.pace, self.started = rows, work, pace, now
         todo = self.missing(rows)
         if not len(todo):
@@ -100,7 +109,10 @@ class JobRun:
         return attempt
 
     def harvest(self, now: float) -> int:
-        """Take in the chunk files that have appeared; how many rows are news. A lying member is forgotten and left out."""
+        """Take in the chunk files that have appeared.
+
+        Returns how many rows are new. A member with an invalid table is forgotten and left out.
+        """
         news = 0
         for member in self.trusted:
             try:
@@ -136,7 +148,10 @@ class JobRun:
         return news
 
     def set_lies_aside(self) -> None:
-        """Rename liars' folders once no process writes there, so that the same command asks again instead of reading on."""
+        """Rename folders with invalid tables once no process writes there.
+
+        So the same command asks again instead of reading on.
+        """
         for member in self.members:
             if member.name not in self.lies:
                 continue
@@ -146,7 +161,10 @@ class JobRun:
                     folder.rename(folder.with_name(f"{folder.name}.rejected-{taken}"))
 
     def recall(self, now: float) -> int:
-        """Before it starts: what earlier runs of the same command left. Lies of an earlier run are no lies of this one."""
+        """Take in what earlier runs of the same command left, before the job starts.
+
+        What was invalid then is asked again.
+        """
         news = self.harvest(now)
         if self.lies:
             self.set_lies_aside()
@@ -154,7 +172,10 @@ class JobRun:
         return news
 
     def poll(self, now: float) -> None:
-        """Notice the end of the process; carry out the SIGKILL that follows a SIGTERM without effect."""
+        """Notice the end of the process.
+
+        Carry out the SIGKILL that follows a SIGTERM without effect.
+        """
         if self._process is None or self.status == "ended":
             return
         code = self._process.poll()

@@ -1,4 +1,4 @@
-"""What a prediction did, for the end of a run and for predict.json."""
+"""The outcome of a prediction, for the end of a run and for predict.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ REPORT = "predict.json"  # in the work folder: what a prediction did
 
 @dataclass(frozen=True)
 class MemberOutcome:
-    """What became of a member: rows it scored, rows its stage refused, and why it stopped early, if it did.
+    """What became of a member.
+
+    Rows it scored, rows its stage refused, and why it stopped early, if it did.
 
     `log_loss`: of the member alone on the labelled rows it scored, with its standard error; None where there are none.
     """
@@ -90,7 +92,10 @@ def conclude(
     folder: Path,
     predicted_seconds: float,
 ) -> Prediction:
-    """Sum up, and leave the same as predict.json in the work folder. `given`: where tables brought by the user came from."""
+    """Sum up, and leave the same as predict.json in the work folder.
+
+    `given`: where tables brought by the user came from.
+    """
     board = submission.board
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:

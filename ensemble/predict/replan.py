@@ -1,4 +1,4 @@
-"""Decisions while a prediction runs: which rows first, how fast it really goes, and when a job must make way for the next.
+"""Replanning while a prediction runs: row order, measured pace, and when a job yields.
 
 Pure arithmetic on the plan and on what was measured; nothing here touches processes or files.
 """
@@ -24,7 +24,10 @@ def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndar
 
 
 def by_value(gain: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Row numbers in the order they are worth scoring: gain in nats a second, highest first; ties in file order."""
+    """Row numbers in the order they are worth scoring: gain in nats a second, highest first.
+
+    Ties in file order.
+    """
     return np.argsort(-gain / seconds, kind="stable")
 
 
@@ -44,7 +47,10 @@ def share_out(rows: np.ndarray, seconds: np.ndarray, shares: Sequence[float]) ->
 
 
 def pool_gain(plan: Plan, before: Iterable[str], added: Iterable[str]) -> float:
-    """Nats a row that `added` members bring on top of `before`, by the pools fitted on all rows; not below 0."""
+    """Nats a row that `added` members bring on top of `before`, by the pools fitted on all rows.
+
+    Not below 0.
+    """
     from_before, to_after = frozenset(before), frozenset(before) | frozenset(added)
     return max(0.0, _pool_log_loss(plan, from_before) - _pool_log_loss(plan, to_after))
 
@@ -58,7 +64,9 @@ def _pool_log_loss(plan: Plan, available: frozenset[str]) -> float:
 
 @dataclass
 class Pace:
-    """Measured against predicted seconds of one job: `load_seconds`, then pieces of work in predicted seconds.
+    """Measured against predicted seconds of one job.
+
+    `load_seconds`, then pieces of work in predicted seconds.
 
     `assumed` is the ratio while nothing is measured: the plan's margin.
     """
@@ -85,7 +93,10 @@ class Pace:
             self._first, self._first_work = now, self.done_work
 
     def ratio(self, now: float) -> float:
-        """Actual seconds for each predicted second of work, from the first finished piece on; a stall counts as slow."""
+        """Actual seconds for each predicted second of work, from the first finished piece on.
+
+        A stall counts as slow.
+        """
         if self._first is None:
             overdue = (now - self.started) / max(self.load_seconds + self.piece_seconds, LEAST_SECONDS)
             return max(self.assumed, overdue)
@@ -109,7 +120,10 @@ class Pace:
         return now - self._last
 
     def expected_silence(self) -> float:
-        """Seconds until the next piece: loading and one piece as predicted, then one piece at the speed of those before."""
+        """Seconds until the next piece.
+
+        Loading and one piece as predicted, then one piece at the speed of those before.
+        """
         if self._first is None:
             return self.load_seconds + self.piece_seconds
         work = self.done_work - self._first_work
@@ -118,7 +132,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a job that has not ended wants: seconds, and the nats (summed over its rows) it would bring for them."""
+    """What a job that has not ended wants.
+
+    Seconds, and the nats (summed over its rows) it would bring for them.
+    """
 
     job: Job
     seconds: float
@@ -141,19 +158,27 @@ def phases_seconds(claims: Sequence[Claim]) -> dict[int, dict[int, float]]:
 
 
 def makespan(claims: Sequence[Claim]) -> float:
-    """Seconds from the first start to the last end: each phase as long as its busiest device, one after the other."""
+    """Seconds from the first start to the last end.
+
+    Each phase as long as its busiest device, one after the other.
+    """
     return sum(max(devices.values()) for devices in phases_seconds(claims).values())
 
 
 def makespan_after(job: Job, later: Sequence[Claim]) -> float:
-    """Seconds that `later` jobs need once `job` has ended: its devices' queue in its own phase, then phase after phase."""
+    """Seconds that `later` jobs need once `job` has ended.
+
+    Its devices' queue in its own phase, then phase after phase.
+    """
     busy = phases_seconds(later)
     own = max((busy.get(job.phase, {}).get(device, 0.0) for device in job.devices or (0,)), default=0.0)
     return own + sum(max(devices.values()) for phase, devices in busy.items() if phase > job.phase)
 
 
 def must_end_by(claim: Claim, planned_end: float, waiting: Sequence[Claim], work_ends: float) -> float:
-    """When a job has to make way: at the end of work, less what more valuable jobs that wait for it still need.
+    """When a job has to make way.
+
+    At the end of work, less what more valuable jobs that wait for it still need.
 
     It may always use the time up to `planned_end`, its plan with the margin: members run in the order of their value, so when a
     budget is short the later ones lose. A job slower than that is cut if others bring more nats a second at the speeds as

@@ -1,4 +1,4 @@
-"""Plan + battles -> submission, inside the deadline.
+"""Predict a file with a plan: battles to submission, inside the deadline.
 
 A whole file is on disk before the first member runs, and every write replaces it whole: stop the process at any moment and
 what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same command goes on from there.
@@ -34,7 +34,10 @@ LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
 
 
 def work_folder(plan: Plan, digest: str) -> Path:
-    """Where a prediction's jobs and its predict.json lie; `digest`: `dataset_digest` of the battles."""
+    """Where a prediction's jobs and its predict.json lie.
+
+    `digest`: `dataset_digest` of the battles.
+    """
     return home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
 
 
@@ -48,7 +51,9 @@ def predict(
     store: Path | None = None,
     scores: Mapping[str, Path] | None = None,
 ) -> Prediction:
-    """Run the plan's members on the battles and write the blend of what they say to `output`, never later than the budget.
+    """Run the plan's members on the battles and write their blend within the budget.
+
+    To `output`.
 
     `started_at`: when this process started, on the clock of `time.monotonic()`. `budget_seconds` overrides the plan's; `store`
     is where checkpoints are looked for (default: the home's); `scores` gives members' tables for these battles instead of

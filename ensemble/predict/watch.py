@@ -1,4 +1,4 @@
-"""What a person sees while a prediction runs: rows done, speed, time left, predicted end, and what will be skipped."""
+"""The progress display of a prediction: rows, speed, predicted end, what is skipped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Plans, frontiers and submissions for people: text, one HTML page, and log loss beside baselines."""
+"""Reports on plans and submissions: text, an HTML page, log loss beside baselines."""

@@ -1,4 +1,7 @@
-"""A submission against labelled battles, beside what it must beat: uniform, the prior, each member, the best possible."""
+"""Evaluate a submission against labels, beside uniform, the prior and each member.
+
+Where the true odds are known, also beside the best possible.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from zoo.scores.tables import probabilities, read_submission
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: mean log loss and its standard error over `rows`; the error is None for a constant."""
+    """One row of the table: mean log loss and its standard error over `rows`.
+
+    The error is None for a constant.
+    """
 
     name: str
     log_loss: float
@@ -31,7 +37,9 @@ class Line:
 
 
 def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list[Line]:
-    """Log loss of a submission and of what stands beside it, over the labelled rows of `battles_path`, the worst first.
+    """Log loss of a submission and of what stands beside it, the worst first.
+
+    Over the labelled rows of `battles_path`.
 
     Members alone are read from the report that `predict` left, so they are there for the plan and battles it ran on. The best
     possible is that of the true probabilities, which only generated battles have (`zoo data sample`).

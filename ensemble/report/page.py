@@ -1,4 +1,7 @@
-"""A plan as one self-contained HTML page: members, schedule, what the budget bought, frontier and reliability."""
+"""The plan's page: one self-contained HTML file.
+
+Members, schedule, what the budget bought, frontier and reliability.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +98,10 @@ TEMPLATE = """<!doctype html>
 
 
 def plan_page(plan: Plan, store: Path | None = None) -> str:
-    """The page as HTML without any reference outside itself. `store`: where the members' tables may lie, for reliability."""
+    """The page as HTML without any reference outside itself.
+
+    `store`: where the members' tables may lie, for reliability.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -106,7 +112,9 @@ def plan_page(plan: Plan, store: Path | None = None) -> str:
 
 
 def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
-    """The plan's blend of all members on the rows it was fitted on: (probabilities (rows, 3), labels (rows,)) and a note.
+    """The plan's blend of all members on the rows it was fitted on.
+
+    (probabilities (rows, 3), labels (rows,)) and a note.
 
     None, and why, where the store lacks a member's table or the battles are not where they were.
     """

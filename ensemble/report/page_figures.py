@@ -1,4 +1,7 @@
-"""Figures of a plan's page as inline SVG: schedule, frontier, what the budget bought, reliability. Readable in greyscale."""
+"""Figures of a plan's page as inline SVG.
+
+Schedule, frontier, what the budget bought and reliability, readable in greyscale.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an SVG element that needs nothing else; text stays text. The same figure gives the same element."""
+    """A figure as an SVG element that needs nothing else; text stays text.
+
+    The same figure gives the same element.
+    """
     import matplotlib
 
     buffer = io.StringIO()
@@ -61,7 +67,10 @@ def clock(axes: Axes, longest: float) -> None:
 
 
 def schedule_figure(plan: Plan) -> Figure:
-    """Who runs where and when: a row a device, bars as wide as their time; the predicted end, the margin and the budget."""
+    """Who runs where and when: a row a device, bars as wide as their time.
+
+    The predicted end, the margin and the budget.
+    """
     devices = plan.target.devices
     figure, axes = _figure(9.5, 1.5 + 0.62 * devices)
     names = [member.name for member in plan.members]
@@ -108,7 +117,10 @@ def _legend(plan: Plan, job: Job) -> tuple[str, str, str]:
 
 
 def frontier_figure(plan: Plan) -> Figure:
-    """The least log loss at each budget among the plans that this build considered; the plan itself is the star."""
+    """The least log loss at each budget among the plans that this build considered.
+
+    The plan itself is the star.
+    """
     figure, axes = _figure(5.6, 4.2)
     points = plan.frontier
     budget = np.array([point.budget_seconds for point in points])
@@ -132,7 +144,7 @@ def frontier_figure(plan: Plan) -> Figure:
 
 
 def bought_figure(plan: Plan) -> Figure:
-    """Log loss of the plan and of what others would do with the same candidates, the best at the top."""
+    """Log loss of the plan and of baselines with the same candidates, the best on top."""
     rows = sorted([("this plan", plan.oof_log_loss), *plan.baselines.items()], key=lambda row: row[1])
     figure, axes = _figure(5.6, 0.9 + 0.42 * len(rows))
     places = range(len(rows))
@@ -151,7 +163,7 @@ def bought_figure(plan: Plan) -> Figure:
 
 
 def draw(plan: Plan, blended: tuple[np.ndarray, np.ndarray] | None) -> dict[str, str]:
-    """Every figure of a plan's page that there is something to draw for, as SVG elements by name.
+    """Every figure of a plan's page that has data, as SVG elements by name.
 
     `blended`: the blend's probabilities (rows, 3) and the labels (rows,), where the members' tables are at hand.
     """

@@ -10,7 +10,7 @@ from zoo.report.text import text_table
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan on a page: promise, members, schedule, and what others would reach."""
+    """A plan as text: predicted log loss and time, members, schedule, baselines."""
     allowed = plan.predicted_seconds * plan.margin
     lines = [
         f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f} out of fold on {plan.fitted_rows:,} rows",
@@ -78,7 +78,10 @@ def frontier_text(points: Sequence[FrontierPoint]) -> str:
 
 
 def paired_text(plan: Plan, name: str) -> str:
-    """How much better a plan is than a baseline, with its standard error; nothing where they were not compared."""
+    """How much better a plan is than a baseline, with its standard error.
+
+    Nothing where they were not compared.
+    """
     found = next((item for item in plan.paired if item.other == name), None)
     return f"{found.difference:+.4f} +- {found.standard_error:.4f}" if found else ""
 

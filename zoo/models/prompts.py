@@ -1,4 +1,7 @@
-"""Battle -> token ids: template, truncation, response order. Pure functions; the tokenizer comes as a `Codec`."""
+"""Prompts: a battle becomes token ids, truncated to fit and in either response order.
+
+Pure functions; the tokenizer comes as a `Codec`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class Encoded:
 
 
 def load_codec(folder: Path, spec: PromptSpec) -> Codec:
-    """Codec of a model folder's tokenizer.json for a prompt. ZooError where a label is not one token after the template."""
+    """Codec of a model folder's tokenizer.json for a prompt.
+
+    ZooError where a label is not one token after the template.
+    """
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -97,7 +103,9 @@ def join_turns(turns: Turns, spec: PromptSpec) -> str:
 
 
 def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
-    """Tokens each field may keep: its share of `available`, and what shorter fields leave over, by the same shares.
+    """Tokens each field may keep.
+
+    Its share of `available`, and what shorter fields leave over, by the same shares.
 
     Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
     hold more than that.
@@ -130,7 +138,9 @@ def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> li
 def encode_battles(
     battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
 ) -> list[Encoded]:
-    """Token ids of battles given as (prompt, response_a, response_b) turns, at most `max_tokens` each.
+    """Token ids of battles, at most `max_tokens` each.
+
+    Battles are (prompt, response_a, response_b) turns.
 
     With order `ba` the second answer stands in the template's first place; the caller swaps the labels back.
     """
@@ -164,7 +174,10 @@ def _assemble(fields: list[list[int]], literals: tuple[tuple[int, ...], ...], ke
 
 
 def label_probabilities(logits: np.ndarray, order: Order) -> np.ndarray:
-    """Softmax over the three label logits (n, 3), returned in the battle's own A, B, tie whatever order was shown."""
+    """Probabilities of the three labels from their logits (n, 3), in the battle's own A and B.
+
+    A softmax, whatever order was shown.
+    """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     weights = np.exp(shifted)
     probabilities: np.ndarray = weights / weights.sum(axis=1, keepdims=True)

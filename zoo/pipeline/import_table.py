@@ -1,4 +1,4 @@
-"""Score tables made elsewhere as members: read, refuse what cannot be right, and put them in the store beside the zoo's own."""
+"""Import score tables made elsewhere as members, and refuse what cannot be right."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def import_scores(
     gpus: int | None = None,
     store: Path,
 ) -> Path:
-    """Put a table of `scores` for the battles of `labels` into the store as the member `name`; its folder.
+    """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
+
+    Returns its folder.
 
     The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's column names, and
     has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one copy on `gpus` of
@@ -93,7 +95,9 @@ def _cost(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The score table of a csv or parquet file made elsewhere, each scored row summing to 1 exactly.
+    """A score table made elsewhere, read from csv or parquet.
+
+    Each scored row sums to 1 exactly.
 
     Columns and rounding are as `import_scores` says. ZooError, with row ids, for what cannot be right whatever the battles.
     """

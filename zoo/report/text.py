@@ -1,4 +1,4 @@
-"""Text on a terminal: tables on stdout, and notes of what is going on, with the time since start, on stderr."""
+"""Terminal text: tables on stdout, notes with the time since start on stderr."""
 
 from __future__ import annotations
 
@@ -30,5 +30,8 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, style: 
 
 
 def say(text: str) -> None:
-    """A note on stderr with the time since start: what is going on, apart from results on stdout."""
+    """A note on stderr with the time since start.
+
+    What is going on, apart from results on stdout.
+    """
     print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)

@@ -125,7 +125,10 @@ def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
 
 
 def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]], Manifest]) -> Artifact:
-    """Turn a partial folder into a finished one: hash its files, write the manifest last, fsync, rename."""
+    """Turn a partial folder into a finished one.
+
+    Hash its files, write the manifest last, fsync, rename.
+    """
     files = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (MANIFEST, REQUEST)):
         files[path.relative_to(partial).as_posix()] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -1,4 +1,4 @@
-"""From what a stage was made: its inputs' artifacts in the same store, and what quantization cost in log loss."""
+"""Lineage of an artifact: the artifacts in the same store that it was made from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
 
 
 def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH) -> Artifact | None:
-    """The nearest artifact of one of these stages that a stage was made from, however far back; None where there is none."""
+    """The nearest artifact of one of these stages that a stage was made from, however far back.
+
+    None where there is none.
+    """
     found = list(sources(manifest, folder))
     for artifact in found:
         if artifact.manifest.stage in stages:
@@ -34,8 +37,11 @@ def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH
 
 
 def recipe_of(manifest: Manifest, folder: Path) -> str:
-    """What the folds of one recipe share: the requests of training, merging, quantizing and of the stage itself, without the
-    fold and without inputs but the base and the battles. Empty where a checkpoint's training is no longer in the store."""
+    """What the folds of one recipe share.
+
+    The requests of training, merging, quantizing and of the stage itself, without the fold and without inputs but the base and
+    the battles. Empty where a checkpoint's training is no longer in the store.
+    """
     chain = [manifest]
     for stage in ("quantize", "merge", "train"):
         found = source_of(manifest, folder, stage)

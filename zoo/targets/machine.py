@@ -1,4 +1,4 @@
-"""The machine at hand: its fingerprint, GPUs, processor cores and memory, and the age of this process."""
+"""The machine at hand: fingerprint, GPUs, cores, memory, and the age of this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @functools.cache
 def machine_fingerprint() -> str:
-    """What a measurement's speed depends on, as one stable line: GPUs, else processor, cores and memory. No host names."""
+    """What a measurement's speed depends on, as one stable line.
+
+    GPUs, else processor, cores and memory. No host names.
+    """
     gpus = gpu_names()
     if gpus:
         return " + ".join(f"{gpus.count(gpu)} x {gpu}" for gpu in sorted(set(gpus)))
@@ -57,7 +60,10 @@ def _processor_name() -> str:
 
 
 def gpu_names() -> list[str]:
-    """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool; none where there is no driver."""
+    """`NAME, MEMORY MiB` of each NVIDIA GPU, by the driver's own tool.
+
+    None where there is no driver.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -70,7 +76,9 @@ def gpu_names() -> list[str]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes; none on a machine without NVIDIA's driver.
+    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes.
+
+    None on a machine without NVIDIA's driver.
 
     CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++ Programming Guide, environment variables).
     """
@@ -90,7 +98,10 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def process_age_seconds() -> float:
-    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row."""
+    """Seconds since this process started, by the kernel's clock.
+
+    What a stage's start-up cost before its first row.
+    """
     try:
         with open("/proc/self/stat") as file:  # noqa: PTH123
             start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])

@@ -30,7 +30,10 @@ logger = logging.getLogger("zoo")
 
 
 def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None) -> bool:
-    """Log a finished stage. False, with a one-line warning, where the tracking store cannot be reached or used."""
+    """Log a finished stage.
+
+    False, with a one-line warning, where the tracking store cannot be reached or used.
+    """
     if is_marked(manifest):
         return True
     try:

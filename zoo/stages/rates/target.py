@@ -1,4 +1,4 @@
-"""The machine at hand as a target, with the rates that were measured on it."""
+"""Write the machine at hand as a target, with its measured rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ OTHER_MARGIN = 1.25  # of a machine that nobody has declared a margin for: its s
 
 
 def measure_target(name: str | None) -> Target:
-    """This machine with measured rates: the known target of that name, or a new one. Takes up to a minute.
+    """This machine with measured rates: the known target of that name, or a new one.
+
+    Takes up to a minute.
 
     ZooError where the name cannot be one, or is of a target that this machine is not.
     """
@@ -65,7 +67,10 @@ def describe_machine(name: str, machine: str) -> Target:
 
 
 def write_target(target: Target) -> Path:
-    """The target as NAME.toml in the user's own folder, where `--target NAME` finds it before the package's."""
+    """Write the target as NAME.toml in the user's own folder.
+
+    There `--target NAME` finds it before the package's.
+    """
     from zoo.report.views import entry_toml
 
     path = own_folder() / f"{target.name}.toml"

@@ -1,4 +1,4 @@
-"""The process of one engine, seen from the process that started it: launch, talk, and an end that leaves nothing behind."""
+"""The handle of an engine process: launch it, talk to it, and end it with its children."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 
 @dataclass
 class Replica:
-    """One engine's process, the tasks it holds (the first is the one it computes), and when it was last heard of."""
+    """The handle of one engine process: its tasks, and when it was last heard of.
+
+    The first task is the one it computes.
+    """
 
     number: int
     environment: Mapping[str, str]
@@ -56,7 +59,10 @@ class Replica:
         self.ready, self.heard, self.said, self._buffer = False, time.monotonic(), "", b""
 
     def give(self, task: Task) -> None:
-        """Hand a task over. An idle replica's silence counts from here: it had nothing to say before."""
+        """Hand a task over.
+
+        An idle replica's silence counts from here: it had nothing to report before.
+        """
         assert self.process is not None and self.process.stdin is not None
         if not self.held:
             self.heard = time.monotonic()
@@ -75,7 +81,9 @@ class Replica:
         return [json.loads(line) for line in lines]
 
     def kill(self) -> bool:
-        """End the process and all it has started, at once: a stopped or hung process takes no other signal.
+        """End the process and all it has started, at once.
+
+        A stopped or hung process takes no other signal.
 
         Of a process that ended by itself, what it left behind: a split engine's workers would hold their GPUs. They stay in the
         group of this process, which others end as a whole. False where one is there still after `KILL_SECONDS`.
@@ -121,7 +129,10 @@ def end(pids: Iterable[int]) -> None:
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that were started with a replica's mark, wherever they hang by now; none where there is no process table."""
+    """Processes that were started with a replica's mark, wherever they hang by now.
+
+    None where there is no process table.
+    """
     wanted, found = f"{MARK}={mark}".encode(), list[int]()
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has ended, or is another user's
@@ -131,7 +142,10 @@ def marked(mark: str) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that a process has started, and theirs, by Linux's process table; none where there is none."""
+    """Processes that a process has started, and theirs, by Linux's process table.
+
+    None where there is none.
+    """
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

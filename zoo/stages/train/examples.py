@@ -1,4 +1,4 @@
-"""What is learned from: battles as token ids in both response orders, and for each the shares that its labels should get."""
+"""Training examples: token ids in both response orders, and target shares of the labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from zoo.scores.tables import OK, probabilities, read_scores
 
 @dataclass(frozen=True)
 class Example:
-    """One battle in both response orders, its label (0 A, 1 B, 2 tie) and what to learn, both in its own A/B.
+    """One battle in both response orders, its label and what to learn.
+
+    The label (0 A, 1 B, 2 tie) and the target are in its own A/B.
 
     `target` sums to the weight of the row's loss, 1 for a row of the main file.
     """
@@ -31,7 +33,10 @@ class Example:
 
 
 def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray | None = None) -> list[Example]:
-    """Token ids of labelled battles in both response orders; `targets` (rows, 3), default the labels alone."""
+    """Token ids of labelled battles in both response orders.
+
+    `targets` (rows, 3), default the labels alone.
+    """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
     ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
@@ -41,7 +46,9 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
 
 
 def learned_targets(frame: Any, battles: Path, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
-    """What each row should get, (rows, 3), and how many rows have it from votes and from a teacher.
+    """What each row should get, (rows, 3), and how many rows have it from elsewhere.
+
+    From votes and from a teacher.
 
     A row's own target is its label, or its vote shares. A teacher's probabilities p become softmax(log p / temperature) and
     are mixed in with `teacher_weight`, where its table has the row. The teacher must not have seen it: an out-of-fold table.

@@ -1,5 +1,6 @@
-"""Fine-tuning on the label tokens: NF4 QLoRA, plain LoRA, or all weights, by one setting.
+"""The train stage: fine-tuning on the label tokens, with early stopping and resuming.
 
+NF4 QLoRA, plain LoRA, or all weights, by one setting.
 The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
 the whole text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
 response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
@@ -93,7 +94,10 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
 
 
 def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
-    """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
+    """Train to the end, from the last checkpoint if there is one.
+
+    Returns where it ended and its curves.
+    """
     spec = learner.spec
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
     total = total_steps(len(train), spec)
@@ -106,7 +110,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if not state.curves:
             start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
-            if spec.keep == "best" and learner.ranks.main:  # a training that only does harm leaves the start
+            if spec.keep == "best" and learner.ranks.main:  # if training only makes it worse, the untrained weights are kept
                 save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=start_is_best)
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
             if step < state.step or has_stalled(state, spec):
@@ -131,7 +135,10 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 
 
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
-    """Note a held-out log loss with speed and memory, and save a checkpoint, with the weights as the best if they are."""
+    """Note a held-out log loss with speed and memory, and save a checkpoint.
+
+    With the weights as the best if they are.
+    """
     best = note_held_out(state, log_loss)
     state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
@@ -156,7 +163,10 @@ def held_out_loss(
 
 
 def note_held_out(state: Progress, log_loss: float) -> bool:
-    """Note a held-out log loss; whether it is the lowest so far, that of the untrained model among them."""
+    """Note a held-out log loss.
+
+    Returns whether it is the lowest so far, that of the untrained model among them.
+    """
     state.log("held_out/log_loss", log_loss)
     lowest = log_loss < state.best
     state.best, state.stale = (log_loss, 0) if lowest else (state.best, state.stale + 1)
@@ -168,7 +178,9 @@ def has_stalled(state: Progress, spec: TrainSpec) -> bool:
 
 
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
-    """One optimizer step, `step` of them before it, over its micro-batches; mean loss of its rows.
+    """One optimizer step, `step` of them before it, over its micro-batches.
+
+    Returns mean loss of its rows.
 
     A loss that is not finite stops with the rows' ids.
     """
@@ -199,7 +211,10 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
 
 
 def draw_swaps(spec: TrainSpec, step: int, batch: list[int]) -> list[bool]:
-    """Which rows of a micro-batch are shown with their answers exchanged: drawn by seed, step and its first row."""
+    """Which rows of a micro-batch are shown with their answers exchanged.
+
+    Drawn by seed, step and its first row.
+    """
     if not spec.swap_orders:
         return [False] * len(batch)
     return [bool(s) for s in np.random.default_rng((spec.seed, step, batch[0])).random(len(batch)) < 0.5]
@@ -212,14 +227,20 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
 
 
 def loss_before(state: Progress, spec: TrainSpec) -> float:
-    """The objective's loss before training: for labels the held-out one, at least chance's; for text the first step's."""
+    """The objective's loss before training: for labels the held-out one, at least chance's.
+
+    For text the first step's.
+    """
     if spec.objective == "text":
         return state.curves["train/loss"][0][1]
     return max(math.log(3), state.curves["held_out/log_loss"][0][1])
 
 
 def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:
-    """Stop where the last steps' mean loss is well above `before`, what the model had before it was trained."""
+    """Stop where the last steps' mean loss is well above `before`.
+
+    `before` is what the model had before it was trained.
+    """
     last = [loss for _, loss in state.curves["train/loss"][-DIVERGED_STEPS:]]
     mean = sum(last) / len(last)
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
