@@ -1,4 +1,4 @@
-"""`ensemble`: the best log loss that a time budget can buy, and a prediction that keeps to it."""
+"""The `ensemble` command line: plans within a time budget, and predictions."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def build(
     timeout: Timeout = "2m",
     n_jobs: Jobs = 1,
 ) -> None:
-    """Find the best blend of the scored members that provably fits the budget, and write it down as a plan."""
+    """Find the best blend of the scored members that fits the budget, as a plan."""
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_text
     from ensemble.search.build import build_plan, plan_numbers
@@ -183,7 +183,10 @@ def frontier(
         int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")
     ] = 8,
 ) -> None:
-    """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it."""
+    """Log loss against budget for the whole range at once.
+
+    A table, a figure and JSON, with each plan on it.
+    """
     from ensemble.report.views import frontier_text
     from ensemble.search.frontier import compute_frontier, save_frontier
 
@@ -211,7 +214,10 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page."""
+    """A plan for people: its members, schedule, log loss, and what others would reach.
+
+    Or all of it as JSON or as a page.
+    """
     from ensemble.plan import load_plan
     from ensemble.report.views import plan_text
 
@@ -237,7 +243,7 @@ def predict(
         list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
     ] = None,
 ) -> None:
-    """Run the plan's members on the battles and write the blend of what they say, never later than the budget."""
+    """Run the plan's members on the battles and write their blend, within the budget."""
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
@@ -264,7 +270,10 @@ def evaluate(
     battles: Annotated[Path, typer.Argument(help="The battles that were predicted, with their winners.")],
     submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
 ) -> None:
-    """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible."""
+    """A submission's log loss beside uniform, the prior and each member alone.
+
+    For generated battles also beside the best possible.
+    """
     from ensemble.report.evaluate import evaluate as lines_of
     from zoo.report.text import text_table
 

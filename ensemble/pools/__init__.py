@@ -1,1 +1,1 @@
-"""Pools: linear, log and logistic blends fitted exactly, judged out of fold, with gates and baselines."""
+"""Pools: linear, log and logistic blends fitted exactly, with gates and baselines."""

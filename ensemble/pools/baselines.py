@@ -1,4 +1,4 @@
-"""What others would do with the same members, judged out of fold beside the plan: the gain of solving it exactly."""
+"""Baselines: what simpler ensembles of the same members reach out of fold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def baseline_losses(names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: n
 
 
 def greedy_weights(p: np.ndarray, y: np.ndarray, rounds: int = GREEDY_ROUNDS) -> np.ndarray:
-    """Ensemble selection with replacement (Caruana et al. 2004): each round adds the member that lowers the log loss most."""
+    """Ensemble selection with replacement (Caruana et al. 2004).
+
+    Each round adds the member that lowers the log loss most.
+    """
     true = np.maximum(p[:, np.arange(len(y)), y], 1e-15)
     counts, total = np.zeros(len(p)), np.zeros(len(y))
     for _ in range(rounds):

@@ -1,5 +1,6 @@
-"""Pools: how the probabilities of several members become one triple a row, fitted exactly and applied by numbers alone.
+"""The pools: linear, log and logistic blends of members' probabilities.
 
+They are fitted exactly and applied by numbers alone.
 By default every pool treats A and B alike: exchanging the answers in all tables exchanges the result. A temperature for each
 member is part of the log and the logistic pool already (it scales the weights), so only the linear pool fits them, and one
 more on the blend.
@@ -22,7 +23,9 @@ AS_IS_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class BlendSpec:
-    """What is chosen by cross-validation: the pool, how strongly it is shrunk, and what is done to a table first.
+    """What is chosen by cross-validation.
+
+    The pool, how strongly it is shrunk, and what is done to a table first.
 
     `shrinkage`: linear, the Dirichlet prior toward equal weights; log and logistic, the ridge toward the log pool with equal
     weights. `tempered`: the linear pool's temperatures, one a member and one on the blend. `floor`: share of the uniform
@@ -49,7 +52,10 @@ SPECS: tuple[BlendSpec, ...] = (
 
 
 def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The blend's triples (rows, 3) from those of its members, each (rows, 3) under the member's name."""
+    """The blend's triples (rows, 3) from those of its members.
+
+    Each (rows, 3) under the member's name.
+    """
     tables = [np.asarray(probabilities[name], dtype=np.float64) for name in blend.members]
     if not tables:
         raise ValueError("a blend without members says nothing about a row; use the plan's prior")
@@ -82,7 +88,9 @@ def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None) -> Blend:
-    """Fit a pool to labelled rows: p (members, rows, 3) in the order of `names`, y (rows,) labels 0, 1, 2.
+    """Fit a pool to labelled rows.
+
+    p (members, rows, 3) in the order of `names`, y (rows,) labels 0, 1, 2.
 
     `start`: a blend of the same members to start from, which changes the time and not the result.
     """
@@ -127,7 +135,10 @@ def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: n
 
 
 def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
-    """The temperature that minimises the log loss of softmax(log p / T); the problem is convex in 1 / T."""
+    """The temperature that minimises the log loss of softmax(log p / T).
+
+    The problem is convex in 1 / T.
+    """
     from scipy.optimize import minimize_scalar
 
     logs = np.log(np.maximum(p, 1e-15))

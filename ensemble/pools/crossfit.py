@@ -1,4 +1,4 @@
-"""Out-of-fold log loss: blends fitted without the rows they are judged on, folds grouped by prompt."""
+"""Out-of-fold log loss of blends, by folds grouped by prompt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def named(names: Sequence[str], p: np.ndarray) -> dict[str, np.ndarray]:
 def cross_fit(
     spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, seen: np.ndarray | None = None
 ) -> np.ndarray:
-    """Triples (rows, 3) of each fold's rows by a blend fitted to the other folds' rows, of these only the `seen` ones."""
+    """Triples (rows, 3) of each fold's rows by a blend fitted to the other folds' rows.
+
+    Of these only the `seen` ones.
+    """
     out = np.empty((len(y), 3))
     start: Blend | None = None
     for fold in np.unique(folds):
@@ -39,7 +42,9 @@ def cross_fit(
 
 
 def choose_by_other_folds(tables: Sequence[np.ndarray], y: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of several out-of-fold tables (rows, 3), each fold takes the one that is best on the other folds.
+    """Each fold's best table (rows, 3) of several, chosen on the other folds.
+
+    The tables are out of fold.
 
     Returns the losses (rows,) of that, and which table is best on all rows. The choice is never made on the rows it is judged
     on, though the fits it is between have seen the other folds.
@@ -57,7 +62,9 @@ def choose_losses(losses: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, in
 
 
 def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
-    """Standard error of the mean of `losses` (rows,), rows of one group (prompt) counted as dependent.
+    """Standard error of the mean of `losses` (rows,), clustered by group.
+
+    Rows of one group (prompt) count as dependent.
 
     The sandwich estimator of a mean with clusters: sqrt(G / (G - 1) * sum over groups of (sum of deviations)^2) / rows.
     """
@@ -74,7 +81,10 @@ def paired(other: str, ours: np.ndarray, theirs: np.ndarray, groups: np.ndarray)
 
 
 class Evaluator:
-    """Out-of-fold triples of sets of members, each computed once; the least recently used of many are forgotten."""
+    """Out-of-fold triples of sets of members, each computed once.
+
+    The least recently used of many are forgotten.
+    """
 
     def __init__(self, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, *, kept: int = 400) -> None:
         self.names, self.p, self.y, self.folds = tuple(names), p, y, folds
@@ -102,7 +112,10 @@ class Evaluator:
         return cross_fit(spec, [self.names[j] for j in chosen], self.p[chosen], self.y, self.folds, seen)
 
     def losses(self, subset: Sequence[int], specs: Sequence[BlendSpec]) -> tuple[np.ndarray, BlendSpec]:
-        """Losses (rows,) of a set with the pool chosen by other folds, and the pool that is best on all rows."""
+        """Losses (rows,) of a set with the pool chosen by other folds.
+
+        Returned with the pool that is best on all rows.
+        """
         losses, best = choose_by_other_folds([self.oof(subset, spec) for spec in specs], self.y, self.folds)
         return losses, specs[best]
 

@@ -1,4 +1,7 @@
-"""A gate: for which rows an expensive member pays, learned from the blend so far, and the spending of seconds on them."""
+"""The gate: which rows an expensive member pays for, and the seconds spent on them.
+
+It is learned from the blend so far.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _RIDGE = 1e-3
 
 
 def gate_features(p: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """FEATURES of rows (rows, features): p (rows, 3) as blended so far, and their characters (rows,)."""
+    """FEATURES of rows (rows, features).
+
+    p (rows, 3) as blended so far, and their characters (rows,).
+    """
     safe = np.maximum(np.asarray(p, dtype=np.float64), 1e-12)
     entropy = -(safe * np.log(safe)).sum(axis=1)
     lead, tie = np.abs(p[:, 0] - p[:, 1]), p[:, 2]
@@ -51,14 +57,20 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
 
 
 def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """Nats (rows,) that the gated member is expected to bring to rows with blend `p` (rows, 3) of the gate's `given`."""
+    """Nats (rows,) that the gated member is expected to bring.
+
+    To rows with blend `p` (rows, 3) of the gate's `given`.
+    """
     z = (gate_features(p, characters) - np.asarray(gate.center)) / np.asarray(gate.scale)
     gain: np.ndarray = gate.intercept + z @ np.asarray(gate.coefficients)
     return gain
 
 
 def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> np.ndarray:
-    """Rows, bool (rows,), in the order of gain a second until the next one would exceed `budget` seconds."""
+    """Rows, bool (rows,), that `budget` seconds are spent on.
+
+    In the order of gain a second until the next one would exceed it.
+    """
     order = np.argsort(-gain / np.maximum(seconds, 1e-9), kind="stable")
     taken = np.cumsum(seconds[order]) <= budget * (1 + 1e-12)
     seen = np.zeros(len(gain), dtype=bool)

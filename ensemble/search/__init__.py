@@ -1,1 +1,1 @@
-"""The search for a plan: affordable subsets, coverage, judging out of fold, and the rehearsal of the whole build."""
+"""The search for a plan: affordable subsets, coverage, and an out-of-fold rehearsal."""

@@ -1,4 +1,4 @@
-"""A chosen candidate becomes a plan: final fits, fallbacks, gates, schedule, and how it compares."""
+"""Assemble the plan of a chosen candidate: final fits, fallbacks, gates, schedule."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def write_down(
     margin: float,
     margin_reason: str,
 ) -> Plan:
-    """Fit everything that the chosen candidate needs at prediction, and put it beside what others would do.
+    """Fit everything that the chosen candidate needs at prediction.
+
+    Stands it beside what others would do.
 
     `losses` (rows,): the choice out of fold, and `whole_file_loss` the mean of what it would be without coverage, both come
     about as `estimate` says.

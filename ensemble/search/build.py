@@ -1,4 +1,4 @@
-"""Members, a target and a budget -> the plan: the best log loss that the budget can buy, with everything predicting needs."""
+"""Build the plan: the best log loss that the budget can buy on the target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from zoo.errors import ZooError
 
 
 def build_plan(members: Members, request: BuildRequest, *, say: Progress = lambda _: None) -> Plan:
-    """The plan for `members` on the target within the budget. ZooError where no plan fits, with the budget that one needs."""
+    """The plan for `members` on the target within the budget.
+
+    ZooError where no plan fits, with the budget that one needs.
+    """
     margin, reason = choose_margin(request.target, members.costs, request.margin)
     for warning in warn_of_kinds(request.target, members.names, members.costs):
         say(f"warning: {warning}")

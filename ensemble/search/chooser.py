@@ -1,4 +1,4 @@
-"""Which plan to take at a budget: whole-file sets and coverage plans, judged out of fold; the cheaper one if it is as good."""
+"""Choosing a plan at a budget, by out-of-fold log loss of sets and coverage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _CLIMBS = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan before it is written down: who sees every row, who sees which, its seconds without margin, its losses (rows,).
+    """A plan before it is written down.
+
+    Who sees every row, who sees which, its seconds without margin, its losses (rows,).
 
     `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted.
     """
@@ -54,7 +56,10 @@ class Candidate:
 
 
 class Chooser:
-    """Everything that choosing at any budget shares: fits and out-of-fold tables are computed once."""
+    """Everything that choosing at any budget shares.
+
+    Fits and out-of-fold tables are computed once.
+    """
 
     def __init__(
         self, members: Members, pricing: Pricing, *, say: Progress = lambda _: None, position_bias: bool = False
@@ -70,11 +75,17 @@ class Chooser:
         self._quick: dict[tuple[Subset, BlendSpec], float] = {}
 
     def on_rows(self, keep: np.ndarray) -> Chooser:
-        """A chooser of the same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
+        """A chooser of the same problem that knows only the rows of `keep` (bool, rows).
+
+        It says nothing.
+        """
         return Chooser(self.members.rows(keep), self.pricing.on_rows(keep), position_bias=self.position_bias)
 
     def thinned(self) -> Chooser:
-        """A chooser on at most FEW_ROWS of the rows, evenly: enough to choose by; itself where there are no more."""
+        """A chooser on at most FEW_ROWS of the rows, evenly: enough to choose by.
+
+        Itself where there are no more.
+        """
         every = -(-len(self.members.y) // FEW_ROWS)
         return self if every == 1 else self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
 
@@ -110,7 +121,10 @@ class Chooser:
             )
 
     def search(self, available: float) -> Searched:
-        """Whole-file subsets within `available` seconds by the linear pool's exact loss; see `ensemble.search.subsets`."""
+        """Whole-file subsets within `available` seconds by the linear pool's exact loss.
+
+        See `ensemble.search.subsets`.
+        """
         affordable = self.affordable(available)
         if len(self.members.names) <= EXACT_MEMBERS:
             return search_exactly(self.fitter.true, affordable, fitter=self.fitter)
@@ -125,7 +139,9 @@ class Chooser:
         return self._judged[key]
 
     def judge_covered(self, candidate: Candidate) -> Candidate:
-        """A coverage plan judged as `judge` does a whole-file one: each fold's pool is the one that the other folds prefer.
+        """A coverage plan judged as `judge` does a whole-file one.
+
+        Each fold's pool is the one that the other folds prefer.
 
         A search compares coverage plans by one pool, chosen on all rows, which flatters them beside whole-file plans.
         """
@@ -139,7 +155,10 @@ class Chooser:
         )
 
     def finalists(self, searched: Searched) -> list[Scored]:
-        """Subsets worth judging out of fold: those that no cheaper one beats, and the best ones whatever they cost."""
+        """Subsets worth judging out of fold.
+
+        Those that no cheaper one beats, and the best ones whatever they cost.
+        """
         front: list[Scored] = []
         cheapest = np.inf
         for scored in searched.subsets:
@@ -193,7 +212,10 @@ class Chooser:
         return self._quick[key]
 
     def coverage(self, whole: Sequence[Candidate], available: float) -> list[Candidate]:
-        """Coverage plans that grow from whole-file ones: one more member on the rows where it pays, then a second."""
+        """Coverage plans that grow from whole-file ones.
+
+        One more member on the rows where it pays, then a second.
+        """
         options: list[tuple[float, Subset, int, float]] = []
         for base in whole:
             for j in range(len(self.members.names)):
@@ -216,7 +238,10 @@ class Chooser:
         return [(base.loss - gain * (work / needed) ** 0.6, base.whole, j, work)]  # gates find the better rows first
 
     def gated_work(self, whole: Subset, j: int, available: float) -> float:
-        """Seconds of work, over all copies, that member j may do after `whole`; 0 where it is too little to be worth a load."""
+        """Seconds of work, over all copies, that member j may do after `whole`.
+
+        0 where it is too little to be worth a load.
+        """
         needed = float(self.pricing.row_seconds[j].sum())
         work = min(self._room(j, available - self.seconds(whole)), needed)
         return work if work >= LEAST_COVERAGE * needed else 0.0
@@ -260,7 +285,9 @@ class Chooser:
 
 
 def recalibrated_truth(members: Members) -> np.ndarray:
-    """Probabilities of the true label (members, rows) after each member's own recalibration by a logistic pool of one.
+    """Probabilities of the true label (members, rows) after recalibrating each member.
+
+    By a logistic pool of one.
 
     Subsets are compared on these, so that a member that is informative but overconfident is not passed over.
     """

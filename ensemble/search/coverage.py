@@ -1,5 +1,6 @@
-"""Row-level coverage: a gate says for which rows an expensive member pays, a knapsack spends the seconds that are left.
+"""Coverage: expensive members on the rows where a gate expects them to pay.
 
+A knapsack spends the seconds that are left.
 The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
 loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle
 ended, and so is far easier to learn. Rows are taken in the order of predicted gain a second until the seconds are spent,
@@ -24,7 +25,10 @@ LEAST_COVERAGE = 0.02
 
 @dataclass(frozen=True)
 class Covered:
-    """A coverage plan out of fold: `losses` (rows,), the rows each gated member sees, and which patterns have own blends."""
+    """A coverage plan out of fold.
+
+    `losses` (rows,), the rows each gated member sees, and which patterns have own blends.
+    """
 
     losses: np.ndarray
     seen: dict[int, np.ndarray]
@@ -39,7 +43,9 @@ def cover(
     whole: Sequence[int],
     gated: Sequence[tuple[int, float]],
 ) -> Covered:
-    """Judge a coverage plan out of fold: `whole` see every row, each of `gated` (member, seconds of work) its best ones.
+    """Judge a coverage plan out of fold.
+
+    `whole` see every row, each of `gated` (member, seconds of work) its best ones.
 
     Each fold's rows get gates and blends that were fitted to the other folds. What a gate learns from are
     out-of-fold blends of the other folds, whose fits saw the rows that it is then judged on; and `spec` and the seconds are the
@@ -61,7 +67,10 @@ def cover(
 
 
 def pattern_rows(whole: Sequence[int], seen: dict[int, np.ndarray], rows: int) -> dict[tuple[int, ...], np.ndarray]:
-    """Coverage patterns (sorted members) with the rows, bool (rows,), that have exactly these members."""
+    """Coverage patterns (sorted members) with the rows that have exactly these members.
+
+    bool (rows,).
+    """
     patterns = {tuple(sorted(whole)): np.ones(rows, dtype=bool)}
     for j, mask in seen.items():
         patterns = _split(patterns, j, mask)

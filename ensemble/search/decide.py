@@ -1,4 +1,4 @@
-"""What to take at a budget: search, judge out of fold, and choose between whole files and coverage."""
+"""Decide what to take at a budget, by search and out-of-fold judging."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen at a budget, what it was chosen from, and how far the search can be from the best.
+    """What was chosen at a budget, and what it was chosen from.
+
+    `bound` tells how far the search can be from the best.
 
     `whole_file`: the candidate itself, or what would be taken without coverage plans.
     """
@@ -51,7 +53,10 @@ class Choice:
 
 
 def choose(chooser: Chooser, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
-    """The best candidate within `available` seconds (the budget without its margin); without `trials` Optuna has no say."""
+    """The best candidate within `available` seconds (the budget without its margin).
+
+    Without `trials` Optuna has no say.
+    """
     chooser.say(f"searching subsets of {len(chooser.members.names)} members")
     searched = chooser.search(available)
     whole = chooser.whole_file(searched, available)
@@ -84,7 +89,9 @@ def decide(
 
 
 def settle(chooser: Chooser, choice: Choice) -> Choice:
-    """Of the whole-file set and those that cost no more and looked as good, take the best once every pool is tried.
+    """The best of the sets that looked as good, once every pool is tried.
+
+    Of the whole-file set and those that cost no more.
 
     The quick judgement tried a few.
     """
@@ -116,7 +123,10 @@ def _bound(searched: Searched, method: str) -> Bound:
 
 
 def take(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
-    """The candidate to take and why: the least loss, or the cheapest within one standard error of the paired difference."""
+    """The candidate to take and why.
+
+    The least loss, or the cheapest within one standard error of the paired difference.
+    """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     if not parsimony:
         return best, "least log loss out of fold"

@@ -1,4 +1,4 @@
-"""A chosen candidate's final fits: the order members run in, a blend for every set of them that may be there, the gates."""
+"""Final fits of a candidate: member order, a blend for every set, the gates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ ALL_FALLBACKS = 6  # up to so many members every subset has a blend of its own
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a plan holds of its candidate. `order`: members as they run; `gates`: of the members that do not see every row."""
+    """What a plan holds of its candidate.
+
+    `order`: members as they run; `gates`: of the members that do not see every row.
+    """
 
     jobs: tuple[Job, ...]
     order: Subset
@@ -39,7 +42,10 @@ class Fitted:
 
 
 def fit_candidate(chooser: Chooser, candidate: Candidate, *, fallbacks: bool = True) -> Fitted:
-    """Fit `candidate` to all rows of the chooser; without `fallbacks` only what a run without mishap needs."""
+    """Fit `candidate` to all rows of the chooser.
+
+    Without `fallbacks` only what a run without mishap needs.
+    """
     jobs = place(chooser.loads(candidate.whole, candidate.seen), chooser.pricing.devices, start_seconds=chooser.overhead)
     order = _run_order(chooser, candidate, jobs)
     pools = tuple(_Pools(chooser.members, candidate, order).all(fallbacks=fallbacks))
@@ -48,7 +54,9 @@ def fit_candidate(chooser: Chooser, candidate: Candidate, *, fallbacks: bool = T
 
 
 def without_idle(chooser: Chooser, candidate: Candidate, fitted: Fitted) -> Candidate:
-    """The candidate without members that have no weight in any blend of its rows: they would cost seconds and say nothing.
+    """The candidate without members that have no weight in any blend of its rows.
+
+    They would cost seconds and say nothing.
 
     A logistic pool weighs everyone. A gated member stays where patterns have blends of their own, since it parts the rows.
     """
@@ -76,7 +84,9 @@ def without_idle(chooser: Chooser, candidate: Candidate, fitted: Fitted) -> Cand
 def carry_out(
     fitted: Fitted, candidate: Candidate, members: Members, row_seconds: np.ndarray, work_seconds: dict[int, float]
 ) -> np.ndarray:
-    """Triples (rows, 3) that the fitted candidate gives the rows of `members`, as `ensemble predict` would without mishap.
+    """Triples (rows, 3) that the fitted candidate gives the rows of `members`.
+
+    As `ensemble predict` would without mishap.
 
     Gated members take the rows of most predicted gain a second until their `work_seconds` are spent; `row_seconds` (members,
     rows). Labels are not looked at.
@@ -148,7 +158,10 @@ class _Pools:
 
 
 def fallback_subsets(order: Subset) -> list[Subset]:
-    """Sets of members that need a blend of their own: all if few, else prefixes, leave-one-out, singles."""
+    """Sets of members that need a blend of their own.
+
+    All if few, else prefixes, leave-one-out, singles.
+    """
     if len(order) <= ALL_FALLBACKS:
         return [s for size in range(len(order), 0, -1) for s in itertools.combinations(order, size)]
     prefixes = [order[:k] for k in range(len(order), 0, -1)]

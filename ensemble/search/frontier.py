@@ -1,4 +1,4 @@
-"""Log loss against budget for the whole range at once: members are fitted once, then chosen at each budget."""
+"""The frontier: log loss against budget, from one fit of the members."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from zoo.store import write_atomic
 def compute_frontier(
     members: Members, request: BuildRequest, *, points: int = 8, say: Progress = lambda _: None
 ) -> tuple[FrontierPoint, ...]:
-    """The plans that no cheaper one beats, from budgets between the cheapest plan and all members, spaced by ratio.
+    """The plans that no cheaper one beats.
+
+    From budgets between the cheapest plan and all members, spaced by ratio.
 
     Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen on all rows.
     """

@@ -1,5 +1,6 @@
-"""The build, rehearsed: repeated without each fold's rows, and judged on them. What a plan reports of its log loss.
+"""The rehearsal: the whole build repeated without each fold, judged on its rows.
 
+It is what a plan reports of its log loss.
 Cross-validating the weights alone flatters a plan: which members it has, which rows they see and which pool blends them were
 chosen by the same rows. Here each fold is judged by a build that never saw its labels, from the search to the gates.
 """
@@ -21,7 +22,9 @@ from zoo.scores.tables import log_loss_rows
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Out-of-fold losses (rows,) of three ways to go about it, and the triples (rows, 3) of the first.
+    """Out-of-fold losses (rows,) of three ways to go about it.
+
+    The triples (rows, 3) are those of the first way.
 
     `plan`: the build as asked. `whole_file`: the same without coverage plans. `single`: the best single member, its table as
     it is. Each was done without the rows that it is judged on.
@@ -34,8 +37,9 @@ class Rehearsal:
 
 
 def rehearse(chooser: Chooser, request: BuildRequest, available: float, *, single_seconds: float) -> Rehearsal:
-    """Repeat the build within `available` seconds without each of the chooser's folds; single members cost at most
-    `single_seconds`.
+    """Repeat the build within `available` seconds without each of the chooser's folds.
+
+    Single members cost at most `single_seconds`.
 
     Members, shares and pools are chosen on at most `choose.FEW_ROWS` of the other folds' rows; weights and gates are then
     fitted to all of these, and every row is judged.
@@ -59,7 +63,10 @@ def rehearse(chooser: Chooser, request: BuildRequest, available: float, *, singl
 
 
 def best_single(chooser: Chooser, seconds: float) -> Candidate:
-    """The member of least log loss as its table is, of those that take at most `seconds`; the cheapest where none does."""
+    """The member of least log loss as its table is, of those that take at most `seconds`.
+
+    The cheapest where none does.
+    """
     members = chooser.members
     by_seconds = sorted(range(len(members.names)), key=lambda j: chooser.seconds((j,)))
     affordable = [j for j in by_seconds if chooser.seconds((j,)) <= seconds] or by_seconds[:1]
@@ -86,14 +93,20 @@ def conclude(chooser: Chooser, choice: Choice, rehearsal: Rehearsal, single_seco
 
 
 def whole_file_loss(choice: Choice, losses: np.ndarray, rehearsal: Rehearsal) -> float:
-    """What the build would report if every member had to see every row: the plan's own `losses` where they do."""
+    """What the build would report if every member had to see every row.
+
+    The plan's own `losses` where they do.
+    """
     if not choice.candidate.seen:
         return float(losses.mean())
     return min(float(rehearsal.whole_file.mean()), float(rehearsal.single.mean()))
 
 
 def single_limit(choice: Choice, available: float, *, parsimony: bool) -> float:
-    """What a single member may cost: as much as the choice, or all there is where the user wants the least log loss."""
+    """What a single member may cost.
+
+    As much as the choice, or all there is where the user wants the least log loss.
+    """
     return min(available, choice.candidate.seconds / (1 - LEAST_SAVING)) if parsimony else available
 
 

@@ -1,4 +1,4 @@
-"""The best affordable subset for the linear pool: every subset exactly, or branch and bound with the gap that is left.
+"""The best affordable subset for the linear pool, exactly or by branch and bound.
 
 Adding a member never hurts on the fitting rows, so a set's loss bounds those of all its subsets from below; and a member
 with weight zero can be left out of a set at no loss, which spares most fits.
@@ -42,7 +42,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Searched:
-    """Affordable subsets with their losses, best first; no affordable subset has a loss below `lower_bound`."""
+    """Affordable subsets with their losses, best first.
+
+    No affordable subset has a loss below `lower_bound`.
+    """
 
     subsets: tuple[Scored, ...]
     lower_bound: float
@@ -117,7 +120,10 @@ class Fitter:
 
 
 def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter | None = None) -> Searched:
-    """Every affordable subset, largest first, each with its exact fit; two threads share each size."""
+    """Every affordable subset, largest first, each with its exact fit.
+
+    Two threads share each size.
+    """
     started, fitter = time.monotonic(), fitter or Fitter(true)
     found: list[Scored] = []
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -132,7 +138,9 @@ def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter |
 def search_branch_and_bound(
     true: np.ndarray, affordable: Affordable, *, timeout_seconds: float = 60.0, gap: float = 1e-5, fitter: Fitter | None = None
 ) -> Searched:
-    """Best-first branch and bound: a node keeps some members, excludes others, and is bounded by all that is not excluded.
+    """Best-first branch and bound.
+
+    A node keeps some members, excludes others, and is bounded by all that is not excluded.
 
     Members that no longer fit beside the kept ones are excluded at once. Where the bound's own support is affordable the node
     is solved; else the search branches on the heaviest undecided member, which is kept, or excluded. Stops when the best

@@ -1,5 +1,6 @@
-"""Optuna over what is not convex, where there are too many members for all subsets: who, which pool, how shrunk, which gate.
+"""Optuna's search over members, pools, shrinkage and gates.
 
+It serves where there are too many members for all subsets.
 Each trial solves its weights exactly and is judged out of fold; the budget is a constraint. Baselines and the solution of
 `ensemble.search.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
 """
@@ -27,7 +28,10 @@ _RECALLED = 5
 
 @dataclass(frozen=True)
 class Study:
-    """What a search left: `candidates` that fit, best first; `in_sample` is the least linear-pool loss of its subsets."""
+    """What a search left: `candidates` that fit, best first.
+
+    `in_sample` is the least linear-pool loss of its subsets.
+    """
 
     candidates: tuple[Candidate, ...]
     in_sample: float
@@ -36,7 +40,10 @@ class Study:
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """How long to search: trials of the study in all, seconds, threads. `storage`: the SQLite file, None for memory."""
+    """How long to search: trials of the study in all, seconds, threads.
+
+    `storage`: the SQLite file, None for memory.
+    """
 
     trials: int = DEFAULT_TRIALS
     timeout_seconds: float | None = 120.0
@@ -95,7 +102,10 @@ def search_with_optuna(
 
 
 def study_name(chooser: Chooser, available: float, coverage: bool) -> str:
-    """The same problem has the same name: data, tables, prices, seconds and code-visible choices."""
+    """The same problem has the same name.
+
+    Data, tables, prices, seconds and code-visible choices.
+    """
     digest = hashlib.sha256(f"{chooser.members.digest} {available:.3f} {coverage} {chooser.specs}".encode())
     digest.update("\n".join(chooser.members.names).encode())
     for array in (chooser.members.p, chooser.pricing.row_seconds, chooser.pricing.load_seconds):

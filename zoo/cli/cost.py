@@ -28,7 +28,9 @@ def cost(
     measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths here: 90 s.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Forecasts as JSON.")] = False,
 ) -> None:
-    """Hours that an entry takes on a target: low, likely and high, from a measurement, or from shapes and published run times.
+    """Hours that an entry takes on a target.
+
+    Low, likely and high, from a measurement, or from shapes and published run times.
 
     About 80 in 100 true times lie between low and high. What was assumed, and in what the forecast goes beyond what was
     measured, is said below the table.

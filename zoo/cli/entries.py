@@ -37,7 +37,10 @@ def check(
     engine: Annotated[str | None, typer.Option("--engine", help="Version of vLLM there; default: the one here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
 ) -> None:
-    """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails."""
+    """Whether an entry can serve on a target, what does not hold, and the mend.
+
+    Exit code 1 if anything fails.
+    """
     from zoo.checks import check_entry
     from zoo.entries.load import load_entry
     from zoo.pipeline.weights import fetched_folder
@@ -60,7 +63,10 @@ def register(
     target: TargetName = "t4x2",
     out: Annotated[Path | None, typer.Option("--out", help="Default: first of ZOO_ENTRIES, else ./entries.")] = None,
 ) -> None:
-    """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next."""
+    """Write a new entry from a model's own config and tokenizer, and check it.
+
+    Checked against the target; says what to run next.
+    """
     from zoo.entries.register import next_steps
     from zoo.entries.register import register as write_entry
     from zoo.report.views import findings_table
@@ -91,7 +97,10 @@ def import_(
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
 ) -> None:
-    """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids."""
+    """Take a score table made elsewhere as a member beside the zoo's own.
+
+    What cannot be right is refused, with row ids.
+    """
     from zoo.pipeline.import_table import import_scores
     from zoo.settings import store_folder
     from zoo.store import read_manifest

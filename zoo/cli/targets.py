@@ -40,7 +40,10 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def target_row(target: Target) -> list[str]:
-    """Cells of a target: name, GPUs, memory, capability, dtypes, matmul rate with its origin, description."""
+    """Cells of a target.
+
+    Name, GPUs, memory, capability, dtypes, matmul rate with its origin, description.
+    """
     from zoo.targets import matmul_rate
 
     rate = matmul_rate(target)
@@ -102,7 +105,9 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[str]]:
 def measure(
     name: Annotated[str | None, typer.Argument(help="Write it under this name; without one, only print it.")] = None,
 ) -> None:
-    """Measure this machine's rates (matmul by dtype, memory, host to device, disk) in under a minute.
+    """Measure this machine's rates in under a minute.
+
+    Matmul by dtype, memory, host to device, disk.
 
     With the name of a known target, its file is copied to `ZOO_HOME/targets` with the rates filled in; a new name makes a new
     target of this machine. Keep the machine otherwise idle.

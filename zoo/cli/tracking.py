@@ -11,7 +11,10 @@ from zoo.cli.app import Format, Name, app
 
 @app.command()
 def leaderboard(output: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table) -> None:
-    """Every scored member: log loss with its standard error, cost, memory and age, the best first."""
+    """Every scored member.
+
+    Log loss with its standard error, cost, memory and age, the best first.
+    """
     from zoo.report.leaderboard import leaderboard as rows_of
     from zoo.report.leaderboard import render
     from zoo.settings import store_folder
@@ -33,7 +36,10 @@ def promote(
     version: Annotated[str | None, typer.Option("--version", help="Registered version; default: the one scored last.")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Another alias than champion.")] = "champion",
 ) -> None:
-    """Make an entry's scored checkpoint its champion: the alias that people and builds take members by."""
+    """Make an entry's scored checkpoint its champion.
+
+    The alias that people and builds take members by.
+    """
     from zoo.tracking.promote import promote as give_alias
 
     typer.echo(f"{name} version {give_alias(name, version=version, alias=alias)} is now {alias}")

@@ -1,4 +1,7 @@
-"""What every contract is: frozen data in which an unknown key is an error, and the few types that all of them share."""
+"""The base of every contract: frozen data in which an unknown key is an error.
+
+Beside it, the few types that all of them share.
+"""
 
 from __future__ import annotations
 

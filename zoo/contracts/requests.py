@@ -64,7 +64,10 @@ class BaseRequest(Contract):
 
 
 class Held(Contract):
-    """Which rows of a labelled file a stage may learn from: all but fold `fold` of `n_folds` (grouped by prompt)."""
+    """Which rows of a labelled file a stage may learn from.
+
+    All but fold `fold` of `n_folds` (grouped by prompt).
+    """
 
     n_folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] = 0
