@@ -1,4 +1,4 @@
-"""Run one stage in a process of its own, or take its artifact from the store.
+"""Run one stage in its own process, resume a killed one, or take it from the store.
 
 A process of its own frees all GPU memory, survives a crash of the engine, and may use an interpreter of its own. It gets an
 allow-listed environment, so that no secret of the caller reaches a log, and it dies with its runner.

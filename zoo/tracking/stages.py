@@ -1,4 +1,4 @@
-"""Finished stages as MLflow runs.
+"""Finished stages as MLflow runs: their names, tags, parameters and metrics.
 
 One experiment for a data set (`preference-DIGEST`), so that a table of runs never compares losses on different rows; in it a
 parent run for an entry's version, and a child run for each of its stages and each scored variant, which is what people compare.

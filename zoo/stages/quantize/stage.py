@@ -1,4 +1,4 @@
-"""The quantize stage: calibrate, quantize to 4-bit AWQ, and check every weight.
+"""The quantize stage: 4-bit AWQ by the entry's backend, with every weight checked.
 
 The backend is autoawq, or llm-compressor in another interpreter; both are calibrated on the entry's own prompts.
 Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut instead of dropped,

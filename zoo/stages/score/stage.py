@@ -114,7 +114,7 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
 def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list[Encoding], float]:
     """Read the battles, write their token ids to `path` for each variant, and forget the texts.
 
-    Returns seconds it took.
+    Returns the seconds it took.
     """
     started = time.monotonic()
     battles = read_battles(request.battles.path)
