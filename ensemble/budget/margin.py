@@ -38,7 +38,7 @@ def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = N
 def warn_of_kinds(target: Target, names: Sequence[str], costs: Sequence[Cost]) -> list[str]:
     """A line for each member whose cost was measured on another kind of machine.
 
-    Another than the target.
+    The kind is compared with the target's.
     """
     return [
         f"{name}: its cost for {target.name} was measured on {cost.machine}, which is no such machine; measure it there"

@@ -113,7 +113,7 @@ class Members:
 def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
     """Folds (rows,) of about equally many groups.
 
-    By a hash of the group that is not the one stages held rows out by.
+    The hash of a group is not the one by which stages hold rows out.
     """
     unique, inverse = np.unique(groups, return_inverse=True)
     digests = [hashlib.blake2b(int(g).to_bytes(8, "little", signed=True), digest_size=8).digest() for g in unique]

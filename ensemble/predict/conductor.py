@@ -184,7 +184,7 @@ class Conductor:
     def predicted_seconds(self) -> float:
         """Predicted seconds from process start to submission written, without the margin.
 
-        As the plan prices its schedule on this very file.
+        They are what the plan's prices make of this very file.
         """
         return self.plan.overhead_seconds + makespan([Claim(run.job, self.planned_seconds(run), 0.0) for run in self.runs])
 

@@ -67,7 +67,7 @@ class JobRun:
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that some member of this job has neither scored nor refused.
 
-        In their order.
+        The order is kept.
         """
         if not self.trusted or not len(rows):
             return rows[:0]

@@ -160,7 +160,7 @@ def phases_seconds(claims: Sequence[Claim]) -> dict[int, dict[int, float]]:
 def makespan(claims: Sequence[Claim]) -> float:
     """Seconds from the first start to the last end.
 
-    Each phase as long as its busiest device, one after the other.
+    Each phase is as long as its busiest device, and one follows the other.
     """
     return sum(max(devices.values()) for devices in phases_seconds(claims).values())
 
@@ -178,7 +178,7 @@ def makespan_after(job: Job, later: Sequence[Claim]) -> float:
 def must_end_by(claim: Claim, planned_end: float, waiting: Sequence[Claim], work_ends: float) -> float:
     """When a job has to make way.
 
-    At the end of work, less what more valuable jobs that wait for it still need.
+    This is the end of work, less what more valuable jobs that wait for it still need.
 
     It may always use the time up to `planned_end`, its plan with the margin: members run in the order of their value, so when a
     budget is short the later ones lose. A job slower than that is cut if others bring more nats a second at the speeds as

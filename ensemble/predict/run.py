@@ -53,7 +53,7 @@ def predict(
 ) -> Prediction:
     """Run the plan's members on the battles and write their blend within the budget.
 
-    To `output`.
+    The file is `output`.
 
     `started_at`: when this process started, on the clock of `time.monotonic()`. `budget_seconds` overrides the plan's; `store`
     is where checkpoints are looked for (default: the home's); `scores` gives members' tables for these battles instead of

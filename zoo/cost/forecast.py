@@ -109,7 +109,7 @@ def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
 def nearest(known: Sequence[Measured], variant: Variant) -> Measured:
     """The measurement to go by.
 
-    Of this machine, of the same token cap and order, of the most rows, and the newest.
+    It is of this machine, of the same token cap and order, of the most rows, and the newest, in this order of importance.
     """
     here = machine_fingerprint()
 
@@ -264,7 +264,7 @@ def is_t4(target: Target) -> bool:
 def rate_of_machine(machine: str) -> tuple[float, bool] | None:
     """Matmul rate of a machine, and whether it was measured.
 
-    Of the targets of its kind, those measured on it first.
+    Of the targets of its kind, those measured on it come first.
     """
     kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
     kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))

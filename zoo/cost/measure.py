@@ -65,7 +65,7 @@ def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Ca
 def rows_that_fit(rows: int, seconds: float, most: int) -> int:
     """Rows to measure after `rows` took `seconds`.
 
-    As many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
+    They are as many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
 
     Doubled, so that two measurements of one machine nearly always take the same rows. Never fewer than were measured.
     """
@@ -101,7 +101,7 @@ def by_length(battles: Path) -> list[str]:
 def stratified(order: Sequence[str], rows: int) -> list[str]:
     """At most `rows` of the ids, evenly spread over their order, first and last among them.
 
-    Each length in its share.
+    So each length has its share.
     """
     places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
     return [order[place] for place in np.unique(places)]

@@ -69,7 +69,7 @@ class Lengths(Contract):
     def tokens(self, characters: np.ndarray | None = None) -> np.ndarray:
         """Tokens (rows,) of rows of so many characters, template included.
 
-        Of the competition's quantiles by default.
+        By default the lengths are the competition's quantiles.
         """
         own = np.array(self.characters, dtype=np.float64) if characters is None else characters
         return self.template_tokens + own / self.characters_per_token

@@ -43,7 +43,7 @@ def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
     """The usable rows that a selection asks for.
 
-    In file order, or for `listed` in the order of the list.
+    They are in file order, or for `listed` in the order of the list.
 
     `held_out` takes fold `held.fold`, or every row where `held` is None (a model that scores each row out of fold).
     Listed ids whose rows are bad are in `unusable_ids`; ids that are not in the file raise ZooError.

@@ -55,7 +55,7 @@ class Source:
 class Registered:
     """A new entry's file, and what `zoo check` found of it on the target.
 
-    Found from the model's own files.
+    The check reads the model's own files.
     """
 
     path: Path

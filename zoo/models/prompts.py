@@ -105,7 +105,7 @@ def join_turns(turns: Turns, spec: PromptSpec) -> str:
 def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
     """Tokens each field may keep.
 
-    Its share of `available`, and what shorter fields leave over, by the same shares.
+    These are its share of `available`, and what shorter fields leave over, by the same shares.
 
     Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
     hold more than that.

@@ -150,7 +150,7 @@ def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, select
 def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:
     """The ladder of a chain's own artifacts.
 
-    On the rows of its first variant in the battle's own order.
+    It takes the rows of its first variant in the battle's own order.
     """
     by_type = {type(request): request for request in requests}
     train, score = by_type.get(TrainRequest), by_type.get(ScoreRequest)

@@ -102,7 +102,7 @@ def stage_environment(stage: str) -> dict[str, str]:
 def run_stage(request: Request, store: Path, *, say: Callable[[str], None] = lambda _: None) -> Artifact:
     """The artifact of a request.
 
-    From the store if it is there, else by running the stage to its end.
+    It is taken from the store, or the stage is run to its end.
 
     Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a
     killed run is handed to the stage again, which goes on from what is there. Raises ZooError with the stage's own message.
@@ -233,7 +233,7 @@ def package_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from.
 
-    With `+` where it has uncommitted changes; None outside one.
+    It ends with `+` where there are uncommitted changes; None outside a checkout.
     """
     here = Path(__file__).parent
 

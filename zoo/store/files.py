@@ -22,7 +22,7 @@ def file_sha256(path: Path) -> str:
 def folder_fingerprint(folder: Path) -> str:
     """Fingerprint of a model folder by the names and contents of its files.
 
-    For weights that no stage of ours made.
+    It serves for weights that no stage of ours made.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

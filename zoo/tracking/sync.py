@@ -47,7 +47,7 @@ def sync(store: Path) -> int:
 def unusable(error: Exception, command: str) -> ZooError:
     """A tracking store that cannot be reached or used, as one line with the way out.
 
-    Without credentials.
+    Credentials are left out.
     """
     text = (
         f"{mask(tracking_uri())}: {one_line(error)}; start the server or mend MLFLOW_TRACKING_URI, then run `{command}` again"

@@ -101,7 +101,7 @@ class LexicalModel:
     def predict(self, frame: pd.DataFrame, folds: np.ndarray | None = None) -> np.ndarray:
         """Probabilities (rows, 3).
 
-        Of the fold model each row is held out of, or of all models' mean.
+        They are those of the fold model each row is held out of, or of all models' mean.
         """
         features = Features(frame)
         terms: Terms = terms_of(self.vectorizer, features)

@@ -76,7 +76,7 @@ class Features(dict[str, torch.Tensor]):
     def drop(self) -> None:
         """Free the tensors.
 
-        Also those that autoawq's loop still has in its variables when the next layer's are made.
+        This includes those that autoawq's loop still refers to when the next layer's are made.
         """
         for x in self.values():
             x.data = x.new_empty(0)
@@ -226,7 +226,7 @@ def itself(module: torch.nn.Module) -> torch.nn.Module:
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:
     """Pack a weight that was rounded to its grid, on the weight's device.
 
-    To the bit what `WQLinear_GEMM.from_linear` makes of it.
+    The result is that of `WQLinear_GEMM.from_linear`, to the bit.
 
     scales and zeros are (groups, out). Levels are found as there: round((w + zero * scale) / scale), the divisor in float16.
     """

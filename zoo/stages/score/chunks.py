@@ -88,7 +88,7 @@ def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
 def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool) -> list[Chunk]:
     """All chunks of a run in the order they are scored.
 
-    Of each token cap in turn, the longest (or first listed) rows first.
+    Token caps come in turn, each with its longest (or first listed) rows first.
 
     A chunk holds at most `chunk_rows` rows, counting each response order.
     """

@@ -92,7 +92,7 @@ def score(
 def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequence[Mapping[str, str]]) -> Job:
     """How the engines are started.
 
-    As the entry serves on the target, or on the target that is emulated.
+    They serve as the entry says on the target, or on the target that is emulated.
     """
     model = request.model.path / "model"
     serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())

@@ -49,7 +49,7 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
 def dealt(batches: list[list[int]], lengths: Lengths, count: int) -> list[list[int]]:
     """The micro-batches cut further, the costliest first, for `count` processes.
 
-    Until there is one for each or a multiple of it.
+    Afterwards their number is a multiple of `count`.
 
     Rows keep their order. Fewer than `count` are left where there are fewer rows.
     """
@@ -92,7 +92,7 @@ def total_steps(rows: int, spec: TrainSpec) -> int:
 def largest_batch(lengths: list[int], spec: TrainSpec, ranks: int = 1) -> list[int]:
     """The rows of the training's micro-batch with the most padded tokens.
 
-    As `ranks` processes get them.
+    They are cut as `ranks` processes get them.
     """
     steps = all_steps(lengths, spec, total_steps(len(lengths), spec))
     batches = (batch for step in steps for batch in dealt(step, lengths, ranks))

@@ -122,7 +122,7 @@ def own_copy(tensor: torch.Tensor) -> torch.Tensor:
 def whole_checkpoint(out_dir: Path) -> Path | None:
     """The folder of the last whole checkpoint.
 
-    Under its own name again if its taking the place was cut short.
+    A replacement that was cut short is finished first.
     """
     folder = out_dir / CHECKPOINT
     found = next((out_dir / name for name in (CHECKPOINT, NEW, OLD) if (out_dir / name / STATE).exists()), None)

@@ -190,7 +190,7 @@ def gelu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tup
 def pointwise(name: str) -> Callable[..., Any]:
     """One of the functions above, compiled where Triton and a C compiler work.
 
-    For GPUs; else as it is.
+    It is compiled for GPUs; elsewhere it is used as it is.
     """
     function: Callable[..., Any] = globals()[name]
     if not torch.cuda.is_available():
@@ -210,7 +210,7 @@ def pointwise(name: str) -> Callable[..., Any]:
 def fuse(model: Any) -> list[AdaptedLinear]:
     """Replace the forward passes of a peft model's layers by the ones here.
 
-    Its plain LoRA layers, gated feed-forward parts and norms.
+    These are plain LoRA layers, gated feed-forward parts and norms.
 
     What is not known to compute the same is left as it is: DoRA and other variants, biases in adapters, other activations. A
     norm is replaced only if it gives what the replacement gives. Empty where any LoRA layer cannot be replaced.

@@ -35,7 +35,7 @@ def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) ->
 def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chunk: int = LOGIT_POSITIONS) -> torch.Tensor:
     """Sum over rows of a row's mean cross-entropy over its text and its label.
 
-    Of each of its tokens after the first, and of the label after the last.
+    The mean is over each of its tokens after the first, and the label after the last.
 
     A row of n tokens has n predicted positions of 1/n each, times the weight that its target sums to: a long row counts as much
     as a short one. All are over the whole vocabulary; at the label the target is spread over the three label tokens. The model

@@ -137,7 +137,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
     """Note a held-out log loss with speed and memory, and save a checkpoint.
 
-    With the weights as the best if they are.
+    The weights are kept as the best if they are.
     """
     best = note_held_out(state, log_loss)
     state.log("train/tokens_per_second", state.tokens / max(state.seconds, 1e-9))

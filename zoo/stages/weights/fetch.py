@@ -52,7 +52,7 @@ def check_folder(folder: Path) -> None:
 def copy_folder(source: Path, target: Path) -> None:
     """Take a local model folder into the store.
 
-    By hard links where source and store share a file system.
+    Files are hard links where source and store share a file system.
     """
     check_folder(source)
     for path in sorted({p for pattern in WEIGHT_FILES for p in source.glob(pattern)}):

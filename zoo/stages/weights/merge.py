@@ -101,7 +101,7 @@ def nf4_weights(trained: Path) -> set[str]:
 def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
     """The float32 values that NF4 with double quantization keeps of a weight.
 
-    In bitsandbytes' blocks of 64.
+    The blocks are those of bitsandbytes, 64 weights each.
     """
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
@@ -113,7 +113,7 @@ def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
 def rewrite(shard: Path, target: Path, names: set[str], new_value: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
     """A copy of a safetensors file in which the tensors `names` have new values.
 
-    Of the same shape and dtype.
+    They have the same shape and dtype.
 
     The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape and place, and the tensors' bytes
     (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.

@@ -87,7 +87,7 @@ def fused_add_rms_norm(
 def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> Callable[..., torch.Tensor]:
     """A head that computes the labels' logits in float32.
 
-    Of all other tokens it says that they are minus infinity.
+    All other tokens get minus infinity.
 
     `whole` is vLLM's, and does what this one does not: heads that are quantized or split over processes.
     """
@@ -108,7 +108,7 @@ def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> 
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory for the next layer.
 
-    In place of giving megabytes back to Linux and faulting them in again.
+    Else it gives megabytes back to Linux and faults them in again.
 
     Of 10 s on two cores 1 s went there. Resident memory stays at its highest: that of the first step, and a tenth more where
     later rows are much shorter and want other sizes.

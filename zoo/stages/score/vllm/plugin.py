@@ -29,7 +29,7 @@ def register() -> None:
 def rescale_overrides(config: dict[str, Any], bits: int | None) -> dict[str, Any]:
     """The `hf_overrides` of `vllm.LLM` that make a model run rescaled.
 
-    Of a model with this config.json; empty without `bits`.
+    `config` is the model's config.json; without `bits` the result is empty.
 
     The new model type, which vLLM does not know, is what gets past its refusal of Gemma in float16. ZooError where the model
     is none that can be rescaled.
