@@ -216,7 +216,7 @@ def show(
 ) -> None:
     """A plan for people: its members, schedule, log loss, and what others would reach.
 
-    Or all of it as JSON or as a page.
+    `--json` and `--html` give all of it.
     """
     from ensemble.plan import load_plan
     from ensemble.report.views import plan_text

@@ -54,7 +54,7 @@ SPECS: tuple[BlendSpec, ...] = (
 def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
     """The blend's triples (rows, 3) from those of its members.
 
-    Each (rows, 3) under the member's name.
+    `probabilities` holds (rows, 3) under each member's name.
     """
     tables = [np.asarray(probabilities[name], dtype=np.float64) for name in blend.members]
     if not tables:

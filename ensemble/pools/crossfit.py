@@ -29,7 +29,7 @@ def cross_fit(
 ) -> np.ndarray:
     """Triples (rows, 3) of each fold's rows by a blend fitted to the other folds' rows.
 
-    Of these only the `seen` ones.
+    Only their `seen` rows are used, where given.
     """
     out = np.empty((len(y), 3))
     start: Blend | None = None

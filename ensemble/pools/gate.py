@@ -59,7 +59,7 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
 def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndarray:
     """Nats (rows,) that the gated member is expected to bring.
 
-    To rows with blend `p` (rows, 3) of the gate's `given`.
+    The blend `p` (rows, 3) is that of the gate's `given`.
     """
     z = (gate_features(p, characters) - np.asarray(gate.center)) / np.asarray(gate.scale)
     gain: np.ndarray = gate.intercept + z @ np.asarray(gate.coefficients)
@@ -69,7 +69,7 @@ def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndar
 def spend(gain: np.ndarray, seconds: np.ndarray, budget: float) -> np.ndarray:
     """Rows, bool (rows,), that `budget` seconds are spent on.
 
-    In the order of gain a second until the next one would exceed it.
+    They are taken in the order of gain a second until the next one would exceed it.
     """
     order = np.argsort(-gain / np.maximum(seconds, 1e-9), kind="stable")
     taken = np.cumsum(seconds[order]) <= budget * (1 + 1e-12)

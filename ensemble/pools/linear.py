@@ -173,7 +173,7 @@ def nonnegative_quadratic(
 ) -> np.ndarray:
     """Minimise x'Hx / 2 - linear'x with x >= 0, by an active set.
 
-    Only where `bounded` (default: everywhere).
+    The bound holds where `bounded` (default: everywhere).
 
     H must be positive definite. After Lawson and Hanson (1974), chapter 23, on the normal equations.
     """

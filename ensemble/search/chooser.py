@@ -287,7 +287,7 @@ class Chooser:
 def recalibrated_truth(members: Members) -> np.ndarray:
     """Probabilities of the true label (members, rows) after recalibrating each member.
 
-    By a logistic pool of one.
+    Each is recalibrated by a logistic pool of itself alone.
 
     Subsets are compared on these, so that a member that is informative but overconfident is not passed over.
     """

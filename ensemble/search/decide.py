@@ -91,7 +91,7 @@ def decide(
 def settle(chooser: Chooser, choice: Choice) -> Choice:
     """The best of the sets that looked as good, once every pool is tried.
 
-    Of the whole-file set and those that cost no more.
+    The sets are the whole-file one and those that cost no more.
 
     The quick judgement tried a few.
     """

@@ -86,7 +86,7 @@ def carry_out(
 ) -> np.ndarray:
     """Triples (rows, 3) that the fitted candidate gives the rows of `members`.
 
-    As `ensemble predict` would without mishap.
+    They are those of `ensemble predict` when nothing fails.
 
     Gated members take the rows of most predicted gain a second until their `work_seconds` are spent; `row_seconds` (members,
     rows). Labels are not looked at.
@@ -160,7 +160,7 @@ class _Pools:
 def fallback_subsets(order: Subset) -> list[Subset]:
     """Sets of members that need a blend of their own.
 
-    All if few, else prefixes, leave-one-out, singles.
+    These are all sets if there are few, else prefixes, leave-one-out and singles.
     """
     if len(order) <= ALL_FALLBACKS:
         return [s for size in range(len(order), 0, -1) for s in itertools.combinations(order, size)]

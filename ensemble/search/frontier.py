@@ -24,7 +24,7 @@ def compute_frontier(
 ) -> tuple[FrontierPoint, ...]:
     """The plans that no cheaper one beats.
 
-    From budgets between the cheapest plan and all members, spaced by ratio.
+    Budgets lie between the cheapest plan and all members, spaced by ratio.
 
     Losses are out of fold with the pool chosen by the other folds; which plans are here was chosen on all rows.
     """

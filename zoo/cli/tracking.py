@@ -38,7 +38,7 @@ def promote(
 ) -> None:
     """Make an entry's scored checkpoint its champion.
 
-    The alias that people and builds take members by.
+    People and builds take members by this alias.
     """
     from zoo.tracking.promote import promote as give_alias
 
