@@ -14,14 +14,15 @@ from tests.helpers.paths import ROOT
 from zoo.data.sample import write_sample
 from zoo.scores.tables import write_submission
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(1200)]
 
 
 def stand_in(entries: Path, model: Path) -> str:
     """Commands after which `smollm2-135m` is an entry of the tiny model, with its weights in the store."""
     return f"""
         zoo register tiny --base "{model}" --target cpu --out "{entries}"
-        sed 's/^name = .*/name = "smollm2-135m"/' "{entries}/tiny.toml" > "{entries}/smollm2-135m.toml"
+        sed -e 's/^name = .*/name = "smollm2-135m"/' -e '/^\\[train\\]/a max_rows = 64' \\
+            "{entries}/tiny.toml" > "{entries}/smollm2-135m.toml"
         rm "{entries}/tiny.toml"
         ZOO_ENTRIES="{entries}" zoo fetch smollm2-135m --source "{model}"
     """
