@@ -107,7 +107,10 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
 
 
 def process_key(card: ScoreCard) -> str:
-    """Members with the same key share one process and one load: one checkpoint, scored the same way but for variants."""
+    """Members with the same key share one process and one load.
+
+    One checkpoint, scored the same way but for variants.
+    """
     request = card.request
     if not isinstance(request, ScoreRequest):
         return card.checkpoint

@@ -55,7 +55,10 @@ def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str)
 
 
 def load_table(folder: Path, request: Request | None = None, fingerprint: str = "") -> Table:
-    """One folder with a table and its card; `request` and `fingerprint` of the artifact it is of, if it is of one."""
+    """One folder with a table and its card.
+
+    `request` and `fingerprint` of the artifact it is of, if it is of one.
+    """
     card = read_card(folder / CARD)
     source = request or card.request
     battles = source.inputs.get("battles") if source else None

@@ -51,7 +51,10 @@ def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
 
 
 def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> ScoringRequest:
-    """The members' score request, re-issued on the new battles for the listed rows and for these members' variants."""
+    """The members' score request, re-issued on the new battles.
+
+    It asks for the listed rows and these members' variants.
+    """
     first = members[0]
     if first.request is None:
         raise ZooError(f"{first.name}: imported, so it cannot be run; give its table: --scores {first.name}=FILE")
@@ -81,7 +84,10 @@ def new_attempt(
 
 
 def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> ScoringRequest | None:
-    """The request to go on with an attempt, with today's paths; None where it was not asked for these ids and members."""
+    """The request to go on with an attempt, with today's paths.
+
+    None where it was not asked for these ids and members.
+    """
     try:
         listed = set((attempt / IDS).read_text(encoding="utf-8").split("\n"))
         before = json.loads((attempt / REQUEST).read_text())

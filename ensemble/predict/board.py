@@ -75,7 +75,10 @@ class Board:
         return there
 
     def answered(self, member: str) -> np.ndarray:
-        """Rows that need no more work of this member: scored, or refused by its stage (status other than ok)."""
+        """Rows that need no more work of this member.
+
+        Scored, or refused by its stage (status other than ok).
+        """
         done: np.ndarray = self.has(member) | self._refused[member]
         return done
 

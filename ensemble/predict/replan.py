@@ -18,7 +18,10 @@ LEAST_SECONDS = 1e-9  # a row's price is never zero, so that value per second is
 
 
 def predicted_row_seconds(member: PlanMember, characters: np.ndarray) -> np.ndarray:
-    """Seconds of each row by the plan's cost model, from its characters (prompt and both responses), loading left out."""
+    """Seconds of each row by the plan's cost model, from its characters.
+
+    Prompt and both responses; loading is left out.
+    """
     seconds: np.ndarray = np.maximum(row_seconds(member.cost, tokens_of(member.tokens, characters)), LEAST_SECONDS)
     return seconds
 

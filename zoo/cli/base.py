@@ -1,4 +1,7 @@
-"""What both command lines share: how an app is made, how errors are shown, where notes go."""
+"""What both command lines share: app, options, errors and notes.
+
+How an app is made and run, and how errors and notes are shown.
+"""
 
 from __future__ import annotations
 

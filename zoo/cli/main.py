@@ -1,4 +1,7 @@
-"""`zoo`: the commands of all modules on one app, and its entry point."""
+"""The `zoo` app: every command by panel, and the entry point.
+
+Commands come in the order in which a newcomer needs them.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,10 @@ AnyContract = TypeVar("AnyContract", bound=Contract)
 
 
 def changed(contract: AnyContract, **fields: object) -> AnyContract:
-    """A copy with some fields changed, checked like a new one (pydantic's `model_copy` checks nothing)."""
+    """A copy with some fields changed, checked like a new one.
+
+    pydantic's `model_copy` checks nothing.
+    """
     return type(contract).model_validate({**dict(contract), **fields})
 
 

@@ -14,7 +14,10 @@ DEPTH = 8  # more stages than any chain has
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
-    """The artifacts that a stage read, as far as the store still has them. `folder`: the stage's own, in the store."""
+    """The artifacts that a stage read, as far as the store still has them.
+
+    `folder`: the stage's own, in the store.
+    """
     for given in manifest.request.inputs.values():
         for path in folder.parent.glob(f"*-{given.fingerprint}/{MANIFEST}"):
             yield Artifact(path.parent, read_manifest(path.parent))

@@ -181,8 +181,11 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tuple[int, float], ...]]:
-    """Curves that the stage left in result.json. One named like a final metric becomes `curve/NAME`: a run table shows the last
-    point of a name, which must be the final value."""
+    """Curves that the stage left in result.json.
+
+    One named like a final metric becomes `curve/NAME`: a run table shows the last point of a name, which must be the final
+    value.
+    """
     path = folder / RESULT
     if not path.exists():
         return {}
@@ -191,7 +194,10 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
 
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:
-    """The battles of a stage: its own, or those of the stages it was made from (a merge reads none). None for base weights."""
+    """The battles of a stage.
+
+    Its own, or those of the stages it was made from (a merge reads none). None for base weights.
+    """
     battles = manifest.request.inputs.get("battles")
     if battles is None:
         found = source_of(manifest, folder, "train", "quantize", "lexical-train")

@@ -73,7 +73,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
 
 
 def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
-    """The labelled battles that a stage read, where their file still lies there and still is what was scored."""
+    """The labelled battles that a stage read, if their file is still there and unchanged."""
     battles = manifest.request.inputs.get("battles")
     if battles is None or manifest.stage.endswith(("train", "quantize")):
         return None

@@ -78,6 +78,9 @@ def with_votes(targets: np.ndarray, battles: Path, ids: Sequence[str]) -> tuple[
 
 
 def smoothed(targets: np.ndarray, share: float) -> np.ndarray:
-    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): `share` of each row's mass is spread over the labels evenly."""
+    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567).
+
+    `share` of each row's mass is spread over the labels evenly.
+    """
     smooth: np.ndarray = (1 - share) * targets + share / targets.shape[1]
     return smooth

@@ -153,7 +153,10 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
 def held_out_loss(
     learner: Learner, held: list[Example], state: Progress, batches: list[list[int]], train: list[Example]
 ) -> float:
-    """Log loss of the held-out rows. ZooError where it is not finite, with the `batches` of the step before it, if any."""
+    """Log loss of the held-out rows.
+
+    ZooError where it is not finite, with the `batches` of the step before it, if any.
+    """
     log_loss: float = evaluate(learner, held)
     if not math.isfinite(log_loss) and state.step == 0:
         raise ZooError(f"held-out log loss {log_loss} before training; train where there is bfloat16, or from another base")
