@@ -1,1 +1,1 @@
-"""From score tables to a plan and predictions within a time budget. See README.md for the file tree."""
+"""The ensembler: score tables become a plan, and predictions within a time budget."""

@@ -1,4 +1,4 @@
-"""`python -m ensemble`: the command line of this interpreter."""
+"""`python -m ensemble` runs the command line of this interpreter."""
 
 from ensemble.cli import main
 

@@ -1,4 +1,4 @@
-"""The plan contract: what `ensemble build` decides and `ensemble predict` carries out.
+"""The plan: what `ensemble build` decides and `ensemble predict` carries out.
 
 `plan.json` is readable by a person and self-contained: predicting needs this file, the members' checkpoints and the
 battles. Members are listed in the order they run. Every array of probabilities has the columns A, B, tie.
@@ -24,7 +24,9 @@ PoolKind = Literal["linear", "log", "logistic"]
 
 
 class Blend(Contract):
-    """How the probabilities of `members` become one triple a row; `ensemble.pools.blend.apply_blend` carries it out.
+    """How the probabilities of `members` become one triple a row.
+
+    `ensemble.pools.blend.apply_blend` carries it out.
 
     Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
     1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform / 3. `log`: softmax of
@@ -69,7 +71,9 @@ class Pool(Contract):
 
 
 class Gate(Contract):
-    """Which rows a member sees: predicted gain in log loss (nats a row) from what the members before it say.
+    """Which rows a member sees.
+
+    Predicted gain in log loss (nats a row) from what the members before it say.
 
     A ridge regression on standardised features of the blend so far and the row's length (`ensemble.pools.gate.gate_features`).
     """
@@ -83,7 +87,10 @@ class Gate(Contract):
 
 
 class TokenEstimate(Contract):
-    """Tokens a row from its characters (prompt and both responses): min(cap, base + per_character * characters)."""
+    """Tokens a row from its characters (prompt and both responses).
+
+    min(cap, base + per_character * characters).
+    """
 
     base: float = 0.0
     per_character: float = Field(0.25, ge=0)
@@ -115,7 +122,9 @@ class PlanMember(Contract):
 
 
 class Job(Contract):
-    """One process of the schedule: `members` share a checkpoint and one load, and see `row_share` of their rows.
+    """One process of the schedule.
+
+    `members` share a checkpoint and one load, and see `row_share` of their rows.
 
     Replicas of one member on several devices are several jobs whose row shares sum to 1, numbered by `replica`.
     Jobs of a later `phase` start when every job of the phase before has ended, since gates read its results.
@@ -142,7 +151,10 @@ class PlanTarget(Contract):
 
 
 class FrontierPoint(Contract):
-    """The best plan that some budget buys; its loss is out of fold, its pool chosen by other folds, but not rehearsed."""
+    """The best plan that some budget buys.
+
+    Its loss is out of fold, its pool chosen by other folds, but not rehearsed.
+    """
 
     budget_seconds: Seconds
     predicted_seconds: Seconds
@@ -153,7 +165,10 @@ class FrontierPoint(Contract):
 
 
 class Paired(Contract):
-    """Mean difference in log loss a row (this plan minus the other; below zero: the plan is better), clustered by prompt."""
+    """Mean difference in log loss a row, clustered by prompt.
+
+    This plan minus the other; below zero the plan is better.
+    """
 
     other: str
     difference: float
@@ -161,7 +176,10 @@ class Paired(Contract):
 
 
 class Bound(Contract):
-    """How far the search can be from the best: in-sample log loss of the linear pool over affordable whole-file subsets."""
+    """How far the search can be from the best.
+
+    in-sample log loss of the linear pool over affordable whole-file subsets.
+    """
 
     found: float
     lower_bound: float
@@ -223,7 +241,10 @@ class Plan(Contract):
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write `plan` as indented JSON, atomically: a reader sees the old file or the new one, never half."""
+    """Write `plan` as indented JSON, atomically.
+
+    A reader sees the old file or the new one, never half.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, plan.model_dump_json(indent=2) + "\n")
 

@@ -1,1 +1,1 @@
-"""From battles to scored, quantized models. See README.md for the file tree."""
+"""The model zoo: battles become trained, quantized and scored models."""

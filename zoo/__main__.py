@@ -1,4 +1,4 @@
-"""`python -m zoo`: the command line of this interpreter."""
+"""`python -m zoo` runs the command line of this interpreter."""
 
 from zoo.cli.main import main
 

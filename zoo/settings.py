@@ -1,4 +1,4 @@
-"""Where things lie: the home folder, entry folders, and interpreters of stages that need one of their own."""
+"""Settings: the home folder, entry folders, and interpreters of single stages."""
 
 from __future__ import annotations
 
@@ -23,19 +23,27 @@ ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.e
 
 
 class Settings(Contract):
-    """`[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's."""
+    """The user's settings file.
+
+    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's.
+    """
 
     environments: dict[str, Path] = Field(default={})
 
 
 def home() -> Path:
-    """The folder of everything machines write (`ZOO_HOME`, default `./mlruns`): store, mlflow.db, artifacts."""
+    """The folder of everything machines write (`ZOO_HOME`, default `./mlruns`).
+
+    Store, mlflow.db, artifacts.
+    """
     return Path(os.environ.get("ZOO_HOME", "mlruns")).absolute()
 
 
 def entry_folders() -> tuple[Path, ...]:
-    """Folders searched for NAME.toml, later ones first: the package's own, those of other packages by the name of their entry
-    point, then each of `ZOO_ENTRIES` (colon separated)."""
+    """Folders searched for NAME.toml, later ones first.
+
+    The package's own, those of other packages by the name of their entry point, then each of `ZOO_ENTRIES` (colon separated).
+    """
     own = Path(__file__).parent / "entries"
     return (own, *_package_folders(), *(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p))
 
@@ -59,7 +67,10 @@ def _package_folders() -> Iterator[Path]:
 
 
 def load_settings() -> Settings:
-    """The user's settings: `ZOO_SETTINGS`, default `$XDG_CONFIG_HOME/preference-zoo/settings.toml`; absent: the defaults."""
+    """The user's settings.
+
+    `ZOO_SETTINGS`, default `$XDG_CONFIG_HOME/preference-zoo/settings.toml`; absent: the defaults.
+    """
     config = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
     path = Path(os.environ.get("ZOO_SETTINGS", config / "preference-zoo" / "settings.toml"))
     if not path.exists():
@@ -78,7 +89,10 @@ def interpreter(stage: str) -> Path:
 
 
 def backend_interpreter(backend: str) -> Path:
-    """The Python that has a quantization backend: the user's in `[environments]`, else that of `make setup-llmcompressor`."""
+    """The Python that has a quantization backend.
+
+    The user's in `[environments]`, else that of `make setup-llmcompressor`.
+    """
     own = Path(__file__).parents[1] / ".venv-llmcompressor" / "bin" / "python"
     python = load_settings().environments.get(backend, own)
     if not python.exists():

@@ -1,1 +1,1 @@
-"""Budgets: seconds as people write them, margins, prices of members, and their schedule on a target's devices."""
+"""Budgets: durations, margins, prices of members, and the schedule on a target."""

@@ -1,4 +1,4 @@
-"""Budgets as people write them, and the margin between what is predicted and what is allowed."""
+"""Budgets as people write them: `9h`, `1h30m`, `90s`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|m|s)")
 
 
 def parse_budget(text: str) -> float:
-    """Seconds of `9h`, `5m`, `1h30m`, `90s` or a bare number of seconds; ZooError on anything else, zero included."""
+    """Seconds of `9h`, `5m`, `1h30m`, `90s` or a bare number of seconds.
+
+    ZooError on anything else, zero included.
+    """
     cleaned = text.strip().lower()
     try:
         seconds = float(cleaned)
@@ -27,7 +30,10 @@ def parse_budget(text: str) -> float:
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds for people, rounded up where the unit is coarse: `8 h 59 min`, `4 min 10 s`, `12.3 s`."""
+    """Seconds for people, rounded up where the unit is coarse.
+
+    `8 h 59 min`, `4 min 10 s`, `12.3 s`.
+    """
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = math.ceil(seconds)

@@ -13,7 +13,9 @@ MEASURED_HERE_MARGIN = 1.1
 
 
 def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = None) -> tuple[float, str]:
-    """(margin, reason): what predicted seconds are multiplied by before they must fit the budget.
+    """The margin and its reason.
+
+    Predicted seconds are multiplied by it before they must fit the budget.
 
     The user's own number first; 1.1 where every cost was measured on this very machine and it is of the target's kind; else
     the target's.
@@ -34,7 +36,10 @@ def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = N
 
 
 def warn_of_kinds(target: Target, names: Sequence[str], costs: Sequence[Cost]) -> list[str]:
-    """A line for each member whose cost was measured on a machine of another kind than the target."""
+    """A line for each member whose cost was measured on another kind of machine.
+
+    The kind is compared with the target's.
+    """
     return [
         f"{name}: its cost for {target.name} was measured on {cost.machine}, which is no such machine; measure it there"
         for name, cost in zip(names, costs, strict=True)

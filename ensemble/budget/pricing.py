@@ -1,4 +1,4 @@
-"""What members cost on the target: seconds by row, and the jobs that a set of members makes."""
+"""Prices of members on the target: seconds by row, and the jobs of a set of members."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Pricing:
     mean_tokens: np.ndarray
 
     def loads(self, whole: Sequence[int], gated: Sequence[tuple[int, np.ndarray]] = ()) -> list[Load]:
-        """Loads of members that see every row (`whole`), and of `gated` ones with the fitted rows they see, each a phase."""
+        """Loads of members that see every row (`whole`) and of `gated` ones, each a phase.
+
+        `gated` ones come with the fitted rows they see.
+        """
         by_process: dict[tuple[str, bool], list[int]] = {}
         for j in whole:
             by_process.setdefault((self.processes[j], bool(self.wide[j])), []).append(j)
@@ -58,7 +61,10 @@ class Pricing:
         return loads
 
     def on_rows(self, keep: np.ndarray) -> Pricing:
-        """The same prices by the fitted rows of `keep` (bool, rows): their lengths stand for the file to be predicted."""
+        """The same prices by the fitted rows of `keep` (bool, rows).
+
+        Their lengths stand for the file to be predicted.
+        """
         kept = self.row_seconds[:, keep]
         whole, part = self.row_seconds.sum(axis=1), kept.sum(axis=1)
         scale = np.divide(whole, part, out=np.ones_like(whole), where=part > 0)
@@ -66,7 +72,9 @@ class Pricing:
 
 
 def price(members: Members, target: Target, rows: int, *, lengths: Path | None = None) -> Pricing:
-    """Price every candidate for `rows` rows of the lengths of the fitted ones, or of the battles in `lengths`.
+    """Price every candidate for `rows` rows.
+
+    Their lengths are those of the fitted rows, or of the battles in `lengths`.
 
     With a lengths file, tokens are estimated from its characters as each member's table relates the two, and `rows` counts
     rows like these (a file of 100 rows can stand for 25,000).
@@ -99,7 +107,10 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
 
 
 def process_key(card: ScoreCard) -> str:
-    """Members with the same key share one process and one load: one checkpoint, scored the same way but for variants."""
+    """Members with the same key share one process and one load.
+
+    One checkpoint, scored the same way but for variants.
+    """
     request = card.request
     if not isinstance(request, ScoreRequest):
         return card.checkpoint
@@ -118,7 +129,9 @@ def read_lengths(path: Path) -> np.ndarray:
 
 
 def estimate_tokens(characters: np.ndarray, tokens: np.ndarray, *, cap: int | None) -> TokenEstimate:
-    """How a member's tokens follow from characters, by least squares on the rows that its cap leaves whole.
+    """How a member's tokens follow from characters, by least squares.
+
+    Only rows that its cap leaves whole count.
 
     Two numbers are enough for a price: single rows miss by 10 % or so, sums over a file by far less.
     """

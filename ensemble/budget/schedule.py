@@ -1,4 +1,4 @@
-"""Members on the target's devices: who runs where and when, and how long the whole takes.
+"""The schedule of jobs on the target's devices, and its makespan.
 
 A job is one process: a checkpoint loaded once, and the work of its members' rows. A narrow job takes one device, or all of
 them as replicas that share out its rows (each loads, the work divides). A wide job, one model over several devices, takes
@@ -28,7 +28,9 @@ _REPLICAS = -1  # in an assignment: on all devices
 
 @dataclass(frozen=True)
 class Load:
-    """What a job asks for: `load_seconds` on each device it touches, and `work_seconds` on one copy of the model.
+    """What a job asks for.
+
+    `load_seconds` on each device it touches, and `work_seconds` on one copy of the model.
 
     `wide`: one copy occupies all devices.
     """
@@ -46,7 +48,10 @@ def overhead_seconds(rows: int) -> float:
 
 
 def lower_bound(loads: Sequence[Load], devices: int) -> float:
-    """No schedule of these loads ends earlier: total work over all devices, each job's own least, phase after phase."""
+    """No schedule of these loads ends earlier.
+
+    Total work over all devices, each job's own least, phase after phase.
+    """
     total = 0.0
     for phase in {load.phase for load in loads}:
         wide = sum(x.load_seconds + x.work_seconds for x in loads if x.phase == phase and x.wide)
@@ -63,7 +68,10 @@ def makespan(loads: Sequence[Load], devices: int) -> float:
 
 
 def fits(loads: Sequence[Load], devices: int, seconds: float) -> bool:
-    """Whether a schedule within `seconds` is found; the two bounds decide most cases without a search."""
+    """Whether a schedule within `seconds` is found.
+
+    The two bounds decide most cases without a search.
+    """
     if lower_bound(loads, devices) > seconds:
         return False
     replicated = sum(x.load_seconds + x.work_seconds / (1 if x.wide else devices) for x in loads)

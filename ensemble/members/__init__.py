@@ -1,1 +1,1 @@
-"""Members: score tables gathered, vetted and aligned into one array of candidates."""
+"""Members: score tables gathered, vetted and aligned as candidates."""

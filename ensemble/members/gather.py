@@ -1,4 +1,4 @@
-"""Score tables as candidates for the ensemble: one aligned array, joined by id, of one data set, on rows scored out of fold."""
+"""Gather the members: score tables of one data set, joined by id, out of fold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ FEWEST_PROMPTS = 15  # three for each fold
 
 
 def gather(store: Path) -> list[Table]:
-    """Score tables of all finished artifacts of a store, oldest first. Those that predictions left behind do not count."""
+    """Score tables of all finished artifacts of a store, oldest first.
+
+    Those that predictions left behind do not count.
+    """
     tables = []
     for artifact in list_artifacts(store, *SCORING):
         request = artifact.manifest.request
@@ -52,7 +55,10 @@ def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str)
 
 
 def load_table(folder: Path, request: Request | None = None, fingerprint: str = "") -> Table:
-    """One folder with a table and its card; `request` and `fingerprint` of the artifact it is of, if it is of one."""
+    """One folder with a table and its card.
+
+    `request` and `fingerprint` of the artifact it is of, if it is of one.
+    """
     card = read_card(folder / CARD)
     source = request or card.request
     battles = source.inputs.get("battles") if source else None

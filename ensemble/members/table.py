@@ -1,4 +1,4 @@
-"""Candidates for the ensemble: a score table with its card, and all of them on common rows as one array."""
+"""Members as one array: score tables with their cards, on common rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ FOLDS = 5  # of the blend's own cross-validation
 
 @dataclass(frozen=True)
 class Table:
-    """A score table on disk with its card, where its labelled battles were, and its artifact's fingerprint.
+    """A score table on disk with its card and its artifact's fingerprint.
+
+    `battles_path` is where its labelled battles were.
 
     `recipe`: what all folds of one way to make an entry share, by `zoo.store.lineage.recipe_of`; empty where that is not known.
     """
@@ -43,7 +45,10 @@ class Table:
 
     @property
     def which(self) -> str:
-        """What tells it from others of its name: the artifact's fingerprint, or its folder where it is of no artifact."""
+        """What tells it from others of its name.
+
+        The artifact's fingerprint, or its folder where it is of no artifact.
+        """
         return self.fingerprint or self.path.name
 
 
@@ -101,7 +106,10 @@ class Members:
 
 
 def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
-    """Folds (rows,) of about equally many groups, by a hash of the group that is not the one stages held rows out by."""
+    """Folds (rows,) of about equally many groups.
+
+    The hash of a group is not the one by which stages hold rows out.
+    """
     unique, inverse = np.unique(groups, return_inverse=True)
     digests = [hashlib.blake2b(int(g).to_bytes(8, "little", signed=True), digest_size=8).digest() for g in unique]
     rank = np.empty(len(unique), dtype=np.int64)

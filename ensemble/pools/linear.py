@@ -24,7 +24,9 @@ _MAX_ITERATIONS = 200
 
 @dataclass(frozen=True)
 class LinearFit:
-    """`weights` (members,), their mean `loss`, and `gap`: how much lower any other weights can be at most (objective).
+    """The linear pool's `weights` (members,), mean `loss`, and `gap`.
+
+    `gap`: how much lower any other weights can be at most (objective).
 
     `gradient` is g above, `hessian` that of the last quadratic model (members, members), zero where a member had no part in it;
     None where the start was good enough. Both serve to start other fits.
@@ -41,7 +43,9 @@ class LinearFit:
 def fit_linear(
     p_true: np.ndarray, *, prior: float = 0.0, start: np.ndarray | None = None, tolerance: float = 1e-8
 ) -> LinearFit:
-    """Weights of the best linear pool; p_true of shape (members, rows), each member's probability of the true label.
+    """Weights of the best linear pool.
+
+    p_true of shape (members, rows), each member's probability of the true label.
 
     `prior` shrinks toward equal weights: it adds `prior` times the rows' weight in rows that only one member explains, the same
     for each (a Dirichlet prior), and keeps the problem and its certificate what they are. Its value is part of the gap's
@@ -55,7 +59,10 @@ def fit_linear(
 def fit_rows(
     p: Sequence[np.ndarray], *, prior: float = 0.0, start: np.ndarray | None = None, tolerance: float = 1e-8
 ) -> LinearFit:
-    """As `fit_linear`, from one array (rows,) a member, each at least SMALLEST: subsets need no copy."""
+    """As `fit_linear`, from one array (rows,) a member, each at least SMALLEST.
+
+    Subsets need no copy.
+    """
     n_members, n_rows = len(p), len(p[0])
     weights = np.full(n_members, 1.0 / n_members) if start is None else _inside(np.asarray(start, dtype=np.float64), prior)
     pseudo, hessian = prior / n_members, None
@@ -88,7 +95,10 @@ def fit_rows(
 
 
 def newton_target(hessian: np.ndarray, gradient: np.ndarray, weights: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """Minimum over v >= 0, zero outside `active`, of the quadratic model of -mean log(P v) + sum(v) around `weights`."""
+    """Minimum over v >= 0 of the quadratic model of the objective around `weights`.
+
+    The objective is -mean log(P v) + sum(v); v is zero outside `active`.
+    """
     target = np.zeros_like(weights)
     if not len(active):
         return target
@@ -160,7 +170,9 @@ def _line_search(
 def nonnegative_quadratic(
     hessian: np.ndarray, linear: np.ndarray, *, start: np.ndarray, bounded: np.ndarray | None = None
 ) -> np.ndarray:
-    """Minimise x'Hx / 2 - linear'x with x >= 0 where `bounded` (default: everywhere), by an active set.
+    """Minimise x'Hx / 2 - linear'x with x >= 0, by an active set.
+
+    The bound holds where `bounded` (default: everywhere).
 
     H must be positive definite. After Lawson and Hanson (1974), chapter 23, on the normal equations.
     """

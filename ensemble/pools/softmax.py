@@ -25,7 +25,9 @@ _MAX_ITERATIONS = 60
 
 @dataclass(frozen=True)
 class Design:
-    """Features of both numbers, arrays (rows, features); `lead_at` and `tie_at` say which parameter each column multiplies.
+    """Features of both numbers, arrays (rows, features).
+
+    `lead_at` and `tie_at` say which parameter each column multiplies.
 
     `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
     """
@@ -41,7 +43,10 @@ class Design:
 
 @dataclass(frozen=True)
 class SoftmaxFit:
-    """Parameters, mean log loss without the penalty, the `objective` with it, and `gap`: how much lower that can be at most."""
+    """Parameters, mean log loss without the penalty, the `objective` with it, and `gap`.
+
+    How much lower that can be at most.
+    """
 
     parameters: np.ndarray
     loss: float
@@ -61,7 +66,10 @@ def softmax_of(lead: np.ndarray, tie: np.ndarray) -> np.ndarray:
 def fit_softmax(
     design: Design, y: np.ndarray, *, ridge: float, start: np.ndarray | None = None, tolerance: float = 1e-9
 ) -> SoftmaxFit:
-    """Minimise the mean log loss plus ridge / 2 * |parameters - center|^2 over the penalized ones; y are labels (rows,)."""
+    """Minimise the mean log loss with a ridge around `center`.
+
+    ridge / 2 * |parameters - center|^2 over the penalized ones; y are labels (rows,).
+    """
     x = design.center.copy() if start is None else np.asarray(start, dtype=np.float64).copy()
     penalty = ridge * design.penalized + LEAST_RIDGE
     truth = np.eye(3)[y]
@@ -95,7 +103,10 @@ def fit_softmax(
 
 
 def certified_gap(x: np.ndarray, gradient: np.ndarray, penalty: np.ndarray, bounded: np.ndarray) -> float:
-    """How much lower than at x the objective can be anywhere, given its gradient there; see the certificate above."""
+    """How much lower than at x the objective can be anywhere, given its gradient there.
+
+    See the certificate above.
+    """
     step = -gradient / penalty
     step = np.where(bounded, np.maximum(step, -x), step)
     return -float((gradient * step + penalty * step**2 / 2).sum())

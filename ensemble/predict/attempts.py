@@ -1,4 +1,4 @@
-"""Where a job's work lies: its folder, its attempts, and the request each attempt is given.
+"""Attempts of a job: its folders, and the request that each attempt is given.
 
 A job's folder holds one sub-folder an attempt. An attempt's list of rows never changes, since a stage that is started again on
 the same folder skips the chunks that are there; rows wanted beyond that list make a new attempt.
@@ -32,7 +32,9 @@ class Setting:
 
 
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
-    """Where a member's checkpoint lies now: the store's artifact of that fingerprint, else where the request says, if it does.
+    """Where a member's checkpoint lies now.
+
+    The store's artifact of that fingerprint, else where the request says, if it does.
 
     Plans of `ensemble build` name no path; a request by hand may.
     """
@@ -49,7 +51,10 @@ def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
 
 
 def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> ScoringRequest:
-    """The members' score request, re-issued on the new battles for the listed rows and for these members' variants."""
+    """The members' score request, re-issued on the new battles.
+
+    It asks for the listed rows and these members' variants.
+    """
     first = members[0]
     if first.request is None:
         raise ZooError(f"{first.name}: imported, so it cannot be run; give its table: --scores {first.name}=FILE")
@@ -79,7 +84,10 @@ def new_attempt(
 
 
 def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting) -> ScoringRequest | None:
-    """The request to go on with an attempt, with today's paths; None where it was not asked for these ids and members."""
+    """The request to go on with an attempt, with today's paths.
+
+    None where it was not asked for these ids and members.
+    """
     try:
         listed = set((attempt / IDS).read_text(encoding="utf-8").split("\n"))
         before = json.loads((attempt / REQUEST).read_text())

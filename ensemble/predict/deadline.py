@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 SHORTEST_RESERVE_SECONDS = 0.8  # the last look at the jobs' files, ending them and this process, on a busy machine
 RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
-RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # of the budget, against what else a busy machine does
+RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # share of the budget kept for delays on a busy machine
 WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS, LONGEST_WATCHDOG_SECONDS = 0.002, 0.3, 5.0  # the watchdog comes before the end
 GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
 

@@ -1,4 +1,4 @@
-"""What a prediction did, for the end of a run and for predict.json."""
+"""The outcome of a prediction, for the end of a run and for predict.json."""
 
 from __future__ import annotations
 

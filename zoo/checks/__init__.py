@@ -1,4 +1,4 @@
-"""What of an entry fits a target, and why not, before any hour is spent: `zoo check`.
+"""`zoo check`: what of an entry fits a target, told before any hour is spent.
 
 Arithmetic on shapes and the rules of vLLM and AutoAWQ (`zoo.checks.rules`); nothing is loaded or fetched.
 """
@@ -71,5 +71,8 @@ def check_entry(
 
 
 def entry_shape(entry: Entry, model_folder: Path | None = None) -> Shape | None:
-    """The sizes of an entry's model: its fetched config.json, else its `[shape]`; None where neither is there."""
+    """The sizes of an entry's model: its fetched config.json, else its `[shape]`.
+
+    None where neither is there.
+    """
     return shape_of_config(read_config(model_folder)) if model_folder else entry.shape

@@ -1,4 +1,4 @@
-"""One thing that was checked, and what to do about it."""
+"""One finding of a check, with the mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the engine on a target: dtype, AWQ kernel, attention, and versions of vLLM known to be bad there."""
+"""Checks of the engine on a target: dtype, AWQ kernel, attention and vLLM version."""
 
 from __future__ import annotations
 

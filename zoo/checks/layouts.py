@@ -1,4 +1,4 @@
-"""Checks of memory: each layout of the model on the target's cards, by part, and what training it takes."""
+"""Checks of memory: each layout of the model on the target's cards, and training."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ def layout_memory(
 
 
 def best_layout(memory: dict[Layout, CardMemory], room: float) -> Layout | None:
-    """The first that fits of replicas, pipeline, tensor: no traffic between cards, little, much. None where none fits."""
+    """The first that fits of replicas, pipeline, tensor: no traffic between cards, little, much.
+
+    None where none fits.
+    """
     return next((layout for layout in get_args(Layout) if layout in memory and memory[layout].total <= room), None)
 
 
 def check_memory(memory: dict[Layout, CardMemory], serve: ServeSpec, score: ScoreSpec, target: Target) -> list[Finding]:
-    """A finding for each layout. Only the one that the entry takes can fail: the others say what else there would be."""
+    """A finding for each layout.
+
+    Only the one that the entry takes can fail: the others say what else there would be.
+    """
     room = min(target.device_bytes, serve.gpu_memory_bytes or target.device_bytes)
     findings = []
     for layout, card in memory.items():
@@ -84,7 +90,7 @@ def _taken(
 
 
 def check_layout(quantize: QuantizeSpec, serve: ServeSpec, shape: Shape, target: Target) -> Finding:
-    """Whether the model can be laid out as the entry says, and whether that is wise on this target."""
+    """Whether the entry's layout is possible on this target, and whether it is wise there."""
     place = f"serve.{target.name}.layout"
     if serve.layout == "replicas":
         return ok("layout", f"replicas: {target.devices}, one a device")
@@ -111,7 +117,10 @@ def _tensor_misfit(group: int, shape: Shape, gpus: int) -> str:
 
 
 def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -> Finding:
-    """What training takes of one card: each of `train.gpus` holds the whole model and its own micro-batch."""
+    """What training takes of one card.
+
+    Each of `train.gpus` holds the whole model and its own micro-batch.
+    """
     if train.gpus > max(1, target.gpus):
         what = f"train.gpus = {train.gpus}, {target.name} has {target.gpus}"
         return fail("training GPUs", what, f"set train.gpus = {max(1, target.gpus)}")

@@ -1,4 +1,4 @@
-"""Checks of the model itself: architecture, AWQ group size, context length, label tokens."""
+"""Checks of the model: architecture, AWQ group size, context length, label tokens."""
 
 from __future__ import annotations
 

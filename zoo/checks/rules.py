@@ -1,5 +1,6 @@
-"""What AutoAWQ and vLLM accept, as data and pure functions; tests hold them against vLLM's own verdicts.
+"""Rules of AutoAWQ and vLLM, as data and pure functions.
 
+Tests hold them against vLLM's own verdicts.
 Read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
 what differs by version, in the releases 0.11 to 0.33 and their issues.
 """
@@ -54,7 +55,9 @@ class DtypeVerdict:
 def dtype_verdict(
     architecture: str, declared: str, capability: Capability | None, *, rescaled: bool = False, stored: str = "float16"
 ) -> DtypeVerdict:
-    """Whether vLLM runs an AWQ checkpoint in the declared dtype (`auto`, `float16`, `bfloat16`, `float32`).
+    """Whether vLLM runs an AWQ checkpoint in the declared dtype.
+
+    One of `auto`, `float16`, `bfloat16`, `float32`.
 
     Without a capability (a CPU) every dtype exists. `auto` takes the dtype that config.json names as stored, if the machine and
     the architecture have it, else the first that they have.
@@ -76,14 +79,19 @@ def dtype_verdict(
 
 
 def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "plain", ""]:
-    """Which AWQ kernel vLLM takes: Marlin, or dequantizing before a plain product; none below sm_75."""
+    """Which AWQ kernel vLLM takes: Marlin, or dequantizing before a plain product.
+
+    None below sm_75.
+    """
     if capability < AWQ_CAPABILITY:
         return ""
     return "marlin" if group_size in AWQ_GROUP_SIZES else "plain"
 
 
 def awq_converted(capability: Capability | None, backend: str, group_size: int) -> bool:
-    """Whether vLLM converts each matrix as it loads (AutoAWQMarlinLinearMethod.process_weights_after_loading).
+    """Whether vLLM converts each matrix as it loads.
+
+    See AutoAWQMarlinLinearMethod.process_weights_after_loading.
 
     autoawq's order of weights is nobody else's: it is changed for Marlin and for processors' kernels, while the plain AWQ
     kernel reads it as it is. compressed-tensors have the order that kernels want.
@@ -94,7 +102,9 @@ def awq_converted(capability: Capability | None, backend: str, group_size: int) 
 def packed_kernel(
     capability: Capability, group_size: int, *, zero_point: bool
 ) -> Literal["machete", "marlin", "exllama", "triton", ""]:
-    """Which kernel vLLM takes for 4-bit compressed-tensors weights in float16 (choose_mp_linear_kernel); empty: none.
+    """vLLM's kernel for 4-bit compressed-tensors weights in float16.
+
+    See choose_mp_linear_kernel; empty: none.
 
     Machete is for Hopper alone; Exllama reads no stored zero points, and computes in float16 only; Triton takes groups of 256.
     """

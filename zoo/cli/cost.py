@@ -31,7 +31,9 @@ def cost(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Hours that an entry takes on a target: low, likely and high, from a measurement, or from shapes and published run times.
+    """Hours that an entry takes on a target.
+
+    They are low, likely and high, from a measurement, or from shapes and published run times.
 
     About 80 in 100 true times lie between low and high. What was assumed, and in what the forecast goes beyond what was
     measured, is said below the table.

@@ -105,7 +105,9 @@ def sample(
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many battles.")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same rows; other seeds have other ids.")] = 0,
 ) -> None:
-    """Write battles from a generator whose true label distribution is known, and say the best log loss possible on them.
+    """Write battles from a generator whose true label distribution is known.
+
+    Says the best log loss that is possible on them.
 
     The true probabilities go beside the file (battles.csv: battles.truth.csv). A larger sample begins with the smaller one.
 

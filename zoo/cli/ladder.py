@@ -24,7 +24,9 @@ def ladder(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Log loss of base, adapter, merged, AWQ and AWQ in vLLM on the same held-out rows, and what each step costs.
+    """Log loss of base, adapter, merged, AWQ and AWQ in vLLM on the same rows.
+
+    The rows are held out; each step's cost stands beside it.
 
     Stages that are missing are run first. Exit code 1 where a step costs more than the entry's `ladder.max_ladder_loss`.
 

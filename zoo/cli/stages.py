@@ -1,4 +1,4 @@
-"""`zoo run`, `fetch`, `train`, `merge`, `quantize` and `score`: an entry's stages up to one of them."""
+"""`zoo run`, `fetch`, `train`, `merge`, `quantize`, `score`: an entry's stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contracts: the entries that people write, the requests that stages are asked, and the records that they leave.
+"""Contracts: entries that people write, stage requests, and the records stages leave.
 
 Frozen pydantic data and nothing heavier, so that `--help`, validation and the ensembler never load torch. An unknown key is an
 error, and units live in names (`_seconds`, `_bytes`, `_tokens`). People write TOML (`zoo/entries/*.toml`); machines write JSON.

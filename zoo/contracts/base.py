@@ -1,4 +1,7 @@
-"""What every contract is: frozen data in which an unknown key is an error, and the few types that all of them share."""
+"""The base of every contract: frozen data in which an unknown key is an error.
+
+Beside it, the few types that all of them share.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ AnyContract = TypeVar("AnyContract", bound=Contract)
 
 
 def changed(contract: AnyContract, **fields: object) -> AnyContract:
-    """A copy with some fields changed, checked like a new one (pydantic's `model_copy` checks nothing)."""
+    """A copy with some fields changed, checked like a new one.
+
+    pydantic's `model_copy` checks nothing.
+    """
     return type(contract).model_validate({**dict(contract), **fields})
 
 

@@ -13,7 +13,10 @@ Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/
 
 
 class Base(Contract):
-    """Pretrained weights: a hub model, or packages of the Python index whose parts join into one GGUF file."""
+    """Pretrained weights.
+
+    A hub model, or packages of the Python index whose parts join into one GGUF file.
+    """
 
     hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
     revision: str = "main"
@@ -24,7 +27,10 @@ class Base(Contract):
 
 
 class Shape(Contract):
-    """Sizes of a decoder under the keys of its config.json: what `zoo check` and `zoo cost` need before weights are fetched."""
+    """Sizes of a decoder under the keys of its config.json.
+
+    What `zoo check` and `zoo cost` need before weights are fetched.
+    """
 
     hidden_size: Positive
     intermediate_size: Positive
@@ -39,7 +45,9 @@ class Shape(Contract):
 
 
 class PromptSpec(Contract):
-    """How a battle becomes token ids. `template` holds {prompt}, {response_a} and {response_b} once each.
+    """How a battle becomes token ids.
+
+    `template` holds {prompt}, {response_a} and {response_b} once each.
 
     Text of a battle never forms special tokens; the template's own text does. When a battle is longer than `max_tokens`,
     each field gets its share of what the template leaves, what one field does not need goes to the others, and the end
@@ -66,7 +74,9 @@ class PromptSpec(Contract):
 
 
 class TrainSpec(Contract):
-    """Fine-tuning on the three label tokens at the last position (QLoRA: Dettmers et al. 2023, arXiv 2305.14314).
+    """Fine-tuning on the three label tokens at the last position.
+
+    QLoRA: Dettmers et al. 2023, arXiv 2305.14314.
 
     `objective`, `text`: a row's loss is the mean over its tokens after the first and the label token after them, each over the
     whole vocabulary; soft labels are the label's target, a row's weight is that of its mean. Held-out loss stays the labels'.
@@ -137,7 +147,10 @@ class MergeSpec(Contract):
 
 
 class QuantizeSpec(Contract):
-    """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978): GEMM layout from autoawq, compressed-tensors from llm-compressor."""
+    """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978).
+
+    GEMM layout from autoawq, compressed-tensors from llm-compressor.
+    """
 
     backend: Quantizer = Field(
         "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
@@ -161,7 +174,10 @@ class QuantizeSpec(Contract):
 
 
 class Variant(Contract):
-    """One way of scoring an entry: which answer is shown first, and the token cap. Each is priced by itself."""
+    """One way of scoring an entry: which answer is shown first, and the token cap.
+
+    Each is priced by itself.
+    """
 
     order: Order = "ab"
     max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
@@ -206,7 +222,10 @@ class ServeSpec(Contract):
 
 
 class LexicalSpec(Contract):
-    """TF-IDF and length features with logistic regressions, by folds: what a language model has to beat."""
+    """TF-IDF and length features with logistic regressions, by folds.
+
+    It is what a language model has to beat.
+    """
 
     max_features: Positive = Field(2**15, description="words and pairs of words in the vocabulary, the most frequent")
     features_c: float = Field(0.01, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")

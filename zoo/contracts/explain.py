@@ -10,7 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """A pydantic error as one line: the first fault with its key and, for an unknown key, the nearest known one."""
+    """A pydantic error as one line.
+
+    The first fault with its key and, for an unknown key, the nearest known one.
+    """
     faults = error.errors(include_url=False, include_context=False)
     # Unknown keys first: a misspelt key is the cause of "field required" beside it.
     fault = min(faults, key=lambda f: f["type"] != "extra_forbidden")

@@ -13,7 +13,9 @@ from zoo.contracts.requests import Request, ScoringRequest
 
 
 class Measurements(Contract):
-    """What a stage cost on the machine it ran on. `load_seconds`: process start to first row; `run_seconds`: the rest.
+    """What a stage cost on the machine it ran on.
+
+    `load_seconds`: process start to first row; `run_seconds`: the rest.
 
     `peak_bytes`: scoring on GPUs, what the fullest card needed, context and loading included; other stages, torch's largest
     allocation.

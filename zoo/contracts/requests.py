@@ -17,7 +17,9 @@ from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, Quanti
 
 
 class Input(Contract):
-    """Something a stage reads. `fingerprint` says what it is; `path` says where it lies now and is not part of identity.
+    """Something a stage reads.
+
+    `fingerprint` says what it is; `path` says where it lies now and is not part of identity.
 
     `place` is the path where it is known, None where it is not: a plan's requests name no place of the machine that built it.
     JSON has the key `path` in either case, empty where no place is known.
@@ -30,7 +32,10 @@ class Input(Contract):
 
     @property
     def path(self) -> Path:
-        """Where it lies. ValueError where that is not known: the request has to be given its inputs before it can run."""
+        """Where it lies.
+
+        ValueError where that is not known: the request has to be given its inputs before it can run.
+        """
         if self.place is None:
             raise ValueError(f"the input {self.fingerprint} has no path; a request needs the paths of its inputs to run")
         return self.place
@@ -59,12 +64,18 @@ class BaseRequest(Contract):
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """What the stage reads, by field name; not what lies deeper: a selection's list of ids, adapters beyond the first."""
+        """What the stage reads, by field name.
+
+        Not what lies deeper: a selection's list of ids, adapters beyond the first.
+        """
         return {name: value for name, value in self if isinstance(value, Input)}
 
 
 class Held(Contract):
-    """Which rows of a labelled file a stage may learn from: all but fold `fold` of `n_folds` (grouped by prompt)."""
+    """Which rows of a labelled file a stage may learn from.
+
+    All but fold `fold` of `n_folds` (grouped by prompt).
+    """
 
     n_folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] = 0
@@ -147,7 +158,10 @@ class ScoreRequest(BaseRequest):
 
 
 class LadderRequest(BaseRequest):
-    """Every form of a model on the rows of one scored variant: `base` to `scored` are a chain's artifacts."""
+    """Every form of a model on the rows of one scored variant.
+
+    `base` to `scored` are a chain's artifacts.
+    """
 
     stage: Literal["ladder"] = "ladder"
     revision: int = 2  # the AWQ form is computed in the dtype of the others, also where memory is short
@@ -165,7 +179,9 @@ class LadderRequest(BaseRequest):
 
 
 class EvaluateRequest(BaseRequest):
-    """Label probabilities in transformers, before anything is merged or quantized: what trainings are compared by.
+    """Label probabilities in transformers, before anything is merged or quantized.
+
+    What trainings are compared by.
 
     `trained` None: the model in `base` as it is, pretrained or merged.
     """
@@ -196,7 +212,10 @@ class LexicalScoreRequest(BaseRequest):
 
 
 class ImportRequest(BaseRequest):
-    """What an import is: the table's content, the battles it is of, and the cost that was declared. No stage runs it."""
+    """What an import is.
+
+    The table's content, the battles it is of, and the cost that was declared. No stage runs it.
+    """
 
     stage: Literal["import"] = "import"
     scores: Input
@@ -223,7 +242,10 @@ _REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discrimina
 
 
 def parse_request(given: str | bytes | Mapping[str, Any]) -> Request:
-    """The request that JSON or a mapping holds, of the type that its `stage` names. pydantic's ValidationError if none."""
+    """The request that JSON or a mapping holds, of the type that its `stage` names.
+
+    pydantic's ValidationError if none.
+    """
     return _REQUEST.validate_json(given) if isinstance(given, str | bytes) else _REQUEST.validate_python(given)
 
 

@@ -1,1 +1,1 @@
-"""What scoring takes: a cost model fitted to measured runs, its interval, forecasts, and prices in hours."""
+"""The cost of scoring: measured, fitted, forecast, and priced in hours."""

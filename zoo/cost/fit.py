@@ -1,5 +1,6 @@
-"""Measured runs -> seconds of a member on a target: the cost model that budgets are spent by.
+"""The cost model of a member, fitted to measured runs.
 
+Budgets are spent by it:
 seconds = load + sum over rows of (per_row + per_token * n + per_token_sq * n**2), n being a row's tokens. The square is the
 attention of a row with itself. Time is fitted on tokens, never extrapolated from rows alone: 25,000 long rows and 25,000 short
 ones differ several times. How far off the fit may be is in `zoo.cost.interval`.
@@ -16,7 +17,7 @@ from zoo.contracts import Cost
 
 # Pieces of one run are few and alike, so the data alone often cannot tell rows from tokens from squares; left to themselves,
 # least squares put everything on one of them, which is far off for other lengths. In prefill most time goes by tokens: the
-# shares of the other two terms are taken as 0 within SHARE before the pieces speak.
+# shares of the other two terms have a prior of 0 within SHARE.
 SHARE = 0.2
 NOISE, NOISE_PIECES = 0.1, 2.0  # relative deviation of a piece before any is seen, and how many pieces that belief counts for
 MOST_PIECES = 16
@@ -24,7 +25,10 @@ MOST_PIECES = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """One timed piece of scoring: how many rows, their tokens, the sum of squared tokens, and its wall-clock seconds."""
+    """One timed piece of scoring.
+
+    How many rows, their tokens, the sum of squared tokens, and its wall-clock seconds.
+    """
 
     rows: int
     tokens: int
@@ -55,7 +59,10 @@ def fit_cost(pieces: Sequence[Piece], *, load_seconds: float, target: str, machi
 
 
 def merge_pieces(pieces: Sequence[Piece], most: int) -> list[Piece]:
-    """At most `most` pieces of about equally many, neighbours in mean length added up; all sums stay what they were."""
+    """At most `most` pieces of about equally many, neighbours in mean length added up.
+
+    All sums stay what they were.
+    """
     ordered = sorted(pieces, key=lambda p: p.tokens / p.rows)
     groups = np.array_split(np.arange(len(ordered)), min(most, len(ordered)) or 1)
     return [
@@ -77,13 +84,19 @@ def arrays_of(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_terms(design: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Seconds a row, a token and a token squared (3,) from pieces: `solve_terms` at the noise that the pieces show."""
+    """Seconds a row, a token and a token squared (3,) from pieces.
+
+    `solve_terms` at the noise that the pieces show.
+    """
     noise = noise_variance(design, seconds, solve_terms(design, seconds, noise=NOISE)) ** 0.5
     return solve_terms(design, seconds, noise=noise)
 
 
 def noise_variance(design: np.ndarray, seconds: np.ndarray, terms: np.ndarray) -> float:
-    """Relative variance of a piece about the fit; with few pieces mostly what is believed beforehand."""
+    """Relative variance of a piece about the fit.
+
+    With few pieces mostly what is believed beforehand.
+    """
     free = max(0, len(seconds) - int((terms > 0).sum()))
     residuals = 1 - design @ terms / seconds
     return float((NOISE_PIECES * NOISE**2 + (residuals**2).sum()) / (NOISE_PIECES + free))
@@ -92,7 +105,9 @@ def noise_variance(design: np.ndarray, seconds: np.ndarray, terms: np.ndarray) -
 def solve_terms(
     design: np.ndarray, seconds: np.ndarray, *, noise: float, shares: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
-    """Non-negative least squares, each piece relative to its own seconds, scaled to the measured total.
+    """Non-negative least squares of the pieces, scaled to the measured total.
+
+    Each piece counts relative to its own seconds.
 
     `shares`: of the total, what rows and squares are drawn to, each within SHARE. Without tokens only rows count.
     """

@@ -1,5 +1,6 @@
-"""What an entry will take for a file on a target: from a measurement on such a machine, from one elsewhere, or from shapes.
+"""The forecast of an entry's seconds on a target, by the best basis at hand.
 
+The bases:
 `measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both matmul rates are known.
 `published`: floating-point operations at the rates that published run times of two T4s show.
 """
@@ -36,7 +37,9 @@ Basis = Literal["measured", "scaled", "published"]
 
 
 class Forecast(Contract):
-    """Seconds of scoring a file with one variant of an entry on the whole target, loading included.
+    """Seconds of scoring a file with one variant of an entry on the whole target.
+
+    Loading is included.
 
     `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive run on the same kind.
     `peak_bytes` of one device: over the runs that were measured, else by arithmetic. `assumed` and `extrapolates` are for
@@ -65,7 +68,10 @@ class Measured:
 
 
 def forecast(entry: Entry, target: Target, file: File, stores: Sequence[Path]) -> list[Forecast]:
-    """Every forecast that there is a basis for, variant by variant, the best basis first. ZooError where there is none."""
+    """Every forecast that there is a basis for, variant by variant, the best basis first.
+
+    ZooError where there is none.
+    """
     known = measurements(entry, stores)
     found = [f for v in file.tokens for f in forecasts_of(entry, v, target, file, known)]
     if not found:
@@ -100,7 +106,10 @@ def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
 
 
 def nearest(known: Sequence[Measured], variant: Variant) -> Measured:
-    """The measurement to go by: of this machine, of the same token cap and order, of the most rows, and the newest."""
+    """The measurement to go by.
+
+    It is of this machine, of the same token cap and order, of the most rows, and the newest, in this order of importance.
+    """
     here = machine_fingerprint()
 
     def key(item: tuple[int, Measured]) -> tuple[bool, bool, bool, int, int]:
@@ -115,7 +124,7 @@ def _measured(
     entry: Entry, variant: Variant, target: Target, file: File, by: Measured, on_kind: Sequence[Measured]
 ) -> Forecast:
     cost, lengths = by.card.cost, file.tokens[variant]
-    copies = max(1, target.devices // cost.gpus) if cost.gpus else 1  # processors are there once
+    copies = max(1, target.devices // cost.gpus) if cost.gpus else 1  # a CPU target has one copy
     here = machine_fingerprint()
     peaks = [m.manifest.measurements.peak_bytes for m in on_kind if m.manifest.measurements.peak_bytes]
     own = by.manifest.measurements.peak_bytes
@@ -224,12 +233,18 @@ def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[s
 
 
 def run_spread(runs: Sequence[Measured], lengths: np.ndarray) -> float:
-    """Deviation of the logarithm of what several measurements say of the same rows: what one run cannot show of itself."""
+    """Deviation of the logarithm of what several measurements say of the same rows.
+
+    What one run cannot show of itself.
+    """
     return float(np.std([np.log(row_seconds(m.card.cost, lengths).sum()) for m in runs], ddof=1))
 
 
 def one_of_each_run(known: Sequence[Measured], variant: Variant) -> list[Measured]:
-    """Of each artifact the measurement nearest to a variant: those of one run share its engine, its hour and its neighbours."""
+    """Of each artifact the measurement nearest to a variant.
+
+    Those of one run share its engine, its hour and its neighbours.
+    """
     runs: dict[tuple[str, str], list[Measured]] = {}
     for one in known:
         runs.setdefault((one.manifest.stage, one.manifest.fingerprint), []).append(one)
@@ -247,14 +262,20 @@ def is_t4(target: Target) -> bool:
 
 
 def rate_of_machine(machine: str) -> tuple[float, bool] | None:
-    """Matmul rate of a machine, and whether it was measured: of the targets of its kind, those measured on it first."""
+    """Matmul rate of a machine, and whether it was measured.
+
+    Of the targets of its kind, those measured on it come first.
+    """
     kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
     kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
     return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
 
 
 def shape_of(entry: Entry) -> Shape | None:
-    """The shape of the entry's fetched weights, else its declared one; None where neither is there."""
+    """The shape of the entry's fetched weights, else its declared one.
+
+    None where neither is there.
+    """
     from zoo.pipeline.weights import fetched_folder
     from zoo.settings import store_folder
 
@@ -262,7 +283,10 @@ def shape_of(entry: Entry) -> Shape | None:
 
 
 def predicted_bytes(entry: Entry, target: Target) -> Interval | None:
-    """Peak bytes of one GPU by `zoo check`'s arithmetic, in the layout the entry serves in; None where it cannot be told."""
+    """Peak bytes of one GPU by `zoo check`'s arithmetic, in the layout the entry serves in.
+
+    None where it cannot be told.
+    """
     shape = shape_of(entry)
     if shape is None or not target.gpus or entry.base is None or entry.quantize is None or entry.score is None:
         return None

@@ -1,5 +1,6 @@
-"""How far off a cost may be: seconds of a file as low, likely and high, and in what it goes beyond what was measured.
+"""The interval of a cost: low, likely and high seconds for a file.
 
+It also says in what a file goes beyond what was measured.
 The pieces that a cost was fitted to are fitted again, many times, each time with noise of the size they show: samples of the
 posterior of a linear model with non-negative terms ("randomize then optimize": Bardsley et al. 2014, SIAM J. Sci. Comput. 36).
 The same draws serve every file, and each draw grows with every row and token, so low and high do too.
@@ -41,7 +42,10 @@ class Interval(Contract):
         return self
 
     def times(self, factor: Interval) -> Interval:
-        """The product with another, independent one: spreads of logarithms add as squares on each side."""
+        """The product with another, independent one.
+
+        Spreads of logarithms add as squares on each side.
+        """
         likely = self.likely * factor.likely
         below = np.hypot(np.log(self.likely / self.low), np.log(factor.likely / factor.low)) if self.low else np.inf
         above = np.hypot(np.log(self.high / self.likely), np.log(factor.high / factor.likely)) if self.likely else 0.0
@@ -103,13 +107,19 @@ def file_seconds(cost: Cost, lengths: np.ndarray, *, rows: int | None = None, co
 
 
 def totals_of(lengths: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """Rows, tokens and tokens squared (3,) of a file of `rows` rows (default: as many as there are) of such lengths."""
+    """Rows, tokens and tokens squared (3,) of a file with such lengths.
+
+    `rows`: of so many rows (default: as many as there are).
+    """
     n = np.asarray(lengths, dtype=np.float64)
     return (len(n) if rows is None else rows) * np.array([1.0, n.mean(), (n * n).mean()])
 
 
 def beyond_measured(cost: Cost, lengths: np.ndarray, machine: str) -> list[str]:
-    """In what a forecast for rows of these lengths on `machine` goes beyond the measurement; empty where in nothing."""
+    """In what a forecast for rows of these lengths on `machine` goes beyond the measurement.
+
+    Empty where in nothing.
+    """
     if not cost.machine:
         return ["the cost was declared, not measured"]
     notes = []

@@ -1,4 +1,7 @@
-"""Tokens that a file's rows have for each variant of an entry: counted where the tokenizer is at hand, else estimated."""
+"""Token counts of a file's rows for each variant of an entry, counted or estimated.
+
+They are counted where the tokenizer is at hand.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ TEXTS = ("prompt", "response_a", "response_b")
 
 @dataclass(frozen=True)
 class File:
-    """The file to be scored: how many rows, and the tokens of rows like them for each variant. `assumed`: of the lengths."""
+    """The file to be scored: how many rows, and the tokens of rows like them for each variant.
+
+    `assumed`: of the lengths.
+    """
 
     rows: int
     tokens: dict[Variant, np.ndarray]
@@ -29,7 +35,9 @@ class File:
 
 
 def file_of(entry: Entry, lengths: Path | None, rows: int | None, model_folder: Path | None) -> File:
-    """Rows like those of `lengths` (without one: like the competition's), `rows` of them (default: as many as it has).
+    """A file with rows like those of `lengths`, or like the competition's without one.
+
+    `rows`: how many of them (default: as many as it has).
 
     `model_folder` is one with the entry's tokenizer.json, or None. A long file's lengths are taken from a sample of its rows.
     """
@@ -65,7 +73,10 @@ def counted(frame: pd.DataFrame, variant: Variant, prompt: PromptSpec, folder: P
 
 
 def estimated(lengths: Lengths, characters: np.ndarray | None, prompt: PromptSpec | None, variant: Variant) -> np.ndarray:
-    """Tokens (rows,) by characters, template and cap included; zeros where the entry reads no tokens."""
+    """Tokens (rows,) by characters, template and cap included.
+
+    Zeros where the entry reads no tokens.
+    """
     if prompt is None:
         return np.zeros(len(lengths.characters) if characters is None else len(characters))
     own = np.array(lengths.characters, dtype=np.float64) if characters is None else characters

@@ -1,4 +1,7 @@
-"""Measuring a member on the machine at hand: a few rows of each length through the ordinary score stage."""
+"""Measure a member's cost on the machine at hand, by scoring a small sample.
+
+A few rows of each length go through the ordinary score stage.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ STRATA = 8  # pieces of rows of about one length each: what tells rows, tokens a
 
 
 def samples_folder() -> Path:
-    """Store of measurements. They are kept apart from scored members: a sample is no candidate of the ensemble."""
+    """Store of measurements.
+
+    They are kept apart from scored members: a sample is no candidate of the ensemble.
+    """
     return home() / "cost"
 
 
@@ -55,7 +61,9 @@ def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Sa
 
 
 def rows_that_fit(rows: int, seconds: float, most: int) -> int:
-    """Rows to measure after `rows` took `seconds`: as many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
+    """Rows to measure after `rows` took `seconds`.
+
+    They are as many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
 
     Doubled, so that two measurements of one machine nearly always take the same rows. Never fewer than were measured.
     """
@@ -87,13 +95,19 @@ def by_length(battles: Path) -> list[str]:
 
 
 def stratified(order: Sequence[str], rows: int) -> list[str]:
-    """At most `rows` of the ids, evenly spread over their order, first and last among them: each length in its share."""
+    """At most `rows` of the ids, evenly spread over their order, first and last among them.
+
+    So each length has its share.
+    """
     places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
     return [order[place] for place in np.unique(places)]
 
 
 def sample_request(entry: Entry, target: Target, battles: Input, selection: Selection, rows: int, store: Path) -> Request:
-    """The request of the entry's newest checkpoint for a listed sample, cut into STRATA chunks or smaller ones of its own."""
+    """The request of the entry's newest checkpoint for a listed sample.
+
+    Cut into STRATA chunks or smaller ones of its own.
+    """
     if entry.kind == "lexical":
         model = _as_input(_newest(entry, store, "lexical-train"))
         return LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target.name)

@@ -1,4 +1,4 @@
-"""The price of a member in people's units: seconds a row, tokens a row, and hours for the competition's hidden rows."""
+"""The price of a member: seconds a row, tokens a row, hours for 25,000 rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ COMPETITION_ROWS = 25_000  # of the competition's hidden file: what is priced an
 
 
 def price(cost: Cost, table: Path) -> dict[str, float]:
-    """Seconds a row of the rows that were scored, tokens a row, and the hours of 25,000 such rows on the whole target."""
+    """Seconds and tokens a row, and the hours of 25,000 such rows on the whole target.
+
+    Seconds a row are those of the rows that were scored.
+    """
     import pandas as pd
 
     from zoo.cost.fit import row_seconds
@@ -25,7 +28,7 @@ def price(cost: Cost, table: Path) -> dict[str, float]:
         return {}
     seconds = float(row_seconds(cost, lengths).mean())
     try:
-        copies = max(1, load_target(cost.target).devices // cost.gpus) if cost.gpus else 1  # processors are there once
+        copies = max(1, load_target(cost.target).devices // cost.gpus) if cost.gpus else 1  # a CPU target has one copy
     except ZooError:  # a target that this installation does not know: one copy
         copies = 1
     numbers = {

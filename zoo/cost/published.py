@@ -1,5 +1,6 @@
-"""Run times that others published -> rates of a T4, for forecasts of machines that nothing was measured on.
+"""A T4's rates, fitted to run times that others published.
 
+They serve forecasts for machines that nothing was measured on:
 hours = start-up + passes * rows * (linear operations / matmul rate + attention operations / attention rate) / GPUs, times a
 submission factor where the stated time is that of a real submission. Two rates and the factor are fitted to the logarithms of
 `published_runs.toml` together with what is believed beforehand, since a dozen rounded figures cannot carry three numbers alone.
@@ -55,14 +56,20 @@ class PublishedRun(Contract):
 
 
 class Lengths(Contract):
-    """How long the competition's rows are: quantiles of their characters, and how characters become tokens."""
+    """How long the competition's rows are.
+
+    Quantiles of their characters, and how characters become tokens.
+    """
 
     characters_per_token: Annotated[float, Field(gt=0)]
     template_tokens: Annotated[int, Field(ge=0)]
     characters: tuple[Positive, ...]
 
     def tokens(self, characters: np.ndarray | None = None) -> np.ndarray:
-        """Tokens (rows,) of rows of so many characters, template included; of the competition's quantiles by default."""
+        """Tokens (rows,) of rows of so many characters, template included.
+
+        By default the lengths are the competition's quantiles.
+        """
         own = np.array(self.characters, dtype=np.float64) if characters is None else characters
         return self.template_tokens + own / self.characters_per_token
 
@@ -95,7 +102,10 @@ def published_machine() -> Target:
 
 
 def run_tokens(run: PublishedRun, lengths: Lengths) -> np.ndarray:
-    """Tokens that the model computes on rows like the competition's: 0 for a row that is skipped, the cap for a padded one."""
+    """Tokens that the model computes on rows like the competition's.
+
+    0 for a row that is skipped, the cap for a padded one.
+    """
     tokens = lengths.tokens()
     if run.rows_longer == "padded":
         return np.full_like(tokens, run.max_tokens)
@@ -106,7 +116,10 @@ def run_tokens(run: PublishedRun, lengths: Lengths) -> np.ndarray:
 
 
 def run_operations(run: PublishedRun, published: Published) -> np.ndarray:
-    """Linear and attention operations (2,) of a run on one GPU. ZooError where its model has no shapes."""
+    """Linear and attention operations (2,) of a run on one GPU.
+
+    ZooError where its model has no shapes.
+    """
     if run.model not in published.models:
         raise ZooError(f"published_runs.toml: {run.name}: no [models.{run.model}]; add its shapes from config.json")
     totals = totals_of(run_tokens(run, published.lengths), run.rows)
@@ -127,7 +140,10 @@ class RateFit:
     degrees: float
 
     def seconds(self, operations: np.ndarray, *, submission: bool = False, scale: float = 1.0, spread: float = 0.0) -> Interval:
-        """Seconds of a run of so many operations (2,) a GPU, on GPUs `scale` times a T4; `spread` widens the logarithm."""
+        """Seconds of a run of so many operations (2,) a GPU, on GPUs `scale` times a T4.
+
+        `spread` widens the logarithm.
+        """
         from scipy.stats import t
 
         log_seconds, slope = log_run_seconds(self.log, np.asarray(operations) / scale, submission)

@@ -1,1 +1,1 @@
-"""Battles: reading and checking files of them, folds, votes, statistics, and a generator for demos and tests."""
+"""Battles: read, checked, split into folds, described, and generated for demos."""

@@ -1,4 +1,4 @@
-"""Battles: the competition's CSV -> validated rows, grouped folds, a digest, and which rows a stage scores.
+"""Battles files: the competition's CSV as validated rows with a digest.
 
 A file is `id, prompt, response_a, response_b[, winner_model_a, winner_model_b, winner_tie]`; texts are JSON lists of turns in
 which a turn may be null. A row that cannot be used is reported and kept apart, never dropped: `Battles.ids` holds every id.

@@ -1,4 +1,4 @@
-"""One row of a battles file: its texts and label, and what is wrong with it."""
+"""One row of a battles file: its texts, its label, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,20 @@ class Problem:
 
     @property
     def fatal(self) -> bool:
-        """Whether the whole file is unusable: its rows cannot be read or a submission for it cannot be keyed."""
+        """Whether the whole file is unusable.
+
+        Its rows cannot be read or a submission for it cannot be keyed.
+        """
         return self.severity == "error" and self.kind in FATAL
 
 
 def parse_row(
     row: list[str], row_id: str, number: int, column: dict[str, int], *, width: int, labelled: bool
 ) -> tuple[tuple[Any, ...], list[Problem]]:
-    """(prompt, response_a, response_b, label) and what is wrong; the values count only where no problem is an error."""
+    """(prompt, response_a, response_b, label) and what is wrong.
+
+    The values count only where no problem is an error.
+    """
     found: list[Problem] = []
 
     def report(kind: str, message: str, severity: Literal["error", "warning"]) -> None:
@@ -78,7 +84,7 @@ def parse_row(
 def _parse_turns(cell: str) -> tuple[list[str | None], bool]:
     """Turns of one field, and whether lone surrogates were replaced. ValueError says what is wrong with the field."""
     try:
-        turns = json.loads(cell, strict=False)  # a raw line break or tab inside a text harms nobody
+        turns = json.loads(cell, strict=False)  # a raw line break or tab inside a text is harmless
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise ValueError(f"undecodable JSON ({reason}): {cell[:40]!a}") from None

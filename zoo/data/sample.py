@@ -1,5 +1,6 @@
-"""Battles from a generator whose true label distribution is known, for the demo and for tests where no data is at hand.
+"""Generated battles whose true label distribution is known.
 
+They serve the demo, and tests where no data is at hand.
 Each answer has a utility: the sum of known effects of correctness, length and formatting. The outcome follows Davidson's model
 of paired comparisons with ties (Davidson 1970, JASA 65:317-328): with utilities u_a and u_b,
 
@@ -39,7 +40,10 @@ LONG_FILLERS = 60
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with the facts that answer it right and the facts that look alike and are wrong; each is one line or more."""
+    """A prompt with the facts that answer it right and the facts that look alike and are wrong.
+
+    Each is one line or more.
+    """
 
     text: str
     right: tuple[str, ...]
@@ -54,7 +58,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was written: the files, and the best possible log loss, expected and for the labels that were drawn."""
+    """What was written.
+
+    The files, and the best possible log loss, expected and for the labels that were drawn.
+    """
 
     path: Path
     truth_path: Path
@@ -181,7 +188,10 @@ def truth_path(path: Path) -> Path:
 
 
 def write_sample(path: Path, rows: int, seed: int) -> Sample:
-    """Write a sample as CSV (gzipped where the name ends in .gz) and its true probabilities beside it."""
+    """Write a sample as CSV and its true probabilities beside it.
+
+    Gzipped where the name ends in .gz.
+    """
     import gzip
 
     frame, truth = sample_battles(rows, seed)

@@ -1,5 +1,8 @@
-"""What the sample generator's questions and answers are about. Answers do not repeat the words of their question, so that
-whether they belong together is a matter of meaning and not of shared words."""
+"""Questions and answers for the sample generator.
+
+Answers do not repeat the words of their question, so that whether they belong together is a matter of meaning and not of shared
+words.
+"""
 
 CAPITALS = {
     "France": "Paris", "Spain": "Madrid", "Italy": "Rome", "Germany": "Berlin", "Japan": "Tokyo", "China": "Beijing",

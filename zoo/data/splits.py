@@ -1,4 +1,4 @@
-"""Which rows go where: folds by prompt, rows that a stage scores, rows that a training learns from."""
+"""Folds by prompt, and which rows a stage scores or learns from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from zoo.data.battles import Battles
 
 
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:
-    """Fold of a battle: a hash of its first prompt turn that holds text, so that a prompt never lies in two folds.
+    """Fold of a battle.
+
+    A hash of its first prompt turn that holds text, so that a prompt never lies in two folds.
 
     Differences of Unicode form (NFKC), case and white space do not count. Other rows do not matter: folds are stable under
     reordering and added rows.
@@ -39,7 +41,9 @@ def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
 
 
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
-    """The usable rows that a selection asks for: in file order, or for `listed` in the order of the list.
+    """The usable rows that a selection asks for.
+
+    They are in file order, or for `listed` in the order of the list.
 
     `held_out` takes fold `held.fold`, or every row where `held` is None (a model that scores each row out of fold).
     Listed ids whose rows are bad are in `unusable_ids`; ids that are not in the file raise ZooError.
@@ -57,7 +61,10 @@ def select_rows(battles: Battles, selection: Selection, held: Held | None = None
 
 
 def sample_rows(frame: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """At most `max_rows` rows in file order, chosen by a hash of their ids: files are often sorted by label or source."""
+    """At most `max_rows` rows in file order, chosen by a hash of their ids.
+
+    Files are often sorted by label or source.
+    """
     if len(frame) <= max_rows:
         return frame
     order = np.argsort([hashlib.sha256(row_id.encode()).hexdigest() for row_id in frame["id"]], kind="stable")
@@ -65,7 +72,10 @@ def sample_rows(frame: pd.DataFrame, max_rows: int) -> pd.DataFrame:
 
 
 def unusable_ids(battles: Battles, selection: Selection) -> list[str]:
-    """Ids that a selection asks for and whose rows cannot be scored; none for `held_out`, whose folds need the prompt."""
+    """Ids that a selection asks for and whose rows cannot be scored.
+
+    None for `held_out`, whose folds need the prompt.
+    """
     if selection.rows == "held_out":
         return []
     wanted = _listed_ids(battles, selection) if selection.rows == "listed" else list(battles.ids)

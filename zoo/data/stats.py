@@ -1,4 +1,4 @@
-"""What is in a file of battles, as numbers and as lines of a report."""
+"""Statistics of a battles file, as numbers and as lines of a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SHOWN_IDS = 8
 
 
 def validation(battles: Battles) -> dict[str, Any]:
-    """What a file holds and every problem of it, as plain data. `usable`: no problem is an error."""
+    """What a file holds and every problem of it, as plain data.
+
+    `usable`: no problem is an error.
+    """
     return {
         "file": str(battles.path),
         "usable": not battles.errors,
@@ -31,7 +34,10 @@ def validation(battles: Battles) -> dict[str, Any]:
 
 
 def problem_rows(problems: tuple[Problem, ...]) -> list[tuple[str, str, str, str, str]]:
-    """One line a kind of problem, errors first: severity, kind, rows, the first ids, and an example's message."""
+    """One line a kind of problem, errors first.
+
+    Severity, kind, rows, the first ids, and an example's message.
+    """
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in sorted(problems, key=lambda p: (p.severity != "error", p.kind not in FATAL)):
         groups.setdefault((problem.severity, problem.kind), []).append(problem)

@@ -1,4 +1,4 @@
-"""Vote counts beside battles: the columns `votes_a`, `votes_b` and `votes_tie`, as shares to learn from, and their digest."""
+"""Vote counts (`votes_a`, `votes_b`, `votes_tie`) as shares to learn from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries: find NAME.toml in the entry folders, read it, and say plainly what is wrong with it."""
+"""Find an entry's TOML file, read it, and say plainly what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from zoo.settings import entry_folders
 
 
 def load_entry(name: str) -> Entry:
-    """The entry of that name; the user's folders come before the package's own. ZooError where there is none."""
+    """The entry of that name; the user's folders come before the package's own.
+
+    ZooError where there is none.
+    """
     for folder in reversed(entry_folders()):
         path = folder / f"{name}.toml"
         if path.is_file():
@@ -27,7 +30,10 @@ def load_entry(name: str) -> Entry:
 
 
 def entry_names() -> list[str]:
-    """Names of all entries, sorted, without reading them: a broken file of one entry must not hide the others."""
+    """Names of all entries, sorted, without reading them.
+
+    A broken file of one entry must not hide the others.
+    """
     return sorted({path.stem for folder in entry_folders() for path in folder.glob("*.toml")})
 
 
@@ -53,7 +59,10 @@ def _suggest(name: str, known: list[str]) -> str:
 
 
 def with_files_from(entry: Entry, folder: Path) -> Entry:
-    """The entry with the relative paths among its files (train.teacher, train.extra) taken from `folder`."""
+    """The entry with the relative paths among its files taken from `folder`.
+
+    The files are train.teacher and train.extra.
+    """
     if entry.train is None:
         return entry
     paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
@@ -62,7 +71,10 @@ def with_files_from(entry: Entry, folder: Path) -> Entry:
 
 
 def override(entry: Entry, settings: list[str]) -> Entry:
-    """An entry with `key=value` settings replaced, e.g. `train.epochs=2`; values are TOML, bare words are text."""
+    """An entry with `key=value` settings replaced, e.g. `train.epochs=2`.
+
+    Values are TOML, bare words are text.
+    """
     from pydantic import ValidationError
 
     from zoo.contracts import explain

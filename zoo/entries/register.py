@@ -1,4 +1,4 @@
-"""A new entry from a model's own files: config.json, tokenizer and safetensors headers -> NAME.toml.
+"""Write a new entry from a model's own config, tokenizer and safetensors headers.
 
 Derived are the architecture, the parameter count, the prompt in the model's chat format, labels that are one token each, an
 AWQ group size that divides every layer, and the layout on the target. The rest is what the best teams share, to be edited.
@@ -48,7 +48,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Registered:
-    """A new entry's file, and what `zoo check` found of it on the target from the model's own files."""
+    """A new entry's file, and what `zoo check` found of it on the target.
+
+    The check reads the model's own files.
+    """
 
     path: Path
     findings: list[Finding]
@@ -59,7 +62,9 @@ class Registered:
 
 
 def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
-    """Write `out_folder/NAME.toml` for a model folder or ORG/MODEL on the hub, and check it on the target.
+    """Write `out_folder/NAME.toml` for a model, and check it on the target.
+
+    The model is a folder, or ORG/MODEL on the hub.
 
     ZooError where the model cannot become an entry. One that fails a check is written all the same: another target or an
     edit may be the mend.

@@ -1,1 +1,1 @@
-"""Experiments: chains and recipes run to their end and mirrored to MLflow, alone or side by side."""
+"""Experiments: chains and recipes, run alone or side by side and logged to MLflow."""

@@ -1,4 +1,7 @@
-"""Experiments as data: `experiments/NNN-slug/recipe.toml` says which entries run on which battles with which settings."""
+"""Experiment recipes: which entries run on which battles with which settings.
+
+They lie in `experiments/NNN-slug/recipe.toml`.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,10 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
 
 
 def run_folds(chains: Sequence[list[Request]], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:
-    """Run the chains one after the other; the last artifact of each. What is in the store is not made again."""
+    """Run the chains one after the other; the last artifact of each.
+
+    What is in the store is not made again.
+    """
     finished = []
     for number, requests in enumerate(chains):
         say(f"{entry.name}: fold {number} of {len(chains)}")

@@ -1,4 +1,4 @@
-"""Runs of an experiment side by side: a process each, so many at a time, dealt over the GPUs at hand."""
+"""Run an experiment's runs side by side, dealt over the GPUs at hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Cards:
 
     @contextmanager
     def lent(self, count: int) -> Iterator[dict[str, str]]:
-        """The environment of a run on `count` GPUs, once so many have room for it; nothing to set where there is no GPU.
+        """The environment of a run on `count` GPUs, once so many have room for it.
+
+        Nothing to set where there is no GPU.
 
         A run that asks for more than there are gets all of them, and says itself what it lacks.
         """
@@ -57,8 +59,9 @@ class Cards:
 
 
 def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, only: Sequence[str] = (), say: Say) -> None:
-    """Each run of a recipe, or of those named in `only`, in a process of its own, `jobs` at a time, on as many GPUs as it asks
-    for. What one leaves is in the store.
+    """Run each of a recipe's runs in a process of its own, `jobs` at a time.
+
+    `only`: those named there. Each gets as many GPUs as it asks for; what one leaves is in the store.
 
     A run that fails does not stop the others; ZooError names those that failed, with their logs, at the end.
     """

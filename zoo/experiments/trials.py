@@ -1,5 +1,6 @@
-"""Trials: an experiment's trained models side by side on held-out battles and on other files, before anything is merged.
+"""Trials: an experiment's trained models compared before anything is merged.
 
+They are compared on held-out battles and on other files.
 What a setting of training is worth shows in the adapter itself; merging, AWQ and an engine would cost each trial minutes and
 add their own noise. The tables are paired: every run is compared with the first trained run of its entry, on the same rows.
 """
@@ -35,7 +36,10 @@ ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
 
 @dataclass(frozen=True)
 class Trial:
-    """One model on one file. `losses` (rows,) by row id; `change` against the first trained model of its entry, paired."""
+    """One model on one file.
+
+    `losses` (rows,) by row id; `change` against the first trained model of its entry, paired.
+    """
 
     name: str
     entry: str
@@ -51,7 +55,10 @@ class Trial:
 
 
 def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, store: Path) -> Iterator[tuple[str, str, Request]]:
-    """What a run takes, in order: (form, file, request). Files and form are empty for stages that only lead to others."""
+    """What a run takes, in order: (form, file, request).
+
+    Files and form are empty for stages that only lead to others.
+    """
     main = battles_input(data_folder / recipe.data)
     others = [(name, battles_input(data_folder / name)) for name in recipe.also_on]
     held_rows = Selection(max_rows=recipe.score_rows)
@@ -126,7 +133,10 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
 
 
 def check_labels(recipe: Recipe, data_folder: Path) -> dict[str, dict[str, int]]:
-    """Labels by row id of each file that a recipe's models are evaluated on. ZooError for a file without any."""
+    """Labels by row id of each file that a recipe's models are evaluated on.
+
+    ZooError for a file without any.
+    """
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
         labels[name] = _labels(data_folder / name)
@@ -150,8 +160,11 @@ def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: st
 
 
 def compared(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials with each one's mean difference from the first trained model of its entry on that file, and its standard
-    error over the rows that both have; None for the first itself and where they share no row."""
+    """The trials, each with its paired difference from the first trained model of its entry.
+
+    The mean over the rows of that file that both have, and its standard error; None for the first itself and where they share
+    no row.
+    """
     first: dict[tuple[str, str], Trial] = {}
     for trial in trials:
         if trial.form != ZERO_SHOT:
@@ -193,7 +206,10 @@ def trials_table(trials: Sequence[Trial]) -> Table:
 
 
 def trials_figure(trials: Sequence[Trial]) -> Figure:
-    """Log loss of each trained trial with its standard error, a panel a file; what guessing has is a dashed line."""
+    """Log loss of each trained trial with its standard error, a panel a file.
+
+    What guessing has is a dashed line.
+    """
     from matplotlib.figure import Figure
 
     files = list(dict.fromkeys(trial.data for trial in trials))

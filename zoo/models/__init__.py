@@ -1,1 +1,1 @@
-"""Models as arithmetic: sizes, memory, and how a battle becomes token ids. Nothing is loaded."""
+"""Models as arithmetic: sizes, memory and prompts, with no weights loaded."""

@@ -1,5 +1,6 @@
-"""Bytes a card needs, by part: scoring with vLLM in each layout, and training with QLoRA. Arithmetic on shapes; nothing runs.
+"""Memory of a GPU, by part: scoring with vLLM in each layout, training with QLoRA.
 
+Arithmetic on shapes; nothing runs.
 Scoring counts what vLLM's Llama and Gemma code holds at once (vllm/model_executor/models/llama.py, read at 0.32): in the
 feed-forward part of one layer that is the residual stream, the layer's input and output, gate and up, and their product.
 Loading counts what vLLM unpacks of one matrix to change AWQ's order of weights; nothing of a batch is there then.
@@ -79,7 +80,10 @@ class CardMemory:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes on the one card that trains. States in 8 bits are paged: they may move to the host's memory."""
+    """Bytes on the one card that trains.
+
+    States in 8 bits are paged: they may move to the host's memory.
+    """
 
     base: int
     adapters: int
@@ -118,7 +122,9 @@ def scoring_memory(
     kv_cache_bytes: int | None = None,
     converted: bool = True,
 ) -> CardMemory:
-    """What AWQ weights of a shape take on each card, 16-bit activations. `kv_cache_bytes`: of one card, where it is set.
+    """What AWQ weights of a shape take on each card, 16-bit activations.
+
+    `kv_cache_bytes`: of one card, where it is set.
 
     `converted`: whether vLLM brings the checkpoint's weights into another order (`zoo.checks.rules.awq_converted`).
     """
@@ -169,7 +175,9 @@ def _conversion(shape: Shape, slices: int) -> int:
 
 
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
-    """What training one micro-batch takes on one card; `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
+    """What training one micro-batch takes on one card.
+
+    `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
 
     With checkpointing every layer is computed again, the least that training can do with; the one that is gone back through
     takes what peft's layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 11.3 GiB
@@ -194,13 +202,19 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
 
 
 def optimizer_states(spec: TrainSpec, trained: int) -> tuple[int, bool]:
-    """Bytes of AdamW's two states of so many trained weights on a GPU, and whether they are 8-bit ones, which are paged."""
+    """Bytes of AdamW's two states of so many trained weights, and whether they are 8-bit.
+
+    8-bit states are paged; on a GPU.
+    """
     paged = spec.optimizer == "adamw8bit" or (spec.optimizer == "auto" and trained >= LARGE_STATES)
     return (2 if paged else 8) * trained, paged
 
 
 def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
-    """Weights of all LoRA pairs: rank x (inputs + outputs) of each adapted layer. A pattern of names counts as all layers."""
+    """Weights of all LoRA pairs: rank x (inputs + outputs) of each adapted layer.
+
+    A pattern of names counts as all layers.
+    """
     sizes = linear_layers(shape)
     named = set(sizes) if isinstance(spec.target_modules, str) else set(spec.target_modules)
     return spec.rank * shape.num_hidden_layers * sum(sum(size) for name, size in sizes.items() if name in named)

@@ -1,4 +1,7 @@
-"""Battle -> token ids: template, truncation, response order. Pure functions; the tokenizer comes as a `Codec`."""
+"""Prompts: a battle becomes token ids, truncated to fit and in either response order.
+
+Pure functions; the tokenizer comes as a `Codec`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class Encoded:
 
 
 def load_codec(folder: Path, spec: PromptSpec) -> Codec:
-    """Codec of a model folder's tokenizer.json for a prompt. ZooError where a label is not one token after the template."""
+    """Codec of a model folder's tokenizer.json for a prompt.
+
+    ZooError where a label is not one token after the template.
+    """
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -95,7 +101,9 @@ def join_turns(turns: Turns, spec: PromptSpec) -> str:
 
 
 def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
-    """Tokens each field may keep: its share of `available`, and what shorter fields leave over, by the same shares.
+    """Tokens each field may keep.
+
+    These are its share of `available`, and what shorter fields leave over, by the same shares.
 
     Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
     hold more than that.
@@ -128,7 +136,9 @@ def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> li
 def encode_battles(
     battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
 ) -> list[Encoded]:
-    """Token ids of battles given as (prompt, response_a, response_b) turns, at most `max_tokens` each.
+    """Token ids of battles, at most `max_tokens` each.
+
+    Battles are (prompt, response_a, response_b) turns.
 
     With order `ba` the second answer stands in the template's first place; the caller swaps the labels back.
     """

@@ -1,4 +1,4 @@
-"""What a model's sizes take: parameters, bytes of weights, keys and values, operations. Arithmetic on `Shape`.
+"""A model's shape: parameters, bytes of weights and of the KV cache, operations.
 
 A shape comes from an entry's `[shape]` or a folder's config.json; parameters are counted from safetensors headers.
 """
@@ -64,7 +64,10 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
 
 
 def count_parameters(folder: Path) -> int:
-    """Parameters of a model folder by its safetensors headers (8 bytes of length, then JSON). ZooError where there are none."""
+    """Parameters of a model folder by its safetensors headers (8 bytes of length, then JSON).
+
+    ZooError where there are none.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ZooError(f"{folder}: no *.safetensors files; save the weights in that format")
@@ -87,7 +90,7 @@ def _parameters_of(path: Path) -> int:
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the seven linear layers of one decoder layer, under transformers' names."""
+    """(inputs, outputs) of the seven linear layers of a decoder layer, by transformers' names."""
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     return {
@@ -107,7 +110,10 @@ def linear_inputs(shape: Shape) -> tuple[int, ...]:
 
 
 def linear_parameters(shape: Shape) -> int:
-    """Parameters that quantization touches: the linear layers of all decoder layers (dense, not a mixture of experts)."""
+    """Parameters that quantization touches.
+
+    The linear layers of all decoder layers (dense, not a mixture of experts).
+    """
     return shape.num_hidden_layers * sum(inputs * outputs for inputs, outputs in linear_layers(shape).values())
 
 
@@ -131,14 +137,17 @@ def awq_bytes(shape: Shape, parameters: int, group_size: int) -> int:
 
 
 def kv_bytes_per_token(shape: Shape, dtype_bytes: int = 2) -> int:
-    """Bytes of one token's keys and values in all layers: 2 x layers x key-value heads x head size x bytes each."""
+    """Bytes of one token's keys and values in all layers.
+
+    2 x layers x key-value heads x head size x bytes each.
+    """
     return 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * dtype_bytes
 
 
 def cached_tokens(
     *, max_batched_tokens: int, longest: int, max_seqs: int, block_tokens: int = GPU_BLOCK_TOKENS, batches: int = 1
 ) -> int:
-    """Tokens whose keys and values are held at once when one position is read and nothing generated.
+    """Tokens in the KV cache when one position is read and nothing generated.
 
     One full batch, one longest row that is cut between two batches, and the unfilled end of each row's last block. With
     `batches` in flight, as in a pipeline of that many cards, each has its own.
@@ -151,7 +160,9 @@ def cached_tokens(
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of scoring a row of n tokens: per_row + per_token * n + per_token_sq * n**2.
+    """Floating-point operations of scoring a row of n tokens.
+
+    per_row + per_token * n + per_token_sq * n**2.
 
     Each weight of a linear layer is one multiply and one add a token (Kaplan et al. 2020, arXiv 2001.08361, table 1); attention
     multiplies queries with keys and weights with values, 2 * 2 * heads * head size a pair and layer, and half of the pairs are
@@ -163,12 +174,18 @@ class Flops:
     per_token_sq: float
 
     def split(self, totals: np.ndarray) -> np.ndarray:
-        """Linear and attention operations (2,) of a file with `totals` (3,): rows, tokens and tokens squared."""
+        """Linear and attention operations (2,) of a file with `totals` (3,).
+
+        Rows, tokens and tokens squared.
+        """
         return np.array([self.per_row * totals[0] + self.per_token * totals[1], self.per_token_sq * totals[2]])
 
 
 def flops_of_shape(shape: Shape) -> Flops:
-    """Operations of a dense decoder with gated feed-forward layers, whatever its weights are stored in."""
+    """Operations of a dense decoder with gated feed-forward layers.
+
+    Whatever its weights are stored in.
+    """
     return Flops(
         per_row=2.0 * shape.hidden_size * shape.vocab_size,
         per_token=2.0 * linear_parameters(shape),

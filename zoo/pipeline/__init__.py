@@ -1,1 +1,1 @@
-"""From an entry to stage requests, and from a request to an artifact: chains, folds, and one process a stage."""
+"""The pipeline: an entry becomes stage requests, a request becomes an artifact."""

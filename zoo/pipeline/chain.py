@@ -1,4 +1,4 @@
-"""Entry -> ordered stage requests, and running them one after the other.
+"""The chain of an entry: its stage requests in order.
 
 A request's fingerprint follows from what is asked alone, so the whole chain is known before anything runs: each request points
 to the folder that the one before will leave. Every finished stage is mirrored to MLflow; a stage that is already in the store
@@ -148,7 +148,10 @@ def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, select
 
 
 def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:
-    """The ladder of a chain's own artifacts, on the rows of its first variant in the battle's own order."""
+    """The ladder of a chain's own artifacts.
+
+    It takes the rows of its first variant in the battle's own order.
+    """
     by_type = {type(request): request for request in requests}
     train, score = by_type.get(TrainRequest), by_type.get(ScoreRequest)
     if not isinstance(train, TrainRequest) or not isinstance(score, ScoreRequest):

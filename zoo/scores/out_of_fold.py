@@ -1,4 +1,4 @@
-"""Tables of all folds joined: the whole file scored out of fold, with metrics by fold."""
+"""The out-of-fold table: the tables of all folds joined, with metrics by fold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class OutOfFold:
 
 
 def out_of_fold(scored: Sequence[Artifact], labels: pd.Series) -> list[OutOfFold]:
-    """Each variant's tables of all folds as one, with metrics. `labels`: 0, 1, 2 by row id, -1 where there is none.
+    """Each variant's tables of all folds as one, with metrics.
+
+    `labels`: 0, 1, 2 by row id, -1 where there is none.
 
     ZooError where a row is scored in two folds: then the tables are not of one split.
     """

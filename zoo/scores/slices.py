@@ -1,4 +1,4 @@
-"""Log loss of parts of the battles: short and long, one turn and more, English and not."""
+"""Log loss by slices: short and long, one turn and more, English and not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ READ_CHARACTERS = 4000  # of a battle, to tell its language
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Scored rows with their labels: `p` (rows, 3), `y` (rows,) 0, 1, 2; `characters` and prompt `turns` (rows,)."""
+    """Scored rows with their labels: `p` (rows, 3), `y` (rows,) 0, 1, 2.
+
+    `characters` and prompt `turns` (rows,).
+    """
 
     p: np.ndarray
     y: np.ndarray

@@ -1,4 +1,4 @@
-"""Score tables: per-row probabilities of one member, their sidecar, and the competition's submission file.
+"""Score tables: a member's probabilities row by row, their card, and the submission.
 
 Columns of a table: id (str), fold (int64, -1 where none), p_a, p_b, p_tie (float64, in the battle's own A and B whatever order
 was scored), n_tokens, n_truncated_tokens (int64), status (`ok`, or why the row was not scored: its probabilities are NaN).
@@ -49,7 +49,10 @@ def score_table(
     n_truncated_tokens: Sequence[int] | np.ndarray | int = 0,
     status: Sequence[str] | str = OK,
 ) -> pd.DataFrame:
-    """A score table from ids and probabilities of shape (rows, 3); the other columns may be one value for all rows."""
+    """A score table from ids and probabilities of shape (rows, 3).
+
+    The other columns may be one value for all rows.
+    """
     p = np.asarray(p, dtype=np.float64).reshape(len(ids), 3)
     columns: dict[str, Any] = {"id": list(ids), "fold": fold, **{name: p[:, i] for i, name in enumerate(PROBABILITIES)}}
     columns |= {"n_tokens": n_tokens, "n_truncated_tokens": n_truncated_tokens, "status": status}
@@ -80,7 +83,10 @@ def swap_sides(p: np.ndarray) -> np.ndarray:
 
 
 def validate_scores(frame: pd.DataFrame, path: Path | str, *, ids: Sequence[str] | None = None) -> None:
-    """ZooError naming the row ids where a table breaks its contract; `ids`: those it must hold, in any order."""
+    """ZooError naming the row ids where a table breaks its contract.
+
+    `ids`: those it must hold, in any order.
+    """
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise ZooError(f"{path}: score table lacks column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
@@ -144,7 +150,10 @@ def read_card(path: Path) -> ScoreCard:
 
 
 def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:
-    """Write the competition's four columns, whole or not at all; p of shape (rows, 3). Bad probabilities raise ZooError."""
+    """Write the competition's four columns, whole or not at all; p of shape (rows, 3).
+
+    Bad probabilities raise ZooError.
+    """
     validate_scores(score_table(ids, p), path)
     frame = pd.DataFrame({"id": list(ids)} | {name: p[:, i] for i, name in enumerate(SUBMISSION_COLUMNS[1:])})
     write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))

@@ -1,4 +1,4 @@
-"""The stages: one function `run(request, out_dir) -> StageResult` a file, each in a process of its own.
+"""The stages and their table: `run(request, out_dir)` each, in a process of its own.
 
 This package is the only place for torch, transformers, peft, bitsandbytes, awq, vllm and fitted scikit-learn models. The table
 below says where each stage's function is, as an import string, so that looking one up loads nothing; what a stage is asked is

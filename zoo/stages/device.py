@@ -1,4 +1,4 @@
-"""The device that a stage computes on: which one, its dtype, its free memory, and its attention implementation."""
+"""The device that a stage computes on: its dtype, free memory and attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def attention_options(folder: Path) -> dict[str, str]:
-    """Options of `from_pretrained` for a model whose attention logits are soft-capped (Gemma 2), else none.
+    """Options of `from_pretrained` for soft-capped attention logits (Gemma 2), else none.
 
     transformers runs attention in torch's own kernel by default, which knows no cap and leaves it out without a word (5.19);
     vLLM applies it.
@@ -20,7 +20,9 @@ def attention_options(folder: Path) -> dict[str, str]:
 
 
 def compute_dtype() -> torch.dtype:
-    """What this machine multiplies fastest without losing range: bfloat16 where the hardware has it, else float32 on a CPU.
+    """What this machine multiplies fastest without losing range.
+
+    bfloat16 where the hardware has it, else float32 on a CPU.
 
     CPUs without native bfloat16 emulate it: measured on one with AVX-512 but neither AMX nor BF16, float32 products ran at
     88 GFLOP/s and bfloat16 at 34. A GPU before Ampere (a T4) has float16 only.
@@ -48,5 +50,8 @@ def free_bytes(place: torch.device) -> float:
 
 
 def gpu_peak_bytes() -> int:
-    """Largest GPU memory that torch allocated in this process; 0 without a GPU, where the process's own peak is recorded."""
+    """Largest GPU memory that torch allocated in this process.
+
+    0 without a GPU, where the process's own peak is recorded.
+    """
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""Progress of a stage: bars and one-line notes on the terminal, while libraries' output goes to the stage's log."""
+"""Progress bars and notes of a stage, kept apart from libraries' output."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **o
 
 
 class TokenBar:
-    """A bar over tokens, which time goes by, not rows: the longest come first. Shows rows, rows/s, tokens/s and time left."""
+    """A bar over tokens, which time goes by, not rows: the longest come first.
+
+    Shows rows, rows/s, tokens/s and time left.
+    """
 
     def __init__(self, tokens: int, rows: int) -> None:
         self._tokens, self._rows, self._done = tokens, rows, 0
@@ -74,7 +77,10 @@ class TokenBar:
         self._done = 0
 
     def update(self, rows: int, tokens: int) -> None:
-        """So many rows more, of so many tokens, are done. A chunk that an engine did not finish is counted again."""
+        """So many rows more, of so many tokens, are done.
+
+        A chunk that an engine did not finish is counted again.
+        """
         self._done = min(self._rows, self._done + rows)
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
         self._bar.set_postfix_str(f"{self._done:,} of {self._rows:,} rows, {self._done / elapsed:.1f} row/s", refresh=False)

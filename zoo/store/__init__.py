@@ -1,4 +1,4 @@
-"""The artifact store: finished stage results by fingerprint, atomic files, locks, and what was made from what."""
+"""The artifact store: finished stage results, found by the fingerprint of a request."""
 
 from zoo.store.artifacts import (
     ERROR,

@@ -44,7 +44,9 @@ class Artifact:
 
 
 def identity(request: BaseRequest | Mapping[str, Any]) -> dict[str, JsonValue]:
-    """What a request asks, without where its inputs lie now: the mapping that is fingerprinted and compared.
+    """What a request asks, without where its inputs lie now.
+
+    It is the mapping that is fingerprinted and compared.
 
     Also of JSON that holds requests, as read from a file: what was written by another version need not fit today's types.
     """
@@ -72,7 +74,10 @@ def artifact_name(request: BaseRequest) -> str:
 
 
 def differing_field(wanted: JsonValue, found: JsonValue, prefix: str = "") -> str | None:
-    """Dotted name of the first place where two identities differ, or None; `prefix` is the place of the two themselves."""
+    """Dotted name of the first place where two identities differ, or None.
+
+    `prefix` is the place of the two themselves.
+    """
     if isinstance(wanted, dict) and isinstance(found, dict):
         for key in sorted(wanted.keys() | found.keys()):
             place = differing_field(wanted.get(key), found.get(key), f"{prefix}{key}.")
@@ -98,7 +103,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find(store: Path, request: BaseRequest) -> Artifact | None:
-    """The finished artifact of a request, or None. One that drifted from its request or lost a file is refused by name."""
+    """The finished artifact of a request, or None.
+
+    One that drifted from its request or lost a file is refused by name.
+    """
     folder = store / artifact_name(request)
     if not (folder / MANIFEST).exists():
         return None
@@ -125,7 +133,10 @@ def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
 
 
 def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]], Manifest]) -> Artifact:
-    """Turn a partial folder into a finished one: hash its files, write the manifest last, fsync, rename."""
+    """Turn a partial folder into a finished one.
+
+    Hash its files, write the manifest last, fsync, rename.
+    """
     files = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (MANIFEST, REQUEST)):
         files[path.relative_to(partial).as_posix()] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: atomic writes, content hashes, scratch folders, and locks that die with their holder."""
+"""Files that are whole or absent: atomic writes, hashes, scratch folders, locks.
+
+A lock dies with its holder.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Fingerprint of a model folder by the names and contents of its files (for weights that no stage of ours made)."""
+    """Fingerprint of a model folder by the names and contents of its files.
+
+    It serves for weights that no stage of ours made.
+    """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
@@ -42,8 +48,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards. Its name is fixed: what a killed run left there goes with it, also in a partial
-    folder that is committed in the end.
+    """An empty folder that is gone afterwards.
+
+    Its name is fixed: what a killed run left there goes with it, also in a partial folder that is committed in the end.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

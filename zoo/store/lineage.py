@@ -1,4 +1,4 @@
-"""From what a stage was made: its inputs' artifacts in the same store, and what quantization cost in log loss."""
+"""Lineage of an artifact: the artifacts in the same store that it was made from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ OF_ONE_FOLD = ("held", "adapter", "model")  # of a request: what differs between
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
-    """The artifacts that a stage read, as far as the store still has them. `folder`: the stage's own, in the store."""
+    """The artifacts that a stage read, as far as the store still has them.
+
+    `folder`: the stage's own, in the store.
+    """
     for given in manifest.request.inputs.values():
         for path in folder.parent.glob(f"*-{given.fingerprint}/{MANIFEST}"):
             yield Artifact(path.parent, read_manifest(path.parent))
 
 
 def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH) -> Artifact | None:
-    """The nearest artifact of one of these stages that a stage was made from, however far back; None where there is none."""
+    """The nearest artifact of one of these stages that a stage was made from, however far back.
+
+    None where there is none.
+    """
     found = list(sources(manifest, folder))
     for artifact in found:
         if artifact.manifest.stage in stages:

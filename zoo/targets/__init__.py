@@ -1,4 +1,4 @@
-"""Target machines to predict on, as data, and what the machine at hand is."""
+"""Target machines as data, and the machine at hand."""
 
 from zoo.targets.load import (
     PACKAGE_FOLDER,

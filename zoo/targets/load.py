@@ -1,4 +1,4 @@
-"""Target machines as data (`zoo/targets/NAME.toml` and folders of the user's own), and the machine at hand."""
+"""Read target machines from TOML files, the package's and the user's own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Rates(Contract):
 
 
 class Target(Contract):
-    """A machine to predict on. Bytes are those of one GPU; without GPUs, of the machine, and None is the machine at hand."""
+    """A machine to predict on.
+
+    Bytes are those of one GPU; without GPUs, of the machine, and None is the machine at hand.
+    """
 
     name: Name
     description: str = ""
@@ -61,7 +64,10 @@ PACKAGE_FOLDER = Path(__file__).parent  # the TOML files lie beside this module
 
 
 def target_folders() -> tuple[Path, ...]:
-    """Folders searched for NAME.toml, later ones first: the package's own, `ZOO_HOME/targets`, each of `ZOO_TARGETS`."""
+    """Folders searched for NAME.toml, later ones first.
+
+    The package's own, `ZOO_HOME/targets`, each of `ZOO_TARGETS`.
+    """
     given = os.environ.get("ZOO_TARGETS", "").split(os.pathsep)
     return (PACKAGE_FOLDER, own_folder(), *(Path(path) for path in given if path))
 
@@ -72,7 +78,10 @@ def own_folder() -> Path:
 
 
 def load_target(name: str) -> Target:
-    """The target of that name, the user's before the package's, or of a TOML file's path. ZooError names the known ones."""
+    """The target of that name, the user's before the package's, or of a TOML file's path.
+
+    ZooError names the known ones.
+    """
     path = Path(name) if name.endswith(".toml") else target_files().get(name)
     if path is None or not path.is_file():
         raise ZooError(f"no target {name!r}; known: {', '.join(target_files())}")
@@ -101,7 +110,10 @@ def list_targets() -> list[Target]:
 
 
 def read_targets() -> tuple[list[Target], dict[str, ZooError]]:
-    """All targets by name, and what is wrong with the files of others: one that is broken must not hide the rest."""
+    """All targets by name, and what is wrong with the files of others.
+
+    One that is broken must not hide the rest.
+    """
     targets: list[Target] = []
     broken: dict[str, ZooError] = {}
     for name in target_files():
@@ -113,9 +125,11 @@ def read_targets() -> tuple[list[Target], dict[str, ZooError]]:
 
 
 def is_of_kind(machine: str, target: Target) -> bool:
-    """Whether a machine's fingerprint is of the target's kind: as many GPUs, by name where the target gives one, else each with
-    its memory within a tenth; without GPUs, any machine that has none. A machine that emulated another (`... as t4x2`) is of no
-    kind."""
+    """Whether a machine's fingerprint is of the target's kind.
+
+    As many GPUs, by name where the target gives one, else each with its memory within a tenth; without GPUs, any machine that
+    has none. A machine that emulated another (`... as t4x2`) matches no target.
+    """
     if " as " in machine:
         return False
     gpus = [found for part in machine.split(" + ") if (found := _GPUS.fullmatch(part))]
@@ -128,7 +142,10 @@ def is_of_kind(machine: str, target: Target) -> bool:
 
 
 def matmul_rate(target: Target) -> tuple[float, bool] | None:
-    """Operations a second of one device in its fastest dtype, and whether that was measured; None where it is not known."""
+    """Operations a second of one device in its fastest dtype, and whether that was measured.
+
+    None where it is not known.
+    """
     for rates, is_measured in ((target.measured, True), (target.declared, False)):
         found = [rate for dtype, rate in rates.matmul_flop_per_second.items() if dtype in target.dtypes]
         if found:

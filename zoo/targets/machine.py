@@ -1,4 +1,4 @@
-"""The machine at hand: its fingerprint, GPUs, processor cores and memory, and the age of this process."""
+"""The machine at hand: fingerprint, GPUs, cores, memory, and the age of this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @functools.cache
 def machine_fingerprint() -> str:
-    """What a measurement's speed depends on, as one stable line: GPUs, else processor, cores and memory. No host names."""
+    """What a measurement's speed depends on, as one stable line.
+
+    GPUs, else processor, cores and memory. No host names.
+    """
     gpus = gpu_names()
     if gpus:
         return " + ".join(f"{gpus.count(gpu)} x {gpu}" for gpu in sorted(set(gpus)))
@@ -64,7 +67,9 @@ def gpu_names() -> list[str]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes; none on a machine without NVIDIA's driver.
+    """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes.
+
+    None on a machine without NVIDIA's driver.
 
     CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++ Programming Guide, environment variables).
     """

@@ -1,1 +1,1 @@
-"""Finished stages and ensemble builds as MLflow runs, registered models with aliases, and MLflow's own UI."""
+"""Tracking with MLflow: stages and builds as runs, models, aliases, and the UI."""

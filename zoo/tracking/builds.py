@@ -1,4 +1,4 @@
-"""Ensemble builds as MLflow runs: the plan, its numbers, and links to its members' runs, models and data."""
+"""Ensemble builds as MLflow runs, linked to their members' runs, models and data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ logger = logging.getLogger("zoo")
 def log_build(
     plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path] = ()
 ) -> bool:
-    """Log an ensemble build: its plan, its numbers, and the runs of its members, which become their entries' champions.
+    """Log an ensemble build.
+
+    Its plan, its numbers, and the runs of its members, which become their entries' champions.
 
     `members`: member name -> fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is
     taken from `plan`, without the paths in it. False, with a warning, where the store is down: `sync` logs it then.

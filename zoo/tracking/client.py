@@ -1,4 +1,7 @@
-"""MLflow as this project uses it, and the only place for it: one client, runs found by tag, writes that repeat nothing."""
+"""The MLflow client: the only module that imports MLflow.
+
+Runs are found by tag, and writes repeat nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles
 
 
 def connect() -> MlflowClient:
-    """A client of the tracking store. The first call on a fresh database makes its tables: hold the lock."""
+    """A client of the tracking store.
+
+    The first call on a fresh database makes its tables: hold the lock.
+    """
     # A dead server must cost seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's
     # URI, which can hold a password, is not printed.
     for name, value in {
@@ -43,7 +49,10 @@ def connect() -> MlflowClient:
 
 
 def ensure_store() -> None:
-    """Make the database's tables now, so that a server started next does not race with a stage that logs."""
+    """Make the database's tables now.
+
+    So a server started next does not race with a stage that logs.
+    """
     with locked(home(), "tracking"):
         connect().search_experiments(max_results=1)
 
@@ -88,14 +97,20 @@ def experiment_of(client: MlflowClient, data: Data) -> str:
 
 
 def find_run(client: MlflowClient, experiment: str, **tags: str) -> Any:
-    """The run of an experiment with these `zoo.` tags (`fingerprint="..."`; empty ones do not count), or None."""
+    """The run of an experiment with these `zoo.` tags, or None.
+
+    Tags as `fingerprint="..."`; empty ones do not count.
+    """
     query = " and ".join(f"tags.`zoo.{key}` = '{value}'" for key, value in tags.items() if value)
     found = client.search_runs([experiment], filter_string=query, max_results=1, order_by=["attributes.start_time ASC"])
     return found[0] if found else None
 
 
 def finished(run: Any) -> bool:
-    """Whether a run was logged to its end: one whose logger was killed is filled again, which repeats nothing."""
+    """Whether a run was logged to its end.
+
+    One whose logger was killed is filled again, which repeats nothing.
+    """
     return run is not None and run.info.status == "FINISHED"
 
 
@@ -107,7 +122,10 @@ def write_batch(
     points: Sequence[tuple[str, float, int, int]] = (),
     tags: Mapping[str, str] = {},
 ) -> None:
-    """Log in as few requests as MLflow's limits allow. `points`: (name, value, milliseconds, step)."""
+    """Log in as few requests as MLflow's limits allow.
+
+    `points`: (name, value, milliseconds, step).
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     parameters = [Param(name, public(value)) for name, value in params.items()]
@@ -120,7 +138,10 @@ def write_batch(
 
 
 def shown(value: float) -> float:
-    """A metric in six digits: MLflow's table shows all digits that there are. Large numbers are counts and stay as they are."""
+    """A metric in six digits: MLflow's table shows all digits that there are.
+
+    Large numbers are counts and stay as they are.
+    """
     return float(f"{value:.6g}") if abs(value) < 1000 else value
 
 
@@ -158,7 +179,10 @@ def write_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes], f
 def external_model(
     client: MlflowClient, experiment: str, fingerprint: str, *, name: str, kind: str, run_id: str, tags: Mapping[str, str]
 ) -> Any:
-    """The logged model that stands for a checkpoint whose files stay in the store; made where it is missing."""
+    """The logged model that stands for a checkpoint whose files stay in the store.
+
+    Made where it is missing.
+    """
     query = f"tags.`zoo.fingerprint` = '{fingerprint}'"
     found = client.search_logged_models([experiment], filter_string=query, max_results=1)
     if found:

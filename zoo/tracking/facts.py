@@ -1,4 +1,4 @@
-"""What of a finished stage is worth comparing: manifest -> parameters, metrics, curves and tags of MLflow runs.
+"""The facts of a finished stage that are logged: parameters, metrics, curves, tags.
 
 Pure functions without MLflow. What reaches a run is listed here and nowhere else: no environment, no user paths, no arguments.
 """
@@ -53,7 +53,9 @@ class Facts:
 
 
 def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: pd.DataFrame | None = None) -> list[Facts]:
-    """The runs of a finished stage: one, or for a score stage one a variant, so that each member has a run of its own.
+    """The runs of a finished stage.
+
+    One, or for a score stage one a variant, so that each member has a run of its own.
 
     `battles`: the labelled battles that were scored, where they are at hand, for the log loss of parts of them.
     """
@@ -78,7 +80,10 @@ def variant_facts(
     shared: dict[str, float],
     battles: pd.DataFrame | None,
 ) -> Facts:
-    """The run of one variant: its own metrics under the names that every scored run has, and its price."""
+    """The run of one variant.
+
+    Its own metrics under the names that every scored run has, and its price.
+    """
     from zoo.scores.slices import labelled_rows, slice_metrics
     from zoo.scores.tables import read_card, read_scores
 
@@ -97,7 +102,10 @@ def variant_facts(
 
 
 def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str, float]:
-    """`t4x2/fits`: 1 if the entry passes every check for two T4s, 0 if not; nothing where there is no entry to check."""
+    """`t4x2/fits`: 1 if the entry passes every check for two T4s, 0 if not.
+
+    Nothing where there is no entry to check.
+    """
     from zoo.checks import check_entry
     from zoo.targets import load_target
 
@@ -132,7 +140,10 @@ def version_of(entry: Entry | None) -> str:
 
 
 def stage_params(manifest: Manifest) -> dict[str, str]:
-    """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`. Inputs count by fingerprint only."""
+    """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`.
+
+    Inputs count by fingerprint only.
+    """
     request = identity(manifest.request)
     if section := kind_of(manifest.stage).section:
         request[section] = request.pop("spec")
@@ -145,7 +156,10 @@ def entry_params(entry: Entry) -> dict[str, str]:
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as dotted names; nothing for None, for empty values and for what is left out."""
+    """Nested settings as dotted names.
+
+    Nothing for None, for empty values and for what is left out.
+    """
 
     def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
         if name in LEFT_OUT or value is None or value in ("", [], {}):
@@ -162,8 +176,11 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tuple[int, float], ...]]:
-    """Curves that the stage left in result.json. One named like a final metric becomes `curve/NAME`: a run table shows the last
-    point of a name, which must be the final value."""
+    """Curves that the stage left in result.json.
+
+    One named like a final metric becomes `curve/NAME`: a run table shows the last point of a name, which must be the final
+    value.
+    """
     path = folder / RESULT
     if not path.exists():
         return {}
@@ -172,7 +189,10 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
 
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:
-    """The battles of a stage: its own, or those of the stages it was made from (a merge reads none). None for base weights."""
+    """The battles of a stage.
+
+    Its own, or those of the stages it was made from (a merge reads none). None for base weights.
+    """
     battles = manifest.request.inputs.get("battles")
     if battles is None:
         found = source_of(manifest, folder, "train", "quantize", "lexical-train")
@@ -184,7 +204,9 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
 
 
 def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
-    """`quant/delta_log_loss`: the quantized checkpoint's log loss minus that of the merged one it was made from.
+    """`quant/delta_log_loss`: what quantization cost.
+
+    The quantized checkpoint's log loss minus that of the merged one it was made from.
 
     Both by the same engine stage, variant and rows: known where the store also has a score stage of the merged weights. Its
     standard error is that of the paired differences.

@@ -1,4 +1,7 @@
-"""Where tracking goes, what of it is known without asking, and texts without credentials and user paths. No MLflow here."""
+"""The tracking store's location and marks, and texts without credentials.
+
+No MLflow here: what is known of it without asking.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def tracking_uri() -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a tracking URI names a server, which keeps runs' files itself, rather than a database."""
+    """Whether a tracking URI names a server rather than a database.
+
+    A server keeps runs' files itself.
+    """
     return uri.startswith(("http:", "https:", "databricks", "uc:"))
 
 
@@ -73,7 +79,10 @@ def one_line(error: Exception) -> str:
 
 
 def is_marked(manifest: Manifest) -> bool:
-    """Whether a stage is known to be logged: a pipeline that finds everything in the store need not import MLflow."""
+    """Whether a stage is known to be logged.
+
+    A pipeline that finds everything in the store need not import MLflow.
+    """
     database = home() / "mlflow.db"
     return _marker(manifest).exists() and (bool(os.environ.get("MLFLOW_TRACKING_URI")) or database.exists())
 

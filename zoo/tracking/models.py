@@ -1,4 +1,4 @@
-"""Checkpoints as external logged models, and registered models with versions and aliases.
+"""Checkpoints as logged models, and registered models with versions and aliases.
 
 Every stage that makes weights leaves a logged model that stands for them: its files stay in the store. A checkpoint that was
 scored becomes a version of the registered model called like its entry, with the alias `candidate`; `champion` is the version
@@ -33,7 +33,9 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
 
 
 def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: str, scored_at: str) -> None:
-    """The scored checkpoint as a version of its entry's registered model: the `candidate`, unless a later one is.
+    """The scored checkpoint as a version of its entry's registered model.
+
+    The `candidate`, unless a later one is.
 
     A version's tags say which members it stands for: `zoo.members`, separated by commas. Scored again, in another variant
     or on other data, it stays the same version. `scored_at`: ISO 8601, UTC, since a stage may be logged long after it ended.
@@ -70,7 +72,10 @@ def members_of(tags: dict[str, str]) -> set[str]:
 
 
 def crown(client: MlflowClient, entry: str, checkpoint: str) -> str | None:
-    """Make a scored checkpoint its entry's `champion`; the version's number, or None where it is not registered."""
+    """Make a scored checkpoint its entry's `champion`.
+
+    Returns the version's number, or None where it is not registered.
+    """
     version = registered_version(client, entry, checkpoint)
     if version is None:
         return None

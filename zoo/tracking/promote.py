@@ -1,4 +1,4 @@
-"""`zoo promote`: which scored checkpoint of an entry is the champion, and who carries an alias."""
+"""`zoo promote`: make a scored checkpoint the champion of its entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> str:
-    """Give an entry's registered version the alias `champion` (or another); the version's number.
+    """Give an entry's registered version the alias `champion` (or another).
+
+    Returns the version's number.
 
     Without `version` the candidate, which is the checkpoint that was scored last. ZooError where there is no such version, or
     the tracking store cannot be reached.
@@ -21,7 +23,9 @@ def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> 
 
 
 def members_with_alias(alias: str) -> dict[str, str]:
-    """Members by alias: name (`entry@variant`) -> fingerprint of the checkpoint that the alias points to.
+    """Members by alias.
+
+    Name (`entry@variant`) -> fingerprint of the checkpoint that the alias points to.
 
     A score table belongs to the alias if both its member's name and its checkpoint match. ZooError where no registered model
     has the alias, or the tracking store cannot be reached.

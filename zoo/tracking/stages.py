@@ -1,4 +1,4 @@
-"""Finished stages as MLflow runs.
+"""Finished stages as MLflow runs: their names, tags, parameters and metrics.
 
 One experiment for a data set (`preference-DIGEST`), so that a table of runs never compares losses on different rows; in it a
 parent run for an entry's version, and a child run for each of its stages and each scored variant, which is what people compare.
@@ -31,7 +31,10 @@ logger = logging.getLogger("zoo")
 
 
 def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None) -> bool:
-    """Log a finished stage. False, with a one-line warning, where the tracking store cannot be reached or used."""
+    """Log a finished stage.
+
+    False, with a one-line warning, where the tracking store cannot be reached or used.
+    """
     if is_marked(manifest):
         return True
     try:
@@ -71,7 +74,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
 
 
 def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
-    """The labelled battles that a stage read, where their file still lies there and still is what was scored."""
+    """The labelled battles that a stage read, if their file is still there and unchanged."""
     battles = manifest.request.inputs.get("battles")
     if battles is None or kind_of(manifest.stage).data != "evaluation":
         return None

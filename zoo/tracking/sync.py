@@ -1,4 +1,7 @@
-"""`zoo sync`: log every finished stage and every build that the tracking store lacks. Twice doubles nothing."""
+"""`zoo sync`: log every stage and build that the tracking store lacks.
+
+Twice doubles nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ logger = logging.getLogger("zoo")
 
 
 def sync(store: Path) -> int:
-    """Log every artifact of the store and every build that the tracking store lacks; how many that were.
+    """Log every artifact of the store and every build that the tracking store lacks.
+
+    Returns how many that were.
 
     ZooError, with the way out, where the tracking store cannot be reached or used.
     """
@@ -40,7 +45,10 @@ def sync(store: Path) -> int:
 
 
 def unusable(error: Exception, command: str) -> ZooError:
-    """A tracking store that cannot be reached or used, as one line with the way out and without credentials."""
+    """A tracking store that cannot be reached or used, as one line with the way out.
+
+    Credentials are left out.
+    """
     text = (
         f"{mask(tracking_uri())}: {one_line(error)}; start the server or mend MLFLOW_TRACKING_URI, then run `{command}` again"
     )
@@ -48,7 +56,10 @@ def unusable(error: Exception, command: str) -> ZooError:
 
 
 def entry_of(manifest: Manifest) -> Entry | None:
-    """The entry of that name today, or None: removing or renaming an entry never breaks old runs."""
+    """The entry of that name today, or None.
+
+    Removing or renaming an entry never breaks old runs.
+    """
     from zoo.entries.load import load_entry
 
     try:

@@ -1,4 +1,4 @@
-"""How MLflow's runs table opens: the columns that people compare members by, best log loss first.
+"""The default view of MLflow's runs table: columns and order of members.
 
 MLflow keeps a shared view of its runs table as JSON in a tag of the experiment, `mlflow.sharedViewState.KEY`, and shows it at
 `?viewStateShareKey=KEY` (mlflow/server/js, `useSharedExperimentViewState`). An older or newer UI that does not know the tag
@@ -19,7 +19,10 @@ FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see e
 
 
 def view_state() -> dict[str, object]:
-    """The state of MLflow's runs table: what is searched, in which order, and which columns show."""
+    """The state of MLflow's runs table.
+
+    What is searched, in which order, and which columns show.
+    """
     return {
         "searchFilter": FILTER,
         "orderByKey": ORDER,

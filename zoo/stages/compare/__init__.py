@@ -1,1 +1,1 @@
-"""Stages that compare forms of a model in transformers: one trained model, or a whole ladder."""
+"""The stages that compare forms of a model in transformers."""

@@ -1,4 +1,7 @@
-"""What a model says of battles in transformers, before merging, quantizing and an engine: how trainings are compared."""
+"""The evaluate stage: a trained model's label probabilities in transformers.
+
+Trainings are compared by it, before merging, quantizing and an engine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from zoo.targets import process_age_seconds
 
 
 def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
-    """Write `probabilities.parquet`, a score table; with labels, the metrics of a scored variant."""
+    """Write `probabilities.parquet`, a score table.
+
+    With labels, the metrics of a scored variant.
+    """
     frame = select_rows(read_battles(request.battles.path), request.selection, request.held)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to evaluate on ({request.selection.rows})")

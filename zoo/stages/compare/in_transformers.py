@@ -1,4 +1,4 @@
-"""A model's label probabilities in transformers: a plain folder's, or those of a base with its adapter as training held it."""
+"""Label probabilities of a model, or of a base with its adapter, in transformers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above i
 
 
 def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: Codec, order: Order, title: str) -> np.ndarray:
-    """(rows, 3) in the battles' own A and B; the model that `load` gives is let go afterwards. `title`: of the progress bar."""
+    """(rows, 3) in the battles' own A and B; the model that `load` gives is let go afterwards.
+
+    `title`: of the progress bar.
+    """
     model = load().eval()
     logits = np.zeros((len(rows), 3))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -43,7 +46,9 @@ def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: C
 
 
 def dtype_for(folder: Path) -> torch.dtype:
-    """float32 where weights take a small part of the free memory, so that rounding is no part of a step; else 16 bits.
+    """float32 where weights take a small part of the free memory, else 16 bits.
+
+    In float32 rounding is no part of a step.
 
     Counted by parameters and not by bytes: a model has as many of them in every dtype that it is stored in.
     """

@@ -1,4 +1,7 @@
-"""Every form of an entry's model on the same held-out rows, in transformers, beside what the engine said of them."""
+"""The ladder stage: every form of a model on the same held-out rows.
+
+All but the engine's run in transformers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ from zoo.targets import process_age_seconds
 
 
 def run(request: LadderRequest, out_dir: Path) -> StageResult:
-    """Write `ladder.parquet` (id, label and each form's probabilities) and `ladder.png`; metrics of each step.
+    """Write `ladder.parquet` (id, label and each form's probabilities) and `ladder.png`.
+
+    Returns the metrics of each step.
 
     A form that a killed run had finished is not computed again.
     """
@@ -63,7 +68,7 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
 
 
 def rows_of(request: LadderRequest) -> pd.DataFrame:
-    """Labelled held-out battles that the engine has scored, with its probabilities beside their texts."""
+    """Labelled held-out battles that the engine has scored, with its probabilities."""
     frame = select_rows(read_battles(request.battles.path), Selection(max_rows=request.max_rows), request.held)
     scores = read_scores(request.scored.path / request.variant.slug / SCORES)
     scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
@@ -74,7 +79,10 @@ def rows_of(request: LadderRequest) -> pd.DataFrame:
 
 
 def forms(request: LadderRequest, scratch: Path, dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Each form in order, with what loads it. What full fine-tuning leaves is the merged model itself."""
+    """Each form in order, with what loads it.
+
+    What full fine-tuning leaves is the merged model itself.
+    """
     base, trained = request.base.path / "model", request.trained.path
     yield BASE, lambda: plain_model(base, dtype)
     if (trained / "adapter").exists():

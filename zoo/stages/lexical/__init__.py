@@ -1,1 +1,1 @@
-"""The lexical stages: TF-IDF and length features with logistic regressions, what a language model has to beat."""
+"""The lexical stages: TF-IDF and length features, what a language model has to beat."""

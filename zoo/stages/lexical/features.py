@@ -1,4 +1,4 @@
-"""What can be seen of a battle without reading it: lengths, markdown, refusals, repetition, overlap.
+"""Lexical features of a battle: lengths, markdown, refusals, repetition, overlap.
 
 Features belong to an answer (they are compared between A and B), to the prompt, or to the pair (the same either way round), so
 that a model of them can be exactly symmetric in A and B.
@@ -71,7 +71,10 @@ def pair_features(a: str, b: str) -> list[float]:
 
 
 class Features:
-    """Arrays of a frame of battles: `a`, `b` (rows, ANSWER_FEATURES), `prompt`, `pair`, and the joined texts."""
+    """Arrays of a frame of battles.
+
+    `a`, `b` (rows, ANSWER_FEATURES), `prompt`, `pair`, and the joined texts.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.prompt_texts, self.a_texts, self.b_texts = (

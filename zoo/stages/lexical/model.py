@@ -1,5 +1,6 @@
-"""A model of who wins, exactly symmetric in A and B: two logistic regressions on features and TF-IDF.
+"""The lexical model: logistic regressions that are exactly symmetric in A and B.
 
+There are two, on features and TF-IDF.
 The first says whether there is a winner, from what A and B have together; the second who it is, from their differences and
 without an intercept: p_tie = s(t), p_a = (1 - p_tie) s(d), p_b = (1 - p_tie) s(-d), s the logistic function. Exchanging the
 answers changes the sign of d and nothing else. The log loss is the sum of the two parts', so each is fitted by itself.
@@ -56,7 +57,10 @@ class FoldModel:
 
 
 def fit_vectorizer(features: Features, spec: LexicalSpec) -> TfidfVectorizer:
-    """Words and pairs of words of all texts. Shared by the folds: it reads no labels, and texts are tokenized once."""
+    """Words and pairs of words of all texts.
+
+    Shared by the folds: it reads no labels, and texts are tokenized once.
+    """
     texts = [*features.prompt_texts, *features.a_texts, *features.b_texts]
     try:
         return _vectorizer(min_df=min(MIN_DOCUMENTS, len(texts)), max_features=spec.max_features).fit(texts)

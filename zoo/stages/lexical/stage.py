@@ -1,4 +1,4 @@
-"""The lexical entry's two stages: train a model a fold, and score battles with them.
+"""The lexical stages: train a model a fold, and score battles with them.
 
 Folds go by prompt. `held_out` scores each row with the model that saw no row of its prompt's fold, whatever file the row is in;
 `all` and `listed` serve the mean of the fold models.
@@ -100,7 +100,10 @@ class LexicalModel:
     vectorizer: object
 
     def predict(self, frame: pd.DataFrame, folds: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities (rows, 3): of the fold model each row is held out of, or of all models' mean."""
+        """Probabilities (rows, 3).
+
+        They are those of the fold model each row is held out of, or of all models' mean.
+        """
         features = Features(frame)
         terms: Terms = terms_of(self.vectorizer, features)
         each = np.stack([predict(model, features, terms) for model in self.folds])
@@ -118,7 +121,10 @@ def load_model(folder: Path) -> LexicalModel:
 
 
 def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
-    """Write `ab/scores.parquet` and `ab/scores.json`; a killed run goes on from the finished pieces in `ab/chunks/`."""
+    """Write `ab/scores.parquet` and `ab/scores.json`.
+
+    A killed run goes on from the finished pieces in `ab/chunks/`.
+    """
     model = load_model(request.model.path / MODEL)
     battles = read_battles(request.battles.path)
     frame, bad = select_rows(battles, request.selection), unusable_ids(battles, request.selection)

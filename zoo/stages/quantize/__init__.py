@@ -1,1 +1,1 @@
-"""The stage that quantizes to 4-bit AWQ, by autoawq's format or by llm-compressor."""
+"""The quantize stage: 4-bit AWQ by autoawq's format or by llm-compressor."""

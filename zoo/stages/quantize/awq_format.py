@@ -1,5 +1,6 @@
-"""AWQ checkpoints' layouts: packing, dequantized weights, their errors, and a plain copy that any engine loads.
+"""AWQ checkpoint formats: packing, dequantized weights and their errors.
 
+Any engine loads the plain copy that is written here.
 Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized", which llm-compressor writes. Tensors' names tell which.
 """
 
@@ -25,7 +26,10 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 def pack(values: torch.Tensor) -> torch.Tensor:
-    """Integers 0..15 (rows, columns) -> int32 (rows, columns / 8), eight columns a word in AWQ's order."""
+    """Pack integers 0..15 (rows, columns) as int32 (rows, columns / 8).
+
+    Eight columns a word in AWQ's order.
+    """
     columns = values.unflatten(1, (-1, 8))
     words = columns[..., AWQ_ORDER[0]]
     for i, column in enumerate(AWQ_ORDER[1:], start=1):
@@ -34,7 +38,9 @@ def pack(values: torch.Tensor) -> torch.Tensor:
 
 
 def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Weight (out, in) in float32 of a GEMM-layout triple: (q - zero) * scale, an own reading of the layout.
+    """Weight (out, in) in float32 of a GEMM-layout triple.
+
+    (q - zero) * scale, an own reading of the layout.
 
     qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
     """
@@ -52,7 +58,9 @@ def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor
 def dequantize_packed(
     packed: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, shape: tuple[int, int]
 ) -> torch.Tensor:
-    """Weight (out, in) in float32 of compressed-tensors' 4-bit "pack-quantized" layout, an own reading of it.
+    """Weight (out, in) in float32 of compressed-tensors' 4-bit "pack-quantized" layout.
+
+    An own reading of it.
 
     `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i
     of a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, which cancels out.
@@ -68,7 +76,10 @@ def dequantize_packed(
 
 
 def read_dequantized(weights: Weights, module: str, place: torch.device | str = "cpu") -> torch.Tensor | None:
-    """A module's weight (out, in) in float32, by the layout that its tensors' names tell; None where it is not quantized."""
+    """A module's weight (out, in) in float32, by the layout that its tensors' names tell.
+
+    None where it is not quantized.
+    """
     if f"{module}.qweight" in weights:
         return dequantize(*(weights.read(f"{module}.{part}").to(place) for part in PARTS))
     if f"{module}.weight_packed" not in weights:
@@ -80,7 +91,9 @@ def read_dequantized(weights: Weights, module: str, place: torch.device | str = 
 
 
 def weight_errors(source: Path, target: Path) -> dict[str, float]:
-    """||dequantized - original|| / ||original|| of each quantized weight, up to AWQ's channel scaling.
+    """Relative error of each quantized weight, up to AWQ's channel scaling.
+
+    ||dequantized - original|| / ||original||.
 
     AWQ moves a scale per input channel from a weight into the layer before it, so each dequantized weight is compared after
     the least-squares scale per input channel. Shapes and finiteness are checked on the way.
@@ -97,7 +110,10 @@ def weight_errors(source: Path, target: Path) -> dict[str, float]:
 
 
 def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> float:
-    """Relative Frobenius error after the best scale for each input channel; ZooError where the restored weight is broken."""
+    """Relative Frobenius error after the best scale for each input channel.
+
+    ZooError where the restored weight is broken.
+    """
     if restored.shape != original.shape or not torch.isfinite(restored).all():
         raise ZooError(f"{name}: quantized weight is {tuple(restored.shape)} or not finite; remove the folder and run again")
     scale = (original * restored).sum(0) / (restored * restored).sum(0).clamp_min(1e-12)
@@ -105,7 +121,10 @@ def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> 
 
 
 def write_dequantized(source: Path, target: Path) -> None:
-    """A float32 copy of an AWQ model folder without quantization: what the checkpoint says, for an engine that is exact."""
+    """A float32 copy of an AWQ model folder without quantization.
+
+    What the checkpoint says, for an engine that is exact.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_file() and path.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""autoawq's quantizer with its two searches done better, and a check of every layer's output.
+"""The AWQ quantizer: autoawq's with faster searches and a check of every layer.
 
 Both searches minimise what AWQ minimises (Lin et al. 2023, arXiv 2306.00978, section 3.2), over the same grids, so the result
 is that of autoawq's code but for rounding. Five things of autoawq 0.2.9 are mended (awq/quantize/quantizer.py):
@@ -56,7 +56,10 @@ class Features(dict[str, torch.Tensor]):
         return self[self._same[name]]
 
     def keep(self, name: str, linear: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        """Forward pre-hook: copy the linear's input, to the CPU where the device would be short of memory for the searches."""
+        """Forward pre-hook.
+
+        Copy the linear's input, to the CPU where the device would be short of memory for the searches.
+        """
         x = args[0].detach()
         first = self._first.setdefault((self._set_of.get(linear), x.data_ptr(), x.shape), name)
         if first != name:
@@ -71,7 +74,10 @@ class Features(dict[str, torch.Tensor]):
         self._whole.clear()
 
     def drop(self) -> None:
-        """Free the tensors, also those that autoawq's loop still has in its variables when the next layer's are made."""
+        """Free the tensors.
+
+        This includes those that autoawq's loop still refers to when the next layer's are made.
+        """
         for x in self.values():
             x.data = x.new_empty(0)
 
@@ -218,7 +224,9 @@ def itself(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:
-    """What `WQLinear_GEMM.from_linear` makes of a weight that was rounded to its grid, to the bit, on the weight's device.
+    """Pack a weight that was rounded to its grid, on the weight's device.
+
+    The result is that of `WQLinear_GEMM.from_linear`, to the bit.
 
     scales and zeros are (groups, out). Levels are found as there: round((w + zero * scale) / scale), the divisor in float16.
     """
@@ -257,7 +265,10 @@ def squared_error(output: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def group_gram(x: torch.Tensor, group_size: int, place: torch.device) -> torch.Tensor:
-    """X_g^T X_g / tokens of each group of input channels, float32 (groups, group_size, group_size); x is (tokens, inputs)."""
+    """X_g^T X_g / tokens of each group of input channels, for x of shape (tokens, inputs).
+
+    float32 (groups, group_size, group_size).
+    """
     groups = x.shape[1] // group_size
     gram = torch.zeros(groups, group_size, group_size, device=place)
     for part in x.split(TOKENS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""AWQ in the memory of a layer, whatever the model: layers are read when their turn comes and written when it is over."""
+"""Layer-by-layer AWQ: one layer of the model in memory at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Weights:
         return tensor
 
     def under(self, prefix: str, dtype: torch.dtype, place: torch.device) -> dict[str, torch.Tensor]:
-        """The tensors below a module, by their names in it, in `dtype` on a device, which converts them."""
+        """The tensors below a module, by their names in it, in `dtype` on a device.
+
+        The device converts them.
+        """
         return {name.removeprefix(prefix): self.read(name).to(place).to(dtype) for name in self if name.startswith(prefix)}
 
 
@@ -71,7 +74,10 @@ class LayerwiseModel:
         self.layers[number].load_state_dict(tensors, assign=True)
 
     def write(self, number: int, target: Path) -> None:
-        """Write a layer as it is now to a file of its own, what was not quantized in the dtype it had, and forget it."""
+        """Write a layer as it is now to a file of its own, and forget it.
+
+        What was not quantized is written in the dtype it had.
+        """
         tensors = {f"{self.prefix}{number}.{name}": value for name, value in self.layers[number].state_dict().items()}
         kept = {
             name: value.to(self.weights.read(name).dtype) if name in self.weights else value for name, value in tensors.items()
@@ -85,7 +91,10 @@ class LayerwiseModel:
         gc.collect()
 
     def turns(self, numbers: Iterable[int], target: Path) -> Iterator[int]:
-        """Each number in turn, its layer read before and written after; the first layer is there already."""
+        """Each number in turn, its layer read before and written after.
+
+        The first layer is there already.
+        """
         with progress.bar(len(self.layers), "quantize", "layer") as bar:
             for number in numbers:
                 if number:
@@ -105,7 +114,10 @@ class LayerwiseModel:
 
 
 def write_index(folder: Path) -> None:
-    """`model.safetensors.index.json` over a folder's files, without which transformers takes one file for the model."""
+    """Write `model.safetensors.index.json` over a folder's files.
+
+    Without it transformers takes one file for the model.
+    """
     places: dict[str, str] = {}
     size = 0
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,5 +1,6 @@
-"""AWQ by llm-compressor, in an interpreter of its own: it pins another compressed-tensors than vLLM does.
+"""The llm-compressor backend of AWQ, in an interpreter of its own.
 
+It pins another compressed-tensors than vLLM does.
 The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes
 back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and our `awq_format` read by its config.json.
 """
@@ -47,9 +48,12 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
 
 
 def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
-    """Run the job in `scratch` and show its layers; its output goes to the stage's log. ZooError with its last line."""
+    """Run the job in `scratch` and show its layers; its output goes to the stage's log.
+
+    ZooError with its last line.
+    """
     read_end, write_end = os.pipe()
-    # -P: the folder of the script is not searched for modules, or our train.py would be everybody's `train`.
+    # -P: the folder of the script is not searched for modules, or our train.py would be imported as `train`.
     command = [str(python), "-P", worker.__file__, str(scratch / "job.json"), str(write_end)]
     environment = {**os.environ, worker.PARENT: str(os.getpid()), "TMPDIR": str(scratch)}
     environment.pop("PYTHONPATH", None)  # packages of this interpreter
@@ -75,7 +79,9 @@ def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
 
 
 def adopt(saved: Path, source: Path, target: Path) -> None:
-    """Move a saved checkpoint to `target`: scales in float16, what is not quantized as the source has it, the source's config.
+    """Move a saved checkpoint to `target`.
+
+    Scales in float16, what is not quantized as the source has it, the source's config.
 
     The rest of config.json is what the other backend writes too, so that both are read alike.
     """

@@ -1,4 +1,4 @@
-"""`python llm_compressor_worker.py JOB.json FD`: AWQ by llm-compressor, run by the interpreter that has it.
+"""The program that llm-compressor's interpreter runs: `JOB.json FD` -> AWQ.
 
 It imports nothing of this project: in that environment there is no pydantic of ours, and no vLLM here would bear its
 compressed-tensors. The job names the model folder, options to load it with, the calibration blocks (int32 .npy, blocks x
@@ -28,7 +28,10 @@ def die_with_parent() -> None:
 
 
 def recipe(job: dict[str, Any], channel: int) -> list[Any]:
-    """Smoothing and then rounding: `AWQModifier` alone leaves the weights unquantized (llm-compressor PR #2460)."""
+    """Smoothing and then rounding.
+
+    `AWQModifier` alone leaves the weights unquantized (llm-compressor PR #2460).
+    """
     from llmcompressor.modifiers import Modifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.awq import AWQModifier

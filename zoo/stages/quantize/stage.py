@@ -1,5 +1,6 @@
-"""AWQ 4-bit checkpoints through autoawq, or llm-compressor in another interpreter, calibrated on the entry's own prompts.
+"""The quantize stage: 4-bit AWQ by the entry's backend, with every weight checked.
 
+The backend is autoawq, or llm-compressor in another interpreter; both are calibrated on the entry's own prompts.
 Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut instead of dropped,
 weights that are not quantized keep the base's dtype, and the result is checked before it counts as done.
 """
@@ -69,7 +70,10 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
 
 
 def run_backend(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> tuple[dict[str, float], int]:
-    """Quantize by the backend asked for: metrics that only it can tell, and peak bytes of GPU memory."""
+    """Quantize by the backend asked for.
+
+    Returns metrics that only it can tell, and peak bytes of GPU memory.
+    """
     if request.spec.backend == "llm-compressor":
         from zoo.stages.quantize import llm_compressor
 
@@ -109,7 +113,10 @@ def check_group_size(source: Path, group_size: int, skip: tuple[str, ...]) -> No
 
 
 def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
-    """Token blocks of equal length from the training rows' prompts, joined in a seeded order and cut."""
+    """Token blocks of equal length from the training rows' prompts.
+
+    Joined in a seeded order and cut.
+    """
     spec = request.spec
     codec = load_codec(request.model.path / "model", request.prompt)
     frame, _ = select_training(read_battles(request.battles.path), request.held)
@@ -129,7 +136,10 @@ def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
 
 
 def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> list[float]:
-    """Run autoawq on the calibration blocks, a layer at a time, and write its checkpoint; each layer's output error."""
+    """Run autoawq on the calibration blocks, a layer at a time, and write its checkpoint.
+
+    Returns each layer's output error.
+    """
     import awq.quantize.quantizer as quantizer
     from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
     from awq.models.base import AwqConfig

@@ -1,4 +1,7 @@
-"""How fast the machine at hand is: matrix products by dtype, memory, host to device, disk. Half a minute in all."""
+"""Measure the machine's rates: matmul by dtype, memory, host to device, disk.
+
+Half a minute in all.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ BLOCK_BYTES = 2**28
 
 
 def measure_rates(folder: Path) -> Rates:
-    """Rates of one GPU, or of the processors where there is none; `folder`: on the disk whose reading is timed."""
+    """Rates of one GPU, or of the processors where there is none.
+
+    `folder`: on the disk whose reading is timed.
+    """
     where = device()
     matmul = {dtype: matmul_rate(getattr(torch, dtype), where) for dtype in supported_dtypes()}
     return Rates(
@@ -30,7 +36,10 @@ def measure_rates(folder: Path) -> Rates:
 
 
 def supported_dtypes() -> tuple[Dtype, ...]:
-    """Dtypes that this machine multiplies matrices in: bfloat16 only where a GPU has it in hardware."""
+    """Dtypes that this machine multiplies matrices in.
+
+    bfloat16 only where a GPU has it in hardware.
+    """
     if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
         return ("float16", "float32")
     return ("float16", "bfloat16", "float32")
@@ -42,7 +51,9 @@ def compute_capability() -> tuple[int, int] | None:
 
 
 def matmul_rate(dtype: torch.dtype, where: torch.device) -> float | None:
-    """Operations a second of dense square products (2 n^3 each), kept up for SECONDS; None where the dtype is not supported.
+    """Operations a second of dense square products (2 n^3 each), kept up for SECONDS.
+
+    None where the dtype is not supported.
 
     n is doubled until a product takes a 50th of the time or 8192 is reached: small products measure launches.
     """
@@ -74,7 +85,10 @@ def host_to_device_rate(where: torch.device) -> float:
 
 
 def disk_rate(folder: Path) -> float | None:
-    """Bytes a second of reading a file that the system has been told to forget; None where it cannot be told."""
+    """Bytes a second of reading a file that the system has been told to forget.
+
+    None where it cannot be told.
+    """
     if not hasattr(os, "posix_fadvise"):
         return None
     with tempfile.NamedTemporaryFile(dir=folder) as file:
@@ -90,7 +104,10 @@ def disk_rate(folder: Path) -> float | None:
 
 
 def repeated(work: Callable[[], object], where: torch.device, seconds: float) -> float:
-    """How many times a second `work` is done when repeated for about so long, the first time left out."""
+    """How many times a second `work` is done when repeated for about so long.
+
+    The first time is left out.
+    """
 
     def wait() -> None:
         if where.type == "cuda":

@@ -1,4 +1,4 @@
-"""The machine at hand as a target, with the rates that were measured on it."""
+"""Write the machine at hand as a target, with its measured rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ OTHER_MARGIN = 1.25  # of a machine that nobody has declared a margin for: its s
 
 
 def measure_target(name: str | None) -> Target:
-    """This machine with measured rates: the known target of that name, or a new one. Takes up to a minute.
+    """This machine with measured rates: the known target of that name, or a new one.
+
+    Takes up to a minute.
 
     ZooError where the name cannot be one, or is of a target that this machine is not.
     """

@@ -1,1 +1,1 @@
-"""The stage that scores battles with vLLM: chunks on disk, engine processes, and a supervisor over them."""
+"""The score stage: vLLM engine processes under a supervisor, with chunks on disk."""

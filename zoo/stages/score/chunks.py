@@ -85,7 +85,9 @@ def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
 
 
 def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool) -> list[Chunk]:
-    """All chunks of a run in the order they are scored: of each token cap in turn, the longest (or first listed) rows first.
+    """All chunks of a run in the order they are scored.
+
+    Token caps come in turn, each with its longest (or first listed) rows first.
 
     A chunk holds at most `chunk_rows` rows, counting each response order.
     """
@@ -103,7 +105,9 @@ def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool)
 
 
 def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine: str, machine: str) -> str:
-    """Keep the finished chunks of an earlier part if they are of this very run; why they were thrown away, empty where not.
+    """Keep the finished chunks of an earlier part if they are of this very run.
+
+    Returns why they were thrown away, empty where not.
 
     Of another plan their rows would not be these. Of another engine or machine their numbers differ in the last digits and
     their seconds at all, while one table names one engine and one price one machine.
@@ -128,7 +132,10 @@ def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine:
 
 
 def write_chunk(chunk: Chunk, ids: Sequence[str], answer: Answer, out_dir: Path) -> None:
-    """A file for each variant, its timing beside it; a file that is there is final and stays as it is."""
+    """A file for each variant, its timing beside it.
+
+    A file that is there is final and stays as it is.
+    """
     seconds = alone_seconds(chunk, answer)
     for v, encoding in enumerate(chunk.encodings):
         file = chunk_file(out_dir, encoding.variant, chunk.index)
@@ -142,7 +149,10 @@ def write_chunk(chunk: Chunk, ids: Sequence[str], answer: Answer, out_dir: Path)
 
 
 def chunk_table(chunk: Chunk, v: int, ids: Sequence[str], answer: Answer) -> pd.DataFrame:
-    """Score-table rows of the `v`-th variant of a chunk; a row without numbers keeps the reason why."""
+    """Score-table rows of the `v`-th variant of a chunk.
+
+    A row without numbers keeps the reason why.
+    """
     encoding, width = chunk.encodings[v], len(chunk.encodings)
     logits = answer.logits[v::width]
     finite = np.isfinite(logits).all(axis=1)

@@ -1,4 +1,4 @@
-"""The process of one engine, seen from the process that started it: launch, talk, and an end that leaves nothing behind."""
+"""The handle of an engine process: launch it, talk to it, and end it with its children."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 
 @dataclass
 class Replica:
-    """One engine's process, the tasks it holds (the first is the one it computes), and when it was last heard of."""
+    """The handle of one engine process: its tasks, and when it was last heard of.
+
+    The first task is the one it computes.
+    """
 
     number: int
     environment: Mapping[str, str]
@@ -57,7 +60,10 @@ class Replica:
         self.ready, self.heard, self.said, self._buffer = False, time.monotonic(), "", b""
 
     def give(self, task: Task) -> None:
-        """Hand a task over. An idle replica's silence counts from here: it had nothing to say before."""
+        """Hand a task over.
+
+        An idle replica's silence counts from here: it had nothing to report before.
+        """
         assert self.process is not None and self.process.stdin is not None
         if not self.held:
             self.heard = time.monotonic()
@@ -76,7 +82,9 @@ class Replica:
         return [json.loads(line) for line in lines]
 
     def kill(self) -> bool:
-        """End the process and all it has started, at once: a stopped or hung process takes no other signal.
+        """End the process and all it has started, at once.
+
+        A stopped or hung process takes no other signal.
 
         Of a process that ended by itself, what it left behind: a split engine's workers would hold their GPUs. They stay in the
         group of this process, which others end as a whole. False where one is there still after `KILL_SECONDS`.

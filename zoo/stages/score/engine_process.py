@@ -1,5 +1,6 @@
-"""`python -m zoo.stages.score.engine_process JOB.json FD`: one engine in one process, which scores the chunks it is told to.
+"""The engine process: one vLLM engine that scores the chunks it is told to.
 
+`python -m zoo.stages.score.engine_process JOB.json FD`.
 Commands come as lines of JSON on the standard input, answers go as lines of JSON to file descriptor FD. The process that
 started it watches over it, and it dies with that process. It reads token ids and returns logits, nothing else: tables, labels
 and probabilities are its parent's business, so that the engine goes on with the next chunk while files are written.
@@ -23,7 +24,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent() -> None:
-    """End at once when the parent ends, whatever ended it: an engine alone would hold its GPU for ever."""
+    """End at once when the parent ends, whatever ended it.
+
+    An engine alone would hold its GPU for ever.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(os.environ[PARENT]):  # it ended before the line above

@@ -1,5 +1,6 @@
-"""The engines of a scoring run, watched over: one process a GPU (or a group of them), restarted when dead or hung.
+"""The supervisor of the engine processes: one a GPU, restarted when dead or hung.
 
+An engine may also lie on a group of GPUs.
 Chunks go to whichever replica has room, so that replicas of different speed end together; each has the next chunk waiting while
 it computes one. A replica that ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a
 row without a chunk between them, and all of them together `RUN_RESTARTS` times. One that says why it cannot load is not tried
@@ -30,7 +31,7 @@ from zoo.targets import process_age_seconds
 
 RESTARTS = 2
 # Over a run, or the part of it since it was resumed. A bad row costs three, a battle that is bad in both orders four; an engine
-# that dies of every chunk and scores its rows one by one would else load anew twice a chunk, for days.
+# that fails on every chunk and scores its rows one by one would else reload twice a chunk, for days.
 RUN_RESTARTS = 24
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # else torch compiles into the temporary folder, anew each time
 QUEUE = 2  # chunks a replica holds: the one it computes and the next
@@ -57,7 +58,10 @@ class Patience:
 
 @dataclass(frozen=True)
 class Job:
-    """What every replica is started with. `places`: the environment of each, CUDA_VISIBLE_DEVICES among it."""
+    """What every replica is started with.
+
+    `places`: the environment of each, CUDA_VISIBLE_DEVICES among it.
+    """
 
     arguments: Mapping[str, Any]
     label_ids: tuple[int, int, int]
@@ -131,7 +135,10 @@ class Crew:
         self._temporary.cleanup()
 
     def score(self, chunks: Sequence[Chunk], listener: Listener) -> None:
-        """Have every chunk scored; the token file must be there. EngineError where no replica is left to do it."""
+        """Have every chunk scored; the token file must be there.
+
+        EngineError where no replica is left to do it.
+        """
         self._tasks = Tasks(chunks)
         np.save(self._job.spans, self._tasks.spans)
         while self._tasks or any(replica.held for replica in self._replicas):
@@ -221,10 +228,10 @@ class Crew:
         """Take back a failed replica's tasks and start it again, or go on without it."""
         self._selector.unregister(replica.channel)
         reload = not replica.ready and bool(replica.said)
-        if reload and (not replica.loaded or replica.reloads):  # it could not load, and said why: it would say so again
+        if reload and (not replica.loaded or replica.reloads):  # it could not load, and would fail again for the same reason
             raise EngineError(why)
         gone = replica.kill()
-        if reload:  # though it could before: what lacked may be memory that the engine before it had not given back yet
+        if reload:  # it could before: perhaps memory of the previous engine was not freed yet
             replica.reloads += 1
         else:
             replica.failures += 1
@@ -245,7 +252,7 @@ class Crew:
         listener.note(f"engine {replica.number}: {why}; going on without it")
 
     def _take_back(self, replica: Replica, why: str, listener: Listener) -> None:
-        """Give its tasks to whoever is next; what it was computing may be the cause, and is then treated with suspicion."""
+        """Return its tasks to the queue; what it was computing may be the cause of the failure."""
         held = list(replica.held)
         replica.held.clear()
         if held and may_be_its_rows(why):
@@ -254,7 +261,7 @@ class Crew:
                 self._take(replica, task, crashed_row(why), listener)
             else:
                 suspects = self._tasks.split_blamed(task)
-                if suspects[0].alone:  # its rows get a count of their own, else one at the front would be the last straw
+                if suspects[0].alone:  # its rows get a count of their own, else the first row would reach the limit for all
                     replica.failures = 0
                     listener.note(f"chunk {task.chunk} has ended {BLAMED} engines: its rows are scored one by one")
                 held = [*suspects, *held]
@@ -262,5 +269,8 @@ class Crew:
 
 
 def may_be_its_rows(why: str) -> bool:
-    """Whether an engine's end can lie in what it computed. Memory that is too small, or a signal from outside, does not."""
+    """Whether an engine's end can lie in what it computed.
+
+    Memory that is too small, or a signal from outside, does not.
+    """
     return not any(word in why for word in ("MemoryError", "out of memory", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))

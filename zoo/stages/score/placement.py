@@ -1,4 +1,4 @@
-"""Where the copies of a model run: the GPUs at hand, shared out by the layout."""
+"""Placement of a model's copies on the GPUs at hand, by the layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from zoo.targets import Target, only_gpus
 
 
 def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
-    """The environment of each copy: a GPU each as replicas, else one copy on as many GPUs as the target has.
+    """The environment of each copy.
+
+    A GPU each as replicas, else one copy on as many GPUs as the target has.
 
     Fewer replicas than the target's run where fewer GPUs are at hand; a copy that is split has to have them all.
     """

@@ -1,4 +1,4 @@
-"""Score battles with vLLM: the probabilities of the three labels, row by row, chunked and resumable.
+"""The score stage: label probabilities of every battle by vLLM, resumable by chunks.
 
 This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `replicas`), and writes what
 comes back: each finished chunk is a file under `<variant>/chunks/`. A killed run or engine loses one chunk a replica; since a
@@ -37,12 +37,15 @@ from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_envir
 from zoo.stages.score.vllm.engine import engine_arguments, engine_version
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
-WORK = "work"  # token ids and the like: of no use once the tables are there
+WORK = "work"  # token ids and the like: not needed once the tables are written
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is scored, without its texts: ids, labels and folds (rows,), and the ids whose rows cannot be read."""
+    """What is scored, without its texts.
+
+    Ids, labels and folds (rows,), and the ids whose rows cannot be read.
+    """
 
     ids: list[str]
     labels: np.ndarray
@@ -52,7 +55,10 @@ class Rows:
 
 
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
-    """Write `<variant>/scores.parquet` and `<variant>/scores.json` for each of the request's variants."""
+    """Write `<variant>/scores.parquet` and `<variant>/scores.json` for each variant.
+
+    The variants are the request's.
+    """
     serving = load_target(request.emulates or request.target)
     return score(request, out_dir, places(request.serve, serving, visible_gpus()))
 
@@ -85,7 +91,10 @@ def score(
 
 
 def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequence[Mapping[str, str]]) -> Job:
-    """How the engines are started: as the entry serves on the target, or on the target that is emulated."""
+    """How the engines are started.
+
+    They serve as the entry says on the target, or on the target that is emulated.
+    """
     model = request.model.path / "model"
     serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
     gpus = max(1, gpus_of(request.serve, serving))
@@ -104,7 +113,10 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
 
 
 def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list[Encoding], float]:
-    """Read the battles, write their token ids to `path` for each variant, and forget the texts; seconds it took."""
+    """Read the battles, write their token ids to `path` for each variant, and forget the texts.
+
+    Returns the seconds it took.
+    """
     started = time.monotonic()
     battles = read_battles(request.battles.path)
     frame = select_rows(battles, request.selection, request.held)
@@ -127,7 +139,10 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
 def score_or_say_what_is_kept(
     crew: Crew, chunks: Sequence[Chunk], todo: Sequence[Chunk], ids: Sequence[str], tally: Tally, out_dir: Path
 ) -> None:
-    """`score_chunks`; where engines are given up, the error says what was kept. How to go on, the runner says."""
+    """`score_chunks`; where engines are given up, the error says what was kept.
+
+    How to go on, the runner says.
+    """
     try:
         score_chunks(crew, todo, ids, tally, out_dir)
     except EngineError as error:
@@ -206,7 +221,10 @@ def price(pieces: Sequence[Piece], tally: Tally, tokens: int, request: ScoreRequ
 
 
 def assemble(tables: Sequence[pd.DataFrame], rows: Rows) -> pd.DataFrame:
-    """A variant's whole table in the file's order, rows that could not be read at the end with their status."""
+    """A variant's whole table in the file's order.
+
+    Rows that could not be read stand at the end with their status.
+    """
     table = pd.concat([*tables, unscored_table(rows.bad, BAD_ROW)] if rows.bad else tables)
     table = table.set_index("id").loc[[*rows.ids, *rows.bad]].reset_index()
     if rows.folds is not None:
@@ -240,7 +258,10 @@ def finish_variant(
 
 
 def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) -> dict[str, float]:
-    """Counts, and where the battles are labelled the log loss and its parts, each under the variant's name."""
+    """Counts, and for labelled battles the log loss and its parts, by variant.
+
+    Each stands under the variant's name.
+    """
     counts: dict[str, Any] = {
         FAILED_ROWS: failed,
         "rows/truncated": int((table["n_truncated_tokens"] > 0).sum()),

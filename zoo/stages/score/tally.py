@@ -1,4 +1,7 @@
-"""What a scoring run has cost so far, kept beside its chunks, so that a run in several parts is accounted for as a whole."""
+"""The tally of a scoring run: time, rows and tokens over all its parts.
+
+It is kept beside the chunks, so that a run in several parts is accounted for as a whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines are told to score: chunks, and the single rows of a chunk that ended engines.
+"""Tasks for the engines: chunks, and single rows of a chunk that crashed engines.
 
 A row can crash an engine that does not refuse it. Scored in its chunk it would take down one engine after another and then the
 run; so the rows of a chunk that ended `BLAMED` engines are scored one by one, and the row that ends an engine by itself is
@@ -20,7 +20,10 @@ BLAMED = 2  # engines that a chunk may end before its rows are scored one by one
 
 @dataclass(frozen=True)
 class Task:
-    """Rows `first` to `last` of the span file, of one chunk; `alone`: one row of a chunk that ended engines."""
+    """Rows `first` to `last` of the span file, of one chunk.
+
+    `alone`: one row of a chunk that ended engines.
+    """
 
     chunk: int
     first: int
@@ -30,7 +33,10 @@ class Task:
 
 
 class Tasks:
-    """The tasks of a run that no engine holds, and the answers to chunks that are scored row by row."""
+    """The tasks of a run that no engine holds.
+
+    It also holds the answers to chunks that are scored row by row.
+    """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.spans = np.concatenate([chunk.spans for chunk in chunks])
@@ -53,7 +59,10 @@ class Tasks:
         self._todo.extendleft(reversed(list(tasks)))
 
     def split_blamed(self, task: Task) -> list[Task]:
-        """What to score in place of a chunk that an engine crashed on: itself, or its rows one by one."""
+        """What to score in place of a chunk that an engine crashed on.
+
+        Itself, or its rows one by one.
+        """
         self._ended[task.chunk] += 1
         if self._ended[task.chunk] < BLAMED:
             return [task]

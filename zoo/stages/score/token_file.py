@@ -1,5 +1,6 @@
-"""Battles as token ids on disk: what the engine reads is a slice of one file, so memory does not grow with the rows.
+"""The token file: battles as token ids on disk, memory-mapped by the engines.
 
+What an engine reads is a slice of one file, so memory does not grow with the rows.
 As Python lists 25,000 rows of 540 tokens in two orders take about a gigabyte; as 32-bit numbers in a file they take 108 MB of
 disk, and a replica maps only what it scores.
 """
@@ -21,7 +22,10 @@ TOKEN = np.dtype("<i4")
 
 @dataclass(frozen=True)
 class Encoding:
-    """One variant's rows, in the frame's order: where each lies in the token file, its length, and what was cut off."""
+    """One variant's rows, in the frame's order.
+
+    Where each lies in the token file, its length, and what was cut off.
+    """
 
     variant: Variant
     starts: np.ndarray
@@ -32,7 +36,10 @@ class Encoding:
 def write_tokens(
     frame: pd.DataFrame, variants: tuple[Variant, ...], codec: Codec, prompt: PromptSpec, path: Path
 ) -> list[Encoding]:
-    """Tokenize battles for each variant into `path`, a piece at a time; where each row lies, int64 arrays (rows,)."""
+    """Tokenize battles for each variant into `path`, a piece at a time.
+
+    Returns where each row lies, int64 arrays (rows,).
+    """
     shape = (len(variants), len(frame))
     lengths, truncated = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     starts, written = np.zeros(shape, dtype=np.int64), 0

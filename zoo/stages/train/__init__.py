@@ -1,1 +1,1 @@
-"""The stage that trains: QLoRA, LoRA or all weights, on the label tokens or on the whole text."""
+"""The train stage: QLoRA, LoRA or all weights, on label tokens or the whole text."""

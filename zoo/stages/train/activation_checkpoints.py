@@ -1,4 +1,7 @@
-"""How much of a training pass is kept and how much is computed again, by the memory at hand. Neither changes a number."""
+"""Activation checkpointing: what a training pass keeps or computes again, by memory.
+
+Neither changes a number.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ def decoder_layers(model: Any) -> list[Any]:
 
 
 def checkpoint_layers(model: Any, count: int) -> None:
-    """Keep only the inputs of `count` of the decoder's layers, spread evenly, and compute the rest of them again."""
+    """Checkpoint `count` of the decoder's layers, spread evenly.
+
+    Only their inputs are kept, and the rest of them is computed again.
+    """
     if count:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     layers = decoder_layers(model)
@@ -35,7 +41,9 @@ def checkpoint_layers(model: Any, count: int) -> None:
 
 @dataclass(frozen=True)
 class Later:
-    """Bytes that a training takes once it runs, and its first pass does not: the optimizer's states.
+    """Bytes that a training takes once it runs, and its first pass does not.
+
+    The optimizer's states.
 
     Paged ones move to the host where the card is full: they do not make a pass too large, but pages that move cost time.
     """
@@ -51,7 +59,9 @@ def fit_memory(
     limit_gib: float | None,
     later: Later = Later(),
 ) -> dict[str, float]:
-    """Checkpoint as few layers as the GPU's memory allows, and keep dequantized weights where there is room for all of them.
+    """Checkpoint as few layers as the GPU's memory allows.
+
+    Dequantized weights are kept where there is room for all of them.
 
     `passes` are forward and backward passes of the largest batches. Each is run with every layer checkpointed and with all but
     one, so that what is decided is measured, not estimated. `limit_gib`: memory that training may take; None: what is free.

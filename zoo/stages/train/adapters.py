@@ -1,4 +1,4 @@
-"""What is trained: the base in NF4, 16 or 32 bits with adapters beside it, and its weights as files."""
+"""LoRA adapters on a base in NF4, 16 or 32 bits, and the trained weights as files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def load_base(base: Path, spec: TrainSpec) -> Any:
 
 
 def with_adapters(model: Any, spec: TrainSpec) -> Any:
-    """Inject LoRA adapters. Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits."""
+    """Inject LoRA adapters.
+
+    Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits.
+    """
     from peft import LoraConfig, get_peft_model
 
     targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
@@ -57,7 +60,10 @@ def with_adapters(model: Any, spec: TrainSpec) -> Any:
 
 
 def causal_model(model: Any) -> Any:
-    """The transformers model under a peft wrapper, adapters injected; the model itself where there is none."""
+    """The transformers model under a peft wrapper, adapters injected.
+
+    The model itself where there is none.
+    """
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -66,7 +72,10 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
-    """The trained weights as safetensors, all of them in the base's dtype; no path of this machine in the adapter's config."""
+    """The trained weights as safetensors, all of them in the base's dtype.
+
+    No path of this machine in the adapter's config.
+    """
     if spec.method == "full":
         from transformers import AutoConfig
 

@@ -1,4 +1,7 @@
-"""Which rows share an optimizer step and a forward pass, and the learning rate of each step. Pure functions."""
+"""Batches: which rows share a step and a pass, and the learning-rate schedule.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
 
 
 def dealt(batches: list[list[int]], lengths: Lengths, count: int) -> list[list[int]]:
-    """The micro-batches cut further, the costliest first, until there is one for each of `count` processes or a multiple of it.
+    """The micro-batches cut further, the costliest first, for `count` processes.
+
+    Afterwards their number is a multiple of `count`.
 
     Rows keep their order. Fewer than `count` are left where there are fewer rows.
     """
@@ -85,7 +90,10 @@ def total_steps(rows: int, spec: TrainSpec) -> int:
 
 
 def largest_batch(lengths: list[int], spec: TrainSpec, ranks: int = 1) -> list[int]:
-    """The rows of the training's micro-batch with the most padded tokens, as `ranks` processes get them."""
+    """The rows of the training's micro-batch with the most padded tokens.
+
+    They are cut as `ranks` processes get them.
+    """
     steps = all_steps(lengths, spec, total_steps(len(lengths), spec))
     batches = (batch for step in steps for batch in dealt(step, lengths, ranks))
     return max(batches, key=lambda batch: padded_tokens(batch, lengths))

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: trainable weights, optimizer state and progress, safetensors and JSON only."""
+"""Training checkpoints: weights, optimizer state and progress, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class Progress:
 def save_checkpoint(
     model: Any, optimizer: torch.optim.Optimizer, state: Progress, out_dir: Path, *, best: bool = False
 ) -> None:
-    """Trainable weights, optimizer tensors and progress, as one folder that takes the last one's place.
+    """Save trainable weights, optimizer tensors and progress as one folder.
+
+    It takes the last one's place.
 
     With it go the best weights so far: these, where `best`, else those of the folder that it replaces. At every moment a whole
     one is there under one of three names: a run may be killed between any two steps.
@@ -87,7 +89,10 @@ def copy_into(model: Any, weights: dict[str, torch.Tensor]) -> None:
 
 
 def flatten(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by slashes: bitsandbytes keeps its quantized state one level below each parameter."""
+    """Nested mappings as one, keys joined by slashes.
+
+    The quantized state of bitsandbytes lies one level below each parameter.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -107,12 +112,18 @@ def nest(flat: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def own_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in memory of its own on the CPU: bitsandbytes shares one quantization map among all parameters."""
+    """The tensor in memory of its own on the CPU.
+
+    The parameters share one quantization map in bitsandbytes.
+    """
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def whole_checkpoint(out_dir: Path) -> Path | None:
-    """The folder of the last whole checkpoint, under its own name again if its taking the place was cut short."""
+    """The folder of the last whole checkpoint.
+
+    A replacement that was cut short is finished first.
+    """
     folder = out_dir / CHECKPOINT
     found = next((out_dir / name for name in (CHECKPOINT, NEW, OLD) if (out_dir / name / STATE).exists()), None)
     if found is None or found == folder:

@@ -1,5 +1,6 @@
-"""Training in several processes, a GPU each: started and ended together, one sum of their gradients a step.
+"""Data-parallel training: a process a GPU, one sum of gradients a step.
 
+The processes start and end together.
 The model is not wrapped: its passes are autograd functions of our own, and a step's gradients are summed once, after its last
 micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
 """
@@ -31,7 +32,9 @@ from zoo.targets import visible_gpus
 
 BUCKET = 2**26  # gradient values summed at once: 256 MiB in float32
 POLL_SECONDS = 0.2
-REASON_SECONDS = 2.0  # one rank's failure ends the others' sums: which of them knows why is seen when all have said theirs
+REASON_SECONDS = (
+    2.0  # one rank's failure ends the others' sums: wait for all errors before choosing the one that tells the cause
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Ranks:
         return first
 
     def share(self, costs: Sequence[float]) -> list[int]:
-        """Positions of the work that is this rank's, ascending: the costliest first, each to the rank with the least so far."""
+        """Positions of the work that is this rank's, ascending.
+
+        The costliest first, each to the rank with the least so far.
+        """
         loads, taken = [0.0] * self.count, []
         for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
             lightest = min(range(self.count), key=loads.__getitem__)
@@ -94,7 +100,10 @@ ALONE = Ranks()
 
 
 def join() -> Ranks:
-    """Meet the other processes that `launch` started; `ALONE` in a process that it did not start."""
+    """Meet the other processes that `launch` started.
+
+    `ALONE` in a process that it did not start.
+    """
     if "WORLD_SIZE" not in os.environ:
         return ALONE
     from accelerate import PartialState
@@ -111,7 +120,10 @@ def check_gpus(gpus: int) -> None:
 
 
 def launch(request: TrainRequest, out_dir: Path, processes: int) -> StageResult:
-    """Run the request in so many processes to its end. Where one fails the others are ended, and its error is raised."""
+    """Run the request in so many processes to its end.
+
+    Where one fails the others are ended, and its error is raised.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,7 +149,10 @@ def launch(request: TrainRequest, out_dir: Path, processes: int) -> StageResult:
 
 
 def shared_folder(out_dir: Path, ranks: Ranks) -> Path:
-    """The stage's own folder, as seen by the process of one rank: the others' logs lie in folders inside it."""
+    """The stage's own folder, as seen by the process of one rank.
+
+    The others' logs lie in folders inside it.
+    """
     return out_dir if ranks.main else out_dir.parent
 
 

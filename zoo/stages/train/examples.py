@@ -1,4 +1,4 @@
-"""What is learned from: battles as token ids in both response orders, and for each the shares that its labels should get."""
+"""Training examples: token ids in both response orders, and target shares of the labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from zoo.scores.tables import OK, probabilities, read_scores
 
 @dataclass(frozen=True)
 class Example:
-    """One battle in both response orders, its label (0 A, 1 B, 2 tie) and what to learn, both in its own A/B.
+    """One battle in both response orders, its label and what to learn.
+
+    The label (0 A, 1 B, 2 tie) and the target are in its own A/B.
 
     `target` sums to the weight of the row's loss, 1 for a row of the main file.
     """
@@ -32,7 +34,10 @@ class Example:
 
 
 def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray | None = None) -> list[Example]:
-    """Token ids of labelled battles in both response orders; `targets` (rows, 3), default the labels alone."""
+    """Token ids of labelled battles in both response orders.
+
+    `targets` (rows, 3), default the labels alone.
+    """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
     ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
@@ -72,6 +77,9 @@ def with_votes(targets: np.ndarray, battles: Battles, ids: Sequence[str]) -> tup
 
 
 def smoothed(targets: np.ndarray, share: float) -> np.ndarray:
-    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567): `share` of each row's mass is spread over the labels evenly."""
+    """Label smoothing (Szegedy et al. 2016, arXiv 1512.00567).
+
+    `share` of each row's mass is spread over the labels evenly.
+    """
     smooth: np.ndarray = (1 - share) * targets + share / targets.shape[1]
     return smooth

@@ -1,4 +1,4 @@
-"""Battles of a second file to learn from: never held out, and nothing in them that the held-out fold is asked about."""
+"""Extra training battles, without any that leak the held-out fold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from zoo.stages.train.examples import smoothed, with_votes
 
 
 def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[Any, np.ndarray, dict[str, float]]:
-    """The rows of the file at `path` that may be learned from, their targets (rows, 3), and how many are used and left out.
+    """The rows of the file at `path` that may be learned from, with their targets (rows, 3).
+
+    Returned with how many are used and left out.
 
     A target sums to `spec.extra_weight`: vote shares where they are asked for and the file has them, else the label.
     """
@@ -38,7 +40,9 @@ def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[
 
 
 def may_learn(extra: Any, main: Any, held: Held) -> np.ndarray:
-    """Which rows of `extra` neither leak what is held out of `main` nor double a row of it: bool, shape (rows,).
+    """Which rows of `extra` neither leak held-out rows of `main` nor double a row of it.
+
+    bool, shape (rows,).
 
     A row leaks if its prompt's fold is the held one, or if one of its prompt's turns, or all of them as one text, is also a
     turn or the whole of a prompt in that fold: a question that is asked second there may be asked first here. A row is
@@ -55,7 +59,10 @@ def may_learn(extra: Any, main: Any, held: Held) -> np.ndarray:
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:
-    """Each turn that holds text, and all of them joined, in the form that `zoo.data.splits.fold_of` compares them."""
+    """Each turn that holds text, and all of them joined, as folds compare them.
+
+    See `zoo.data.splits.fold_of`.
+    """
     normal = [normal_text(turn) for turn in turns if turn]
     return {text for text in (*normal, " ".join(normal)) if text}
 

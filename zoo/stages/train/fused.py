@@ -1,5 +1,6 @@
-"""Training passes without waste: the numbers of peft and transformers in fewer kernels, fewer bytes kept, no 32-bit copies.
+"""Fused training passes: peft's and transformers' numbers with less time and memory.
 
+Fewer kernels, fewer bytes kept, no 32-bit copies.
 peft's LoRA layer widens its input to float32, copies the layer's output and adds to it, seven times a layer, and autograd keeps
 what each of those kernels read. Here a linear layer with its adapter is one autograd function that keeps its input and A's
 output. Dropout is drawn again in the backward pass instead of kept, and so is the product of gate and up projection.
@@ -37,7 +38,10 @@ class AdaptedLinear:
         self.a16, self.b16 = (t.detach().to(compute_dtype()) for t in (self.a, self.b))
 
     def matrix(self) -> torch.Tensor:
-        """The frozen weight (outputs, inputs) in 16 bits: NF4 dequantized, or the copy that `keep` made."""
+        """The frozen weight (outputs, inputs) in 16 bits.
+
+        NF4 dequantized, or the copy that `keep` made.
+        """
         if self.kept is not None:
             return self.kept
         state = getattr(self.weight, "quant_state", None)
@@ -49,7 +53,10 @@ class AdaptedLinear:
         return restored.to(compute_dtype())
 
     def keep(self) -> None:
-        """Hold the dequantized weight beside NF4: the same numbers without dequantizing them in each pass."""
+        """Hold the dequantized weight beside NF4.
+
+        The same numbers without dequantizing them in each pass.
+        """
         self.kept = self.matrix()
 
     def drop_rate(self) -> float:
@@ -167,7 +174,10 @@ def gelu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def gelu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of gate and up for the gradient g of gelu(gate) * up, gelu by its tanh approximation."""
+    """Gradients of gate and up for the gradient g of gelu(gate) * up.
+
+    gelu by its tanh approximation.
+    """
     x = gate.float()
     root, cubic = 0.7978845608028654, 0.044715  # sqrt(2 / pi), and the approximation's own constant
     t = torch.tanh(root * (x + cubic * x**3))
@@ -178,7 +188,10 @@ def gelu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tup
 
 @cache
 def pointwise(name: str) -> Callable[..., Any]:
-    """One of the functions above, compiled for GPUs where Triton and a C compiler work, else as it is."""
+    """One of the functions above, compiled where Triton and a C compiler work.
+
+    It is compiled for GPUs; elsewhere it is used as it is.
+    """
     function: Callable[..., Any] = globals()[name]
     if not torch.cuda.is_available():
         return function
@@ -195,7 +208,9 @@ def pointwise(name: str) -> Callable[..., Any]:
 
 
 def fuse(model: Any) -> list[AdaptedLinear]:
-    """Replace the forward passes of a peft model's plain LoRA layers, gated feed-forward parts and norms by the ones here.
+    """Replace the forward passes of a peft model's layers by the ones here.
+
+    These are plain LoRA layers, gated feed-forward parts and norms.
 
     What is not known to compute the same is left as it is: DoRA and other variants, biases in adapters, other activations. A
     norm is replaced only if it gives what the replacement gives. Empty where any LoRA layer cannot be replaced.

@@ -1,4 +1,4 @@
-"""The label head: three logits at the last position, straight from the three rows of the output embedding that matter.
+"""The label head: logits of the three label tokens at the last position.
 
 No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
 """
@@ -44,7 +44,10 @@ def final_softcap(model: Any) -> float | None:
 
 
 def pad(rows: Sequence[list[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (batch, longest) padded on the right with 0, and their mask: what is masked is never read."""
+    """Token ids (batch, longest) padded on the right with 0, and their mask.
+
+    What is masked is never read.
+    """
     longest = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)

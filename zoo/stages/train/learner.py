@@ -1,4 +1,4 @@
-"""A model in training: its passes, its optimizer, what of it is fused, and its log loss on held-out rows."""
+"""The model in training: its passes, its optimizer, and its held-out log loss."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Learner:
         return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
 
     def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
-        """Forward and backward pass of a micro-batch; the sum of its losses, on its device. `share`: a row's weight."""
+        """Forward and backward pass of a micro-batch; the sum of its losses, on its device.
+
+        `share`: a row's weight.
+        """
         objective = OBJECTIVES[self.spec.objective]
         with self._precision():
             loss = objective(causal_model(self.model), rows, targets, self.codec.label_ids)
@@ -69,7 +72,10 @@ class Learner:
         return norm.detach()
 
     def fit_memory(self, train: Sequence[Example]) -> dict[str, float]:
-        """Where it is asked for, decide what is computed again, by passes of the largest batches of the training to come."""
+        """Decide by trial passes what is computed again, where it is asked for.
+
+        The passes are of the largest batches of the training to come.
+        """
         if not self.spec.gradient_checkpointing:
             return {}
 
@@ -85,7 +91,9 @@ class Learner:
         return fit_memory(causal_model(self.model), self.adapted, passes, self.spec.memory_gib, Later(states, paged))
 
     def largest_shapes(self, train: Sequence[Example]) -> list[tuple[int, int]]:
-        """(rows, tokens) of the micro-batch with the most tokens and of the longest row, the larger first.
+        """(rows, tokens) of the largest micro-batch and of the longest row, the larger first.
+
+        The largest has the most tokens.
 
         Short rows fill a whole `micro_batch_tokens`; a long one may leave much of it or be over it, and its attention may cost
         most.
@@ -97,7 +105,10 @@ class Learner:
 
 
 def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW; with paged 8-bit states (Dettmers et al. 2021, arXiv 2110.02861) where that is asked for or pays."""
+    """AdamW, with paged 8-bit states where that is asked for or pays.
+
+    Dettmers et al. 2021, arXiv 2110.02861.
+    """
     parameters = list(trained_parameters(model).values())
     on_gpu = torch.cuda.is_available()
     _, paged = optimizer_states(spec, sum(p.numel() for p in parameters))
@@ -112,7 +123,10 @@ def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def evaluate(learner: Learner, held: list[Example]) -> float:
-    """Log loss of the held-out rows in their own response order; not finite where an answer is not."""
+    """Log loss of the held-out rows in their own response order.
+
+    Not finite where an answer is not.
+    """
     p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
     return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
 

@@ -1,4 +1,4 @@
-"""What a training pass minimises: cross-entropy of the label alone, or of every token of the battle's text with its label.
+"""Training objectives: cross-entropy of the label, or of the whole text with it.
 
 The head over a whole vocabulary is applied to a chunk of positions at a time, and the chunk's gradient is taken while its
 logits are there: with 128k tokens the logits of 4,096 positions are 2 GiB in float32, those of a chunk 0.5. So do Liger Kernel
@@ -22,7 +22,10 @@ LabelIds = tuple[int, int, int]
 
 
 def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) -> torch.Tensor:
-    """Sum over rows of the cross-entropy of `targets` (rows, 3) over the three label tokens after each row."""
+    """Sum over rows of the cross-entropy over the three label tokens after each row.
+
+    `targets` (rows, 3) are the shares to be given.
+    """
     ids, mask = pad(rows, model.device)
     logits = label_logits(model, ids, mask, label_ids)
     wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
@@ -30,7 +33,9 @@ def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) ->
 
 
 def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chunk: int = LOGIT_POSITIONS) -> torch.Tensor:
-    """Sum over rows of a row's mean cross-entropy of each of its tokens after the first, and of the label after the last.
+    """Sum over rows of a row's mean cross-entropy over its text and its label.
+
+    The mean is over each of its tokens after the first, and the label after the last.
 
     A row of n tokens has n predicted positions of 1/n each, times the weight that its target sums to: a long row counts as much
     as a short one. All are over the whole vocabulary; at the label the target is spread over the three label tokens. The model
@@ -50,7 +55,9 @@ def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chu
 def text_targets(
     ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor, label_ids: LabelIds
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What each position of padded rows should predict: tokens (positions, 3), their shares, and weights (positions,).
+    """What each position of padded rows should predict.
+
+    Tokens (positions, 3), their shares, and weights (positions,).
 
     Shares of a position sum to 1. An ordinary one has all of it on its first token; what padding has is not meant to be read.
     """

@@ -1,5 +1,6 @@
-"""Fine-tuning on the label tokens: NF4 QLoRA, plain LoRA, or all weights, by one setting.
+"""The train stage: fine-tuning on the label tokens, with early stopping and resuming.
 
+NF4 QLoRA, plain LoRA, or all weights, by one setting.
 The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
 the whole text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
 response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
@@ -113,7 +114,10 @@ def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
 
 
 def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
-    """Train to the end, from the last checkpoint if there is one; returns where it ended and its curves."""
+    """Train to the end, from the last checkpoint if there is one.
+
+    Returns where it ended and its curves.
+    """
     spec = learner.spec
     steps_per_epoch = math.ceil(len(train) / spec.batch_rows)
     total = total_steps(len(train), spec)
@@ -126,7 +130,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if not state.curves:
             start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
-            if spec.keep == "best" and learner.ranks.main:  # a training that only does harm leaves the start
+            if spec.keep == "best" and learner.ranks.main:  # if training only makes it worse, the untrained weights are kept
                 save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=start_is_best)
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
             if step < state.step or has_stalled(state, spec):
@@ -152,7 +156,10 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
 
 
 def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Path) -> None:
-    """Note a held-out log loss with speed and memory, and save a checkpoint, with the weights as the best if they are."""
+    """Note a held-out log loss with speed and memory, and save a checkpoint.
+
+    The weights are kept as the best if they are.
+    """
     best = note_held_out(state, log_loss)
     state.log(TRAIN_SPEED, state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
@@ -167,7 +174,10 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
 def held_out_loss(
     learner: Learner, held: list[Example], state: Progress, batches: list[list[int]], train: list[Example]
 ) -> float:
-    """Log loss of the held-out rows. ZooError where it is not finite, with the `batches` of the step before it, if any."""
+    """Log loss of the held-out rows.
+
+    ZooError where it is not finite, with the `batches` of the step before it, if any.
+    """
     log_loss: float = evaluate(learner, held)
     if not math.isfinite(log_loss) and state.step == 0:
         raise ZooError(f"held-out log loss {log_loss} before training; train where there is bfloat16, or from another base")
@@ -189,7 +199,9 @@ def has_stalled(state: Progress, spec: TrainSpec) -> bool:
 
 
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
-    """One optimizer step, `step` of them before it, over its micro-batches; mean loss of its rows.
+    """One optimizer step, `step` of them before it, over its micro-batches.
+
+    Returns mean loss of its rows.
 
     A loss that is not finite stops with the rows' ids.
     """
@@ -221,7 +233,10 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
 
 
 def draw_swaps(spec: TrainSpec, step: int, batch: list[int]) -> list[bool]:
-    """Which rows of a micro-batch are shown with their answers exchanged: drawn by seed, step and its first row."""
+    """Which rows of a micro-batch are shown with their answers exchanged.
+
+    Drawn by seed, step and its first row.
+    """
     if not spec.swap_orders:
         return [False] * len(batch)
     return [bool(s) for s in np.random.default_rng((spec.seed, step, batch[0])).random(len(batch)) < 0.5]
@@ -234,7 +249,10 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
 
 
 def loss_before(state: Progress, spec: TrainSpec) -> float:
-    """The objective's loss before training: for labels the held-out one, at least chance's; for text the first step's."""
+    """The objective's loss before training: for labels the held-out one, at least chance's.
+
+    For text the first step's.
+    """
     if spec.objective == "text":
         return state.curves[TRAIN_LOSS][0][1]
     return max(math.log(3), state.curves[HELD_OUT_LOSS][0][1])

@@ -1,1 +1,1 @@
-"""Stages that move weights: fetching the base, and merging adapters into it."""
+"""The stages that move weights: fetch the base, and merge adapters into it."""

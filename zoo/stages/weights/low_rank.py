@@ -47,7 +47,10 @@ class Update:
 
 
 def open_updates(adapter: Path) -> dict[str, Update]:
-    """Weight name in the base -> its update. The adapter's file stays open; no tensor is read yet."""
+    """Weight name in the base -> its update.
+
+    The adapter's file stays open; no tensor is read yet.
+    """
     config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text())
     file = safe_open(adapter / "adapter_model.safetensors", "pt")
     names = set(file.keys())

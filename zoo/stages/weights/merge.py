@@ -1,5 +1,6 @@
-"""LoRA adapters into their base weights, from safetensors to safetensors, one weight in memory at a time.
+"""The merge stage: LoRA adapters into their base, one weight in memory at a time.
 
+From safetensors to safetensors.
 A merged file has its base's own header, so that each weight is written where the base has it: what no adapter touches is
 copied byte for byte, and the rest is computed in float32 and stored in its own dtype. A model of any size merges on a small
 machine.
@@ -32,7 +33,10 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 def run(request: MergeRequest, out_dir: Path) -> StageResult:
-    """Write the merged model folder `out_dir/model`; several adapters are merged as the mean of their updates."""
+    """Write the merged model folder `out_dir/model`.
+
+    Several adapters are merged as the mean of their updates.
+    """
     base, target = request.base.path / "model", out_dir / "model"
     trained = [request.adapter.path, *(more.path for more in request.more_adapters)]
     target.mkdir(exist_ok=True)
@@ -48,7 +52,10 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
 
 
 def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bool) -> StageResult:
-    """Merge every shard of the base; ZooError where an adapter updates a weight that the base does not have."""
+    """Merge every shard of the base.
+
+    ZooError where an adapter updates a weight that the base does not have.
+    """
     adapters = [open_updates(path / "adapter") for path in trained]
     rounded = nf4_weights(trained[0]) if into_trained else set()
     updated = set().union(*adapters)
@@ -93,7 +100,10 @@ def nf4_weights(trained: Path) -> set[str]:
 
 
 def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
-    """The float32 values that NF4 with double quantization keeps of a weight, in bitsandbytes' blocks of 64."""
+    """The float32 values that NF4 with double quantization keeps of a weight.
+
+    The blocks are those of bitsandbytes, 64 weights each.
+    """
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     quantized, state = quantize_4bit(weight.float().contiguous(), quant_type="nf4", compress_statistics=True)
@@ -102,7 +112,9 @@ def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
 
 
 def rewrite(shard: Path, target: Path, names: set[str], new_value: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
-    """A copy of a safetensors file in which the tensors `names` have new values, of the same shape and dtype.
+    """A copy of a safetensors file in which the tensors `names` have new values.
+
+    They have the same shape and dtype.
 
     The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape and place, and the tensors' bytes
     (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.

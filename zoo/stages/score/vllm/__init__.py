@@ -1,1 +1,1 @@
-"""What runs inside vLLM's processes: the engine's settings, our workers, and the plugin that changes models."""
+"""What runs inside vLLM's processes: engine settings, workers, and a plugin."""

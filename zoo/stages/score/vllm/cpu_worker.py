@@ -1,5 +1,6 @@
-"""vLLM's CPU worker as scoring needs it. Imported by vLLM, in each of an engine's worker processes.
+"""vLLM's CPU worker with fused norms and a head of three labels.
 
+Imported by vLLM, in each of an engine's worker processes.
 Without compilation vLLM (0.32) computes norms on CPUs by a handful of plain torch operations each, though fused kernels are in
 its build; its float32 head copies the whole vocabulary's weights at every step, for three rows of them; and activations go back
 to Linux after every layer. Together these were a third of a small model's time (benchmarks/score_speed.md).
@@ -43,7 +44,9 @@ class ScoringWorker(CPUWorker):
 
 
 def register_norms() -> None:
-    """Make vLLM's C++ norms known as implementations of its norm operations on CPUs; called twice, it does the same.
+    """Make vLLM's C++ norms known as implementations of its norm operations on CPUs.
+
+    Called twice, it does the same.
 
     Nothing runs by them unless `ir_op_priority` names them. In float32 within, rounded once where the plain ones round twice.
     """
@@ -54,7 +57,10 @@ def register_norms() -> None:
 
 
 def takes(x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
-    """What the kernels can do; Gemma's norms, whose weights are float32, they cannot, nor widths that are no multiple of 8."""
+    """What the kernels can do.
+
+    Gemma's norms, whose weights are float32, they cannot, nor widths that are no multiple of 8.
+    """
     plain = variance_size is None and (weight is None or weight.dtype == x.dtype)
     return plain and x.is_contiguous() and x.shape[-1] % KERNEL_WIDTH == 0
 
@@ -79,7 +85,9 @@ def fused_add_rms_norm(
 
 
 def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> Callable[..., torch.Tensor]:
-    """A head that computes the labels' logits in float32, and of all others says that they are minus infinity.
+    """A head that computes the labels' logits in float32.
+
+    All other tokens get minus infinity.
 
     `whole` is vLLM's, and does what this one does not: heads that are quantized or split over processes.
     """
@@ -98,7 +106,9 @@ def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> 
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next layer, in place of giving megabytes back to Linux and faulting them in again.
+    """Have glibc keep freed memory for the next layer.
+
+    Else it gives megabytes back to Linux and faults them in again.
 
     Of 10 s on two cores 1 s went there. Resident memory stays at its highest: that of the first step, and a tenth more where
     later rows are much shorter and want other sizes.

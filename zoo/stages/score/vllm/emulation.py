@@ -1,4 +1,4 @@
-"""Scoring as on another, smaller GPU (`--as t4x2`): its memory, its number formats, and the kernels that vLLM takes there.
+"""Emulation of a smaller GPU (`--as t4x2`): its memory, dtypes and kernels.
 
 What comes out is the numbers that the target would give, and whether its memory suffices: more than the target's usable bytes
 raises the allocator's own out-of-memory error. Speed is neither the target's nor this machine's.
@@ -20,14 +20,20 @@ NEWER_KERNELS = {"CutlassW4A8LinearKernel": HOPPER, "MacheteLinearKernel": HOPPE
 
 
 def emulation_environment(target: Target) -> dict[str, str]:
-    """Settings that vLLM reads from the environment: kernels that the target's capability does not have."""
+    """Settings that vLLM reads from the environment.
+
+    Kernels that the target's capability does not have.
+    """
     capability = target.compute_capability or (0, 0)
     disabled = [name for name, needed in NEWER_KERNELS.items() if capability < needed]
     return {"VLLM_DISABLED_KERNELS": ",".join(disabled)} if disabled else {}
 
 
 def emulation_arguments(target: Target, serve: ServeSpec, arguments: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
-    """vLLM's arguments changed to those of the target. ZooError where it has no GPU to emulate, or a dtype it lacks."""
+    """vLLM's arguments changed to those of the target.
+
+    ZooError where it has no GPU to emulate, or a dtype it lacks.
+    """
     if target.compute_capability is None or target.device_bytes is None:
         raise ZooError(f"--as {target.name}: it has no GPU; give a target that has one")
     if not on_gpu:

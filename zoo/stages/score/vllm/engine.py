@@ -1,5 +1,6 @@
-"""vLLM as this project uses it: token ids in, raw logits of three label tokens out, one position, nothing sampled of use.
+"""The vLLM engine: token ids in, raw logits of the three label tokens out.
 
+One position is computed; the token that vLLM samples there is not used.
 `logprob_token_ids` with `logprobs_mode="raw_logits"` returns exactly the label tokens' logits, after the final soft-cap where
 the model has one. The usual way, top-k log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does
 not change what is returned.
@@ -33,7 +34,7 @@ LABEL_IDS = "zoo_label_ids"  # key of `additional_config`
 
 
 def prepare_environment(*, eager: bool) -> None:
-    """Settings that vLLM and torch read from the environment, to be made before they are imported."""
+    """Set what vLLM and torch read from the environment, before they are imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # deterministic, and no second import of everything
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
@@ -66,12 +67,17 @@ def longest_row(spec: ScoreSpec) -> int:
 
 
 def batch_tokens(spec: ScoreSpec) -> int:
-    """Tokens of one step of the engine: never less than the longest row and the token that follows it."""
+    """Tokens of one step of the engine.
+
+    Never less than the longest row and the token that follows it.
+    """
     return max(spec.max_batched_tokens, longest_row(spec) + 1)
 
 
 def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: int, on_gpu: bool) -> dict[str, Any]:
-    """Keyword arguments of `vllm.LLM` for scoring the variants of `spec`; `gpus`: how many one copy of the model lies on.
+    """Keyword arguments of `vllm.LLM` for scoring the variants of `spec`.
+
+    `gpus`: how many one copy of the model lies on.
 
     They depend on nothing of the rows, so that a model loads while its rows are tokenized, and what it takes of memory is known
     beforehand. Where a copy is split, each GPU holds its share of the cache.
@@ -110,7 +116,9 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
 
 
 def import_model_class(arguments: dict[str, Any]) -> None:
-    """Import the model's class now. vLLM would start a process that imports everything once more, to look at it first.
+    """Import the model's class now.
+
+    vLLM would start a process that imports everything once more, to look at it first.
 
     That process takes 12 s of a first start on a GPU machine; what it found out is cached in the user's home thereafter.
     """
@@ -120,7 +128,7 @@ def import_model_class(arguments: dict[str, Any]) -> None:
     from zoo.stages.score.vllm.plugin import register
 
     load_general_plugins()
-    register()  # done by the line above where this package is installed, but not where it is run from its folder
+    register()  # the line above does it only where this package is installed, not where it is run from its folder
     names = arguments["hf_overrides"].get("architectures") or read_config(Path(arguments["model"])).get("architectures") or []
     for name in names:
         if name in ModelRegistry.models:
@@ -161,7 +169,9 @@ class Engine:
         )
 
     def score(self, rows: Sequence[np.ndarray], step: Callable[[int, int], None] = lambda rows, tokens: None) -> Answer:
-        """Raw label logits after each row of token ids; `step` hears of the rows and tokens that each batch finished.
+        """Raw label logits after each row of token ids.
+
+        `step` hears of the rows and tokens that each batch finished.
 
         The prefix cache is emptied first, so that the answer depends on these rows alone and not on what came before: a
         resumed run gives the same numbers. Rows are handed over a batch ahead of the engine, while it computes.

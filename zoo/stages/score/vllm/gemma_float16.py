@@ -1,5 +1,6 @@
-"""Gemma 2 and 3 in float16, which ends at 65504: the same function, computed on smaller numbers.
+"""Gemma 2 and 3 in float16, rescaled so that nothing exceeds 65504.
 
+The function is the same, computed on smaller numbers.
 An RMS norm divides by the size of what it reads, so RMSNorm(s x; s^2 eps) = RMSNorm(x; eps) for any s. Every decoder layer of
 Gemma 2 and 3 has a norm before and after attention and feed-forward, and each can overflow in three places:
 
@@ -70,7 +71,10 @@ def rescale_layer(layer: nn.Module, scale: float) -> None:
 
 
 class ScaledGemmaRMSNorm(GemmaRMSNorm):
-    """Gemma's norm whose output is times `scale`. The product is made in float32, where nothing overflows."""
+    """Gemma's norm whose output is times `scale`.
+
+    The product is made in float32, where nothing overflows.
+    """
 
     def __init__(self, hidden_size: int, eps: float, scale: float) -> None:
         super().__init__(hidden_size, eps=eps)
@@ -84,7 +88,10 @@ class ScaledGemmaRMSNorm(GemmaRMSNorm):
 
 
 class ScaledValues(nn.Module):
-    """Attention on values times `scale`. The layer inside keeps the name under which the engine knows it."""
+    """Attention on values times `scale`.
+
+    The layer inside keeps the name under which the engine knows it.
+    """
 
     def __init__(self, attention: nn.Module, scale: float) -> None:
         super().__init__()
@@ -96,7 +103,10 @@ class ScaledValues(nn.Module):
 
 
 class ScaledUp(nn.Module):
-    """The gated activation with its up half times `scale`, in place: the product is what overflows."""
+    """The gated activation with its up half times `scale`, in place.
+
+    The product is what overflows.
+    """
 
     def __init__(self, activation: nn.Module, scale: float) -> None:
         super().__init__()

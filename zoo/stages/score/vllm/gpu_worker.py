@@ -1,4 +1,7 @@
-"""vLLM's GPU worker as scoring needs it. Imported by vLLM, in each of an engine's worker processes."""
+"""vLLM's GPU worker with less to compile and a cap on memory.
+
+Imported by vLLM, in each of an engine's worker processes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ MOST_BESIDE = 2 * 2**30  # a CUDA context with communication buffers takes 0.5 t
 
 
 class ScoringWorker(Worker):
-    """Compiles only what scoring runs, and keeps to the memory of a smaller card where that is emulated.
+    """A worker that compiles only what scoring runs.
+
+    It keeps to the memory of a smaller card where that is emulated.
 
     `loading_bytes`: the most that torch allocated while the model was loaded.
     """
@@ -23,7 +28,9 @@ class ScoringWorker(Worker):
     loading_bytes = 0
 
     def init_device(self) -> Any:
-        """Where `additional_config[CAP]` is set, allocations beyond so many bytes fail as on a card of that size.
+        """Cap allocations where `additional_config[CAP]` is set.
+
+        Beyond so many bytes they fail as on a card of that size.
 
         The CUDA context and a tensor-parallel group's buffers are there already, outside of torch's allocator, and count; a
         pipeline's come with its first batch and do not. The card must be free of other processes, whose memory would be taken
@@ -42,7 +49,9 @@ class ScoringWorker(Worker):
         return result
 
     def load_model(self, **options: Any) -> None:
-        """Converting a matrix to the kernel's layout takes several times its size: a card can be too small for that alone.
+        """Load the model, and note the peak memory of loading.
+
+        Converting a matrix to the kernel's layout takes several times its size: a card can be too small for that alone.
 
         vLLM resets torch's peaks once the model is there, so each is noted before it is forgotten.
         """

@@ -1,6 +1,6 @@
-"""What this project adds to vLLM: model classes, registered in every process of the engine by the entry point of
-`vllm.general_plugins`.
+"""The vLLM plugin: model classes registered in every process of the engine.
 
+vLLM finds it by the entry point `vllm.general_plugins`.
 Registering changes nothing by itself. A model is rescaled only where its config names one of these architectures, which
 `rescale_overrides` makes it do for entries that ask for it.
 """
@@ -16,7 +16,10 @@ MODULE = "zoo.stages.score.vllm.gemma_float16"
 
 
 def register() -> None:
-    """Make vLLM know the rescaled classes by name; they are imported where one is loaded. Called twice, it does the same."""
+    """Make vLLM know the rescaled classes by name; they are imported where one is loaded.
+
+    Called twice, it does the same.
+    """
     from vllm import ModelRegistry
 
     for name in RESCALABLE:
@@ -24,7 +27,9 @@ def register() -> None:
 
 
 def rescale_overrides(config: dict[str, Any], bits: int | None) -> dict[str, Any]:
-    """What `hf_overrides` of `vllm.LLM` must hold so that a model with this config.json runs rescaled; empty without `bits`.
+    """The `hf_overrides` of `vllm.LLM` that make a model run rescaled.
+
+    `config` is the model's config.json; without `bits` the result is empty.
 
     The new model type, which vLLM does not know, is what gets past its refusal of Gemma in float16. ZooError where the model
     is none that can be rescaled.
