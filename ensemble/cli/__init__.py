@@ -1,4 +1,4 @@
-"""`ensemble`: the best log loss that a time budget can buy, and a prediction that keeps to it."""
+"""The `ensemble` command line: plans within a time budget, and predictions."""
 
 from __future__ import annotations
 

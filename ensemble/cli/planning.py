@@ -1,4 +1,4 @@
-"""`ensemble build`, `frontier` and `show`: the best log loss that a time budget can buy, as a plan."""
+"""`ensemble build`, `frontier` and `show`: plans within a time budget."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def build(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Find the best blend of the scored members that provably fits the budget, and write it down as a plan.
+    """Find the best blend of the scored members that fits the budget, as a plan.
 
     Example: ensemble build --budget 9h --target t4x2
 
@@ -188,7 +188,9 @@ def frontier(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Log loss against budget for the whole range at once: a table, a figure and JSON, with each plan on it.
+    """Log loss against budget for the whole range at once.
+
+    A table, a figure and JSON, with each plan on it.
 
     Example: ensemble frontier --target t4x2 --points 12
     """
@@ -221,7 +223,9 @@ def show(
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach; or all of it as JSON or as a page.
+    """A plan for people: its members, schedule, log loss, and what others would reach.
+
+    `--json` and `--html` give all of it.
 
     Example: ensemble show plan.json
 

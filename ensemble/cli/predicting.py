@@ -1,4 +1,4 @@
-"""`ensemble predict` and `evaluate`: a plan carried out within its budget, and what its submission was worth."""
+"""`ensemble predict` and `evaluate`: carry out a plan within its budget, and judge it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def predict(
         list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
     ] = None,
 ) -> None:
-    """Run the plan's members on the battles and write the blend of what they say, never later than the budget.
+    """Run the plan's members on the battles and write their blend, within the budget.
 
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
@@ -55,7 +55,9 @@ def evaluate(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """A submission's log loss beside uniform, the prior, each member alone and, for generated battles, the best possible.
+    """A submission's log loss beside uniform, the prior and each member alone.
+
+    For generated battles also beside the best possible.
 
     Example: ensemble evaluate plan.json test.csv submission.csv
     """

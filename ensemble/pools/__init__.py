@@ -1,1 +1,1 @@
-"""Pools: linear, log and logistic blends, out-of-fold losses, gates and baselines."""
+"""Pools: linear, log and logistic blends fitted exactly, with gates and baselines."""

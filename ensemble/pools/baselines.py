@@ -1,4 +1,4 @@
-"""Baselines: what simpler methods reach with the same members, out of fold."""
+"""Baselines: what simpler ensembles of the same members reach out of fold."""
 
 from __future__ import annotations
 

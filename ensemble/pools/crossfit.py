@@ -1,4 +1,4 @@
-"""Out-of-fold log loss: blends fitted without the rows they are judged on.
+"""Out-of-fold log loss of blends, by folds grouped by prompt.
 
 Folds are grouped by prompt.
 """

@@ -1,4 +1,7 @@
-"""Gates: for which rows an expensive member pays, and the spending of seconds on them."""
+"""The gate: which rows an expensive member pays for, and the seconds spent on them.
+
+It is learned from the blend so far.
+"""
 
 from __future__ import annotations
 

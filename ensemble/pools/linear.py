@@ -1,5 +1,6 @@
-"""The linear pool's weights: exact maximum likelihood over the simplex, with a certificate.
+"""The linear pool's exact weights on the simplex, with a certificate.
 
+They minimise -mean log(sum_j w_j p_j[true label]).
 Minimises -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal portfolio.
 Solved by sequential quadratic programming (Kim, Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum likelihood
 estimation of mixture proportions using sequential quadratic programming", arXiv 1806.01412): the simplex constraint is

@@ -1,4 +1,7 @@
-"""The blend of each row by the members that it has: for rehearsal and prediction alike."""
+"""The blend of each row by the members that it has, for rehearsal and prediction alike.
+
+It also has what a gate says of a row.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Prediction within a deadline: jobs as processes, and a submission that is always whole."""
+"""Prediction within a deadline: jobs as processes, and an always valid submission."""

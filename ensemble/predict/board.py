@@ -1,4 +1,4 @@
-"""The members' probabilities row by row, and the submission that follows from them."""
+"""The board: members' probabilities so far, and the submission that follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan's schedule carried out: jobs are started, watched, cut, and given their rows."""
+"""The conductor: starts, watches and cuts the jobs of a plan's schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deadline of a prediction: the file is whole, and never later than the budget.
+"""The deadline of a prediction: a whole file, never later than the budget.
 
 Three lines of defence, each for when the one before fails: jobs get deadlines of their own (`ensemble.predict.replan`), the
 loop stops in time for the last blend (`Deadline.work_ends`), and a watchdog thread ends this process and its jobs at the

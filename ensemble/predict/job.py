@@ -1,4 +1,4 @@
-"""One job of the schedule as a process: its start, its chunk files and its end."""
+"""One job of the schedule as a process: its start, its chunk files, its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Status = Literal["waiting", "running", "stopping", "ended"]
 
 
 class BadOutput(Exception):
-    """A member's output breaks its contract: nothing it said can be trusted."""
+    """A member's output breaks its contract, so none of it is used."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Decisions while a prediction runs: how fast it goes, and when a job must make way.
+"""Replanning while a prediction runs: row order, measured pace, and when a job yields.
 
 Pure arithmetic on the plan and on what was measured; nothing here touches processes or files.
 """
@@ -150,7 +150,7 @@ def phases_seconds(claims: Sequence[Claim]) -> dict[int, dict[int, float]]:
 def makespan(claims: Sequence[Claim]) -> float:
     """Seconds from the first start to the last end.
 
-    Each phase as long as its busiest device, one after the other.
+    Each phase is as long as its busiest device, and one follows the other.
     """
     return sum(max(devices.values()) for devices in phases_seconds(claims).values())
 

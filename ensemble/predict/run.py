@@ -1,4 +1,4 @@
-"""A plan and battles become a submission inside the deadline.
+"""Predict a file with a plan: battles to submission, inside the deadline.
 
 A whole file is on disk before the first member runs, and every write replaces it whole: stop the process at any moment and
 what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same command goes on from there.
@@ -172,7 +172,9 @@ def _announce(plan: Plan, setting: Setting, display: Display, rows: int, predict
 
 
 def gpus_at_hand(target: PlanTarget) -> tuple[str, ...]:
-    """The GPUs that the plan's device numbers mean; none where none is at hand: members then run on processors.
+    """The GPUs that the plan's device numbers mean.
+
+    None where none is at hand: members then run on processors.
 
     ZooError where there are some, but fewer than the plan deals its members over.
     """

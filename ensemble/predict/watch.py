@@ -1,4 +1,4 @@
-"""Progress of a prediction for people: rows done, speed, time left, what is skipped."""
+"""The progress display of a prediction: rows, speed, predicted end, what is skipped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Plans, frontiers and submissions for people: text, HTML, figures, log loss."""
+"""Reports on plans and submissions: text, an HTML page, log loss beside baselines."""

@@ -1,4 +1,7 @@
-"""A submission's log loss beside uniform, the prior, each member and the best possible."""
+"""Evaluate a submission against labels, beside uniform, the prior and each member.
+
+Where the true odds are known, also beside the best possible.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list
 
 
 def evaluation_table(lines: Sequence[Line]) -> Table:
-    """A submission beside what it must beat; the lowest log loss is marked, the best possible apart."""
+    """A submission beside what it must beat.
+
+    The lowest log loss is marked, the best possible apart.
+    """
     columns = [
         Column("prediction", "name"),
         Column("log loss", "log_loss", ".4f"),

@@ -1,5 +1,6 @@
-"""A plan as one self-contained HTML page.
+"""The plan's page: one self-contained HTML file.
 
+Members, schedule, what the budget bought, frontier and reliability.
 Members, schedule, what the budget bought, frontier and reliability.
 """
 

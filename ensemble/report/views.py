@@ -10,7 +10,7 @@ from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
 def plan_page(plan: Plan) -> Page:
-    """A plan on a page: promise, members, schedule, and what others would reach."""
+    """A plan as text: predicted log loss and time, members, schedule, baselines."""
     allowed = plan.predicted_seconds * plan.margin
     page: list[str | Table] = [
         f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f} out of fold on {plan.fitted_rows:,} rows",

@@ -1,4 +1,4 @@
-"""The search for a plan: which members, on which rows, blended by which pool.
+"""The search for a plan: affordable subsets, coverage, and an out-of-fold rehearsal.
 
 `build.py` tells it in order: pose the problem (problem, prices), propose candidates (proposals, from subsets and with_optuna),
 judge them (judging, with coverage), choose one at the budget and refine its pool (decide), rehearse all of that without each

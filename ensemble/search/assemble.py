@@ -1,4 +1,4 @@
-"""The plan assembled from a confirmed choice: final fits, gates, schedule, baselines."""
+"""Assemble the plan of a chosen candidate: final fits, fallbacks, gates, schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From members, a target and a budget to the plan of least log loss that the budget buys."""
+"""Build the plan: the best log loss that the budget can buy on the target."""
 
 from __future__ import annotations
 

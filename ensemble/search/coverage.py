@@ -1,5 +1,6 @@
-"""Coverage plans judged out of fold: gates rank the rows, a knapsack spends the seconds.
+"""Coverage: expensive members on the rows where a gate expects them to pay.
 
+A knapsack spends the seconds that are left.
 A knapsack spends the seconds that are left.
 The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
 loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle

@@ -1,4 +1,4 @@
-"""What to take at one budget: propose candidates, judge them, choose one, refine its pool."""
+"""Decide what to take at a budget, by search and out-of-fold judging."""
 
 from __future__ import annotations
 

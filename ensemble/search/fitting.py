@@ -1,4 +1,4 @@
-"""Final fits of a chosen candidate: running order, blends, fallbacks and gates."""
+"""Final fits of a candidate: member order, a blend for every set, the gates."""
 
 from __future__ import annotations
 

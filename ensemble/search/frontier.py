@@ -1,4 +1,4 @@
-"""The frontier of log loss against budget: one problem, decided at many budgets."""
+"""The frontier: log loss against budget, from one fit of the members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Out-of-fold log loss of candidate plans, and a quick in-sample look to rank many sets."""
+"""Judge candidate plans by their out-of-fold log loss.
+
+A quick in-sample look ranks many sets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prices of plans on the target: their seconds, which are affordable, and what is left."""
+"""Prices of candidate plans: seconds on the target, and which are affordable.
+
+Also the seconds left for a member that sees some rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The problem of one search: members on labelled rows, their prices, and shared fits."""
+"""The problem of one search: members on labelled rows, prices, plans and shared fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidate plans to look at: subsets, their neighbours, and gated members."""
+"""Propose candidate plans: exact subsets, their neighbours, members on some rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best affordable subset for the linear pool: by all subsets, or branch and bound.
+"""The best affordable subset for the linear pool, exactly or by branch and bound.
 
 Adding a member never hurts on the fitting rows, so a set's loss bounds those of all its subsets from below; and a member
 with weight zero can be left out of a set at no loss, which spares most fits.

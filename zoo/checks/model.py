@@ -13,7 +13,10 @@ from zoo.models.shapes import linear_inputs
 
 
 def check_architecture(architecture: str, backend: Quantizer) -> Finding:
-    """Whether the entry's backend quantizes the architecture, and which other does where it cannot."""
+    """Whether the entry's backend quantizes the architecture.
+
+    Where it cannot, the finding names another backend that does.
+    """
     able = quantizer_of(architecture, backend)
     if able == backend:
         return ok("architecture", f"{architecture}: {backend} and vLLM know it")

@@ -1,4 +1,4 @@
-"""Quantization backends and the architectures each can quantize; a new backend is added here.
+"""Quantization backends and the architectures each quantizes; a new one is added here.
 
 `zoo register`, `zoo check` and the quantize stage all ask `quantizer_of`. A backend is three things: its name in
 `zoo.contracts.Quantizer`, its architectures in the table below, and its call in `zoo/stages/quantize/stage.py` (`run_backend`).
@@ -28,7 +28,10 @@ BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is pr
 
 
 def quantizer_of(architecture: str, preferred: Quantizer = "autoawq") -> Quantizer | None:
-    """The backend that quantizes an architecture: the preferred one where it can, else the first that can; None: nobody."""
+    """The backend that quantizes an architecture.
+
+    The preferred one where it can, else the first that can; None: nobody.
+    """
     able = [backend for backend, known in BACKEND_ARCHITECTURES.items() if architecture in known]
     return preferred if preferred in able else next(iter(able), None)
 

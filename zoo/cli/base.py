@@ -1,4 +1,7 @@
-"""What both command lines share: how an app is made and run, its options, how errors and notes are shown."""
+"""What both command lines share: app, options, errors and notes.
+
+How an app is made and run, and how errors and notes are shown.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def style_of(output: Format, as_json: bool) -> Format:
 
 
 def say(text: str) -> None:
-    """A note on stderr with the time since start: what is going on, apart from results on stdout."""
+    """A note on stderr with the time since start.
+
+    What is going on, apart from results on stdout.
+    """
     print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -84,21 +90,30 @@ def new_group(text: str) -> typer.Typer:
 
 
 def add_commands(app: typer.Typer, commands: Mapping[str, Sequence[Callable[..., None]]]) -> None:
-    """Put functions on an app as commands, by panel and in order; a function's docstring is the command's help."""
+    """Put functions on an app as commands, by panel and in order.
+
+    A function's docstring is the command's help.
+    """
     for panel, functions in commands.items():
         for function in functions:
             app.command(function.__name__.strip("_"), help=flowing(function.__doc__ or ""), rich_help_panel=panel)(function)
 
 
 def flowing(text: str) -> str:
-    """A docstring for typer's help: lines of a paragraph joined, so that the terminal breaks them; `[train]` is no markup."""
+    """A docstring for typer's help.
+
+    Lines of a paragraph joined, so that the terminal breaks them; `[train]` is no markup.
+    """
     paragraphs = [" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n")]
     joined = "\n\n".join(paragraphs).replace("\n\nExample:", "\nExample:").replace("\nExample:", "\n\nExample:", 1)
     return joined.replace("[", r"\[")
 
 
 def run_app(app: typer.Typer, program: str) -> None:
-    """Run an app on this process's arguments; what users cause becomes one line and an exit code. Ends the process."""
+    """Run an app on this process's arguments.
+
+    What users cause becomes one line and an exit code. Ends the process.
+    """
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     command = typer.main.get_command(app)
     _hide_flag_types(command)

@@ -98,7 +98,10 @@ def time_unit(seconds: float) -> tuple[str, float]:
 
 
 def interval_columns(title: str, key: str, unit: float, *, drop: int) -> list[Column]:
-    """Columns low, likely and high of an interval, shown in `unit` with three digits; likely is dropped last."""
+    """Columns low, likely and high of an interval, shown in `unit` with three digits.
+
+    Likely is dropped last.
+    """
 
     def form(value: float) -> str:
         return f"{value / unit:.3g}"

@@ -40,7 +40,7 @@ def validate(file: File, output: Output = Format.table, as_json: AsJson = False)
 
 
 def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
-    """The report as a table of problems and a closing line that says whether the file can be used."""
+    """The report as a table of problems and a line that says whether the file can be used."""
     from zoo.data.stats import problem_rows
 
     apart = report["rows"] - report["usable_rows"]

@@ -48,7 +48,9 @@ def check(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Whether an entry can serve on a target, what does not hold, and the mend. Exit code 1 if anything fails.
+    """Whether an entry can serve on a target, what does not hold, and the mend.
+
+    Exit code 1 if anything fails.
 
     Example: zoo check llama-3-8b --target t4x2 --train
     """
@@ -75,7 +77,9 @@ def register(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new entry from a model's own config and tokenizer, check it against the target, and say what to run next.
+    """Write a new entry from a model's own config and tokenizer, and check it.
+
+    It is checked against the target, and the command to run next is shown.
 
     Example: zoo register my-model --base path/to/model-folder --target t4x2
     """
@@ -109,7 +113,9 @@ def import_(
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
 ) -> None:
-    """Take a score table made elsewhere as a member beside the zoo's own. What cannot be right is refused, with row ids.
+    """Take a score table made elsewhere as a member beside the zoo's own.
+
+    What cannot be right is refused, with row ids.
 
     Example: zoo import theirs --scores oof.csv --labels battles.csv --target t4x2 --load-seconds 90 --seconds-per-row 0.6
     """

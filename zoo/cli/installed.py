@@ -13,13 +13,19 @@ TREE = Path(__file__).parents[2]
 
 
 def check_installed() -> None:
-    """One line where installed entry points are not the tree's: an engine's process would not find what vLLM is to load."""
+    """One line where installed entry points are not the tree's.
+
+    An engine's process would not find what vLLM is to load.
+    """
     if stale := stale_entry_points():
         say(f"{', '.join(stale)}: installed entry points are not this tree's; run `make setup`")
 
 
 def stale_entry_points(tree: Path | None = None) -> list[str]:
-    """Names of the tree's entry points that are not installed as the tree has them; none where the package is no checkout."""
+    """Names of the tree's entry points that are not installed as the tree has them.
+
+    None where the package is no checkout.
+    """
     project = (tree or TREE) / "pyproject.toml"
     if not project.is_file():
         return []

@@ -1,4 +1,7 @@
-"""`zoo`: every command by panel, in the order in which a newcomer needs them, and the entry point."""
+"""The `zoo` app: every command by panel, and the entry point.
+
+Commands come in the order in which a newcomer needs them.
+"""
 
 from __future__ import annotations
 

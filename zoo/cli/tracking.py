@@ -12,7 +12,9 @@ from zoo.report.text import Format, show
 
 
 def leaderboard(output: Output = Format.table, as_json: AsJson = False) -> None:
-    """Every scored member: log loss with its standard error, cost, memory and age, the best first.
+    """Every scored member.
+
+    Log loss with its standard error, cost, memory and age, the best first.
 
     Example: zoo leaderboard --format markdown
     """
@@ -40,7 +42,9 @@ def promote(
     version: Annotated[str | None, typer.Option("--version", help="Registered version; default: the one scored last.")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Another alias than champion.")] = "champion",
 ) -> None:
-    """Make an entry's scored checkpoint its champion: the alias that people and builds take members by.
+    """Make an entry's scored checkpoint its champion.
+
+    People and builds take members by this alias.
 
     Example: zoo promote smollm2-135m
     """

@@ -97,7 +97,10 @@ def load_published(path: Path = Path(__file__).parent / "published_runs.toml") -
 
 @functools.cache
 def published_machine() -> Target:
-    """The two T4s of the published runs as the package declares them, whatever targets the user has."""
+    """The two T4s of the published runs as the package declares them.
+
+    Targets of the user's own have no say.
+    """
     return load_target(str(PACKAGE_FOLDER / "t4x2.toml"))
 
 

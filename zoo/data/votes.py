@@ -23,7 +23,9 @@ def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
 
 
 def votes_digest(battles: Battles) -> str:
-    """SHA-256 over the ids and vote shares of the rows that have them, whatever their order, of battles read with `keep=VOTES`.
+    """SHA-256 over the ids and vote shares of the rows that have them.
+
+    The order of rows does not matter; battles are read with `keep=VOTES`.
 
     `zoo.data.battles.dataset_digest` leaves these columns out, so that a file with more votes is still the same battles.
     """

@@ -1,4 +1,4 @@
-"""The prompt of a new entry in its model's own chat format, with labels that are one token each."""
+"""The prompt of a new entry in its model's chat format, with labels of one token each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN_ENDS = ("\nVerdict:\n", "\nVerdict:", "\nVerdict: ")  # of models without 
 
 
 def model_prompt(folder: Path) -> PromptSpec:
-    """The first prompt, of the model's chat format or in plain text, after which three labels are one token each."""
+    """The first prompt, in chat format or plain text, after which labels are one token each."""
     reasons = []
     for template in _templates(folder):
         for labels in LABELS:
@@ -70,7 +70,7 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 
 def render_chat(chat: str, settings: dict[str, Any], folder: Path) -> str:
-    """A user turn that asks the question, and the start of the model's turn, in the model's own chat format.
+    """A user turn that asks the question, and the start of the model's, in its chat format.
 
     The template is code of the model's makers: it runs in jinja's sandbox, with what transformers gives it.
     """

@@ -1,4 +1,4 @@
-"""TOML that people read and edit: settings with comments, and any contract written out whole."""
+"""TOML for people: settings with comments, and any contract written out whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def contract_toml(contract: Contract) -> str:
 
 
 def document(settings: Mapping[str, Any], comments: Mapping[str, str] | None = None, *, head: str = "") -> str:
-    """Nested settings as TOML text. `comments` stand behind what they are about, by dotted name; `head` is the first line."""
+    """Nested settings as TOML text.
+
+    `comments` stand behind what they are about, by dotted name; `head` is the first line.
+    """
     found = tomlkit.document()
     if head:
         found.add(tomlkit.comment(head))
@@ -26,7 +29,10 @@ def document(settings: Mapping[str, Any], comments: Mapping[str, str] | None = N
 
 
 def fill(place: Any, settings: Mapping[str, Any], comments: Mapping[str, str], prefix: str) -> None:
-    """Put settings into a document or table: plain ones, then the tables inside it; a table of nothing is left out."""
+    """Put settings into a document or table: plain ones, then the tables inside it.
+
+    A table of nothing is left out.
+    """
     for key, value in sorted(settings.items(), key=lambda pair: isinstance(pair[1], Mapping)):
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -42,7 +48,10 @@ def fill(place: Any, settings: Mapping[str, Any], comments: Mapping[str, str], p
 
 
 def plain_item(value: Any) -> Item:
-    """A value as it stands behind its key: texts of several lines as they are, tables inside lists on one line."""
+    """A value as it stands behind its key.
+
+    Texts of several lines as they are, tables inside lists on one line.
+    """
     if isinstance(value, str):  # a lone carriage return would be read as the end of a line
         return tomlkit.string(value, multiline="\n" in value.strip() and "\r" not in value)
     if isinstance(value, list | tuple):

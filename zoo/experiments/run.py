@@ -1,4 +1,4 @@
-"""Running an entry's chains of stages, of one fold or all, and mirroring each finished stage to MLflow."""
+"""Run an entry's chain for one fold or all, and log each stage to MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from zoo.store import Artifact, artifact_name, find
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run of an entry's stages is asked for. `last`: the stage it ends with. `every_fold`: each fold of `held` in turn.
+    """What a run of an entry's stages is asked for.
+
+    `last`: the stage it ends with. `every_fold`: each fold of `held` in turn.
 
     `average`: with every fold, then one checkpoint of their averaged adapters. `emulated`: the smaller target to score as.
     """
@@ -37,7 +39,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left: each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint."""
+    """What a run left.
+
+    Each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint.
+    """
 
     chains: list[list[Request]]
     artifacts: list[Artifact]
@@ -46,7 +51,10 @@ class Finished:
 
 
 def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
-    """Run an entry's stages up to the last one asked for; what is in the store is not made again."""
+    """Run an entry's stages up to the last one asked for.
+
+    What is in the store is not made again.
+    """
     chains = entry_chains(entry, options, store)
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:

@@ -35,7 +35,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def first_architecture(config: dict[str, Any], folder: Path) -> str:
-    """The class that the weights of a model folder were saved from, by its config. ZooError where none is named."""
+    """The class that the weights of a model folder were saved from, by its config.
+
+    ZooError where none is named.
+    """
     names = config.get("architectures") or []
     if not names:
         raise ZooError(f"{folder / 'config.json'}: no `architectures`; add the class the weights were saved from")

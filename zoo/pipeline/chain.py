@@ -90,7 +90,10 @@ def chain(
 
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
-    """The chain whose scoring keeps to the memory, number formats and kernels of a smaller target, and serves as on it."""
+    """The chain whose scoring emulates a smaller target and serves as on it.
+
+    It keeps to the target's memory, number formats and kernels.
+    """
     from zoo.targets import load_target, visible_gpus
 
     score = requests[-1]

@@ -1,4 +1,4 @@
-"""Score tables made elsewhere, read: what cannot be right is refused with row ids and the mend."""
+"""Checks of score tables made elsewhere: what cannot be right is refused by row id."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The score table of a csv or parquet file made elsewhere, each scored row summing to 1 exactly.
+    """The score table of a csv or parquet file, each scored row summing to 1 exactly.
 
     Columns are as `zoo.pipeline.import_table.import_scores` says. ZooError, with row ids, for what cannot be right whatever the
     battles.

@@ -1,4 +1,4 @@
-"""Score tables made elsewhere as members: put into the store beside the zoo's own, with a price that was declared."""
+"""Import score tables made elsewhere as members, and refuse what cannot be right."""
 
 from __future__ import annotations
 

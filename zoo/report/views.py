@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def entries_page() -> tuple[Page, list[dict[str, Any]]]:
-    """Every entry with its base and how many artifacts of each stage the store has: as a table, and as plain data."""
+    """Every entry with its base and how many artifacts of each stage the store has.
+
+    As a table, and as plain data.
+    """
     made: dict[tuple[str, str], int] = {}
     for artifact in list_artifacts(store_folder()):
         key = (artifact.manifest.request.entry, artifact.manifest.stage.removeprefix("lexical-"))

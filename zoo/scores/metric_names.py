@@ -1,4 +1,4 @@
-"""Every metric that is logged: its name, what it means, its unit, and which direction is better.
+"""The list of metric names: what each logged metric means, its unit and direction.
 
 A name in braces stands for what differs from run to run; `VALUES` lists what it can be where that is known. In a manifest the
 metrics of one variant have its slug before them: `ab-512:val/log_loss`. A name that several modules use is a constant here.
@@ -19,7 +19,10 @@ Unit = Literal["nats", "seconds", "hours", "rows", "tokens", "tokens/s", "GiB", 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric says. `better`: which direction is an improvement, if any; `title`: the header of its column in tables."""
+    """What a metric says.
+
+    `better`: which direction is an improvement, if any; `title`: the header of its column in tables.
+    """
 
     meaning: str
     unit: Unit
@@ -124,7 +127,10 @@ HEADLINES = (
 
 
 def find_metric(name: str) -> Metric | None:
-    """The metric of a logged name, with or without a variant's slug before it; None where it is not in the list."""
+    """The metric of a logged name, with or without a variant's slug before it.
+
+    None where it is not in the list.
+    """
     name = name.rpartition(":")[2]
     if name in METRICS:
         return METRICS[name]

@@ -70,7 +70,7 @@ def probabilities(frame: pd.DataFrame) -> np.ndarray:
 
 
 def label_probabilities(logits: np.ndarray, order: Order) -> np.ndarray:
-    """Softmax over the three label logits (n, 3), returned in the battle's own A, B, tie whatever order was shown."""
+    """Softmax over label logits (n, 3), in the battle's own A, B, tie whatever order was shown."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     weights = np.exp(shifted)
     shown: np.ndarray = weights / weights.sum(axis=1, keepdims=True)

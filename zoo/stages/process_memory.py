@@ -1,4 +1,4 @@
-"""Peak memory of a stage's processes: its own as the kernel counted it, and that of the tree they form, by sampling."""
+"""Peak memory of a stage's process tree: by the kernel's count, and by sampling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLE_SECONDS = 1.0
 
 
 class PeakWatch:
-    """Largest memory that this process and all that it started held at once, from when it is made to when it is asked.
+    """Largest memory that this process and all that it started held at once, since it was made.
 
     The sum of resident sizes counts what processes share once for each. `ru_maxrss` is no measure of it: a child of an exec
     inherits the peak of whoever launched it.
@@ -44,7 +44,10 @@ def tree_bytes() -> int:
 
 
 def own_peak_bytes() -> int:
-    """Largest resident size of this process since it was started, which psutil does not tell; 0 where the kernel does not."""
+    """Largest resident size of this process since it was started, which psutil does not tell.
+
+    0 where the kernel does not.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

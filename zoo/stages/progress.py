@@ -42,7 +42,10 @@ class Lines(io.TextIOBase):
 
 
 def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **options: Any) -> Any:
-    """A tqdm bar; where there is no terminal, a line every ten seconds: how much of what is done, how fast, time left."""
+    """A tqdm bar; where there is no terminal, a line every ten seconds.
+
+    How much of what is done, how fast, time left.
+    """
     from tqdm import tqdm
 
     if _terminal.isatty():

@@ -41,8 +41,11 @@ def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH
 
 
 def recipe_of(manifest: Manifest, folder: Path) -> str:
-    """What the folds of one recipe share: the requests of training, merging, quantizing and of the stage itself, without the
-    fold and what was made of it. Empty where a checkpoint's training is no longer in the store."""
+    """What the folds of one recipe share.
+
+    The requests of training, merging, quantizing and of the stage itself, without the fold and what was made of it. Empty where
+    a checkpoint's training is no longer in the store.
+    """
     chain = [manifest]
     for stage in ("quantize", "merge", "train"):
         found = source_of(manifest, folder, stage)

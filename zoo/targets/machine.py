@@ -61,7 +61,10 @@ def _processor_name() -> str:
 
 
 def gpu_names() -> list[str]:
-    """`NAME, MEMORY MiB` of each NVIDIA GPU of the machine, visible to this process or not; none where there is no driver."""
+    """`NAME, MEMORY MiB` of each NVIDIA GPU of the machine, visible to this process or not.
+
+    None where there is no driver.
+    """
     rows = csv.reader(_ask_driver("name,memory.total").splitlines())
     return [" ".join(cell.strip() for cell in row) for row in rows if row]
 
@@ -80,7 +83,10 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def only_gpus(names: Iterable[str]) -> dict[str, str]:
-    """What to set in the environment of a process that is to see these GPUs alone; nothing where there are none."""
+    """What to set in the environment of a process that is to see these GPUs alone.
+
+    Nothing where there are none.
+    """
     listed = ",".join(names)
     return {VISIBLE: listed} if listed else {}
 
@@ -98,7 +104,9 @@ def _ask_driver(query: str) -> str:
 
 
 def process_age_seconds() -> float:
-    """Seconds since this process started, by the kernel's clock: what a stage's start-up cost before its first row.
+    """Seconds since this process started, by the kernel's clock.
+
+    What a stage's start-up cost before its first row.
 
     psutil's `create_time` counts from the boot in whole seconds of a clock that can be set, too rough for a deadline.
     """

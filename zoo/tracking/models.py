@@ -21,7 +21,10 @@ SCORED_AT = "zoo.scored_at"
 
 
 def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: str) -> None:
-    """The weights that a stage left, as an external logged model; nothing for stages that leave none."""
+    """The weights that a stage left, as an external logged model.
+
+    Nothing for stages that leave none.
+    """
     kind = kind_of(fact.tags["zoo.stage"]).leaves
     if not kind:
         return

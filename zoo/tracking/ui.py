@@ -22,7 +22,10 @@ START_SECONDS = 120  # a loaded machine imports MLflow slowly
 
 
 def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
-    """Serve the UI until Ctrl-C; the next free port where `port` is taken. A remote tracking server is only opened."""
+    """Serve the UI until Ctrl-C; the next free port where `port` is taken.
+
+    A remote tracking server is only opened.
+    """
     uri, place = tracking_uri(), comparison()
     if is_server(uri):
         page = f"/#{place}" if uri.startswith("http") else ""

@@ -85,7 +85,10 @@ def run_backend(source: Path, target: Path, blocks: list[list[int]], request: Qu
 
 
 def check_supported(config: dict[str, Any], backend: Quantizer, source: Path) -> None:
-    """ZooError where the backend cannot quantize the model's architecture, naming it and what can be done."""
+    """ZooError where the backend cannot quantize the model's architecture.
+
+    The error names it and what can be done.
+    """
     finding = check_architecture(first_architecture(config, source), backend)
     if finding.verdict == "fail":
         raise ZooError(f"{source}: {finding.what}; {finding.mend}")

@@ -68,7 +68,10 @@ def describe_machine(name: str, machine: str) -> Target:
 
 
 def write_target(target: Target) -> Path:
-    """The target as NAME.toml in the user's own folder, where `--target NAME` finds it before the package's."""
+    """Write the target as NAME.toml in the user's own folder.
+
+    There `--target NAME` finds it before the package's.
+    """
     path = own_folder() / f"{target.name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, contract_toml(target))

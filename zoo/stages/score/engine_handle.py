@@ -124,7 +124,10 @@ class Replica:
 
 
 def end(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL to each that is still there; a number that by now is another process's is left alone."""
+    """SIGKILL to each that is still there.
+
+    A number that by now is another process's is left alone.
+    """
     for process in processes:
         with suppress(psutil.Error):
             process.kill()

@@ -47,7 +47,9 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
 
 
 def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
-    """What each row should get, (rows, 3), and how many rows have it from votes and from a teacher.
+    """What each row should get, (rows, 3), and how many rows have it from elsewhere.
+
+    The counts are of votes and of a teacher.
 
     A row's own target is its label, or its vote shares. A teacher's probabilities p become softmax(log p / temperature) and
     are mixed in with `teacher_weight`, where its table has the row. The teacher must not have seen it: an out-of-fold table.

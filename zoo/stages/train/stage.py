@@ -103,7 +103,10 @@ def read_examples(request: TrainRequest, codec: Codec) -> tuple[list[Example], l
 
 
 def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
-    """Where the training ended: loss, speed, and the held-out log loss of the weights that are kept."""
+    """Where the training ended.
+
+    Loss, speed, and the held-out log loss of the weights that are kept.
+    """
     held_out = state.curves[HELD_OUT_LOSS]
     return {
         TRAIN_LOSS: state.curves[TRAIN_LOSS][-1][1],
@@ -187,7 +190,10 @@ def held_out_loss(
 
 
 def note_held_out(state: Progress, log_loss: float) -> bool:
-    """Note a held-out log loss; whether it is the lowest so far, that of the untrained model among them."""
+    """Note a held-out log loss.
+
+    Returns whether it is the lowest so far, that of the untrained model among them.
+    """
     state.log(HELD_OUT_LOSS, log_loss)
     lowest = log_loss < state.best
     state.best, state.stale = (log_loss, 0) if lowest else (state.best, state.stale + 1)
@@ -259,7 +265,10 @@ def loss_before(state: Progress, spec: TrainSpec) -> float:
 
 
 def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:
-    """Stop where the last steps' mean loss is well above `before`, what the model had before it was trained."""
+    """Stop where the last steps' mean loss is well above `before`.
+
+    `before` is what the model had before it was trained.
+    """
     last = [loss for _, loss in state.curves[TRAIN_LOSS][-DIVERGED_STEPS:]]
     mean = sum(last) / len(last)
     if len(last) == DIVERGED_STEPS and mean > before + DIVERGED_NATS:
