@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
 
 GUIDE = ROOT / "docs" / "new-model.md"
 
