@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_until
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.entries.load import load_entry
@@ -58,7 +59,7 @@ def free_port() -> int:
 def as_postgres(*command: str) -> None:
     """Run a program of PostgreSQL, which refuses to be run by root."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    done = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -96,15 +97,18 @@ class Server:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-                time.sleep(0.3)
-        raise AssertionError("the server did not answer")
+        try:
+            wait_until(self.answers, "the server's first answer", self.process)
+        except AssertionError as error:
+            raise AssertionError((self.folder / "server.log").read_text()[-2000:]) from error
+
+    def answers(self) -> bool:
+        """Whether it is up."""
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=60):
+                return True
+        except OSError:
+            return False
 
     def stop(self) -> None:
         from zoo.tracking.ui import stop
@@ -195,6 +199,7 @@ def test_an_outage_is_made_up_for_without_doubling(
         promote("absent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["server", "sqlite"])
 def test_processes_that_log_at_once_lose_nothing(
     where: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,7 +213,7 @@ def test_processes_that_log_at_once_lose_nothing(
         home = tmp_path / (f"home{number}" if where == "server" else "home")
         command = [sys.executable, "-c", LOGGER, str(number), str(RUNS)]
         running.append(subprocess.Popen(command, env={**os.environ, "ZOO_HOME": str(home)}))
-    assert [process.wait(timeout=500) for process in running] == [0] * PROCESSES
+    assert [process.wait() for process in running] == [0] * PROCESSES
     print(f"{where}: {PROCESSES} processes x {RUNS} runs in {time.monotonic() - started:.0f} s")
     client = tracking_client.connect()
     experiment = client.get_experiment_by_name(f"preference-{'d' * 12}")

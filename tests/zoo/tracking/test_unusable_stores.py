@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.cli import main as ensemble_main
+from tests.helpers.command_lines import run_command
+from zoo.cli.main import main as zoo_main
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
-from zoo.tracking import client as tracking_client
 from zoo.tracking.home import public, public_data
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.stages import log_stage
@@ -27,14 +29,13 @@ SECRET = "hunter2-and-more"
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Path:
-    """The artifact of an imported member in the test's home, and a database that MLflow has made."""
-    tracking_client.ensure_store()
+def member(tmp_path: Path, home: Path) -> Path:
+    """The artifact of an imported member in the test's home, which has a database that MLflow has made."""
     battles = tmp_path / "battles.csv"
     write_sample(battles, 30, seed=1)
     ids = read_battles(battles).frame["id"].tolist()
     (tmp_path / "m.csv").write_text("\n".join(["id,p_a,p_b,p_tie", *(f"{i},0.3,0.3,0.4" for i in ids)]))
-    store = tmp_path / "home" / "store"
+    store = home / "store"
     return import_scores("m", tmp_path / "m.csv", battles, target="t4x2", load_seconds=1.0, seconds_per_row=0.1, store=store)
 
 
@@ -93,8 +94,8 @@ def test_a_store_of_a_newer_version(member: Path, own_home: Path, command: tuple
     manifest = member / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99, "something": "new"}))
     program, *arguments = command
-    run = [sys.executable, "-m", program, *arguments]
-    done = subprocess.run(run, env={**os.environ, "ZOO_HOME": str(own_home)}, capture_output=True, text=True, timeout=120)
+    main = {"zoo": zoo_main, "ensemble": ensemble_main}[program]
+    done = run_command(main, program, *arguments, home=own_home, folder=own_home)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert last == f"error: {manifest}: schema version 99 is newer than 1; upgrade this package"
@@ -117,7 +118,7 @@ def test_no_command_prints_a_credential(member: Path, own_home: Path, arguments:
         "DISPLAY": "",
     }
     command = [sys.executable, "-m", "zoo", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert SECRET not in done.stdout + done.stderr and "***@127.0.0.1" in done.stdout + done.stderr
 
 

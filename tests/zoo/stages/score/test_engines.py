@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.clocks import Clock
+from tests.helpers.paths import HELPERS
 from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.waiting import is_alive
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
 from zoo.data.battles import read_battles
 from zoo.models.prompts import encode_battles, load_codec
@@ -26,79 +28,19 @@ from zoo.stages.score import engines as replicas
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
-from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.engines import QUEUE, Crew, EngineError, Job, Listener, Patience
 from zoo.stages.score.tally import Tally
 from zoo.stages.score.token_file import TOKEN, Encoding
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 MEMORY = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
-STAND_IN = """
-    import hashlib, json, os, sys, time
-    from pathlib import Path
-    import numpy as np
-
-    def is_to(deed):  # once, where a folder is given to remember it in
-        folder = os.environ.get(deed)
-        if folder and folder != "always":
-            try:
-                Path(folder).mkdir()
-            except FileExistsError:
-                return False
-        return bool(folder)
-
-    channel, job = os.fdopen(int(sys.argv[2]), "w"), json.loads(Path(sys.argv[1]).read_text())
-    def say(**message):
-        channel.write(json.dumps(message) + "\\n")
-        channel.flush()
-
-    memory = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
-    if is_to("DIE_LOADING"):
-        os._exit(9)
-    crashed = os.environ.get("CRASH", "")  # at the first chunk, and then it cannot load so many times
-    if Path(crashed).exists() and crashed and len(list(Path(crashed).iterdir())) < int(os.environ["SHORT"]):
-        (Path(crashed) / str(os.getpid())).touch()
-        say(kind="error", message="ValueError: Free memory on device is less than desired")
-        os._exit(1)
-    say(kind="ready", memory=memory, seconds=1000.0)
-    for line in sys.stdin:
-        command, tokens, spans = json.loads(line), np.fromfile(job["tokens"], "<i4"), np.load(job["spans"])
-        if is_to("HANG"):
-            time.sleep(1)
-            say(kind="step", rows=0, tokens=0)
-            time.sleep(1000)
-        if is_to("CRASH"):
-            os.abort()
-        if is_to("LEAVE_WORKER"):  # in a session of its own, under another title, as vLLM's are
-            import subprocess
-            deed = "import os, time; os.setsid(); from setproctitle import setproctitle; setproctitle('VLLM::Worker_TP1' * 99)"
-            ready = "; print(os.getpid(), flush=True); time.sleep(1000)"
-            worker = subprocess.Popen([sys.executable, "-c", deed + ready], stdout=subprocess.PIPE)
-            Path(os.environ["LEAVE_WORKER"], "pid").write_bytes(worker.stdout.readline())
-            os.abort()
-        if is_to("TAKE_TIME"):
-            time.sleep(0.7)
-        if is_to("LACK_MEMORY"):
-            say(kind="error", message="OutOfMemoryError: CUDA out of memory")
-            os._exit(1)
-        rows = [tokens[a:b] for a, b in spans[command["first"] : command["last"]]]
-        if "SHUN_COMPANY" in os.environ and len(rows) > 1:
-            os.abort()
-        poison = os.environ.get("POISON", "").split(",")
-        if poison == ["all"] or any(hashlib.sha256(row.tobytes()).hexdigest() in poison for row in rows):
-            os.abort()
-        logits = [[int(row.sum()) % 7, len(row) % 5, int(row[-1]) % 3] for row in rows]
-        cached = [0] * len(rows)
-        say(kind="chunk", chunk=command["chunk"], logits=logits, cached=cached, refused={}, seconds=0.01, memory=memory)
-"""
 
 
 @pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "stand_in.py"
-    script.write_text(textwrap.dedent(STAND_IN))
-    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(script)))
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(HELPERS / "stand_in_engine.py")))
 
 
 def chunks_of(count: int) -> list[Chunk]:
@@ -114,13 +56,18 @@ def crew_job(folder: Path, places: Sequence[dict[str, str]], count: int) -> Job:
     return job
 
 
-def test_an_idle_replica_takes_what_a_failed_one_gives_back(tmp_path: Path) -> None:
+def test_an_idle_replica_takes_what_a_failed_one_gives_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The idle one has been silent for longer than a busy one may be, which is no fault of its."""
     done: list[int] = []
-    job = crew_job(tmp_path, [{"TAKE_TIME": "always"}, {"HANG": "always"}], 4)
+    hung = tmp_path / "hung"
+    job = crew_job(tmp_path, [{"WAIT_FOR": str(hung)}, {"HANG": str(hung)}], 2 * QUEUE)
     with Crew(job, Patience(factor=0, floor_seconds=2)) as crew:
-        crew.score(chunks_of(4), Listener(take=lambda number, answer, memory: done.append(number)))
-    assert sorted(done) == [0, 1, 2, 3] and crew.restarts == 1  # the other's
+        # Time passes while one has done what it was given and the other hangs on the rest.
+        clock = Clock(lambda: len(done) == QUEUE and any(is_alive(int(file.name)) for file in hung.iterdir()))
+        monkeypatch.setattr(replicas, "time", clock.as_module())
+        monkeypatch.setattr(replica_process, "time", clock.as_module(sleep=time.sleep))
+        crew.score(chunks_of(2 * QUEUE), Listener(take=lambda number, answer, memory: done.append(number)))
+    assert sorted(done) == list(range(2 * QUEUE)) and crew.restarts == 1  # the other's
 
 
 def test_the_rest_goes_on_without_a_replica_that_fails_for_good(tmp_path: Path) -> None:
@@ -136,7 +83,7 @@ def test_an_ended_process_is_not_signalled(tmp_path: Path, monkeypatch: pytest.M
     job = crew_job(tmp_path, [{}], 1)
     replica = Replica(0, {"DIE_LOADING": "always"})
     replica.start(job.write())
-    assert replica.process is not None and replica.process.wait(20) == 9
+    assert replica.process is not None and replica.process.wait() == 9
     signalled: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: signalled.append(pid))
     assert replica.kill() and not signalled and replica.process is None
@@ -150,8 +97,7 @@ def test_what_an_engine_left_behind_is_gone_before_the_next_starts(tmp_path: Pat
     def note(text: str) -> None:
         assert "ended by SIGABRT; started again" in text
         with suppress(OSError):
-            state = Path(f"/proc/{int((tmp_path / 'left' / 'pid').read_text())}/stat").read_text().rpartition(")")[2].split()[0]
-            left.append(state not in "ZX")
+            left.append(is_alive(int((tmp_path / "left" / "pid").read_text())))
 
     with Crew(crew_job(tmp_path, [{"LEAVE_WORKER": str(tmp_path / "left")}], 2)) as crew:
         crew.score(chunks_of(2), Listener(take=lambda number, answer, memory: done.append(number), note=note))
@@ -218,20 +164,22 @@ def test_an_engine_started_again_while_loading_is_priced(tiny_llama: Path, sampl
     assert read_card(tmp_path / "out" / "ab-160" / "scores.json").cost.load_seconds == result.measurements.load_seconds
 
 
-def test_a_replica_that_is_ready_later_does_not_set_the_clock_back(tmp_path: Path) -> None:
+def test_a_replica_that_is_ready_later_does_not_set_the_clock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading counts to the slowest replica's first row; a replica that is started again changes nothing."""
+    clock = Clock()
+    monkeypatch.setattr(score, "time", clock.as_module())
     tally, answer = Tally(), Answer(np.zeros((1, 3)), np.zeros(1, np.int64), {}, 0.1)
 
     def play(todo: Sequence[Chunk], listener: Listener) -> None:
         listener.ready(0, 5.0, MEMORY)
-        time.sleep(0.2)
+        clock.seconds += 3
         listener.ready(1, 7.0, MEMORY)
         listener.ready(0, 50.0, MEMORY)
         listener.take(0, answer, MEMORY)
 
     crew = SimpleNamespace(score=play, restarts=1, lead_seconds=2.0)
     score.score_chunks(crew, chunks_of(1), ["x"], tally, tmp_path)  # type: ignore[arg-type]
-    assert tally.load_seconds == 9.0 and tally.run_seconds >= 0.2
+    assert tally.load_seconds == 9.0 and tally.run_seconds == 3.0
 
 
 def test_a_row_that_crashes_engines_is_recorded_and_the_others_are_scored(
