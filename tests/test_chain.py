@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
@@ -107,9 +106,8 @@ def test_a_killed_scoring_run_loses_and_repeats_no_row(scored: tuple[Path, list]
     out.mkdir()
     write_atomic(out / REQUEST, request.model_dump_json())
     process = start_stage(request, out)
-    while len(list(out.glob("*/chunks/*.parquet"))) < 3 and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    wait_until(lambda: len(list(out.glob("*/chunks/*.parquet"))) >= 3, "three chunks", process)
+    process.kill()
     process.wait()
     first = {p: p.stat().st_mtime_ns for p in out.glob("*/chunks/*.parquet")}
     assert len(first) >= 3 and not (out / "result.json").exists()

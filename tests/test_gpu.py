@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, ScoreRequest, Selection, TrainRequest
 from zoo.data.battles import read_battles
 from zoo.experiments.run import run_chain
@@ -82,9 +81,8 @@ def start(request: Request, out: Path) -> subprocess.Popen[bytes]:
 def kill_once(request: Request, out: Path, ready: Callable[[], bool]) -> None:
     """Run a stage until `ready()` and end it with SIGKILL."""
     process = start(request, out)
-    while not ready() and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    wait_until(ready, "what it is to be killed after", process)
+    process.kill()
     process.wait()
     assert not (out / "result.json").exists()
 

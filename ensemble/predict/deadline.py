@@ -19,6 +19,7 @@ SHORTEST_RESERVE_SECONDS = 0.8  # the last look at the jobs' files, ending them 
 RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
 RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # share of the budget kept for delays on a busy machine
 WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS, LONGEST_WATCHDOG_SECONDS = 0.002, 0.3, 5.0  # the watchdog comes before the end
+LOOK_SECONDS = 1.0  # the watchdog looks at the clock so often: it may be another than the one that it sleeps by
 GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
 
 
@@ -72,11 +73,13 @@ def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        if not finished.wait(max(0.0, deadline.watchdog_at - deadline.now())):
-            code = 1
-            with suppress(BaseException):
-                code = last_act()
-            end_process(code)
+        while (left := deadline.watchdog_at - deadline.now()) > 0:
+            if finished.wait(min(left, LOOK_SECONDS)):
+                return
+        code = 1
+        with suppress(BaseException):
+            code = last_act()
+        end_process(code)
 
     threading.Thread(target=watch, name="deadline", daemon=True).start()
     try:

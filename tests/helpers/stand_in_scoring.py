@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 
-FOREVER = 900  # seconds: longer than any test waits; what is left by a killed test run ends by itself
+FOREVER = 900  # seconds: longer than any test waits; what a killed test run left behind ends by itself
 DEAF = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep({FOREVER})"
+
+PARENT = os.getppid()
 
 request, out = json.loads(Path(sys.argv[4]).read_text()), Path(sys.argv[5])
 kind, rows = request["entry"].split(".")[0], request["spec"]["chunk_rows"]
@@ -60,13 +63,22 @@ def write_chunk(number: int, variant: dict) -> None:
     partial.rename(file)
 
 
+def hang(until: Callable[[], bool] = lambda: False) -> None:
+    """Do nothing more while the prediction lives, until something holds."""
+    while os.getppid() == PARENT and not until():
+        time.sleep(0.01)
+
+
+def is_allowed(chunks: int) -> bool:
+    """Whether a member of the kind "held" may write so many chunks: the test says how many, in a file beside this one."""
+    return chunks <= int((Path(__file__).parent / "allowed").read_text())
+
+
 def misbehave(number: int) -> None:
-    if kind == "slow":
-        time.sleep(0.7)
-    if kind == "late":
-        time.sleep(3)
+    if kind == "held":
+        hang(lambda: is_allowed(number + 2))
     if kind in ("hung", "deaf"):
-        time.sleep(FOREVER)
+        hang()
     if kind == "dying" and number == 1:
         (out / "error.json").write_text(json.dumps({"message": "out of memory", "known": False}))
         sys.exit(1)

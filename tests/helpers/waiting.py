@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -26,8 +27,11 @@ def wait_until(condition: Callable[[], object], what: str, process: subprocess.P
 def _last_words(process: subprocess.Popen) -> str:  # type: ignore[type-arg]
     if process.stderr is None:
         return ""
-    said = process.stderr.read()
-    return ": " + (said.decode() if isinstance(said, bytes) else said)[-2000:]
+    os.set_blocking(process.stderr.fileno(), False)  # what it left behind may hold the other end
+    try:
+        return ": " + os.read(process.stderr.fileno(), 1 << 16).decode()[-2000:]
+    except BlockingIOError:
+        return ""
 
 
 def is_alive(pid: int) -> bool:

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.clocks import Clock
 from tests.helpers.paths import HELPERS
-from tests.helpers.predictions import BAD_ROW, ROWS
+from tests.helpers.predictions import BAD_ROW, BUDGET, ROWS
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of predictions in this process. It stands still unless a test lets it go on, and never reaches the watchdog."""
+    clock = Clock(step=BUDGET / 200, until=BUDGET - 5)
+    monkeypatch.setattr("ensemble.predict.deadline.Deadline.now", lambda deadline: clock.now())
+    monkeypatch.setattr("ensemble.predict.run.LONGEST_POLL_SECONDS", 0.02)
+    return clock
+
+
+@pytest.fixture
+def place(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home whose `score` stage is the stand-in, and a labelled file of battles with one bad row."""
     script = tmp_path / "stand_in"
     script.write_text(f"#!{sys.executable}\n{(HELPERS / 'stand_in_scoring.py').read_text()}")

@@ -14,14 +14,14 @@ def test_tables_given_by_the_user_stand_in_for_members(place: Path) -> None:
     imported = member(place, "good@ab-512").model_copy(update={"request": None})
     plan = make_plan(place, [imported, member(place, "good.b@ab-512")])
     with pytest.raises(ZooError, match="--scores good@ab-512=FILE"):
-        run(place, plan, 20)
+        run(place, plan)
     assert not (place / "out.csv").exists()
     rows = "".join(f"{i},0.8,0.1,0.1\n" for i in range(25))
     (place / "table.csv").write_text("id,p_a,p_b,p_tie\n" + rows)
-    done = run(place, plan, 20, scores={"good@ab-512": place / "table.csv"})
+    done = run(place, plan, scores={"good@ab-512": place / "table.csv"})
     assert done.patterns == {"good@ab-512 + good.b@ab-512": 25, "good.b@ab-512": ROWS - 26, "prior": 1}
     with pytest.raises(ZooError, match="no member 'nobody'"):
-        run(place, plan, 20, scores={"nobody": place / "table.csv"})
+        run(place, plan, scores={"nobody": place / "table.csv"})
 
 
 @pytest.mark.parametrize("names", ["p_a,p_b,p_tie", "winner_model_a,winner_model_b,winner_tie"])
@@ -29,7 +29,7 @@ def test_a_given_table_may_be_rounded_as_an_imported_one_may(place: Path, names:
     plan = make_plan(place, [member(place, "good@ab-512").model_copy(update={"request": None})])
     rows = "".join(f"{i},0.3333,0.3333,0.3333\n" for i in range(ROWS))
     (place / "table.csv").write_text(f"id,{names}\n{rows}")
-    assert run(place, plan, 20, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}
+    assert run(place, plan, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}
     (place / "table.csv").write_text(f"id,{names}\n{rows}".replace("0,0.3333", "0,0.3300", 1))
     with pytest.raises(ZooError, match="do not sum to 1: 0"):
-        run(place, plan, 20, scores={"good@ab-512": place / "table.csv"})
+        run(place, plan, scores={"good@ab-512": place / "table.csv"})

@@ -253,7 +253,7 @@ def test_without_a_shape_what_depends_on_it_is_said_to_be_unchecked() -> None:
 
 
 def test_the_command_ends_with_1_exactly_where_something_fails() -> None:
-    from zoo.cli.app import app
+    from zoo.cli.main import app
 
     good = CliRunner().invoke(app, ["check", "gemma-2-9b", "--target", "t4x2", "--json"])
     bad = CliRunner().invoke(app, ["check", "yi-34b", "--target", "t4x2", "--train", "--engine", "0.23.0", "--json"])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.helpers.manifests import manifest, score_card
 from zoo.checks.layouts import layout_memory
-from zoo.cli.app import app
+from zoo.cli.main import app
 from zoo.contracts import Cost, Entry, Measurements, ScoreCard, Variant
 from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
 from zoo.cost.lengths import File, estimated, file_of

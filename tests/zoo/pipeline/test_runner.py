@@ -6,12 +6,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.requests import merge_request
+from tests.helpers.waiting import wait_until
 from zoo.errors import ZooError
 from zoo.pipeline.runner import run_stage, stage_environment
 from zoo.store import find, list_artifacts
@@ -34,8 +34,9 @@ if step == "refuse":
     (out / "error.json").write_text(json.dumps({{"message": "row 7: no", "known": True}}))
     sys.exit(2)
 if step == "hang":
-    time.sleep(60)
-time.sleep(0.2)
+    (runs.parent / "pid").write_text(str(os.getpid()))
+    runs.with_name("hangs").touch()
+    time.sleep(900)
 (out / "result.json").write_text(json.dumps({{"metrics": {{"val/log_loss": 1.0}}}}))
 """
 
@@ -106,19 +107,16 @@ def test_a_killed_runner_s_stage_keeps_the_lock_until_it_ends(tmp_path: Path, st
         run_stage(request, Path({str(store)!r}))
     """)
     runner = subprocess.Popen([sys.executable, "-c", program])
-    while not (tmp_path / "runs").exists():
-        time.sleep(0.05)
-    children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
-    runner.send_signal(signal.SIGKILL)
+    wait_until((tmp_path / "hangs").exists, "the stage's start", runner)
+    runner.kill()
     runner.wait()
-    waited = []
-    thread = threading.Thread(target=lambda: run_stage(request, store, say=waited.append))
+    waited: list[str] = []
+    thread = threading.Thread(target=lambda: run_stage(request, store, say=waited.append), daemon=True)
     thread.start()
-    time.sleep(0.5)
-    assert runs(tmp_path) == 1 and any("waiting" in text for text in waited)
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
-    thread.join(timeout=20)
+    wait_until(lambda: any("waiting" in text for text in waited), "the second runner's word that it waits")
+    assert runs(tmp_path) == 1
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    wait_until(lambda: not thread.is_alive(), "the second runner's end")
     assert runs(tmp_path) == 2 and len(list_artifacts(store)) == 1
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from zoo.cli.app import app
+from tests.helpers.clocks import Clock
+from zoo.cli.main import app
 from zoo.errors import ZooError
 from zoo.stages.rates.target import describe_machine, measure_target, write_target
 from zoo.targets import (
@@ -150,11 +151,16 @@ def test_a_name_that_cannot_be_one_is_refused_before_anything_is_measured(monkey
         assert str(done.exception) == f"{name!r} is not a target's name; use lower-case letters, digits, '.', '_' and '-'"
 
 
-def test_repeated_counts_what_it_does() -> None:
-    import time
-
+def test_repeated_counts_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from zoo.stages.rates.measure import repeated
+    from zoo.stages.rates import measure
 
-    assert repeated(lambda: time.sleep(0.01), torch.device("cpu"), 0.2) == pytest.approx(100, rel=0.5)
+    clock = Clock()
+
+    def work() -> None:
+        clock.seconds += 0.01
+
+    monkeypatch.setattr(measure, "time", clock.as_module())
+    assert measure.repeated(work, torch.device("cpu"), 0.2) == pytest.approx(100)
+    assert clock.seconds == pytest.approx(0.2, abs=0.05)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_until
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.entries.load import load_entry
@@ -96,15 +97,18 @@ class Server:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-                time.sleep(0.3)
-        raise AssertionError("the server did not answer")
+        try:
+            wait_until(self.answers, "the server's first answer", self.process)
+        except AssertionError as error:
+            raise AssertionError((self.folder / "server.log").read_text()[-2000:]) from error
+
+    def answers(self) -> bool:
+        """Whether it is up."""
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=60):
+                return True
+        except OSError:
+            return False
 
     def stop(self) -> None:
         from zoo.tracking.ui import stop

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.waiting import wait_until
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
+from zoo.stages import progress
 from zoo.stages.train import batches
 from zoo.stages.train import data_parallel as ranks
 from zoo.stages.train import stage as train
@@ -59,42 +60,56 @@ def request_of(base: Path, battles: Path, folder: Path, spec: TrainSpec = SPEC) 
     return TrainRequest(entry="tiny", **inputs, held=Held(), prompt=PROMPT, spec=spec)
 
 
-def test_two_processes_have_the_curves_of_one_also_when_resumed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
-    request = request_of(tiny_llama, sample_csv, tmp_path)
-    for name in ("one", "two", "killed"):
-        (tmp_path / name).mkdir()
+def test_two_processes_that_were_killed_have_the_curves_of_one(
+    tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, out = request_of(tiny_llama, sample_csv, tmp_path), tmp_path / "killed"
+    for folder in (out, tmp_path / "one"):
+        folder.mkdir()
     alone = train.run(request, tmp_path / "one")
-    both = ranks.launch(request, tmp_path / "two", 2)
-    kill_after_checkpoint(request, tmp_path / "killed")
-    resumed = ranks.launch(request, tmp_path / "killed", 2)
-    assert "going on" not in (tmp_path / "two" / "stage.log").read_text()
+    kill_after_checkpoint(request, out)
+    with (tmp_path / "terminal").open("w") as terminal:
+        monkeypatch.setattr(progress, "_terminal", terminal)
+        both = ranks.launch(request, out, 2)
+    assert "going on from step 1" in (tmp_path / "terminal").read_text()
     for name in ("train/loss", "held_out/log_loss"):
-        expected = np.array(alone.curves[name])
-        for found in (both, resumed):
-            assert np.allclose(found.curves[name], expected, rtol=0, atol=1e-4), name
-    assert {p.name for p in (tmp_path / "two").iterdir()} >= {"adapter", "result.json"}
-    assert not list((tmp_path / "two").glob("rank*")) and not (tmp_path / "two" / "checkpoint").exists()
+        assert np.allclose(both.curves[name], np.array(alone.curves[name]), rtol=0, atol=1e-4), name
+    assert {p.name for p in out.iterdir()} >= {"adapter", "result.json"}
+    assert not list(out.glob("rank*")) and not (out / "checkpoint").exists()
+
+
+STOPS_AT_CHECKPOINT = """#!{python}
+# The interpreter of a rank that does nothing more once it has saved a checkpoint.
+import runpy, sys, time
+from zoo.stages.train import stage
+save = stage.save_checkpoint
+stage.save_checkpoint = lambda *arguments, **options: (save(*arguments, **options), time.sleep(900))
+del sys.argv[1:3]  # -m zoo.stages
+runpy.run_module("zoo.stages", run_name="__main__", alter_sys=True)
+"""
+LAUNCH = """
+import sys
+from pathlib import Path
+from zoo.contracts import TrainRequest
+from zoo.stages.train import data_parallel
+sys.executable = sys.argv[3]
+data_parallel.launch(TrainRequest.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), 2)
+"""
 
 
 def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
-    """Start two ranks in a process of their own and kill it, without warning, once a checkpoint is there."""
-    (folder.parent / "request.json").write_text(request.model_dump_json())
-    code = (
-        "import sys; from pathlib import Path; from zoo.contracts import TrainRequest\n"
-        "from zoo.stages.train import data_parallel\n"
-        "asked = TrainRequest.model_validate_json(Path(sys.argv[1]).read_text())\n"
-        "data_parallel.launch(asked, Path(sys.argv[2]), 2)"
-    )
-    command = [sys.executable, "-c", code, str(folder.parent / "request.json"), str(folder)]
-    process = subprocess.Popen(command, start_new_session=True)
+    """Start two ranks in a process of their own and kill all three, without warning, once a checkpoint is there."""
+    asked, interpreter = folder.parent / "request.json", folder.parent / "python"
+    asked.write_text(request.model_dump_json())
+    interpreter.write_text(STOPS_AT_CHECKPOINT.format(python=sys.executable))
+    interpreter.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, asked, folder, interpreter], start_new_session=True)
     try:
-        while not (folder / "checkpoint" / "state.json").exists():
-            assert process.poll() is None
-            time.sleep(0.002)
+        wait_until((folder / "checkpoint" / "state.json").exists, "a checkpoint", process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert json.loads((folder / "checkpoint" / "state.json").read_text())["progress"]["step"] < 5
+    assert 0 < json.loads((folder / "checkpoint" / "state.json").read_text())["progress"]["step"] < 5
 
 
 def test_a_rank_that_fails_ends_the_others_with_its_message(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
