@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.helpers.tiny_models import write_tiny_llama
+
+# Tiny models gain nothing from threads, and where others use the machine too, threads that wait for each other crawl.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("unhurried", deadline=None)  # nothing is asserted about time: machines are shared
 settings.load_profile("unhurried")
