@@ -1,10 +1,11 @@
 # make setup | demo | test | lint | format    Everything installs itself into .venv first.
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest --durations=10
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-llmcompressor demo test test-fast lint format clean
+.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all lint format clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -20,11 +21,16 @@ setup-llmcompressor: setup  ## make .venv-llmcompressor, for entries with quanti
 demo: setup  ## the main job on generated battles: train, merge, quantize, score, blend, predict
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
 
-test: setup  ## all tests that need no GPU and no download; the real chain on a tiny model among them
-	$(BIN)/python -m pytest -m "not weights and not gpu"
+test-fast: setup  ## the tests without engines, browsers and servers: 2 minutes on two idle cores
+	$(PYTEST) -m "not weights and not gpu and not slow and not chain and not services"
 
-test-fast: setup  ## the tests without the chain of real models
-	$(BIN)/python -m pytest -m "not weights and not gpu and not chain and not services"
+test: setup  ## those and the real chain on a tiny model, a browser and a server: 8 minutes on two idle cores
+	$(PYTEST) -m "not weights and not gpu and not slow"
+
+test-slow: setup  ## what does not fit into the minutes of `make test`
+	$(PYTEST) -m "slow and not weights and not gpu"
+
+test-all: test test-slow  ## every test that needs neither a GPU nor a download
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import guide
 from tests.helpers.paths import ROOT
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_guide_works_as_it_stands(tiny_llama: Path, tmp_path: Path) -> None:

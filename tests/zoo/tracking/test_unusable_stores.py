@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.cli import main as ensemble_main
+from tests.helpers.command_lines import run_command
+from zoo.cli.main import main as zoo_main
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.errors import ZooError
@@ -93,8 +96,8 @@ def test_a_store_of_a_newer_version(member: Path, own_home: Path, command: tuple
     manifest = member / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99, "something": "new"}))
     program, *arguments = command
-    run = [sys.executable, "-m", program, *arguments]
-    done = subprocess.run(run, env={**os.environ, "ZOO_HOME": str(own_home)}, capture_output=True, text=True, timeout=120)
+    main = {"zoo": zoo_main, "ensemble": ensemble_main}[program]
+    done = run_command(main, program, *arguments, home=own_home, folder=own_home)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert last == f"error: {manifest}: schema version 99 is newer than 1; upgrade this package"
@@ -117,7 +120,7 @@ def test_no_command_prints_a_credential(member: Path, own_home: Path, arguments:
         "DISPLAY": "",
     }
     command = [sys.executable, "-m", "zoo", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert SECRET not in done.stdout + done.stderr and "***@127.0.0.1" in done.stdout + done.stderr
 
 
