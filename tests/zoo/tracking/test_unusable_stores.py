@@ -19,7 +19,6 @@ from zoo.data.sample import write_sample
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
-from zoo.tracking import client as tracking_client
 from zoo.tracking.home import public, public_data
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.stages import log_stage
@@ -30,14 +29,13 @@ SECRET = "hunter2-and-more"
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Path:
-    """The artifact of an imported member in the test's home, and a database that MLflow has made."""
-    tracking_client.ensure_store()
+def member(tmp_path: Path, home: Path) -> Path:
+    """The artifact of an imported member in the test's home, which has a database that MLflow has made."""
     battles = tmp_path / "battles.csv"
     write_sample(battles, 30, seed=1)
     ids = read_battles(battles).frame["id"].tolist()
     (tmp_path / "m.csv").write_text("\n".join(["id,p_a,p_b,p_tie", *(f"{i},0.3,0.3,0.4" for i in ids)]))
-    store = tmp_path / "home" / "store"
+    store = home / "store"
     return import_scores("m", tmp_path / "m.csv", battles, target="t4x2", load_seconds=1.0, seconds_per_row=0.1, store=store)
 
 
