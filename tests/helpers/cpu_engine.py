@@ -1,4 +1,4 @@
-"""Label logits of a tiny model on this machine's processors, in several ways: run by test_cpu_engine.py in its own process.
+"""Label logits of a tiny model on this machine's processors, in several ways: run by test_cpu_worker.py in its own process.
 
 python tests/helpers/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
 """

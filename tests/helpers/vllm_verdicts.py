@@ -1,4 +1,4 @@
-"""What vLLM itself says on a GPU of a given compute capability, without one: run by test_checks_vllm.py in its own process.
+"""What vLLM itself says on a GPU of a given compute capability, without one: run by test_rules_of_vllm.py in its own process.
 
     python tests/helpers/vllm_verdicts.py FOLDER
 

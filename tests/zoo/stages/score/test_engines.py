@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.clocks import Clock
+from tests.helpers.paths import HELPERS
 from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import is_alive
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
@@ -36,71 +36,11 @@ pytestmark = pytest.mark.timeout(300)
 
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
 MEMORY = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
-STAND_IN = """
-    import hashlib, json, os, sys, time
-    from pathlib import Path
-    import numpy as np
-
-    def is_to(deed):  # once, where a folder is given to remember it in
-        folder = os.environ.get(deed)
-        if folder and folder != "always":
-            try:
-                Path(folder).mkdir()
-            except FileExistsError:
-                return False
-        return bool(folder)
-
-    channel, job = os.fdopen(int(sys.argv[2]), "w"), json.loads(Path(sys.argv[1]).read_text())
-    def say(**message):
-        channel.write(json.dumps(message) + "\\n")
-        channel.flush()
-
-    memory = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
-    if is_to("DIE_LOADING"):
-        os._exit(9)
-    crashed = os.environ.get("CRASH", "")  # at the first chunk, and then it cannot load so many times
-    if Path(crashed).exists() and crashed and len(list(Path(crashed).iterdir())) < int(os.environ["SHORT"]):
-        (Path(crashed) / str(os.getpid())).touch()
-        say(kind="error", message="ValueError: Free memory on device is less than desired")
-        os._exit(1)
-    say(kind="ready", memory=memory, seconds=1000.0)
-    for line in sys.stdin:
-        command, tokens, spans = json.loads(line), np.fromfile(job["tokens"], "<i4"), np.load(job["spans"])
-        if is_to("HANG"):
-            say(kind="step", rows=0, tokens=0)
-            Path(os.environ["HANG"], str(os.getpid())).touch()
-            time.sleep(1000)
-        if is_to("CRASH"):
-            os.abort()
-        if is_to("LEAVE_WORKER"):  # in a session of its own, under another title, as vLLM's are
-            import subprocess
-            deed = "import os, time; os.setsid(); from setproctitle import setproctitle; setproctitle('VLLM::Worker_TP1' * 99)"
-            ready = "; print(os.getpid(), flush=True); time.sleep(1000)"
-            worker = subprocess.Popen([sys.executable, "-c", deed + ready], stdout=subprocess.PIPE)
-            Path(os.environ["LEAVE_WORKER"], "pid").write_bytes(worker.stdout.readline())
-            os.abort()
-        while "WAIT_FOR" in os.environ and not Path(os.environ["WAIT_FOR"]).exists():
-            time.sleep(0.01)
-        if is_to("LACK_MEMORY"):
-            say(kind="error", message="OutOfMemoryError: CUDA out of memory")
-            os._exit(1)
-        rows = [tokens[a:b] for a, b in spans[command["first"] : command["last"]]]
-        if "SHUN_COMPANY" in os.environ and len(rows) > 1:
-            os.abort()
-        poison = os.environ.get("POISON", "").split(",")
-        if poison == ["all"] or any(hashlib.sha256(row.tobytes()).hexdigest() in poison for row in rows):
-            os.abort()
-        logits = [[int(row.sum()) % 7, len(row) % 5, int(row[-1]) % 3] for row in rows]
-        cached = [0] * len(rows)
-        say(kind="chunk", chunk=command["chunk"], logits=logits, cached=cached, refused={}, seconds=0.01, memory=memory)
-"""
 
 
 @pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "stand_in.py"
-    script.write_text(textwrap.dedent(STAND_IN))
-    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(script)))
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(HELPERS / "stand_in_engine.py")))
 
 
 def chunks_of(count: int) -> list[Chunk]:
