@@ -50,12 +50,14 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
 
 def comparison() -> str:
     """The UI's place that compares the members scored last; ZooError where the tracking store cannot be used."""
+    from zoo.settings import store_folder
     from zoo.tracking.client import ensure_store, latest_experiment
-    from zoo.tracking.sync import unusable
+    from zoo.tracking.sync import catch_up, unusable
     from zoo.tracking.view import experiment_page
 
     try:
         ensure_store()
+        catch_up(store_folder())
         return experiment_page(latest_experiment())
     except Exception as error:
         raise unusable(error, "zoo ui") from None
@@ -80,15 +82,19 @@ def free_port(wanted: int) -> int:
 
 
 def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
-    """`mlflow server` in a session of its own, so that stopping it stops its workers too; its log is beside the database."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    """`mlflow server` in a session of its own, so that stopping it stops its workers too; its log is beside the database.
+
+    It ends with this process, however that ends (`zoo.tracking.guard`).
+    """
+    command = [sys.executable, "-m", "zoo.tracking.guard"]
+    command += [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", artifact_root().as_uri()]
     # By environment, not by argument: a database's URI can hold a password, and arguments show in process lists.
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # queues of language-model jobs: nine processes for nothing
     artifact_root().mkdir(parents=True, exist_ok=True)
     with log_file().open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
 
 def log_file() -> Path:
