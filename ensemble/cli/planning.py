@@ -139,7 +139,7 @@ def build(
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_page
     from ensemble.search.build import build_plan, plan_numbers
-    from zoo.tracking.builds import log_build
+    from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
     request = _request(

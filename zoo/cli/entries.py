@@ -122,7 +122,7 @@ def import_(
     from zoo.pipeline.import_table import import_scores
     from zoo.settings import store_folder
     from zoo.store import read_manifest
-    from zoo.tracking.stages import log_stage
+    from zoo.tracking.sync import log_stage
 
     path = import_scores(
         name,

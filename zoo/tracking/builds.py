@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
-import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,43 +14,42 @@ from typing import TYPE_CHECKING, Any
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.scores.metric_names import HOURS_25K, SECONDS_PER_ROW
 from zoo.settings import home
-from zoo.store import identity, locked
+from zoo.store import identity, locked, write_atomic
 from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
 from zoo.tracking.facts import Data
-from zoo.tracking.home import mask, one_line, public_data, tracking_uri, unlogged_builds
+from zoo.tracking.home import kept_builds, mark, mark_begun, public_data
 from zoo.tracking.models import crown
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
-BUILD = "build.json"  # of a build that waits for its tracking store: what `mirror_build` takes
-logger = logging.getLogger("zoo")
+BUILD = "build.json"  # of a kept build: plan, numbers, members, built_at; beside it the figures and tables it logs
 
 
-def log_build(
+def keep_build(
     plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path] = ()
-) -> bool:
-    """Log an ensemble build.
+) -> Path:
+    """Keep what a build logs in a folder of the home, whole or not at all.
 
-    Its plan, its numbers, and the runs of its members, which become their entries' champions.
+    It is logged from there, at once or again.
 
-    `members`: member name -> fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is
-    taken from `plan`, without the paths in it. False, with a warning, where the store is down: `sync` logs it then.
+    The plan goes there without the paths in it; a build that is kept already stays as it is.
     """
     arguments = {"plan": public_data(identity(dict(plan))), "numbers": dict(numbers), "members": dict(members)}
-    files = [path for path in files if path.name != "plan.json"]
-    try:
-        mirror_build(**arguments, files=files)
-    except Exception as error:
-        logger.debug("tracking failed", exc_info=True)
-        folder = unlogged_builds() / plan_key(arguments["plan"])
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in files:
+    folder = kept_builds() / plan_key(arguments["plan"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        if path.name != "plan.json":
             shutil.copy2(path, folder)
-        (folder / BUILD).write_text(json.dumps(arguments))
-        logger.warning("%s: %s; the plan is kept: run `zoo sync` when it is back", mask(tracking_uri()), one_line(error))
-        return False
-    return True
+    if not (folder / BUILD).exists():
+        arguments["built_at"] = datetime.datetime.now(datetime.UTC).isoformat()
+        write_atomic(folder / BUILD, json.dumps(arguments))
+    return folder
+
+
+def build_mark(folder: Path) -> str:
+    """The name under which it is noted that a kept build is logged."""
+    return f"build-{folder.name}"
 
 
 def plan_key(plan: Mapping[str, Any]) -> str:
@@ -58,39 +57,52 @@ def plan_key(plan: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def mirror_build(
-    *, plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path]
-) -> bool:
-    """Log a build; whether it was missing. Raises what MLflow raises."""
-    digest = str(plan.get("dataset_digest") or "unknown")
-    key = f"build:{plan_key(plan)}"
+def mirror_build(folder: Path) -> bool:
+    """Log a kept build; whether it was missing. Raises what MLflow raises.
+
+    Its members' checkpoints become their entries' champions, and it is linked to their runs.
+    """
+    kept = json.loads((folder / BUILD).read_text())
+    plan, members = kept["plan"], kept["members"]
+    digest, key = str(plan.get("dataset_digest") or "unknown"), f"build:{plan_key(plan)}"
+    built_at = (
+        kept.get("built_at") or datetime.datetime.fromtimestamp((folder / BUILD).stat().st_mtime, datetime.UTC).isoformat()
+    )
+    when = round(1000 * datetime.datetime.fromisoformat(built_at).timestamp())
     with locked(home(), "tracking"):
         client = connect()
+        mark_begun(build_mark(folder))
         experiment = experiment_of(client, Data(digest, "battles"))
         run = find_run(client, experiment, fingerprint=key)
-        if finished(run):
-            return False
-        runs = {name: _member_run(client, experiment, name, fingerprint) for name, fingerprint in members.items()}
-        tags = {"zoo.kind": "build", "zoo.stage": "build", "zoo.fingerprint": key, "zoo.dataset": digest, "zoo.scored": "yes"}
-        tags |= {"mlflow.runName": f"build {plan_key(plan)[:6]}", "mlflow.source.name": "ensemble build"}
-        tags |= {"zoo.target": str(plan["target"]["name"])} if isinstance(plan.get("target"), dict) else {}
-        tags |= {
-            f"member.{_tag_name(name)}": str(found.info.run_id) if found else f"fingerprint {members[name]}"
-            for name, found in runs.items()
-        }
-        run_id = str((run or client.create_run(experiment, tags=tags)).info.run_id)
-        when = run.info.start_time if run else client.get_run(run_id).info.start_time
-        points = [(name, value, when, 0) for name, value in (dict(numbers) | _cost(plan)).items()]
-        write_batch(client, run_id, params=_params(plan, members), points=points)
-        write_input(client, run_id, Data(digest, "battles"), "evaluation")
-        client.log_dict(run_id, dict(plan), "plan.json")
-        for path in files:
-            client.log_artifact(run_id, str(path))
-        write_files(client, run_id, _figures(plan), "figures")
-        for found in filter(None, runs.values()):
-            _use_member(client, run_id, found)
-        client.set_terminated(run_id)
-    return True
+        missing = not finished(run)
+        if missing:
+            runs = {name: _member_run(client, experiment, name, fingerprint) for name, fingerprint in members.items()}
+            tags = _tags(plan, key, digest, members, runs)
+            run_id = str((run or client.create_run(experiment, start_time=when, tags=tags)).info.run_id)
+            points = [(name, value, when, 0) for name, value in (kept["numbers"] | _cost(plan)).items()]
+            write_batch(client, run_id, params=_params(plan, members), points=points)
+            write_input(client, run_id, Data(digest, "battles"), "evaluation")
+            client.log_dict(run_id, plan, "plan.json")
+            for path in sorted(path for path in folder.iterdir() if BUILD not in path.name):
+                client.log_artifact(run_id, str(path))
+            write_files(client, run_id, _figures(plan), "figures")
+            for found in filter(None, runs.values()):
+                _use_member(client, run_id, found, built_at)
+            client.set_terminated(run_id, end_time=when)
+        mark(build_mark(folder))
+    return missing
+
+
+def _tags(
+    plan: Mapping[str, Any], key: str, digest: str, members: Mapping[str, str], runs: Mapping[str, Any]
+) -> dict[str, str]:
+    tags = {"zoo.kind": "build", "zoo.stage": "build", "zoo.fingerprint": key, "zoo.dataset": digest, "zoo.scored": "yes"}
+    tags |= {"mlflow.runName": f"build {plan_key(plan)[:6]}", "mlflow.source.name": "ensemble build"}
+    tags |= {"zoo.target": str(plan["target"]["name"])} if isinstance(plan.get("target"), dict) else {}
+    return tags | {
+        f"member.{_tag_name(name)}": str(found.info.run_id) if found else f"fingerprint {members[name]}"
+        for name, found in runs.items()
+    }
 
 
 def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, str]:
@@ -137,10 +149,10 @@ def _member_run(client: MlflowClient, experiment: str, member: str, fingerprint:
     return find_run(client, experiment, fingerprint=fingerprint, member=member)
 
 
-def _use_member(client: MlflowClient, run_id: str, member: Any) -> None:
+def _use_member(client: MlflowClient, run_id: str, member: Any, built_at: str) -> None:
     """Link a build to the checkpoint of one of its members, which becomes its entry's champion."""
     inputs = client.get_run(member.info.run_id).inputs  # a search leaves the models out
     for model in inputs.model_inputs if inputs else []:
         link_model(client, run_id, model.model_id)
         checkpoint = client.get_logged_model(model.model_id).tags.get("zoo.fingerprint", "")
-        crown(client, member.data.tags["zoo.entry"], checkpoint)
+        crown(client, member.data.tags["zoo.entry"], checkpoint, built_at)

@@ -13,46 +13,102 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import locked
+from zoo.tracking.bounded import answered_within
+from zoo.tracking.database import Schema, ensure_database, follow_home
 from zoo.tracking.facts import Data
-from zoo.tracking.home import artifact_root, is_server, public, tracking_uri
+from zoo.tracking.home import (
+    artifact_root,
+    database,
+    forget_marks,
+    is_own_database,
+    is_server,
+    public,
+    tracking_uri,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient as MlflowClient
 
+SECONDS = 4  # that a tracking store may take for an answer, or for one request: tracking never holds a stage up
 BATCH = 900  # MLflow takes at most 1,000 entities a request, of which 100 parameters
 EXPERIMENTS = "preference-"  # what our experiments' names begin with
 WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles went into
 
 
 def connect() -> MlflowClient:
-    """A client of the tracking store.
+    """A client of a tracking store that answers: our database is whole, any other was asked.
 
-    The first call on a fresh database makes its tables: hold the lock.
+    Raises what the store raises within `SECONDS`, and TimeoutError where it says nothing.
     """
-    # A dead server must cost seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's
-    # URI, which can hold a password, is not printed.
+    uri, path = tracking_uri(), database()
+    # A dead server costs seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's URI,
+    # which can hold a password, is not printed.
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
+        "PGCONNECT_TIMEOUT": "3",
+        # A file is opened anew for each question: one that another process replaced is never written to.
+        **({"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"} if path else {}),
     }.items():
         os.environ.setdefault(name, value)
+    if uri.startswith("file:") or ("://" not in uri and not is_server(uri)):  # MLflow makes a folder of that name
+        raise ZooError(
+            "MLFLOW_TRACKING_URI: neither a server nor a database: http://HOST:PORT, postgresql://..., sqlite:///FILE"
+        )
     from mlflow.tracking import MlflowClient
 
     for noisy in ("mlflow.store.db.utils", "mlflow.tracking", "alembic", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     home().mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
+    # First of all: a client of a database opens it, and makes its tables where it finds none.
+    if path:
+        ensure_database(path, _schema(), make=_make_tables, made=forget_marks)
+        if is_own_database():
+            follow_home(path, artifact_root().as_uri())
+    elif not uri.startswith("sqlite"):
+        answered_within(SECONDS, lambda: _ask(uri))
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _schema() -> Schema:
+    from mlflow.store.db import utils
+
+    return Schema(frozenset(utils.Base.metadata.tables), utils._get_latest_schema_revision())
+
+
+def _make_tables(path: Path) -> None:
+    """Make a database of this MLflow, or bring one of an older MLflow up to it."""
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    uri = f"sqlite:///{path}"
+    if path.exists():
+        utils._upgrade_db(utils.create_sqlalchemy_engine(uri))
+    SqlAlchemyStore(uri, artifact_root().as_uri())
+
+
+def _ask(uri: str) -> None:
+    """One question to a server or a database, as small as can be. MLflow itself asks a dead database for two minutes."""
+    if is_server(uri):
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT 1"))
 
 
 def ensure_store() -> None:
-    """Make the database's tables now.
-
-    So a server started next does not race with a stage that logs.
-    """
+    """Make the database's tables now, so that a server started next does not race for them."""
     with locked(home(), "tracking"):
         connect().search_experiments(max_results=1)
 
@@ -86,8 +142,8 @@ def experiment_of(client: MlflowClient, data: Data) -> str:
     tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development", **view_tags()}
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    except Exception:  # a process with another home folder made it on the same server meanwhile
-        found = client.get_experiment_by_name(name)
+    except Exception as error:  # a process with another home folder made it on the same server meanwhile
+        found = None if unreachable(error) else client.get_experiment_by_name(name)
         if found is None:
             raise
         return str(found.experiment_id)
@@ -112,6 +168,21 @@ def finished(run: Any) -> bool:
     One whose logger was killed is filled again, which repeats nothing.
     """
     return run is not None and run.info.status == "FINISHED"
+
+
+def end_dead_runs(client: MlflowClient) -> None:
+    """End the runs of the home's own database that a killed process left and nothing can fill.
+
+    Their artifact is gone.
+
+    Hold the lock, as all do who log there: under it no running run of ours has a living process.
+    """
+    if not is_own_database():
+        return
+    ids = [e.experiment_id for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+    for run in client.search_runs(ids, "attributes.status = 'RUNNING'", max_results=1000) if ids else []:
+        if "zoo.kind" in run.data.tags:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def write_batch(
@@ -218,9 +289,9 @@ def ensure_registered(client: MlflowClient, name: str, description: str) -> None
         return
     try:
         client.create_registered_model(name, description=description)
-    except Exception:
-        if not client.search_registered_models(f"name = '{name}'", max_results=1):  # another process was first
-            raise
+    except Exception as error:
+        if unreachable(error) or not client.search_registered_models(f"name = '{name}'", max_results=1):
+            raise  # else another process was first
 
 
 def add_version(client: MlflowClient, name: str, model: Any, run_id: str, tags: Mapping[str, str]) -> Any:

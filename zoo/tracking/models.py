@@ -7,11 +7,14 @@ that `zoo promote` or a build picked.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from zoo.pipeline.stage_kinds import kind_of
+from zoo.store import write_atomic
 from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
 from zoo.tracking.facts import Facts
+from zoo.tracking.home import aliases_file
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
@@ -74,13 +77,43 @@ def members_of(tags: dict[str, str]) -> set[str]:
     return set(filter(None, tags.get("zoo.members", "").split(",")))
 
 
-def crown(client: MlflowClient, entry: str, checkpoint: str) -> str | None:
+def crown(client: MlflowClient, entry: str, checkpoint: str, at: str) -> None:
     """Make a scored checkpoint its entry's `champion`.
 
-    Returns the version's number, or None where it is not registered.
+    Nothing where it is not registered, or where another was made champion after `at`.
     """
     version = registered_version(client, entry, checkpoint)
-    if version is None:
-        return None
-    client.set_registered_model_alias(entry, CHAMPION, version.version)
-    return str(version.version)
+    if version is not None and at >= kept_aliases().get(entry, {}).get(CHAMPION, {}).get("at", ""):
+        give_alias(client, entry, CHAMPION, version, at)
+
+
+def give_alias(client: MlflowClient, entry: str, alias: str, version: Any, at: str) -> None:
+    """Give a registered version an alias, and keep that in the home.
+
+    No store of MLflow is the only one that knows it.
+
+    `at`: ISO 8601, UTC, when that was decided. Hold the lock.
+    """
+    client.set_registered_model_alias(entry, alias, version.version)
+    kept = kept_aliases()
+    kept.setdefault(entry, {})[alias] = {"checkpoint": version.tags.get("zoo.checkpoint", ""), "at": at}
+    write_atomic(aliases_file(), json.dumps(kept, indent=1, sort_keys=True))
+
+
+def restore_aliases(client: MlflowClient) -> None:
+    """Give the aliases that the home keeps where the tracking store lacks them.
+
+    It was made again, or is another one.
+    """
+    given = {model.name: model.aliases for model in client.search_registered_models()}
+    for entry, aliases in kept_aliases().items():
+        for alias in aliases.keys() - given.get(entry, aliases).keys():
+            version = registered_version(client, entry, aliases[alias]["checkpoint"])
+            if version is not None:
+                client.set_registered_model_alias(entry, alias, version.version)
+
+
+def kept_aliases() -> dict[str, dict[str, dict[str, str]]]:
+    """Entry -> alias -> `checkpoint`, the fingerprint that it was given to, and `at`, when."""
+    path = aliases_file()
+    return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.tracking.models import CANDIDATE, CHAMPION, members_of
+from zoo.tracking.models import CANDIDATE, CHAMPION, give_alias, members_of
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
@@ -40,12 +41,13 @@ def _ask(question: Any, command: str) -> Any:
     """What a question to the tracking store answers; its failure as one line."""
     import logging
 
-    from zoo.settings import home
+    from zoo.settings import home, store_folder
     from zoo.store import locked
     from zoo.tracking.client import connect
-    from zoo.tracking.sync import unusable
+    from zoo.tracking.sync import catch_up, unusable
 
     try:
+        catch_up(store_folder())
         with locked(home(), "tracking"):
             return question(connect())
     except ZooError:
@@ -66,7 +68,7 @@ def _promote(client: MlflowClient, name: str, version: str | None, alias: str) -
     if version not in known:
         raise ZooError(f"{name}: no version {version}; it has {', '.join(sorted(known, key=int))}")
     try:
-        client.set_registered_model_alias(name, alias, version)
+        give_alias(client, name, alias, known[version], datetime.datetime.now(datetime.UTC).isoformat())
     except Exception as error:
         if "alias" not in str(error).lower():
             raise

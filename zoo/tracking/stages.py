@@ -2,13 +2,11 @@
 
 One experiment for a data set (`preference-DIGEST`), so that a table of runs never compares losses on different rows; in it a
 parent run for an entry's version, and a child run for each of its stages and each scored variant, which is what people compare.
-Logging is idempotent: a run is found by its fingerprint, and a second call adds nothing. A tracking server that is down never
-costs a stage: the call returns False, and `zoo sync` logs later what is missing.
+Logging is idempotent: a run is found by its fingerprint, and a second call adds nothing.
 """
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +17,13 @@ from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, identity, locked
 from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
 from zoo.tracking.facts import Data, Facts, data_of, entry_params, stage_facts, version_of
-from zoo.tracking.home import is_marked, mark, mask, one_line, public_data, tracking_uri
+from zoo.tracking.home import mark, mark_begun, public_data
 from zoo.tracking.models import log_checkpoint, register_scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from zoo.tracking.client import MlflowClient
-
-logger = logging.getLogger("zoo")
-
-
-def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None) -> bool:
-    """Log a finished stage.
-
-    False, with a one-line warning, where the tracking store cannot be reached or used.
-    """
-    if is_marked(manifest):
-        return True
-    try:
-        mirror_stage(Artifact(artifact_dir, manifest), entry)
-    except Exception as error:
-        logger.debug("tracking failed", exc_info=True)
-        logger.warning("%s: %s; the stage is kept: run `zoo sync` when it is back", mask(tracking_uri()), one_line(error))
-        return False
-    return True
 
 
 def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
@@ -52,11 +32,13 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
     One process of a home folder at a time does it, so that no run is made twice.
     """
     manifest, folder = artifact.manifest, artifact.path
+    name = f"{manifest.stage}-{manifest.fingerprint}"
     data = data_of(manifest, folder)
     battles = read_scored_battles(manifest)
     facts = stage_facts(manifest, folder, entry, battles)
     with locked(home(), "tracking"):
         client = connect()
+        mark_begun(name)
         experiment = experiment_of(client, data or WEIGHTS)
         parent = _parent(client, experiment, manifest, entry, data) if data and manifest.stage != "import" else None
         missing = [fact for fact in facts if not finished(_find(client, experiment, fact))]
@@ -69,7 +51,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
             else:
                 log_checkpoint(client, experiment, fact, run.info.run_id)
             client.set_terminated(run.info.run_id, end_time=_milliseconds(manifest))
-        mark(manifest)
+        mark(name)
     return bool(missing)
 
 

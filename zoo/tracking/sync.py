@@ -1,21 +1,100 @@
 """`zoo sync`: log every stage and build that the tracking store lacks.
 
 Twice doubles nothing.
+A tracking store that is down never costs a stage or a plan: what could not be logged, or whose logger was killed, is logged by
+the next command that reaches the store, and by `zoo sync`. Twice doubles nothing.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
-from zoo.store import list_artifacts
-from zoo.tracking.home import mask, one_line, tracking_uri, unlogged_builds
+from zoo.settings import home, store_folder
+from zoo.store import MANIFEST, Artifact, list_artifacts, locked, read_manifest
+from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
+from zoo.tracking.client import connect, end_dead_runs
+from zoo.tracking.home import is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
+from zoo.tracking.models import restore_aliases
+from zoo.tracking.stages import mirror_stage
 
 logger = logging.getLogger("zoo")
+
+
+def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None) -> bool:
+    """Log a finished stage, and what its store's database lacks.
+
+    False, with a one-line warning, where that cannot be done.
+    """
+    name = f"{manifest.stage}-{manifest.fingerprint}"
+
+    def log() -> None:
+        added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry))
+        if added + _log_owed(artifact_dir.parent):
+            _settle()
+
+    return _log(log, "the stage")
+
+
+def log_build(
+    plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path] = ()
+) -> bool:
+    """Log an ensemble build.
+
+    Its plan, its numbers, and the runs of its members, which become their entries' champions.
+
+    `members`: member name -> fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is
+    taken from `plan`, without the paths in it. False, with a warning, where the store is down.
+    """
+    folder = keep_build(plan, numbers, members, files)
+
+    def log() -> None:
+        _log_owed(store_folder())  # its members first
+        mirror_build(folder)
+        _settle()
+
+    return _log(log, "the plan")
+
+
+def _log(log: Callable[[], None], what: str) -> bool:
+    try:
+        log()
+    except Exception as error:
+        logger.debug("tracking failed", exc_info=True)
+        logger.warning("%s: %s; %s is kept: run `zoo sync` when it is back", mask(tracking_uri()), one_line(error), what)
+        return False
+    return True
+
+
+def catch_up(store: Path) -> None:
+    """Log what a killed process left half logged, and what the home's own database lacks.
+
+    Known without asking MLflow, so that it costs nothing where all is logged. Whether older stages belong into a store that is
+    not the home's own, only `zoo sync` is told.
+    """
+    if _log_owed(store):
+        _settle()
+
+
+def _log_owed(store: Path) -> int:
+    """Log the stages and builds that are owed; how many were missing."""
+    added = 0
+    for folder in sorted(path.parent for path in store.glob(f"*/{MANIFEST}")):
+        if is_owed(folder.name):
+            try:
+                manifest = read_manifest(folder)
+            except ZooError as error:  # one bad artifact never keeps the others back; other commands tell of it
+                logger.debug("%s", error)
+                continue
+            added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
+    for folder in _builds():
+        if is_owed(build_mark(folder)):
+            added += mirror_build(folder)
+    return added
 
 
 def sync(store: Path) -> int:
@@ -25,23 +104,36 @@ def sync(store: Path) -> int:
 
     ZooError, with the way out, where the tracking store cannot be reached or used.
     """
-    from zoo.tracking.builds import BUILD, mirror_build
-    from zoo.tracking.stages import mirror_stage
-
     added = 0
     try:
         for artifact in list_artifacts(store):
             added += mirror_stage(artifact, entry_of(artifact.manifest))
-        for folder in sorted(unlogged_builds().glob("*/")):
-            arguments = json.loads((folder / BUILD).read_text())
-            added += mirror_build(**arguments, files=sorted(p for p in folder.iterdir() if p.name != BUILD))
-            shutil.rmtree(folder)
+        for folder in _builds():
+            added += mirror_build(folder)
+        _settle()
     except ZooError:
         raise
     except Exception as error:
         logger.debug("sync failed", exc_info=True)
         raise unusable(error, "zoo sync") from None  # the cause's own text can hold the server's credentials
     return added
+
+
+def _settle() -> None:
+    """What is left to do when all is logged: aliases that people gave, and runs that a killed process left."""
+    with locked(home(), "tracking"):
+        client = connect()
+        restore_aliases(client)
+        end_dead_runs(client)
+
+
+def _builds() -> list[Path]:
+    """Kept builds, oldest first: later ones crown their members last."""
+    for waiting in (home() / "unlogged-builds").glob("*/"):  # where earlier versions kept those that were not logged
+        kept_builds().mkdir(parents=True, exist_ok=True)
+        if not (kept_builds() / waiting.name).exists():
+            waiting.rename(kept_builds() / waiting.name)
+    return [path.parent for path in sorted(kept_builds().glob(f"*/{BUILD}"), key=lambda path: path.stat().st_mtime)]
 
 
 def unusable(error: Exception, command: str) -> ZooError:

@@ -56,12 +56,14 @@ def comparison() -> str:
 
     ZooError where the tracking store cannot be used.
     """
+    from zoo.settings import store_folder
     from zoo.tracking.client import ensure_store, latest_experiment
-    from zoo.tracking.sync import unusable
+    from zoo.tracking.sync import catch_up, unusable
     from zoo.tracking.view import experiment_page
 
     try:
         ensure_store()
+        catch_up(store_folder())
         return experiment_page(latest_experiment())
     except Exception as error:
         raise unusable(error, "zoo ui") from None
@@ -89,8 +91,11 @@ def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
     """`mlflow server` in a session of its own, so that stopping it stops its workers too.
 
     Its log is beside the database.
+
+    It ends with this process, however that ends (`zoo.tracking.guard`).
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "zoo.tracking.guard"]
+    command += [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", artifact_root().as_uri()]
     # By environment, not by argument: a database's URI can hold a password, and arguments show in process lists.
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
@@ -99,7 +104,7 @@ def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
     )
     artifact_root().mkdir(parents=True, exist_ok=True)
     with log_file().open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
 
 def log_file() -> Path:

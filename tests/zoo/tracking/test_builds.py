@@ -11,9 +11,8 @@ from tests.helpers.tracked import (
 )
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
-from zoo.tracking.builds import log_build
 from zoo.tracking.promote import members_with_alias
-from zoo.tracking.stages import log_stage
+from zoo.tracking.sync import log_build, log_stage
 
 
 def test_a_build_links_to_its_members_runs(home: Path) -> None:

@@ -18,8 +18,7 @@ from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.tracking import client as tracking_client
 from zoo.tracking.promote import members_with_alias, promote
-from zoo.tracking.stages import log_stage
-from zoo.tracking.sync import sync
+from zoo.tracking.sync import log_stage, sync
 
 
 def test_checkpoints_are_models_and_scored_ones_are_registered(home: Path) -> None:

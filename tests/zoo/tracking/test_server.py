@@ -23,10 +23,8 @@ from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
 from zoo.tracking import client as tracking_client
-from zoo.tracking.builds import log_build
 from zoo.tracking.promote import members_with_alias, promote
-from zoo.tracking.stages import log_stage
-from zoo.tracking.sync import sync
+from zoo.tracking.sync import log_build, log_stage, sync
 from zoo.tracking.ui import serve
 from zoo.tracking.view import experiment_page
 
@@ -35,7 +33,7 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 PROCESSES, RUNS = 4, int(os.environ.get("ZOO_TEST_RUNS", "8"))  # 50 runs each: benchmarks/tracking.md
 LOGGER = """
 import sys
-from zoo.tracking.builds import log_build
+from zoo.tracking.sync import log_build
 number, runs = map(int, sys.argv[1:])
 for run in range(runs):
     assert log_build({"dataset_digest": "d" * 64, "process": number, "run": run}, {"val/log_loss": 1 + run / 100}, {})

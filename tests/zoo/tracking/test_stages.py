@@ -28,9 +28,7 @@ from zoo.contracts import (
 )
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
-from zoo.tracking.builds import log_build
-from zoo.tracking.stages import log_stage
-from zoo.tracking.sync import sync
+from zoo.tracking.sync import log_build, log_stage, sync
 
 
 def test_a_training_becomes_a_child_of_its_entry(home: Path) -> None:
@@ -136,10 +134,9 @@ def test_processes_on_a_fresh_database_lose_and_double_nothing(tmp_path: Path, m
         import sys
         from zoo.settings import store_folder
         from zoo.store import list_artifacts
-        from zoo.tracking.builds import log_build
-        from zoo.tracking.stages import log_stage
+        from zoo.tracking.sync import entry_of, log_build, log_stage
         for artifact in list_artifacts(store_folder()):
-            assert log_stage(artifact.manifest, artifact.path)
+            assert log_stage(artifact.manifest, artifact.path, entry_of(artifact.manifest))
         assert log_build({"dataset_digest": "d" * 64, "n": sys.argv[1]}, {"x": 1.0}, {})
     """)
     running = [subprocess.Popen([sys.executable, "-c", program, str(n)]) for n in range(2)]

@@ -18,9 +18,7 @@ from tests.helpers.tracked import (
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.tracking import client as tracking_client
-from zoo.tracking.builds import log_build
-from zoo.tracking.stages import log_stage
-from zoo.tracking.sync import sync
+from zoo.tracking.sync import log_build, log_stage, sync
 
 
 def test_a_dead_server_costs_no_stage(home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
-from zoo.tracking.stages import log_stage
+from zoo.tracking.sync import log_stage
 from zoo.tracking.view import COLUMNS
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")

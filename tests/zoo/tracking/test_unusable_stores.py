@@ -21,8 +21,7 @@ from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
 from zoo.tracking.home import public, public_data
 from zoo.tracking.promote import members_with_alias, promote
-from zoo.tracking.stages import log_stage
-from zoo.tracking.sync import sync
+from zoo.tracking.sync import log_stage, sync
 from zoo.tracking.ui import serve
 
 SECRET = "hunter2-and-more"

@@ -12,7 +12,7 @@ from tests.helpers.tracked import (
 )
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
-from zoo.tracking.stages import log_stage
+from zoo.tracking.sync import log_stage
 from zoo.tracking.ui import free_port
 from zoo.tracking.view import experiment_page
 
