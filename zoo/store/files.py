@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def file_sha256(path: Path) -> str:
@@ -30,13 +32,17 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file whole or not at all: temporary file beside it, fsync, rename."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that takes the place of `path` whole or not at all: temporary file beside it, fsync, rename.
+
+    The temporary file's name cannot be guessed and the file is new, so that no link that lies there is ever followed; a link at
+    `path` itself is replaced.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -44,6 +50,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -60,6 +72,11 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def open_lock(path: Path) -> int:
+    """Descriptor of a lock file, made where there is none; OSError where a link lies there, which is not followed."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
 @contextmanager
 def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
     """Hold the store's lock `name` and yield its file descriptor.
@@ -69,7 +86,7 @@ def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None)
     """
     folder = store / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_lock(folder / f"{name}.lock")
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
