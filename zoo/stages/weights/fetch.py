@@ -5,7 +5,6 @@ Whatever the source, the result is an ordinary Hugging Face folder: config.json,
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
+from zoo.store import checked_files, copy_file
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja", "*.txt")
 LARGE_BYTES = 1_000_000  # in a weights package, what is larger is a part of the model, the rest is packaging
@@ -51,18 +51,17 @@ def check_folder(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Take a local model folder into the store.
+    """Copy a local model folder into the store.
 
-    Files are hard links where source and store share a file system.
+    No later change of the user's files reaches an artifact. ZooError by name for links that leave the folder and for what is no
+    ordinary file.
     """
     check_folder(source)
-    for path in sorted({p for pattern in WEIGHT_FILES for p in source.glob(pattern)}):
+    kept = {path for pattern in WEIGHT_FILES for path in source.glob(pattern)}
+    for path in (path for path in checked_files(source) if path in kept):
         destination = target / path.name
         destination.unlink(missing_ok=True)
-        try:
-            os.link(path.resolve(), destination)
-        except OSError:
-            shutil.copy2(path, destination)
+        copy_file(path, destination)
 
 
 def from_hub(base: Base, target: Path) -> None:
