@@ -37,9 +37,7 @@ def checked_files(folder: Path) -> list[Path]:
         if path.is_symlink() and not real.exists():
             raise ZooError(f"{path}: a link that leads nowhere; remove it")
         if not real.is_relative_to(inside):
-            raise ZooError(
-                f"{path}: a link out of the folder, to {real}; if it is meant, give a copy made by `cp -rL`"
-            )
+            raise ZooError(f"{path}: a link out of the folder, to {real}; if it is meant, give a copy made by `cp -rL`")
         if real.is_file():
             files.append(path)
         elif not real.is_dir():
