@@ -10,15 +10,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
-from zoo.contracts import Contract, explain
+from zoo.contracts import AnyContract, Contract, explain
 from zoo.errors import ZooError
 
 logger = logging.getLogger("zoo")
-Read = TypeVar("Read", bound=Contract)
 ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.entries"` in another package's pyproject.toml
 
 
@@ -31,7 +29,7 @@ class Settings(Contract):
     environments: dict[str, Path] = Field(default={})
 
 
-def read_toml(path: Path, kind: type[Read]) -> Read:
+def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
     """A TOML file that people write, read and checked; a byte-order mark is no harm.
 
     Raises ZooError, which names the file and the key, for whatever is wrong with it: callers that read many files go on with

