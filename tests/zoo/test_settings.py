@@ -11,7 +11,8 @@ from zoo.cost.published import Published
 from zoo.entries.load import load_entry, override, read_entry
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, load_recipe
-from zoo.report.views import entries_table
+from zoo.report.text import Format, as_text
+from zoo.report.views import entries_page
 from zoo.settings import Settings, entry_folders, load_settings, read_toml
 from zoo.targets import load_target
 from zoo.targets.load import Target, read_targets
@@ -63,10 +64,10 @@ def test_bad_files_hide_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "broken.toml").symlink_to(tmp_path / "nowhere")
     write(tmp_path / "deep.toml", "x = " + "[" * DEEP)
     write(tmp_path / "marked.toml", b'\xef\xbb\xbfname = "marked"\nkind = "lexical"\n[lexical]\n')
-    shown = entries_table("markdown")
+    shown = as_text(entries_page()[0], Format.markdown)
     assert "| marked | lexical |" in shown and "| smollm2-135m |" in shown
     for name in ("folder", "deep", "broken"):
-        assert f"| {name} |  |  |  | cannot be used: {tmp_path / name}.toml: " in shown
+        assert f"cannot be used: {tmp_path / name}.toml: " in shown
     targets, broken = read_targets()
     assert {"t4x2", "cpu"} <= {target.name for target in targets} and {"folder", "deep", "broken"} <= set(broken)
     with pytest.raises(ZooError, match=r"folder\.toml: cannot be read \(Is a directory\)"):
