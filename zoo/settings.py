@@ -1,4 +1,4 @@
-"""Settings: the home folder, entry folders, the reader of TOML files, and interpreters of single stages."""
+"""Settings: home and entry folders, how TOML is read, interpreters of single stages."""
 
 from __future__ import annotations
 

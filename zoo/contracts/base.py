@@ -22,7 +22,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 
 
 class Contract(BaseModel):
-    """Frozen data in which an unknown key is an error, and so is a number that is infinite or not one."""
+    """Frozen data in which an unknown key is an error.
+
+    So is a number that is infinite or NaN.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 

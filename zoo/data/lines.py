@@ -1,4 +1,7 @@
-"""Lines of a plain or gzipped text file, within bounds: what unpacks without end is refused and never held in memory."""
+"""Lines of a plain or gzipped text file, within bounds.
+
+What unpacks without end is refused and never held in memory.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,10 @@ def as_text(page: Page | Table, style: Format = Format.table) -> str:
 
 
 def _lines(text: str) -> str:
-    """Text of one or more lines with other control characters as escapes: ids, headers and names come from anybody."""
+    """Text of several lines with other control characters as escapes.
+
+    Ids, headers and names come from anybody.
+    """
     return printable(text, keep="\n")
 
 

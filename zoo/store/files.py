@@ -28,7 +28,8 @@ def file_sha256(path: Path) -> str:
 def checked_files(folder: Path) -> list[Path]:
     """Files of a user's folder and of the folders in it, by name.
 
-    A link counts as the file that it leads to. ZooError by name for what is not to be read: a link that leaves the folder or leads nowhere, a FIFO, device or socket.
+    A link counts as the file that it leads to. ZooError by name for what is not to be read: a link
+    that leaves the folder or leads nowhere, a FIFO, device or socket.
     """
     inside = Path(os.path.realpath(folder))
     files = []
@@ -48,7 +49,8 @@ def checked_files(folder: Path) -> list[Path]:
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's content, following links.
 
-    The file system may share its blocks, but no change of one reaches the other. OSError where the source is no longer an ordinary file: what was checked may have been exchanged since.
+    The file system may share its blocks, but no change of one reaches the other. OSError where the
+    source is no longer an ordinary file: what was checked may have been exchanged since.
     """
     real = os.open(os.path.realpath(source), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(real, "rb", 0) as original:
@@ -74,10 +76,10 @@ def folder_fingerprint(folder: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that takes the place of `path` whole or not at all: temporary file beside it, fsync, rename.
+    """Write a file that takes the place of `path` whole or not at all.
 
-    The temporary file's name cannot be guessed and the file is new, so that no link that lies there is ever followed; a link at
-    `path` itself is replaced.
+    Temporary file beside it, fsync, rename. Its name cannot be guessed and it is new, so that no link that lies there is ever
+    followed; a link at `path` itself is replaced.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -113,7 +115,10 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def open_lock(path: Path) -> int:
-    """Descriptor of a lock file, made where there is none; OSError where a link lies there, which is not followed."""
+    """Descriptor of a lock file, made where there is none.
+
+    OSError where a link lies there, which is not followed.
+    """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 

