@@ -1,7 +1,24 @@
-"""The one exception for errors that users cause.
+"""The one exception for errors that users cause, and texts made fit for a terminal.
 
-It is one line that names the row, key or file, and the mend.
+An error is one line that names the row, key or file, and the mend.
 """
+
+from __future__ import annotations
+
+import json
+import re
+
+# Control characters (C0, DEL, C1), line and paragraph separators, marks that turn the direction of text, and lone surrogates:
+# what lets an id, a header or a name move the cursor, hide text or end an error's one line.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Text for a terminal, control characters escaped as in JSON and TOML (`\u001b`).
+
+    Those in `keep` stay.
+    """
+    return _UNPRINTABLE.sub(lambda c: c[0] if c[0] in keep else json.dumps(c[0])[1:-1], text)
 
 
 class ZooError(Exception):
@@ -11,5 +28,5 @@ class ZooError(Exception):
     """
 
     def __init__(self, message: str, *, exit_code: int = 2) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.exit_code = exit_code

@@ -1,4 +1,4 @@
-"""Settings: the home folder, entry folders, and interpreters of single stages."""
+"""Settings: home and entry folders, how TOML is read, interpreters of single stages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from zoo.contracts import (
-    Contract,
-)
+from zoo.contracts import AnyContract, Contract, explain
 from zoo.errors import ZooError
 
 logger = logging.getLogger("zoo")
@@ -29,6 +27,24 @@ class Settings(Contract):
     """
 
     environments: dict[str, Path] = Field(default={})
+
+
+def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
+    """A TOML file that people write, read and checked; a byte-order mark is no harm.
+
+    Raises ZooError, which names the file and the key, for whatever is wrong with it: callers that read many files go on with
+    the next.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except ValidationError as error:
+        raise ZooError(f"{path}: {explain(error, kind)}") from error
+    except RecursionError as error:
+        raise ZooError(f"{path}: not TOML that can be read: nested too deeply; write fewer brackets") from error
+    except ValueError as error:  # tomllib's own, bytes that are not UTF-8, and numbers of thousands of digits
+        raise ZooError(f"{path}: not TOML: {error}") from error
 
 
 def home() -> Path:
@@ -75,12 +91,7 @@ def load_settings() -> Settings:
     path = Path(os.environ.get("ZOO_SETTINGS", config / "preference-zoo" / "settings.toml"))
     if not path.exists():
         return Settings()
-    try:
-        return Settings.model_validate(tomllib.loads(path.read_text()))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
-        raise ZooError(
-            f"{path}: {str(error).splitlines()[0]}; known key: [environments] stage or backend = interpreter"
-        ) from error
+    return read_toml(path, Settings)
 
 
 def interpreter(stage: str) -> Path:

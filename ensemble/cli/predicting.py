@@ -11,7 +11,7 @@ import typer
 from ensemble.cli.planning import PlanFile
 from zoo.cli.base import AsJson, Output, style_of
 from zoo.cli.installed import check_installed
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.report.text import Format, show
 
 
@@ -43,9 +43,9 @@ def predict(
         tables[name] = Path(path)
     seconds = None if budget is None else parse_budget(budget)
     done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
-    typer.echo("\n".join(done.summary()))
+    typer.echo(printable("\n".join(done.summary()), keep="\n"))
     for warning in done.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {printable(warning)}", err=True)
 
 
 def evaluate(

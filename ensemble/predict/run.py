@@ -27,6 +27,7 @@ from zoo.contracts import Input
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.settings import home
+from zoo.store import open_lock
 from zoo.targets import visible_gpus
 
 POLL_SECONDS = 0.1
@@ -194,7 +195,7 @@ def _only_one(folder: Path, patience_seconds: float) -> Iterator[int]:
     Its jobs inherit the descriptor, so a killed run's jobs must end before the next run starts.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_lock(folder / "lock")
     give_up = time.monotonic() + patience_seconds
     try:
         while True:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.errors import printable
+
 if TYPE_CHECKING:
     from ensemble.predict.conductor import Conductor
     from ensemble.predict.deadline import Deadline
@@ -87,7 +89,9 @@ class Display:
 
     def say(self, text: str) -> None:
         """One event, with the time since process start."""
-        self._console.print(f"{clock(self._deadline.now())} of {clock(self._deadline.budget_seconds)}  {text}", markup=False)
+        self._console.print(
+            f"{clock(self._deadline.now())} of {clock(self._deadline.budget_seconds)}  {printable(text)}", markup=False
+        )
 
     def update(self, statuses: Sequence[JobStatus]) -> None:
         """Show where the running jobs stand."""

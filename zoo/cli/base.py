@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.report.text import Format
 
 DEBUG = "--debug"
@@ -55,7 +55,7 @@ def say(text: str) -> None:
 
     What is going on, apart from results on stdout.
     """
-    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+    print(f"[{time.monotonic() - _STARTED:6.1f} s] {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _tell_version(context: typer.Context, wanted: bool) -> None:
@@ -139,7 +139,7 @@ def _one_line_errors(*, debug: bool) -> Iterator[None]:
             raise
         text, code = told
         if text:
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {printable(text)}", file=sys.stderr)
         sys.exit(code)
 
 

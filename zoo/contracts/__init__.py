@@ -4,7 +4,19 @@ Frozen pydantic data and nothing heavier, so that `--help`, validation and the e
 error, and units live in names (`_seconds`, `_bytes`, `_tokens`). People write TOML (`zoo/entries/*.toml`); machines write JSON.
 """
 
-from zoo.contracts.base import LABELS, SCHEMA_VERSION, Contract, Fraction, Name, Order, Positive, Say, Seconds, changed
+from zoo.contracts.base import (
+    LABELS,
+    SCHEMA_VERSION,
+    AnyContract,
+    Contract,
+    Fraction,
+    Name,
+    Order,
+    Positive,
+    Say,
+    Seconds,
+    changed,
+)
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import (
     Base,
@@ -49,6 +61,7 @@ __all__ = [
     "LABELS",
     "REQUESTS",
     "SCHEMA_VERSION",
+    "AnyContract",
     "Base",
     "BaseRequest",
     "Contract",

@@ -22,9 +22,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 
 
 class Contract(BaseModel):
-    """Frozen data in which an unknown key is an error."""
+    """Frozen data in which an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    So is a number that is infinite or NaN.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 AnyContract = TypeVar("AnyContract", bound=Contract)

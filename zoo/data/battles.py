@@ -7,19 +7,18 @@ which a turn may be null. A row that cannot be used is reported and kept apart, 
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from zoo.data.lines import MOST_LINE_CHARACTERS, open_lines
 from zoo.data.rows import TEXT_COLUMNS, WINNER_COLUMNS, Problem, Turns, parse_row
 from zoo.errors import ZooError
 
@@ -60,8 +59,9 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -
     """
     path = Path(path)
     try:
-        with _open(path) as file:
-            battles = _parse(path, csv.reader(file), keep)
+        with open_lines(path) as lines:
+            csv.field_size_limit(MOST_LINE_CHARACTERS)  # the default refuses fields above 128 KiB
+            battles = _parse(path, csv.reader(lines), keep)
     except (OSError, EOFError, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read ({error}); give a .csv or .csv.gz file") from error
     except csv.Error as error:
@@ -71,15 +71,6 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
         raise ZooError(f"{path}:{where} {fatal.message}; `zoo data validate` lists every problem")
     return battles
-
-
-def _open(path: Path) -> io.TextIOBase:
-    """Text of a plain or gzipped file, told by its first bytes. Bytes that are not UTF-8 come out as lone surrogates."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    return cast(io.TextIOBase, gzip.open(path, "rt", **options) if zipped else path.open("r", **options))
 
 
 def _parse(path: Path, rows: Iterator[list[str]], keep: Sequence[str]) -> Battles:

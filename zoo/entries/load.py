@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.contracts import (
-    Entry,
-    explain,
-)
+from zoo.contracts import Entry, explain
 from zoo.errors import ZooError
-from zoo.settings import entry_folders
+from zoo.settings import entry_folders, read_toml
 
 
 def load_entry(name: str) -> Entry:
@@ -24,7 +22,7 @@ def load_entry(name: str) -> Entry:
     """
     for folder in reversed(entry_folders()):
         path = folder / f"{name}.toml"
-        if path.is_file():
+        if os.path.lexists(path):  # a broken link is named as what it is
             return read_entry(path)
     raise ZooError(f"no entry {name!r}; {_suggest(name, entry_names())}")
 
@@ -39,15 +37,7 @@ def entry_names() -> list[str]:
 
 def read_entry(path: Path) -> Entry:
     """Read one entry file. ZooError names the file, the key and the nearest known key."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        entry = Entry.model_validate(raw)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ZooError(f"{path}: {explain(error, Entry)}") from error
+    entry = read_toml(path, Entry)
     if entry.name != path.stem:
         raise ZooError(f'{path}: name = "{entry.name}" differs from the file name; rename one of them')
     return entry
@@ -75,10 +65,6 @@ def override(entry: Entry, settings: list[str]) -> Entry:
 
     Values are TOML, bare words are text.
     """
-    from pydantic import ValidationError
-
-    from zoo.contracts import explain
-
     data: dict[str, Any] = entry.model_dump(mode="json", exclude_none=True)
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -86,7 +72,7 @@ def override(entry: Entry, settings: list[str]) -> Entry:
             raise ZooError(f"--set {setting}: write KEY=VALUE, e.g. train.epochs=2")
         try:
             value = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text
         *path, last = key.split(".")
         place = data

@@ -5,18 +5,18 @@ They lie in `experiments/NNN-slug/recipe.toml`.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from zoo.contracts import Contract, Entry, Held, Name, Positive, Say, Selection, explain
+from zoo.contracts import Contract, Entry, Held, Name, Positive, Say, Selection
 from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.run import run_folds
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.folds import fold_chains
+from zoo.settings import read_toml
 from zoo.store import Artifact
 
 
@@ -69,14 +69,9 @@ class Recipe(Contract):
 def load_recipe(folder: Path) -> Recipe:
     """The recipe of an experiment's folder; errors name the key."""
     path = folder / "recipe.toml"
-    try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError:
-        raise ZooError(f"{path}: no such file; an experiment is a folder with a recipe.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ZooError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ZooError(f"{path}: {explain(error, Recipe)}") from error
+    if not path.exists():
+        raise ZooError(f"{path}: no such file; an experiment is a folder with a recipe.toml")
+    return read_toml(path, Recipe)
 
 
 def recipe_entries(recipe: Recipe) -> list[Entry]:

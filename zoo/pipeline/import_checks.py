@@ -86,19 +86,38 @@ def _read(path: Path) -> pd.DataFrame:
 def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     from zoo.scores.tables import NO_FOLD, OK, score_table
 
-    def integers(column: str, default: int) -> list[int]:
-        return [default] * len(frame) if column not in frame else [int(value) for value in frame[column]]
-
+    fold, n_tokens = _integers(frame, "fold", path, least=NO_FOLD, absent=NO_FOLD), _integers(frame, "n_tokens", path)
     try:
         return score_table(
             frame["id"].astype(str).tolist(),
             frame[["p_a", "p_b", "p_tie"]].to_numpy(dtype="float64"),
-            fold=integers("fold", NO_FOLD),
-            n_tokens=integers("n_tokens", 0),
+            fold=fold,
+            n_tokens=n_tokens,
             status=frame["status"].fillna(OK).replace("", OK).astype(str).tolist() if "status" in frame else OK,
         )
     except (ValueError, TypeError) as error:
         raise ZooError(f"{path}: a column holds what is not a number ({str(error).splitlines()[0]})") from error
+
+
+def _integers(frame: pd.DataFrame, column: str, path: Path, *, least: int = 0, absent: int = 0) -> list[int]:
+    """A column of whole numbers from `least` to 2^31 - 1, others refused by row id.
+
+    Each is `absent` where there is no such column.
+    """
+    if column not in frame:
+        return [absent] * len(frame)
+
+    def whole(value: object) -> int | None:
+        try:
+            number = int(value)  # type: ignore[call-overload]
+        except (ValueError, TypeError, OverflowError):
+            return None
+        return number if least <= number < 2**31 and (isinstance(value, str) or number == value) else None
+
+    found = [whole(value) for value in frame[column]]
+    bad = [row_id for row_id, value in zip(frame["id"], found, strict=True) if value is None]
+    _refuse(path, f"a {column} that is not a whole number from {least} to {2**31 - 1}", bad)
+    return [value for value in found if value is not None]
 
 
 def _check_ids(frame: pd.DataFrame, path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from zoo.data.battles import Battles
 
+MOST_SECONDS = 1e9  # 30 years: what is above is a slip, and its sums over rows would end in infinities
 VARIANT = Variant()  # an imported table has no variants; its folder is that of the plain one
 
 
@@ -69,6 +70,10 @@ def _cost(
 ) -> Cost:
     from zoo.targets import load_target
 
+    prices = {"--load-seconds": load, "--seconds-per-row": per_row, "--seconds-per-1k-tokens": per_1k_tokens}
+    for option, seconds in prices.items():
+        if seconds is not None and not 0 <= seconds <= MOST_SECONDS:
+            raise ZooError(f"{option} {seconds:g}: give seconds between 0 and {MOST_SECONDS:g}")
     if (per_row is None) == (per_1k_tokens is None):
         raise ZooError("a member needs a price: give either --seconds-per-row or --seconds-per-1k-tokens")
     if per_1k_tokens is not None and not has_tokens:

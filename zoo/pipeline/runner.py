@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -60,16 +60,10 @@ ENVIRONMENT = (
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
 )
 # Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
-ENVIRONMENT_FETCH = (
-    "HF_TOKEN",
-    "HF_ENDPOINT",
-    "PIP_*",
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "*_proxy",
-    "*_PROXY",
-)
+ENVIRONMENT_NETWORK = ("PIP_*", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "*_proxy", "*_PROXY")
+ENVIRONMENT_FETCH = ("HF_TOKEN", "HF_ENDPOINT", *ENVIRONMENT_NETWORK)
+ENVIRONMENT_PIP = ("PATH", "HOME", "USER", "LANG", "LC_*", "TMPDIR", "XDG_*", "LD_LIBRARY_PATH", *ENVIRONMENT_NETWORK)
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # no module comes from the folder that a command is given in: it may be a download
 RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
 PROJECT = "preference-zoo"  # this package's own name, as its pyproject.toml has it
@@ -79,20 +73,28 @@ PACKAGES = (
 )
 
 
-def stage_environment(stage: str) -> dict[str, str]:
-    """The allow-listed environment of a stage's process.
+def environment_of(allowed: Sequence[str]) -> dict[str, str]:
+    """The variables of this process's environment that are on a list.
 
-    Quiet, offline but for `fetch`, and byte code cached.
+    The list has names, and patterns with one `*` at either end.
     """
-    allowed = ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ())
 
     def matches(name: str, pattern: str) -> bool:
         if pattern.startswith("*"):
             return name.endswith(pattern[1:])
         return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
-    chosen = {k: v for k, v in os.environ.items() if any(matches(k, pattern) for pattern in allowed)}
+    return {name: value for name, value in os.environ.items() if any(matches(name, pattern) for pattern in allowed)}
+
+
+def stage_environment(stage: str) -> dict[str, str]:
+    """The allow-listed environment of a stage's process.
+
+    Quiet, offline but for `fetch`, and byte code cached.
+    """
+    chosen = environment_of(ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ()))
     defaults = {
+        **SAFE_PATH,
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",

@@ -11,6 +11,8 @@ from enum import StrEnum
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -74,7 +76,7 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """Rows as text, the best ones marked by the word."""
-        texts = [[column.text(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
+        texts = [[_lines(column.text(value)) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
         return [[f"{row[0]} (best)", *row[1:]] if place in self.best else row for place, row in enumerate(texts)]
 
 
@@ -96,12 +98,12 @@ def show(page: Page, style: Format = Format.table, *, data: object = None) -> No
     if style in (Format.csv, Format.json):
         first = next((block for block in page if isinstance(block, Table)), None)
         if style is Format.csv:
-            print(_csv(first) if first else "")
+            print(_lines(_csv(first)) if first else "")
         else:
             print(json.dumps(_finite(first.records() if data is None and first else data), indent=1))
         return
     if style is Format.markdown:
-        print("\n".join(_markdown(block) if isinstance(block, Table) else block for block in page))
+        print("\n".join(_markdown(block) if isinstance(block, Table) else _lines(block) for block in page))
         return
     from rich.console import Console
 
@@ -113,8 +115,16 @@ def as_text(page: Page | Table, style: Format = Format.table) -> str:
     """A page, or one table, as plain text or markdown at full width, for files."""
     blocks: Page = [page] if isinstance(page, Table) else page
     if style is Format.markdown:
-        return "\n".join(_markdown(block) if isinstance(block, Table) else block for block in blocks)
+        return "\n".join(_markdown(block) if isinstance(block, Table) else _lines(block) for block in blocks)
     return _rendered(blocks, None)
+
+
+def _lines(text: str) -> str:
+    """Text of several lines with other control characters as escapes.
+
+    Ids, headers and names come from anybody.
+    """
+    return printable(text, keep="\n")
 
 
 def _rendered(page: Page, terminal: Console | None) -> str:
@@ -131,7 +141,7 @@ def _rendered(page: Page, terminal: Console | None) -> str:
         console = Console(**options, width=terminal.width, color_system=system, force_terminal=True, no_color=terminal.no_color)
     for block in page:
         if isinstance(block, str):
-            buffer.write(block + "\n")
+            buffer.write(_lines(block) + "\n")
             continue
         kept, dropped, fits = _fitting(block, console.width)
         console.print(_rich_table(block, kept, fits=fits))

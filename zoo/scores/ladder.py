@@ -6,6 +6,7 @@ neighbours are paired. It answers whether 4 bits, merging or the engine lose acc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
         found |= {f"ladder/{step.form}/{name}": value for name, value in values.items() if value is not None}
         if step.form == AWQ and step.change is not None and step.change_se is not None:
             found |= {DELTA_LOG_LOSS: step.change, DELTA_LOG_LOSS_SE: step.change_se}
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}  # one row has no standard error
 
 
 def steps_from_metrics(metrics: Mapping[str, float]) -> list[Step]:
@@ -87,7 +88,7 @@ def steps_from_metrics(metrics: Mapping[str, float]) -> list[Step]:
         Step(
             form,
             metrics[f"ladder/{form}/log_loss"],
-            metrics[f"ladder/{form}/log_loss_se"],
+            metrics.get(f"ladder/{form}/log_loss_se", math.nan),
             of(form, "change"),
             of(form, "change_se"),
             of(form, "largest_probability_change"),

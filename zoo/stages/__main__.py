@@ -49,7 +49,7 @@ def _interrupt_once() -> None:
 def _redirect(log: Path) -> None:
     """Send file descriptors 1 and 2 to the log; progress keeps the terminal."""
     progress.use_terminal(os.dup(2))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
 

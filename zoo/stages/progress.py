@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from zoo.errors import printable
+
 LINE_SECONDS = 10.0  # between two lines where no terminal shows a bar
 _terminal: TextIO = sys.stderr
 
@@ -24,7 +26,7 @@ def terminal() -> TextIO:
 
 def note(text: str) -> None:
     """One line, for a step whose length is not known beforehand."""
-    print(f"  {text}", file=_terminal, flush=True)
+    print(f"  {printable(text)}", file=_terminal, flush=True)
 
 
 class Lines(io.TextIOBase):

@@ -17,7 +17,17 @@ from zoo.store.artifacts import (
     list_artifacts,
     read_manifest,
 )
-from zoo.store.files import file_sha256, folder_fingerprint, locked, scratch_folder, write_atomic
+from zoo.store.files import (
+    checked_files,
+    copy_file,
+    file_sha256,
+    folder_fingerprint,
+    locked,
+    open_lock,
+    replacing,
+    scratch_folder,
+    write_atomic,
+)
 from zoo.store.lineage import recipe_of, source_of, sources
 
 __all__ = [
@@ -29,7 +39,9 @@ __all__ = [
     "RESULT",
     "Artifact",
     "artifact_name",
+    "checked_files",
     "commit",
+    "copy_file",
     "differing_field",
     "file_sha256",
     "find",
@@ -38,8 +50,10 @@ __all__ = [
     "identity",
     "list_artifacts",
     "locked",
+    "open_lock",
     "read_manifest",
     "recipe_of",
+    "replacing",
     "scratch_folder",
     "source_of",
     "sources",

@@ -5,13 +5,19 @@ A lock dies with its holder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+from zoo.errors import ZooError
 
 
 def file_sha256(path: Path) -> str:
@@ -19,24 +25,66 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checked_files(folder: Path) -> list[Path]:
+    """Files of a user's folder and of the folders in it, by name.
+
+    A link counts as the file that it leads to. ZooError by name for what is not to be read: a link
+    that leaves the folder or leads nowhere, a FIFO, device or socket.
+    """
+    inside = Path(os.path.realpath(folder))
+    files = []
+    for path in sorted(folder.rglob("*")):
+        real = Path(os.path.realpath(path))
+        if path.is_symlink() and not real.exists():
+            raise ZooError(f"{path}: a link that leads nowhere; remove it")
+        if not real.is_relative_to(inside):
+            raise ZooError(f"{path}: a link out of the folder, to {real}; if it is meant, give a copy made by `cp -rL`")
+        if real.is_file():
+            files.append(path)
+        elif not real.is_dir():
+            raise ZooError(f"{path}: neither a file nor a folder; remove it")
+    return files
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, following links.
+
+    The file system may share its blocks, but no change of one reaches the other. OSError where the
+    source is no longer an ordinary file: what was checked may have been exchanged since.
+    """
+    real = os.open(os.path.realpath(source), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(real, "rb", 0) as original:
+        if not stat.S_ISREG(os.fstat(real).st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", str(source))
+        with target.open("xb") as copy:
+            with suppress(OSError, AttributeError):  # across file systems, or not on Linux: what is left is copied below
+                while os.copy_file_range(real, copy.fileno(), 1 << 30):
+                    pass
+            shutil.copyfileobj(original, copy, 1 << 22)
+
+
 def folder_fingerprint(folder: Path) -> str:
     """Fingerprint of a model folder by the names and contents of its files.
 
-    It serves for weights that no stage of ours made.
+    It serves for weights that no stage of ours made. ZooError as `checked_files` says.
     """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in checked_files(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file whole or not at all: temporary file beside it, fsync, rename."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that takes the place of `path` whole or not at all.
+
+    Temporary file beside it, fsync, rename. Its name cannot be guessed and it is new, so that no link that lies there is ever
+    followed; a link at `path` itself is replaced.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -44,6 +92,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -60,6 +114,14 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def open_lock(path: Path) -> int:
+    """Descriptor of a lock file, made where there is none.
+
+    OSError where a link lies there, which is not followed.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
 @contextmanager
 def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
     """Hold the store's lock `name` and yield its file descriptor.
@@ -69,7 +131,7 @@ def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None)
     """
     folder = store / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_lock(folder / f"{name}.lock")
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from zoo.contracts import Contract, Name, Positive
 from zoo.errors import ZooError
-from zoo.settings import home
+from zoo.settings import home, read_toml
 from zoo.targets.machine import host_memory_bytes
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -83,16 +82,9 @@ def load_target(name: str) -> Target:
     ZooError names the known ones.
     """
     path = Path(name) if name.endswith(".toml") else target_files().get(name)
-    if path is None or not path.is_file():
+    if path is None or not os.path.lexists(path):
         raise ZooError(f"no target {name!r}; known: {', '.join(target_files())}")
-    from zoo.contracts import explain
-
-    try:
-        target = Target.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ZooError(f"{path}: {explain(error, Target)}") from error
+    target = read_toml(path, Target)
     if target.name != path.stem:
         raise ZooError(f'{path}: name = "{target.name}" differs from the file name; rename one of them')
     return target

@@ -188,3 +188,32 @@ def test_leaderboard_lists_imports(tmp_path: Path, battles: Path) -> None:
     page, records = leaderboard_page(rows)
     assert "elsewhere" in as_text(page) and "elsewhere" in as_text(page, Format.markdown)
     assert records[0]["rows"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("n_tokens", -5, r"1 row has a n_tokens that is not a whole number from 0 to 2147483647: r7$"),
+        ("fold", 1.7, r"1 row has a fold that is not a whole number from -1 to 2147483647: r7$"),
+        ("fold", -2, r"a fold that is not a whole number from -1 .*: r7$"),
+        ("n_tokens", 10**30, r"1 row has a n_tokens that is not a whole number .*: r7$"),
+        ("n_tokens", 1e30, r"a n_tokens that is not a whole number .*: r7$"),
+        ("fold", "", r"a fold that is not a whole number .*: r7$"),
+        ("n_tokens", float("inf"), r"a n_tokens that is not a whole number .*: r7$"),
+    ],
+)
+def test_counts_and_folds_are_whole_numbers_in_range(
+    tmp_path: Path, battles: Path, column: str, value: object, message: str
+) -> None:
+    values = [value if i == 7 else 1 for i in range(ROWS)]
+    with pytest.raises(ZooError, match=message):
+        bring(tmp_path, table(**{column: pd.Series(values, dtype=object)}), battles)
+    assert list_artifacts(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("option", ["seconds_per_row", "load_seconds"])
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1.0, 1e300])
+def test_a_price_is_a_finite_number(tmp_path: Path, battles: Path, option: str, seconds: float) -> None:
+    with pytest.raises(ZooError, match=rf"^--{option.replace('_', '-')} .*: give seconds between 0 and 1e\+09$"):
+        bring(tmp_path, table(), battles, **{option: seconds})
+    assert list_artifacts(tmp_path / "store") == []

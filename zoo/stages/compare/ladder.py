@@ -25,7 +25,7 @@ from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_sco
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.quantize.awq_format import write_dequantized
-from zoo.store import scratch_folder
+from zoo.store import replacing, scratch_folder
 from zoo.targets import process_age_seconds
 
 
@@ -94,9 +94,8 @@ def forms(request: LadderRequest, scratch: Path, dtype: torch.dtype) -> Iterator
 def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in `path`, computed and written whole if it is not there."""
     if not path.exists():
-        with path.with_suffix(".tmp").open("wb") as file:
+        with replacing(path) as file:
             np.save(file, compute())
-        path.with_suffix(".tmp").rename(path)
     found: np.ndarray = np.load(path)
     return found
 

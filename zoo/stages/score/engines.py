@@ -13,6 +13,7 @@ import json
 import os
 import selectors
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.errors import ZooError
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
 from zoo.stages.score.tasks import BLAMED, Task, Tasks, crashed_row
@@ -100,6 +102,20 @@ class Listener:
     ready: Callable[[int, float, Mapping[str, int]], None] = lambda number, seconds, memory: None
 
 
+def compiled_folder() -> Path:
+    """Folder in which torch keeps what it has compiled, so that nothing is compiled twice.
+
+    The name is torch's own. Everybody can make it, and its files are code: ZooError where the folder is a link or somebody
+    else's.
+    """
+    folder = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ZooError(f"{folder}: not a folder of your own; remove it, or set {COMPILED} to one that is")
+    return folder
+
+
 class Crew:
     """The replicas of a run. Use as a context: whatever happens within, no engine outlives it.
 
@@ -117,7 +133,7 @@ class Crew:
         self._path = self._job.write()  # once: a replica that starts later may be reading it
         # vLLM leaves files in the temporary folder. Not in the job's: sockets' paths are at most 107 characters long.
         self._temporary = tempfile.TemporaryDirectory(prefix="zoo-", ignore_cleanup_errors=True)
-        kept = {COMPILED: os.environ.get(COMPILED, f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")}
+        kept = {COMPILED: os.environ.get(COMPILED) or str(compiled_folder())}
         for replica in self._replicas:
             replica.environment = {**kept, "TMPDIR": self._temporary.name, **replica.environment}
         self.lead_seconds = process_age_seconds()

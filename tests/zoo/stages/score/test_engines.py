@@ -21,6 +21,7 @@ from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import is_alive
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, StageResult, Variant
 from zoo.data.battles import read_battles
+from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.tables import probabilities, read_card, read_scores
 from zoo.stages.score import engine_handle as replica_process
@@ -246,3 +247,15 @@ def test_a_run_that_is_resumed_with_another_engine_mixes_no_numbers(
     run(request, out)
     assert before and all(file.stat().st_mtime_ns != stamp for file, stamp in before.items())
     assert read_card(out / "ab-160" / "scores.json").engine == "vllm 99.0"
+
+
+def test_compiled_code_is_kept_in_a_folder_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name can be guessed and its files are run: a link that somebody planted there is refused."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = replicas.compiled_folder()
+    assert folder == replicas.compiled_folder() and folder.stat().st_mode & 0o077 == 0
+    (tmp_path / "theirs").mkdir()
+    folder.rmdir()
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ZooError, match="not a folder of your own"):
+        replicas.compiled_folder()
