@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.store import write_atomic
 
 PLAN_VERSION = 1
+ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 
 Triple = tuple[float, float, float]
 PoolKind = Literal["linear", "log", "logistic"]

@@ -35,6 +35,7 @@ def tables_of_others(folder: Path) -> None:
     write_submission(ids, np.random.default_rng(0).dirichlet([4, 4, 3], size=len(ids)), folder / "oof.csv")
 
 
+@pytest.mark.slow
 def test_the_readme_works_as_it_stands(tiny_llama: Path, tmp_path: Path) -> None:
     guide.checkout(tmp_path)
     tables_of_others(tmp_path)

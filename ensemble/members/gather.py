@@ -15,7 +15,7 @@ from zoo.contracts import Request, ScoringRequest
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
 from zoo.data.splits import fold_of
 from zoo.errors import ZooError
-from zoo.pipeline.stage_kinds import SCORING
+from zoo.pipeline.stage_table import SCORING
 from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
 from zoo.store import list_artifacts, recipe_of
 

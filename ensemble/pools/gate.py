@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.plan import Gate
+from ensemble.plan import ROUNDING, Gate
 
 FEATURES = (
     "entropy",
@@ -23,7 +23,6 @@ FEATURES = (
     "entropy*log_characters",
 )
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that gain a second is a number
-ROUNDING = 1e-10  # sums of the same seconds in another order differ by less than this share of them
 _RIDGE = 1e-3
 
 

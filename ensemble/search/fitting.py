@@ -90,7 +90,9 @@ def carry_out(
         gain = gated_gain(gate, fitted.pools, tables, has, members.characters, otherwise=0.0)
         order, count = spend(gain, row_seconds[j], work_seconds[j])
         has[members.names[j]] = mask_of(order[:count], rows)
-    return blend_rows(fitted.pools, tables, has, as_planned=np.ones(rows, dtype=bool)).p
+    blended = blend_rows(fitted.pools, tables, has, as_planned=np.ones(rows, dtype=bool))
+    assert blended.made.all(), "a row without a blend: its members' pools were not fitted"
+    return blended.p
 
 
 def _reach(members: Members, whole: Subset, seen: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,10 +14,10 @@ import numpy as np
 from ensemble.budget.duration import format_seconds
 from ensemble.budget.pricing import Pricing
 from ensemble.budget.schedule import Load, fits, makespan, overhead_seconds
+from ensemble.plan import ROUNDING
 from ensemble.search.subsets import Affordable, Subset
 from zoo.errors import ZooError
 
-ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 LEAST_COVERAGE = 0.02  # of a member's work: less is not worth loading it
 
 
@@ -114,7 +114,7 @@ class Prices:
 
     def _room(self, j: int, seconds: float) -> float:
         """Seconds of work of member j, over all copies, that fit into a phase of its own."""
-        return max(0.0, (seconds * (1 - 1e-9) - float(self.pricing.load_seconds[j])) * self._copies(j))
+        return max(0.0, (seconds * (1 - ROUNDING) - float(self.pricing.load_seconds[j])) * self._copies(j))
 
     def _copies(self, j: int) -> int:
         return 1 if self.pricing.wide[j] else self.pricing.devices

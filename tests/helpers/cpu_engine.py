@@ -1,6 +1,6 @@
 """Label logits of a tiny model on this machine's processors, in several ways: run by test_cpu_worker.py in its own process.
 
-python tests/helpers/cpu_engine.py FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
+python -m tests.helpers.cpu_engine FOLDER    ->  JSON: logits (rows, 3) of each way, and the kernels that ran
 """
 
 from __future__ import annotations

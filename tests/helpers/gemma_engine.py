@@ -1,6 +1,6 @@
 """Label logits of a tiny Gemma by vLLM in several settings: run by test_gemma_float16.py in its own process.
 
-    python tests/helpers/gemma_engine.py FOLDER '[[dtype, bits or null], ...]'  ->  JSON, logits (rows, 3) for each setting
+    python -m tests.helpers.gemma_engine FOLDER '[[dtype, bits or null], ...]'  ->  JSON, logits (rows, 3) for each setting
 
 Without bits vLLM is told a model type it does not know, which gets past its refusal of Gemma in float16 and changes nothing
 else.

@@ -1,6 +1,6 @@
 """What vLLM itself says on a GPU of a given compute capability, without one: run by test_rules_of_vllm.py in its own process.
 
-    python tests/helpers/vllm_verdicts.py FOLDER
+    python -m tests.helpers.vllm_verdicts FOLDER
 
 vLLM's CUDA platform is put in place of the real one before anything asks for it, its capability made up. The compiled parts
 that only a CUDA build has, and FlashInfer, are stood in for by empty modules; configuration does not call them. Prints JSON:

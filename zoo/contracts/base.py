@@ -38,7 +38,8 @@ def changed(contract: AnyContract, **fields: object) -> AnyContract:
 
     pydantic's `model_copy` checks nothing.
     """
-    return type(contract).model_validate({**dict(contract), **fields})
+    names = {name: field.alias or name for name, field in type(contract).model_fields.items()}
+    return type(contract).model_validate({names.get(name, name): value for name, value in {**dict(contract), **fields}.items()})
 
 
 def added_later(default: Any, *, description: str | None = None) -> Any:

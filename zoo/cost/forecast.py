@@ -24,7 +24,7 @@ from zoo.cost.lengths import File
 from zoo.cost.published import START_SECONDS, load_published, published_machine, published_rates
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
-from zoo.pipeline.stage_kinds import SCORING
+from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
 

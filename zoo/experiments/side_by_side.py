@@ -78,7 +78,10 @@ def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, 
         with cards.lent(gpus[number]) as place, log.open("wb") as file:
             if stopped.is_set():  # while it waited for its GPUs
                 return title, log, INTERRUPTED
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place})
+            # A session of its own: Ctrl-C reaches it from here alone, since a second one would cut short how it ends.
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **place}, start_new_session=True
+            )
             running.append(process)
             code = process.wait()
         say(f"{title}: {'done' if code == 0 else f'failed, see {log}'}")
@@ -90,7 +93,7 @@ def run_side_by_side(folder: Path, data_folder: Path, jobs: int, *, logs: Path, 
     with ThreadPoolExecutor(jobs) as pool:
         try:
             failed = [(title, log) for title, log, code in pool.map(one, wanted) if code]
-        except KeyboardInterrupt:  # those that wait are not started; a terminal has told those that run, `kill -INT` has not
+        except KeyboardInterrupt:  # those that wait are not started
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:

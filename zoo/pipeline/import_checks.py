@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COMPETITION = {"winner_model_a": "p_a", "winner_model_b": "p_b", "winner_tie": "p_tie"}
 # Published tables are float32 or rounded to 4 decimals: three such roundings stay within this. Rows are then scaled to 1.
-ROUNDING = 2e-4
+SUM_ROUNDING = 2e-4
 BLANKS = ("", "nan", "NaN", "NA", "null", "None")
 # Exchanging A and B must gain at least this many nats a row, and this many standard errors, before it is called a swap.
 SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
@@ -150,7 +150,7 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
         sums, logs = p.sum(axis=1), np.exp(np.minimum(p, 1)).sum(axis=1)
-    off = ~(np.abs(sums - 1) <= ROUNDING)
+    off = ~(np.abs(sums - 1) <= SUM_ROUNDING)
     outside = ((p < 0) | (p > 1)).any(axis=1)
     if (p <= 0).all() and np.mean(np.abs(logs - 1) < 0.01) > 0.99:
         raise ZooError(f"{path}: holds log-probabilities, not probabilities; take exp of p_a, p_b, p_tie")

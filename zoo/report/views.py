@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
-from zoo.pipeline.stage_kinds import KINDS
+from zoo.pipeline.stage_table import STAGES
 from zoo.report.folds import folds_table
 from zoo.report.ladder import ladder_records
 from zoo.report.text import Cell, Column, Page, Table
@@ -40,7 +40,7 @@ def entries_page() -> tuple[Page, list[dict[str, Any]]]:
         except ZooError as error:
             broken.append([name, None, None, None, f"cannot be used: {error}"])
             continue
-        stages = {stage: made[name, stage] for stage in KINDS if (name, stage) in made}
+        stages = {stage: made[name, stage] for stage in STAGES if (name, stage) in made}
         records.append({**entry.model_dump(mode="json", exclude_none=True), "stages": stages})
         base, parameters = (entry.base.hub_id, entry.base.parameters) if entry.base else (entry.kind, None)
         done = ", ".join(f"{stage} x{n}" if n > 1 else stage for stage, n in stages.items()) or "nothing yet"

@@ -18,10 +18,12 @@ from pathlib import Path
 from zoo.contracts import REQUESTS, StageResult
 from zoo.errors import ZooError
 from zoo.pipeline.runner import RUNNER
-from zoo.stages import STAGES, progress
+from zoo.pipeline.stage_table import STAGES
+from zoo.stages import progress
 from zoo.stages.process_memory import PeakWatch
 from zoo.store import ERROR, LOG, RESULT, write_atomic
 
+RUNNABLE = tuple(name for name, stage in STAGES.items() if stage.function)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -56,7 +58,7 @@ def _redirect(log: Path) -> None:
 
 def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
     """Look the stage up, run it on the request, and write result.json."""
-    module, function = STAGES[name].split(":")
+    module, function = STAGES[name].function.split(":")
     request = REQUESTS[name].model_validate_json(request_path.read_text())
     memory = PeakWatch()
     result: StageResult = getattr(importlib.import_module(module), function)(request, out_dir)
@@ -68,8 +70,8 @@ def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 3 or argv[0] not in STAGES:
-        print(f"usage: python -m zoo.stages {{{','.join(STAGES)}}} request.json OUT", file=sys.stderr)
+    if len(argv) != 3 or argv[0] not in RUNNABLE:
+        print(f"usage: python -m zoo.stages {{{','.join(RUNNABLE)}}} request.json OUT", file=sys.stderr)
         return 2
     name, request_path, out_dir = argv[0], Path(argv[1]), Path(argv[2])
     _die_with_parent()

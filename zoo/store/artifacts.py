@@ -8,8 +8,10 @@ nothing, and any change of a setting or an input is a new artifact.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from zoo.store.files import file_sha256, write_atomic
 
 PARTIAL = ".partial"  # folder of the store where stages work
 # What the runner and a stage's process leave in a stage's folder, beside what the stage makes.
+logger = logging.getLogger("zoo")
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 RESULT = "result.json"
@@ -123,13 +126,25 @@ def find(store: Path, request: BaseRequest) -> Artifact | None:
 
 
 def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
-    """Finished artifacts of a store, oldest first; all stages, or only those named."""
-    folders = (p.parent for p in store.glob(f"*/{MANIFEST}")) if store.exists() else ()
-    found = [Artifact(folder, read_manifest(folder)) for folder in folders]
+    """Finished artifacts of a store, oldest first; all stages, or only those named.
+
+    One whose manifest cannot be read is told, once a process, and hides no other.
+    """
+    found = []
+    for folder in sorted(path.parent for path in store.glob(f"*/{MANIFEST}")):
+        try:
+            found.append(Artifact(folder, read_manifest(folder)))
+        except ZooError as error:
+            _tell(str(error))
     return sorted(
         (a for a in found if not stages or a.manifest.stage in stages),
         key=lambda a: (a.manifest.created_at, a.path.name),
     )
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    logger.warning("left out: %s", text)
 
 
 def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]], Manifest]) -> Artifact:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
-from zoo.pipeline.stage_kinds import kind_of
+from zoo.pipeline.stage_table import stage_of
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import RESULT, identity, list_artifacts, source_of, sources
@@ -145,7 +145,7 @@ def stage_params(manifest: Manifest) -> dict[str, str]:
     Inputs count by fingerprint only.
     """
     request = identity(manifest.request)
-    if section := kind_of(manifest.stage).section:
+    if section := stage_of(manifest.stage).section:
         request[section] = request.pop("spec")
     return flatten(request)
 

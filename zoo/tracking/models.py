@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from zoo.pipeline.stage_kinds import kind_of
+from zoo.pipeline.stage_table import stage_of
 from zoo.store import write_atomic
 from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
 from zoo.tracking.facts import Facts
@@ -28,7 +28,7 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
 
     Nothing for stages that leave none.
     """
-    kind = kind_of(fact.tags["zoo.stage"]).leaves
+    kind = stage_of(fact.tags["zoo.stage"]).leaves
     if not kind:
         return
     name = f"{fact.tags['zoo.entry']}-{kind}".replace(".", "_")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest
-from zoo.pipeline.stage_kinds import kind_of
+from zoo.pipeline.stage_table import stage_of
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, identity, locked
@@ -58,13 +58,13 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
 def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
     """The labelled battles that a stage read, if their file is still there and unchanged."""
     battles = manifest.request.inputs.get("battles")
-    if battles is None or kind_of(manifest.stage).data != "evaluation":
+    if battles is None or battles.place is None or stage_of(manifest.stage).data != "evaluation":
         return None
     from zoo.data.battles import dataset_digest, read_battles
     from zoo.errors import ZooError
 
     try:
-        found = read_battles(battles.path)
+        found = read_battles(battles.place)
     except ZooError:
         return None
     if not found.labelled or dataset_digest(found) != battles.fingerprint:
@@ -124,7 +124,7 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
     tags = {"zoo.dataset": data.digest} if data else {}
     write_batch(client, run_id, params=fact.params, points=points, tags=tags)
     if data:
-        write_input(client, run_id, data, kind_of(manifest.stage).data)
+        write_input(client, run_id, data, stage_of(manifest.stage).data)
     client.log_dict(run_id, clean_manifest(manifest), MANIFEST)
     if fact.curves:
         from zoo.report.figures import curve_figures

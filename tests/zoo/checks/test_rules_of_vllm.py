@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.paths import ROOT
 from zoo.checks.kernels import engine_at_hand
 from zoo.checks.quantizers import BACKEND_ARCHITECTURES
 from zoo.checks.rules import (
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """vLLM's answers, from a process of their own: what is put in its place there stays there."""
-    command = [sys.executable, str(HELPERS / "vllm_verdicts.py"), str(tmp_path_factory.mktemp("model"))]
+    command = [sys.executable, "-m", "tests.helpers.vllm_verdicts", str(tmp_path_factory.mktemp("model"))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
@@ -48,6 +48,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
 
 
 @pytest.mark.chain
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_dtypes_are_taken_and_refused_as_by_vllm(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     assert len(verdicts["dtypes"]) > 30
@@ -66,6 +67,7 @@ def test_dtypes_are_taken_and_refused_as_by_vllm(verdicts: dict[str, list[dict[s
 
 
 @pytest.mark.chain
+@pytest.mark.slow
 def test_attention_is_what_vllm_takes(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     version = parse_version(engine_at_hand() or "")
     assert version >= FLASHINFER_GATED, "before, Turing got FlashInfer"
@@ -79,6 +81,7 @@ def test_attention_is_what_vllm_takes(verdicts: dict[str, list[dict[str, Any]]])
 
 
 @pytest.mark.chain
+@pytest.mark.slow
 def test_marlin_takes_the_groups_that_it_is_said_to(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     ours = [
         {
@@ -93,6 +96,7 @@ def test_marlin_takes_the_groups_that_it_is_said_to(verdicts: dict[str, list[dic
 
 
 @pytest.mark.chain
+@pytest.mark.slow
 def test_converting_a_matrix_takes_what_loading_is_said_to(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     """Oracle: vLLM's own conversion under torch's memory profiler."""
     assert len(verdicts["conversion"]) == 3
@@ -102,6 +106,7 @@ def test_converting_a_matrix_takes_what_loading_is_said_to(verdicts: dict[str, l
 
 
 @pytest.mark.chain
+@pytest.mark.slow
 def test_packed_kernels_are_those_that_vllm_takes(verdicts: dict[str, list[dict[str, Any]]]) -> None:
     ours = [
         {**a, "kernel": packed_kernel(tuple(a["capability"]), a["group_size"], zero_point=a["zero_point"])}

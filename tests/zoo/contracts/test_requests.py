@@ -26,7 +26,6 @@ from zoo.contracts import (
     parse_request,
     without_paths,
 )
-from zoo.stages import STAGES
 from zoo.store import fingerprint, list_artifacts
 
 KNOWN = json.loads((Path(__file__).with_name("fingerprints.json")).read_text())["requests"]
@@ -44,10 +43,6 @@ def asked() -> ScoreRequest:
         target="cpu",
         **inputs,
     )
-
-
-def test_every_stage_that_runs_has_a_request_and_every_request_but_an_import_a_stage() -> None:
-    assert set(STAGES) == set(REQUESTS) - {"import"}
 
 
 @pytest.mark.parametrize("known", KNOWN[::7], ids=lambda known: f"{known['stage']}: {known['set']}")

@@ -55,6 +55,7 @@ def run(home: Path, program: str, *arguments: str) -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_removed_and_renamed_entries_break_no_old_run(tmp_path: Path) -> None:
     """Scored, then renamed: leaderboard, list, sync, promote, build, show and predict go on working."""

@@ -170,6 +170,7 @@ max_rows = 32
 """
 
 
+@pytest.mark.slow
 @pytest.mark.chain
 @pytest.mark.timeout(400)
 def test_runs_side_by_side_leave_all_that_the_tables_need(

@@ -114,7 +114,7 @@ def join() -> Ranks:
 
 def check_gpus(gpus: int) -> None:
     """ZooError where fewer than `gpus` GPUs are at hand."""
-    found = len(visible_gpus())
+    found = min(torch.cuda.device_count(), len(visible_gpus()) or torch.cuda.device_count())
     if found < gpus:
         raise ZooError(f"train.gpus = {gpus}: {found} GPUs are visible here; set train.gpus = {max(1, found)}")
 

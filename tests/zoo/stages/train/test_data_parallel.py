@@ -60,6 +60,7 @@ def request_of(base: Path, battles: Path, folder: Path, spec: TrainSpec = SPEC) 
     return TrainRequest(entry="tiny", **inputs, held=Held(), prompt=PROMPT, spec=spec)
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_killed_have_the_curves_of_one(
     tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.paths import ROOT
 from zoo.contracts import ScoreSpec, ServeSpec, Variant
 from zoo.stages.score.vllm.engine import engine_arguments
 
@@ -28,12 +28,13 @@ def on_cpus() -> bool:
     return not torch.cuda.is_available()
 
 
+@pytest.mark.slow
 @pytest.mark.chain
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not on_cpus(), reason="needs vLLM for CPUs")
 def test_fused_norms_and_the_label_head_run_and_cost_no_accuracy(tiny_llama: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(HELPERS / "cpu_engine.py"), str(tiny_llama)]
+    command = [sys.executable, "-m", "tests.helpers.cpu_engine", str(tiny_llama)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.paths import ROOT
 from zoo.checks.rules import RESCALABLE
 from zoo.contracts import ServeSpec
 from zoo.errors import ZooError
@@ -84,6 +84,7 @@ def float32_reference(folder: Path, rows: list[list[int]]) -> tuple[np.ndarray, 
     return np.array(logits), largest
 
 
+@pytest.mark.slow
 @pytest.mark.chain
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3"])
@@ -96,7 +97,7 @@ def test_rescaling_makes_float16_agree_with_float32_where_it_overflows_without(t
     assert largest["residual"] > 65504 and largest["product"] > 65504
 
     settings = [["float16", None], ["float16", BITS], ["float32", None], ["float32", BITS]]
-    command = [sys.executable, str(HELPERS / "gemma_engine.py"), str(tmp_path), json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.helpers.gemma_engine", str(tmp_path), json.dumps(settings)]
     found = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     overflown, rescaled, plain, shifted = (np.array(values) for values in json.loads(found.stdout.splitlines()[-1]))

@@ -1,0 +1,45 @@
+"""The table of stages: which function runs each, and what its artifacts are; add one here.
+
+A function is named by text, since looking one up must load nothing: `zoo.stages` is the only place for torch and its kin. What
+a stage is asked is a type of `zoo/contracts/requests.py`, told by the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, and what is true of every artifact of it.
+
+    `function`: `module:name` of its `run(request, out_dir) -> StageResult`; empty where nothing runs. `section`: the entry's
+    table that its `spec` is; `data`: what its battles are to it; `leaves`: the kind of model it makes; `scores`: it writes
+    score tables, so that its artifacts hold members.
+    """
+
+    function: str = ""
+    section: str = ""
+    data: str = "evaluation"
+    leaves: str = ""
+    scores: bool = False
+
+
+STAGES = {  # in the order in which they run
+    "fetch": Stage("zoo.stages.weights.fetch:run"),
+    "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter"),
+    "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged"),
+    "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq"),
+    "score": Stage("zoo.stages.score.stage:run", section="score", scores=True),
+    "ladder": Stage("zoo.stages.compare.ladder:run"),
+    "evaluate": Stage("zoo.stages.compare.evaluate:run"),
+    "lexical-train": Stage("zoo.stages.lexical.stage:train", section="lexical", data="training", leaves="lexical"),
+    "lexical-score": Stage("zoo.stages.lexical.stage:score", scores=True),
+    "import": Stage(scores=True),  # not run: `zoo import` puts a table that was made elsewhere into the store
+}
+SCORING = tuple(name for name, stage in STAGES.items() if stage.scores)
+
+
+def stage_of(name: str) -> Stage:
+    """The stage of that name, as a manifest has it; a blank one where this version has none."""
+    return STAGES.get(name, Stage())
