@@ -1,7 +1,6 @@
 """The linear pool's exact weights on the simplex, with a certificate.
 
-They minimise -mean log(sum_j w_j p_j[true label]).
-Minimises -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal portfolio.
+They minimise -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal portfolio.
 Solved by sequential quadratic programming (Kim, Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum likelihood
 estimation of mixture proportions using sequential quadratic programming", arXiv 1806.01412): the simplex constraint is
 exchanged for a term sum(w), since at the optimum of -mean log(P w) + sum(w) over w >= 0 the weights sum to 1.

@@ -1,6 +1,5 @@
 """Newton fits of the log pool and the logistic pool.
 
-Both are convex multinomial likelihoods in symmetric coordinates.
 Both are convex multinomial likelihoods. Every model here predicts two numbers a row, the lead U = z_a - z_b and the pull to a
 tie E = z_tie - (z_a + z_b) / 2, so that p is proportional to (exp(U / 2), exp(-U / 2), exp(E)). Exchanging A and B turns U into
 -U and leaves E as it is: a model whose features of U change sign with the exchange, and whose features of E do not, has no bias

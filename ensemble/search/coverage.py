@@ -1,8 +1,6 @@
 """Coverage: expensive members on the rows where a gate expects them to pay.
 
-A knapsack spends the seconds that are left.
-A knapsack spends the seconds that are left.
-The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
+A knapsack spends the seconds that are left. The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
 loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle
 ended, and so is far easier to learn. Rows are taken in the order of predicted gain a second until the seconds are spent,
 which is the fractional knapsack's optimum up to one row.

@@ -1,8 +1,6 @@
 """The rehearsal: the whole build repeated without each fold, judged on its rows.
 
-It is what a plan reports of its log loss.
-It is what a plan reports of its log loss.
-Cross-validating the weights alone flatters a plan: which members it has, which rows they see and which pool blends them were
+It is what a plan reports of its log loss. Cross-validating the weights alone flatters a plan: which members it has, which rows they see and which pool blends them were
 chosen by the same rows. Here each fold is judged by a build that never saw its labels, from the search to the gates.
 """
 

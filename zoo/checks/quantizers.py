@@ -30,7 +30,7 @@ BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is pr
 def quantizer_of(architecture: str, preferred: Quantizer = "autoawq") -> Quantizer | None:
     """The backend that quantizes an architecture.
 
-    The preferred one where it can, else the first that can; None: nobody.
+    The preferred one where it can, else the first that can; None where no backend can.
     """
     able = [backend for backend, known in BACKEND_ARCHITECTURES.items() if architecture in known]
     return preferred if preferred in able else next(iter(able), None)

@@ -1,7 +1,6 @@
 """Rules of AutoAWQ and vLLM, as data and pure functions.
 
-Tests hold them against vLLM's own verdicts.
-Read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
+Tests hold them against vLLM's own verdicts. They were read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
 what differs by version, in the releases 0.11 to 0.33 and their issues.
 """
 
@@ -93,7 +92,7 @@ def awq_converted(capability: Capability | None, backend: str, group_size: int) 
 
     See AutoAWQMarlinLinearMethod.process_weights_after_loading.
 
-    autoawq's order of weights is nobody else's: it is changed for Marlin and for processors' kernels, while the plain AWQ
+    Only autoawq stores weights in its order: it is changed for Marlin and for processors' kernels, while the plain AWQ
     kernel reads it as it is. compressed-tensors have the order that kernels want.
     """
     return backend == "autoawq" and (capability is None or awq_kernel(capability, group_size) == "marlin")

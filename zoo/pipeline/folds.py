@@ -1,4 +1,7 @@
-"""Cross-validation of an entry: a chain a fold, joined out of fold or averaged."""
+"""Cross-validation of an entry: its chains, one a fold, and the request of their average.
+
+The folds' score tables are joined in `zoo.scores.out_of_fold`; `zoo.experiments.run` calls both.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The out-of-fold table: the tables of all folds joined, with metrics by fold."""
+"""The out-of-fold table: the score tables of all folds joined, with metrics by fold.
+
+The chains that make these tables are in `zoo.pipeline.folds`.
+"""
 
 from __future__ import annotations
 

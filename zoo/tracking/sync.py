@@ -1,8 +1,7 @@
 """`zoo sync`: log every stage and build that the tracking store lacks.
 
-Twice doubles nothing.
 A tracking store that is down never costs a stage or a plan: what could not be logged, or whose logger was killed, is logged by
-the next command that reaches the store, and by `zoo sync`. Twice doubles nothing.
+the next command that reaches the store, and by `zoo sync`. Logging again adds nothing.
 """
 
 from __future__ import annotations
