@@ -1,6 +1,6 @@
-"""The blend of each row by the members that it has, for rehearsal and prediction alike.
+"""Each row's blend by the set of members that have scored it (its pattern).
 
-It also has what a gate says of a row.
+The rehearsal and `ensemble predict` both blend by this module; the gain that a gate expects of a row is computed here too.
 """
 
 from __future__ import annotations

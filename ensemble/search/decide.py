@@ -1,4 +1,7 @@
-"""Decide what to take at a budget, by search and out-of-fold judging."""
+"""Decide which candidate to take at a budget, by search and out-of-fold judging.
+
+`build`, `frontier` and each fold of `rehearse` call it; it calls `proposals` and `judging`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Final fits of a candidate: member order, a blend for every set, the gates."""
+"""Final fits of a candidate: member order, a blend for every set, the gates.
+
+`assemble` calls it for the plan on all rows, `rehearse` for each fold on the rows of the others.
+"""
 
 from __future__ import annotations
 

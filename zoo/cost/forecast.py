@@ -1,8 +1,7 @@
-"""The forecast of an entry's seconds on a target, by the best basis at hand.
+"""The forecast of an entry's seconds on a target: measured, scaled or from published run times.
 
-The bases:
-`measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both matmul rates are known.
-`published`: floating-point operations at the rates that published run times of two T4s show.
+The best basis at hand is taken. `measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and
+both matmul rates are known. `published`: floating-point operations at the rates that published run times of two T4s show.
 """
 
 from __future__ import annotations

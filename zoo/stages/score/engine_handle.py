@@ -1,4 +1,7 @@
-"""The handle of an engine process: launch it, talk to it, and end it with its children."""
+"""The handle of one engine process: starts it, speaks to it, and ends it with its children.
+
+What runs inside that process is in `engine_process`; `engines` supervises the handles of all replicas.
+"""
 
 from __future__ import annotations
 
