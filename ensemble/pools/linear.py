@@ -127,7 +127,7 @@ def _mix(p: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
 
 
 def _objective(mix: np.ndarray, weights: np.ndarray, pseudo: float) -> float:
-    """The fitted objective without its constant scale 1 / (1 + prior); infinite outside its domain."""
+    """The fitted objective without its scale 1 / (1 + prior); infinite outside its domain."""
     if mix.min() <= 0 or (pseudo and weights.min() <= 0):
         return np.inf
     value = -float(np.log(mix).mean())
@@ -149,9 +149,10 @@ def _curvature(p: Sequence[np.ndarray], inverse: np.ndarray, weights: np.ndarray
 def _line_search(
     p: Sequence[np.ndarray], weights: np.ndarray, direction: np.ndarray, mix: np.ndarray, value: float, pseudo: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Halve the Newton step until the objective falls; each candidate is scaled back to the simplex, which never hurts.
+    """Halve the Newton step until the objective falls.
 
-    Returns weights, mix and objective; those that came in where nothing falls.
+    Each candidate is scaled back to the simplex, which never hurts. Returns weights, mix and objective; those that came in
+    where nothing falls.
     """
     step = 1.0
     while step > 1e-10:
@@ -193,7 +194,10 @@ def nonnegative_quadratic(
 def _solve_passive(
     hessian: np.ndarray, linear: np.ndarray, x: np.ndarray, passive: np.ndarray, bounded: np.ndarray
 ) -> np.ndarray:
-    """Minimise over the passive coordinates; those that would turn negative leave the set on the way (`passive` changes)."""
+    """Minimise over the passive coordinates.
+
+    Those that would turn negative leave the set on the way (`passive` changes).
+    """
     while passive.any():
         index = np.flatnonzero(passive)
         solution = np.linalg.solve(hessian[np.ix_(index, index)], linear[index])

@@ -45,8 +45,9 @@ class Conductor:
         given: Mapping[str, str],
         say: Say,
     ) -> None:
-        """`characters`: of each row's prompt and responses; `usable`: rows a stage can read, both (rows,) in the board's order.
+        """Prepare the jobs of the plan's schedule on these rows; nothing is started.
 
+        `characters`: of each row's prompt and responses; `usable`: rows a stage can read, both (rows,) in the board's order.
         `given`: members whose tables are on the board already, and where from; their jobs do not run.
         """
         self.plan, self.board, self.deadline, self.say = plan, board, deadline, say

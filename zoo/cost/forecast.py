@@ -149,7 +149,7 @@ def _measured(
 
 
 def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Measured) -> Forecast | None:
-    """A measurement carried over by the ratio of matmul rates; None where the target's is not known."""
+    """A measurement scaled by the ratio of matmul rates; None where one is not known."""
     to, source, cost = matmul_rate(target), rate_of_machine(by.card.cost.machine), by.card.cost
     if to is None or source is None:
         return None

@@ -141,7 +141,10 @@ def scoring_memory(
 
 
 def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, parts: int) -> int:
-    """Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix."""
+    """Bytes of the weights on the fullest card.
+
+    Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix.
+    """
     rest = embedding_parameters(shape)
     layers = (parameters - rest) * awq_bits(group_size) / 8
     if layout == "pipeline" and parts > 1:
@@ -151,7 +154,10 @@ def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, par
 
 
 def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts: int) -> int:
-    """The larger of the feed-forward part and attention in one layer, or the last hidden states with the sampler's logits."""
+    """Bytes of the activations that serving holds at once.
+
+    The larger of the feed-forward part and attention in one layer, or the last hidden states with the sampler's logits.
+    """
     slices = parts if layout == "tensor" else 1
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     feed_forward = 3 * shape.hidden_size + 3 * shape.intermediate_size // slices
@@ -164,7 +170,10 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
 
 
 def _conversion(shape: Shape, slices: int) -> int:
-    """The largest matrix of a layer, unpacked. vLLM joins queries with keys and values, and gate with up."""
+    """Bytes of the largest matrix of a layer, unpacked.
+
+    vLLM joins queries with keys and values, and gate with up.
+    """
     sizes = {name: inputs * outputs for name, (inputs, outputs) in linear_layers(shape).items()}
     attention = sizes["q_proj"] + sizes["k_proj"] + sizes["v_proj"]
     largest = max(attention, sizes["gate_proj"] + sizes["up_proj"], sizes["o_proj"], sizes["down_proj"])
@@ -232,9 +241,10 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
 
 
 def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
-    """What the loss of text holds at once: a chunk's logits and their gradient in float32, and the hidden states' gradient.
+    """Bytes that the loss of text holds at once.
 
-    A head that is trained has its gradient as a sum and as the term to add, and the 16-bit copy that is multiplied.
+    They are a chunk's logits and their gradient in float32, and the hidden states' gradient. A head that is trained has its
+    gradient as a sum and as the term to add, and the 16-bit copy that is multiplied.
     """
     chunk = 8 * min(LOGIT_POSITIONS, spec.micro_batch_tokens) * shape.vocab_size
     head = (8 + 2) * shape.vocab_size * shape.hidden_size if spec.method == "full" else 0
@@ -282,5 +292,5 @@ def _full_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
 
 
 def _residual_bytes(spec: TrainSpec) -> int:
-    """Bytes of a value of the residual stream: that of weights in training is as wide as they are."""
+    """Bytes of a value of the residual stream, as wide as weights that are trained."""
     return 4 if spec.method == "full" else 2

@@ -73,7 +73,10 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
 
 
 def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str) -> int:
-    """The id of a label where it follows the template's last piece; an error where it is not exactly one token there."""
+    """The id of a label where it follows the template's last piece.
+
+    ZooError where it is not exactly one token there.
+    """
     before, after = encode(tail), encode(tail + label)
     if len(after) != len(before) + 1 or after[:-1] != before:
         added = len(after) - len(before)

@@ -36,7 +36,10 @@ def host_memory_bytes() -> int:
 
 
 def _cores() -> int:
-    """Processors this process may use: those of the machine, or the quota of its control group, rounded up."""
+    """Processors this process may use.
+
+    Those of the machine, or the quota of its control group, rounded up.
+    """
     quota, _, period = _read_cgroup("cpu.max").partition(" ")
     available = os.cpu_count() or 1
     return min(available, -(-int(quota) // int(period))) if quota.isdigit() and period.isdigit() else available

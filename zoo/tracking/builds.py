@@ -112,7 +112,10 @@ def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, st
 
 
 def _cost(plan: Mapping[str, Any]) -> dict[str, float]:
-    """A plan's price under the names that a member's has: seconds a row, and the hours of a file of 25,000 rows."""
+    """A plan's price under the names of a member's.
+
+    Seconds a row, and the hours of a file of 25,000 rows.
+    """
     seconds, rows = plan.get("predicted_seconds"), plan.get("rows")
     if not seconds or not rows:
         return {}

@@ -94,7 +94,10 @@ def _make_tables(path: Path) -> None:
 
 
 def _ask(uri: str) -> None:
-    """One question to a server or a database, as small as can be. MLflow itself asks a dead database for two minutes."""
+    """Ask a server or a database the least there is to ask.
+
+    MLflow itself asks a dead database for two minutes.
+    """
     if is_server(uri):
         from mlflow.tracking import MlflowClient
 

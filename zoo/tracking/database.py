@@ -110,7 +110,10 @@ def follow_home(path: Path, root: str) -> None:
 
 
 def _roots(database: sqlite3.Connection) -> set[str]:
-    """Where the files of our experiments, and of MLflow's default one, are noted: each in a folder of its own."""
+    """Where the files of our experiments, and of MLflow's default one, are noted to be.
+
+    Each has a folder of its own.
+    """
     query = "SELECT name, experiment_id, artifact_location FROM experiments WHERE name LIKE 'preference-%' OR experiment_id = 0"
     found = set()
     for name, number, location in database.execute(query):
@@ -137,7 +140,10 @@ def _same_folder(one: str, other: str) -> bool:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there (with its journal: what a killed writer left is rolled back)."""
+    """A connection to a database that is there.
+
+    It is opened with its journal: what a killed writer left is rolled back.
+    """
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=LOCKED_SECONDS, isolation_level=None)
 
 

@@ -119,7 +119,10 @@ def sync(store: Path) -> int:
 
 
 def _settle() -> None:
-    """What is left to do when all is logged: aliases that people gave, and runs that a killed process left."""
+    """Do what is left when all is logged.
+
+    Restore the aliases that people gave, and end the runs that a killed process left.
+    """
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)

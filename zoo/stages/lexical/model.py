@@ -127,7 +127,10 @@ def _fit(
 
 
 def _win_features(features: Features, length_mean: np.ndarray, length_scale: np.ndarray) -> np.ndarray:
-    """Differences A - B, and these times the battle's length: what a list is worth depends on how long the answers are."""
+    """Differences A - B, and these times the battle's length.
+
+    What a list is worth depends on how long the answers are.
+    """
     difference = features.a - features.b
     length = ((features.a[:, LENGTH] + features.b[:, LENGTH]) / 2 - length_mean) / length_scale
     return np.hstack([difference, difference * np.clip(length, -2, 2)[:, None]])

@@ -111,9 +111,9 @@ def _peak(one_pass: Callable[[], None], room: float) -> float:
 
 
 def _kept_bytes(one_pass: Callable[[], None], layers: Sequence[Any]) -> float:
-    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps: the first against the second.
+    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps.
 
-    Without end where there is no room for one such layer.
+    Measured by the first layer, kept, against the second, checkpointed. Without end where there is no room for one such layer.
     """
     allocated: list[int] = []
 

@@ -84,7 +84,10 @@ def _mask(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
 
 
 def _forward(x: torch.Tensor, m: AdaptedLinear, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs); also drop(x) A^T, which the backward pass needs."""
+    """The output of a linear layer with its adapter, and what the backward pass needs.
+
+    y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs), and drop(x) A^T.
+    """
     y = F.linear(x, m.matrix(), m.bias)
     inner = dropped(x, rate, seed) @ m.a16.T
     return y.addmm_(inner, m.b16.T, alpha=m.scale), inner
@@ -126,7 +129,10 @@ class _Linear(torch.autograd.Function):
 
 
 class _GatedLinear(torch.autograd.Function):
-    """The down projection of act(gate) * up, which is computed again in the backward pass instead of kept."""
+    """The down projection of act(gate) * up.
+
+    The product is computed again in the backward pass instead of kept.
+    """
 
     @staticmethod
     def forward(
@@ -240,7 +246,10 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _seed() -> int:
-    """From the CPU's generator, which activation checkpointing winds back: a pass that is repeated draws the same masks."""
+    """A seed for dropout, drawn from the CPU's generator.
+
+    Activation checkpointing winds that back, so that a pass that is repeated draws the same masks.
+    """
     return int(torch.randint(2**62, ()))
 
 
@@ -280,7 +289,10 @@ def _activation(act: Any) -> str | None:
 
 
 def _fuse_norm(module: Any) -> None:
-    """A root-mean-square norm with a plain weight, as torch's own kernel; Gemma's (1 + weight) is not one."""
+    """Compute a root-mean-square norm by torch's own kernel.
+
+    Only one with a plain weight; Gemma's (1 + weight) is not one.
+    """
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if eps is None or weight is None or weight.dim() != 1 or next(module.children(), None) is not None:
         return

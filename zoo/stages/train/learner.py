@@ -44,7 +44,10 @@ class Learner:
             return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it."""
+        """Autocast where layers do not choose their precision by themselves.
+
+        Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it.
+        """
         on_gpu = device().type == "cuda" and not self.adapted
         return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
 

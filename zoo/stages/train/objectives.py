@@ -78,8 +78,9 @@ def product_dtype(weight: torch.Tensor) -> torch.dtype:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """sum_i weights_i * -sum_k shares_ik log softmax(cap(x_i W^T + bias))[tokens_ik] over the rows `kept` of hidden states x.
+    """Weighted cross-entropy of a head over a whole vocabulary, a chunk of rows at a time.
 
+    sum_i weights_i * -sum_k shares_ik log softmax(cap(x_i W^T + bias))[tokens_ik] over the rows `kept` of hidden states x.
     Softmax, losses and sums are in float32. A position's gradient is kept without its weight and without autograd's factor,
     which come last: float16 holds the differences of two probabilities, but not 1/n of them.
     """
@@ -135,7 +136,10 @@ def _position_losses(
     shares: torch.Tensor,
     cap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses (positions,) of hidden states x, and their gradients by the logits before the cap (positions, vocabulary)."""
+    """Losses (positions,) of hidden states x, and their gradients by the logits.
+
+    The gradients (positions, vocabulary) are by the logits before the cap.
+    """
     logits = _product(x, matrix.T)
     if bias is not None:
         logits += bias.float()
@@ -150,7 +154,10 @@ def _position_losses(
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a b in float32: a GPU sums 16-bit factors in 32 bits and need not round the sum. A CPU's kernels round it."""
+    """The matrix product of a and b in float32.
+
+    A GPU sums 16-bit factors in 32 bits and need not round the sum. A CPU's kernels round it.
+    """
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return (a @ b).float()
