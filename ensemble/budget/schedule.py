@@ -30,9 +30,8 @@ _REPLICAS = -1  # in an assignment: on all devices
 class Load:
     """What a job asks for.
 
-    `load_seconds` on each device it touches, and `work_seconds` on one copy of the model.
-
-    `wide`: one copy occupies all devices.
+    `load_seconds` on each device it touches, and `work_seconds` on one copy of the model. `wide`: one copy occupies all
+    devices.
     """
 
     members: tuple[str, ...]

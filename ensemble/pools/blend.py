@@ -1,8 +1,8 @@
 """The pools: linear, log and logistic blends of members' probabilities.
 
-They are fitted exactly and applied by numbers alone. By default every pool treats A and B alike: exchanging the answers in all tables
-exchanges the result. A temperature for each member is part of the log and the logistic pool already (it scales the weights), so
-only the linear pool fits them, and one more on the blend.
+They are fitted exactly and applied by numbers alone. By default every pool treats A and B alike: exchanging the answers in all
+tables exchanges the result. A temperature for each member is part of the log and the logistic pool already (it scales the
+weights), so only the linear pool fits them, and one more on the blend.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def gated_gain(
 ) -> np.ndarray:
     """Nats (rows,) that a gated member is expected to bring to each row.
 
-    By the blend of the members that its gate reads. `tables` and `has` as in `blend_rows`; `otherwise`: what it brings to a row
-    that none of these members has scored.
+    It is predicted from the blend of the members that its gate reads. `tables` and `has` as in `blend_rows`; `otherwise`: what
+    it brings to a row that none of these members has scored.
     """
     given = {name: has[name] for name in gate.given}
     nowhere = np.zeros(len(characters), dtype=bool)

@@ -27,9 +27,8 @@ _MAX_ITERATIONS = 60
 class Design:
     """Features of both numbers, arrays (rows, features).
 
-    `lead_at` and `tie_at` say which parameter each column multiplies.
-
-    `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
+    `lead_at` and `tie_at` say which parameter each column multiplies. `center`: what ridge pulls the parameters to; `penalized`
+    and `bounded` (at least zero): flags, one a parameter.
     """
 
     lead: np.ndarray
@@ -43,9 +42,9 @@ class Design:
 
 @dataclass(frozen=True)
 class SoftmaxFit:
-    """Parameters, mean log loss without the penalty, the `objective` with it, and `gap`.
+    """The fitted parameters, and how good they are.
 
-    How much lower that can be at most.
+    `loss`: the mean log loss; `objective`: the same with the penalty; `gap`: how much lower the objective can be at most.
     """
 
     parameters: np.ndarray

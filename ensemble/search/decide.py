@@ -95,7 +95,7 @@ def choose(
 def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
     """The best candidate and why.
 
-    The least loss, or with `parsimony` the cheapest within one standard error of the paired difference.
+    It has the least loss, or with `parsimony` is the cheapest within one standard error of the paired difference.
     """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     if not parsimony:

@@ -64,10 +64,8 @@ class Registered:
 def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
     """Write `out_folder/NAME.toml` for a model, and check it on the target.
 
-    The model is a folder, or ORG/MODEL on the hub.
-
-    ZooError where the model cannot become an entry. One that fails a check is written all the same: another target or an
-    edit may be the mend.
+    The model is a folder, or ORG/MODEL on the hub. ZooError where the model cannot become an entry. One that fails a check is
+    written all the same: another target or an edit may be the mend.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not an entry's name; use lower-case letters, digits, '.', '_' and '-'")

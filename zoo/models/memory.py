@@ -1,10 +1,10 @@
 """Memory of a GPU, by part: scoring with vLLM in each layout, training with QLoRA.
 
-Arithmetic on shapes; nothing runs.
-Scoring counts what vLLM's Llama and Gemma code holds at once (vllm/model_executor/models/llama.py, read at 0.32): in the
-feed-forward part of one layer that is the residual stream, the layer's input and output, gate and up, and their product.
-Loading counts what vLLM unpacks of one matrix to change AWQ's order of weights; nothing of a batch is there then.
-Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each constant says what it stands for.
+Arithmetic on shapes; nothing runs. Scoring counts what vLLM's Llama and Gemma code holds at once
+(vllm/model_executor/models/llama.py, read at 0.32): in the feed-forward part of one layer that is the residual stream, the
+layer's input and output, gate and up, and their product. Loading counts what vLLM unpacks of one matrix to change AWQ's order
+of weights; nothing of a batch is there then. Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each
+constant says what it stands for.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ def scoring_memory(
 ) -> CardMemory:
     """What AWQ weights of a shape take on each card, 16-bit activations.
 
-    `kv_cache_bytes`: of one card, where it is set.
-
-    `converted`: whether vLLM brings the checkpoint's weights into another order (`zoo.checks.rules.awq_converted`).
+    `kv_cache_bytes`: of one card, where it is set. `converted`: whether vLLM brings the checkpoint's weights into another order
+    (`zoo.checks.rules.awq_converted`).
     """
     parts = 1 if layout == "replicas" else gpus
     batch = max(max_batched_tokens, longest + 1)
@@ -186,13 +185,12 @@ def _conversion(shape: Shape, slices: int) -> int:
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
     """What training one micro-batch takes on one card.
 
-    `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
-
-    With checkpointing every layer is computed again, the least that training can do with; the one that is gone back through
-    takes what peft's layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 11.3 GiB
-    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers); without checkpointing 33.1 where 33.0 and 33.5 were
-    (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of labels makes no full-vocabulary logits; those of a
-    loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
+    `norms` of a layer are 2, in Gemma 2 and 3 they are 4. With checkpointing every layer is computed again, the least that
+    training can do with; the one that is gone back through takes what peft's layers keep: an upper bound for fused ones.
+    Against torch's peak for the 8B shape: 11.3 GiB where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers);
+    without checkpointing 33.1 where 33.0 and 33.5 were (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of
+    labels makes no full-vocabulary logits; those of a loss of text are added to all else, though with checkpointing they are
+    gone before a layer is computed again.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     states, paged = optimizer_states(spec, trained)

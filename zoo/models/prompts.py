@@ -104,12 +104,10 @@ def join_turns(turns: Turns, spec: PromptSpec) -> str:
 
 
 def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
-    """Tokens each field may keep.
+    """Tokens that each field may keep.
 
-    These are its share of `available`, and what shorter fields leave over, by the same shares.
-
-    Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
-    hold more than that.
+    That is its share of `available`, and of what shorter fields leave over, by the same shares. Never more than a field's
+    length, never more than `available` in all, and all of `available` is used when the fields hold more than that.
     """
     if available <= 0:
         return [0] * len(lengths)
@@ -141,9 +139,8 @@ def encode_battles(
 ) -> list[Encoded]:
     """Token ids of battles, at most `max_tokens` each.
 
-    Battles are (prompt, response_a, response_b) turns.
-
-    With order `ba` the second answer stands in the template's first place; the caller swaps the labels back.
+    Battles are (prompt, response_a, response_b) turns. With order `ba` the second answer stands in the template's first place;
+    the caller swaps the labels back.
     """
     cap = max_tokens or spec.max_tokens
     available = cap - sum(len(literal) for literal in codec.literals)

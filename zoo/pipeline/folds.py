@@ -30,9 +30,8 @@ def fold_chains(
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
     """Merge and quantize requests of one checkpoint averaged over all folds.
 
-    It holds the mean of their low-rank updates.
-
-    It has seen every labelled row, so its log loss on this file would say nothing: it is for serving, on battles to come.
+    The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
+    would say nothing: it is for serving, on battles to come.
     """
     trained = [request for requests in chains for request in requests if isinstance(request, TrainRequest)]
     merges = [request for request in chains[0] if isinstance(request, MergeRequest)]

@@ -36,9 +36,9 @@ def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[
 
 
 def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, bytes]:
-    """`curves.png`.
+    """`curves.png`: a training's curves over its steps.
 
-    A training's curves over its steps, the log losses together, every other quantity below in a panel.
+    The log losses share a panel; every other quantity has one below.
     """
     losses = {name: points for name, points in curves.items() if "loss" in name and points}
     others = {name: points for name, points in curves.items() if "loss" not in name and points}
@@ -49,7 +49,7 @@ def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str
 def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
     """Mean prediction, share that happened, and rows, of bins of equal numbers of rows.
 
-    (bins, 3), fewer for few rows.
+    The shape is (bins, 3), with fewer bins for few rows.
     """
     order = np.argsort(predicted, kind="stable")
     parts = np.array_split(order, min(bins, max(1, len(order) // 10)))

@@ -31,9 +31,8 @@ def keep_build(
 ) -> Path:
     """Keep what a build logs in a folder of the home, whole or not at all.
 
-    It is logged from there, at once or again.
-
-    The plan goes there without the paths in it; a build that is kept already stays as it is.
+    It is logged from there, at once or again. The plan goes there without the paths in it; a build that is kept already stays
+    as it is.
     """
     arguments = {"plan": public_data(identity(dict(plan))), "numbers": dict(numbers), "members": dict(members)}
     folder = kept_builds() / plan_key(arguments["plan"])

@@ -176,9 +176,7 @@ def finished(run: Any) -> bool:
 def end_dead_runs(client: MlflowClient) -> None:
     """End the runs of the home's own database that a killed process left and nothing can fill.
 
-    Their artifact is gone.
-
-    Hold the lock, as all do who log there: under it no running run of ours has a living process.
+    Their artifact is gone. Hold the lock, as all do who log there: under it no running run of ours has a living process.
     """
     if not is_own_database():
         return

@@ -37,10 +37,9 @@ class Schema:
 def ensure_database(path: Path, schema: Schema, *, make: Callable[[Path], None], made: Callable[[], None]) -> None:
     """Leave a whole database at `path`: as it is, or made beside and renamed.
 
-    A broken one is kept aside under a dated name.
-
-    `make(file)` makes the tables in a new file, or brings those of an older MLflow up to `schema`. `made()` is called just
-    before a new database takes its place. sqlite3.OperationalError where another program holds the database locked.
+    A broken one is kept aside under a dated name. `make(file)` makes the tables in a new file, or brings those of an older
+    MLflow up to `schema`. `made()` is called just before a new database takes its place. sqlite3.OperationalError where another
+    program holds the database locked.
     """
     if is_whole(path, schema):
         return

@@ -44,10 +44,9 @@ def log_build(
 ) -> bool:
     """Log an ensemble build.
 
-    Its plan, its numbers, and the runs of its members, which become their entries' champions.
-
-    `members`: member name -> fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is
-    taken from `plan`, without the paths in it. False, with a warning, where the store is down.
+    Its plan, its numbers, and the runs of its members, which become their entries' champions. `members`: member name ->
+    fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is taken from `plan`, without
+    the paths in it. False, with a warning, where the store is down.
     """
     folder = keep_build(plan, numbers, members, files)
 
@@ -99,9 +98,7 @@ def _log_owed(store: Path) -> int:
 def sync(store: Path) -> int:
     """Log every artifact of the store and every build that the tracking store lacks.
 
-    Returns how many that were.
-
-    ZooError, with the way out, where the tracking store cannot be reached or used.
+    Returns how many that were. ZooError, with the way out, where the tracking store cannot be reached or used.
     """
     added = 0
     try:

@@ -236,9 +236,8 @@ def itself(module: torch.nn.Module) -> torch.nn.Module:
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:
     """Pack a weight that was rounded to its grid, on the weight's device.
 
-    The result is that of `WQLinear_GEMM.from_linear`, to the bit.
-
-    scales and zeros are (groups, out). Levels are found as there: round((w + zero * scale) / scale), the divisor in float16.
+    The result is that of `WQLinear_GEMM.from_linear`, to the bit. scales and zeros are (groups, out). Levels are found as
+    there: round((w + zero * scale) / scale), the divisor in float16.
     """
     made = WQLinear_GEMM.from_linear(linear, 4, group_size, init_only=True)
     made.scales = scales.clone().half()

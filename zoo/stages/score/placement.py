@@ -12,9 +12,8 @@ from zoo.targets import Target, only_gpus
 def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
     """The environment of each copy.
 
-    A GPU each as replicas, else one copy on as many GPUs as the target has.
-
-    Fewer replicas than the target's run where fewer GPUs are at hand; a copy that is split has to have them all.
+    A GPU each as replicas, else one copy on as many GPUs as the target has. Fewer replicas than the target's run where fewer
+    GPUs are at hand; a copy that is split has to have them all.
     """
     if target.gpus == 0 or (not gpus and serve.layout == "replicas"):
         return ({},)

@@ -43,9 +43,8 @@ def checkpoint_layers(model: Any, count: int) -> None:
 class Later:
     """Bytes that a training takes once it runs, and its first pass does not.
 
-    The optimizer's states.
-
-    Paged ones move to the host where the card is full: they do not make a pass too large, but pages that move cost time.
+    The optimizer's states. Paged ones move to the host where the card is full: they do not make a pass too large, but pages
+    that move cost time.
     """
 
     states: int = 0
@@ -61,11 +60,10 @@ def fit_memory(
 ) -> dict[str, float]:
     """Checkpoint as few layers as the GPU's memory allows.
 
-    Dequantized weights are kept where there is room for all of them.
-
-    `passes` are forward and backward passes of the largest batches. Each is run with every layer checkpointed and with all but
-    one, so that what is decided is measured, not estimated. `limit_gib`: memory that training may take; None: what is free.
-    On a CPU every layer is checkpointed, as was asked. ZooError where even that does not fit.
+    Dequantized weights are kept where there is room for all of them. `passes` are forward and backward passes of the largest
+    batches. Each is run with every layer checkpointed and with all but one, so that what is decided is measured, not estimated.
+    `limit_gib`: memory that training may take; None: what is free. On a CPU every layer is checkpointed, as was asked. ZooError
+    where even that does not fit.
     """
     layers = decoder_layers(model)
     checkpoint_layers(model, len(layers))

@@ -1,8 +1,7 @@
 """Data-parallel training: a process a GPU, one sum of gradients a step.
 
-The processes start and end together.
-The model is not wrapped: its passes are autograd functions of our own, and a step's gradients are summed once, after its last
-micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
+The processes start and end together. The model is not wrapped: its passes are autograd functions of our own, and a step's
+gradients are summed once, after its last micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
 """
 
 from __future__ import annotations

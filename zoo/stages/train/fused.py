@@ -1,9 +1,9 @@
 """Fused training passes: peft's and transformers' numbers with less time and memory.
 
-Fewer kernels, fewer bytes kept, no 32-bit copies.
-peft's LoRA layer widens its input to float32, copies the layer's output and adds to it, seven times a layer, and autograd keeps
-what each of those kernels read. Here a linear layer with its adapter is one autograd function that keeps its input and A's
-output. Dropout is drawn again in the backward pass instead of kept, and so is the product of gate and up projection.
+Fewer kernels, fewer bytes kept, no 32-bit copies. peft's LoRA layer widens its input to float32, copies the layer's output and
+adds to it, seven times a layer, and autograd keeps what each of those kernels read. Here a linear layer with its adapter is one
+autograd function that keeps its input and A's output. Dropout is drawn again in the backward pass instead of kept, and so is
+the product of gate and up projection.
 """
 
 from __future__ import annotations
@@ -216,10 +216,9 @@ def pointwise(name: str) -> Callable[..., Any]:
 def fuse(model: Any) -> list[AdaptedLinear]:
     """Replace the forward passes of a peft model's layers by the ones here.
 
-    These are plain LoRA layers, gated feed-forward parts and norms.
-
-    What is not known to compute the same is left as it is: DoRA and other variants, biases in adapters, other activations. A
-    norm is replaced only if it gives what the replacement gives. Empty where any LoRA layer cannot be replaced.
+    These are plain LoRA layers, gated feed-forward parts and norms. What is not known to compute the same is left as it is:
+    DoRA and other variants, biases in adapters, other activations. A norm is replaced only if it gives what the replacement
+    gives. Empty where any LoRA layer cannot be replaced.
     """
     from peft.tuners.lora import LoraLayer
 

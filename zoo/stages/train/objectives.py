@@ -35,11 +35,10 @@ def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) ->
 def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chunk: int = LOGIT_POSITIONS) -> torch.Tensor:
     """Sum over rows of a row's mean cross-entropy over its text and its label.
 
-    The mean is over each of its tokens after the first, and the label after the last.
-
-    A row of n tokens has n predicted positions of 1/n each, times the weight that its target sums to: a long row counts as much
-    as a short one. All are over the whole vocabulary; at the label the target is spread over the three label tokens. The model
-    is used as `label_logits` uses it; `chunk`: positions whose logits are made at once.
+    The mean is over each of its tokens after the first, and the label after the last. A row of n tokens has n predicted
+    positions of 1/n each, times the weight that its target sums to: a long row counts as much as a short one. All are over the
+    whole vocabulary; at the label the target is spread over the three label tokens. The model is used as `label_logits` uses
+    it; `chunk`: positions whose logits are made at once.
     """
     ids, mask = pad(rows, "cpu")
     tokens, shares, weights = text_targets(ids, mask, torch.tensor(targets, dtype=torch.float32), label_ids)
@@ -57,9 +56,8 @@ def text_targets(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each position of padded rows should predict.
 
-    Tokens (positions, 3), their shares, and weights (positions,).
-
-    Shares of a position sum to 1. An ordinary one has all of it on its first token; what padding has is not meant to be read.
+    Tokens (positions, 3), their shares, and weights (positions,). Shares of a position sum to 1. An ordinary one has all of it
+    on its first token; what padding has is not meant to be read.
     """
     lengths, total = mask.sum(dim=1), targets.sum(dim=1)
     tokens, shares = torch.zeros(*ids.shape, 3, dtype=torch.long), torch.zeros(*ids.shape, 3)
