@@ -28,5 +28,5 @@ def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Map
 
 
 def gpus_of(serve: ServeSpec, target: Target) -> int:
-    """GPUs that one copy of the model lies on; 0 on processors."""
+    """GPUs that one copy of the model takes; 0 on processors."""
     return min(target.gpus, 1) if serve.layout == "replicas" else target.gpus

@@ -76,7 +76,7 @@ def batch_tokens(spec: ScoreSpec) -> int:
 def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: int, on_gpu: bool) -> dict[str, Any]:
     """Keyword arguments of `vllm.LLM` for scoring the variants of `spec`.
 
-    `gpus`: how many one copy of the model lies on. They depend on nothing of the rows, so that a model loads while its rows are
+    `gpus`: how many one copy of the model takes. They depend on nothing of the rows, so that a model loads while its rows are
     tokenized, and what it takes of memory is known beforehand. Where a copy is split, each GPU holds its share of the cache.
     """
     config = read_config(folder)
