@@ -74,9 +74,8 @@ class Pool(Contract):
 class Gate(Contract):
     """Which rows a member sees.
 
-    Predicted gain in log loss (nats a row) from what the members before it say.
-
-    A ridge regression on standardised features of the blend so far and the row's length (`ensemble.pools.gate.gate_features`).
+    Predicted gain in log loss (nats a row) from what the members before it say. A ridge regression on standardised features of
+    the blend so far and the row's length (`ensemble.pools.gate.gate_features`).
     """
 
     features: tuple[str, ...]
@@ -125,10 +124,9 @@ class PlanMember(Contract):
 class Job(Contract):
     """One process of the schedule.
 
-    `members` share a checkpoint and one load, and see `row_share` of their rows.
-
-    Replicas of one member on several devices are several jobs whose row shares sum to 1, numbered by `replica`.
-    Jobs of a later `phase` start when every job of the phase before has ended, since gates read its results.
+    `members` share a checkpoint and one load, and see `row_share` of their rows. Replicas of one member on several devices are
+    several jobs whose row shares sum to 1, numbered by `replica`. Jobs of a later `phase` start when every job of the phase
+    before has ended, since gates read its results.
     """
 
     members: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from zoo.experiments.recipes import Recipe
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(path for package in ("zoo", "ensemble") for path in (ROOT / package).rglob("*.py"))
 LONGEST = 90
+FILLERS = {"a", "an", "and", "are", "is", "it", "its", "of", "the", "they"}
 
 
 def test_the_architecture_page_has_the_modules_and_layers_of_today() -> None:
@@ -63,6 +65,38 @@ def test_headings_are_one_short_sentence() -> None:
     assert len(found) > 1000
     wrong = [f"{path.relative_to(ROOT)} {name}: {line}" for path, name, line in found if not _is_heading(line)]
     assert wrong == [], f"at most {LONGEST} characters, ending in a full stop"
+
+
+def test_no_docstring_says_a_thing_twice() -> None:
+    """The sentence after the heading goes on from it: one whose words are all in the sentence before says nothing."""
+    found = [(path, ast.get_docstring(node) or "") for path in MODULES for node in _documented(path)]
+    assert len(found) > 1000
+    assert [f"{path.relative_to(ROOT)}: {doc[:LONGEST]}" for path, doc in found if _repeats(doc)] == []
+
+
+@pytest.mark.parametrize(
+    ("doc", "repeats"),
+    [
+        ("The plan's page: one HTML file.\n\nMembers, schedule and frontier.\nMembers, schedule and frontier.", True),
+        ("Log loss of blends, by folds grouped by prompt.\n\nFolds are grouped by prompt.", True),
+        ("Weights that minimise -log(w p).\n\nThey are exact: see the certificate.", False),
+        ("The newest finished fetch.", False),
+    ],
+)
+def test_what_counts_as_saying_a_thing_twice(doc: str, repeats: bool) -> None:
+    assert _repeats(doc) == repeats
+
+
+def _documented(path: Path) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef]:
+    return (
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    )
+
+
+def _repeats(doc: str) -> bool:
+    """Whether the second or third sentence has no word of its own beside the one before it."""
+    sentences = [set(re.findall(r"\w+", sentence.lower())) - FILLERS for sentence in re.split(r"\.\s+", doc)[:4]]
+    return any(len(after) > 0 and after <= before for before, after in itertools.pairwise(sentences))
 
 
 def _is_heading(line: str) -> bool:

@@ -65,10 +65,10 @@ def entry_folders() -> tuple[Path, ...]:
 
 
 def _package_folders() -> Iterator[Path]:
-    """Folders of installed packages that bring entries: each entry point of the group names a package that holds *.toml.
+    """Folders of installed packages that bring entries.
 
-    Only the folder is looked up: no code of the package runs, but that of the packages around it. One that is broken is
-    told and does not hide the others.
+    Each entry point of the group names a package that holds *.toml. Only the folder is looked up: no code of the package runs,
+    but that of the packages around it. One that is broken is told and does not hide the others.
     """
     for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         try:

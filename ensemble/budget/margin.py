@@ -15,10 +15,8 @@ MEASURED_HERE_MARGIN = 1.1
 def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = None) -> tuple[float, str]:
     """The margin and its reason.
 
-    Predicted seconds are multiplied by it before they must fit the budget.
-
-    The user's own number first; 1.1 where every cost was measured on this very machine and it is of the target's kind; else
-    the target's.
+    Predicted seconds are multiplied by it before they must fit the budget. The user's own number first; 1.1 where every cost
+    was measured on this very machine and it is of the target's kind; else the target's.
     """
     if given is not None:
         if not math.isfinite(given) or given < 1:

@@ -74,10 +74,9 @@ class Pricing:
 def price(members: Members, target: Target, rows: int, *, lengths: Path | None = None) -> Pricing:
     """Price every candidate for `rows` rows.
 
-    Their lengths are those of the fitted rows, or of the battles in `lengths`.
-
-    With a lengths file, tokens are estimated from its characters as each member's table relates the two, and `rows` counts
-    rows like these (a file of 100 rows can stand for 25,000).
+    Their lengths are those of the fitted rows, or of the battles in `lengths`. With a lengths file, tokens are estimated from
+    its characters as each member's table relates the two, and `rows` counts rows like these (a file of 100 rows can stand for
+    25,000).
     """
     estimates = tuple(
         estimate_tokens(members.characters, members.tokens[j], cap=card.variant.max_tokens)
@@ -131,9 +130,8 @@ def read_lengths(path: Path) -> np.ndarray:
 def estimate_tokens(characters: np.ndarray, tokens: np.ndarray, *, cap: int | None) -> TokenEstimate:
     """How a member's tokens follow from characters, by least squares.
 
-    Only rows that its cap leaves whole count.
-
-    Two numbers are enough for a price: single rows miss by 10 % or so, sums over a file by far less.
+    Only rows that its cap leaves whole count. Two numbers are enough for a price: single rows miss by 10 % or so, sums over a
+    file by far less.
     """
     if not tokens.any():
         return TokenEstimate(base=0.0, per_character=0.0, cap=cap)

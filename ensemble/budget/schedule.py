@@ -30,9 +30,8 @@ _REPLICAS = -1  # in an assignment: on all devices
 class Load:
     """What a job asks for.
 
-    `load_seconds` on each device it touches, and `work_seconds` on one copy of the model.
-
-    `wide`: one copy occupies all devices.
+    `load_seconds` on each device it touches, and `work_seconds` on one copy of the model. `wide`: one copy occupies all
+    devices.
     """
 
     members: tuple[str, ...]
@@ -120,7 +119,10 @@ def _phase(loads: list[Load], devices: int) -> tuple[float, tuple[int, ...]]:
 
 @functools.cache
 def _all_assignments(jobs: int, devices: int) -> np.ndarray:
-    """Every choice of a device or of replicas for each job; the first job on a single device takes device 0."""
+    """Every choice of a device or of replicas for each job.
+
+    The first job on a single device takes device 0, since devices are alike.
+    """
     choices = np.array(list(itertools.product((_REPLICAS, *range(devices)), repeat=jobs)), dtype=np.int64)
     single = choices != _REPLICAS
     first = choices[np.arange(len(choices)), single.argmax(axis=1)]
@@ -146,7 +148,10 @@ def _greedy_assignments(narrow: list[Load], devices: int) -> np.ndarray:
 
 
 def _assignment_seconds(narrow: list[Load], assignments: np.ndarray, devices: int) -> np.ndarray:
-    """Makespan of each assignment (rows of `assignments`): replicas' work flows to where there is room."""
+    """Makespan of each assignment, a row of `assignments` each.
+
+    Replicas' work flows to where there is room.
+    """
     load = np.array([x.load_seconds for x in narrow])
     work = np.array([x.work_seconds for x in narrow])
     replicas = assignments == _REPLICAS
@@ -158,7 +163,10 @@ def _assignment_seconds(narrow: list[Load], assignments: np.ndarray, devices: in
 
 
 def _narrow_jobs(narrow: list[Load], assignment: tuple[int, ...], devices: int, clock: float) -> list[Job]:
-    """Jobs of one phase's narrow loads: on each device the replicas' shares fill what the whole jobs leave, shortest first."""
+    """Jobs of one phase's narrow loads, shortest first.
+
+    On each device the replicas' shares fill what the whole jobs leave.
+    """
     queues: list[list[tuple[float, Load, int, float]]] = [[] for _ in range(devices)]
     busy = np.zeros(devices)
     for load, device in zip(narrow, assignment, strict=True):
@@ -195,7 +203,10 @@ def _narrow_jobs(narrow: list[Load], assignment: tuple[int, ...], devices: int, 
 
 
 def _shares(split: list[Load], busy: np.ndarray) -> list[np.ndarray]:
-    """Share of each replicated job's rows on each device, so that all devices end together where that is possible."""
+    """Share of each replicated job's rows on each device.
+
+    All devices end together where that is possible.
+    """
     flowing = sum(load.work_seconds for load in split)
     room = _fill(busy, flowing)
     share = room / room.sum() if room.sum() > 0 else np.full(len(busy), 1 / len(busy))
@@ -203,7 +214,7 @@ def _shares(split: list[Load], busy: np.ndarray) -> list[np.ndarray]:
 
 
 def _fill(busy: np.ndarray, amount: float) -> np.ndarray:
-    """How much of `amount` each device gets when it is poured where there is least, all level at the top."""
+    """How much of `amount` each device gets so that the least busy ones end level."""
     level = np.sort(busy)
     for count in range(len(busy), 0, -1):
         top = (amount + level[:count].sum()) / count

@@ -151,7 +151,10 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None) -> Battles:
 
 
 def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:
-    """Tables of the data with this digest. Others are refused, or left out where the user said which data to take."""
+    """Tables of the data with this digest.
+
+    Others are refused, or left out where the user said which data to take.
+    """
     same = [table for table in tables if table.card.dataset_digest == digest]
     names = {table.name for table in same}
     others = [table for table in tables if table.card.dataset_digest != digest]
@@ -168,9 +171,10 @@ def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_ou
 
 
 def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
-    """One table a name: the last one (`gather` lists the oldest first), those that know their folds before others.
+    """The newest table of each name, those that know their folds before others.
 
-    The newest tables of its recipe's other folds are joined to it; all others are left out by their fingerprints.
+    `gather` lists the oldest first. The newest tables of its recipe's other folds are joined to it; all others are left out by
+    their fingerprints.
     """
     by_name: dict[str, list[Table]] = {}
     for table in sorted(tables, key=_knows_folds):
@@ -188,7 +192,7 @@ def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
 
 
 def _is_kin(table: Table, last: Table) -> bool:
-    """Whether a table is of the same recipe as `last`, each of one fold that its checkpoint did not see."""
+    """Whether two tables are of one recipe, each of a fold that its checkpoint did not see."""
     known = table.recipe and table.held_fold is not None and _knows_folds(table)
     return bool(known) and table.recipe == last.recipe and last.held_fold is not None and _knows_folds(last)
 
@@ -198,7 +202,7 @@ def _knows_folds(table: Table) -> bool:
 
 
 def _usable(table: Table, battles: Battles) -> pd.DataFrame:
-    """Rows scored without a fault, out of fold where the table knows folds, that the battles label; indexed by id."""
+    """Labelled rows scored without a fault, by id; out of fold where the table knows folds."""
     frame = table.frame[table.frame["status"] == OK]
     if (frame["fold"] >= 0).any():
         frame = frame[frame["fold"] >= 0]

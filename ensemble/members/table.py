@@ -19,9 +19,8 @@ FOLDS = 5  # of the blend's own cross-validation
 class Table:
     """A score table on disk with its card and its artifact's fingerprint.
 
-    `battles_path` is where its labelled battles were.
-
-    `recipe`: what all folds of one way to make an entry share, by `zoo.store.lineage.recipe_of`; empty where that is not known.
+    `battles_path` is where its labelled battles were. `recipe`: what all folds of one way to make an entry share, by
+    `zoo.store.lineage.recipe_of`; empty where that is not known.
     """
 
     path: Path

@@ -28,10 +28,9 @@ IN_SAMPLE_RATIO, IN_SAMPLE_NATS, IN_SAMPLE_ERRORS = 0.8, 0.1, 5.0
 def drop_in_sample(members: Members, frames: Sequence[pd.DataFrame], battles: Battles, include: Sequence[str]) -> Members:
     """Leave out tables from elsewhere whose log loss is too good.
 
-    Against their peers, or their own on rows that others lack.
-
-    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Peers
-    worse than the label shares say nothing: a good model beside them is no wonder.
+    Against their peers, or their own on rows that others lack. The zoo's own stages score rows that the model never saw, by
+    construction; what a file claims has to be believed. Peers worse than the label shares say nothing: a good model beside them
+    is no wonder.
     """
     losses = np.stack([log_loss_rows(table, members.y) for table in members.p])
     errors = losses.std(axis=1) / np.sqrt(losses.shape[1])

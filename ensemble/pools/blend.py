@@ -1,9 +1,8 @@
 """The pools: linear, log and logistic blends of members' probabilities.
 
-They are fitted exactly and applied by numbers alone.
-Fitted exactly, and applied by numbers alone. By default every pool treats A and B alike: exchanging the answers in all tables
-exchanges the result. A temperature for each member is part of the log and the logistic pool already (it scales the weights), so
-only the linear pool fits them, and one more on the blend.
+They are fitted exactly and applied by numbers alone. By default every pool treats A and B alike: exchanging the answers in all
+tables exchanges the result. A temperature for each member is part of the log and the logistic pool already (it scales the
+weights), so only the linear pool fits them, and one more on the blend.
 """
 
 from __future__ import annotations
@@ -184,7 +183,10 @@ def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.n
 
 
 def _design(leads: np.ndarray, ties: np.ndarray, center: np.ndarray, *, shared: bool, position_bias: bool) -> Design:
-    """Parameters: the leads', the ties' (the same ones, at least zero, if `shared`), the bias of a tie, that of A."""
+    """The design of the log pools' parameters.
+
+    They are the leads', the ties' (the same ones, at least zero, if `shared`), the bias of a tie, that of A.
+    """
     k, ones = len(center), np.ones((len(leads), 1))
     lead_at = np.arange(leads.shape[1])
     tie_at = np.append(np.arange(ties.shape[1]) + (0 if shared else leads.shape[1]), k)
@@ -200,6 +202,6 @@ def _design(leads: np.ndarray, ties: np.ndarray, center: np.ndarray, *, shared: 
 
 
 def _coefficients(lead: float, side: float, tie: float) -> tuple[Triple, Triple, Triple]:
-    """One member's matrix (output label, input label), the same after exchanging A and B in both."""
+    """One member's matrix (output label, input label), unchanged when A and B are exchanged."""
     lead, side, tie = float(lead), float(side), float(tie)
     return (lead / 2, -lead / 2, 0.0), (-lead / 2, lead / 2, 0.0), (side / 2, side / 2, tie)

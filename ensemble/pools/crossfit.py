@@ -1,7 +1,4 @@
-"""Out-of-fold log loss of blends, by folds grouped by prompt.
-
-Folds are grouped by prompt.
-"""
+"""Out-of-fold log loss of blends, by folds grouped by prompt."""
 
 from __future__ import annotations
 

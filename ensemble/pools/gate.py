@@ -1,6 +1,6 @@
-"""The gate: which rows an expensive member pays for, and the seconds spent on them.
+"""The gate of an expensive member: for which rows it is worth its cost.
 
-It is learned from the blend so far.
+A regression predicts the gain of a row from the blend of cheaper members; seconds go to the rows of most gain a second.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The linear pool's exact weights on the simplex, with a certificate.
 
-They minimise -mean log(sum_j w_j p_j[true label]).
-Minimises -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal portfolio.
-Solved by sequential quadratic programming (Kim, Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum likelihood
-estimation of mixture proportions using sequential quadratic programming", arXiv 1806.01412): the simplex constraint is
-exchanged for a term sum(w), since at the optimum of -mean log(P w) + sum(w) over w >= 0 the weights sum to 1.
+They minimise -mean log(sum_j w_j p_j[true label]). The problem is that of mixture proportions, and of the log-optimal
+portfolio. Solved by sequential quadratic programming (Kim, Carbonetto, Stephens, Anitescu 2020, "A fast algorithm for maximum
+likelihood estimation of mixture proportions using sequential quadratic programming", arXiv 1806.01412): the simplex constraint
+is exchanged for a term sum(w), since at the optimum of -mean log(P w) + sum(w) over w >= 0 the weights sum to 1.
 
 Certificate: with mix = sum_j w_j p_j and g_j = mean(p_j / mix), no weights are better than w by more than log(max_j g_j), since
 mean log(mix' / mix) <= log mean(mix' / mix) = log sum_j w'_j g_j (Cover 1984, "An algorithm for maximizing expected log
@@ -27,10 +26,9 @@ _MAX_ITERATIONS = 200
 class LinearFit:
     """The linear pool's `weights` (members,), mean `loss`, and `gap`.
 
-    `gap`: how much lower any other weights can be at most (objective).
-
-    `gradient` is g above, `hessian` that of the last quadratic model (members, members), zero where a member had no part in it;
-    None where the start was good enough. Both serve to start other fits.
+    `gap`: how much lower any other weights can be at most (objective). `gradient` is g above, `hessian` that of the last
+    quadratic model (members, members), zero where a member had no part in it; None where the start was good enough. Both serve
+    to start other fits.
     """
 
     weights: np.ndarray
@@ -46,11 +44,9 @@ def fit_linear(
 ) -> LinearFit:
     """Weights of the best linear pool.
 
-    p_true of shape (members, rows), each member's probability of the true label.
-
-    `prior` shrinks toward equal weights: it adds `prior` times the rows' weight in rows that only one member explains, the same
-    for each (a Dirichlet prior), and keeps the problem and its certificate what they are. Its value is part of the gap's
-    objective but not of `loss`.
+    p_true of shape (members, rows), each member's probability of the true label. `prior` shrinks toward equal weights: it adds
+    `prior` times the rows' weight in rows that only one member explains, the same for each (a Dirichlet prior), and keeps the
+    problem and its certificate what they are. Its value is part of the gap's objective but not of `loss`.
     """
     if len(p_true) == 0 or p_true.shape[1] == 0:
         raise ValueError(f"fit_linear needs at least one member and one row, got {p_true.shape[0]} and {p_true.shape[1]}")
@@ -128,7 +124,7 @@ def _mix(p: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
 
 
 def _objective(mix: np.ndarray, weights: np.ndarray, pseudo: float) -> float:
-    """The fitted objective without its constant scale 1 / (1 + prior); infinite outside its domain."""
+    """The fitted objective without its scale 1 / (1 + prior); infinite outside its domain."""
     if mix.min() <= 0 or (pseudo and weights.min() <= 0):
         return np.inf
     value = -float(np.log(mix).mean())
@@ -150,9 +146,10 @@ def _curvature(p: Sequence[np.ndarray], inverse: np.ndarray, weights: np.ndarray
 def _line_search(
     p: Sequence[np.ndarray], weights: np.ndarray, direction: np.ndarray, mix: np.ndarray, value: float, pseudo: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Halve the Newton step until the objective falls; each candidate is scaled back to the simplex, which never hurts.
+    """Halve the Newton step until the objective falls.
 
-    Returns weights, mix and objective; those that came in where nothing falls.
+    Each candidate is scaled back to the simplex, which never hurts. Returns weights, mix and objective; those that came in
+    where nothing falls.
     """
     step = 1.0
     while step > 1e-10:
@@ -173,9 +170,8 @@ def nonnegative_quadratic(
 ) -> np.ndarray:
     """Minimise x'Hx / 2 - linear'x with x >= 0, by an active set.
 
-    The bound holds where `bounded` (default: everywhere).
-
-    H must be positive definite. After Lawson and Hanson (1974), chapter 23, on the normal equations.
+    The bound holds where `bounded` (default: everywhere). H must be positive definite. After Lawson and Hanson (1974), chapter
+    23, on the normal equations.
     """
     bounded = np.ones(len(linear), dtype=bool) if bounded is None else bounded
     x = np.where(bounded, np.maximum(start, 0.0), start)
@@ -194,7 +190,10 @@ def nonnegative_quadratic(
 def _solve_passive(
     hessian: np.ndarray, linear: np.ndarray, x: np.ndarray, passive: np.ndarray, bounded: np.ndarray
 ) -> np.ndarray:
-    """Minimise over the passive coordinates; those that would turn negative leave the set on the way (`passive` changes)."""
+    """Minimise over the passive coordinates.
+
+    Those that would turn negative leave the set on the way (`passive` changes).
+    """
     while passive.any():
         index = np.flatnonzero(passive)
         solution = np.linalg.solve(hessian[np.ix_(index, index)], linear[index])

@@ -1,6 +1,6 @@
-"""The blend of each row by the members that it has, for rehearsal and prediction alike.
+"""Each row's blend by the set of members that have scored it (its pattern).
 
-It also has what a gate says of a row.
+The rehearsal and `ensemble predict` both blend by this module; the gain that a gate expects of a row is computed here too.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def gated_gain(
 ) -> np.ndarray:
     """Nats (rows,) that a gated member is expected to bring to each row.
 
-    By the blend of the members that its gate reads. `tables` and `has` as in `blend_rows`; `otherwise`: what it brings to a row
-    that none of these members has scored.
+    It is predicted from the blend of the members that its gate reads. `tables` and `has` as in `blend_rows`; `otherwise`: what
+    it brings to a row that none of these members has scored.
     """
     given = {name: has[name] for name in gate.given}
     nowhere = np.zeros(len(characters), dtype=bool)

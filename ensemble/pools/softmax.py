@@ -1,6 +1,5 @@
 """Newton fits of the log pool and the logistic pool.
 
-Both are convex multinomial likelihoods in symmetric coordinates.
 Both are convex multinomial likelihoods. Every model here predicts two numbers a row, the lead U = z_a - z_b and the pull to a
 tie E = z_tie - (z_a + z_b) / 2, so that p is proportional to (exp(U / 2), exp(-U / 2), exp(E)). Exchanging A and B turns U into
 -U and leaves E as it is: a model whose features of U change sign with the exchange, and whose features of E do not, has no bias
@@ -28,9 +27,8 @@ _MAX_ITERATIONS = 60
 class Design:
     """Features of both numbers, arrays (rows, features).
 
-    `lead_at` and `tie_at` say which parameter each column multiplies.
-
-    `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
+    `lead_at` and `tie_at` say which parameter each column multiplies. `center`: what ridge pulls the parameters to; `penalized`
+    and `bounded` (at least zero): flags, one a parameter.
     """
 
     lead: np.ndarray
@@ -44,9 +42,9 @@ class Design:
 
 @dataclass(frozen=True)
 class SoftmaxFit:
-    """Parameters, mean log loss without the penalty, the `objective` with it, and `gap`.
+    """The fitted parameters, and how good they are.
 
-    How much lower that can be at most.
+    `loss`: the mean log loss; `objective`: the same with the penalty; `gap`: how much lower the objective can be at most.
     """
 
     parameters: np.ndarray

@@ -34,9 +34,8 @@ class Setting:
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
     """Where a member's checkpoint lies now.
 
-    The store's artifact of that fingerprint, else where the request says, if it does.
-
-    Plans of `ensemble build` name no path; a request by hand may.
+    The store's artifact of that fingerprint, else where the request says, if it does. Plans of `ensemble build` name no path; a
+    request by hand may.
     """
     for manifest in sorted(setting.store.glob(f"*-{member.checkpoint}/{MANIFEST}")):
         return manifest.parent

@@ -93,7 +93,7 @@ class Board:
 def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
     """Each row finite, not negative and summing to 1.
 
-    The prior in place of a row for which that cannot be had.
+    The prior takes the place of a row for which that cannot be had.
     """
     p = np.clip(p, 0.0, None)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -147,10 +147,7 @@ def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
 
 
 def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
-    """Put the given tables on the board; by member where each came from.
-
-    With how many rows it lacks.
-    """
+    """Put the given tables on the board; by member where each came from and what it lacks."""
     sources = {}
     for name, path in scores.items():
         frame = read_table(path)

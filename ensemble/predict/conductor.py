@@ -45,8 +45,9 @@ class Conductor:
         given: Mapping[str, str],
         say: Say,
     ) -> None:
-        """`characters`: of each row's prompt and responses; `usable`: rows a stage can read, both (rows,) in the board's order.
+        """Prepare the jobs of the plan's schedule on these rows; nothing is started.
 
+        `characters`: of each row's prompt and responses; `usable`: rows a stage can read, both (rows,) in the board's order.
         `given`: members whose tables are on the board already, and where from; their jobs do not run.
         """
         self.plan, self.board, self.deadline, self.say = plan, board, deadline, say
@@ -181,7 +182,7 @@ class Conductor:
     def predicted_seconds(self) -> float:
         """Seconds from process start to submission, as the plan prices its schedule on this file.
 
-        Without the margin.
+        The margin is not included.
         """
         return self.plan.overhead_seconds + makespan([Claim(run.job, self.planned_seconds(run), 0.0) for run in self.runs])
 
@@ -222,7 +223,7 @@ class Conductor:
     def _rows_for(self, run: JobRun, now: float) -> np.ndarray:
         """The rows of a job in the order of their value.
 
-        Those the plan gives it, then more of them if time is left over.
+        First those the plan gives it, then more of them if time is left over.
         """
         key = run.job.members
         if key not in self._dealt:
@@ -251,8 +252,8 @@ class Conductor:
     def _row_gain(self, run: JobRun) -> np.ndarray:
         """Predicted nats (rows,) that the job's members bring.
 
-        By the gate where there is one, else alike for all rows. A row that none of the members before could score has most to
-        gain.
+        The gate predicts them where there is one; else they are alike for all rows. A row that none of the members before could
+        score has most to gain.
         """
         gate = next((member.gate for member in run.members if member.gate is not None), None)
         alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)

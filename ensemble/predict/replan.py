@@ -40,7 +40,7 @@ def share_out(rows: np.ndarray, seconds: np.ndarray, shares: Sequence[float]) ->
 def pool_gain(plan: Plan, before: Iterable[str], added: Iterable[str]) -> float:
     """Nats a row that `added` members bring on top of `before`; not below 0.
 
-    By the pools fitted on all rows.
+    It is judged by the pools fitted on all rows.
     """
     from_before, to_after = frozenset(before), frozenset(before) | frozenset(added)
     return max(0.0, _pool_log_loss(plan, from_before) - _pool_log_loss(plan, to_after))
@@ -85,7 +85,7 @@ class Pace:
     def ratio(self, now: float) -> float:
         """Actual seconds for each predicted second of work; a stall counts as slow.
 
-        From the first finished piece on.
+        It is measured from the first finished piece on.
         """
         if self._first is None:
             overdue = (now - self.started) / max(self.load_seconds + self.piece_seconds, LEAST_SECONDS)
@@ -168,9 +168,9 @@ def makespan_after(job: Job, later: Sequence[Claim]) -> float:
 def must_end_by(claim: Claim, planned_end: float, waiting: Sequence[Claim], work_ends: float) -> float:
     """When a job has to make way for more valuable ones that wait for it.
 
-    At the end of work, less what these still need. It may always use the time up to `planned_end`, its plan with the margin:
-    members run in the order of their value, so when a budget is short the later ones lose. A job slower than that is cut if
-    others bring more nats a second at the speeds as measured; if none does, it goes on.
+    That is at the end of work, less what these still need. It may always use the time up to `planned_end`, its plan with the
+    margin: members run in the order of their value, so when a budget is short the later ones lose. A job slower than that is
+    cut if others bring more nats a second at the speeds as measured; if none does, it goes on.
     """
     better = [other for other in waiting if other.density > claim.density]
     return min(work_ends, max(planned_end, work_ends - makespan_after(claim.job, better)))

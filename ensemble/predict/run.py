@@ -175,9 +175,8 @@ def _announce(plan: Plan, setting: Setting, display: Display, rows: int, predict
 def gpus_at_hand(target: PlanTarget) -> tuple[str, ...]:
     """The GPUs that the plan's device numbers mean.
 
-    None where none is at hand: members then run on processors.
-
-    ZooError where there are some, but fewer than the plan deals its members over.
+    None where none is at hand: members then run on processors. ZooError where there are some, but fewer than the plan deals its
+    members over.
     """
     found = visible_gpus() if target.gpus else ()
     if 0 < len(found) < target.gpus:

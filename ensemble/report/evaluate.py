@@ -43,9 +43,9 @@ class Line:
 def evaluate(plan_path: Path, battles_path: Path, submission_path: Path) -> list[Line]:
     """Log loss of a submission and of what stands beside it, the worst first.
 
-    Over the labelled rows of `battles_path`. Members alone are read from the report that `predict` left, so they are there for
-    the plan and battles it ran on. The best possible is that of the true probabilities, which only generated battles have (`zoo
-    data sample`).
+    Losses are means over the labelled rows of `battles_path`. Members alone are read from the report that `predict` left, so
+    they are there for the plan and battles it ran on. The best possible is that of the true probabilities, which only generated
+    battles have (`zoo data sample`).
     """
     plan, battles = load_plan(plan_path), read_battles(battles_path)
     frame = battles.frame[battles.frame["label"] >= 0]

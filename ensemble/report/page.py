@@ -1,7 +1,6 @@
 """The plan's page: one self-contained HTML file.
 
 Members, schedule, what the budget bought, frontier and reliability.
-Members, schedule, what the budget bought, frontier and reliability.
 """
 
 from __future__ import annotations

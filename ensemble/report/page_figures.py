@@ -1,7 +1,6 @@
 """Figures of a plan's page as inline SVG.
 
 Schedule, frontier, what the budget bought and reliability, readable in greyscale.
-Schedule, frontier, what the budget bought, reliability.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def schedule_table(plan: Plan) -> Table:
 
 
 def baselines_table(plan: Plan) -> Table:
-    """What others would reach, the best first, and the plan against them."""
+    """Log loss of the baselines, the best first, and the plan against them."""
     paired = {item.other: (item.difference, item.standard_error) for item in plan.paired}
     columns = [
         Column("beside it", "name", prose=True),

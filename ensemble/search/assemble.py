@@ -1,4 +1,7 @@
-"""Assemble the plan of a chosen candidate: final fits, fallbacks, gates, schedule."""
+"""Assemble the plan of the confirmed choice: final fits, baselines, schedule.
+
+`build` calls it last, after `decide` and `rehearse`; the fits themselves are in `fitting`.
+"""
 
 from __future__ import annotations
 

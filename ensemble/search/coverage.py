@@ -1,11 +1,9 @@
 """Coverage: expensive members on the rows where a gate expects them to pay.
 
-A knapsack spends the seconds that are left.
-A knapsack spends the seconds that are left.
-The gain of a row is the divergence of the blend with the member from the blend without it, KL(after || before): what the log
-loss falls by if the fuller blend is right about the odds. Unlike the realised gain it does not depend on how this one battle
-ended, and so is far easier to learn. Rows are taken in the order of predicted gain a second until the seconds are spent,
-which is the fractional knapsack's optimum up to one row.
+A knapsack spends the seconds that are left. The gain of a row is the divergence of the blend with the member from the blend
+without it, KL(after || before): what the log loss falls by if the fuller blend is right about the odds. Unlike the realised
+gain it does not depend on how this one battle ended, and so is far easier to learn. Rows are taken in the order of predicted
+gain a second until the seconds are spent, which is the fractional knapsack's optimum up to one row.
 """
 
 from __future__ import annotations
@@ -85,7 +83,7 @@ def _current(
 ) -> np.ndarray:
     """Out-of-fold triples (rows, 3) of each row's pattern with `extra` members.
 
-    By the blends of all rows.
+    The blends are those fitted on all rows.
     """
     out = np.empty((len(evaluator.y), 3))
     for pattern, rows in patterns.items():

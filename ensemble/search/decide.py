@@ -1,4 +1,7 @@
-"""Decide what to take at a budget, by search and out-of-fold judging."""
+"""Decide which candidate to take at a budget, by search and out-of-fold judging.
+
+`build`, `frontier` and each fold of `rehearse` call it; it calls `proposals` and `judging`.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ def choose(
 def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
     """The best candidate and why.
 
-    The least loss, or with `parsimony` the cheapest within one standard error of the paired difference.
+    It has the least loss, or with `parsimony` is the cheapest within one standard error of the paired difference.
     """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     if not parsimony:

@@ -1,4 +1,7 @@
-"""Final fits of a candidate: member order, a blend for every set, the gates."""
+"""Final fits of a candidate: member order, a blend for every set, the gates.
+
+`assemble` calls it for the plan on all rows, `rehearse` for each fold on the rows of the others.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +84,8 @@ def carry_out(
 ) -> np.ndarray:
     """Triples (rows, 3) of the rows of `members`, as `ensemble predict` gives them.
 
-    Without mishap. Gated members take the rows of most predicted gain a second until their `work_seconds` are spent;
-    `row_seconds` (members, rows). Labels are not looked at.
+    It assumes a run without mishap. Gated members take the rows of most predicted gain a second until their `work_seconds` are
+    spent; `row_seconds` (members, rows). Labels are not looked at.
     """
     tables, rows = named(members.names, members.p), len(members.y)
     has = _reach(members, candidate.whole, {})
@@ -148,7 +151,7 @@ class _Pools:
 def fallback_subsets(order: Subset) -> list[Subset]:
     """Sets of members that need a blend of their own.
 
-    All where they are few, else prefixes, leave-one-out and singles.
+    All sets where members are few, else prefixes, leave-one-out and singles.
     """
     if len(order) <= ALL_FALLBACKS:
         return [s for size in range(len(order), 0, -1) for s in itertools.combinations(order, size)]
@@ -160,7 +163,7 @@ def fallback_subsets(order: Subset) -> list[Subset]:
 def _gate(members: Members, candidate: Candidate, j: int, pools: Sequence[Pool]) -> Gate:
     """The gate of member j, fitted to all rows.
 
-    By the blends of all rows that `ensemble predict` will feed it.
+    It learns from the blends of all rows that `ensemble predict` will feed it.
     """
     gated = list(candidate.seen)
     has = _reach(members, candidate.whole, {k: candidate.seen[k] for k in gated[: gated.index(j)]})

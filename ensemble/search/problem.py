@@ -90,8 +90,8 @@ class Problem:
 def recalibrated_truth(members: Members) -> np.ndarray:
     """Probabilities of the true label (members, rows), each member recalibrated.
 
-    By a logistic pool of one. Subsets are compared on these, so that a member that is informative but overconfident is not
-    passed over.
+    A logistic pool of one recalibrates it. Subsets are compared on these, so that a member that is informative but
+    overconfident is not passed over.
     """
     rows = np.arange(len(members.y))
     spec = DEFAULT_SPECS["logistic"]

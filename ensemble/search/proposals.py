@@ -31,7 +31,7 @@ def search_subsets(problem: Problem, available: float) -> Searched:
 def propose_whole_files(problem: Problem, searched: Searched, available: float) -> list[Candidate]:
     """Judged whole-file candidates: finalists of the search, and what follows from the best.
 
-    All within `available` seconds.
+    All of them fit in `available` seconds.
     """
     finalists = _finalists(problem, searched)
     problem.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
@@ -53,7 +53,7 @@ def propose_whole_files(problem: Problem, searched: Searched, available: float) 
 def _finalists(problem: Problem, searched: Searched) -> list[Subset]:
     """Subsets worth judging: those that no cheaper one beats, and the very best.
 
-    All of them where rows are few.
+    Where rows are few, all subsets are judged.
     """
     ranked = [scored.members for scored in searched.subsets]
     if len(ranked) * len(problem.members.y) <= JUDGED_ROWS:

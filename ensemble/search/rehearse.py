@@ -1,9 +1,8 @@
 """The rehearsal: the whole build repeated without each fold, judged on its rows.
 
-It is what a plan reports of its log loss.
-It is what a plan reports of its log loss.
-Cross-validating the weights alone flatters a plan: which members it has, which rows they see and which pool blends them were
-chosen by the same rows. Here each fold is judged by a build that never saw its labels, from the search to the gates.
+It is what a plan reports of its log loss. Cross-validating the weights alone flatters a plan: which members it has, which rows
+they see and which pool blends them were chosen by the same rows. Here each fold is judged by a build that never saw its labels,
+from the search to the gates.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def confirm(problem: Problem, choice: Choice, rehearsal: Rehearsal, single_secon
 def single_limit(choice: Choice, available: float, *, parsimony: bool) -> float:
     """What a single member may cost: as much as the choice.
 
-    All there is where the user wants the least log loss.
+    It may cost the whole budget where the user wants the least log loss.
     """
     return min(available, choice.candidate.seconds / (1 - LEAST_SAVING)) if parsimony else available
 

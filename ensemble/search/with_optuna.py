@@ -1,9 +1,8 @@
 """Optuna's search over members, pools, shrinkage and gates.
 
-It serves where there are too many members for all subsets.
-It serves where there are too many members for all subsets.
-Each trial solves its weights exactly and is judged out of fold; the budget is a constraint. Baselines and the solution of
-`ensemble.search.subsets` are enqueued, so the study starts where others end. It lies in SQLite and goes on where it stopped.
+It serves where there are too many members for all subsets. Each trial solves its weights exactly and is judged out of fold;
+the budget is a constraint. Baselines and the solution of `ensemble.search.subsets` are enqueued, so the study starts where
+others end. It is kept in SQLite and goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def check_entry(
 ) -> list[Finding]:
     """What holds for an entry on a target.
 
-    With the model's folder (config.json, tokenizer.json) from its files, else from the entry's `[shape]`. `train`: training on
-    one of its cards too. `engine`: the version of vLLM there; None is the one installed here.
+    Sizes come from the model's folder (config.json, tokenizer.json) where it is given, else from the entry's `[shape]`.
+    `train`: training on one of its cards too. `engine`: the version of vLLM there; None is the one installed here.
     """
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]

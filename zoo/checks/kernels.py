@@ -54,7 +54,7 @@ def check_dtype(base: Base, score: ScoreSpec, serve: ServeSpec, target: Target) 
 
 
 def _dtype_mend(base: Base, target: Target, place: str, *, rescaled: bool) -> str:
-    """The 16-bit dtype that works on the target, rescaling included where only that makes it work."""
+    """The 16-bit dtype that works on the target, with rescaling where it needs that."""
     for dtype in ("bfloat16", "float16"):
         if dtype not in target.dtypes:
             continue

@@ -61,7 +61,7 @@ def check_memory(memory: dict[Layout, CardMemory], serve: ServeSpec, score: Scor
 
 
 def _parts(card: CardMemory) -> str:
-    """The larger of serving and loading by part, and the other's sum where loading is the larger."""
+    """The larger of serving and loading by part, and serving's sum where loading is larger."""
     fixed = {"engine": card.workspace + card.context}
     serving = {"weights": card.weights, "cache": card.cache, "activations": card.activations, **fixed}
     if card.serving >= card.loading:
@@ -77,7 +77,10 @@ def _listed(total: int, what: str, parts: dict[str, int]) -> str:
 def _taken(
     name: str, what: str, card: CardMemory, memory: dict[Layout, CardMemory], room: int, score: ScoreSpec, target: Target
 ) -> Finding:
-    """The mend is the cheapest that is enough; fewer tokens a batch change nothing of what loading takes."""
+    """The finding of a layout that is too large, with the cheapest mend that is enough.
+
+    Fewer tokens a batch change nothing of what loading takes.
+    """
     if card.total <= TIGHT * room:
         return ok(name, what)
     tight = card.total <= room
@@ -108,7 +111,10 @@ def check_layout(quantize: QuantizeSpec, serve: ServeSpec, shape: Shape, target:
 
 
 def _tensor_misfit(group: int, shape: Shape, gpus: int) -> str:
-    """What of a model does not divide by the number of GPUs: heads, or an input that is cut within one of AWQ's groups."""
+    """What of a model does not divide by the number of GPUs.
+
+    That is heads, or an input that is cut within one of AWQ's groups.
+    """
     if shape.num_attention_heads % gpus:
         return f"{shape.num_attention_heads} attention heads"
     cut = [linear_layers(shape)[name][0] for name in ("o_proj", "down_proj")]  # the others are cut by their outputs
@@ -149,7 +155,10 @@ def _training_parts(need: TrainingMemory) -> str:
 
 
 def _training_mend(train: TrainSpec, need: TrainingMemory, room: int) -> str:
-    """The change that costs least and is enough: checkpoints, fewer tokens a pass, then another method or machine."""
+    """The cheapest change that is enough for training.
+
+    In this order: checkpoints, fewer tokens a pass, another method or machine.
+    """
     batch = need.checkpoints + need.activations
     fixed = need.total - batch
     if not train.gradient_checkpointing and fixed < room:

@@ -1,7 +1,9 @@
-"""Quantization backends and the architectures each quantizes; a new one is added here.
+"""Quantization backends and the architectures that each quantizes.
 
-`zoo register`, `zoo check` and the quantize stage all ask `quantizer_of`. A backend is three things: its name in
-`zoo.contracts.Quantizer`, its architectures in the table below, and its call in `zoo/stages/quantize/stage.py` (`run_backend`).
+`zoo register`, `zoo check` and the quantize stage all read the table below. A backend's name is also in `Quantizer`
+(`zoo/contracts/entry.py`, with what `QuantizeSpec` allows of it), in its call (`run_backend` of
+`zoo/stages/quantize/stage.py`), in what vLLM runs its format by (`check_kernel` in `zoo/checks/kernels.py`, `awq_converted` in
+`zoo/checks/rules.py`) and, for the default, in `zoo/entries/register.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is pr
 def quantizer_of(architecture: str, preferred: Quantizer = "autoawq") -> Quantizer | None:
     """The backend that quantizes an architecture.
 
-    The preferred one where it can, else the first that can; None: nobody.
+    The preferred one where it can, else the first that can; None where no backend can.
     """
     able = [backend for backend, known in BACKEND_ARCHITECTURES.items() if architecture in known]
     return preferred if preferred in able else next(iter(able), None)

@@ -1,8 +1,8 @@
 """Rules of AutoAWQ and vLLM, as data and pure functions.
 
-Tests hold them against vLLM's own verdicts.
-Read in vLLM 0.32 (config/model.py, model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends);
-what differs by version, in the releases 0.11 to 0.33 and their issues.
+Tests hold them against vLLM's own verdicts. They were read in vLLM 0.32 (config/model.py,
+model_executor/layers/quantization/auto_awq.py, platforms/cuda.py, v1/attention/backends); what differs by version, in the
+releases 0.11 to 0.33 and their issues.
 """
 
 from __future__ import annotations
@@ -57,10 +57,8 @@ def dtype_verdict(
 ) -> DtypeVerdict:
     """Whether vLLM runs an AWQ checkpoint in the declared dtype.
 
-    One of `auto`, `float16`, `bfloat16`, `float32`.
-
-    Without a capability (a CPU) every dtype exists. `auto` takes the dtype that config.json names as stored, if the machine and
-    the architecture have it, else the first that they have.
+    One of `auto`, `float16`, `bfloat16`, `float32`. Without a capability (a CPU) every dtype exists. `auto` takes the dtype
+    that config.json names as stored, if the machine and the architecture have it, else the first that they have.
     """
     has_bfloat16 = capability is None or capability >= AMPERE
     takes_float16 = rescaled or architecture not in FLOAT16_REFUSED
@@ -81,7 +79,7 @@ def dtype_verdict(
 def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "plain", ""]:
     """Which AWQ kernel vLLM takes: Marlin, or dequantizing before a plain product.
 
-    None below sm_75.
+    Empty below sm_75.
     """
     if capability < AWQ_CAPABILITY:
         return ""
@@ -91,10 +89,9 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
 def awq_converted(capability: Capability | None, backend: str, group_size: int) -> bool:
     """Whether vLLM converts each matrix as it loads.
 
-    See AutoAWQMarlinLinearMethod.process_weights_after_loading.
-
-    autoawq's order of weights is nobody else's: it is changed for Marlin and for processors' kernels, while the plain AWQ
-    kernel reads it as it is. compressed-tensors have the order that kernels want.
+    See AutoAWQMarlinLinearMethod.process_weights_after_loading. Only autoawq stores weights in its order: it is changed for
+    Marlin and for processors' kernels, while the plain AWQ kernel reads it as it is. compressed-tensors have the order that
+    kernels want.
     """
     return backend == "autoawq" and (capability is None or awq_kernel(capability, group_size) == "marlin")
 
@@ -104,9 +101,8 @@ def packed_kernel(
 ) -> Literal["machete", "marlin", "exllama", "triton", ""]:
     """vLLM's kernel for 4-bit compressed-tensors weights in float16.
 
-    See choose_mp_linear_kernel; empty: none.
-
-    Machete is for Hopper alone; Exllama reads no stored zero points, and computes in float16 only; Triton takes groups of 256.
+    Empty where there is none. The rules are those of choose_mp_linear_kernel. Machete is for Hopper alone; Exllama reads no
+    stored zero points, and computes in float16 only; Triton takes groups of 256.
     """
     if capability < TURING:  # CompressedTensorsWNA16.get_min_capability
         return ""

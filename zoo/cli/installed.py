@@ -1,4 +1,8 @@
-"""Whether the entry points that are installed are those of this tree's pyproject.toml."""
+"""Whether the installed entry points are those of this tree's pyproject.toml.
+
+vLLM finds our plugin by its installed entry point: an editable installation made before a module moved would leave engines
+without it.
+"""
 
 from __future__ import annotations
 

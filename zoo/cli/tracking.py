@@ -54,7 +54,7 @@ def promote(
 
 
 def sync() -> None:
-    """Mirror finished stages to MLflow that a lost connection left out. Twice doubles nothing.
+    """Mirror to MLflow the finished stages that it lacks; running it again adds nothing.
 
     Example: zoo sync
     """

@@ -12,10 +12,9 @@ from zoo.contracts.base import Contract, Seconds
 class Cost(Contract):
     """Seconds of one member on one target.
 
-    Load + sum over rows of (per_row + per_token * n + per_token_sq * n**2).
-
-    `load_seconds` is from process start to the first scored row. Variants of one checkpoint that run in one process pay
-    it once. `gpus` is how many of the target's devices one copy occupies.
+    Load + sum over rows of (per_row + per_token * n + per_token_sq * n**2). `load_seconds` is from process start to the first
+    scored row. Variants of one checkpoint that run in one process pay it once. `gpus` is how many of the target's devices one
+    copy occupies.
     """
 
     target: str

@@ -56,7 +56,7 @@ class Base(Contract):
 class Shape(Contract):
     """Sizes of a decoder under the keys of its config.json.
 
-    What `zoo check` and `zoo cost` need before weights are fetched.
+    `zoo check` and `zoo cost` need them before weights are fetched.
     """
 
     hidden_size: Positive
@@ -74,11 +74,9 @@ class Shape(Contract):
 class PromptSpec(Contract):
     """How a battle becomes token ids.
 
-    `template` holds {prompt}, {response_a} and {response_b} once each.
-
-    Text of a battle never forms special tokens; the template's own text does. When a battle is longer than `max_tokens`,
-    each field gets its share of what the template leaves, what one field does not need goes to the others, and the end
-    of each field is kept, since the vote follows the last turn.
+    `template` holds {prompt}, {response_a} and {response_b} once each. Text of a battle never forms special tokens; the
+    template's own text does. When a battle is longer than `max_tokens`, each field gets its share of what the template leaves,
+    what one field does not need goes to the others, and the end of each field is kept, since the vote follows the last turn.
     """
 
     template: str
@@ -103,12 +101,11 @@ class PromptSpec(Contract):
 class TrainSpec(Contract):
     """Fine-tuning on the three label tokens at the last position.
 
-    QLoRA: Dettmers et al. 2023, arXiv 2305.14314.
-
-    `objective`, `text`: a row's loss is the mean over its tokens after the first and the label token after them, each over the
-    whole vocabulary; soft labels are the label's target, a row's weight is that of its mean. Held-out loss stays the labels'.
-    `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski 2023, arXiv 2312.03732), and magnitude and
-    direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are not fused).
+    QLoRA: Dettmers et al. 2023, arXiv 2305.14314. `objective`, `text`: a row's loss is the mean over its tokens after the first
+    and the label token after them, each over the whole vocabulary; soft labels are the label's target, a row's weight is that
+    of its mean. Held-out loss stays the labels'. `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski
+    2023, arXiv 2312.03732), and magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are
+    not fused).
     """
 
     method: Literal["qlora", "lora", "full"] = "qlora"

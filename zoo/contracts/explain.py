@@ -36,7 +36,10 @@ def first_fault(error: ValidationError) -> str:
 
 
 def _known_keys(place: list[str], model: type[BaseModel]) -> str:
-    """For an unknown key: the nearest key of its own section, else the same key in another section, else all keys."""
+    """What to write in place of an unknown key.
+
+    The nearest key of its own section, else the same key in another section, else all keys.
+    """
     sections = dict(_sections(model))
     *parents, key = place
     parents = [p for p in parents if not p.isdigit()]
@@ -51,7 +54,10 @@ def _known_keys(place: list[str], model: type[BaseModel]) -> str:
 
 
 def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Dotted section name -> its keys, for a model and the models inside it; `*` stands for the keys of a mapping."""
+    """Dotted section names with their keys, for a model and the models inside it.
+
+    `*` stands for the keys of a mapping.
+    """
     yield prefix, tuple(model.model_fields)
     for name, field in model.model_fields.items():
         inner = f"{prefix}.{name}" if prefix else name

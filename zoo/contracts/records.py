@@ -15,10 +15,9 @@ from zoo.contracts.requests import Request, ScoringRequest
 class Measurements(Contract):
     """What a stage cost on the machine it ran on.
 
-    `load_seconds`: process start to first row; `run_seconds`: the rest.
-
-    `peak_bytes`: scoring on GPUs, what the fullest card needed, context and loading included; other stages, torch's largest
-    allocation.
+    `load_seconds`: process start to first row; `run_seconds`: the rest. `peak_bytes`: scoring on GPUs, what the fullest card
+    needed, context and loading included; other stages on a GPU, torch's largest allocation; without a GPU, the largest memory
+    of the stage's process tree.
     """
 
     load_seconds: Seconds = 0.0

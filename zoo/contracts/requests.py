@@ -19,10 +19,9 @@ from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, Quanti
 class Input(Contract):
     """Something a stage reads.
 
-    `fingerprint` says what it is; `path` says where it lies now and is not part of identity.
-
-    `place` is the path where it is known, None where it is not: a plan's requests name no place of the machine that built it.
-    JSON has the key `path` in either case, empty where no place is known.
+    `fingerprint` says what it is; `path` says where it lies now and is not part of identity. `place` is the path where it is
+    known, None where it is not: a plan's requests name no place of the machine that built it. JSON has the key `path` in either
+    case, empty where no place is known.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -74,7 +73,7 @@ class BaseRequest(Contract):
 class Held(Contract):
     """Which rows of a labelled file a stage may learn from.
 
-    All but fold `fold` of `n_folds` (grouped by prompt).
+    These are all rows but fold `fold` of `n_folds` (grouped by prompt).
     """
 
     n_folds: Annotated[int, Field(ge=2)] = 5
@@ -181,9 +180,7 @@ class LadderRequest(BaseRequest):
 class EvaluateRequest(BaseRequest):
     """Label probabilities in transformers, before anything is merged or quantized.
 
-    What trainings are compared by.
-
-    `trained` None: the model in `base` as it is, pretrained or merged.
+    Trainings are compared by them. `trained` None: the model in `base` as it is, pretrained or merged.
     """
 
     stage: Literal["evaluate"] = "evaluate"

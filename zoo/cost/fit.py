@@ -1,6 +1,7 @@
 """The cost model of a member, fitted to measured runs.
 
-Budgets are spent by it:
+Budgets are counted in its seconds:
+
 seconds = load + sum over rows of (per_row + per_token * n + per_token_sq * n**2), n being a row's tokens. The square is the
 attention of a row with itself. Time is fitted on tokens, never extrapolated from rows alone: 25,000 long rows and 25,000 short
 ones differ several times. How far off the fit may be is in `zoo.cost.interval`.
@@ -107,9 +108,8 @@ def solve_terms(
 ) -> np.ndarray:
     """Non-negative least squares of the pieces, scaled to the measured total.
 
-    Each piece counts relative to its own seconds.
-
-    `shares`: of the total, what rows and squares are drawn to, each within SHARE. Without tokens only rows count.
+    Each piece counts relative to its own seconds. `shares`: of the total, what rows and squares are drawn to, each within
+    SHARE. Without tokens only rows count.
     """
     from scipy.optimize import nnls
 

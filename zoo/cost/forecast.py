@@ -1,8 +1,7 @@
-"""The forecast of an entry's seconds on a target, by the best basis at hand.
+"""Forecast seconds on a target: measured, scaled or from published run times.
 
-The bases:
-`measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and both matmul rates are known.
-`published`: floating-point operations at the rates that published run times of two T4s show.
+The best basis at hand is taken. `measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and
+both matmul rates are known. `published`: floating-point operations at the rates that published run times of two T4s show.
 """
 
 from __future__ import annotations
@@ -39,11 +38,9 @@ Basis = Literal["measured", "scaled", "published"]
 class Forecast(Contract):
     """Seconds of scoring a file with one variant of an entry on the whole target.
 
-    Loading is included.
-
-    `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive run on the same kind.
-    `peak_bytes` of one device: over the runs that were measured, else by arithmetic. `assumed` and `extrapolates` are for
-    people: what was taken for granted, and in what the forecast goes beyond what was measured.
+    Loading is included. `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive
+    run on the same kind. `peak_bytes` of one device: over the runs that were measured, else by arithmetic. `assumed` and
+    `extrapolates` are for people: what was taken for granted, and in what the forecast goes beyond what was measured.
     """
 
     entry: str
@@ -108,7 +105,7 @@ def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
 def nearest(known: Sequence[Measured], variant: Variant) -> Measured:
     """The measurement to go by.
 
-    It is of this machine, of the same token cap and order, of the most rows, and the newest, in this order of importance.
+    Preferred, in this order, are those of this machine, of the same token cap and order, of the most rows, and the newest.
     """
     here = machine_fingerprint()
 
@@ -150,7 +147,7 @@ def _measured(
 
 
 def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Measured) -> Forecast | None:
-    """A measurement carried over by the ratio of matmul rates; None where the target's is not known."""
+    """A measurement scaled by the ratio of matmul rates; None where one is not known."""
     to, source, cost = matmul_rate(target), rate_of_machine(by.card.cost.machine), by.card.cost
     if to is None or source is None:
         return None
@@ -235,7 +232,7 @@ def _facts(entry: Entry, variant: Variant, target: Target, file: File) -> dict[s
 def run_spread(runs: Sequence[Measured], lengths: np.ndarray) -> float:
     """Deviation of the logarithm of what several measurements say of the same rows.
 
-    What one run cannot show of itself.
+    One run cannot show that of itself.
     """
     return float(np.std([np.log(row_seconds(m.card.cost, lengths).sum()) for m in runs], ddof=1))
 

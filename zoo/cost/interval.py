@@ -1,9 +1,9 @@
 """The interval of a cost: low, likely and high seconds for a file.
 
-It also says in what a file goes beyond what was measured.
-The pieces that a cost was fitted to are fitted again, many times, each time with noise of the size they show: samples of the
-posterior of a linear model with non-negative terms ("randomize then optimize": Bardsley et al. 2014, SIAM J. Sci. Comput. 36).
-The same draws serve every file, and each draw grows with every row and token, so low and high do too.
+It also says in what a file goes beyond what was measured. The pieces that a cost was fitted to are fitted again, many times,
+each time with noise of the size they show: samples of the posterior of a linear model with non-negative terms ("randomize then
+optimize": Bardsley et al. 2014, SIAM J. Sci. Comput. 36). The same draws serve every file, and each draw grows with every row
+and token, so low and high do too.
 """
 
 from __future__ import annotations

@@ -37,9 +37,8 @@ class File:
 def file_of(entry: Entry, lengths: Path | None, rows: int | None, model_folder: Path | None) -> File:
     """A file with rows like those of `lengths`, or like the competition's without one.
 
-    `rows`: how many of them (default: as many as it has).
-
-    `model_folder` is one with the entry's tokenizer.json, or None. A long file's lengths are taken from a sample of its rows.
+    `rows`: how many of them (default: as many as it has). `model_folder` is one with the entry's tokenizer.json, or None. A
+    long file's lengths are taken from a sample of its rows.
     """
     variants = entry.score.variants if entry.score else (Variant(),)
     published = load_published().lengths

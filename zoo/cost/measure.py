@@ -37,9 +37,7 @@ def samples_folder() -> Path:
 
 
 def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Say) -> Artifact:
-    """Score a sample of `battles`, stratified by length, with the newest checkpoint.
-
-    The entry's newest in the store.
+    """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint.
 
     As many rows as take about SECONDS without loading: a few first, then what fits by their speed, again while that was too
     few. Smaller samples are removed: they say less of the same machine. ZooError where this machine is not of the target's
@@ -65,9 +63,8 @@ def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Sa
 def rows_that_fit(rows: int, seconds: float, most: int) -> int:
     """Rows to measure after `rows` took `seconds`.
 
-    They are as many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are.
-
-    Doubled, so that two measurements of one machine nearly always take the same rows. Never fewer than were measured.
+    As many as fit SECONDS, FIRST_ROWS doubled often enough, or all there are. Doubled, so that two measurements of one machine
+    nearly always take the same rows. Never fewer than were measured.
     """
     fitting = rows * SECONDS / max(seconds, 1e-3)
     if fitting >= most:
@@ -99,7 +96,7 @@ def by_length(battles: Path) -> list[str]:
 def stratified(order: Sequence[str], rows: int) -> list[str]:
     """At most `rows` of the ids, evenly spread over their order, first and last among them.
 
-    So each length has its share.
+    Where they are sorted by length, each length has its share.
     """
     places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
     return [order[place] for place in np.unique(places)]

@@ -1,6 +1,7 @@
 """A T4's rates, fitted to run times that others published.
 
-They serve forecasts for machines that nothing was measured on:
+They serve forecasts for machines that nothing was measured on.
+
 hours = start-up + passes * rows * (linear operations / matmul rate + attention operations / attention rate) / GPUs, times a
 submission factor where the stated time is that of a real submission. Two rates and the factor are fitted to the logarithms of
 `published_runs.toml` together with what is believed beforehand, since a dozen rounded figures cannot carry three numbers alone.

@@ -52,10 +52,9 @@ class Battles:
 def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -> Battles:
     """Read a CSV of battles, plain or gzipped.
 
-    `keep`: columns beside the competition's to hold in `kept`, where it has them.
-
-    Raises ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing or doubled. With
-    `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise.
+    `keep`: columns beside the competition's to hold in `kept`, where it has them. Raises ZooError where the file as a whole
+    cannot be used: unreadable, a column missing, an id missing or doubled. With `strict=False` the latter are only in
+    `problems`, which is what a report wants. Bad rows never raise.
     """
     path = Path(path)
     try:

@@ -1,6 +1,6 @@
 """Lines of a plain or gzipped text file, within bounds.
 
-What unpacks without end is refused and never held in memory.
+A file that unpacks without end is refused and never held in memory.
 """
 
 from __future__ import annotations

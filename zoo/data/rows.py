@@ -82,7 +82,10 @@ def parse_row(
 
 
 def _parse_turns(cell: str) -> tuple[list[str | None], bool]:
-    """Turns of one field, and whether lone surrogates were replaced. ValueError says what is wrong with the field."""
+    """Turns of one field, and whether lone surrogates were replaced.
+
+    ValueError says what is wrong with the field.
+    """
     try:
         turns = json.loads(cell, strict=False)  # a raw line break or tab inside a text is harmless
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
 """Generated battles whose true label distribution is known.
 
-They serve the demo, and tests where no data is at hand.
-Each answer has a utility: the sum of known effects of correctness, length and formatting. The outcome follows Davidson's model
-of paired comparisons with ties (Davidson 1970, JASA 65:317-328): with utilities u_a and u_b,
+They serve the demo, and tests where no data is at hand. Each answer has a utility: the sum of known effects of correctness,
+length and formatting. The outcome follows Davidson's model of paired comparisons with ties (Davidson 1970, JASA 65:317-328):
+with utilities u_a and u_b,
 
     p_a : p_b : p_tie = exp(d / 2) : exp(-d / 2) : TIE_STRENGTH,   d = u_a - u_b
 

@@ -20,10 +20,8 @@ from zoo.data.battles import Battles
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:
     """Fold of a battle.
 
-    A hash of its first prompt turn that holds text, so that a prompt never lies in two folds.
-
-    Differences of Unicode form (NFKC), case and white space do not count. Other rows do not matter: folds are stable under
-    reordering and added rows.
+    A hash of its first prompt turn that holds text, so that a prompt never lies in two folds. Differences of Unicode form
+    (NFKC), case and white space do not count. Other rows do not matter: folds are stable under reordering and added rows.
     """
     first = next((turn for turn in prompt_turns if turn and turn.strip()), "")
     digest = hashlib.sha256(normal_text(first).encode("utf-8", errors="replace")).digest()
@@ -43,10 +41,9 @@ def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
     """The usable rows that a selection asks for.
 
-    They are in file order, or for `listed` in the order of the list.
-
-    `held_out` takes fold `held.fold`, or every row where `held` is None (a model that scores each row out of fold).
-    Listed ids whose rows are bad are in `unusable_ids`; ids that are not in the file raise ZooError.
+    They are in file order, or for `listed` in the order of the list. `held_out` takes fold `held.fold`, or every row where
+    `held` is None (a model that scores each row out of fold). Listed ids whose rows are bad are in `unusable_ids`; ids that are
+    not in the file raise ZooError.
     """
     frame = battles.frame
     if selection.rows == "listed":

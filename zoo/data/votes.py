@@ -25,9 +25,8 @@ def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
 def votes_digest(battles: Battles) -> str:
     """SHA-256 over the ids and vote shares of the rows that have them.
 
-    The order of rows does not matter; battles are read with `keep=VOTES`.
-
-    `zoo.data.battles.dataset_digest` leaves these columns out, so that a file with more votes is still the same battles.
+    The order of rows does not matter; battles are read with `keep=VOTES`. `zoo.data.battles.dataset_digest` leaves these
+    columns out, so that a file with more votes is still the same battles.
     """
     rows = (hashlib.sha256(repr(row).encode()).digest() for row in _shares(battles).itertuples(name=None))
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()

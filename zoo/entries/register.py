@@ -64,10 +64,8 @@ class Registered:
 def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
     """Write `out_folder/NAME.toml` for a model, and check it on the target.
 
-    The model is a folder, or ORG/MODEL on the hub.
-
-    ZooError where the model cannot become an entry. One that fails a check is written all the same: another target or an
-    edit may be the mend.
+    The model is a folder, or ORG/MODEL on the hub. ZooError where the model cannot become an entry. One that fails a check is
+    written all the same: another target or an edit may be the mend.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not an entry's name; use lower-case letters, digits, '.', '_' and '-'")
@@ -111,7 +109,10 @@ def _source(base: str, temporary: Path) -> Source:
 
 
 def _hub_source(hub_id: str, temporary: Path) -> Source:
-    """The small files of a model on the hub; its parameters are those that the hub counted in the safetensors headers."""
+    """The small files of a model on the hub.
+
+    Its parameters are those that the hub counted in the safetensors headers.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     small = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
@@ -176,7 +177,10 @@ def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]
 
 
 def _train_settings(small: bool) -> dict[str, Any]:
-    """QLoRA as the best teams' 8B to 9B models had it (LMSYS 3rd place), or for a small model faster and narrower."""
+    """QLoRA settings: the best teams' for 8B to 9B models, or faster and narrower ones.
+
+    The former are those of the third place of LMSYS; the latter are for a small model.
+    """
     if small:
         return {"rank": 16, "alpha": 32, "target_modules": "all-linear", "learning_rate": 5e-4}
     wide = {"rank": 64, "alpha": 16, "target_modules": "all-linear", "learning_rate": 1e-4}
@@ -209,7 +213,10 @@ def _group_size(shape: Shape, folder: Path) -> int:
 
 
 def _serve_settings(architecture: str, weight_bytes: int, target: Target) -> dict[str, Any]:
-    """`[serve.TARGET]`: replicas if half of a card takes the weights, else split; float16 where there is no bfloat16."""
+    """The settings of `[serve.TARGET]`.
+
+    Replicas if half of a card takes the weights, else split; float16 where there is no bfloat16.
+    """
     fits = weight_bytes <= target.device_bytes / 2
     needs_float16 = "bfloat16" not in target.dtypes and architecture not in FLOAT16_REFUSED
     rescaled = "bfloat16" not in target.dtypes and architecture in RESCALABLE

@@ -21,9 +21,8 @@ from zoo.store import Artifact, artifact_name, find
 class RunOptions:
     """What a run of an entry's stages is asked for.
 
-    `last`: the stage it ends with. `every_fold`: each fold of `held` in turn.
-
-    `average`: with every fold, then one checkpoint of their averaged adapters. `emulated`: the smaller target to score as.
+    `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
+    of their averaged adapters. `emulated`: the smaller target to score as.
     """
 
     last: str
@@ -41,7 +40,7 @@ class RunOptions:
 class Finished:
     """What a run left.
 
-    Each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint.
+    That is each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint.
     """
 
     chains: list[list[Request]]

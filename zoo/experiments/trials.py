@@ -1,8 +1,8 @@
 """Trials: an experiment's trained models compared before anything is merged.
 
-They are compared on held-out battles and on other files.
-What a setting of training is worth shows in the adapter itself; merging, AWQ and an engine would cost each trial minutes and
-add their own noise. The tables are paired: every run is compared with the first trained run of its entry, on the same rows.
+They are compared on held-out battles and on other files. What a setting of training is worth shows in the adapter itself;
+merging, AWQ and an engine would cost each trial minutes and add their own noise. The tables are paired: every run is compared
+with the first trained run of its entry, on the same rows.
 """
 
 from __future__ import annotations

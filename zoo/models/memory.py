@@ -1,10 +1,10 @@
 """Memory of a GPU, by part: scoring with vLLM in each layout, training with QLoRA.
 
-Arithmetic on shapes; nothing runs.
-Scoring counts what vLLM's Llama and Gemma code holds at once (vllm/model_executor/models/llama.py, read at 0.32): in the
-feed-forward part of one layer that is the residual stream, the layer's input and output, gate and up, and their product.
-Loading counts what vLLM unpacks of one matrix to change AWQ's order of weights; nothing of a batch is there then.
-Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each constant says what it stands for.
+Arithmetic on shapes; nothing runs. Scoring counts what vLLM's Llama and Gemma code holds at once
+(vllm/model_executor/models/llama.py, read at 0.32): in the feed-forward part of one layer that is the residual stream, the
+layer's input and output, gate and up, and their product. Loading counts what vLLM unpacks of one matrix to change AWQ's order
+of weights; nothing of a batch is there then. Calibrated against runs on one H100 and one H200 (benchmarks/gpu_chain.md); each
+constant says what it stands for.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ def scoring_memory(
 ) -> CardMemory:
     """What AWQ weights of a shape take on each card, 16-bit activations.
 
-    `kv_cache_bytes`: of one card, where it is set.
-
-    `converted`: whether vLLM brings the checkpoint's weights into another order (`zoo.checks.rules.awq_converted`).
+    `kv_cache_bytes`: of one card, where it is set. `converted`: whether vLLM brings the checkpoint's weights into another order
+    (`zoo.checks.rules.awq_converted`).
     """
     parts = 1 if layout == "replicas" else gpus
     batch = max(max_batched_tokens, longest + 1)
@@ -141,7 +140,10 @@ def scoring_memory(
 
 
 def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, parts: int) -> int:
-    """Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix."""
+    """Bytes of the weights on the fullest card.
+
+    Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix.
+    """
     rest = embedding_parameters(shape)
     layers = (parameters - rest) * awq_bits(group_size) / 8
     if layout == "pipeline" and parts > 1:
@@ -151,7 +153,10 @@ def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, par
 
 
 def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts: int) -> int:
-    """The larger of the feed-forward part and attention in one layer, or the last hidden states with the sampler's logits."""
+    """Bytes of the activations that serving holds at once.
+
+    The larger of the feed-forward part and attention in one layer, or the last hidden states with the sampler's logits.
+    """
     slices = parts if layout == "tensor" else 1
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     feed_forward = 3 * shape.hidden_size + 3 * shape.intermediate_size // slices
@@ -164,7 +169,10 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
 
 
 def _conversion(shape: Shape, slices: int) -> int:
-    """The largest matrix of a layer, unpacked. vLLM joins queries with keys and values, and gate with up."""
+    """Bytes of the largest matrix of a layer, unpacked.
+
+    vLLM joins queries with keys and values, and gate with up.
+    """
     sizes = {name: inputs * outputs for name, (inputs, outputs) in linear_layers(shape).items()}
     attention = sizes["q_proj"] + sizes["k_proj"] + sizes["v_proj"]
     largest = max(attention, sizes["gate_proj"] + sizes["up_proj"], sizes["o_proj"], sizes["down_proj"])
@@ -177,13 +185,12 @@ def _conversion(shape: Shape, slices: int) -> int:
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
     """What training one micro-batch takes on one card.
 
-    `norms` of a layer are 2, in Gemma 2 and 3 they are 4.
-
-    With checkpointing every layer is computed again, the least that training can do with; the one that is gone back through
-    takes what peft's layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 11.3 GiB
-    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers); without checkpointing 33.1 where 33.0 and 33.5 were
-    (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of labels makes no full-vocabulary logits; those of a
-    loss of text are added to all else, though with checkpointing they are gone before a layer is computed again.
+    `norms` of a layer are 2, in Gemma 2 and 3 they are 4. With checkpointing every layer is computed again, the least that
+    training can do with; the one that is gone back through takes what peft's layers keep: an upper bound for fused ones.
+    Against torch's peak for the 8B shape: 11.3 GiB where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers);
+    without checkpointing 33.1 where 33.0 and 33.5 were (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of
+    labels makes no full-vocabulary logits; those of a loss of text are added to all else, though with checkpointing they are
+    gone before a layer is computed again.
     """
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     states, paged = optimizer_states(spec, trained)
@@ -232,9 +239,10 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
 
 
 def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
-    """What the loss of text holds at once: a chunk's logits and their gradient in float32, and the hidden states' gradient.
+    """Bytes that the loss of text holds at once.
 
-    A head that is trained has its gradient as a sum and as the term to add, and the 16-bit copy that is multiplied.
+    They are a chunk's logits and their gradient in float32, and the hidden states' gradient. A head that is trained has its
+    gradient as a sum and as the term to add, and the 16-bit copy that is multiplied.
     """
     chunk = 8 * min(LOGIT_POSITIONS, spec.micro_batch_tokens) * shape.vocab_size
     head = (8 + 2) * shape.vocab_size * shape.hidden_size if spec.method == "full" else 0
@@ -282,5 +290,5 @@ def _full_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
 
 
 def _residual_bytes(spec: TrainSpec) -> int:
-    """Bytes of a value of the residual stream: that of weights in training is as wide as they are."""
+    """Bytes of a value of the residual stream, as wide as weights that are trained."""
     return 4 if spec.method == "full" else 2

@@ -73,7 +73,10 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
 
 
 def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str) -> int:
-    """The id of a label where it follows the template's last piece; an error where it is not exactly one token there."""
+    """The id of a label where it follows the template's last piece.
+
+    ZooError where it is not exactly one token there.
+    """
     before, after = encode(tail), encode(tail + label)
     if len(after) != len(before) + 1 or after[:-1] != before:
         added = len(after) - len(before)
@@ -101,12 +104,10 @@ def join_turns(turns: Turns, spec: PromptSpec) -> str:
 
 
 def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> list[int]:
-    """Tokens each field may keep.
+    """Tokens that each field may keep.
 
-    These are its share of `available`, and what shorter fields leave over, by the same shares.
-
-    Never more than a field's length, never more than `available` in all, and all of `available` is used when the fields
-    hold more than that.
+    That is its share of `available`, and of what shorter fields leave over, by the same shares. Never more than a field's
+    length, never more than `available` in all, and all of `available` is used when the fields hold more than that.
     """
     if available <= 0:
         return [0] * len(lengths)
@@ -138,9 +139,8 @@ def encode_battles(
 ) -> list[Encoded]:
     """Token ids of battles, at most `max_tokens` each.
 
-    Battles are (prompt, response_a, response_b) turns.
-
-    With order `ba` the second answer stands in the template's first place; the caller swaps the labels back.
+    Battles are (prompt, response_a, response_b) turns. With order `ba` the second answer stands in the template's first place;
+    the caller swaps the labels back.
     """
     cap = max_tokens or spec.max_tokens
     available = cap - sum(len(literal) for literal in codec.literals)

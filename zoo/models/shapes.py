@@ -165,11 +165,9 @@ def cached_tokens(
 class Flops:
     """Floating-point operations of scoring a row of n tokens.
 
-    per_row + per_token * n + per_token_sq * n**2.
-
-    Each weight of a linear layer is one multiply and one add a token (Kaplan et al. 2020, arXiv 2001.08361, table 1); attention
-    multiplies queries with keys and weights with values, 2 * 2 * heads * head size a pair and layer, and half of the pairs are
-    masked. The head is computed at one position.
+    per_row + per_token * n + per_token_sq * n**2. Each weight of a linear layer is one multiply and one add a token (Kaplan et
+    al. 2020, arXiv 2001.08361, table 1); attention multiplies queries with keys and weights with values, 2 * 2 * heads * head
+    size a pair and layer, and half of the pairs are masked. The head is computed at one position.
     """
 
     per_row: float

@@ -1,4 +1,7 @@
-"""Cross-validation of an entry: a chain a fold, joined out of fold or averaged."""
+"""Cross-validation of an entry: its chains, one a fold, and the request of their average.
+
+The folds' score tables are joined in `zoo.scores.out_of_fold`; `zoo.experiments.run` calls both.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,8 @@ def fold_chains(
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
     """Merge and quantize requests of one checkpoint averaged over all folds.
 
-    It holds the mean of their low-rank updates.
-
-    It has seen every labelled row, so its log loss on this file would say nothing: it is for serving, on battles to come.
+    The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
+    would say nothing: it is for serving, on battles to come.
     """
     trained = [request for requests in chains for request in requests if isinstance(request, TrainRequest)]
     merges = [request for request in chains[0] if isinstance(request, MergeRequest)]

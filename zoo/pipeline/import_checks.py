@@ -143,7 +143,10 @@ def _check_battles(ids: pd.Series, battles: Battles, path: Path) -> None:
 
 
 def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
-    """Probabilities (rows, 3): finite, not negative, each row summing to 1; logits and logarithms are told by name."""
+    """Refuse probabilities (rows, 3) that are not finite, not negative and summing to 1.
+
+    Logits and logarithms are told by name.
+    """
     import numpy as np
 
     if not len(p):

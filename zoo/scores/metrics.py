@@ -49,9 +49,8 @@ def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> floa
 def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
     """Least mean log loss that a temperature and three label biases reach.
 
-    Fitted and measured on these same rows.
-
-    Three free parameters flatter it by about 1.5 / rows nats (half a nat per parameter and row). Never above the log loss.
+    Fitted and measured on these same rows. Three free parameters flatter it by about 1.5 / rows nats (half a nat per parameter
+    and row). Never above the log loss.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
@@ -75,11 +74,9 @@ def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
 def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = None) -> dict[str, float]:
     """Metrics of probabilities (rows, 3) against labels 0, 1, 2, with baselines.
 
-    Log losses are in nats.
-
-    `val/log_loss_a` and so on are means over the rows with that label and absent where there is none; `val/log_loss_se` is the
-    standard error of the mean; `baseline/log_loss_prior` predicts these rows' own label shares. With `n_tokens` (what the model
-    read of each row) also their mean and the log loss of the longest quarter of the rows.
+    Log losses are in nats. `val/log_loss_a` and so on are means over the rows with that label and absent where there is none;
+    `val/log_loss_se` is the standard error of the mean; `baseline/log_loss_prior` predicts these rows' own label shares. With
+    `n_tokens` (what the model read of each row) also their mean and the log loss of the longest quarter of the rows.
     """
     p, y = np.asarray(p, dtype=np.float64), np.asarray(y, dtype=np.int64)
     if not len(y):

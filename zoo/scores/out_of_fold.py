@@ -1,4 +1,7 @@
-"""The out-of-fold table: the tables of all folds joined, with metrics by fold."""
+"""The out-of-fold table: the score tables of all folds joined, with metrics by fold.
+
+The chains that make these tables are in `zoo.pipeline.folds`.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,8 @@ class OutOfFold:
 def out_of_fold(scored: Sequence[Artifact], labels: pd.Series) -> list[OutOfFold]:
     """Each variant's tables of all folds as one, with metrics.
 
-    `labels`: 0, 1, 2 by row id, -1 where there is none.
-
-    ZooError where a row is scored in two folds: then the tables are not of one split.
+    `labels`: 0, 1, 2 by row id, -1 where there is none. ZooError where a row is scored in two folds: then the tables are not of
+    one split.
     """
     slugs = sorted(path.parent.name for path in scored[0].path.glob(f"*/{SCORES}"))
     return [_joined(slug, [read_scores(artifact.path / slug / SCORES) for artifact in scored], labels) for slug in slugs]

@@ -28,7 +28,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _die_with_parent() -> None:
-    """On Linux, end with the runner even if it is killed with SIGKILL: no orphan goes on holding a GPU."""
+    """On Linux, end with the runner even if it is killed with SIGKILL.
+
+    No orphan goes on holding a GPU.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(os.environ.get(RUNNER, os.getppid())):  # it was killed before the line above
@@ -36,9 +39,10 @@ def _die_with_parent() -> None:
 
 
 def _interrupt_once() -> None:
-    """Ctrl-C reaches a stage from the terminal and again from its runner: the first ends it, the second must not cut that off.
+    """Let the first SIGINT end the stage, and ignore those that follow.
 
-    Set here, since a stage of a program in the background would start with SIGINT ignored.
+    Ctrl-C reaches a stage from the terminal and again from its runner: the second must not cut off the end. Set here, since a
+    stage of a program in the background would start with SIGINT ignored.
     """
 
     def interrupt(_: int, __: object) -> None:

@@ -36,7 +36,10 @@ def host_memory_bytes() -> int:
 
 
 def _cores() -> int:
-    """Processors this process may use: those of the machine, or the quota of its control group, rounded up."""
+    """Processors this process may use.
+
+    Those of the machine, or the quota of its control group, rounded up.
+    """
     quota, _, period = _read_cgroup("cpu.max").partition(" ")
     available = os.cpu_count() or 1
     return min(available, -(-int(quota) // int(period))) if quota.isdigit() and period.isdigit() else available
@@ -72,9 +75,8 @@ def gpu_names() -> list[str]:
 def visible_gpus() -> tuple[str, ...]:
     """GPUs this process may use, by the names CUDA_VISIBLE_DEVICES takes.
 
-    None on a machine without NVIDIA's driver.
-
-    CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++ Programming Guide, environment variables).
+    None on a machine without NVIDIA's driver. CUDA's list ends before the first name that is none, be it empty or -1 (CUDA C++
+    Programming Guide, environment variables).
     """
     if VISIBLE in os.environ:
         names = (name.strip() for name in os.environ[VISIBLE].split(","))
@@ -106,9 +108,8 @@ def _ask_driver(query: str) -> str:
 def process_age_seconds() -> float:
     """Seconds since this process started, by the kernel's clock.
 
-    What a stage's start-up cost before its first row.
-
-    psutil's `create_time` counts from the boot in whole seconds of a clock that can be set, too rough for a deadline.
+    It tells what a stage's start-up cost before its first row. psutil's `create_time` counts from the boot in whole seconds of
+    a clock that can be set, too rough for a deadline.
     """
     try:
         with open("/proc/self/stat") as file:  # noqa: PTH123

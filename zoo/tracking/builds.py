@@ -31,9 +31,8 @@ def keep_build(
 ) -> Path:
     """Keep what a build logs in a folder of the home, whole or not at all.
 
-    It is logged from there, at once or again.
-
-    The plan goes there without the paths in it; a build that is kept already stays as it is.
+    It is logged from there, at once or again. The plan goes there without the paths in it; a build that is kept already stays
+    as it is.
     """
     arguments = {"plan": public_data(identity(dict(plan))), "numbers": dict(numbers), "members": dict(members)}
     folder = kept_builds() / plan_key(arguments["plan"])
@@ -112,7 +111,10 @@ def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, st
 
 
 def _cost(plan: Mapping[str, Any]) -> dict[str, float]:
-    """A plan's price under the names that a member's has: seconds a row, and the hours of a file of 25,000 rows."""
+    """A plan's price under the names of a member's.
+
+    Seconds a row, and the hours of a file of 25,000 rows.
+    """
     seconds, rows = plan.get("predicted_seconds"), plan.get("rows")
     if not seconds or not rows:
         return {}

@@ -94,7 +94,10 @@ def _make_tables(path: Path) -> None:
 
 
 def _ask(uri: str) -> None:
-    """One question to a server or a database, as small as can be. MLflow itself asks a dead database for two minutes."""
+    """Ask a server or a database the least there is to ask.
+
+    MLflow itself asks a dead database for two minutes.
+    """
     if is_server(uri):
         from mlflow.tracking import MlflowClient
 
@@ -173,9 +176,7 @@ def finished(run: Any) -> bool:
 def end_dead_runs(client: MlflowClient) -> None:
     """End the runs of the home's own database that a killed process left and nothing can fill.
 
-    Their artifact is gone.
-
-    Hold the lock, as all do who log there: under it no running run of ours has a living process.
+    Their artifact is gone. Hold the lock, as all do who log there: under it no running run of ours has a living process.
     """
     if not is_own_database():
         return

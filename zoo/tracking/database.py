@@ -37,10 +37,9 @@ class Schema:
 def ensure_database(path: Path, schema: Schema, *, make: Callable[[Path], None], made: Callable[[], None]) -> None:
     """Leave a whole database at `path`: as it is, or made beside and renamed.
 
-    A broken one is kept aside under a dated name.
-
-    `make(file)` makes the tables in a new file, or brings those of an older MLflow up to `schema`. `made()` is called just
-    before a new database takes its place. sqlite3.OperationalError where another program holds the database locked.
+    A broken one is kept aside under a dated name. `make(file)` makes the tables in a new file, or brings those of an older
+    MLflow up to `schema`. `made()` is called just before a new database takes its place. sqlite3.OperationalError where another
+    program holds the database locked.
     """
     if is_whole(path, schema):
         return
@@ -110,7 +109,10 @@ def follow_home(path: Path, root: str) -> None:
 
 
 def _roots(database: sqlite3.Connection) -> set[str]:
-    """Where the files of our experiments, and of MLflow's default one, are noted: each in a folder of its own."""
+    """Where the files of our experiments, and of MLflow's default one, are noted to be.
+
+    Each has a folder of its own.
+    """
     query = "SELECT name, experiment_id, artifact_location FROM experiments WHERE name LIKE 'preference-%' OR experiment_id = 0"
     found = set()
     for name, number, location in database.execute(query):
@@ -137,7 +139,10 @@ def _same_folder(one: str, other: str) -> bool:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there (with its journal: what a killed writer left is rolled back)."""
+    """A connection to a database that is there.
+
+    It is opened with its journal: what a killed writer left is rolled back.
+    """
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=LOCKED_SECONDS, isolation_level=None)
 
 

@@ -55,9 +55,8 @@ class Facts:
 def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: pd.DataFrame | None = None) -> list[Facts]:
     """The runs of a finished stage.
 
-    One, or for a score stage one a variant, so that each member has a run of its own.
-
-    `battles`: the labelled battles that were scored, where they are at hand, for the log loss of parts of them.
+    One, or for a score stage one a variant, so that each member has a run of its own. `battles`: the labelled battles that were
+    scored, where they are at hand, for the log loss of parts of them.
     """
     tags, params = stage_tags(manifest, entry), stage_params(manifest)
     times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
@@ -206,10 +205,9 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
 def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
     """`quant/delta_log_loss`: what quantization cost.
 
-    The quantized checkpoint's log loss minus that of the merged one it was made from.
-
-    Both by the same engine stage, variant and rows: known where the store also has a score stage of the merged weights. Its
-    standard error is that of the paired differences.
+    The quantized checkpoint's log loss minus that of the merged one it was made from. Both by the same engine stage, variant
+    and rows: known where the store also has a score stage of the merged weights. Its standard error is that of the paired
+    differences.
     """
     from zoo.scores.metrics import log_loss_rows, mean_and_error
     from zoo.scores.slices import labelled_rows

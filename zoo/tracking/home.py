@@ -77,7 +77,10 @@ def mask(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    """Texts that no message may hold: secret variables of the environment, and the tracking URI's password in each spelling."""
+    """Texts that no message may hold.
+
+    Secret variables of the environment, and the tracking URI's password in each spelling.
+    """
     found = {v for k, v in os.environ.items() if SECRET_NAME.search(k) and len(v) >= FEWEST_SECRET_CHARACTERS}
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     spelled = [m.group(1) for m in re.finditer(rf"(?i)\b{PASSWORD}({VALUE})", uri)]

@@ -41,10 +41,9 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
 def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: str, scored_at: str) -> None:
     """The scored checkpoint as a version of its entry's registered model.
 
-    The `candidate`, unless a later one is.
-
-    A version's tags say which members it stands for: `zoo.members`, separated by commas. Scored again, in another variant
-    or on other data, it stays the same version. `scored_at`: ISO 8601, UTC, since a stage may be logged long after it ended.
+    The `candidate`, unless a later one is. A version's tags say which members it stands for: `zoo.members`, separated by
+    commas. Scored again, in another variant or on other data, it stays the same version. `scored_at`: ISO 8601, UTC, since a
+    stage may be logged long after it ended.
     """
     if fact.card is None:
         return
@@ -90,9 +89,7 @@ def crown(client: MlflowClient, entry: str, checkpoint: str, at: str) -> None:
 def give_alias(client: MlflowClient, entry: str, alias: str, version: Any, at: str) -> None:
     """Give a registered version an alias, and keep that in the home.
 
-    No store of MLflow is the only one that knows it.
-
-    `at`: ISO 8601, UTC, when that was decided. Hold the lock.
+    No store of MLflow is the only one that knows it. `at`: ISO 8601, UTC, when that was decided. Hold the lock.
     """
     client.set_registered_model_alias(entry, alias, version.version)
     kept = kept_aliases()

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> str:
     """Give an entry's registered version the alias `champion` (or another).
 
-    Returns the version's number.
-
-    Without `version` the candidate, which is the checkpoint that was scored last. ZooError where there is no such version, or
-    the tracking store cannot be reached.
+    Returns the version's number. Without `version` the candidate, which is the checkpoint that was scored last. ZooError where
+    there is no such version, or the tracking store cannot be reached.
     """
     return str(_ask(lambda client: _promote(client, name, version, alias), f"zoo promote {name}"))
 
@@ -26,10 +24,9 @@ def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> 
 def members_with_alias(alias: str) -> dict[str, str]:
     """Members by alias.
 
-    Name (`entry@variant`) -> fingerprint of the checkpoint that the alias points to.
-
-    A score table belongs to the alias if both its member's name and its checkpoint match. ZooError where no registered model
-    has the alias, or the tracking store cannot be reached.
+    Name (`entry@variant`) -> fingerprint of the checkpoint that the alias points to. A score table belongs to the alias if both
+    its member's name and its checkpoint match. ZooError where no registered model has the alias, or the tracking store cannot
+    be reached.
     """
     found: dict[str, str] = _ask(lambda client: _members(client, alias), "ensemble build")
     if not found:

@@ -117,7 +117,10 @@ def _create(client: MlflowClient, experiment: str, fact: Facts, manifest: Manife
 
 
 def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, data: Data | None) -> None:
-    """Parameters, metrics, curves, data set and manifest. Points carry the stage's own time: logged again they are the same."""
+    """Log parameters, metrics, curves, data set and manifest to a run.
+
+    Points carry the stage's own time: logged again they are the same.
+    """
     when = _milliseconds(manifest)
     points = [(name, value, when, 0) for name, value in fact.metrics.items()]
     points += [(name, value, when, step) for name, curve in fact.curves.items() for step, value in curve]

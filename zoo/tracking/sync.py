@@ -1,8 +1,7 @@
 """`zoo sync`: log every stage and build that the tracking store lacks.
 
-Twice doubles nothing.
 A tracking store that is down never costs a stage or a plan: what could not be logged, or whose logger was killed, is logged by
-the next command that reaches the store, and by `zoo sync`. Twice doubles nothing.
+the next command that reaches the store, and by `zoo sync`. Logging again adds nothing.
 """
 
 from __future__ import annotations
@@ -45,10 +44,9 @@ def log_build(
 ) -> bool:
     """Log an ensemble build.
 
-    Its plan, its numbers, and the runs of its members, which become their entries' champions.
-
-    `members`: member name -> fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is
-    taken from `plan`, without the paths in it. False, with a warning, where the store is down.
+    Its plan, its numbers, and the runs of its members, which become their entries' champions. `members`: member name ->
+    fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is taken from `plan`, without
+    the paths in it. False, with a warning, where the store is down.
     """
     folder = keep_build(plan, numbers, members, files)
 
@@ -100,9 +98,7 @@ def _log_owed(store: Path) -> int:
 def sync(store: Path) -> int:
     """Log every artifact of the store and every build that the tracking store lacks.
 
-    Returns how many that were.
-
-    ZooError, with the way out, where the tracking store cannot be reached or used.
+    Returns how many that were. ZooError, with the way out, where the tracking store cannot be reached or used.
     """
     added = 0
     try:
@@ -120,7 +116,10 @@ def sync(store: Path) -> int:
 
 
 def _settle() -> None:
-    """What is left to do when all is logged: aliases that people gave, and runs that a killed process left."""
+    """Do what is left when all is logged.
+
+    Restore the aliases that people gave, and end the runs that a killed process left.
+    """
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)

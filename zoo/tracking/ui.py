@@ -90,9 +90,7 @@ def free_port(wanted: int) -> int:
 def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
     """`mlflow server` in a session of its own, so that stopping it stops its workers too.
 
-    Its log is beside the database.
-
-    It ends with this process, however that ends (`zoo.tracking.guard`).
+    Its log is beside the database. It ends with this process, however that ends (`zoo.tracking.guard`).
     """
     command = [sys.executable, "-m", "zoo.tracking.guard"]
     command += [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]

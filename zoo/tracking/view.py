@@ -21,7 +21,7 @@ FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see e
 def view_state() -> dict[str, object]:
     """The state of MLflow's runs table.
 
-    What is searched, in which order, and which columns show.
+    It says what is searched, in which order, and which columns show.
     """
     return {
         "searchFilter": FILTER,

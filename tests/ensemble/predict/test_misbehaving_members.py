@@ -1,4 +1,4 @@
-"""Members that are slow, hung, deaf, dying or lying: a whole file, in time, every time."""
+"""Members that are slow, hung, deaf to signals, dying or wrong in what they write: a whole file, in time, every time."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def test_members_that_die_keep_their_finished_rows(place: Path) -> None:
 
 
 def test_members_that_lie_are_in_no_row(place: Path) -> None:
-    lies = {
+    wrong = {
         "nan@ab-512": "NaN",
         "unsummed@ab-512": "do not sum to 1",
         "stranger@ab-512": "not in the battles",
         "doubling@ab-512": "in another chunk too",
         "garbage@ab-512": "not a score table",
     }
-    done = run(place, make_plan(place, [member(place, name) for name in (*lies, "good@ab-512")]))
-    for name, said in lies.items():
+    done = run(place, make_plan(place, [member(place, name) for name in (*wrong, "good@ab-512")]))
+    for name, said in wrong.items():
         assert said in outcome(done, name)
     assert done.patterns == {"good@ab-512": ROWS - 1, "prior": 1}
     assert done.used == ("good@ab-512",)

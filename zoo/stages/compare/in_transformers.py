@@ -48,9 +48,8 @@ def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: C
 def dtype_for(folder: Path) -> torch.dtype:
     """float32 where weights take a small part of the free memory, else 16 bits.
 
-    In float32 rounding is no part of a step.
-
-    Counted by parameters and not by bytes: a model has as many of them in every dtype that it is stored in.
+    In float32 rounding is no part of a step. Counted by parameters and not by bytes: a model has as many of them in every dtype
+    that it is stored in.
     """
     if device().type != "cuda":
         return torch.float32

@@ -32,9 +32,7 @@ from zoo.targets import process_age_seconds
 def run(request: LadderRequest, out_dir: Path) -> StageResult:
     """Write `ladder.parquet` (id, label and each form's probabilities) and `ladder.png`.
 
-    Returns the metrics of each step.
-
-    A form that a killed run had finished is not computed again.
+    Returns the metrics of each step. A form that a killed run had finished is not computed again.
     """
     table = rows_of(request)
     codec = load_codec(request.quantized.path / "model", request.prompt)

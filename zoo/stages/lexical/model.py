@@ -1,9 +1,9 @@
 """The lexical model: logistic regressions that are exactly symmetric in A and B.
 
-There are two, on features and TF-IDF.
-The first says whether there is a winner, from what A and B have together; the second who it is, from their differences and
-without an intercept: p_tie = s(t), p_a = (1 - p_tie) s(d), p_b = (1 - p_tie) s(-d), s the logistic function. Exchanging the
-answers changes the sign of d and nothing else. The log loss is the sum of the two parts', so each is fitted by itself.
+There are two, on features and TF-IDF. The first says whether there is a winner, from what A and B have together; the second who
+it is, from their differences and without an intercept: p_tie = s(t), p_a = (1 - p_tie) s(d), p_b = (1 - p_tie) s(-d), s the
+logistic function. Exchanging the answers changes the sign of d and nothing else. The log loss is the sum of the two parts', so
+each is fitted by itself.
 
 Models are kept as plain arrays (npz and JSON): nothing is unpickled.
 """
@@ -127,7 +127,10 @@ def _fit(
 
 
 def _win_features(features: Features, length_mean: np.ndarray, length_scale: np.ndarray) -> np.ndarray:
-    """Differences A - B, and these times the battle's length: what a list is worth depends on how long the answers are."""
+    """Differences A - B, and these times the battle's length.
+
+    What a list is worth depends on how long the answers are.
+    """
     difference = features.a - features.b
     length = ((features.a[:, LENGTH] + features.b[:, LENGTH]) / 2 - length_mean) / length_scale
     return np.hstack([difference, difference * np.clip(length, -2, 2)[:, None]])

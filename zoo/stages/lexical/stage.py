@@ -147,7 +147,7 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
 def _score_chunks(
     model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | None, folder: Path
 ) -> Iterator[tuple[pd.DataFrame, Piece]]:
-    """Each chunk's table and timing, read where an earlier run finished it, else scored and written."""
+    """Each chunk's table and timing, read where an earlier run wrote it, else scored."""
     with progress.bar(len(frame), "score", "row") as bar:
         for index, start in enumerate(range(0, len(frame), CHUNK_ROWS)):
             rows = slice(start, start + CHUNK_ROWS)

@@ -1,7 +1,7 @@
 """AWQ checkpoint formats: packing, dequantized weights and their errors.
 
-Any engine loads the plain copy that is written here.
-Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized", which llm-compressor writes. Tensors' names tell which.
+Any engine loads the plain copy that is written here. Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized",
+which llm-compressor writes. Tensors' names tell which.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ def pack(values: torch.Tensor) -> torch.Tensor:
 def dequantize(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Weight (out, in) in float32 of a GEMM-layout triple.
 
-    (q - zero) * scale, an own reading of the layout.
-
-    qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales (groups, out).
+    (q - zero) * scale, an own reading of the layout. qweight is (in, out / 8) int32, qzeros (groups, out / 8) int32, scales
+    (groups, out).
     """
     shifts = torch.tensor([4 * AWQ_ORDER.index(column) for column in range(8)], dtype=torch.int32, device=qweight.device)
 
@@ -60,10 +59,9 @@ def dequantize_packed(
 ) -> torch.Tensor:
     """Weight (out, in) in float32 of compressed-tensors' 4-bit "pack-quantized" layout.
 
-    An own reading of it.
-
-    `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None where symmetric. Value i
-    of a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus 8, which cancels out.
+    An own reading of it. `packed` is (out, in / 8) int32, `scale` (out, groups), `zero_point` (out / 8, groups) int32, None
+    where symmetric. Value i of a word, from its lowest bits, is column (of zero points: row) 8 * word + i; all are stored plus
+    8, which cancels out.
     """
     shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=packed.device)
     values = ((packed.unsqueeze(-1) >> shifts) & 15).flatten(1)[:, : shape[1]]
@@ -123,7 +121,7 @@ def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> 
 def write_dequantized(source: Path, target: Path) -> None:
     """A float32 copy of an AWQ model folder without quantization.
 
-    What the checkpoint says, for an engine that is exact.
+    It holds what the checkpoint says, for an engine that is exact.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():

@@ -102,9 +102,10 @@ class CheckedQuantizer(AwqQuantizer):
         module2inspect: torch.nn.Module | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> tuple[str, tuple[str, ...], torch.Tensor]:
-        """The scale of each input channel that costs least, with the names of the operation before and of the layers.
+        """The scale of each input channel that costs least.
 
-        Layers that are not quantized are scaled with the others and cost nothing: 1 where there are only such.
+        It comes with the names of the operation before and of the layers. Layers that are not quantized are scaled with the
+        others and cost nothing: 1 where there are only such.
         """
         names = get_op_name(module, prev_op), tuple(get_op_name(module, layer) for layer in layers)
         rounded = [layer for layer in layers if layer not in self.skipped]
@@ -128,7 +129,10 @@ class CheckedQuantizer(AwqQuantizer):
         return *names, best.cpu()
 
     def _trials(self, x: torch.Tensor, weight: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Scales (inputs,) to try: from the mean size of activations and of weights within their groups, in shares."""
+        """Scales (inputs,) to try.
+
+        They mix the mean size of activations with that of weights within their groups, in shares.
+        """
         grouped = weight.view(-1, self.group_size).abs()
         w_mean = (grouped / (grouped.amax(dim=1, keepdim=True) + 1e-6)).view(weight.shape).mean(0)
         x_mean = x.view(-1, x.shape[-1]).abs().mean(0, dtype=torch.float32).to(x.dtype)
@@ -155,7 +159,10 @@ class CheckedQuantizer(AwqQuantizer):
         return best
 
     def _gram(self, x: torch.Tensor, place: torch.device) -> torch.Tensor:
-        """Gram matrices of the groups of x (..., inputs): made once for linears that follow each other and share x."""
+        """Gram matrices of the groups of x (..., inputs).
+
+        Made once for linears that follow each other and share x.
+        """
         last, gram = self.__dict__.get("_last_gram", (None, None))
         if last is not x or gram is None:
             gram = group_gram(x.reshape(-1, x.shape[-1]), self.group_size, place)
@@ -197,7 +204,10 @@ class CheckedQuantizer(AwqQuantizer):
 
     @torch.no_grad()
     def _check_layer(self, module: torch.nn.Module, named_linears: dict[str, torch.nn.Linear]) -> None:
-        """Run one calibration block with the weights that will be stored, and compare with the layer as it was."""
+        """Compare the layer's output by the weights that will be stored with what it was.
+
+        One calibration block is run.
+        """
         block = self._layer_input[:1]
         module.to(block.device)  # autoawq's scaled activations are made on the CPU
         options = self._sanitize_kwargs(self.module_kwargs, module)
@@ -226,9 +236,8 @@ def itself(module: torch.nn.Module) -> torch.nn.Module:
 def pack_linear(linear: torch.nn.Linear, group_size: int, scales: torch.Tensor, zeros: torch.Tensor) -> WQLinear_GEMM:
     """Pack a weight that was rounded to its grid, on the weight's device.
 
-    The result is that of `WQLinear_GEMM.from_linear`, to the bit.
-
-    scales and zeros are (groups, out). Levels are found as there: round((w + zero * scale) / scale), the divisor in float16.
+    The result is that of `WQLinear_GEMM.from_linear`, to the bit. scales and zeros are (groups, out). Levels are found as
+    there: round((w + zero * scale) / scale), the divisor in float16.
     """
     made = WQLinear_GEMM.from_linear(linear, 4, group_size, init_only=True)
     made.scales = scales.clone().half()

@@ -1,8 +1,8 @@
 """The llm-compressor backend of AWQ, in an interpreter of its own.
 
-It pins another compressed-tensors than vLLM does.
-The stage prepares the calibration blocks and judges the result; only `llm_compressor_worker.py` runs over there. What comes
-back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM and our `awq_format` read by its config.json.
+It pins another compressed-tensors than vLLM does. The stage prepares the calibration blocks and judges the result; only
+`llm_compressor_worker.py` runs over there. What comes back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM
+and our `awq_format` read by its config.json.
 """
 
 from __future__ import annotations
@@ -81,9 +81,8 @@ def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
 def adopt(saved: Path, source: Path, target: Path) -> None:
     """Move a saved checkpoint to `target`.
 
-    Scales in float16, what is not quantized as the source has it, the source's config.
-
-    The rest of config.json is what the other backend writes too, so that both are read alike.
+    Scales in float16, what is not quantized as the source has it, the source's config. The rest of config.json is what the
+    other backend writes too, so that both are read alike.
     """
     target.mkdir()
     original = Weights(source)

@@ -53,9 +53,8 @@ def compute_capability() -> tuple[int, int] | None:
 def matmul_rate(dtype: torch.dtype, where: torch.device) -> float | None:
     """Operations a second of dense square products (2 n^3 each), kept up for SECONDS.
 
-    None where the dtype is not supported.
-
-    n is doubled until a product takes a 50th of the time or 8192 is reached: small products measure launches.
+    None where the dtype is not supported. n is doubled until a product takes a 50th of the time or 8192 is reached: small
+    products measure launches.
     """
     n = 256
     while True:

@@ -19,9 +19,7 @@ OTHER_MARGIN = 1.25  # of a machine that nobody has declared a margin for: its s
 def measure_target(name: str | None) -> Target:
     """This machine with measured rates: the known target of that name, or a new one.
 
-    Takes up to a minute.
-
-    ZooError where the name cannot be one, or is of a target that this machine is not.
+    Takes up to a minute. ZooError where the name cannot be one, or is of a target that this machine is not.
     """
     from zoo.stages.rates.measure import measure_rates
 

@@ -87,9 +87,8 @@ def chunk_file(out_dir: Path, variant: Variant, index: int) -> Path:
 def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool) -> list[Chunk]:
     """All chunks of a run in the order they are scored.
 
-    Token caps come in turn, each with its longest (or first listed) rows first.
-
-    A chunk holds at most `chunk_rows` rows, counting each response order.
+    Token caps come in turn, each with its longest (or first listed) rows first. A chunk holds at most `chunk_rows` rows,
+    counting each response order.
     """
     caps: dict[int | None, list[Encoding]] = {}
     for encoding in encodings:
@@ -107,10 +106,9 @@ def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool)
 def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine: str, machine: str) -> str:
     """Keep the finished chunks of an earlier part if they are of this very run.
 
-    Returns why they were thrown away, empty where not.
-
-    Of another plan their rows would not be these. Of another engine or machine their numbers differ in the last digits and
-    their seconds at all, while one table names one engine and one price one machine.
+    Returns why they were thrown away, empty where not. Of another plan their rows would not be these. Of another engine or
+    machine their numbers differ in the last digits and their seconds at all, while one table names one engine and one price one
+    machine.
     """
     digest = hashlib.sha256("\n".join(ids).encode())
     for chunk in chunks:

@@ -1,4 +1,7 @@
-"""The handle of an engine process: launch it, talk to it, and end it with its children."""
+"""The handle of one engine process: starts it, speaks to it, and ends it with its children.
+
+What runs inside that process is in `engine_process`; `engines` supervises the handles of all replicas.
+"""
 
 from __future__ import annotations
 
@@ -84,10 +87,9 @@ class Replica:
     def kill(self) -> bool:
         """End the process and all it has started, at once.
 
-        A stopped or hung process takes no other signal.
-
-        Of a process that ended by itself, what it left behind: a split engine's workers would hold their GPUs. They stay in the
-        group of this process, which others end as a whole. False where one is there still after `KILL_SECONDS`.
+        A stopped or hung process takes no other signal. Of a process that ended by itself, what it left behind: a split
+        engine's workers would hold their GPUs. They stay in the group of this process, which others end as a whole. False where
+        one is there still after `KILL_SECONDS`.
         """
         if self.process is None:
             return True

@@ -1,10 +1,10 @@
-"""The supervisor of the engine processes: one a GPU, restarted when dead or hung.
+"""The supervisor of all replicas: one engine process a GPU, restarted when dead or hung.
 
-An engine may also lie on a group of GPUs.
-Chunks go to whichever replica has room, so that replicas of different speed end together; each has the next chunk waiting while
-it computes one. A replica that ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a
-row without a chunk between them, and all of them together `RUN_RESTARTS` times. One that says why it cannot load is not tried
-again, unless it could before, and then once. What is done about a chunk that ends engines is in `tasks`.
+A replica may also take a group of GPUs. Each is started and spoken to by an `engine_handle`. Chunks go to whichever replica has
+room, so that replicas of different speed end together; each has the next chunk waiting while it computes one. A replica that
+ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a row without a chunk between them,
+and all of them together `RUN_RESTARTS` times. One that says why it cannot load is not tried again, unless it could before, and
+then once. What is done about a chunk that ends engines is in `tasks`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from zoo.targets import Target, only_gpus
 def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
     """The environment of each copy.
 
-    A GPU each as replicas, else one copy on as many GPUs as the target has.
-
-    Fewer replicas than the target's run where fewer GPUs are at hand; a copy that is split has to have them all.
+    A GPU each as replicas, else one copy on as many GPUs as the target has. Fewer replicas than the target's run where fewer
+    GPUs are at hand; a copy that is split has to have them all.
     """
     if target.gpus == 0 or (not gpus and serve.layout == "replicas"):
         return ({},)
@@ -29,5 +28,5 @@ def places(serve: ServeSpec, target: Target, gpus: tuple[str, ...]) -> tuple[Map
 
 
 def gpus_of(serve: ServeSpec, target: Target) -> int:
-    """GPUs that one copy of the model lies on; 0 on processors."""
+    """GPUs that one copy of the model takes; 0 on processors."""
     return min(target.gpus, 1) if serve.layout == "replicas" else target.gpus

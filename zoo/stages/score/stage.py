@@ -1,6 +1,6 @@
 """The score stage: label probabilities of every battle by vLLM, resumable by chunks.
 
-This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `replicas`), and writes what
+This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `engines`), and writes what
 comes back: each finished chunk is a file under `<variant>/chunks/`. A killed run or engine loses one chunk a replica; since a
 chunk always holds the same rows and starts from an empty prefix cache, the resumed run ends with the same table.
 """

@@ -1,8 +1,7 @@
 """The token file: battles as token ids on disk, memory-mapped by the engines.
 
-What an engine reads is a slice of one file, so memory does not grow with the rows.
-As Python lists 25,000 rows of 540 tokens in two orders take about a gigabyte; as 32-bit numbers in a file they take 108 MB of
-disk, and a replica maps only what it scores.
+What an engine reads is a slice of one file, so memory does not grow with the rows. As Python lists 25,000 rows of 540 tokens in
+two orders take about a gigabyte; as 32-bit numbers in a file they take 108 MB of disk, and a replica maps only what it scores.
 """
 
 from __future__ import annotations

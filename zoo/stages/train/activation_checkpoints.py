@@ -43,9 +43,8 @@ def checkpoint_layers(model: Any, count: int) -> None:
 class Later:
     """Bytes that a training takes once it runs, and its first pass does not.
 
-    The optimizer's states.
-
-    Paged ones move to the host where the card is full: they do not make a pass too large, but pages that move cost time.
+    The optimizer's states. Paged ones move to the host where the card is full: they do not make a pass too large, but pages
+    that move cost time.
     """
 
     states: int = 0
@@ -61,11 +60,10 @@ def fit_memory(
 ) -> dict[str, float]:
     """Checkpoint as few layers as the GPU's memory allows.
 
-    Dequantized weights are kept where there is room for all of them.
-
-    `passes` are forward and backward passes of the largest batches. Each is run with every layer checkpointed and with all but
-    one, so that what is decided is measured, not estimated. `limit_gib`: memory that training may take; None: what is free.
-    On a CPU every layer is checkpointed, as was asked. ZooError where even that does not fit.
+    Dequantized weights are kept where there is room for all of them. `passes` are forward and backward passes of the largest
+    batches. Each is run with every layer checkpointed and with all but one, so that what is decided is measured, not estimated.
+    `limit_gib`: memory that training may take; None: what is free. On a CPU every layer is checkpointed, as was asked. ZooError
+    where even that does not fit.
     """
     layers = decoder_layers(model)
     checkpoint_layers(model, len(layers))
@@ -111,9 +109,9 @@ def _peak(one_pass: Callable[[], None], room: float) -> float:
 
 
 def _kept_bytes(one_pass: Callable[[], None], layers: Sequence[Any]) -> float:
-    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps: the first against the second.
+    """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps.
 
-    Without end where there is no room for one such layer.
+    Measured by the first layer, kept, against the second, checkpointed. Without end where there is no room for one such layer.
     """
     allocated: list[int] = []
 

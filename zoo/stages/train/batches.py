@@ -49,9 +49,8 @@ def micro_batches(rows: list[int], lengths: list[int], max_tokens: int) -> Itera
 def dealt(batches: list[list[int]], lengths: Lengths, count: int) -> list[list[int]]:
     """The micro-batches cut further, the costliest first, for `count` processes.
 
-    Afterwards their number is a multiple of `count`.
-
-    Rows keep their order. Fewer than `count` are left where there are fewer rows.
+    Afterwards their number is a multiple of `count`. Rows keep their order. Fewer than `count` are left where there are fewer
+    rows.
     """
     pieces = list(batches)
     while len(pieces) % count and max(map(len, pieces)) > 1:

@@ -43,10 +43,8 @@ def save_checkpoint(
 ) -> None:
     """Save trainable weights, optimizer tensors and progress as one folder.
 
-    It takes the last one's place.
-
-    With it go the best weights so far: these, where `best`, else those of the folder that it replaces. At every moment a whole
-    one is there under one of three names: a run may be killed between any two steps.
+    It takes the last one's place. With it go the best weights so far: these, where `best`, else those of the folder that it
+    replaces. At every moment a whole one is there under one of three names: a run may be killed between any two steps.
     """
     new, current, old = (out_dir / name for name in (NEW, CHECKPOINT, OLD))
     shutil.rmtree(new, ignore_errors=True)

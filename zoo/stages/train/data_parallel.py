@@ -1,8 +1,7 @@
 """Data-parallel training: a process a GPU, one sum of gradients a step.
 
-The processes start and end together.
-The model is not wrapped: its passes are autograd functions of our own, and a step's gradients are summed once, after its last
-micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
+The processes start and end together. The model is not wrapped: its passes are autograd functions of our own, and a step's
+gradients are summed once, after its last micro-batch. The processes meet by accelerate (NCCL between GPUs, gloo on a CPU).
 """
 
 from __future__ import annotations
@@ -188,7 +187,10 @@ def _watch(running: Sequence[subprocess.Popen[bytes]]) -> list[int]:
 
 
 def _error(folders: Sequence[Path], codes: Mapping[int, int]) -> Exception:
-    """What to raise for the exit codes of the ranks that failed: a message meant for users before any other."""
+    """What to raise for the exit codes of the ranks that failed.
+
+    A message meant for users comes before any other.
+    """
     said = {rank: _said(folders[rank]) for rank in codes}
     if known := [message for message, is_known in said.values() if is_known]:
         return ZooError(known[0])
@@ -198,7 +200,7 @@ def _error(folders: Sequence[Path], codes: Mapping[int, int]) -> Exception:
 
 
 def _said(folder: Path) -> tuple[str, bool]:
-    """The error that a stage's process left in its folder, and whether it is one that users are meant to see."""
+    """The error that a stage's process left in its folder, and whether it is meant for users."""
     try:
         error = json.loads((folder / ERROR).read_text())
     except (OSError, json.JSONDecodeError):

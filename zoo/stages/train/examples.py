@@ -21,9 +21,8 @@ from zoo.scores.tables import OK, probabilities, read_scores
 class Example:
     """One battle in both response orders, its label and what to learn.
 
-    The label (0 A, 1 B, 2 tie) and the target are in its own A/B.
-
-    `target` sums to the weight of the row's loss, 1 for a row of the main file.
+    The label (0 A, 1 B, 2 tie) and the target are in its own A/B. `target` sums to the weight of the row's loss, 1 for a row of
+    the main file.
     """
 
     id: str
@@ -49,10 +48,9 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
 def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
     """What each row should get, (rows, 3), and how many rows have it from elsewhere.
 
-    The counts are of votes and of a teacher.
-
-    A row's own target is its label, or its vote shares. A teacher's probabilities p become softmax(log p / temperature) and
-    are mixed in with `teacher_weight`, where its table has the row. The teacher must not have seen it: an out-of-fold table.
+    The counts are of votes and of a teacher. A row's own target is its label, or its vote shares. A teacher's probabilities p
+    become softmax(log p / temperature) and are mixed in with `teacher_weight`, where its table has the row. The teacher must
+    not have seen it: an out-of-fold table.
     """
     targets, counts = np.eye(3)[frame["label"].to_numpy(dtype=np.int64)], {}
     if spec.targets == "votes":

@@ -19,9 +19,8 @@ from zoo.stages.train.examples import smoothed, with_votes
 def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[Any, np.ndarray, dict[str, float]]:
     """The rows of the file at `path` that may be learned from, with their targets (rows, 3).
 
-    Returned with how many are used and left out.
-
-    A target sums to `spec.extra_weight`: vote shares where they are asked for and the file has them, else the label.
+    Returned with how many are used and left out. A target sums to `spec.extra_weight`: vote shares where they are asked for and
+    the file has them, else the label.
     """
     extra = read_battles(path, keep=VOTES)
     frame = extra.frame[extra.frame["label"] >= 0]
@@ -42,11 +41,9 @@ def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[
 def may_learn(extra: Any, main: Any, held: Held) -> np.ndarray:
     """Which rows of `extra` neither leak held-out rows of `main` nor double a row of it.
 
-    bool, shape (rows,).
-
-    A row leaks if its prompt's fold is the held one, or if one of its prompt's turns, or all of them as one text, is also a
-    turn or the whole of a prompt in that fold: a question that is asked second there may be asked first here. A row is
-    doubled if the main file has its id, or its prompt with the same two responses in either order.
+    bool, shape (rows,). A row leaks if its prompt's fold is the held one, or if one of its prompt's turns, or all of them as
+    one text, is also a turn or the whole of a prompt in that fold: a question that is asked second there may be asked first
+    here. A row is doubled if the main file has its id, or its prompt with the same two responses in either order.
     """
     held_out = main[assign_folds(main, held.n_folds) == held.fold]
     asked = {text for turns in held_out["prompt"] for text in prompt_texts(turns)}

@@ -1,9 +1,9 @@
 """Fused training passes: peft's and transformers' numbers with less time and memory.
 
-Fewer kernels, fewer bytes kept, no 32-bit copies.
-peft's LoRA layer widens its input to float32, copies the layer's output and adds to it, seven times a layer, and autograd keeps
-what each of those kernels read. Here a linear layer with its adapter is one autograd function that keeps its input and A's
-output. Dropout is drawn again in the backward pass instead of kept, and so is the product of gate and up projection.
+Fewer kernels, fewer bytes kept, no 32-bit copies. peft's LoRA layer widens its input to float32, copies the layer's output and
+adds to it, seven times a layer, and autograd keeps what each of those kernels read. Here a linear layer with its adapter is one
+autograd function that keeps its input and A's output. Dropout is drawn again in the backward pass instead of kept, and so is
+the product of gate and up projection.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _mask(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
 
 
 def _forward(x: torch.Tensor, m: AdaptedLinear, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs); also drop(x) A^T, which the backward pass needs."""
+    """The output of a linear layer with its adapter, and what the backward pass needs.
+
+    y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs), and drop(x) A^T.
+    """
     y = F.linear(x, m.matrix(), m.bias)
     inner = dropped(x, rate, seed) @ m.a16.T
     return y.addmm_(inner, m.b16.T, alpha=m.scale), inner
@@ -126,7 +129,10 @@ class _Linear(torch.autograd.Function):
 
 
 class _GatedLinear(torch.autograd.Function):
-    """The down projection of act(gate) * up, which is computed again in the backward pass instead of kept."""
+    """The down projection of act(gate) * up.
+
+    The product is computed again in the backward pass instead of kept.
+    """
 
     @staticmethod
     def forward(
@@ -210,10 +216,9 @@ def pointwise(name: str) -> Callable[..., Any]:
 def fuse(model: Any) -> list[AdaptedLinear]:
     """Replace the forward passes of a peft model's layers by the ones here.
 
-    These are plain LoRA layers, gated feed-forward parts and norms.
-
-    What is not known to compute the same is left as it is: DoRA and other variants, biases in adapters, other activations. A
-    norm is replaced only if it gives what the replacement gives. Empty where any LoRA layer cannot be replaced.
+    These are plain LoRA layers, gated feed-forward parts and norms. What is not known to compute the same is left as it is:
+    DoRA and other variants, biases in adapters, other activations. A norm is replaced only if it gives what the replacement
+    gives. Empty where any LoRA layer cannot be replaced.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -240,7 +245,10 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _seed() -> int:
-    """From the CPU's generator, which activation checkpointing winds back: a pass that is repeated draws the same masks."""
+    """A seed for dropout, drawn from the CPU's generator.
+
+    Activation checkpointing winds that back, so that a pass that is repeated draws the same masks.
+    """
     return int(torch.randint(2**62, ()))
 
 
@@ -280,7 +288,10 @@ def _activation(act: Any) -> str | None:
 
 
 def _fuse_norm(module: Any) -> None:
-    """A root-mean-square norm with a plain weight, as torch's own kernel; Gemma's (1 + weight) is not one."""
+    """Compute a root-mean-square norm by torch's own kernel.
+
+    Only one with a plain weight; Gemma's (1 + weight) is not one.
+    """
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if eps is None or weight is None or weight.dim() != 1 or next(module.children(), None) is not None:
         return

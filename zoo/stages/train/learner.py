@@ -44,7 +44,10 @@ class Learner:
             return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it."""
+        """Autocast where layers do not choose their precision by themselves.
+
+        Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it.
+        """
         on_gpu = device().type == "cuda" and not self.adapted
         return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
 
@@ -93,10 +96,8 @@ class Learner:
     def largest_shapes(self, train: Sequence[Example]) -> list[tuple[int, int]]:
         """(rows, tokens) of the largest micro-batch and of the longest row, the larger first.
 
-        The largest has the most tokens.
-
-        Short rows fill a whole `micro_batch_tokens`; a long one may leave much of it or be over it, and its attention may cost
-        most.
+        The largest has the most tokens. Short rows fill a whole `micro_batch_tokens`; a long one may leave much of it or be
+        over it, and its attention may cost most.
         """
         longest = [max(len(e.ab), len(e.ba)) for e in train]
         batch = largest_batch([len(e.ab) for e in train], self.spec, self.ranks.count)

@@ -35,11 +35,10 @@ def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) ->
 def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chunk: int = LOGIT_POSITIONS) -> torch.Tensor:
     """Sum over rows of a row's mean cross-entropy over its text and its label.
 
-    The mean is over each of its tokens after the first, and the label after the last.
-
-    A row of n tokens has n predicted positions of 1/n each, times the weight that its target sums to: a long row counts as much
-    as a short one. All are over the whole vocabulary; at the label the target is spread over the three label tokens. The model
-    is used as `label_logits` uses it; `chunk`: positions whose logits are made at once.
+    The mean is over each of its tokens after the first, and the label after the last. A row of n tokens has n predicted
+    positions of 1/n each, times the weight that its target sums to: a long row counts as much as a short one. All are over the
+    whole vocabulary; at the label the target is spread over the three label tokens. The model is used as `label_logits` uses
+    it; `chunk`: positions whose logits are made at once.
     """
     ids, mask = pad(rows, "cpu")
     tokens, shares, weights = text_targets(ids, mask, torch.tensor(targets, dtype=torch.float32), label_ids)
@@ -57,9 +56,8 @@ def text_targets(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each position of padded rows should predict.
 
-    Tokens (positions, 3), their shares, and weights (positions,).
-
-    Shares of a position sum to 1. An ordinary one has all of it on its first token; what padding has is not meant to be read.
+    Tokens (positions, 3), their shares, and weights (positions,). Shares of a position sum to 1. An ordinary one has all of it
+    on its first token; what padding has is not meant to be read.
     """
     lengths, total = mask.sum(dim=1), targets.sum(dim=1)
     tokens, shares = torch.zeros(*ids.shape, 3, dtype=torch.long), torch.zeros(*ids.shape, 3)
@@ -78,8 +76,9 @@ def product_dtype(weight: torch.Tensor) -> torch.dtype:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """sum_i weights_i * -sum_k shares_ik log softmax(cap(x_i W^T + bias))[tokens_ik] over the rows `kept` of hidden states x.
+    """Weighted cross-entropy of a head over a whole vocabulary, a chunk of rows at a time.
 
+    sum_i weights_i * -sum_k shares_ik log softmax(cap(x_i W^T + bias))[tokens_ik] over the rows `kept` of hidden states x.
     Softmax, losses and sums are in float32. A position's gradient is kept without its weight and without autograd's factor,
     which come last: float16 holds the differences of two probabilities, but not 1/n of them.
     """
@@ -135,7 +134,10 @@ def _position_losses(
     shares: torch.Tensor,
     cap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses (positions,) of hidden states x, and their gradients by the logits before the cap (positions, vocabulary)."""
+    """Losses (positions,) of hidden states x, and their gradients by the logits.
+
+    The gradients (positions, vocabulary) are by the logits before the cap.
+    """
     logits = _product(x, matrix.T)
     if bias is not None:
         logits += bias.float()
@@ -150,7 +152,10 @@ def _position_losses(
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a b in float32: a GPU sums 16-bit factors in 32 bits and need not round the sum. A CPU's kernels round it."""
+    """The matrix product of a and b in float32.
+
+    A GPU sums 16-bit factors in 32 bits and need not round the sum. A CPU's kernels round it.
+    """
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return (a @ b).float()

@@ -1,10 +1,9 @@
 """The train stage: fine-tuning on the label tokens, with early stopping and resuming.
 
-NF4 QLoRA, plain LoRA, or all weights, by one setting.
-The objective is cross-entropy over the three label rows of the output embedding at the last position, or on request that of
-the whole text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in both cases. Battles come in random
-response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed
-run goes on from its last checkpoint with the same batches.
+NF4 QLoRA, plain LoRA, or all weights, by one setting. The objective is cross-entropy over the three label rows of the output
+embedding at the last position, or on request that of the whole text (zoo/stages/train/objectives.py); held-out rows are judged
+by their labels in both cases. Battles come in random response order each epoch, labels swapped to match; rows of similar length
+share a forward pass, so little is padding. A killed run goes on from its last checkpoint with the same batches.
 """
 
 from __future__ import annotations
@@ -207,9 +206,7 @@ def has_stalled(state: Progress, spec: TrainSpec) -> bool:
 def train_step(learner: Learner, batches: list[list[int]], train: list[Example], step: int, learning_rate: float) -> float:
     """One optimizer step, `step` of them before it, over its micro-batches.
 
-    Returns mean loss of its rows.
-
-    A loss that is not finite stops with the rows' ids.
+    Returns mean loss of its rows. A loss that is not finite stops with the rows' ids.
     """
     spec, ranks = learner.spec, learner.ranks
     learner.model.train()

@@ -1,9 +1,8 @@
 """The merge stage: LoRA adapters into their base, one weight in memory at a time.
 
-From safetensors to safetensors.
-A merged file has its base's own header, so that each weight is written where the base has it: what no adapter touches is
-copied byte for byte, and the rest is computed in float32 and stored in its own dtype. A model of any size merges on a small
-machine.
+From safetensors to safetensors. A merged file has its base's own header, so that each weight is written where the base has it:
+what no adapter touches is copied byte for byte, and the rest is computed in float32 and stored in its own dtype. A model of any
+size merges on a small machine.
 
 An adapter trained on NF4 weights has learned to make up for their rounding, so W is what it was trained on: NF4 there and
 back, not the original (BASE_FORMAT has the names). Merged into the original, a small model loses much of what it learned.
@@ -114,10 +113,8 @@ def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
 def rewrite(shard: Path, target: Path, names: set[str], new_value: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
     """A copy of a safetensors file in which the tensors `names` have new values.
 
-    They have the same shape and dtype.
-
-    The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape and place, and the tensors' bytes
-    (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.
+    They have the same shape and dtype. The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape
+    and place, and the tensors' bytes (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.
     """
     with shard.open("rb") as source, target.open("wb") as out:
         length = source.read(8)

@@ -24,8 +24,7 @@ from zoo.data.battles import read_battles
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.tables import probabilities, read_card, read_scores
-from zoo.stages.score import engine_handle as replica_process
-from zoo.stages.score import engines as replicas
+from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
@@ -41,7 +40,7 @@ MEMORY = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_process, "COMMAND", (sys.executable, str(HELPERS / "stand_in_engine.py")))
+    monkeypatch.setattr(engine_handle, "COMMAND", (sys.executable, str(HELPERS / "stand_in_engine.py")))
 
 
 def chunks_of(count: int) -> list[Chunk]:
@@ -65,8 +64,8 @@ def test_an_idle_replica_takes_what_a_failed_one_gives_back(tmp_path: Path, monk
     with Crew(job, Patience(factor=0, floor_seconds=2)) as crew:
         # Time passes while one has done what it was given and the other hangs on the rest.
         clock = Clock(lambda: len(done) == QUEUE and any(is_alive(int(file.name)) for file in hung.iterdir()))
-        monkeypatch.setattr(replicas, "time", clock.as_module())
-        monkeypatch.setattr(replica_process, "time", clock.as_module(sleep=time.sleep))
+        monkeypatch.setattr(engines, "time", clock.as_module())
+        monkeypatch.setattr(engine_handle, "time", clock.as_module(sleep=time.sleep))
         crew.score(chunks_of(2 * QUEUE), Listener(take=lambda number, answer, memory: done.append(number)))
     assert sorted(done) == list(range(2 * QUEUE)) and crew.restarts == 1  # the other's
 
@@ -223,7 +222,7 @@ def test_engines_that_die_of_every_chunk_are_given_up_with_what_was_kept(
     tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each row by itself is scored, so no engine fails often in a row: the run would load two engines a chunk to its end."""
-    monkeypatch.setattr(replicas, "RUN_RESTARTS", 3)
+    monkeypatch.setattr(engines, "RUN_RESTARTS", 3)
     request, out = request_for(tiny_llama, sample_csv), tmp_path / "out"
     told = "started again 3 times, .*last: ended by SIGABRT; 1 of 3 chunks are kept$"
     with pytest.raises(EngineError, match=told):
@@ -252,10 +251,10 @@ def test_a_run_that_is_resumed_with_another_engine_mixes_no_numbers(
 def test_compiled_code_is_kept_in_a_folder_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name can be guessed and its files are run: a link that somebody planted there is refused."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = replicas.compiled_folder()
-    assert folder == replicas.compiled_folder() and folder.stat().st_mode & 0o077 == 0
+    folder = engines.compiled_folder()
+    assert folder == engines.compiled_folder() and folder.stat().st_mode & 0o077 == 0
     (tmp_path / "theirs").mkdir()
     folder.rmdir()
     folder.symlink_to(tmp_path / "theirs")
     with pytest.raises(ZooError, match="not a folder of your own"):
-        replicas.compiled_folder()
+        engines.compiled_folder()

@@ -1,9 +1,9 @@
 """vLLM's CPU worker with fused norms and a head of three labels.
 
-Imported by vLLM, in each of an engine's worker processes.
-Without compilation vLLM (0.32) computes norms on CPUs by a handful of plain torch operations each, though fused kernels are in
-its build; its float32 head copies the whole vocabulary's weights at every step, for three rows of them; and activations go back
-to Linux after every layer. Together these were a third of a small model's time (benchmarks/score_speed.md).
+Imported by vLLM, in each of an engine's worker processes. Without compilation vLLM (0.32) computes norms on CPUs by a handful
+of plain torch operations each, though fused kernels are in its build; its float32 head copies the whole vocabulary's weights at
+every step, for three rows of them; and activations go back to Linux after every layer. Together these were a third of a small
+model's time (benchmarks/score_speed.md).
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ class ScoringWorker(CPUWorker):
 def register_norms() -> None:
     """Make vLLM's C++ norms known as implementations of its norm operations on CPUs.
 
-    Called twice, it does the same.
-
-    Nothing runs by them unless `ir_op_priority` names them. In float32 within, rounded once where the plain ones round twice.
+    Called twice, it does the same. Nothing runs by them unless `ir_op_priority` names them. In float32 within, rounded once
+    where the plain ones round twice.
     """
     if FUSED_NORMS in ir.ops.rms_norm.impls:
         return
@@ -87,9 +86,8 @@ def fused_add_rms_norm(
 def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> Callable[..., torch.Tensor]:
     """A head that computes the labels' logits in float32.
 
-    All other tokens get minus infinity.
-
-    `whole` is vLLM's, and does what this one does not: heads that are quantized or split over processes.
+    All other tokens get minus infinity. `whole` is vLLM's, and does what this one does not: heads that are quantized or split
+    over processes.
     """
     rows = torch.tensor(list(label_ids))
 
@@ -108,10 +106,8 @@ def label_head(whole: Callable[..., torch.Tensor], label_ids: Sequence[int]) -> 
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory for the next layer.
 
-    Else it gives megabytes back to Linux and faults them in again.
-
-    Of 10 s on two cores 1 s went there. Resident memory stays at its highest: that of the first step, and a tenth more where
-    later rows are much shorter and want other sizes.
+    Otherwise it gives megabytes back to Linux and faults them in again. Of 10 s on two cores 1 s went there. Resident memory
+    stays at its highest: that of the first step, and a tenth more where later rows are much shorter and want other sizes.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

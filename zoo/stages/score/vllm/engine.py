@@ -1,9 +1,8 @@
 """The vLLM engine: token ids in, raw logits of the three label tokens out.
 
-One position is computed; the token that vLLM samples there is not used.
-`logprob_token_ids` with `logprobs_mode="raw_logits"` returns exactly the label tokens' logits, after the final soft-cap where
-the model has one. The usual way, top-k log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does
-not change what is returned.
+One position is computed; the token that vLLM samples there is not used. `logprob_token_ids` with `logprobs_mode="raw_logits"`
+returns exactly the label tokens' logits, after the final soft-cap where the model has one. The usual way, top-k
+log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does not change what is returned.
 """
 
 from __future__ import annotations
@@ -77,10 +76,8 @@ def batch_tokens(spec: ScoreSpec) -> int:
 def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: int, on_gpu: bool) -> dict[str, Any]:
     """Keyword arguments of `vllm.LLM` for scoring the variants of `spec`.
 
-    `gpus`: how many one copy of the model lies on.
-
-    They depend on nothing of the rows, so that a model loads while its rows are tokenized, and what it takes of memory is known
-    beforehand. Where a copy is split, each GPU holds its share of the cache.
+    `gpus`: how many one copy of the model takes. They depend on nothing of the rows, so that a model loads while its rows are
+    tokenized, and what it takes of memory is known beforehand. Where a copy is split, each GPU holds its share of the cache.
     """
     config = read_config(folder)
     arguments: dict[str, Any] = {
@@ -118,9 +115,8 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
 def import_model_class(arguments: dict[str, Any]) -> None:
     """Import the model's class now.
 
-    vLLM would start a process that imports everything once more, to look at it first.
-
-    That process takes 12 s of a first start on a GPU machine; what it found out is cached in the user's home thereafter.
+    vLLM would start a process that imports everything once more, to look at it first. That process takes 12 s of a first start
+    on a GPU machine; what it found out is cached in the user's home thereafter.
     """
     from vllm import ModelRegistry
     from vllm.plugins import load_general_plugins
@@ -171,10 +167,9 @@ class Engine:
     def score(self, rows: Sequence[np.ndarray], step: Callable[[int, int], None] = lambda rows, tokens: None) -> Answer:
         """Raw label logits after each row of token ids.
 
-        `step` hears of the rows and tokens that each batch finished.
-
-        The prefix cache is emptied first, so that the answer depends on these rows alone and not on what came before: a
-        resumed run gives the same numbers. Rows are handed over a batch ahead of the engine, while it computes.
+        `step` hears of the rows and tokens that each batch finished. The prefix cache is emptied first, so that the answer
+        depends on these rows alone and not on what came before: a resumed run gives the same numbers. Rows are handed over a
+        batch ahead of the engine, while it computes.
         """
         started = time.monotonic()
         self._llm.reset_prefix_cache()

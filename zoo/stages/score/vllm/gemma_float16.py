@@ -1,8 +1,8 @@
 """Gemma 2 and 3 in float16, rescaled so that nothing exceeds 65504.
 
-The function is the same, computed on smaller numbers.
-An RMS norm divides by the size of what it reads, so RMSNorm(s x; s^2 eps) = RMSNorm(x; eps) for any s. Every decoder layer of
-Gemma 2 and 3 has a norm before and after attention and feed-forward, and each can overflow in three places:
+The function is the same, computed on smaller numbers. An RMS norm divides by the size of what it reads, so RMSNorm(s x; s^2
+eps) = RMSNorm(x; eps) for any s. Every decoder layer of Gemma 2 and 3 has a norm before and after attention and feed-forward,
+and each can overflow in three places:
 
 - the residual stream: embeddings and the outputs of the two post-norms are made times s;
 - what attention adds up: values are taken times s;

@@ -20,9 +20,8 @@ MOST_BESIDE = 2 * 2**30  # a CUDA context with communication buffers takes 0.5 t
 class ScoringWorker(Worker):
     """A worker that compiles only what scoring runs.
 
-    It keeps to the memory of a smaller card where that is emulated.
-
-    `loading_bytes`: the most that torch allocated while the model was loaded.
+    It keeps to the memory of a smaller card where that is emulated. `loading_bytes`: the most that torch allocated while the
+    model was loaded.
     """
 
     loading_bytes = 0
@@ -30,11 +29,9 @@ class ScoringWorker(Worker):
     def init_device(self) -> Any:
         """Cap allocations where `additional_config[CAP]` is set.
 
-        Beyond so many bytes they fail as on a card of that size.
-
-        The CUDA context and a tensor-parallel group's buffers are there already, outside of torch's allocator, and count; a
-        pipeline's come with its first batch and do not. The card must be free of other processes, whose memory would be taken
-        for them.
+        Beyond so many bytes they fail as on a card of that size. The CUDA context and a tensor-parallel group's buffers are
+        there already, outside of torch's allocator, and count; a pipeline's come with its first batch and do not. The card must
+        be free of other processes, whose memory would be taken for them.
         """
         result = super().init_device()
         cap = self.vllm_config.additional_config.get(CAP)
@@ -51,9 +48,8 @@ class ScoringWorker(Worker):
     def load_model(self, **options: Any) -> None:
         """Load the model, and note the peak memory of loading.
 
-        Converting a matrix to the kernel's layout takes several times its size: a card can be too small for that alone.
-
-        vLLM resets torch's peaks once the model is there, so each is noted before it is forgotten.
+        Converting a matrix to the kernel's layout takes several times its size: a card can be too small for that alone. vLLM
+        resets torch's peaks once the model is there, so each is noted before it is forgotten.
         """
         forget: Callable[..., None] = torch.cuda.reset_peak_memory_stats
 

@@ -1,8 +1,7 @@
 """The vLLM plugin: model classes registered in every process of the engine.
 
-vLLM finds it by the entry point `vllm.general_plugins`.
-Registering changes nothing by itself. A model is rescaled only where its config names one of these architectures, which
-`rescale_overrides` makes it do for entries that ask for it.
+vLLM finds it by the entry point `vllm.general_plugins`. Registering changes nothing by itself. A model is rescaled only where
+its config names one of these architectures, which `rescale_overrides` makes it do for entries that ask for it.
 """
 
 from __future__ import annotations
@@ -29,10 +28,8 @@ def register() -> None:
 def rescale_overrides(config: dict[str, Any], bits: int | None) -> dict[str, Any]:
     """The `hf_overrides` of `vllm.LLM` that make a model run rescaled.
 
-    `config` is the model's config.json; without `bits` the result is empty.
-
-    The new model type, which vLLM does not know, is what gets past its refusal of Gemma in float16. ZooError where the model
-    is none that can be rescaled.
+    `config` is the model's config.json; without `bits` the result is empty. The new model type, which vLLM does not know, is
+    what gets past its refusal of Gemma in float16. ZooError where the model is none that can be rescaled.
     """
     if bits is None:
         return {}
