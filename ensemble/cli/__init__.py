@@ -6,7 +6,7 @@ import sys
 
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.predicting import evaluate, predict
-from zoo.cli.base import MACHINES, START, add_commands, new_app, run_app
+from zoo.cli.base import START, add_commands, new_app, run_app
 
 app = new_app(
     """Blend scored members within a time budget and predict inside it.
@@ -18,7 +18,7 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, show, predict, evaluate), MACHINES: (frontier,)})
+add_commands(app, {START: (build, frontier, show, predict, evaluate)})
 
 
 def main() -> None:

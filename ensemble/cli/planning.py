@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo.cli.base import AsJson, Output, complete_target, say, style_of
 from zoo.cost.price import COMPETITION_ROWS
+from zoo.errors import ZooError
 from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members, Table
     from ensemble.search.decide import BuildRequest
-    from ensemble.search.with_optuna import SearchLimits
 
 Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
 TargetName = Annotated[
@@ -41,44 +43,74 @@ PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log poo
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
 Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+FrontierFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")]
+Points = Annotated[int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 
 
-def _request(
-    target: str,
-    budget: str,
-    rows: int,
-    margin: float | None,
-    lengths: Path | None,
-    *,
-    limits: SearchLimits,
-    whole_file: bool,
-    position_bias: bool,
-    parsimony: bool = True,
-) -> BuildRequest:
+@dataclass(frozen=True)
+class Asked:
+    """What `build` and `frontier` both take: the machine, the file, the members and how they are searched.
+
+    Its fields are options of both commands, see `takes_asked`.
+    """
+
+    target: TargetName = "t4x2"
+    rows: Rows = COMPETITION_ROWS
+    margin: Margin = None
+    lengths: Lengths = None
+    battles: BattlesFile = None
+    include: Include = None
+    alias: Alias = None
+    whole_file: WholeFile = False
+    position_bias: PositionBias = False
+    trials: Trials = 60
+    timeout: Timeout = "2m"
+    n_jobs: Jobs = 1
+
+
+def takes_asked(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose argument `asked` is given as options, one for each field of `Asked`, where it stands in the signature.
+
+    Typer knows no options that come in one object.
+    """
+    spread = inspect.signature(Asked, eval_str=True).parameters
+
+    def command(**given: Any) -> None:
+        function(asked=Asked(**{name: given.pop(name) for name in spread}), **given)
+
+    parameters: list[inspect.Parameter] = []
+    for own in inspect.signature(function, eval_str=True).parameters.values():
+        parameters += spread.values() if own.annotation is Asked else [own]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _posed(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = True) -> tuple[Members, BuildRequest]:
+    """The members and the request that the options ask for."""
     from ensemble.budget.duration import parse_budget
     from ensemble.search.decide import BuildRequest
-    from zoo.targets import load_target
-
-    return BuildRequest(
-        load_target(target),
-        parse_budget(budget),
-        rows,
-        margin,
-        lengths,
-        parsimony=parsimony,
-        coverage=not whole_file,
-        position_bias=position_bias,
-        limits=limits,
-    )
-
-
-def _limits(trials: int, timeout: str, n_jobs: int) -> SearchLimits:
-    from ensemble.budget.duration import parse_budget
     from ensemble.search.with_optuna import SearchLimits
     from zoo.settings import home
+    from zoo.targets import load_target
 
-    return SearchLimits(trials, parse_budget(timeout), n_jobs, storage=home() / "optuna.db")
+    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=home() / "optuna.db")
+    request = BuildRequest(
+        load_target(asked.target),
+        parse_budget(budget),
+        asked.rows,
+        asked.margin,
+        asked.lengths,
+        parsimony=parsimony,
+        coverage=not asked.whole_file,
+        position_bias=asked.position_bias,
+        limits=limits,
+    )
+    request, tables = _for_target(context, request)
+    return _members(tables, request.target.name, asked), request
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
@@ -97,36 +129,27 @@ def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildReq
     return replace(request, target=load_target(only)), tables
 
 
-def _members(tables: list[Table], target: str, battles: Path | None, include: list[str] | None, alias: str | None) -> Members:
+def _members(tables: list[Table], target: str, asked: Asked) -> Members:
     from ensemble.members.gather import align, with_alias
     from zoo.tracking.promote import members_with_alias
 
-    if alias is not None:
-        tables = with_alias(tables, members_with_alias(alias), alias)
-    members = align(tables, target=target, battles=battles, include=include or ())
+    if asked.alias is not None:
+        tables = with_alias(tables, members_with_alias(asked.alias), asked.alias)
+    members = align(tables, target=target, battles=asked.battles, include=asked.include or ())
     say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
     for name, reason in members.left_out.items():
         say(f"left out: {name}: {reason}")
     return members
 
 
+@takes_asked
 def build(
+    *,
     context: typer.Context,
     budget: Budget = "9h",
-    target: TargetName = "t4x2",
-    rows: Rows = COMPETITION_ROWS,
+    asked: Asked,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
-    margin: Margin = None,
-    lengths: Lengths = None,
-    battles: BattlesFile = None,
-    include: Include = None,
-    alias: Alias = None,
-    whole_file: WholeFile = False,
     no_parsimony: NoParsimony = False,
-    position_bias: PositionBias = False,
-    trials: Trials = 60,
-    timeout: Timeout = "2m",
-    n_jobs: Jobs = 1,
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -142,19 +165,7 @@ def build(
     from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
-    request = _request(
-        target,
-        budget,
-        rows,
-        margin,
-        lengths,
-        whole_file=whole_file,
-        parsimony=not no_parsimony,
-        position_bias=position_bias,
-        limits=_limits(trials, timeout, n_jobs),
-    )
-    request, tables = _for_target(context, request)
-    members = _members(tables, request.target.name, battles, include, alias)
+    members, request = _posed(context, asked, budget, parsimony=not no_parsimony)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
     used = {member.name for member in plan.members}
@@ -165,26 +176,13 @@ def build(
     say(f"wrote {output}")
 
 
+@takes_asked
 def frontier(
+    *,
     context: typer.Context,
-    target: TargetName = "t4x2",
-    rows: Rows = COMPETITION_ROWS,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")] = Path(
-        "frontier"
-    ),
-    margin: Margin = None,
-    lengths: Lengths = None,
-    battles: BattlesFile = None,
-    include: Include = None,
-    alias: Alias = None,
-    whole_file: WholeFile = False,
-    position_bias: PositionBias = False,
-    trials: Trials = 60,
-    timeout: Timeout = "2m",
-    n_jobs: Jobs = 1,
-    points: Annotated[
-        int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")
-    ] = 8,
+    asked: Asked,
+    output: FrontierFolder = Path("frontier"),
+    points: Points = 8,
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -199,18 +197,7 @@ def frontier(
     from ensemble.search.frontier import compute_frontier
 
     style = style_of(format_, as_json)
-    request = _request(
-        target,
-        "9h",
-        rows,
-        margin,
-        lengths,
-        whole_file=whole_file,
-        position_bias=position_bias,
-        limits=_limits(trials, timeout, n_jobs),
-    )
-    request, tables = _for_target(context, request)
-    members = _members(tables, request.target.name, battles, include, alias)
+    members, request = _posed(context, asked)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
     show_page([frontier_table(found)], style, data=[point.model_dump(mode="json") for point in found])
@@ -234,13 +221,16 @@ def show(
     from ensemble.plan import load_plan
     from ensemble.report.views import plan_page
 
-    style, loaded = style_of(format_, as_json), load_plan(plan)
+    style = style_of(format_, as_json)
+    if html is not None and style is not Format.table:
+        raise ZooError("--html and --json or --format: give one of them")
+    loaded = load_plan(plan)
     if html is not None:
-        from ensemble.report.page import plan_page as html_page
+        from ensemble.report.page import plan_html
         from zoo.settings import home
         from zoo.store import write_atomic
 
-        write_atomic(html, html_page(loaded, home() / "store"))
+        write_atomic(html, plan_html(loaded, home() / "store"))
         say(f"wrote {html}")
         return
     show_page(plan_page(loaded), style, data=loaded.model_dump(mode="json"))

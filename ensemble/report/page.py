@@ -98,7 +98,7 @@ TEMPLATE = """<!doctype html>
 """
 
 
-def plan_page(plan: Plan, store: Path | None = None) -> str:
+def plan_html(plan: Plan, store: Path | None = None) -> str:
     """The page as HTML without any reference outside itself.
 
     `store`: where the members' tables may lie, for reliability.

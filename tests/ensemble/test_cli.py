@@ -66,6 +66,18 @@ def test_build_writes_a_plan_that_show_explains(home):
     assert "margin 1.5: target t4x2" in ensemble(home, "show").stdout
 
 
+def test_a_frontier_is_asked_as_a_build_is(home):
+    options = ("--target", "t4x2", "--rows", "10000", "--include", "weak", "--whole-file", "--margin", "1.2")
+    drawn = ensemble(home, "frontier", *options, "--points", "2", "--json")
+    assert drawn.returncode == 0, drawn.stderr
+    dearest = json.loads(drawn.stdout)[-1]
+    built = ensemble(home, "build", *options, "--budget", f"{dearest['budget_seconds']:.0f}s", "--json", "-o", "same.json")
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    assert (plan["rows"], plan["margin"]) == (10_000, 1.2)
+    assert set(dearest["members"]) <= {"weak@ab", "fair@ab", "good@ab", "weak", "fair", "good"}
+
+
 def test_without_a_target_the_only_one_with_costs_is_taken_and_said(home, tmp_path):
     for name in ("weak", "good"):
         arguments = {"target": "cpu", "load_seconds": 5.0, "seconds_per_row": 0.01, "store": tmp_path / "mlruns" / "store"}

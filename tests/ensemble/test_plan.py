@@ -80,3 +80,12 @@ def test_a_request_that_is_no_score_request_is_refused_by_its_key(old_plan: Path
     old_plan.write_text(old_plan.read_text().replace("lexical-score", "merge"))
     with pytest.raises(ZooError, match=r"members\.0\.request.*'merge'.*; build the plan again"):
         load_plan(old_plan)
+
+
+def test_what_is_wrong_with_a_plan_is_told_in_its_own_words(old_plan: Path) -> None:
+    raw = json.loads(old_plan.read_text())
+    raw["pools"][0]["members"] = ["another"] * len(raw["pools"][0]["members"])
+    old_plan.write_text(json.dumps(raw))
+    with pytest.raises(ZooError, match="; build the plan again") as told:
+        load_plan(old_plan)
+    assert "Value error" not in str(told.value)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from inspect import cleandoc
 from typing import Annotated, Any
 
@@ -18,14 +19,17 @@ import typer.main
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format
 
-DEBUG = "--debug"
+DEBUG, VERSION = "--debug", "--version"
 INTERRUPTED = "interrupted; the same command goes on from where it stopped"
 HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # The panels of both programs' help, in this order.
 START, STAGES, MEMBERS, MACHINES, TRACKING, DATA = "start here", "stages", "members", "machines", "tracking", "data"
 _STARTED = time.monotonic()
 
-Output = Annotated[Format, typer.Option("--format", help="How tables are written; csv is the first of them, json has it all.")]
+Output = Annotated[
+    Format,
+    typer.Option("--format", metavar="FORMAT", help="table, markdown, csv (of the first table) or json (of all there is)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 
 
@@ -63,12 +67,16 @@ def _tell_version(context: typer.Context, wanted: bool) -> None:
         import importlib.metadata
         import platform
 
-        print(f"{context.info_name} {importlib.metadata.version('preference-zoo')}, Python {platform.python_version()}")
+        program, version = context.find_root().info_name, importlib.metadata.version("preference-zoo")
+        print(f"{program} {version}, Python {platform.python_version()}")
         raise typer.Exit
 
 
 Version = Annotated[
-    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say program, version and Python, and exit.")
+    bool,
+    typer.Option(
+        VERSION, callback=_tell_version, is_eager=True, expose_value=False, help="Say program, version and Python, and exit."
+    ),
 ]
 Debug = Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; it may stand anywhere on the line.")]
 
@@ -116,7 +124,8 @@ def run_app(app: typer.Typer, program: str) -> None:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     command = typer.main.get_command(app)
-    _hide_flag_types(command)
+    _tell_version_everywhere(command)
+    _shorten_types(command)
     if not arguments or {"-h", "--help"} & set(arguments):
         _readable_help()
     with _one_line_errors(debug=DEBUG in sys.argv):
@@ -158,14 +167,34 @@ def _told(error: Exception) -> tuple[str, int] | None:
     return None
 
 
-def _hide_flag_types(command: Any) -> None:
-    """Flags have no value, so help shows no `<bool>` for them: typer prints the type of every option without a metavar."""
-    help_option = command.get_help_option(typer.Context(command, **HELP_OPTIONS))
-    for parameter in (*command.params, help_option):
-        if getattr(parameter, "is_bool_flag", False):
-            parameter.metavar = ""
-    for child in getattr(command, "commands", {}).values():
-        _hide_flag_types(child)
+def _tell_version_everywhere(program: Any) -> None:
+    """`--version` on every command below a program that has no option of that name; only the program's help shows it."""
+    (option,) = (parameter for parameter in program.params if VERSION in parameter.opts)
+    hidden = copy(option)
+    hidden.hidden = True
+    for command in _below(program):
+        if all(VERSION not in parameter.opts for parameter in command.params):
+            command.params.append(hidden)
+
+
+def _below(group: Any) -> Iterator[Any]:
+    """Every command and group under a group."""
+    for child in getattr(group, "commands", {}).values():
+        yield child
+        yield from _below(child)
+
+
+def _shorten_types(program: Any) -> None:
+    """Types in help that leave room for the options' names on 80 columns.
+
+    Typer prints one for every option without a metavar: for flags too, which have no value, and `<int range>` before a range.
+    """
+    for command in (program, *_below(program)):
+        for parameter in (*command.params, command.get_help_option(typer.Context(command, **HELP_OPTIONS))):
+            if getattr(parameter, "is_bool_flag", False):
+                parameter.metavar = ""
+            elif parameter.param_type_name == "option" and parameter.type_descriptor.is_ranged:
+                parameter.metavar = f"<{parameter.type_descriptor.ranged_type_name}>"
 
 
 def _readable_help() -> None:

@@ -60,7 +60,7 @@ def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
         verdict = "NOT USABLE as it is: mend the rows listed as errors (predict keeps them apart and still fills their ids)"
     else:
         verdict = "usable" + (", with warnings" if battles.problems else "")
-    return [head, "", table, "", verdict] if battles.problems else [head, verdict]
+    return [head, "", table, "", verdict] if battles.problems else [head, table, verdict]
 
 
 def stats(

@@ -41,7 +41,9 @@ def list_(output: Output = Format.table, as_json: AsJson = False) -> None:
         Column("what", "description", prose=True),
         Column("file", drop=5),
     ]
-    show([Table(columns, rows)], style, data=[target.model_dump(mode="json") for target in targets])
+    records = [target.model_dump(mode="json") for target in targets]
+    records += [{"name": name, "error": str(error)} for name, error in broken.items()]
+    show([Table(columns, rows)], style, data=records)
 
 
 def target_row(target: Target) -> list[Cell]:

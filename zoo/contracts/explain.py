@@ -23,7 +23,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif fault["type"] == "missing":
         message = f"key `{'.'.join(place)}` is missing"
     else:
-        text = fault["msg"].removeprefix("Value error, ")
+        text = _own_words(fault["msg"])
         got = f", got {fault['input']!r}" if place and isinstance(fault["input"], str | int | float | bool) else ""
         message = f"`{'.'.join(place)}`: {text}{got}" if place else text
     return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
@@ -32,7 +32,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def first_fault(error: ValidationError) -> str:
     """The first fault of a file that a machine wrote: its dotted key and what is wrong with it."""
     fault = error.errors(include_url=False, include_context=False)[0]
-    return ": ".join(part for part in (".".join(map(str, fault["loc"])), fault["msg"]) if part)
+    return ": ".join(part for part in (".".join(map(str, fault["loc"])), _own_words(fault["msg"])) if part)
+
+
+def _own_words(message: str) -> str:
+    """A validator's own text: pydantic puts the kind of exception before it."""
+    return message.removeprefix("Value error, ")
 
 
 def _known_keys(place: list[str], model: type[BaseModel]) -> str:

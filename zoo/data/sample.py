@@ -23,6 +23,7 @@ import pandas as pd
 from zoo.data.battles import KNOWN_COLUMNS
 from zoo.data.rows import TEXT_COLUMNS, WINNER_COLUMNS
 from zoo.data.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, OPPOSITES, REFUSALS
+from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import PROBABILITIES
 from zoo.store import write_atomic
@@ -190,9 +191,12 @@ def truth_path(path: Path) -> Path:
 def write_sample(path: Path, rows: int, seed: int) -> Sample:
     """Write a sample as CSV and its true probabilities beside it.
 
-    Gzipped where the name ends in .gz.
+    Gzipped where the name ends in .gz. ZooError where a folder has that name.
     """
     import gzip
+
+    if path.is_dir():
+        raise ZooError(f"{path}: a folder; give the name of a file to write, as in {path / 'battles.csv'}")
 
     frame, truth = sample_battles(rows, seed)
     content = frame.to_csv(index=False, lineterminator="\n").encode()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from zoo.data.battles import Battles
 from zoo.data.rows import Turns
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.contracts import Held, Selection
-from zoo.data.battles import Battles
 
 
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:

@@ -199,7 +199,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         Column("se", "log_loss_se", ".4f"),
         Column("recalibrated", form=".4f", drop=5),
         Column("against the entry's first run", "change", "+.4f", drop=1),
-        Column("se", "change_se", ".4f", drop=2),
+        Column("se of that", "change_se", ".4f", drop=2),
         Column("rows", form=",", drop=6),
     ]
     return Table(columns, rows, best)

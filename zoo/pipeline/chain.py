@@ -31,6 +31,7 @@ from zoo.contracts import (
 from zoo.errors import ZooError
 from zoo.pipeline.weights import fetch_request
 from zoo.store import artifact_name, file_sha256, fingerprint
+from zoo.targets import load_target, visible_gpus
 
 _SOURCES: dict[str, type[Request]] = {
     "base": FetchRequest,
@@ -58,7 +59,11 @@ def output_of(request: Request, store: Path) -> Input:
 def chain(
     entry: Entry, battles: Input, target: str, store: Path, *, held: Held, selection: Selection, source: str | None = None
 ) -> list[Request]:
-    """Every stage of an entry in order, from its weights to its scores on `battles`."""
+    """Every stage of an entry in order, from its weights to its scores on `battles`.
+
+    ZooError where there is no such target: it is needed last, and would be missed after hours.
+    """
+    machine = load_target(target)
     if entry.kind == "lexical":
         return lexical_chain(entry, battles, target, store, selection)
     if not (entry.prompt and entry.train and entry.quantize and entry.score):
@@ -83,7 +88,7 @@ def chain(
         selection=selection,
         prompt=entry.prompt,
         spec=entry.score,
-        serve=entry.serve.get(target, ServeSpec()),
+        serve=entry.serve.get(machine.name, ServeSpec()),
         target=target,
     )
     return [fetch, train, merge, quantize, score]
@@ -94,8 +99,6 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 
     It keeps to the target's memory, number formats and kernels.
     """
-    from zoo.targets import load_target, visible_gpus
-
     score = requests[-1]
     if not isinstance(score, ScoreRequest):
         raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")

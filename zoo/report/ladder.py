@@ -25,7 +25,7 @@ def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
         Column("log loss", "log_loss", ".4f"),
         Column("se", "log_loss_se", ".4f"),
         Column("against the one above", "change", "+.4f"),
-        Column("se", "change_se", ".4f", drop=1),
+        Column("se of that", "change_se", ".4f", drop=1),
         Column("largest change of a probability", "largest_probability_change", ".4f", drop=2),
     ]
     rows: list[list[Cell]] = [[TITLES[s.form], s.loss, s.loss_se, s.change, s.change_se, s.largest] for s in steps]

@@ -115,7 +115,7 @@ def leaderboard_page(rows: Sequence[Row]) -> tuple[Page, list[dict[str, Any]]]:
     """Rows as a table with the best of each data set marked, and as plain data."""
     records = [row.model_dump(mode="json") for row in rows]
     if not rows:
-        return ["no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one"], records
+        return ["no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one", Table(COLUMNS, [])], records
     best: frozenset[int] = frozenset()
     for dataset in {row.dataset for row in rows}:
         best |= lowest([row.log_loss if row.dataset == dataset else None for row in rows])

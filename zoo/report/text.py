@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,9 +23,9 @@ GAP = 2  # spaces between columns
 PROSE_WIDTH = 28  # a column of prose gets narrower than its longest line, but not below this
 PIPE_WIDTH = 100_000  # where no terminal shows it nothing is dropped or broken
 # Of 256 colours, those that stand out alike from white and from black: contrast 4 or more on both.
-OK, WARN, FAIL = "color(28)", "color(130)", "color(196)"
-STYLES = {"ok": OK, "warn": WARN, "warning": WARN, "fail": FAIL, "error": FAIL}
-BEST = f"bold {OK}"
+GOOD, WARN, FAIL = "color(28)", "color(130)", "color(196)"
+STYLES = {"ok": GOOD, "warn": WARN, "warning": WARN, "fail": FAIL, "error": FAIL}
+BEST = f"bold {GOOD}"
 
 
 class Format(StrEnum):
@@ -92,8 +93,9 @@ def lowest(values: Sequence[float | None]) -> frozenset[int]:
 def show(page: Page, style: Format = Format.table, *, data: object = None) -> None:
     """Print a page on stdout in one format: the one way in which commands print tables.
 
-    Text keeps to the terminal's width and has colours there; in a pipe it is whole and plain. CSV is the page's first table.
-    JSON is `data`, or the first table's rows.
+    Text keeps to the terminal's width and has colours there, and lines of prose break between words (a block of several lines
+    is laid out already); in a pipe it is whole and plain. A table without rows shows only its header, and only in CSV,
+    which is the page's first table. JSON is `data`, or the first table's rows.
     """
     if style in (Format.csv, Format.json):
         first = next((block for block in page if isinstance(block, Table)), None)
@@ -103,7 +105,7 @@ def show(page: Page, style: Format = Format.table, *, data: object = None) -> No
             print(json.dumps(_finite(first.records() if data is None and first else data), indent=1))
         return
     if style is Format.markdown:
-        print("\n".join(_markdown(block) if isinstance(block, Table) else _lines(block) for block in page))
+        print(as_text(page, style))
         return
     from rich.console import Console
 
@@ -115,8 +117,13 @@ def as_text(page: Page | Table, style: Format = Format.table) -> str:
     """A page, or one table, as plain text or markdown at full width, for files."""
     blocks: Page = [page] if isinstance(page, Table) else page
     if style is Format.markdown:
-        return "\n".join(_markdown(block) if isinstance(block, Table) else _lines(block) for block in blocks)
+        return "\n".join(_markdown(block) if isinstance(block, Table) else _lines(block) for block in _shown(blocks))
     return _rendered(blocks, None)
+
+
+def _shown(page: Page) -> Page:
+    """What text shows of a page: without rows a table's header says nothing."""
+    return [block for block in page if isinstance(block, str) or block.rows]
 
 
 def _lines(text: str) -> str:
@@ -139,15 +146,25 @@ def _rendered(page: Page, terminal: Console | None) -> str:
     else:
         system: Any = terminal.color_system
         console = Console(**options, width=terminal.width, color_system=system, force_terminal=True, no_color=terminal.no_color)
-    for block in page:
+    for block in _shown(page):
         if isinstance(block, str):
-            buffer.write(_lines(block) + "\n")
+            buffer.write(_broken(_lines(block), console.width) + "\n")
             continue
         kept, dropped, fits = _fitting(block, console.width)
         console.print(_rich_table(block, kept, fits=fits))
         if dropped:
             console.print(f"not shown at this width: {', '.join(dropped)}; --format csv has all", style="dim", soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _broken(block: str, width: int) -> str:
+    """A line of prose broken between words, never within one: a path can still be copied.
+
+    A block of several lines stays as it is.
+    """
+    if "\n" in block:
+        return block
+    return textwrap.fill(block, width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 
 
 def _fitting(table: Table, width: int) -> tuple[list[int], list[str], bool]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def entries_page() -> tuple[Page, list[dict[str, Any]]]:
     """Every entry with its base and how many artifacts of each stage the store has.
 
-    As a table, and as plain data.
+    As a table, and as plain data. A file that is broken has its `error` in place of the entry's keys.
     """
     made: dict[tuple[str, str], int] = {}
     for artifact in list_artifacts(store_folder()):
@@ -33,12 +33,13 @@ def entries_page() -> tuple[Page, list[dict[str, Any]]]:
         made[key] = made.get(key, 0) + 1
     rows: list[list[Cell]] = []
     broken: list[list[Cell]] = []
-    records = []
+    records: list[dict[str, Any]] = []
     for name in entry_names():  # a broken file must not hide the others
         try:
             entry = load_entry(name)
         except ZooError as error:
             broken.append([name, None, None, None, f"cannot be used: {error}"])
+            records.append({"name": name, "error": str(error)})
             continue
         stages = {stage: made[name, stage] for stage in STAGES if (name, stage) in made}
         records.append({**entry.model_dump(mode="json", exclude_none=True), "stages": stages})
@@ -67,7 +68,7 @@ def artifact_page(artifact: Artifact, path: Path) -> Page:
     units = {name: metric.unit for name, _ in metrics if (metric := find_metric(name))}
     columns = [Column("metric"), Column("value", form=".6g"), Column("unit", drop=1)]
     table = Table(columns, [[name, value, units.get(name, "")] for name, value in metrics])
-    return [*([table] if metrics else []), str(path)]
+    return [table, str(path)]
 
 
 def artifact_record(artifact: Artifact) -> dict[str, Any]:

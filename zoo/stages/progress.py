@@ -53,7 +53,7 @@ def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **o
     if _terminal.isatty():
         look: dict[str, Any] = {"file": _terminal, "mininterval": 0.2, "dynamic_ncols": True}
     else:
-        line, unit = "{desc}: {n_fmt} of {total_fmt}{unit}s, {rate_fmt}, {remaining} left{postfix}", f" {unit}"
+        line = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
         look = {"file": Lines(_terminal), "mininterval": LINE_SECONDS, "bar_format": line}
     return tqdm(total=total, desc=f"  {description}", unit=unit, initial=initial, **look, **options)
 

@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.members.gather import align, gather
 from ensemble.plan import Plan
-from ensemble.report.page import blend_at_hand, plan_page
+from ensemble.report.page import blend_at_hand, plan_html
 from ensemble.search.build import BuildRequest, build_plan
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
@@ -74,18 +74,18 @@ def parse(page: str) -> Seen:
 
 
 def test_the_page_needs_nothing_else(built: tuple[Plan, Path]) -> None:
-    seen = parse(plan_page(*built))
+    seen = parse(plan_html(*built))
     references = [value for _, name, value in seen.attributes if name in ("src", "href", "xlink:href", "action", "data")]
     assert references and all(value.startswith("#") for value in references)
     assert not [tag for tag, _, _ in seen.attributes if tag in ("script", "link", "iframe", "img")]
-    assert not re.search(r"url\((?!#)|@import", plan_page(*built))
+    assert not re.search(r"url\((?!#)|@import", plan_html(*built))
     ids = [value for _, name, value in seen.attributes if name == "id"]
     assert len(ids) == len(set(ids)) and {reference[1:] for reference in references} <= set(ids)
 
 
 def test_the_page_says_what_the_plan_says(built: tuple[Plan, Path]) -> None:
     plan, store = built
-    text = parse(plan_page(plan, store)).text
+    text = parse(plan_html(plan, store)).text
     for member in plan.members:
         assert member.name in text and f"{member.weight:.3f}" in text and f"{member.oof_log_loss:.4f}" in text
     assert f"{plan.oof_log_loss:.4f}" in text and plan.margin_reason in text and plan.estimate in text
@@ -106,8 +106,8 @@ def test_reliability_is_of_the_plan_s_own_blend(built: tuple[Plan, Path]) -> Non
 
 def test_without_the_tables_the_page_says_so(built: tuple[Plan, Path], tmp_path: Path) -> None:
     plan, store = built
-    assert "Not drawn: the members' score tables are not on this machine." in parse(plan_page(plan, tmp_path / "none")).text
+    assert "Not drawn: the members' score tables are not on this machine." in parse(plan_html(plan, tmp_path / "none")).text
     other = plan.model_copy(update={"dataset_digest": "0" * 64})
-    assert "has no score table of" in parse(plan_page(other, store)).text
+    assert "has no score table of" in parse(plan_html(other, store)).text
     alone = plan.model_copy(update={"frontier": plan.frontier[:1], "created_at": datetime(2026, 1, 1, tzinfo=UTC)})
-    assert "there is no frontier to draw" in parse(plan_page(alone)).text
+    assert "there is no frontier to draw" in parse(plan_html(alone)).text

@@ -75,6 +75,19 @@ def test_every_command_shows_help_without_flag_types(name: str, capsys: pytest.C
     assert texts[0] == texts[1] and "Example: " in texts[0] and "<bool>" not in texts[0] and "\x1b" not in texts[0]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_breaks_no_word_on_80_columns(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    program, *words = name.split()
+    monkeypatch.setattr(sys, "argv", [program, *words, "--help"])
+    with pytest.raises(SystemExit):
+        base.run_app(zoo_app if program == "zoo" else ensemble_app, program)
+    shown = capsys.readouterr().out
+    options = [opt for parameter in COMMANDS[name].params if not parameter.hidden for opt in parameter.opts if opt[:2] == "--"]
+    assert "…" not in shown and [opt for opt in options if opt not in shown] == []
+    assert [word for word in shown.split() if word.startswith("<") and not word.endswith(">")] == []
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_command_that_prints_a_table_has_the_formats(name: str) -> None:
     options = {opt for parameter in COMMANDS[name].params for opt in parameter.opts}
@@ -88,10 +101,14 @@ def test_commands_stand_in_panels() -> None:
         assert panels[0] == base.START and set(panels) <= set(known)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_version(program: str) -> None:
-    done = run(program, "--version")
-    assert done.returncode == 0 and done.stdout.startswith(f"{program} ") and "Python 3." in done.stdout
+@pytest.mark.parametrize("words", ["zoo", "zoo run", "zoo data", "zoo data sample x.csv", "ensemble", "ensemble show"])
+def test_version(words: str) -> None:
+    done = run(*words.split(), "--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"{words.split()[0]} ") and "Python 3." in done.stdout
+
+
+def test_a_command_keeps_its_own_version() -> None:
+    assert "no scored checkpoint" in run("zoo", "promote", "lexical", "--version", "3").stderr
 
 
 @pytest.mark.parametrize(
@@ -130,6 +147,10 @@ def test_debug_may_stand_anywhere(place: int) -> None:
         ("zoo show lexcal", "did you mean 'lexical'?"),
         ("zoo check lexical --trget t4", "--target"),
         ("ensemble predict plan.json", "missing argument 'battles'"),
+        ("zoo data sample .", "give the name of a file"),
+        ("zoo run lexical --data none.csv --average", "give --folds"),
+        ("zoo run lexical --data none.csv --average --fold 1 --folds 3", "without --fold"),
+        ("ensemble show plan.json --json --html page.html", "give one of them"),
         ("ensemble biuld", "did you mean 'build'?"),
     ],
 )
@@ -137,6 +158,14 @@ def test_a_user_s_error_is_one_line(words: str, message: str) -> None:
     done = run(*words.split())
     assert done.returncode == 2 and not done.stdout
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ") and message in done.stderr.lower()
+
+
+def test_a_broken_file_is_in_json_as_in_the_table(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("name = 1")
+    for words, variable in ((("list",), "ZOO_ENTRIES"), (("target", "list"), "ZOO_TARGETS")):
+        found = json.loads(run("zoo", *words, "--json", **{variable: str(tmp_path)}).stdout)
+        (record,) = (record for record in found if record["name"] == "broken")
+        assert set(record) == {"name", "error"} and "broken.toml" in record["error"] and len(found) > 1
 
 
 def test_json_is_data(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def test_a_sample_is_valid_and_says_its_best_log_loss(tmp_path):
     assert code == 0 and "300 usable rows, 0 kept apart" in text and "usable, with warnings" in text
 
 
+def test_a_sample_does_not_take_the_place_of_a_folder(tmp_path):
+    for folder in (tmp_path, "."):
+        with pytest.raises(ZooError, match="a folder; give the name of a file"):
+            invoke("sample", folder)
+
+
 def test_validate_names_the_rows_and_fails(tmp_path):
     path = write(tmp_path / "b.csv", ["1", '["q"]', '["x"]', '["y"]'], ["77", '["q"]', "oops", '["y"]'])
     code, text = invoke("validate", path)

@@ -72,6 +72,8 @@ def test_the_table_and_the_figure_hold_every_trial() -> None:
     trials += [replace(t, data="dev.csv") for t in trials[1:]]
     table = as_text(trials_table(compared(trials)), Format.markdown)
     assert table.count("| two") == 2 and "| 1.0500 | 0.1500 |" in table and "| +0.0000 | 0.0000 |" in table
+    titles = [column.title for column in trials_table(trials).columns]
+    assert len(set(titles)) == len(titles)
     figure = trials_figure(trials)
     panels = figure.axes
     assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in panels), "one legend, beside the data"

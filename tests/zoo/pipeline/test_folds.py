@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from tests.helpers.manifests import manifest
-from zoo.contracts import Entry, MergeRequest, Request, Selection
+from zoo.contracts import Entry, Held, MergeRequest, Request, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
 from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
-from zoo.pipeline.chain import battles_input
+from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.report.folds import folds_table
 from zoo.report.text import as_text
@@ -44,6 +44,18 @@ def test_folds_share_their_base_and_nothing_else(entry: Entry, sample_csv: Path,
 def test_a_lexical_entry_scores_every_row_in_one_run(sample_csv: Path, tmp_path: Path) -> None:
     chains = chains_of(load_entry("lexical"), sample_csv, tmp_path, n_folds=4)
     assert len(chains) == 1 and chains[0][0].spec.folds == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["lexical", "smollm2-135m"])
+def test_a_target_is_known_before_anything_runs(name: str, sample_csv: Path, tmp_path: Path) -> None:
+    """By its name, or as a TOML file that need not lie where targets are looked for."""
+    given = {"entry": load_entry(name), "battles": battles_input(sample_csv), "store": tmp_path}
+    given |= {"held": Held(), "selection": Selection(), "source": "hub"}
+    with pytest.raises(ZooError, match="no target 'nope'; known: "):
+        chain(**given, target="nope")
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\ngpus = 0\ndtypes = ["float32"]\nmargin = 1.5\n')
+    assert chain(**given, target=str(path))[-1].target == str(path)
 
 
 def test_the_averaged_checkpoint_is_made_of_all_adapters(entry: Entry, sample_csv: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_best_row_is_marked_by_word() -> None:
     assert lowest([2.0, None, 1.0, float("nan")]) == {2} and lowest([1.0]) == frozenset() == lowest([])
 
 
-@pytest.mark.parametrize("style", [text.OK, text.WARN, text.FAIL])
+@pytest.mark.parametrize("style", [text.GOOD, text.WARN, text.FAIL])
 @pytest.mark.parametrize("background", [0.0, 1.0])
 def test_colours_stand_out_from_black_and_from_white(style: str, background: float) -> None:
     """Contrast as WCAG 2 defines it, at least what it asks of graphics and large text with a margin."""
@@ -82,6 +82,29 @@ def test_colours_stand_out_from_black_and_from_white(style: str, background: flo
     luminance = 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
     low, high = sorted((luminance, background))
     assert (high + 0.05) / (low + 0.05) > 3.8
+
+
+def test_a_line_of_prose_breaks_between_words_on_a_terminal_alone(monkeypatch, capsys) -> None:
+    path = "/folder/" + "x" * 60
+    block = "export ZOO_ENTRIES=/a/folder/of/entries\nzoo run lexical --data battles.csv --target cpu"
+    show([PROSE, path, block])
+    assert capsys.readouterr().out == f"{PROSE}\n{path}\n{block}\n"
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "40", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    show([PROSE])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and all(len(line) <= 40 for line in lines) and " ".join(lines) == PROSE
+    show([path, block])
+    assert capsys.readouterr().out == f"{path}\n{block}\n"
+
+
+def test_a_table_without_rows_is_a_header_in_csv_and_nothing_in_text(capsys) -> None:
+    page = ["nothing yet", Table(TABLE.columns, [])]
+    show(page, Format.csv)
+    assert capsys.readouterr().out == "member,log_loss,rows,why\n"
+    for style in (Format.table, Format.markdown):
+        show(page, style)
+        assert capsys.readouterr().out == "nothing yet\n"
 
 
 def test_csv_and_json_hold_numbers_under_keys(capsys) -> None:
