@@ -50,7 +50,7 @@ PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 
 @dataclass(frozen=True)
 class Asked:
-    """What `build` and `frontier` both take: the machine, the file, the members and how they are searched.
+    """What `build` and `frontier` both take: machine, file, members and limits of the search.
 
     Its fields are options of both commands, see `takes_asked`.
     """
@@ -70,9 +70,9 @@ class Asked:
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose argument `asked` is given as options, one for each field of `Asked`, where it stands in the signature.
+    """A command whose argument `asked` is given as options, one for each field of `Asked`.
 
-    Typer knows no options that come in one object.
+    They stand in help where it stands in the signature. Typer knows no options that come in one object.
     """
     spread = inspect.signature(Asked, eval_str=True).parameters
 

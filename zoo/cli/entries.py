@@ -93,8 +93,8 @@ def register(
     failed = f", which fails {made.failed} of its checks on {target}" if made.failed else ""
     steps = next_steps(made.path, target, base, failed=made.failed)
     record = {"path": str(made.path), "findings": [f.model_dump() for f in made.findings], "next": steps}
-    page = [findings_table(made.findings), "", f"wrote {made.path}{failed}; next:", "\n" + "\n".join(steps)]
-    show_page(page, style, data=record)
+    note = f"wrote {made.path}{failed}; next:"
+    show_page([findings_table(made.findings), "", note, "\n" + "\n".join(steps)], style, data=record)
 
 
 def import_(
