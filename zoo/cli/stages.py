@@ -74,15 +74,12 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         check_installed()
         if emulated and last != "score":
             raise ZooError(f"--as is of scoring; `zoo {last}` does not score")
-        every_fold = fold is None and folds is not None
-        if average and not every_fold:
-            raise ZooError("--average is of all folds; give --folds N, without --fold")
         options = RunOptions(
             last=last,
             battles=data,
             target=target,
             held=held_of(fold, folds or N_FOLDS),
-            every_fold=every_fold,
+            every_fold=fold is None and folds is not None,
             average=average,
             score_rows=score_rows,
             source=source,

@@ -54,6 +54,8 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
 
     What is in the store is not made again.
     """
+    if options.average and not options.every_fold:
+        raise ZooError("--average is of all folds; give --folds N, without --fold")
     chains = entry_chains(entry, options, store)
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:
