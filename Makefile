@@ -22,10 +22,10 @@ demo: setup  ## the main job on generated battles: train, merge, quantize, score
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
 
 test-fast: setup  ## the tests without engines, browsers and servers; kept under 2 minutes on two idle cores
-	$(PYTEST) -m "not weights and not gpu and not slow and not chain and not services"
+	$(PYTEST) -n 2 --dist worksteal -m "not weights and not gpu and not slow and not chain and not services"
 
-test: setup  ## those and the real chain on a tiny model, a browser and a server; kept under 8 minutes
-	$(PYTEST) -m "not weights and not gpu and not slow"
+test: test-fast  ## those and the real chain on a tiny model, a browser and a server; kept under 8 minutes
+	$(PYTEST) -m "(chain or services) and not weights and not gpu and not slow"
 
 test-slow: setup  ## what does not fit into the minutes of `make test`
 	$(PYTEST) -m "slow and not weights and not gpu"

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.cli import main as ensemble_main
+from tests.helpers.command_lines import Done, run_command
+from zoo.cli.main import main as zoo_main
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.settings import entry_folders
@@ -47,23 +50,34 @@ def test_entries_come_from_packages_and_the_user_s_own_come_first(
     assert entry_folders()[-1] == mine
 
 
-def run(home: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", program, *arguments]
-    environment = {**os.environ, "ZOO_HOME": str(home / "mlruns"), "ZOO_ENTRIES": str(home / "entries")}
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment)
+MAIN = {"zoo": zoo_main, "ensemble": ensemble_main}
+
+
+def run(home: Path, program: str, *arguments: str) -> Done:
+    done = run_command(MAIN[program], program, *arguments, home=home / "mlruns", folder=home)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
+def start(home: Path, program: str, *arguments: str) -> None:
+    """As `run`, in a process of its own: one whose age counts, or whose database goes away afterwards."""
+    command = [sys.executable, "-m", program, *arguments]
+    done = subprocess.run(
+        command, cwd=home, capture_output=True, text=True, env={**os.environ, "ZOO_HOME": str(home / "mlruns")}
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_removed_and_renamed_entries_break_no_old_run(tmp_path: Path) -> None:
+def test_removed_and_renamed_entries_break_no_old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scored, then renamed: leaderboard, list, sync, promote, build, show and predict go on working."""
     (tmp_path / "entries").mkdir()
+    monkeypatch.setenv("ZOO_ENTRIES", str(tmp_path / "entries"))
     path = tmp_path / "entries" / "mine.toml"
     path.write_text(LEXICAL.format(name="mine", text="to be removed"))
     assert run(tmp_path, "zoo", "data", "sample", "battles.csv", "--rows", "150").returncode == 0
-    assert run(tmp_path, "zoo", "run", "mine", "--data", "battles.csv").returncode == 0
+    start(tmp_path, "zoo", "run", "mine", "--data", "battles.csv")
     path.rename(path.with_name("renamed.toml"))
     path.with_name("renamed.toml").write_text(LEXICAL.format(name="renamed", text="new name"))
     (tmp_path / "mlruns" / "mlflow.db").unlink()  # what sync then logs knows the entry by its name only
@@ -78,8 +92,8 @@ def test_removed_and_renamed_entries_break_no_old_run(tmp_path: Path) -> None:
     assert "mine@ab" in run(tmp_path, "ensemble", "show").stdout
     assert run(tmp_path, "ensemble", "show", "--html", "plan.html").returncode == 0
     assert "mine@ab" in (tmp_path / "plan.html").read_text()
-    predicted = run(tmp_path, "ensemble", "predict", "plan.json", "battles.csv")
-    assert predicted.returncode == 0 and len((tmp_path / "submission.csv").read_text().splitlines()) == 151
+    start(tmp_path, "ensemble", "predict", "plan.json", "battles.csv")
+    assert len((tmp_path / "submission.csv").read_text().splitlines()) == 151
     gone = run(tmp_path, "zoo", "show", "mine")
     assert gone.returncode == 2 and gone.stderr.startswith("error: no entry 'mine'")
 

@@ -70,6 +70,7 @@ def tables_of(path: Path) -> set[str]:
         return set()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_database_is_whole_or_absent_whenever_its_maker_is_killed(own_home: Path) -> None:
     add_member(own_home, "first")

@@ -113,6 +113,7 @@ def kill_after_checkpoint(request: TrainRequest, folder: Path) -> None:
     assert 0 < json.loads((folder / "checkpoint" / "state.json").read_text())["progress"]["step"] < 5
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_the_others_with_its_message(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
     """A rate without bound: some rank's loss is not finite, and the ids of its rows are said."""
     (tmp_path / "out").mkdir()

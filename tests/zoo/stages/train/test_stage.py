@@ -21,7 +21,16 @@ def test_an_adapter_names_no_path_and_leaves_no_checkpoint(trained: Path) -> Non
 
 def test_training_learns_its_rows(base: Path, sample_csv: Path, tmp_path: Path, float32: None) -> None:
     """Sixteen rows seen forty times: even a tiny random model must come to know them."""
-    spec = SPEC.model_copy(update={"max_rows": 16, "epochs": 40.0, "learning_rate": 2e-2, "swap_orders": False})
+    spec = SPEC.model_copy(
+        update={
+            "max_rows": 16,
+            "epochs": 40.0,
+            "learning_rate": 2e-2,
+            "swap_orders": False,
+            "eval_rows": 2,
+            "evals_per_epoch": 1,
+        }
+    )
     losses = [loss for _, loss in train.run(train_request(base, sample_csv, spec), tmp_path).curves["train/loss"]]
     assert losses[-1] < 0.7 * losses[0]
 
