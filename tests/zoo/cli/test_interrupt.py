@@ -62,6 +62,7 @@ def alive_in(session: int) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("who", ["terminal", "parent"])
 def test_an_interrupt_ends_the_stage_and_the_command_goes_on(who: str, tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group; `kill -INT` to the one process."""

@@ -201,6 +201,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["cost", *arguments])
 
 
+@pytest.mark.chain
 def test_measuring_here_then_asking_again(sample_csv: Path) -> None:
     """The ordinary stages, really run: train the lexical entry, measure it, and read the forecast back without measuring."""
     trained = CliRunner().invoke(app, ["train", "lexical", "--data", str(sample_csv), "--set", "lexical.folds=2"])

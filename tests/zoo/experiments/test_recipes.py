@@ -31,6 +31,7 @@ def test_errors_name_the_key(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
+@pytest.mark.chain
 def test_a_recipe_runs_to_scores(tmp_path: Path, sample_csv: Path) -> None:
     (tmp_path / "recipe.toml").write_text(f'question = "?"\ndata = "{sample_csv.name}"\n[[runs]]\nentry = "lexical"\n')
     artifacts = run_recipe(tmp_path, sample_csv.parent, tmp_path / "store", say=lambda _: None)

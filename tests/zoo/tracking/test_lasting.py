@@ -95,6 +95,7 @@ def test_a_database_is_whole_or_absent_whenever_its_maker_is_killed(own_home: Pa
     assert aside.read_bytes() == half.read_bytes(), "kept aside as it was"
 
 
+@pytest.mark.services
 def test_a_damaged_database_is_made_again_with_builds_and_aliases(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = add_member(home, "first"), add_member(home, "other")
     assert log(first) and log(second)
@@ -192,6 +193,7 @@ def test_a_home_by_another_name_stays_as_it_is(home: Path, tmp_path: Path, monke
     assert runs()["first"].info.artifact_uri.startswith((home / "artifacts").as_uri())
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("what", ["stage", "build"])
 def test_the_next_command_ends_what_a_killed_logger_left(what: str, home: Path) -> None:
     """Killed when all is written but the run's end."""
