@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from ensemble.members.table import Members
 from zoo.contracts import Cost
 from zoo.cost.fit import row_seconds
 from zoo.data.battles import Battles
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import probabilities
-
-if TYPE_CHECKING:
-    from ensemble.members.table import Members
 
 SAME_TABLE = 1e-9
 # A member is flagged as in-sample where its log loss is below this share of what its best peer reaches, and by at least this

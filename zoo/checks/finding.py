@@ -6,11 +6,14 @@ from typing import Literal
 
 from zoo.contracts import Contract
 
-Verdict = Literal["ok", "warn", "fail"]
+Verdict = Literal["ok", "info", "warn", "fail"]
 
 
 class Finding(Contract):
-    """One thing that was checked. `what` says how it stands, `mend` what to do about it."""
+    """One thing that was checked. `what` says how it stands, `mend` what to do about it.
+
+    `info` is no judgement: it says what would hold where the entry asked for something else.
+    """
 
     check: str
     verdict: Verdict
@@ -20,6 +23,10 @@ class Finding(Contract):
 
 def ok(check: str, what: str) -> Finding:
     return Finding(check=check, verdict="ok", what=what)
+
+
+def info(check: str, what: str) -> Finding:
+    return Finding(check=check, verdict="info", what=what)
 
 
 def warn(check: str, what: str, mend: str) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from zoo.checks.finding import Finding, fail, ok, warn
+from zoo.checks.finding import Finding, fail, info, ok, warn
 from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
 from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
@@ -56,7 +56,7 @@ def check_memory(memory: dict[Layout, CardMemory], serve: ServeSpec, score: Scor
         if layout == serve.layout:
             findings.append(_taken(name, f"{what} (taken)", card, memory, room, score, target))
         else:
-            findings.append(ok(name, what if card.total <= room else f"{what}: would not fit"))
+            findings.append(ok(name, what) if card.total <= room else info(name, f"{what}: would not fit"))
     return findings
 
 

@@ -175,7 +175,7 @@ def test_json_is_data(tmp_path: Path) -> None:
     assert json.loads(run("zoo", "list", "--format", "json").stdout) == entries
     assert json.loads(run("zoo", "leaderboard", "--json").stdout) == []
     assert json.loads(run("zoo", "show", "lexical", "--json").stdout)["kind"] == "lexical"
-    assert {f["verdict"] for f in json.loads(run("zoo", "check", "lexical", "--json").stdout)} <= {"ok", "warn", "fail"}
+    assert {f["verdict"] for f in json.loads(run("zoo", "check", "lexical", "--json").stdout)} <= {"ok", "info", "warn", "fail"}
     assert json.loads(run("zoo", "target", "list", "--json").stdout)[0]["gpus"] >= 0
     assert json.loads(run("zoo", "data", "validate", str(tmp_path / "b.csv"), "--json").stdout)["rows"] == 50
     header = run("zoo", "target", "list", "--format", "csv").stdout.splitlines()[0]
