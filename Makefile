@@ -5,7 +5,7 @@ PYTEST = $(BIN)/python -m pytest --durations=10
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all lint format clean
+.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all soak lint format clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -31,6 +31,9 @@ test-slow: setup  ## what does not fit into the minutes of `make test`
 	$(PYTEST) -m "slow and not weights and not gpu"
 
 test-all: test test-slow  ## every test that needs neither a GPU nor a download
+
+soak: setup  ## hours of kills, faults and crowds, in parts: make soak PART=kills (chain, predictions, crowd); resumes
+	$(BIN)/python -m tests.soak $(addprefix --part ,$(PART))
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -13,6 +13,7 @@ import numpy as np
 from ensemble.plan import Job, PlanMember, PlanTarget
 from ensemble.predict.outcome import Prediction
 from ensemble.predict.run import predict
+from tests.helpers.paths import HELPERS
 from tests.helpers.plans import plan_member, plan_of, plan_pool, written
 from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Variant
 from zoo.scores.tables import read_submission
@@ -21,6 +22,20 @@ from zoo.store import write_atomic
 ROWS = 40
 BAD_ROW = "39"
 BUDGET = 1000.0  # on the clock of the test
+
+
+def prepare(place: Path, rows: int = ROWS) -> None:
+    """Put there settings whose `score` stage is the stand-in, and a labelled file of battles, of which one cannot be read."""
+    script = place / "stand_in"
+    script.write_text(f"#!{sys.executable}\n{(HELPERS / 'stand_in_scoring.py').read_text()}")
+    script.chmod(0o755)
+    (place / "settings.toml").write_text(f'[environments]\nscore = "{script}"\n')
+    lines = ["id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie"]
+    for i in range(rows):
+        winner = ",".join("1" if i % 3 == label else "0" for label in range(3))
+        prompt = "not json" if str(i) == BAD_ROW else '"[""' + "why " * (1 + i % 7) + '""]"'
+        lines.append(f'{i},{prompt},"[""yes""]","[""no""]",{winner}')
+    (place / "battles.csv").write_text("\n".join(lines) + "\n")
 
 
 def member(place: Path, name: str, *, row_seconds: float = 0.001, **fields: object) -> PlanMember:

@@ -84,6 +84,10 @@ def misbehave(number: int) -> None:
         sys.exit(1)
     if kind == "killed" and number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "stopped" and number == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if kind == "slow":
+        time.sleep(0.2)
 
 
 note("launches", "started")
