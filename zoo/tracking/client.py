@@ -152,6 +152,11 @@ def experiment_of(client: MlflowClient, data: Data) -> str:
         return str(found.experiment_id)
 
 
+def experiments_of_ours(client: MlflowClient) -> list[str]:
+    """Ids of the experiments that this project logs to."""
+    return [str(e.experiment_id) for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+
+
 # --- runs ---------------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +189,40 @@ def end_dead_runs(client: MlflowClient) -> None:
     for run in client.search_runs(ids, "attributes.status = 'RUNNING'", max_results=1000) if ids else []:
         if "zoo.kind" in run.data.tags:
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def deleted_runs(client: MlflowClient, milliseconds: int) -> list[str]:
+    """Ids of the runs of a SQLite database that were deleted so long ago or longer."""
+    return [str(run_id) for run_id in _database_store(client)._get_deleted_runs(milliseconds)]
+
+
+def purge(client: MlflowClient, run_id: str) -> None:
+    """Remove a deleted run from a SQLite database for good, as `mlflow gc` does."""
+    _database_store(client)._hard_delete_run(run_id)
+
+
+def purge_deleted_models(client: MlflowClient, milliseconds: int) -> None:
+    """Remove the logged models that were deleted so long ago or longer, as `mlflow gc` does."""
+    for model_id in _database_store(client)._get_deleted_logged_models(milliseconds):
+        _database_store(client)._hard_delete_logged_model(model_id)
+
+
+def _database_store(client: MlflowClient) -> Any:
+    return client._tracking_client.store  # MLflow hands out no other way to what its own `gc` calls
+
+
+def run_ids(client: MlflowClient) -> set[str]:
+    """Ids of all runs of ours, the deleted ones too."""
+    from mlflow.entities import ViewType
+
+    ids = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
+    found: set[str] = set()
+    token: str | None = None
+    while ids and token != "":
+        page = client.search_runs(ids, run_view_type=ViewType.ALL, max_results=1000, page_token=token)
+        found |= {str(run.info.run_id) for run in page}
+        token = page.token or ""
+    return found
 
 
 def write_batch(

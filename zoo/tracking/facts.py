@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
+from zoo.errors import ZooError
 from zoo.pipeline.stage_table import stage_of
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import RESULT, identity, list_artifacts, source_of, sources
+from zoo.store import RESULT, identity, leave_out, list_artifacts, source_of, sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +224,11 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
         asked = other.manifest.request
         if not isinstance(asked, ScoreRequest) or asked.model.fingerprint != merged.fingerprint or not path.exists():
             continue
-        before = read_scores(path)
+        try:
+            before = read_scores(path)
+        except ZooError as unreadable:
+            leave_out(unreadable)
+            continue
         shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))
         pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):

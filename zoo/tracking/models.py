@@ -8,6 +8,8 @@ that `zoo promote` or a build picked.
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from zoo.pipeline.stage_table import stage_of
@@ -19,6 +21,7 @@ from zoo.tracking.home import aliases_file
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
+logger = logging.getLogger("zoo")
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"
 
@@ -113,4 +116,10 @@ def restore_aliases(client: MlflowClient) -> None:
 def kept_aliases() -> dict[str, dict[str, dict[str, str]]]:
     """Entry -> alias -> `checkpoint`, the fingerprint that it was given to, and `at`, when."""
     path = aliases_file()
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except ValueError:
+        aside = path.with_name(f"{path.name}.broken-{secrets.token_hex(4)}")
+        path.rename(aside)
+        logger.warning("%s cannot be read: it is kept as %s; give the aliases again with `zoo promote`", path, aside.name)
+        return {}

@@ -14,11 +14,12 @@ from typing import Any
 from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
 from zoo.settings import home, store_folder
-from zoo.store import MANIFEST, Artifact, list_artifacts, locked, read_manifest
+from zoo.store import MANIFEST, Artifact, leave_out, list_artifacts, locked, read_manifest
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client import connect, end_dead_runs
-from zoo.tracking.home import is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
+from zoo.tracking.home import database, is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
 from zoo.tracking.models import restore_aliases
+from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
 
 logger = logging.getLogger("zoo")
@@ -33,7 +34,7 @@ def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None
 
     def log() -> None:
         added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry))
-        if added + _log_owed(artifact_dir.parent):
+        if added + _log_owed(artifact_dir.parent) or is_removal_owed():
             _settle()
 
     return _log(log, "the stage")
@@ -58,6 +59,14 @@ def log_build(
     return _log(log, "the plan")
 
 
+def log_removals() -> bool:
+    """Take from the tracking store what was removed from the store.
+
+    False, with a warning, where the store is down: the next command does it.
+    """
+    return _log(lambda: _settle() if is_removal_owed() else None, "the removal")
+
+
 def _log(log: Callable[[], None], what: str) -> bool:
     try:
         log()
@@ -74,7 +83,7 @@ def catch_up(store: Path) -> None:
     Known without asking MLflow, so that it costs nothing where all is logged. Whether older stages belong into a store that is
     not the home's own, only `zoo sync` is told.
     """
-    if _log_owed(store):
+    if _log_owed(store) or is_removal_owed():
         _settle()
 
 
@@ -85,14 +94,20 @@ def _log_owed(store: Path) -> int:
         if is_owed(folder.name):
             try:
                 manifest = read_manifest(folder)
-            except ZooError as error:  # one bad artifact never keeps the others back; other commands tell of it
-                logger.debug("%s", error)
-                continue
-            added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
+                added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
+            except ZooError as error:  # one bad artifact never keeps the others back
+                _left_or_raise(error, folder)
     for folder in _builds():
         if is_owed(build_mark(folder)):
             added += mirror_build(folder)
     return added
+
+
+def _left_or_raise(error: ZooError, folder: Path) -> None:
+    """Tell of an artifact that cannot be read; what is said of anything else is raised."""
+    if str(folder) not in str(error):
+        raise error
+    leave_out(error)
 
 
 def sync(store: Path) -> int:
@@ -103,7 +118,10 @@ def sync(store: Path) -> int:
     added = 0
     try:
         for artifact in list_artifacts(store):
-            added += mirror_stage(artifact, entry_of(artifact.manifest))
+            try:
+                added += mirror_stage(artifact, entry_of(artifact.manifest))
+            except ZooError as error:
+                _left_or_raise(error, artifact.path)
         for folder in _builds():
             added += mirror_build(folder)
         _settle()
@@ -120,6 +138,10 @@ def _settle() -> None:
 
     Restore the aliases that people gave, and end the runs that a killed process left.
     """
+    forget_removed()
+    path = database()
+    if path is not None and not path.exists():
+        return
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)
