@@ -40,6 +40,8 @@ DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_los
 FAILED_ROWS = "rows/failed"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
+WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
+
 FORMS = ("base", "adapter", "merged", "awq", "engine")  # of a model, from first to last: the ladder's steps
 PARTS = ("short", "long", "one_turn", "more_turns", "english", "not_english")
 VALUES = {"label": LABELS, "part": PARTS, "form": FORMS}

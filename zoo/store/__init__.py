@@ -3,6 +3,7 @@
 from zoo.store.artifacts import (
     ASIDE,
     ERROR,
+    LIVE,
     LOG,
     MANIFEST,
     PARTIAL,
@@ -55,6 +56,7 @@ __all__ = [
     "ASIDE",
     "DAYS",
     "ERROR",
+    "LIVE",
     "LOG",
     "MANIFEST",
     "PARTIAL",

@@ -35,6 +35,7 @@ REQUEST = "request.json"
 RESULT = "result.json"
 ERROR = "error.json"
 LOG = "stage.log"
+LIVE = "live.jsonl"  # what a stage says of itself while it runs; no part of the artifact
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,17 +178,22 @@ def finished(run: Any) -> bool:
     return run is not None and run.info.status == "FINISHED"
 
 
-def end_dead_runs(client: MlflowClient) -> None:
-    """End the runs of the home's own database that a killed process left and nothing can fill.
+def end_dead_runs(client: MlflowClient, dead: Set[str], living: Set[str]) -> None:
+    """End the running runs that a killed process left and nothing can fill.
 
-    Their artifact is gone. Hold the lock, as all do who log there: under it no running run of ours has a living process.
+    `dead`, `living`: fingerprints of the stages of this home that were shown while they ran, by whether their process lives. In
+    the home's own database every other running run is a dead one's too: hold the lock, as all do who log there.
     """
-    if not is_own_database():
-        return
-    ids = [e.experiment_id for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+    ids = experiments_of_ours(client) if dead or is_own_database() else []
     for run in client.search_runs(ids, "attributes.status = 'RUNNING'", max_results=1000) if ids else []:
-        if "zoo.kind" in run.data.tags:
+        fingerprint = run.data.tags.get("zoo.fingerprint", "")
+        if fingerprint in dead or (is_own_database() and "zoo.kind" in run.data.tags and fingerprint not in living):
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def points_of(client: MlflowClient, run_id: str, name: str) -> set[tuple[int, float]]:
+    """Step and value of the points of a metric that a run has."""
+    return {(point.step, point.value) for point in client.get_metric_history(run_id, name)}
 
 
 def deleted_runs(client: MlflowClient, milliseconds: int) -> list[str]:

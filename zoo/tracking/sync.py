@@ -14,10 +14,11 @@ from typing import Any
 from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
 from zoo.settings import home, store_folder
-from zoo.store import MANIFEST, Artifact, leave_out, list_artifacts, locked, read_manifest
+from zoo.store import MANIFEST, Artifact, fingerprint_of, leave_out, list_artifacts, locked, read_manifest
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client import connect, end_dead_runs
 from zoo.tracking.home import database, is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
+from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
 from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
@@ -34,7 +35,7 @@ def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None
 
     def log() -> None:
         added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry))
-        if added + _log_owed(artifact_dir.parent) or is_removal_owed():
+        if added + _log_owed(artifact_dir.parent) or _is_unsettled():
             _settle()
 
     return _log(log, "the stage")
@@ -83,8 +84,13 @@ def catch_up(store: Path) -> None:
     Known without asking MLflow, so that it costs nothing where all is logged. Whether older stages belong into a store that is
     not the home's own, only `zoo sync` is told.
     """
-    if _log_owed(store) or is_removal_owed():
+    if _log_owed(store) or _is_unsettled():
         _settle()
+
+
+def _is_unsettled() -> bool:
+    """Whether a removal is still to be told, or a process that showed a stage was killed."""
+    return is_removal_owed() or bool(followed()[0])
 
 
 def _log_owed(store: Path) -> int:
@@ -145,7 +151,14 @@ def _settle() -> None:
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)
-        end_dead_runs(client)
+        dead, living = followed()
+        end_dead_runs(
+            client,
+            {fingerprint_of(note.with_suffix("")) for note in dead},
+            {fingerprint_of(note.with_suffix("")) for note in living},
+        )
+        for note in dead:
+            note.unlink(missing_ok=True)
 
 
 def _builds() -> list[Path]:
