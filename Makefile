@@ -5,7 +5,7 @@ PYTEST = $(BIN)/python -m pytest --durations=10
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all lint format clean
+.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all lint audit format clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -34,6 +34,9 @@ test-all: test test-slow  ## every test that needs neither a GPU nor a download
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+audit: setup  ## known vulnerabilities of what is installed; needs a network
+	$(BIN)/python scripts/audit.py
 
 format: setup  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

@@ -26,7 +26,10 @@ def use_terminal(descriptor: int) -> None:
 
 
 def use_live(path: Path) -> None:
-    """From now on points and bars are also told to a file of JSON lines, for whoever follows the stage as it runs."""
+    """From now on points and bars are told to a file of JSON lines too.
+
+    Whoever follows the stage as it runs reads it.
+    """
     global _live
     _live = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644), "w", buffering=1)
 

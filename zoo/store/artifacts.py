@@ -175,7 +175,7 @@ def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
 
 
 def leave_out(error: ZooError) -> None:
-    """Tell, once a process, of something in the store that cannot be read and hides nothing else."""
+    """Tell, once a process, of what cannot be read and hides nothing else."""
     _tell(str(error))
 
 

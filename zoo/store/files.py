@@ -75,7 +75,10 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def copy_over(source: str | Path, target: str | Path) -> str:
-    """`copy_file` in the place of a file that may be there; for `shutil.copytree`. Returns the target."""
+    """Copy a file in the place of one that may be there; returns the target.
+
+    As `shutil.copytree` takes it.
+    """
     Path(target).unlink(missing_ok=True)
     copy_file(Path(source), Path(target))
     return str(target)
@@ -162,7 +165,10 @@ def lock_file(store: Path, name: str) -> Path:
 
 @contextmanager
 def if_free(lock: Path) -> Iterator[bool]:
-    """Hold a lock file while the block runs, where no other process does; whether it is held here."""
+    """Hold a lock file while the block runs, where no other process does.
+
+    Yields whether it is held here.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_lock(lock)
     try:

@@ -23,7 +23,7 @@ KEPT_WORK = ("checkpoint*", "*/chunks/*.parquet")  # hours of work that a run wo
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something to remove: its bytes on disk, the reason, and the lock of whoever would still use it."""
+    """Something to remove: its bytes on disk, the reason, and the lock of its users."""
 
     path: Path
     bytes: int

@@ -29,7 +29,7 @@ def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
 
 
 def dependents(store: Path) -> dict[str, list[Artifact]]:
-    """For each fingerprint the artifacts of a store that were made from it directly, oldest first."""
+    """Artifacts of a store by the fingerprints that they were made from, oldest first."""
     found: dict[str, list[Artifact]] = {}
     for artifact in list_artifacts(store):
         for fingerprint in {given.fingerprint for given in inputs_of(artifact.manifest.request)}:

@@ -1,4 +1,4 @@
-"""Removal of artifacts: what is made from them, what is in use, and how a folder goes whole or not at all."""
+"""Removal of artifacts: what is made from them, what is in use, and how they go whole."""
 
 from __future__ import annotations
 

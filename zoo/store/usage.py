@@ -41,14 +41,20 @@ class Use:
 
 
 class Ledger:
-    """Bytes on disk of files, each block once: hard links and shared extents belong to whoever comes first."""
+    """Bytes on disk of files, each block once.
+
+    Hard links and shared extents belong to whoever comes first.
+    """
 
     def __init__(self) -> None:
         self._files: set[tuple[int, int]] = set()
         self._blocks: dict[int, list[tuple[int, int]]] = {}
 
     def bytes_of(self, path: Path) -> int:
-        """Bytes on disk of a file or of all below a folder that were not counted before; links are not followed."""
+        """Bytes of a file, or of all below a folder, that were not counted before.
+
+        Links are not followed.
+        """
         if path.is_dir() and not path.is_symlink():
             return sum(self._file_bytes(Path(at) / name) for at, _, names in os.walk(path) for name in names)
         return self._file_bytes(path)
@@ -68,7 +74,10 @@ class Ledger:
 
 
 def overlap_and_add(known: list[tuple[int, int]], begin: int, length: int) -> int:
-    """How many bytes of [begin, begin + length) lie in `known`, sorted disjoint spans, which then holds all of it."""
+    """How many bytes of a span lie in known ones; it is added to them.
+
+    `known`: (begin, end) pairs, sorted and disjoint.
+    """
     end, counted, merged_begin, merged_end = begin + length, 0, begin, begin + length
     rest = []
     for left, right in known:

@@ -1,4 +1,4 @@
-"""Verify a store: each artifact's files against its manifest, and what lies beside the artifacts."""
+"""Verify a store: artifacts' files against their manifests, and what lies beside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def artifact_folders(store: Path) -> list[Path]:
 
 
 def bytes_to_hash(folders: Sequence[Path]) -> int:
-    """Bytes that `verify_artifacts` reads of these artifacts: those of the files that their manifests record."""
+    """Bytes of the files that these artifacts' manifests record."""
     total = 0
     for folder in folders:
         with suppress(ZooError):

@@ -36,7 +36,7 @@ def keep_build(
     It is logged from there, at once or again. The plan goes there without the paths in it; a build that is kept already stays
     as it is.
     """
-    arguments = {"plan": public_data(identity(dict(plan))), "numbers": dict(numbers), "members": dict(members)}
+    arguments: dict[str, Any] = {"plan": _kept_plan(plan), "numbers": dict(numbers), "members": dict(members)}
     folder = kept_builds() / plan_key(arguments["plan"])
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
@@ -57,6 +57,16 @@ def builds_that_run(checkpoint: str) -> list[str]:
             if any(member.get("checkpoint") == checkpoint for member in members):
                 found.append(f"build {path.parent.name[:6]}")
     return found
+
+
+def _kept_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan without the paths in it."""
+    return dict(public_data(identity(dict(plan))))
+
+
+def build_key(plan: Mapping[str, Any]) -> str:
+    """The key of the build that a plan is of, from the plan as JSON."""
+    return plan_key(_kept_plan(plan))
 
 
 def build_mark(folder: Path) -> str:

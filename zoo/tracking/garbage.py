@@ -1,4 +1,4 @@
-"""Garbage of the home's own tracking database: deleted runs, and files whose run no database has."""
+"""Garbage of the home's own tracking database: deleted runs, and files of no run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from zoo.tracking.home import artifact_root, is_own_database
 
 
 def tracking_garbage(*, days: float) -> list[Garbage]:
-    """Files of runs that were deleted `days` ago or longer, and of runs that the database does not have.
+    """Files of runs that were deleted, or that the database does not have.
 
-    The latter are of a database that was made again. Nothing where runs are kept elsewhere. Raises what MLflow raises.
+    Deleted `days` ago or longer; the others are of a database that was made again. Nothing where runs are kept
+    elsewhere. Raises what MLflow raises.
     """
     if not is_own_database() or not (home() / "mlflow.db").exists():
         return []

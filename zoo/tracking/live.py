@@ -49,7 +49,10 @@ class Following:
 
 @contextmanager
 def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[None]:
-    """Show a stage in MLflow while the block runs it; a run is left RUNNING where the stage ends well, to be filled."""
+    """Show a stage in MLflow while the block runs it.
+
+    Where it ends well its run is left RUNNING, to be filled.
+    """
     following = Following(request, entry, store)
     thread = threading.Thread(target=_follow, args=(following,), name="live", daemon=True)
     thread.start()
@@ -65,7 +68,7 @@ def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[N
 
 
 def followed() -> tuple[list[Path], list[Path]]:
-    """Notes of stages of this home that are or were shown as they ran: of dead processes, and of living ones."""
+    """Notes of stages that are shown as they run: of dead processes, and of living ones."""
     notes = sorted(marker_folder().glob(f"*{NOTE}"))
     held = {note: is_held(note) for note in notes}
     return [note for note in notes if not held[note]], [note for note in notes if held[note]]

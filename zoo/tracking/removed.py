@@ -1,4 +1,4 @@
-"""Removed artifacts: their runs, models and versions go from the tracking store too, now or by the next command.
+"""Removed artifacts: their runs, models and versions go from the tracking store too.
 
 What is to go is first a file of the home, so that a tracking store that is down loses no removal.
 """
@@ -41,7 +41,10 @@ def is_removal_owed() -> bool:
 
 
 def forget_removed() -> int:
-    """Take from the tracking store what was removed from the store; how many artifacts. Raises what MLflow raises.
+    """Take from the tracking store what was removed from the store; how many artifacts.
+
+    Raises what MLflow raises.
+
 
     Runs are deleted as the UI deletes them: `zoo gc` takes their files too.
     """

@@ -1,4 +1,4 @@
-"""`zoo sync`: log every stage and build that the tracking store lacks.
+"""`zoo sync`: log every stage, build and prediction that the tracking store lacks.
 
 A tracking store that is down never costs a stage or a plan: what could not be logged, or whose logger was killed, is logged by
 the next command that reaches the store, and by `zoo sync`. Logging again adds nothing.
@@ -17,11 +17,12 @@ from zoo.settings import home, store_folder
 from zoo.store import MANIFEST, Artifact, fingerprint_of, leave_out, list_artifacts, locked, read_manifest
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client import connect, end_dead_runs
-from zoo.tracking.home import database, is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
+from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mask, one_line, tracking_uri
 from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
 from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
+from zoo.tracking.uses import mirror_use
 
 logger = logging.getLogger("zoo")
 
@@ -106,7 +107,15 @@ def _log_owed(store: Path) -> int:
     for folder in _builds():
         if is_owed(build_mark(folder)):
             added += mirror_build(folder)
+    for path in _uses():
+        if is_owed(path.stem):
+            added += mirror_use(path)
     return added
+
+
+def _uses() -> list[Path]:
+    """Kept predictions and evaluations, oldest first."""
+    return sorted(kept_uses().glob("*.json"))
 
 
 def _left_or_raise(error: ZooError, folder: Path) -> None:
@@ -117,7 +126,7 @@ def _left_or_raise(error: ZooError, folder: Path) -> None:
 
 
 def sync(store: Path) -> int:
-    """Log every artifact of the store and every build that the tracking store lacks.
+    """Log every artifact, build, prediction and evaluation that the tracking store lacks.
 
     Returns how many that were. ZooError, with the way out, where the tracking store cannot be reached or used.
     """
@@ -130,6 +139,8 @@ def sync(store: Path) -> int:
                 _left_or_raise(error, artifact.path)
         for folder in _builds():
             added += mirror_build(folder)
+        for path in _uses():
+            added += mirror_use(path)
         _settle()
     except ZooError:
         raise
