@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,17 +217,27 @@ def _database_store(client: MlflowClient) -> Any:
 
 
 def run_ids(client: MlflowClient) -> set[str]:
-    """Ids of all runs of ours, the deleted ones too."""
+    """Ids of all runs, the deleted ones too."""
     from mlflow.entities import ViewType
 
-    ids = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
-    found: set[str] = set()
+    ids = [str(e.experiment_id) for e in client.search_experiments(view_type=ViewType.ALL)]
+    return {str(run.info.run_id) for run in _every_run(client, ids, ViewType.ALL)}
+
+
+def all_runs_of_ours(client: MlflowClient) -> list[Any]:
+    """All runs of ours that are not deleted."""
+    from mlflow.entities import ViewType
+
+    return list(_every_run(client, experiments_of_ours(client), ViewType.ACTIVE_ONLY))
+
+
+def _every_run(client: MlflowClient, experiments: Sequence[str], view: int) -> Iterator[Any]:
+    """Runs page by page: MLflow hands out a thousand at a time."""
     token: str | None = None
-    while ids and token != "":
-        page = client.search_runs(ids, run_view_type=ViewType.ALL, max_results=1000, page_token=token)
-        found |= {str(run.info.run_id) for run in page}
+    while experiments and token != "":
+        page = client.search_runs(list(experiments), run_view_type=view, max_results=1000, page_token=token)
+        yield from page
         token = page.token or ""
-    return found
 
 
 def write_batch(

@@ -95,8 +95,13 @@ def give_alias(client: MlflowClient, entry: str, alias: str, version: Any, at: s
     No store of MLflow is the only one that knows it. `at`: ISO 8601, UTC, when that was decided. Hold the lock.
     """
     client.set_registered_model_alias(entry, alias, version.version)
+    keep_alias(entry, alias, version.tags.get("zoo.checkpoint", ""), at)
+
+
+def keep_alias(entry: str, alias: str, checkpoint: str, at: str) -> None:
+    """Note in the home which checkpoint an alias was given to, and when."""
     kept = kept_aliases()
-    kept.setdefault(entry, {})[alias] = {"checkpoint": version.tags.get("zoo.checkpoint", ""), "at": at}
+    kept.setdefault(entry, {})[alias] = {"checkpoint": checkpoint, "at": at}
     write_atomic(aliases_file(), json.dumps(kept, indent=1, sort_keys=True))
 
 

@@ -20,6 +20,7 @@ from zoo.tracking.client import connect, end_dead_runs
 from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mask, one_line, tracking_uri
 from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
+from zoo.tracking.notes import keep_notes
 from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
 from zoo.tracking.uses import mirror_use
@@ -94,6 +95,11 @@ def _is_unsettled() -> bool:
     return is_removal_owed() or bool(followed()[0])
 
 
+def keep_people_s_notes() -> None:
+    """Keep what people wrote in MLflow's UI since something was logged last."""
+    _log(_settle, "what was written in MLflow")
+
+
 def _log_owed(store: Path) -> int:
     """Log the stages and builds that are owed; how many were missing."""
     added = 0
@@ -162,6 +168,7 @@ def _settle() -> None:
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)
+        keep_notes(client)
         dead, living = followed()
         end_dead_runs(
             client,
