@@ -18,7 +18,7 @@ DATA = {  # beside the modules of a package
     "zoo/targets": ("*.toml", "one file a target machine: GPUs, memory, dtypes, rates"),
 }
 OTHER = {
-    "docs/": "guides: a new model (its commands are tested), training, quantization, this page",
+    "docs/": "guides: a new model (its commands are tested), the home, training, quantization, this page",
     "experiments/": "what was asked, with which recipe, and what came out: NNN-slug/recipe.toml and NOTES.md",
     "benchmarks/": "scripts that made figures, and the figures with machine and date",
     "scripts/": "install, services for tests, demo, this page's tree",

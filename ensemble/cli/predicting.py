@@ -46,6 +46,9 @@ def predict(
     typer.echo(printable("\n".join(done.summary()), keep="\n"))
     for warning in done.warnings:
         typer.echo(f"warning: {printable(warning)}", err=True)
+    from ensemble.report.record import record_prediction
+
+    record_prediction(plan, battles, done)
 
 
 def evaluate(
@@ -63,6 +66,9 @@ def evaluate(
     """
     from ensemble.report.evaluate import evaluate as lines_of
     from ensemble.report.evaluate import evaluation_table
+    from ensemble.report.record import record_evaluation
 
-    style = style_of(output, as_json)
-    show([evaluation_table(lines_of(plan, battles, submission))], style)
+    style, started = style_of(output, as_json), time.monotonic()
+    lines = lines_of(plan, battles, submission)
+    show([evaluation_table(lines)], style)
+    record_evaluation(plan, battles, submission, lines, time.monotonic() - started)

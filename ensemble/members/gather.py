@@ -17,7 +17,7 @@ from zoo.data.splits import fold_of
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
 from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
-from zoo.store import list_artifacts, recipe_of
+from zoo.store import leave_out, list_artifacts, recipe_of
 
 FEWEST_ROWS = 20
 FEWEST_PROMPTS = 15  # three for each fold
@@ -36,8 +36,11 @@ def gather(store: Path) -> list[Table]:
         folders = [path.parent for path in sorted(artifact.path.glob(f"*/{CARD}"))]
         folders += [artifact.path] if (artifact.path / CARD).exists() else []
         recipe = recipe_of(artifact.manifest, artifact.path)
-        found = [load_table(folder, request, artifact.fingerprint) for folder in folders]
-        tables += [replace(table, recipe=recipe) for table in found]
+        for folder in folders:
+            try:
+                tables.append(replace(load_table(folder, request, artifact.fingerprint), recipe=recipe))
+            except ZooError as error:  # one table that cannot be read keeps no other member out
+                leave_out(error)
     return tables
 
 

@@ -24,6 +24,8 @@ def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from zoo.report.figures import png
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -42,4 +44,4 @@ def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
     axes.set(xscale="log", xlabel="budget, seconds (margin included)", ylabel="log loss out of fold")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    write_atomic(path, png(figure))

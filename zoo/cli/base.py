@@ -23,7 +23,8 @@ DEBUG, VERSION = "--debug", "--version"
 INTERRUPTED = "interrupted; the same command goes on from where it stopped"
 HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # The panels of both programs' help, in this order.
-START, STAGES, MEMBERS, MACHINES, TRACKING, DATA = "start here", "stages", "members", "machines", "tracking", "data"
+START, STAGES, MEMBERS, MACHINES, TRACKING = "start here", "stages", "members", "machines", "tracking"
+HOME, DATA = "home", "data"
 _STARTED = time.monotonic()
 
 Output = Annotated[

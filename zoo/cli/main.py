@@ -6,11 +6,12 @@ Commands come in the order in which a newcomer needs them.
 from __future__ import annotations
 
 from zoo.cli.app import app
-from zoo.cli.base import DATA, MACHINES, MEMBERS, STAGES, START, TRACKING, add_commands, run_app
+from zoo.cli.base import DATA, HOME, MACHINES, MEMBERS, STAGES, START, TRACKING, add_commands, run_app
 from zoo.cli.cost import cost
 from zoo.cli.data import data_app
 from zoo.cli.entries import check, import_, list_, register, show
 from zoo.cli.experiments import experiment
+from zoo.cli.home import du, gc, rm, verify
 from zoo.cli.ladder import ladder
 from zoo.cli.stages import fetch, merge, quantize, run, score, train
 from zoo.cli.targets import target_app
@@ -24,6 +25,7 @@ add_commands(
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost),
         TRACKING: (ui, sync),
+        HOME: (du, verify, rm, gc),
     },
 )
 app.add_typer(target_app, name="target", rich_help_panel=MACHINES)

@@ -54,11 +54,11 @@ def promote(
 
 
 def sync() -> None:
-    """Mirror to MLflow the finished stages that it lacks; running it again adds nothing.
+    """Mirror to MLflow the stages, builds and predictions that it lacks; again adds nothing.
 
     Example: zoo sync
     """
     from zoo.settings import store_folder
     from zoo.tracking.sync import sync as sync_store
 
-    typer.echo(f"{sync_store(store_folder())} stages mirrored")
+    typer.echo(f"{sync_store(store_folder())} mirrored to MLflow")

@@ -53,6 +53,7 @@ from zoo.contracts.requests import (
     ScoringRequest,
     Selection,
     TrainRequest,
+    inputs_of,
     parse_request,
     without_paths,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "changed",
     "explain",
     "first_fault",
+    "inputs_of",
     "parse_request",
     "without_paths",
 ]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -244,6 +244,18 @@ def parse_request(given: str | bytes | Mapping[str, Any]) -> Request:
     pydantic's ValidationError if none.
     """
     return _REQUEST.validate_json(given) if isinstance(given, str | bytes) else _REQUEST.validate_python(given)
+
+
+def inputs_of(request: object) -> Iterator[Input]:
+    """All that a request reads, however deep: also lists of ids, and adapters beyond the first."""
+    if isinstance(request, Input):
+        yield request
+    elif isinstance(request, Contract):
+        for _, value in request:
+            yield from inputs_of(value)
+    elif isinstance(request, tuple):
+        for value in request:
+            yield from inputs_of(value)
 
 
 def without_paths(request: AnyContract) -> AnyContract:

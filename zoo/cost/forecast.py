@@ -93,12 +93,11 @@ def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, kno
 
 def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
     """Costs of an entry that were measured on some machine at its own speed, oldest first."""
-    from zoo.scores.tables import CARD, read_card
+    from zoo.scores.named import cards_of
 
     found = []
     for artifact in (artifact for store in stores for artifact in list_artifacts(store, *SCORING)):
-        cards = [read_card(path) for path in sorted(artifact.path.glob(f"*/{CARD}"))]
-        found += [Measured(card, artifact.manifest) for card in cards if card.entry == entry.name]
+        found += [Measured(card, artifact.manifest) for card in cards_of(artifact.path) if card.entry == entry.name]
     return [m for m in found if m.card.cost.machine and not m.card.emulates]
 
 

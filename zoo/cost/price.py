@@ -14,15 +14,13 @@ COMPETITION_ROWS = 25_000  # of the competition's hidden file: what is priced an
 def price(cost: Cost, table: Path) -> dict[str, float]:
     """Seconds and tokens a row, and the hours of 25,000 such rows on the whole target.
 
-    Seconds a row are those of the rows that were scored.
+    Seconds a row are those of the rows that were scored. ZooError where the table cannot be read.
     """
-    import pandas as pd
-
     from zoo.cost.fit import row_seconds
-    from zoo.scores.tables import OK
+    from zoo.scores.tables import OK, read_columns
     from zoo.targets import load_target
 
-    frame = pd.read_parquet(table, columns=["n_tokens", "status"])
+    frame = read_columns(table, ["n_tokens", "status"])
     lengths = frame.loc[frame["status"] == OK, "n_tokens"].to_numpy()
     if not len(lengths):
         return {}

@@ -91,7 +91,7 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
         known = find(store, request)
         say(f"{request.stage} {entry.name}: {'in the store' if known else 'running'} ({artifact_name(request)})")
         started = time.monotonic()
-        artifact = known or run_stage(request, store, say=say)
+        artifact = known or _run(request, entry, store, say, track=track)
         if not known:
             say(f"{request.stage} {entry.name}: done in {time.monotonic() - started:.0f} s")
         artifacts.append(artifact)
@@ -100,6 +100,16 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
 
             log_stage(artifact.manifest, artifact.path, entry)
     return artifacts
+
+
+def _run(request: Request, entry: Entry, store: Path, say: Say, *, track: bool) -> Artifact:
+    """Run one stage, shown in MLflow as it runs where that is wanted."""
+    if not track:
+        return run_stage(request, store, say=say)
+    from zoo.tracking.live import shown_live
+
+    with shown_live(request, entry, store):
+        return run_stage(request, store, say=say)
 
 
 def run_folds(chains: Sequence[list[Request]], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:

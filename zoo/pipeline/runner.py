@@ -20,23 +20,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult
+from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, inputs_of
 from zoo.errors import ZooError
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
     LOG,
+    MANIFEST,
     PARTIAL,
     REQUEST,
     RESULT,
+    SMALL_BYTES,
     Artifact,
     artifact_name,
+    check_files,
     commit,
     differing_field,
     find,
     fingerprint,
     identity,
     locked,
+    read_manifest,
     write_atomic,
 )
 
@@ -119,6 +123,7 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
         found = find(store, request)
         if found:
             return found
+        _check_inputs(request)
         partial = store / PARTIAL / name
         _prepare(partial, request)
         _launch(request, partial, lock)
@@ -126,10 +131,23 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
         return commit(partial, store / name, lambda files: _manifest(request, result, files))
 
 
+def _check_inputs(request: Request) -> None:
+    """ZooError naming the file, where an artifact that the stage reads is not as it was made.
+
+    Sizes of all its files, SHA-256 of the small ones: weights take minutes to hash, which `zoo verify` does.
+    """
+    for given in inputs_of(request):
+        if given.place is not None and (given.place / MANIFEST).exists():
+            check_files(Artifact(given.place, read_manifest(given.place)), hash_below=SMALL_BYTES)
+
+
 def _prepare(partial: Path, request: Request) -> None:
     """Make the partial folder, or check that the one there is of this very request."""
     if (partial / REQUEST).exists():
-        place = differing_field(identity(request), identity(json.loads((partial / REQUEST).read_text())))
+        try:
+            place = differing_field(identity(request), identity(json.loads((partial / REQUEST).read_text())))
+        except (OSError, ValueError, AttributeError):
+            place = REQUEST
         if place:
             raise ZooError(f"{partial}: `{place}` differs from the request; remove the folder and run again")
     elif partial.exists():

@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.contracts import Contract
 from zoo.cost.price import price
+from zoo.errors import ZooError
 from zoo.report.text import Column, Page, Table, lowest
 from zoo.scores.metric_names import (
     ACCURACY,
@@ -25,7 +26,7 @@ from zoo.scores.metric_names import (
     TOKENS_PER_ROW,
 )
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import list_artifacts
+from zoo.store import Artifact, leave_out, list_artifacts
 
 
 class Row(Contract):
@@ -58,38 +59,44 @@ def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
     Losses on different rows do not compare. In each the best comes first, unlabelled ones last. `dataset`: only that one, by
     the beginning of its digest.
     """
-    from zoo.scores.tables import read_card
-
     rows = []
     for artifact in list_artifacts(store):
         for path in sorted(artifact.path.glob(f"*/{CARD}")):
-            manifest, card = artifact.manifest, read_card(path)
-            metrics = variant_metrics(manifest, path.parent.name)
-            cost = price(card.cost, path.parent / SCORES) if not card.emulates else {}  # its speed is no target's
-            rows.append(
-                Row(
-                    member=card.member,
-                    log_loss=metrics.get(LOG_LOSS),
-                    log_loss_se=metrics.get(LOG_LOSS_SE),
-                    calibration_error=metrics.get(CALIBRATION_ERROR),
-                    accuracy=metrics.get(ACCURACY),
-                    rows=card.rows,
-                    failed_rows=card.failed_rows,
-                    tokens_per_row=cost.get(TOKENS_PER_ROW),
-                    load_seconds=None if card.emulates else card.cost.load_seconds,
-                    seconds_per_row=cost.get(SECONDS_PER_ROW),
-                    hours_25k=cost.get(HOURS_25K),
-                    peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
-                    target=f"{card.target} as {card.emulates}" if card.emulates else card.target,
-                    dataset=card.dataset_digest,
-                    created_at=manifest.created_at,
-                    fingerprint=manifest.fingerprint,
-                )
-            )
+            try:
+                rows.append(_row(artifact, path))
+            except ZooError as error:  # one table that cannot be read hides no other
+                leave_out(error)
     rows = [row for row in rows if row.dataset.startswith(dataset or "")]
     newest = {row.dataset: max(r.created_at for r in rows if r.dataset == row.dataset) for row in rows}
     rows.sort(key=lambda r: (r.log_loss is None, r.log_loss or 0.0, r.member))
     return sorted(rows, key=lambda r: (newest[r.dataset], r.dataset), reverse=True)
+
+
+def _row(artifact: Artifact, path: Path) -> Row:
+    """The member whose card lies at `path`; ZooError where the card or the table cannot be read."""
+    from zoo.scores.tables import read_card
+
+    manifest, card = artifact.manifest, read_card(path)
+    metrics = variant_metrics(manifest, path.parent.name)
+    cost = price(card.cost, path.parent / SCORES) if not card.emulates else {}  # its speed is no target's
+    return Row(
+        member=card.member,
+        log_loss=metrics.get(LOG_LOSS),
+        log_loss_se=metrics.get(LOG_LOSS_SE),
+        calibration_error=metrics.get(CALIBRATION_ERROR),
+        accuracy=metrics.get(ACCURACY),
+        rows=card.rows,
+        failed_rows=card.failed_rows,
+        tokens_per_row=cost.get(TOKENS_PER_ROW),
+        load_seconds=None if card.emulates else card.cost.load_seconds,
+        seconds_per_row=cost.get(SECONDS_PER_ROW),
+        hours_25k=cost.get(HOURS_25K),
+        peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
+        target=f"{card.target} as {card.emulates}" if card.emulates else card.target,
+        dataset=card.dataset_digest,
+        created_at=manifest.created_at,
+        fingerprint=manifest.fingerprint,
+    )
 
 
 COLUMNS = (

@@ -40,6 +40,8 @@ DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_los
 FAILED_ROWS = "rows/failed"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
+WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
+
 FORMS = ("base", "adapter", "merged", "awq", "engine")  # of a model, from first to last: the ladder's steps
 PARTS = ("short", "long", "one_turn", "more_turns", "english", "not_english")
 VALUES = {"label": LABELS, "part": PARTS, "form": FORMS}
@@ -113,6 +115,18 @@ METRICS: dict[str, Metric] = {
     "predicted_seconds": Metric("what the plan is predicted to take, without the margin", "seconds", "lower"),
     "margin": Metric("what the prediction is multiplied by before it must fit the budget", ""),
     "members": Metric("members of the plan", "count"),
+    "predict/seconds": Metric("what a prediction took, from the start of its process", "seconds", "lower"),
+    "predict/predicted_seconds": Metric("what it was predicted to take on its file, without the margin", "seconds"),
+    "predict/rows": Metric("rows of the submission", "rows"),
+    "predict/rows/{member}": Metric("rows that a member scored", "rows"),
+    "predict/bad_rows": Metric("rows of the file that could not be read", "rows", "lower"),
+    "predict/prior_share": Metric("rows of the submission that no member contributed to", "share", "lower"),
+    "predict/log_loss": Metric("log loss of the submission, where the file has labels", "nats", "lower"),
+    "predict/log_loss_se": Metric("its standard error", "nats"),
+    "evaluate/log_loss": Metric("log loss of a submission on labelled battles", "nats", "lower"),
+    "evaluate/log_loss_se": Metric("its standard error", "nats"),
+    "evaluate/log_loss/{prediction}": Metric("of uniform, the prior, and each member alone beside it", "nats", "lower"),
+    "evaluate/rows": Metric("labelled battles that it was measured on", "rows"),
     "weight/{member}": Metric("a member's weight in the blend of all members", "share"),
     "coverage/{member}": Metric("rows that a member scores", "share"),
     "search/gap": Metric("in-sample log loss above the lower bound of every affordable set", "nats", "lower"),

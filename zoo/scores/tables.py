@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from zoo.contracts import Manifest, Order, ScoreCard, first_fault
 from zoo.errors import ZooError
-from zoo.store import write_atomic
+from zoo.store import MANIFEST, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,14 +125,29 @@ def write_scores(frame: pd.DataFrame, path: Path) -> None:
 
 def read_scores(path: Path) -> pd.DataFrame:
     """Read and check a score table."""
+    frame = read_columns(path)
+    validate_scores(frame, path)
+    return frame[list(COLUMNS)].astype(_DTYPES)
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Columns of a score table, all where none are named; what is in them is not checked.
+
+    ZooError where the file is empty, damaged or lacks one.
+    """
     import pyarrow
 
     try:
-        frame = pd.read_parquet(path)
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise ZooError(f"{path}: not a score table ({str(error).splitlines()[0]}); score the member again") from error
-    validate_scores(frame, path)
-    return frame[list(COLUMNS)].astype(_DTYPES)
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise ZooError(f"{path}: not a score table ({what}); {_again(path)}") from error
+
+
+def _again(path: Path) -> str:
+    artifact = path.parent.parent
+    removed = f"`zoo rm {artifact.name}` removes it, then " if (artifact / MANIFEST).exists() else ""
+    return f"{removed}score the member again"
 
 
 def write_card(card: ScoreCard, path: Path) -> None:
@@ -146,7 +161,7 @@ def read_card(path: Path) -> ScoreCard:
         return ScoreCard.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         what = first_fault(error) if isinstance(error, ValidationError) else str(error)
-        raise ZooError(f"{path}: not a score card ({what}); score the member again") from error
+        raise ZooError(f"{path}: not a score card ({what}); {_again(path)}") from error
 
 
 def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:

@@ -21,7 +21,7 @@ from zoo.pipeline.runner import RUNNER
 from zoo.pipeline.stage_table import STAGES
 from zoo.stages import progress
 from zoo.stages.process_memory import PeakWatch
-from zoo.store import ERROR, LOG, RESULT, write_atomic
+from zoo.store import ERROR, LIVE, LOG, RESULT, write_atomic
 
 RUNNABLE = tuple(name for name, stage in STAGES.items() if stage.function)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -70,6 +70,7 @@ def run_stage(name: str, request_path: Path, out_dir: Path) -> StageResult:
         measured = result.measurements.model_copy(update={"peak_bytes": memory.peak_bytes()})
         result = result.model_copy(update={"measurements": measured})
     write_atomic(out_dir / RESULT, result.model_dump_json(indent=1))
+    (out_dir / LIVE).unlink(missing_ok=True)
     return result
 
 
@@ -81,6 +82,7 @@ def main(argv: list[str]) -> int:
     _die_with_parent()
     _interrupt_once()
     _redirect(out_dir / LOG)
+    progress.use_live(out_dir / LIVE)
     (out_dir / ERROR).unlink(missing_ok=True)
     try:
         run_stage(name, request_path, out_dir)

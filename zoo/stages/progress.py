@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import os
 import sys
+import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from zoo.errors import printable
 
 LINE_SECONDS = 10.0  # between two lines where no terminal shows a bar
+LIVE_SECONDS = 5.0  # between two looks of whoever shows a running stage elsewhere
 _terminal: TextIO = sys.stderr
+_live: TextIO | None = None
 
 
 def use_terminal(descriptor: int) -> None:
     """From now on progress goes to this file descriptor."""
     global _terminal
     _terminal = io.TextIOWrapper(os.fdopen(descriptor, "wb", 0), write_through=True, errors="replace")
+
+
+def use_live(path: Path) -> None:
+    """From now on points and bars are told to a file of JSON lines too.
+
+    Whoever follows the stage as it runs reads it.
+    """
+    global _live
+    _live = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644), "w", buffering=1)
+
+
+def point(name: str, step: int, value: float) -> None:
+    """A point of a curve as it comes about."""
+    _tell(name=name, step=step, value=value, time=round(time.time(), 3))
+
+
+def _tell(**said: Any) -> None:
+    global _live
+    if _live is None:
+        return
+    try:
+        print(json.dumps(said), file=_live)
+    except OSError:  # a full disk ends the telling, not the stage
+        _live = None
 
 
 def terminal() -> TextIO:
@@ -48,14 +78,31 @@ def bar(total: int | None, description: str, unit: str, *, initial: int = 0, **o
 
     How much of what is done, how fast, time left.
     """
-    from tqdm import tqdm
-
     if _terminal.isatty():
         look: dict[str, Any] = {"file": _terminal, "mininterval": 0.2, "dynamic_ncols": True}
     else:
         line = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
         look = {"file": Lines(_terminal), "mininterval": LINE_SECONDS, "bar_format": line}
-    return tqdm(total=total, desc=f"  {description}", unit=unit, initial=initial, **look, **options)
+    return _told_bar()(total=total, desc=f"  {description}", unit=unit, initial=initial, **look, **options)
+
+
+@functools.cache
+def _told_bar() -> Any:
+    """The class of bars that also tell how far they are: tqdm is loaded when the first one is shown."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        _told = -LIVE_SECONDS
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if _live is not None and time.monotonic() - self._told >= LIVE_SECONDS:
+                self._told = time.monotonic()
+                of = f" of {self.total:,}" if self.total else ""
+                _tell(progress=f"{self.desc.strip(' :')}: {self.n:,}{of} {self.unit}s")
+            return shown
+
+    return Bar
 
 
 class TokenBar:

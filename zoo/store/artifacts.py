@@ -13,7 +13,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from zoo.errors import ZooError
 from zoo.store.files import file_sha256, write_atomic
 
 PARTIAL = ".partial"  # folder of the store where stages work
-# What the runner and a stage's process leave in a stage's folder, beside what the stage makes.
+ASIDE = ".aside"  # folder of the store for what lay under an artifact's name and was none
+SMALL_BYTES = 64 << 20  # files below are hashed when a stage is given them: seconds at most for all of an artifact's
 logger = logging.getLogger("zoo")
+# What the runner and a stage's process leave in a stage's folder, beside what the stage makes.
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 RESULT = "result.json"
 ERROR = "error.json"
 LOG = "stage.log"
+LIVE = "live.jsonl"  # what a stage says of itself while it runs; no part of the artifact
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         raw = json.loads(path.read_text())
-        if isinstance(raw, dict) and raw.get("schema_version", 0) > SCHEMA_VERSION:
-            raise ZooError(
-                f"{path}: schema version {raw['schema_version']} is newer than {SCHEMA_VERSION}; upgrade this package"
-            )
+        version = raw.get("schema_version", 0) if isinstance(raw, dict) else 0
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ZooError(f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; upgrade this package")
         return Manifest.model_validate(raw)
-    except (OSError, json.JSONDecodeError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise ZooError(f"{path}: not a manifest ({what}); remove {folder} and run the stage again") from error
+        raise ZooError(f"{path}: not a manifest ({what}); {_mend(folder)}") from error
 
 
 def find(store: Path, request: BaseRequest) -> Artifact | None:
@@ -116,13 +119,42 @@ def find(store: Path, request: BaseRequest) -> Artifact | None:
     manifest = read_manifest(folder)
     place = differing_field(identity(request), identity(manifest.request))
     if place:
-        raise ZooError(f"{folder / MANIFEST}: `{place}` differs from the request; remove {folder} and run the stage again")
-    for name, record in manifest.files.items():
-        size = (folder / name).stat().st_size if (folder / name).exists() else None
-        if size != record.bytes:
-            state = "is missing" if size is None else f"has {size} bytes, not {record.bytes}"
-            raise ZooError(f"{folder / name} {state}; remove {folder} and run the stage again")
+        raise ZooError(f"{folder / MANIFEST}: `{place}` differs from the request; {_mend(folder)}")
+    check_files(Artifact(folder, manifest))
     return Artifact(folder, manifest)
+
+
+def check_files(artifact: Artifact, *, hash_below: int = 0) -> None:
+    """ZooError naming the first file of an artifact that is not as its manifest says.
+
+    Sizes of all files; SHA-256 of those smaller than `hash_below` bytes.
+    """
+    for name, record in artifact.manifest.files.items():
+        state = file_fault(artifact.path / name, record, hashed=record.bytes < hash_below)
+        if state:
+            raise ZooError(f"{artifact.path / name} {state}; {_mend(artifact.path)}")
+
+
+def file_fault(path: Path, record: FileRecord, *, hashed: bool, read: Callable[[int], object] = lambda _: None) -> str:
+    """What of a file differs from its manifest's record; empty where nothing does.
+
+    `read` is told how many bytes more were hashed.
+    """
+    try:
+        size = path.stat().st_size
+        if size != record.bytes:
+            return f"has {size} bytes, not {record.bytes}"
+        if hashed and file_sha256(path, read=read) != record.sha256:
+            return "was changed: its SHA-256 is not that of the manifest"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
+
+
+def _mend(folder: Path) -> str:
+    return f"`zoo rm {folder.name}` removes it, then run the stage again"
 
 
 def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
@@ -135,11 +167,16 @@ def list_artifacts(store: Path, *stages: str) -> list[Artifact]:
         try:
             found.append(Artifact(folder, read_manifest(folder)))
         except ZooError as error:
-            _tell(str(error))
+            leave_out(error)
     return sorted(
         (a for a in found if not stages or a.manifest.stage in stages),
         key=lambda a: (a.manifest.created_at, a.path.name),
     )
+
+
+def leave_out(error: ZooError) -> None:
+    """Tell, once a process, of what cannot be read and hides nothing else."""
+    _tell(str(error))
 
 
 @functools.cache
@@ -147,16 +184,36 @@ def _tell(text: str) -> None:
     logger.warning("left out: %s", text)
 
 
+def set_aside(folder: Path) -> None:
+    """Move what lies under an artifact's name and is none out of its way; `zoo gc` removes it.
+
+    It has no manifest: a copy that was cut short, or a folder made by hand. Hold the artifact's lock.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    aside = folder.parent / ASIDE / f"{folder.name}.{secrets.token_hex(4)}"
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    logger.warning("%s has no manifest, so it is no finished artifact: it is kept as %s", folder, aside)
+
+
+def recorded_files(folder: Path) -> Iterator[Path]:
+    """The files of an artifact's folder that its manifest records."""
+    return (path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, REQUEST))
+
+
 def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]], Manifest]) -> Artifact:
     """Turn a partial folder into a finished one.
 
-    Hash its files, write the manifest last, fsync, rename.
+    Hash its files, write the manifest last, fsync, rename. What lay under the final name without a manifest is set aside.
     """
     files = {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in (MANIFEST, REQUEST)):
+    for path in sorted(recorded_files(partial)):
         files[path.relative_to(partial).as_posix()] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
     record = manifest(files)
     write_atomic(partial / MANIFEST, record.model_dump_json(indent=1))
+    if not (final / MANIFEST).exists():
+        set_aside(final)
     partial.rename(final)
     folder = os.open(final.parent, os.O_RDONLY)
     try:

@@ -19,10 +19,18 @@ from typing import IO
 
 from zoo.errors import ZooError
 
+FICLONE = 0x40049409  # linux/fs.h: share all blocks of one file with another, each with its own copy of what changes
+BLOCK_BYTES = 1 << 22
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+def file_sha256(path: Path, *, read: Callable[[int], object] = lambda _: None) -> str:
+    """SHA-256 of a file in hex; `read` is told how many bytes more were read."""
+    digest = hashlib.sha256()
+    with path.open("rb", 0) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            read(len(block))
+    return digest.hexdigest()
 
 
 def checked_files(folder: Path) -> list[Path]:
@@ -57,10 +65,23 @@ def copy_file(source: Path, target: Path) -> None:
         if not stat.S_ISREG(os.fstat(real).st_mode):
             raise OSError(errno.EINVAL, "not an ordinary file", str(source))
         with target.open("xb") as copy:
-            with suppress(OSError, AttributeError):  # across file systems, or not on Linux: what is left is copied below
+            with suppress(OSError):  # not where the file system cannot, nor across file systems
+                fcntl.ioctl(copy.fileno(), FICLONE, real)
+                return
+            with suppress(OSError, AttributeError):  # not on Linux: what is left is copied below
                 while os.copy_file_range(real, copy.fileno(), 1 << 30):
                     pass
-            shutil.copyfileobj(original, copy, 1 << 22)
+            shutil.copyfileobj(original, copy, BLOCK_BYTES)
+
+
+def copy_over(source: str | Path, target: str | Path) -> str:
+    """Copy a file in the place of one that may be there; returns the target.
+
+    As `shutil.copytree` takes it.
+    """
+    Path(target).unlink(missing_ok=True)
+    copy_file(Path(source), Path(target))
+    return str(target)
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -122,6 +143,45 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a living process holds a lock file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def lock_file(store: Path, name: str) -> Path:
+    """The file of the store's lock `name`."""
+    return store / ".locks" / f"{name}.lock"
+
+
+@contextmanager
+def if_free(lock: Path) -> Iterator[bool]:
+    """Hold a lock file while the block runs, where no other process does.
+
+    Yields whether it is held here.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = open_lock(lock)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
     """Hold the store's lock `name` and yield its file descriptor.
@@ -129,9 +189,9 @@ def locked(store: Path, name: str, *, on_wait: Callable[[], None] | None = None)
     The lock belongs to the open file: a child process that inherits the descriptor keeps it when its parent is killed, and
     the kernel frees it when the last holder dies, so that no stale lock is ever left behind.
     """
-    folder = store / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = open_lock(folder / f"{name}.lock")
+    path = lock_file(store, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = open_lock(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

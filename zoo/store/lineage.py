@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.contracts import Manifest
-from zoo.store.artifacts import MANIFEST, Artifact, identity, read_manifest
+from zoo.contracts import Manifest, inputs_of
+from zoo.errors import ZooError
+from zoo.store.artifacts import MANIFEST, Artifact, identity, leave_out, list_artifacts, read_manifest
 
 DEPTH = 8  # more stages than any chain has
 OF_ONE_FOLD = ("held", "adapter", "model")  # of a request: what differs between the folds of one recipe
@@ -21,7 +22,19 @@ def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
     """
     for given in manifest.request.inputs.values():
         for path in folder.parent.glob(f"*-{given.fingerprint}/{MANIFEST}"):
-            yield Artifact(path.parent, read_manifest(path.parent))
+            try:
+                yield Artifact(path.parent, read_manifest(path.parent))
+            except ZooError as error:  # what a stage was made from is told as far as it can be read
+                leave_out(error)
+
+
+def dependents(store: Path) -> dict[str, list[Artifact]]:
+    """Artifacts of a store by the fingerprints that they were made from, oldest first."""
+    found: dict[str, list[Artifact]] = {}
+    for artifact in list_artifacts(store):
+        for fingerprint in {given.fingerprint for given in inputs_of(artifact.manifest.request)}:
+            found.setdefault(fingerprint, []).append(artifact)
+    return found
 
 
 def source_of(manifest: Manifest, folder: Path, *stages: str, depth: int = DEPTH) -> Artifact | None:

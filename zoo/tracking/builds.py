@@ -8,13 +8,15 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cost.price import COMPETITION_ROWS
+from zoo.errors import ZooError
 from zoo.scores.metric_names import HOURS_25K, SECONDS_PER_ROW
 from zoo.settings import home
-from zoo.store import identity, locked, write_atomic
+from zoo.store import identity, leave_out, locked, write_atomic
 from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
 from zoo.tracking.facts import Data
 from zoo.tracking.home import kept_builds, mark, mark_begun, public_data
@@ -34,7 +36,7 @@ def keep_build(
     It is logged from there, at once or again. The plan goes there without the paths in it; a build that is kept already stays
     as it is.
     """
-    arguments = {"plan": public_data(identity(dict(plan))), "numbers": dict(numbers), "members": dict(members)}
+    arguments: dict[str, Any] = {"plan": _kept_plan(plan), "numbers": dict(numbers), "members": dict(members)}
     folder = kept_builds() / plan_key(arguments["plan"])
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
@@ -44,6 +46,27 @@ def keep_build(
         arguments["built_at"] = datetime.datetime.now(datetime.UTC).isoformat()
         write_atomic(folder / BUILD, json.dumps(arguments))
     return folder
+
+
+def builds_that_run(checkpoint: str) -> list[str]:
+    """Names of the kept builds with a member that runs this checkpoint."""
+    found = []
+    for path in sorted(kept_builds().glob(f"*/{BUILD}")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            members = json.loads(path.read_text())["plan"].get("members", [])
+            if any(member.get("checkpoint") == checkpoint for member in members):
+                found.append(f"build {path.parent.name[:6]}")
+    return found
+
+
+def _kept_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan without the paths in it."""
+    return dict(public_data(identity(dict(plan))))
+
+
+def build_key(plan: Mapping[str, Any]) -> str:
+    """The key of the build that a plan is of, from the plan as JSON."""
+    return plan_key(_kept_plan(plan))
 
 
 def build_mark(folder: Path) -> str:
@@ -61,7 +84,9 @@ def mirror_build(folder: Path) -> bool:
 
     Its members' checkpoints become their entries' champions, and it is linked to their runs.
     """
-    kept = json.loads((folder / BUILD).read_text())
+    kept = _kept(folder)
+    if kept is None:
+        return False
     plan, members = kept["plan"], kept["members"]
     digest, key = str(plan.get("dataset_digest") or "unknown"), f"build:{plan_key(plan)}"
     built_at = (
@@ -90,6 +115,18 @@ def mirror_build(folder: Path) -> bool:
             client.set_terminated(run_id, end_time=when)
         mark(build_mark(folder))
     return missing
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """What a build logged; None, with a line, where its file is broken: it keeps no other from being logged."""
+    try:
+        kept = json.loads((folder / BUILD).read_text())
+        if kept.keys() >= {"plan", "numbers", "members"}:
+            return dict(kept)
+    except (OSError, ValueError, AttributeError):
+        pass
+    leave_out(ZooError(f"{folder / BUILD}: not a kept build; remove {folder}"))
+    return None
 
 
 def _tags(

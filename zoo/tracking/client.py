@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +152,11 @@ def experiment_of(client: MlflowClient, data: Data) -> str:
         return str(found.experiment_id)
 
 
+def experiments_of_ours(client: MlflowClient) -> list[str]:
+    """Ids of the experiments that this project logs to."""
+    return [str(e.experiment_id) for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+
+
 # --- runs ---------------------------------------------------------------------------------------------------------------
 
 
@@ -173,17 +178,66 @@ def finished(run: Any) -> bool:
     return run is not None and run.info.status == "FINISHED"
 
 
-def end_dead_runs(client: MlflowClient) -> None:
-    """End the runs of the home's own database that a killed process left and nothing can fill.
+def end_dead_runs(client: MlflowClient, dead: Set[str], living: Set[str]) -> None:
+    """End the running runs that a killed process left and nothing can fill.
 
-    Their artifact is gone. Hold the lock, as all do who log there: under it no running run of ours has a living process.
+    `dead`, `living`: fingerprints of the stages of this home that were shown while they ran, by whether their process lives. In
+    the home's own database every other running run is a dead one's too: hold the lock, as all do who log there.
     """
-    if not is_own_database():
-        return
-    ids = [e.experiment_id for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+    ids = experiments_of_ours(client) if dead or is_own_database() else []
     for run in client.search_runs(ids, "attributes.status = 'RUNNING'", max_results=1000) if ids else []:
-        if "zoo.kind" in run.data.tags:
+        fingerprint = run.data.tags.get("zoo.fingerprint", "")
+        if fingerprint in dead or (is_own_database() and "zoo.kind" in run.data.tags and fingerprint not in living):
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def points_of(client: MlflowClient, run_id: str, name: str) -> set[tuple[int, float]]:
+    """Step and value of the points of a metric that a run has."""
+    return {(point.step, point.value) for point in client.get_metric_history(run_id, name)}
+
+
+def deleted_runs(client: MlflowClient, milliseconds: int) -> list[str]:
+    """Ids of the runs of a SQLite database that were deleted so long ago or longer."""
+    return [str(run_id) for run_id in _database_store(client)._get_deleted_runs(milliseconds)]
+
+
+def purge(client: MlflowClient, run_id: str) -> None:
+    """Remove a deleted run from a SQLite database for good, as `mlflow gc` does."""
+    _database_store(client)._hard_delete_run(run_id)
+
+
+def purge_deleted_models(client: MlflowClient, milliseconds: int) -> None:
+    """Remove the logged models that were deleted so long ago or longer, as `mlflow gc` does."""
+    for model_id in _database_store(client)._get_deleted_logged_models(milliseconds):
+        _database_store(client)._hard_delete_logged_model(model_id)
+
+
+def _database_store(client: MlflowClient) -> Any:
+    return client._tracking_client.store  # MLflow hands out no other way to what its own `gc` calls
+
+
+def run_ids(client: MlflowClient) -> set[str]:
+    """Ids of all runs, the deleted ones too."""
+    from mlflow.entities import ViewType
+
+    ids = [str(e.experiment_id) for e in client.search_experiments(view_type=ViewType.ALL)]
+    return {str(run.info.run_id) for run in _every_run(client, ids, ViewType.ALL)}
+
+
+def all_runs_of_ours(client: MlflowClient) -> list[Any]:
+    """All runs of ours that are not deleted."""
+    from mlflow.entities import ViewType
+
+    return list(_every_run(client, experiments_of_ours(client), ViewType.ACTIVE_ONLY))
+
+
+def _every_run(client: MlflowClient, experiments: Sequence[str], view: int) -> Iterator[Any]:
+    """Runs page by page: MLflow hands out a thousand at a time."""
+    token: str | None = None
+    while experiments and token != "":
+        page = client.search_runs(list(experiments), run_view_type=view, max_results=1000, page_token=token)
+        yield from page
+        token = page.token or ""
 
 
 def write_batch(

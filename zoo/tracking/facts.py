@@ -5,17 +5,19 @@ Pure functions without MLflow. What reaches a run is listed here and nowhere els
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import datetime
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Entry, Manifest, ScoreCard, ScoreRequest, ScoringRequest, StageResult
+from zoo.contracts import Entry, Manifest, Measurements, Request, ScoreCard, ScoreRequest, ScoringRequest, StageResult
 from zoo.cost.price import price
+from zoo.errors import ZooError
 from zoo.pipeline.stage_table import stage_of
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import RESULT, identity, list_artifacts, source_of, sources
+from zoo.store import RESULT, artifact_name, fingerprint, identity, leave_out, list_artifacts, source_of, sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +70,40 @@ def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: 
         return [Facts(manifest.stage, tags, params, metrics, curves_of(folder, metrics))]
     fits = fits_t4x2(manifest, folder, entry)
     return [variant_facts(manifest, folder, slug, tags, params, times | fits, battles) for slug in slugs]
+
+
+def planned_facts(request: Request, entry: Entry | None) -> list[Facts]:
+    """The runs of a stage that is running: what is known of them before it ends.
+
+    They are found again by the same keys as `stage_facts`.
+    """
+    manifest = _unfinished(request)
+    tags, params = stage_tags(manifest, entry), stage_params(manifest)
+    if not isinstance(request, ScoreRequest):
+        return [Facts(request.stage, tags, params, {})]
+    slugs = [variant.slug for variant in request.spec.variants]
+    return [Facts(f"{request.stage} {slug}", tags | {"zoo.variant": slug}, params, {}) for slug in slugs]
+
+
+def planned_data(request: Request, store: Path) -> Data | None:
+    """The battles of a stage that is running, as `data_of` has them."""
+    return data_of(_unfinished(request), store / artifact_name(request))
+
+
+def _unfinished(request: Request) -> Manifest:
+    return Manifest(
+        stage=request.stage,
+        fingerprint=fingerprint(request),
+        request=request,
+        files={},
+        metrics={},
+        measurements=Measurements(),
+        hardware={},
+        packages={},
+        git_commit=None,
+        argv=(),
+        created_at=datetime.datetime.now(datetime.UTC),
+    )
 
 
 def variant_facts(
@@ -184,7 +220,12 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
     if not path.exists():
         return {}
     curves = StageResult.model_validate_json(path.read_bytes()).curves
-    return {f"curve/{name}" if name in metrics else name: points for name, points in curves.items()}
+    return {curve_name(name, metrics): points for name, points in curves.items()}
+
+
+def curve_name(name: str, finals: Container[str]) -> str:
+    """What a curve is logged as; `finals`: the names of final values."""
+    return f"curve/{name}" if name in finals else name
 
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:
@@ -223,7 +264,11 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
         asked = other.manifest.request
         if not isinstance(asked, ScoreRequest) or asked.model.fingerprint != merged.fingerprint or not path.exists():
             continue
-        before = read_scores(path)
+        try:
+            before = read_scores(path)
+        except ZooError as unreadable:
+            leave_out(unreadable)
+            continue
         shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))
         pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):

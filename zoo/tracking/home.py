@@ -61,6 +61,11 @@ def kept_builds() -> Path:
     return home() / "builds"
 
 
+def kept_uses() -> Path:
+    """What each prediction and evaluation logs, a file each."""
+    return home() / "predictions"
+
+
 def aliases_file() -> Path:
     """Which checkpoint of an entry has which alias, as people and builds decided it."""
     return home() / "aliases.json"

@@ -8,6 +8,8 @@ that `zoo promote` or a build picked.
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from zoo.pipeline.stage_table import stage_of
@@ -19,6 +21,7 @@ from zoo.tracking.home import aliases_file
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
+logger = logging.getLogger("zoo")
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"
 
@@ -92,8 +95,13 @@ def give_alias(client: MlflowClient, entry: str, alias: str, version: Any, at: s
     No store of MLflow is the only one that knows it. `at`: ISO 8601, UTC, when that was decided. Hold the lock.
     """
     client.set_registered_model_alias(entry, alias, version.version)
+    keep_alias(entry, alias, version.tags.get("zoo.checkpoint", ""), at)
+
+
+def keep_alias(entry: str, alias: str, checkpoint: str, at: str) -> None:
+    """Note in the home which checkpoint an alias was given to, and when."""
     kept = kept_aliases()
-    kept.setdefault(entry, {})[alias] = {"checkpoint": version.tags.get("zoo.checkpoint", ""), "at": at}
+    kept.setdefault(entry, {})[alias] = {"checkpoint": checkpoint, "at": at}
     write_atomic(aliases_file(), json.dumps(kept, indent=1, sort_keys=True))
 
 
@@ -113,4 +121,10 @@ def restore_aliases(client: MlflowClient) -> None:
 def kept_aliases() -> dict[str, dict[str, dict[str, str]]]:
     """Entry -> alias -> `checkpoint`, the fingerprint that it was given to, and `at`, when."""
     path = aliases_file()
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except ValueError:
+        aside = path.with_name(f"{path.name}.broken-{secrets.token_hex(4)}")
+        path.rename(aside)
+        logger.warning("%s cannot be read: it is kept as %s; give the aliases again with `zoo promote`", path, aside.name)
+        return {}

@@ -15,10 +15,23 @@ from zoo.pipeline.stage_table import stage_of
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, identity, locked
-from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch, write_files, write_input
+from zoo.tracking.client import (
+    WEIGHTS,
+    connect,
+    experiment_of,
+    find_run,
+    finished,
+    points_of,
+    shown,
+    write_batch,
+    write_files,
+    write_input,
+)
 from zoo.tracking.facts import Data, Facts, data_of, entry_params, stage_facts, version_of
 from zoo.tracking.home import mark, mark_begun, public_data
 from zoo.tracking.models import log_checkpoint, register_scored
+
+PROGRESS = "zoo.progress"  # tag of a running stage: how far it is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +56,11 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
         parent = _parent(client, experiment, manifest, entry, data) if data and manifest.stage != "import" else None
         missing = [fact for fact in facts if not finished(_find(client, experiment, fact))]
         for fact in missing:
-            run = _find(client, experiment, fact) or _create(client, experiment, fact, manifest, parent)
+            run = _find(client, experiment, fact)
+            begun, run = run, run or _create(client, experiment, fact, manifest, parent)
             _fill(client, run.info.run_id, fact, manifest, data)
+            if begun:  # by a killed logger, or while the stage ran
+                _complete(client, begun, fact, parent)
             if fact.card:
                 _write_scores(client, run.info.run_id, folder / fact.tags["zoo.variant"], fact, battles)
                 register_scored(client, experiment, fact, run.info.run_id, manifest.created_at.isoformat())
@@ -107,13 +123,23 @@ def _parent(client: MlflowClient, experiment: str, manifest: Manifest, entry: En
 
 
 def _create(client: MlflowClient, experiment: str, fact: Facts, manifest: Manifest, parent: str | None) -> Any:
-    tags = {**fact.tags, "zoo.kind": "stage", "mlflow.runName": f"{fact.tags['zoo.entry']} {fact.name}"}
-    if fact.card:
-        tags["mlflow.runName"] = fact.card.member
-    if parent:
-        tags["mlflow.parentRunId"] = parent
     took = manifest.measurements.load_seconds + manifest.measurements.run_seconds
-    return client.create_run(experiment, start_time=_milliseconds(manifest) - round(1000 * took), tags=tags)
+    start = _milliseconds(manifest) - round(1000 * took)
+    return client.create_run(experiment, start_time=start, tags=run_tags(fact, parent))
+
+
+def run_tags(fact: Facts, parent: str | None = None) -> dict[str, str]:
+    """All tags of a stage's run."""
+    name = fact.card.member if fact.card else f"{fact.tags['zoo.entry']} {fact.name}"
+    tags = {**fact.tags, "zoo.kind": "stage", "mlflow.runName": name}
+    return tags | ({"mlflow.parentRunId": parent} if parent else {})
+
+
+def _complete(client: MlflowClient, run: Any, fact: Facts, parent: str | None) -> None:
+    """Give a run that was begun before the stage's end what only its end tells."""
+    write_batch(client, run.info.run_id, tags=run_tags(fact, parent))
+    if PROGRESS in run.data.tags:
+        client.delete_tag(run.info.run_id, PROGRESS)
 
 
 def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, data: Data | None) -> None:
@@ -123,7 +149,9 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
     """
     when = _milliseconds(manifest)
     points = [(name, value, when, 0) for name, value in fact.metrics.items()]
-    points += [(name, value, when, step) for name, curve in fact.curves.items() for step, value in curve]
+    for name, curve in fact.curves.items():
+        there = points_of(client, run_id, name)  # logged while it ran, at the times of then
+        points += [(name, value, when, step) for step, value in curve if (step, shown(value)) not in there]
     tags = {"zoo.dataset": data.digest} if data else {}
     write_batch(client, run_id, params=fact.params, points=points, tags=tags)
     if data:

@@ -1,4 +1,4 @@
-"""`zoo sync`: log every stage and build that the tracking store lacks.
+"""`zoo sync`: log every stage, build and prediction that the tracking store lacks.
 
 A tracking store that is down never costs a stage or a plan: what could not be logged, or whose logger was killed, is logged by
 the next command that reaches the store, and by `zoo sync`. Logging again adds nothing.
@@ -14,12 +14,16 @@ from typing import Any
 from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
 from zoo.settings import home, store_folder
-from zoo.store import MANIFEST, Artifact, list_artifacts, locked, read_manifest
+from zoo.store import MANIFEST, Artifact, fingerprint_of, leave_out, list_artifacts, locked, read_manifest
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client import connect, end_dead_runs
-from zoo.tracking.home import is_marked, is_owed, kept_builds, mask, one_line, tracking_uri
+from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mask, one_line, tracking_uri
+from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
+from zoo.tracking.notes import keep_notes
+from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
+from zoo.tracking.uses import mirror_use
 
 logger = logging.getLogger("zoo")
 
@@ -33,7 +37,7 @@ def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None
 
     def log() -> None:
         added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry))
-        if added + _log_owed(artifact_dir.parent):
+        if added + _log_owed(artifact_dir.parent) or _is_unsettled():
             _settle()
 
     return _log(log, "the stage")
@@ -58,6 +62,14 @@ def log_build(
     return _log(log, "the plan")
 
 
+def log_removals() -> bool:
+    """Take from the tracking store what was removed from the store.
+
+    False, with a warning, where the store is down: the next command does it.
+    """
+    return _log(lambda: _settle() if is_removal_owed() else None, "the removal")
+
+
 def _log(log: Callable[[], None], what: str) -> bool:
     try:
         log()
@@ -74,8 +86,18 @@ def catch_up(store: Path) -> None:
     Known without asking MLflow, so that it costs nothing where all is logged. Whether older stages belong into a store that is
     not the home's own, only `zoo sync` is told.
     """
-    if _log_owed(store):
+    if _log_owed(store) or _is_unsettled():
         _settle()
+
+
+def _is_unsettled() -> bool:
+    """Whether a removal is still to be told, or a process that showed a stage was killed."""
+    return is_removal_owed() or bool(followed()[0])
+
+
+def keep_people_s_notes() -> None:
+    """Keep what people wrote in MLflow's UI since something was logged last."""
+    _log(_settle, "what was written in MLflow")
 
 
 def _log_owed(store: Path) -> int:
@@ -85,27 +107,46 @@ def _log_owed(store: Path) -> int:
         if is_owed(folder.name):
             try:
                 manifest = read_manifest(folder)
-            except ZooError as error:  # one bad artifact never keeps the others back; other commands tell of it
-                logger.debug("%s", error)
-                continue
-            added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
+                added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
+            except ZooError as error:  # one bad artifact never keeps the others back
+                _left_or_raise(error, folder)
     for folder in _builds():
         if is_owed(build_mark(folder)):
             added += mirror_build(folder)
+    for path in _uses():
+        if is_owed(path.stem):
+            added += mirror_use(path)
     return added
 
 
+def _uses() -> list[Path]:
+    """Kept predictions and evaluations, oldest first."""
+    return sorted(kept_uses().glob("*.json"))
+
+
+def _left_or_raise(error: ZooError, folder: Path) -> None:
+    """Tell of an artifact that cannot be read; what is said of anything else is raised."""
+    if str(folder) not in str(error):
+        raise error
+    leave_out(error)
+
+
 def sync(store: Path) -> int:
-    """Log every artifact of the store and every build that the tracking store lacks.
+    """Log every artifact, build, prediction and evaluation that the tracking store lacks.
 
     Returns how many that were. ZooError, with the way out, where the tracking store cannot be reached or used.
     """
     added = 0
     try:
         for artifact in list_artifacts(store):
-            added += mirror_stage(artifact, entry_of(artifact.manifest))
+            try:
+                added += mirror_stage(artifact, entry_of(artifact.manifest))
+            except ZooError as error:
+                _left_or_raise(error, artifact.path)
         for folder in _builds():
             added += mirror_build(folder)
+        for path in _uses():
+            added += mirror_use(path)
         _settle()
     except ZooError:
         raise
@@ -120,10 +161,22 @@ def _settle() -> None:
 
     Restore the aliases that people gave, and end the runs that a killed process left.
     """
+    forget_removed()
+    path = database()
+    if path is not None and not path.exists():
+        return
     with locked(home(), "tracking"):
         client = connect()
         restore_aliases(client)
-        end_dead_runs(client)
+        keep_notes(client)
+        dead, living = followed()
+        end_dead_runs(
+            client,
+            {fingerprint_of(note.with_suffix("")) for note in dead},
+            {fingerprint_of(note.with_suffix("")) for note in living},
+        )
+        for note in dead:
+            note.unlink(missing_ok=True)
 
 
 def _builds() -> list[Path]:

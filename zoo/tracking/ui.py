@@ -33,6 +33,8 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
         if browse and has_display() and mask(uri) == uri:  # a password does not belong on a browser's command line
             webbrowser.open(uri.rstrip("/") + page)
         return
+    from zoo.tracking.sync import keep_people_s_notes
+
     free = free_port(port)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the server must not outlive this process or its terminal
         signal.signal(number, signal.default_int_handler)
@@ -49,6 +51,7 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
         say("stopped")
     finally:
         stop(process)
+        keep_people_s_notes()
 
 
 def comparison() -> str:

@@ -20,6 +20,7 @@ from zoo.cli.main import app as zoo_app
 
 PROGRAMS = {"zoo": typer.main.get_command(zoo_app), "ensemble": typer.main.get_command(ensemble_app)}
 TABLES = [
+    *("zoo verify", "zoo du"),
     *("zoo list", "zoo leaderboard", "zoo check", "zoo cost", "zoo ladder", "zoo experiment", "zoo run", "zoo fetch"),
     *("zoo target list", "zoo target show", "zoo data validate", "zoo data stats", "zoo register"),
     *("ensemble build", "ensemble show", "ensemble frontier", "ensemble evaluate"),
@@ -97,7 +98,7 @@ def test_a_command_that_prints_a_table_has_the_formats(name: str) -> None:
 def test_commands_stand_in_panels() -> None:
     for program in PROGRAMS.values():
         panels = list(dict.fromkeys(command.rich_help_panel for command in program.commands.values()))
-        known = (base.START, base.STAGES, base.MEMBERS, base.MACHINES, base.TRACKING, base.DATA)
+        known = (base.START, base.STAGES, base.MEMBERS, base.MACHINES, base.TRACKING, base.HOME, base.DATA)
         assert panels[0] == base.START and set(panels) <= set(known)
 
 

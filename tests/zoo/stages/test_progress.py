@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,25 @@ def test_scoring_tells_tokens_and_rows(pipe: io.StringIO) -> None:
         bar.update(6, 600)
     assert pipe.getvalue().splitlines()[-1].startswith("  score: 1.00k of 1.00k tokens")
     assert "10 of 10 rows" in pipe.getvalue()
+
+
+def test_who_follows_a_stage_is_told_points_and_how_far_it_is(
+    pipe: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress.point("train/loss", 1, 2.0)  # nobody follows: nothing happens
+    monkeypatch.setattr(progress, "_live", None)  # put back afterwards
+    progress.use_live(tmp_path / "live.jsonl")
+    with progress.bar(3, "train", "step") as bar:
+        bar.update(2)
+        progress.point("train/loss", 2, 1.5)
+        bar.update()  # too soon to be told again
+    first, second = (json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines())
+    assert first == {"progress": "train: 2 of 3 steps"}
+    assert (second["name"], second["step"], second["value"]) == ("train/loss", 2, 1.5) and second["time"] > 1e9
+
+
+def test_a_link_planted_at_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "live.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        progress.use_live(tmp_path / "live.jsonl")
+    assert not (tmp_path / "victim").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.store import open_lock, replacing, write_atomic
+from zoo.store import copy_file, copy_over, open_lock, replacing, write_atomic
 
 
 def test_links_planted_beside_a_file_are_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +44,22 @@ def test_a_file_that_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Pa
     finally:
         os.umask(mask)
     assert (tmp_path / "y").stat().st_mode & 0o777 == 0o640, "as any other new file of the user's"
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_copy_is_a_file_of_its_own(shares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit in place of either never reaches the other, whether the file system shares blocks or not."""
+    if not shares:
+        monkeypatch.delattr("os.copy_file_range")
+    content = os.urandom(3_000_000)
+    (tmp_path / "user").write_bytes(content)
+    copy_file(tmp_path / "user", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content and (tmp_path / "copy").stat().st_nlink == 1
+    with (tmp_path / "user").open("r+b") as file:
+        file.write(b"edited")
+    assert (tmp_path / "copy").read_bytes() == content
+    copy_over(tmp_path / "user", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes()[:6] == b"edited"
+    (tmp_path / "link").symlink_to(tmp_path / "user")
+    copy_over(tmp_path / "copy", tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink(), "a link at the target is replaced, not followed"

@@ -83,7 +83,7 @@ def test_a_database_is_whole_or_absent_whenever_its_maker_is_killed(own_home: Pa
     shutil.copy(making, half)
 
     done = zoo(own_home, "sync")
-    assert (done.returncode, done.stdout) == (0, "1 stages mirrored\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1 mirrored to MLflow\n"), done.stderr
     assert set(runs()) == {"first"} and not making.exists()
 
     # What code that made the database in place has left of it.

@@ -36,6 +36,7 @@ class Progress:
 
     def log(self, name: str, value: float) -> None:
         self.curves.setdefault(name, []).append((self.step, value))
+        progress.point(name, self.step, value)
 
 
 def save_checkpoint(

@@ -25,6 +25,7 @@ from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.train.adapters import BASE_FORMAT
 from zoo.stages.weights.low_rank import open_updates, updated_weight
+from zoo.store import copy_over
 from zoo.targets import process_age_seconds
 
 BLOCK_BYTES = 2**24  # copied at a time
@@ -43,7 +44,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
         if path.is_file() and not path.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy2(path, target / path.name)
     if not (trained[0] / "adapter").exists():  # full fine-tuning leaves a model, not an adapter
-        shutil.copytree(trained[0] / "model", target, dirs_exist_ok=True)
+        shutil.copytree(trained[0] / "model", target, copy_function=copy_over, dirs_exist_ok=True)
         return StageResult(metrics={WEIGHTS_GIB: weights_gib(target)})
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)

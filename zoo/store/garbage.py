@@ -1,0 +1,119 @@
+"""Garbage of a home: what no command goes on with, and its removal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.store.artifacts import ASIDE, ERROR, MANIFEST, PARTIAL
+from zoo.store.files import if_free, is_held, lock_file
+from zoo.store.removal import TRASH, discard, stores
+
+DAYS = 14.0  # a killed run or prediction that nobody went on with for so long is taken for given up
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # of `zoo.store.replacing`
+TEMPORARY_SECONDS = 3600.0  # a write takes seconds: what is older was left by a killed process
+KEPT_WORK = ("checkpoint*", "*/chunks/*.parquet")  # hours of work that a run would go on from
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something to remove: its bytes on disk, the reason, and the lock of its users."""
+
+    path: Path
+    bytes: int
+    why: str
+    lock: Path | None = None
+
+
+def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
+    """What can go from a home; what a running process holds is no garbage.
+
+    `days` without a change make an unfinished run or a prediction's work garbage. Broken databases that were kept aside are
+    never.
+    """
+    found = [item for store in stores(home) for item in _of_store(store, days)]
+    found += _predictions(home, days)
+    found += [_item(path, "a removal that was cut short") for path in sorted((home / TRASH).glob("*"))]
+    inside = [item.path for item in found]
+    for path in _temporary_files(home):
+        if not any(path.is_relative_to(folder) for folder in inside):
+            found.append(_item(path, "temporary file of a killed process"))
+    return [item for item in found if item.lock is None or not is_held(item.lock)]
+
+
+def collect(item: Garbage, home: Path) -> bool:
+    """Remove one piece of garbage; False where a process has taken it up meanwhile."""
+    if item.lock is None:
+        discard(item.path, home)
+        return True
+    with if_free(item.lock) as free:
+        if free:
+            discard(item.path, home)
+        return free
+
+
+def _of_store(store: Path, days: float) -> Iterator[Garbage]:
+    for path in sorted((store / PARTIAL).glob("*")):
+        lock = lock_file(store, path.name)
+        if (store / path.name / MANIFEST).exists():
+            yield _item(path, "left over: its artifact is finished", lock)
+        elif _refused(path) and not any(any(path.glob(pattern)) for pattern in KEPT_WORK):
+            yield _item(path, "refused settings: nothing was made", lock)
+        elif (age := _days(path)) >= days:
+            yield _item(path, f"unfinished for {age:.0f} days", lock)
+    for path in sorted((store / ASIDE).glob("*")):
+        yield _item(path, "set aside: it had no manifest")
+
+
+def _predictions(home: Path, days: float) -> Iterator[Garbage]:
+    """Work folders of predictions: their submissions lie elsewhere, whole."""
+    for path in sorted(path for path in (home / "predict").glob("*") if path.is_dir()):
+        if (age := _days(path)) >= days:
+            yield _item(path, f"a prediction's work, unused for {age:.0f} days", path / "lock")
+        elif (plan := _plan_of(path)) is not None and not plan.exists():
+            yield _item(path, f"a prediction's work; its plan {plan.name} is gone", path / "lock")
+
+
+def _plan_of(work: Path) -> Path | None:
+    """Where the plan of a prediction lay, if that was noted."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Path(json.loads((work / "plan_path.json").read_text())["path"])
+    return None
+
+
+def _refused(partial: Path) -> bool:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return bool(json.loads((partial / ERROR).read_text())["known"])
+    return False
+
+
+def _temporary_files(home: Path) -> Iterator[Path]:
+    oldest = time.time() - TEMPORARY_SECONDS
+    for at, _, names in os.walk(home):
+        for name in names:
+            path = Path(at) / name
+            with suppress(OSError):
+                if TEMPORARY.fullmatch(name) and path.lstat().st_mtime < oldest:
+                    yield path
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    paths = [path] if not path.is_dir() or path.is_symlink() else [path, *path.rglob("*")]
+    for each in paths:
+        with suppress(OSError):
+            yield each.lstat()
+
+
+def _days(path: Path) -> float:
+    """Days since anything in a folder changed."""
+    return (time.time() - max((status.st_mtime for status in _files(path)), default=0.0)) / 86400
+
+
+def _item(path: Path, why: str, lock: Path | None = None) -> Garbage:
+    return Garbage(path, sum(status.st_blocks * 512 for status in _files(path)), why, lock)

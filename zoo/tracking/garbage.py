@@ -1,0 +1,59 @@
+"""Garbage of the home's own tracking database: deleted runs, and files of no run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.settings import home
+from zoo.store import Garbage, discard, locked
+from zoo.tracking.client import connect, deleted_runs, purge, purge_deleted_models, run_ids
+from zoo.tracking.home import artifact_root, is_own_database
+
+
+def tracking_garbage(*, days: float) -> list[Garbage]:
+    """Files of runs that were deleted, or that the database does not have.
+
+    Deleted `days` ago or longer; the others are of a database that was made again. Nothing where runs are kept
+    elsewhere. Raises what MLflow raises.
+    """
+    if not is_own_database() or not (home() / "mlflow.db").exists():
+        return []
+    with locked(home(), "tracking"):
+        client = connect()
+        deleted, known = set(deleted_runs(client, _milliseconds(days))), run_ids(client)
+    found = []
+    for folder in sorted(path for path in artifact_root().glob("*/*") if path.is_dir() and path.name != "models"):
+        changed = max((path.stat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
+        if folder.name in deleted:
+            found.append(_item(folder, "files of a deleted run"))
+        elif folder.name not in known and time.time() - changed >= days * 86400:
+            found.append(_item(folder, "files of a run that the database does not have"))
+    return found + [_item(artifact_root() / "deleted" / run, "a deleted run") for run in sorted(deleted - _names(found))]
+
+
+def collect_tracking(items: Sequence[Garbage], *, days: float) -> list[Garbage]:
+    """Remove deleted runs from the database for good, then their files; what was removed."""
+    with locked(home(), "tracking"):
+        client = connect()
+        wanted = set(deleted_runs(client, _milliseconds(days)))
+        for item in items:
+            if item.path.name in wanted:
+                purge(client, item.path.name)
+            if item.path.exists():
+                discard(item.path, home())
+        purge_deleted_models(client, _milliseconds(days))
+    return list(items)
+
+
+def _names(items: Sequence[Garbage]) -> set[str]:
+    return {item.path.name for item in items}
+
+
+def _item(path: Path, why: str) -> Garbage:
+    return Garbage(path, sum(each.lstat().st_blocks * 512 for each in path.rglob("*")), why)
+
+
+def _milliseconds(days: float) -> int:
+    return round(days * 86_400_000)

@@ -1,0 +1,149 @@
+"""A stage in MLflow while it runs: a RUNNING run with its curves and how far it is.
+
+A thread of the process that waits for the stage reads what the stage says of itself (`zoo.stages.progress`). It costs the stage
+nothing: it begins after some seconds, gives up at the first failure, and is never waited for longer than one question may take.
+What it did not log is logged when the stage has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.contracts import Entry, Request
+from zoo.scores.metric_names import WITH_FINAL_VALUE
+from zoo.store import LIVE, PARTIAL, artifact_name, is_held, open_lock
+from zoo.tracking.client import SECONDS, WEIGHTS, connect, experiment_of, find_run, finished, write_batch
+from zoo.tracking.facts import Facts, curve_name, planned_data, planned_facts
+from zoo.tracking.home import mark_begun, marker_folder
+from zoo.tracking.stages import PROGRESS, run_tags
+
+if TYPE_CHECKING:
+    from zoo.tracking.client import MlflowClient
+
+logger = logging.getLogger("zoo")
+FIRST_SECONDS = 5.0  # a stage that ends before is only logged afterwards
+EVERY_SECONDS = 5.0
+NOTE = ".live"  # ending of a file that is locked while a process shows a stage: the kernel frees it with the process
+
+
+@dataclass
+class Following:
+    """What the thread and the process that waits for the stage share."""
+
+    request: Request
+    entry: Entry | None
+    store: Path
+    ended: threading.Event = field(default_factory=threading.Event)
+    status: str = "FAILED"  # of the run, where the stage does not end well
+    runs: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[None]:
+    """Show a stage in MLflow while the block runs it.
+
+    Where it ends well its run is left RUNNING, to be filled.
+    """
+    following = Following(request, entry, store)
+    thread = threading.Thread(target=_follow, args=(following,), name="live", daemon=True)
+    thread.start()
+    try:
+        yield
+        following.status = ""
+    except KeyboardInterrupt:
+        following.status = "KILLED"
+        raise
+    finally:
+        following.ended.set()
+        thread.join(SECONDS if following.runs else 0.0)
+
+
+def followed() -> tuple[list[Path], list[Path]]:
+    """Notes of stages that are shown as they run: of dead processes, and of living ones."""
+    notes = sorted(marker_folder().glob(f"*{NOTE}"))
+    held = {note: is_held(note) for note in notes}
+    return [note for note in notes if not held[note]], [note for note in notes if held[note]]
+
+
+def _follow(following: Following) -> None:
+    if following.ended.wait(FIRST_SECONDS):
+        return
+    try:
+        marker_folder().mkdir(parents=True, exist_ok=True)
+        note = marker_folder() / f"{artifact_name(following.request)}{NOTE}"
+        descriptor = open_lock(note)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _show(following, connect())
+            note.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+    except Exception:  # the stage's end says what is wrong with the tracking store, in one line
+        logger.debug("the stage is not shown as it runs", exc_info=True)
+
+
+def _show(following: Following, client: MlflowClient) -> None:
+    request = following.request
+    experiment = experiment_of(client, planned_data(request, following.store) or WEIGHTS)
+    mark_begun(artifact_name(request))
+    for fact in planned_facts(request, following.entry):
+        if run_id := _begin(client, experiment, fact):
+            following.runs.append(run_id)
+    place = 0
+    path = following.store / PARTIAL / artifact_name(request) / LIVE
+    while following.runs:
+        ended = following.ended.wait(EVERY_SECONDS)
+        place, said = read_lines(path, place)
+        for run_id in following.runs:
+            _log(client, run_id, said)
+        if ended:
+            break
+    if following.status:
+        for run_id in following.runs:
+            client.set_terminated(run_id, following.status)
+
+
+def _begin(client: MlflowClient, experiment: str, fact: Facts) -> str | None:
+    """The run of a stage that is running: a new one, or that of a killed process; None where it is logged to its end."""
+    fingerprint, variant = fact.key
+    run = find_run(client, experiment, fingerprint=fingerprint, variant=variant)
+    if finished(run):
+        return None
+    if run is None:
+        run = client.create_run(experiment, tags=run_tags(fact))
+    else:
+        client.update_run(run.info.run_id, status="RUNNING")
+    write_batch(client, run.info.run_id, params=fact.params)
+    return str(run.info.run_id)
+
+
+def _log(client: MlflowClient, run_id: str, said: list[dict[str, Any]]) -> None:
+    points = [
+        (curve_name(line["name"], WITH_FINAL_VALUE), line["value"], round(1000 * line["time"]), line["step"])
+        for line in said
+        if "name" in line
+    ]
+    far = [line["progress"] for line in said if "progress" in line]
+    if points or far:
+        write_batch(client, run_id, points=points, tags={PROGRESS: far[-1]} if far else {})
+
+
+def read_lines(path: Path, place: int) -> tuple[int, list[dict[str, Any]]]:
+    """What a file of JSON lines has from a place on, and the place after its last whole line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            whole, newline, _ = file.read().rpartition(b"\n")
+    except OSError:  # not yet, or no more
+        return place, []
+    said = [json.loads(line) for line in whole.splitlines()]
+    return place + len(whole) + len(newline), said

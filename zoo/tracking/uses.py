@@ -1,0 +1,99 @@
+"""Predictions and evaluations of a plan as MLflow runs, under the run of its build.
+
+Each is first a small file of the home: a prediction has no time for MLflow. The next command that logs anything, and
+`zoo sync`, log it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.errors import ZooError
+from zoo.settings import home
+from zoo.store import leave_out, locked, write_atomic
+from zoo.tracking.builds import build_key
+from zoo.tracking.client import connect, experiment_of, find_run, finished, write_batch
+from zoo.tracking.facts import Data
+from zoo.tracking.home import kept_uses, mark, mark_begun, public_data
+
+if TYPE_CHECKING:
+    from zoo.tracking.client import MlflowClient
+
+KEYS = {"kind", "build", "dataset_digest", "at", "seconds", "numbers", "params"}
+
+
+def keep_use(
+    kind: Literal["prediction", "evaluation"],
+    plan: Mapping[str, Any],
+    *,
+    seconds: float,
+    numbers: Mapping[str, float],
+    params: Mapping[str, str],
+) -> Path:
+    """Keep what a prediction or an evaluation logs as a file of the home.
+
+    `plan`: as JSON; `seconds`: how long it took. OSError where the file cannot be written.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    key = build_key(plan)
+    path = kept_uses() / f"{kind}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = str(plan.get("dataset_digest") or "unknown")
+    record = {"kind": kind, "build": key, "dataset_digest": digest, "at": now.isoformat(), "seconds": seconds}
+    write_atomic(path, json.dumps(record | {"numbers": dict(numbers), "params": public_data(dict(params))}, indent=1))
+    mark_begun(path.stem)
+    return path
+
+
+def mirror_use(path: Path) -> bool:
+    """Log a kept prediction or evaluation; whether it was missing. Raises what MLflow raises.
+
+    A file that cannot be read is told and left.
+    """
+    record = _read(path)
+    if record is None:
+        return False
+    with locked(home(), "tracking"):
+        client = connect()
+        experiment = experiment_of(client, Data(record["dataset_digest"], "battles"))
+        key = f"use:{path.stem}"
+        run = find_run(client, experiment, fingerprint=key)
+        missing = not finished(run)
+        if missing:
+            _log(client, experiment, key, record, run)
+        mark(path.stem)
+    return missing
+
+
+def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any], run: Any) -> None:
+    end = round(1000 * datetime.datetime.fromisoformat(record["at"]).timestamp())
+    kind, build = record["kind"], record["build"]
+    tags = {"zoo.kind": kind, "zoo.stage": kind, "zoo.fingerprint": key, "zoo.dataset": record["dataset_digest"]}
+    tags |= {"mlflow.runName": f"{kind} of build {build[:6]}", "zoo.build": build}
+    tags |= {"mlflow.source.name": "ensemble predict" if kind == "prediction" else "ensemble evaluate"}
+    parent = find_run(client, experiment, fingerprint=f"build:{build}")
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent.info.run_id
+    run = run or client.create_run(experiment, start_time=end - round(1000 * record["seconds"]), tags=tags)
+    run_id = str(run.info.run_id)
+    points = [(name, float(value), end, 0) for name, value in record["numbers"].items()]
+    params = {name: str(value)[:6000] for name, value in record["params"].items()}
+    write_batch(client, run_id, params=params, points=points, tags=tags)
+    client.log_dict(run_id, public_data(record), f"{kind}.json")
+    client.set_terminated(run_id, end_time=end)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.keys() >= KEYS:
+            return record
+    except (OSError, ValueError):
+        pass
+    leave_out(ZooError(f"{path}: not a kept prediction or evaluation; remove it"))
+    return None
