@@ -15,7 +15,7 @@ from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
 from zoo.data.battles import Battles
-from zoo.data.rows import UNLABELLED
+from zoo.data.columns import UNLABELLED
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.store import write_atomic
 

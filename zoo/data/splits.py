@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.data.battles import Battles
-from zoo.data.rows import Turns
+from zoo.data.turns import Turns
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:

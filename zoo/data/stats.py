@@ -10,7 +10,8 @@ import numpy as np
 
 from zoo.contracts import LABELS
 from zoo.data.battles import Battles, dataset_digest, join_turns
-from zoo.data.rows import FATAL, TEXT_COLUMNS, Problem
+from zoo.data.columns import TEXT_COLUMNS
+from zoo.data.rows import FATAL, Problem
 
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 SHOWN_IDS = 8

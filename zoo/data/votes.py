@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from zoo.data.battles import Battles
+from zoo.data.columns import VOTES
 from zoo.errors import ZooError
 
-VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
+__all__ = ["VOTES", "vote_shares", "votes_digest"]
 
 
 def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
