@@ -14,7 +14,8 @@ from ensemble.members.table import Members
 from ensemble.plan import TokenEstimate
 from zoo.contracts import ScoreCard, ScoreRequest
 from zoo.cost.fit import row_seconds
-from zoo.data.battles import count_characters, read_battles
+from zoo.data.battles import count_characters
+from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.targets import Target
 
@@ -121,7 +122,7 @@ def process_key(card: ScoreCard) -> str:
 
 def read_lengths(path: Path) -> np.ndarray:
     """Characters of each battle of a file, labelled or not: float64 (rows,)."""
-    frame = read_battles(path).frame
+    frame = usable_battles(path).frame
     if frame.empty:
         raise ZooError(f"{path}: no usable rows to take lengths from; `zoo data validate` says why")
     return count_characters(frame)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from zoo.contracts import Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
-from zoo.data.battles import WINNER_COLUMNS, read_battles
+from zoo.data.battles import read_battles
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.sample import sample_battles
 from zoo.data.splits import assign_folds
 from zoo.errors import ZooError
