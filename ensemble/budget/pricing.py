@@ -87,6 +87,10 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
     scale = np.full(len(estimates), rows / fitted.shape[1])
     mean_tokens = members.tokens.mean(axis=1)
     if lengths is not None:
+        if not members.characters.any() and any(card.cost.seconds_per_token for card in members.cards):
+            raise ZooError(
+                f"--lengths {lengths}: needs the texts of the members' own battles too; give --data a file with texts"
+            )
         characters = read_lengths(lengths)
         for j, (card, estimate) in enumerate(zip(members.cards, estimates, strict=True)):
             expected = row_seconds(card.cost, tokens_of(estimate, characters)).mean()

@@ -42,7 +42,8 @@ class Battles:
     (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`, and
     `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither texts
     nor winners; `kept`: those of them that the reader was asked for, as text by row id, also of rows that are not usable (of an
-    id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`.
+    id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`. `has_texts` False: ids and
+    winners alone, perhaps with the prompts; texts that are not there have no turns.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Battles:
     kind: str = COMPETITION
     plain: tuple[str, ...] = ()
     bad_prompts: Mapping[str, Turns] = field(default_factory=dict)
+    has_texts: bool = True
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -70,22 +72,26 @@ class Battles:
     @property
     def told(self) -> str:
         """What was read, in a line: kind of columns, format, and which columns are plain text."""
+        if not self.has_texts:
+            prompts = any(self.frame["prompt"])
+            return f"ids and winners alone; {self.format}; folds go by {'prompt' if prompts else 'id, for want of prompts'}"
         if not self.plain:
             return f"{self.kind} columns; {self.format}"
         where = "plain text" if len(self.plain) == len(TEXT_COLUMNS) else f"{', '.join(self.plain)}: plain text"
         return f"{self.kind} columns; {self.format}; {where}, one turn each"
 
 
-def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -> Battles:
+def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), need_texts: bool = True) -> Battles:
     """Read a file of battles of any format and kind of columns that is known.
 
+    Without `need_texts` a file may also lack the responses, or all texts: see `Battles.has_texts`.
     `keep`: columns beside those of a battle to hold in `kept`, where it has them. Raises ZooError where the file as a whole
     cannot be used: unreadable, a column missing, an id missing, doubled or with control characters. With `strict=False` the
     latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
     """
     path = Path(path)
     with open_cells(path, LOOKED_FOR) as cells:
-        battles = _parse(path, cells, keep)
+        battles = _parse(path, cells, keep, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
@@ -93,8 +99,8 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -
     return battles
 
 
-def _parse(path: Path, cells: Cells, keep: Sequence[str]) -> Battles:
-    columns = columns_of(cells.header)
+def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> Battles:
+    columns = columns_of(cells.header, need_texts=need_texts)
     problems = _header_problems(columns)
     if any(p.fatal for p in problems):
         return Battles(path, _frame([]), (), (), tuple(problems), False, columns.extra, _kept({}, ()), cells.how)
@@ -130,6 +136,7 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str]) -> Battles:
         columns.kind([parsed.label for parsed in rows]),
         tuple(name for name, is_text in zip(columns.texts, plain, strict=True) if is_text),
         {parsed.row_id: parsed.texts[0] for parsed in rows if not parsed.usable and parsed.texts[0] is not None},
+        columns.has_texts,
     )
 
 
@@ -142,6 +149,8 @@ def _row(
         row.report("field_count", f"{width} fields where the header names {len(columns.header)}; quote the fields")
         return row
     read_texts(row, cells[1 : 1 + n_texts], columns.texts, plain)
+    if not columns.has_texts:
+        row.texts = [turns or [] for turns in row.texts]
     if labelled:
         read_label(row, cells[1 + n_texts : 1 + n_texts + len(columns.winners)])
     return row
@@ -193,9 +202,22 @@ def _is_labelled(columns: Columns, rows: Sequence[list[Any]]) -> bool:
 
 
 def dataset_digest(battles: Battles) -> str:
-    """SHA-256 over ids, texts and labels of the usable rows, whatever their order and the file's format."""
-    frame = battles.frame
-    columns = (frame[name] for name in ("id", *TEXT_COLUMNS, "label"))
+    """SHA-256 over ids, texts and labels of the usable rows, whatever their order and the file's format.
+
+    Where a file has no texts it is its `labels_digest`.
+    """
+    if not battles.has_texts:
+        return labels_digest(battles)
+    return _digest(*(battles.frame[name] for name in ("id", *TEXT_COLUMNS, "label")))
+
+
+def labels_digest(battles: Battles) -> str:
+    """SHA-256 over ids and labels of the usable rows: the same for a file with texts and for its ids and winners alone."""
+    none: list[list[str]] = [[]] * len(battles.frame)
+    return _digest(battles.frame["id"], none, none, none, battles.frame["label"])
+
+
+def _digest(*columns: Sequence[Any] | pd.Series) -> str:
     rows = (hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*columns, strict=True))
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 

@@ -36,6 +36,7 @@ class Columns:
     winners: tuple[str, ...]
     missing: tuple[str, ...]
     header: tuple[str, ...]
+    has_texts: bool = True
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -57,8 +58,11 @@ class Columns:
         return NAMED if self.winners else COMPETITION
 
 
-def columns_of(header: Sequence[str], *, texts: bool = True) -> Columns:
-    """Where a file with this header has what; `texts` False: texts are not needed."""
+def columns_of(header: Sequence[str], *, need_texts: bool = True) -> Columns:
+    """Where a file with this header has what.
+
+    Without `need_texts` a file that lacks a text column is taken without its responses.
+    """
     found = tuple(name for name in dict.fromkeys(header))
     row_id = next((name for name in ID_COLUMNS if name in found), ID_COLUMNS[0])
     whole = next((pair for pair in CONVERSATIONS if set(pair) <= set(found)), None)
@@ -71,10 +75,11 @@ def columns_of(header: Sequence[str], *, texts: bool = True) -> Columns:
         winners: tuple[str, ...] = WINNER_COLUMNS
     else:
         winners = (WINNER,) if WINNER in found else ()
-    if not texts:
+    has_texts = need_texts or set(wanted) <= set(found)
+    if not has_texts:
         wanted = tuple(name for name in wanted[:1] if name in found)
     missing = tuple(name for name in (row_id, *wanted, *winners) if name not in found)
-    return Columns(row_id, wanted, winners, missing, tuple(header))
+    return Columns(row_id, wanted, winners, missing, tuple(header), has_texts)
 
 
 def cell_text(cell: Any) -> str:
