@@ -20,13 +20,14 @@ class Unread:
 
 _PACKED = "unpack it and give the file of battles that is in it"
 _PANDAS = "read it with pandas and save it by to_parquet or to_csv"
+_PICKLE = Unread("a Python pickle, which can run code and is never opened", "save the data by to_parquet where it was made")
 # Offset, bytes and what they mean: https://en.wikipedia.org/wiki/List_of_file_signatures, and the formats' own pages.
 SIGNATURES: tuple[tuple[int, bytes, Unread], ...] = (
     (0, b"\x93NUMPY", Unread("a NumPy array (.npy), which has no named columns", _PANDAS)),
-    (0, b"\x80\x02", Unread("a Python pickle, which can run code and is never opened", _PANDAS)),
-    (0, b"\x80\x03", Unread("a Python pickle, which can run code and is never opened", _PANDAS)),
-    (0, b"\x80\x04", Unread("a Python pickle, which can run code and is never opened", _PANDAS)),
-    (0, b"\x80\x05", Unread("a Python pickle, which can run code and is never opened", _PANDAS)),
+    (0, b"\x80\x02", _PICKLE),
+    (0, b"\x80\x03", _PICKLE),
+    (0, b"\x80\x04", _PICKLE),
+    (0, b"\x80\x05", _PICKLE),
     (0, b"PARE", Unread("an encrypted parquet file", "decrypt it")),
     (0, b"ARROW1", Unread("an Arrow (Feather) file", _PANDAS)),
     (0, b"FEA1", Unread("a Feather file", _PANDAS)),
