@@ -66,7 +66,10 @@ class Battles:
 
     @property
     def can_tie(self) -> bool:
-        """Whether a battle of this kind of file can be a tie at all; it is not said by ties that happen not to occur."""
+        """Whether a battle of this kind of file can be a tie.
+
+        That no tie occurs in a file does not say so.
+        """
         return self.kind != WSDM
 
     @property
@@ -202,9 +205,9 @@ def _is_labelled(columns: Columns, rows: Sequence[list[Any]]) -> bool:
 
 
 def dataset_digest(battles: Battles) -> str:
-    """SHA-256 over ids, texts and labels of the usable rows, whatever their order and the file's format.
+    """SHA-256 over ids, texts and labels of the usable rows.
 
-    Where a file has no texts it is its `labels_digest`.
+    Their order and the file's format do not matter. Where a file has no texts it is its `labels_digest`.
     """
     if not battles.has_texts:
         return labels_digest(battles)
@@ -212,7 +215,10 @@ def dataset_digest(battles: Battles) -> str:
 
 
 def labels_digest(battles: Battles) -> str:
-    """SHA-256 over ids and labels of the usable rows: the same for a file with texts and for its ids and winners alone."""
+    """SHA-256 over ids and labels of the usable rows.
+
+    A file with texts and its ids and winners alone have the same.
+    """
     none: list[list[str]] = [[]] * len(battles.frame)
     return _digest(battles.frame["id"], none, none, none, battles.frame["label"])
 

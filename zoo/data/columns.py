@@ -48,7 +48,10 @@ class Columns:
         return tuple(name for name in self.header if name not in (*self.needed, *MODEL_COLUMNS))
 
     def kind(self, labels: Sequence[int]) -> str:
-        """What kind of file it is, by its columns; one whose `winner` names a tie is not WSDM Cup's, which has none."""
+        """What kind of file it is, by its columns and labels.
+
+        One whose `winner` names a tie is not WSDM Cup's, which has none.
+        """
         if len(self.texts) == 2 or MESSAGES in self.texts:
             return ARENA
         if len(self.winners) == 3:
@@ -94,7 +97,10 @@ def cell_text(cell: Any) -> str:
 
 
 def label_of(cells: Sequence[Any]) -> int:
-    """0, 1 or 2 for A, B or tie, by three cells of which one is 1, or by one that names the winner; else UNLABELLED."""
+    """The label, 0, 1 or 2 for A, B or tie; UNLABELLED where the cells say none.
+
+    They are three of which one is 1, or one that names the winner.
+    """
     texts = [cell_text(cell).strip().lower() for cell in cells]
     if len(texts) == 1:
         return WINNERS.get("".join(c for c in texts[0] if c not in " _-()"), UNLABELLED)

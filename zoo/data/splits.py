@@ -69,9 +69,10 @@ def sample_rows(frame: pd.DataFrame, max_rows: int) -> pd.DataFrame:
 
 
 def assign_bad_folds(battles: Battles, n_folds: int) -> dict[str, int]:
-    """Fold by id of each row that cannot be used: by its prompt where that can be read, else by its id.
+    """Fold by id of each row that cannot be used.
 
-    Each is in one fold, so that it is counted once over all of them.
+    It goes by the prompt where that can be read, else by the id. Each is in one fold, so that it is counted once over all of
+    them.
     """
     return {row_id: fold_of(battles.bad_prompts.get(row_id) or [row_id], n_folds) for row_id in battles.bad_ids}
 

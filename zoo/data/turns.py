@@ -1,4 +1,4 @@
-"""Cells as turns of a conversation: JSON lists, lists of a format that has them, messages, or plain text."""
+"""Cells as turns of a conversation: JSON lists, native lists, messages, or plain text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ ASKING, ANSWERING = ("user", "human", "system", "developer"), ("assistant", "gpt
 
 
 def is_plain(cells: Sequence[Any]) -> bool | None:
-    """Whether a column's cells are plain texts, each one turn, and not JSON lists of turns; None where all are blank.
+    """Whether a column's cells are plain texts, each one turn, and not JSON lists of turns.
 
-    Told over the whole column, so that one text that begins with a bracket stays a text, and one broken list a broken list. A
-    column is plain where few of its cells look like lists: 1 %, or in a small file up to 3 cells of at least 30.
+    None where all are blank. Told over the whole column, so that one text that begins with a bracket stays a text, and one
+    broken list a broken list. A column is plain where few of its cells look like lists: 1 %, or in a small file up to 3 cells
+    of at least 30.
     """
     filled = [cell for cell in cells if cell is not None and cell != "" and not (isinstance(cell, str) and not cell.strip())]
     if not filled:
@@ -50,7 +51,10 @@ def turns_of(cell: Any, *, plain: bool, answer: bool = False) -> tuple[list[str 
 
 
 def conversation_of(a: Any, b: Any) -> tuple[list[list[str | None]], bool]:
-    """Prompt, response_a and response_b of two whole conversations, and whether lone surrogates were replaced."""
+    """Prompt, response_a and response_b of two whole conversations.
+
+    Also whether lone surrogates were replaced. ValueError says what is wrong.
+    """
     (asked, answers_a), (asked_b, answers_b) = _paired(_listed(a)), _paired(_listed(b))
     if asked != asked_b:
         raise ValueError("the two conversations ask different things")

@@ -1,4 +1,7 @@
-"""Battles as commands read them: what was read is told, and so are the rows that cannot be used, of which too many stop it."""
+"""Battles as commands read them.
+
+What was read is told, and so are the rows that cannot be used; too many of them stop the command.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,14 @@ REASON_CHARACTERS = 80
 def usable_battles(
     path: Path, *, say: Say = lambda _: None, most_bad: float = MOST_BAD, keep: Sequence[str] = (), need_texts: bool = True
 ) -> Battles:
-    """Read battles to work with: `say` gets what was read, and which rows cannot be used and why.
+    """Read battles to work with.
 
+    `say` gets what was read, and which rows cannot be used and why.
     `keep`, `need_texts`: as `read_battles` takes them.
     ZooError where those are more than the share `most_bad` of all, or `read_battles` raises one.
     """
+    if not 0 <= most_bad <= 1:
+        raise ZooError(f"--max-bad-rows {most_bad:g}: give a share of the rows, from 0 to 1")
     battles = read_battles(path, keep=keep, need_texts=need_texts)
     say(f"{path}: {len(battles.ids):,} rows; {battles.told}")
     if not battles.bad_ids:
@@ -38,7 +44,7 @@ def usable_battles(
 
 
 def unusable_line(battles: Battles) -> str:
-    """How many rows are used, and of those that cannot be the number, the first ids and their reasons."""
+    """How many rows are used and how many cannot be, with the first of these and why."""
     bad, shown = battles.bad_ids, battles.bad_ids[:SHOWN]
     reasons: dict[str, str] = {}
     for problem in battles.errors:
@@ -50,7 +56,10 @@ def unusable_line(battles: Battles) -> str:
 
 
 def unusable_digest(battles: Battles) -> str | None:
-    """What identifies the rows that cannot be used; None where there are none. The battles' own digest leaves them out."""
+    """What identifies the rows that cannot be used; None where there are none.
+
+    The battles' own digest leaves them out.
+    """
     if not battles.bad_ids:
         return None
     return hashlib.sha256("\n".join(sorted(battles.bad_ids)).encode()).hexdigest()[:16]

@@ -15,7 +15,10 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 def read_delimited(stream: BinaryIO, path: Path, encoding: Encoding, known: Collection[str]) -> Cells:
-    """A CSV file whose separator is the one that splits its first line into the most of the `known` names."""
+    """A CSV file, whatever its separator.
+
+    It is the one that splits the first line into the most of the `known` names.
+    """
     csv.field_size_limit(MOST_LINE_CHARACTERS)  # the default refuses fields above 128 KiB
     lines = lines_of(stream, path, encoding)
     first = next(lines, "")

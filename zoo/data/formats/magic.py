@@ -1,4 +1,7 @@
-"""What a file is by its first bytes: the formats that are read, and the names and mends of those that are not."""
+"""What a file is, by its first bytes.
+
+The formats that are read, and names and mends of those that are not.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ BATCH_ROWS = 256  # few enough that a column of one long text over and over is r
 
 
 def read_parquet(stream: BinaryIO, path: Path, size: int) -> Cells:
-    """A parquet file of `size` bytes; texts that unpack to more than such a file would hold are refused."""
+    """A parquet file of `size` bytes.
+
+    What unpacks to more than texts do is refused.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

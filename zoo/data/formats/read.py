@@ -19,10 +19,10 @@ from zoo.errors import ZooError
 
 @contextmanager
 def open_cells(path: Path, known: Collection[str]) -> Iterator[Cells]:
-    """The columns and rows of a file of any format that is read, told by its content and not by its name.
+    """The columns and rows of a file of any format that is read.
 
-    `known`: names of columns that the caller looks for, by which a CSV file's separator is found. ZooError, with what the file
-    is and the mend, for any other format.
+    The format is told by the content and not by the name. `known`: names of columns that the caller looks for, by which a CSV
+    file's separator is found. ZooError, with what the file is and the mend, for any other format.
     """
     with unpacked(path) as (stream, _):
         head = stream.read(HEAD_BYTES)

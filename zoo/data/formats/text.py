@@ -49,7 +49,10 @@ _MARKS = (
 
 
 def encoding_of(head: bytes) -> Encoding:
-    """UTF-8 unless a byte order mark, or every other byte of an ASCII start being 0, says UTF-16 or UTF-32."""
+    """UTF-8, unless the first bytes say UTF-16 or UTF-32.
+
+    That is by a byte order mark, or where every other byte of an ASCII text is 0.
+    """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
