@@ -31,8 +31,9 @@ def validate(file: File, output: Output = Format.table, as_json: AsJson = False)
     """
     from zoo.data.battles import read_battles
     from zoo.data.stats import validation
+    from zoo.data.votes import VOTES
 
-    style, battles = style_of(output, as_json), read_battles(file, strict=False)
+    style, battles = style_of(output, as_json), read_battles(file, strict=False, keep=VOTES)
     report = validation(battles)
     show(validation_page(battles, report), style, data=report)
     if not report["usable"]:
@@ -41,8 +42,8 @@ def validate(file: File, output: Output = Format.table, as_json: AsJson = False)
 
 def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
     """The report as a table of problems and a line that says whether the file can be used."""
-    from zoo.data.columns import VOTES
     from zoo.data.stats import problem_rows
+    from zoo.data.votes import VOTES, unreadable_votes
 
     apart = report["rows"] - report["usable_rows"]
     kind = "labelled" if battles.labelled else "unlabelled"
@@ -50,6 +51,7 @@ def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
     head += f"\nread as {battles.told}" if battles.format else ""
     if votes := [name for name in battles.extra_columns if name in VOTES]:
         head += f"\n{', '.join(votes)}: learned from where an entry has train.targets = 'votes'"
+        head += f"; no counts in {len(odd)} rows, first {odd[0]}" if (odd := unreadable_votes(battles)) else ""
     if battles.labelled and not battles.can_tie:
         head += "\nbattles of this kind never end in a tie"
     columns = [

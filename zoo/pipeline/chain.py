@@ -128,7 +128,7 @@ def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Inpu
         # A path is no part of identity; the inputs below are.
         spec=spec.model_copy(update={"teacher": None, "extra": None}),
         teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
-        extra=_file_input("train.extra", spec.extra, "a CSV of labelled battles"),
+        extra=_file_input("train.extra", spec.extra, "a file of labelled battles"),
         votes_digest=_votes_digest(spec, battles),
     )
 
