@@ -14,7 +14,8 @@ from ensemble.members.table import Members
 from ensemble.plan import TokenEstimate
 from zoo.contracts import ScoreCard, ScoreRequest
 from zoo.cost.fit import row_seconds
-from zoo.data.battles import count_characters, read_battles
+from zoo.data.battles import count_characters
+from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.targets import Target
 
@@ -86,6 +87,10 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
     scale = np.full(len(estimates), rows / fitted.shape[1])
     mean_tokens = members.tokens.mean(axis=1)
     if lengths is not None:
+        if not members.characters.any() and any(card.cost.seconds_per_token for card in members.cards):
+            raise ZooError(
+                f"--lengths {lengths}: needs the texts of the members' own battles too; give --data a file with texts"
+            )
         characters = read_lengths(lengths)
         for j, (card, estimate) in enumerate(zip(members.cards, estimates, strict=True)):
             expected = row_seconds(card.cost, tokens_of(estimate, characters)).mean()
@@ -121,7 +126,7 @@ def process_key(card: ScoreCard) -> str:
 
 def read_lengths(path: Path) -> np.ndarray:
     """Characters of each battle of a file, labelled or not: float64 (rows,)."""
-    frame = read_battles(path).frame
+    frame = usable_battles(path).frame
     if frame.empty:
         raise ZooError(f"{path}: no usable rows to take lengths from; `zoo data validate` says why")
     return count_characters(frame)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, complete_target, say, style_of
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
@@ -28,9 +29,10 @@ Rows = Annotated[int, typer.Option("--rows", min=1, help="Rows of the file to be
 Margin = Annotated[
     float | None, typer.Option("--margin", help="Predicted seconds are multiplied by it. Default: the target's.")
 ]
-Lengths = Annotated[Path | None, typer.Option("--lengths", help="CSV of battles whose lengths are those to be predicted.")]
+Lengths = Annotated[Path | None, typer.Option("--lengths", help="Battles whose lengths are those to be predicted.")]
 BattlesFile = Annotated[
-    Path | None, typer.Option("--data", "--battles", help="The labelled battles that the members were scored on.")
+    Path | None,
+    typer.Option("--data", "--battles", help="The labelled battles that the members were scored on."),
 ]
 Include = Annotated[list[str] | None, typer.Option("--include", help="Keep this member though it looks in-sample. Repeatable.")]
 Alias = Annotated[
@@ -61,6 +63,7 @@ class Asked:
     lengths: Lengths = None
     battles: BattlesFile = None
     include: Include = None
+    max_bad_rows: MaxBadRows = MOST_BAD
     alias: Alias = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
@@ -135,7 +138,9 @@ def _members(tables: list[Table], target: str, asked: Asked) -> Members:
 
     if asked.alias is not None:
         tables = with_alias(tables, members_with_alias(asked.alias), asked.alias)
-    members = align(tables, target=target, battles=asked.battles, include=asked.include or ())
+    members = align(
+        tables, target=target, battles=asked.battles, include=asked.include or (), say=say, most_bad=asked.max_bad_rows
+    )
     say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
     for name, reason in members.left_out.items():
         say(f"left out: {name}: {reason}")

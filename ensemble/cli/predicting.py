@@ -17,7 +17,7 @@ from zoo.report.text import Format, show
 
 def predict(
     plan: PlanFile,
-    battles: Annotated[Path, typer.Argument(help="CSV of battles, in the competition's columns.")],
+    battles: Annotated[Path, typer.Argument(help="File of battles; see `zoo data --help`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
     budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
     scores: Annotated[

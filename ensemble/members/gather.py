@@ -11,9 +11,10 @@ import pandas as pd
 
 from ensemble.members.table import Members, Table, balanced_folds
 from ensemble.members.vetting import drop_duplicates, drop_in_sample
-from zoo.contracts import Request, ScoringRequest
-from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
+from zoo.contracts import Request, Say, ScoringRequest
+from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
 from zoo.data.splits import fold_of
+from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
 from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
@@ -69,25 +70,33 @@ def load_table(folder: Path, request: Request | None = None, fingerprint: str = 
 
 
 def align(
-    tables: Sequence[Table], *, target: str | None = None, battles: Path | None = None, include: Sequence[str] = ()
+    tables: Sequence[Table],
+    *,
+    target: str | None = None,
+    battles: Path | None = None,
+    include: Sequence[str] = (),
+    say: Say = lambda _: None,
+    most_bad: float = MOST_BAD,
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
     Labels and prompts come from `battles`, or from the file the tables were made of. Refused, with the members' names: no
     table, tables of different data, too few common rows. Left out, with the reason in the result: other targets, tables that
     a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table whose name
-    stays in by another one is listed as `NAME (FINGERPRINT)`.
+    stays in by another one is listed as `NAME (FINGERPRINT)`. The battles may be ids and winners alone; `say` and `most_bad` as
+    `zoo.data.usable.usable_battles` takes them.
     """
     left_out: dict[str, str] = {}
     chosen = _for_target(tables, target, left_out)
-    labelled = _labelled_battles(chosen, battles)
+    labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
-    chosen = _of_data(chosen, digest, battles is not None, left_out)
+    chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen = _newest(chosen, left_out)
     frames = [_usable(table, labelled) for table in chosen]
     ids = _common_ids(chosen, frames)
     truth = labelled.frame.set_index("id").loc[list(ids)]
-    groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in truth["prompt"]), dtype=np.int64, count=len(truth))
+    asked = [turns or [row_id] for row_id, turns in zip(ids, truth["prompt"], strict=True)]  # without prompts: by id
+    groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in asked), dtype=np.int64, count=len(truth))
     if truth["label"].nunique() < 2:
         raise ZooError(f"all {len(ids)} common rows have the same winner; there is nothing to learn from them")
     if len(np.unique(groups)) < FEWEST_PROMPTS:
@@ -102,7 +111,7 @@ def align(
         y=truth["label"].to_numpy(dtype=np.int64),
         groups=groups,
         folds=balanced_folds(groups),
-        characters=count_characters(truth),
+        characters=count_characters(truth) if labelled.has_texts else np.zeros(len(truth)),
         digest=digest,
         lost_rows=len(set().union(*(frame.index for frame in frames))) - len(ids),
         left_out=left_out,
@@ -130,9 +139,14 @@ def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str,
     return chosen
 
 
-def _labelled_battles(tables: Sequence[Table], given: Path | None) -> Battles:
+def _digests(battles: Battles) -> set[str]:
+    """What tables of these battles may say that they are of: a member may have come with ids and winners alone."""
+    return {dataset_digest(battles), labels_digest(battles)}
+
+
+def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float) -> Battles:
     if given is not None:
-        battles = read_battles(given)
+        battles = usable_battles(given, say=say, most_bad=most_bad, need_texts=False)
         if not battles.labelled:
             raise ZooError(f"{given}: has no winner columns; give the labelled battles that the members were scored on")
         return battles
@@ -142,27 +156,29 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None) -> Battles:
         if digest in found:
             found[digest][1].append(table.name)
         elif table.battles_path is not None and table.battles_path.exists():
-            battles = read_battles(table.battles_path)
-            if battles.labelled and dataset_digest(battles) == digest:
+            battles = read_battles(table.battles_path, need_texts=False)
+            if battles.labelled and digest in _digests(battles):
                 found[digest] = (battles, [table.name])
     if not found:
         raise ZooError("the labelled battles that the members were scored on are not where they were; name them with --data")
-    if len(found) > 1:
+    whole = [battles for battles, _ in found.values() if battles.has_texts and set(found) <= _digests(battles)]
+    if len(found) > 1 and not whole:
         named = "; ".join(f"{b.path.name}: {', '.join(sorted(set(names)))}" for b, names in found.values())
         raise ZooError(f"members were scored on different data ({named}); choose one with --data FILE")
-    return next(iter(found.values()))[0]
+    battles = (whole or [found for found, _ in found.values()])[0]
+    return usable_battles(battles.path, say=say, most_bad=most_bad, need_texts=False)
 
 
-def _of_data(tables: Sequence[Table], digest: str, chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:
-    """Tables of the data with this digest.
+def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:
+    """Tables of the data with one of these digests.
 
     Others are refused, or left out where the user said which data to take.
     """
-    same = [table for table in tables if table.card.dataset_digest == digest]
+    same = [table for table in tables if table.card.dataset_digest in digests]
     names = {table.name for table in same}
-    others = [table for table in tables if table.card.dataset_digest != digest]
+    others = [table for table in tables if table.card.dataset_digest not in digests]
     if not same:
-        raise ZooError(f"no member was scored on these battles (digest {digest[:12]}); score them, or give other --data")
+        raise ZooError(f"no member was scored on these battles (digest {min(digests)[:12]}); score them, or give other --data")
     different = sorted({table.name for table in others} - names)
     if different and not chosen_by_user:
         raise ZooError(f"{', '.join(different)}: scored on other data than {', '.join(sorted(names))}; choose with --data FILE")

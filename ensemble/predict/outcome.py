@@ -15,7 +15,8 @@ from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
 from zoo.data.battles import Battles
-from zoo.data.rows import UNLABELLED
+from zoo.data.columns import UNLABELLED
+from zoo.data.usable import unusable_line
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.store import write_atomic
 
@@ -98,7 +99,7 @@ def summarize(
     board = submission.board
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:
-        warnings.append(f"{len(battles.bad_ids):,} rows of {battles.path} are bad and were not scored; see `zoo data validate`")
+        warnings.append(f"{battles.path}: {unusable_line(battles)}; these get the prior")
     labels = _labels(battles)
     members = tuple(_outcome(name, conductor, board, deadline, given, labels) for name in board.members)
     warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]

@@ -152,7 +152,7 @@ def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
     from zoo.data.battles import dataset_digest, read_battles
 
     for path in {table.battles_path for table in tables if table.battles_path}:
-        if path.exists() and dataset_digest(battles := read_battles(path)) == digest:
+        if path.exists() and dataset_digest(battles := read_battles(path, need_texts=False)) == digest:
             known = battles.frame[battles.frame["label"] >= 0]
             return dict(zip(known["id"], known["label"].astype(int), strict=True))
     return None

@@ -26,15 +26,16 @@ app = new_app(
     """,
 )
 
-
+MOST_BAD = 0.1  # as zoo.data.usable has it; help imports no pandas
 Name = Annotated[str, typer.Argument(help="Entry, one of `zoo list`.", autocompletion=complete_entry)]
-Data = Annotated[Path, typer.Option("--data", help="CSV of labelled battles in the competition's columns.")]
+Data = Annotated[Path, typer.Option("--data", help="Labelled battles: CSV, parquet or JSONL; see `zoo data --help`.")]
 TargetName = Annotated[
     str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.", autocompletion=complete_target)
 ]
 Fold = Annotated[int | None, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt. Default: 0.")]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
+MaxBadRows = Annotated[float, typer.Option("--max-bad-rows", help="Stop where a larger share of the battles cannot be used.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
 
 

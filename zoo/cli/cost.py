@@ -25,7 +25,7 @@ def cost(
     target: TargetName = "t4x2",
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the file. Default: those of --lengths.")] = None,
     lengths: Annotated[
-        Path | None, typer.Option("--lengths", help="CSV of battles as long as those. Default: as the competition's.")
+        Path | None, typer.Option("--lengths", help="Battles as long as those. Default: as the competition's.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths here: 90 s.")] = False,
     output: Output = Format.table,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.base import DATA, AsJson, Output, add_commands, complete_entry, new_group, style_of
+from zoo.cli.base import DATA, AsJson, Output, add_commands, complete_entry, new_group, say, style_of
 from zoo.report.text import Column, Format, Page, Table, show
 
 if TYPE_CHECKING:
     from zoo.data.battles import Battles
 
-File = Annotated[Path, typer.Argument(help="CSV of battles, plain or gzipped.")]
+File = Annotated[Path, typer.Argument(help="File of battles: CSV, parquet or JSONL, compressed or not.")]
 Counting = Annotated[
     str | None,
     typer.Option("--entry", help="Count tokens with this entry's tokenizer.", autocompletion=complete_entry),
@@ -31,8 +31,9 @@ def validate(file: File, output: Output = Format.table, as_json: AsJson = False)
     """
     from zoo.data.battles import read_battles
     from zoo.data.stats import validation
+    from zoo.data.votes import VOTES
 
-    style, battles = style_of(output, as_json), read_battles(file, strict=False)
+    style, battles = style_of(output, as_json), read_battles(file, strict=False, keep=VOTES)
     report = validation(battles)
     show(validation_page(battles, report), style, data=report)
     if not report["usable"]:
@@ -42,10 +43,17 @@ def validate(file: File, output: Output = Format.table, as_json: AsJson = False)
 def validation_page(battles: Battles, report: dict[str, Any]) -> Page:
     """The report as a table of problems and a line that says whether the file can be used."""
     from zoo.data.stats import problem_rows
+    from zoo.data.votes import VOTES, unreadable_votes
 
     apart = report["rows"] - report["usable_rows"]
     kind = "labelled" if battles.labelled else "unlabelled"
     head = f"{battles.path}: {report['rows']:,} ids, {kind}, {report['usable_rows']:,} usable rows, {apart:,} kept apart"
+    head += f"\nread as {battles.told}" if battles.format else ""
+    if votes := [name for name in battles.extra_columns if name in VOTES]:
+        head += f"\n{', '.join(votes)}: learned from where an entry has train.targets = 'votes'"
+        head += f"; no counts in {len(odd)} rows, first {odd[0]}" if (odd := unreadable_votes(battles)) else ""
+    if battles.labelled and not battles.can_tie:
+        head += "\nbattles of this kind never end in a tie"
     columns = [
         Column("severity"),
         Column("problem"),
@@ -77,13 +85,18 @@ def stats(
     """
     from zoo.data.battles import read_battles
     from zoo.data.stats import battle_stats
+    from zoo.data.usable import unusable_line
 
     style, count_tokens = style_of(output, as_json), None
     if entry is not None:
         from zoo.pipeline.weights import entry_tokenizer
 
         count_tokens = entry_tokenizer(entry).encode
-    found = battle_stats(read_battles(file), count_tokens)
+    battles = read_battles(file)
+    found = battle_stats(battles, count_tokens)
+    say(f"{file}: {battles.told}")
+    if battles.bad_ids:
+        say(f"{file}: {unusable_line(battles)}")
     show(stats_page(file, found), style, data=found)
 
 
@@ -130,8 +143,11 @@ def sample(
 data_app = new_group(
     """Look at a file of battles, or make one.
 
-    A file is CSV (or .csv.gz) in the competition's columns: id, prompt, response_a, response_b and, where labelled,
-    winner_model_a, winner_model_b, winner_tie. Texts are JSON lists of turns.
+    A file is CSV (commas, semicolons or tabs; UTF-8 or UTF-16), parquet or JSONL, also packed by gzip, zip, bzip2, xz or zstd.
+
+    Its columns are the competition's (id, prompt, response_a, response_b and, where labelled, winner_model_a, winner_model_b,
+    winner_tie), WSDM Cup's (winner in place of the last three), or an arena export's (conversation_a, conversation_b, winner).
+    Texts are JSON lists of turns, or plain texts of one turn each.
 
     Example: zoo data sample battles.csv --rows 400
 

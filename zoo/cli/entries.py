@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Name, TargetName
-from zoo.cli.base import AsJson, Output, style_of
+from zoo.cli.app import MOST_BAD, MaxBadRows, Name, TargetName
+from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
@@ -103,7 +103,7 @@ def import_(
         Path,
         typer.Option("--scores", help="CSV or parquet: id, p_a, p_b, p_tie[, fold, n_tokens]."),
     ],
-    labels: Annotated[Path, typer.Option("--labels", help="CSV of labelled battles that the scores are of.")],
+    labels: Annotated[Path, typer.Option("--labels", help="Battles that the scores are of; ids and winners are enough.")],
     target: TargetName = "t4x2",
     load_seconds: Annotated[float, typer.Option("--load-seconds", min=0, help="From process start to first row.")] = 0.0,
     seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0, help="Of one copy.")] = None,
@@ -113,6 +113,7 @@ def import_(
     gpus: Annotated[
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
+    max_bad_rows: MaxBadRows = MOST_BAD,
 ) -> None:
     """Take a score table made elsewhere as a member beside the zoo's own.
 
@@ -135,6 +136,8 @@ def import_(
         seconds_per_1k_tokens=seconds_per_1k_tokens,
         gpus=gpus,
         store=store_folder(),
+        say=say,
+        most_bad=max_bad_rows,
     )
     log_stage(read_manifest(path), path)
     typer.echo(path)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Data, Fold, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.app import MOST_BAD, Data, Fold, MaxBadRows, MaxRows, Name, Settings, Source, TargetName, held_of
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.report.text import Format, show
@@ -21,6 +21,7 @@ def ladder(
     score_rows: MaxRows = None,
     settings: Settings = None,
     source: Source = None,
+    max_bad_rows: MaxBadRows = MOST_BAD,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -42,8 +43,10 @@ def ladder(
     check_installed()
     style, store = style_of(output, as_json), store_folder()
     entry, held = override(load_entry(name), settings or []), held_of(fold, folds)
-    options = RunOptions(last="score", battles=data, target=target, held=held, score_rows=score_rows, source=source)
-    (requests,) = entry_chains(entry, options, store)
+    options = RunOptions(
+        last="score", battles=data, target=target, held=held, score_rows=score_rows, source=source, most_bad=max_bad_rows
+    )
+    (requests,) = entry_chains(entry, options, store, say=say)
     ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
     run_chain(requests, entry, store, say=say)
     steps, figure = climb(entry, requests, store, say=say)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.app import Data, Fold, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.app import MOST_BAD, Data, Fold, MaxBadRows, MaxRows, Name, Settings, Source, TargetName, held_of
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
@@ -64,6 +64,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         score_rows: MaxRows = None,
         settings: Settings = None,
         source: Source = None,
+        max_bad_rows: MaxBadRows = MOST_BAD,
         emulated: Emulated = None,
         output: Output = Format.table,
         as_json: AsJson = False,
@@ -84,6 +85,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             score_rows=score_rows,
             source=source,
             emulated=emulated,
+            most_bad=max_bad_rows,
         )
         _run(override(load_entry(name), settings or []), options, gated=gated, style=style_of(output, as_json))
 

@@ -28,6 +28,11 @@ class Input(Contract):
 
     place: Path | None = Field(None, alias="path")
     fingerprint: str
+    unusable: str | None = Field(
+        None,
+        exclude=True,
+        description="of battles: digest of the ids that cannot be used: not in `fingerprint`, but in scoring requests",
+    )
 
     @property
     def path(self) -> Path:
@@ -153,6 +158,7 @@ class ScoreRequest(BaseRequest):
     spec: ScoreSpec
     serve: ServeSpec = ServeSpec()
     target: str
+    unusable: str | None = added_later(None, description="digest of the ids that cannot be used, which fail in the table")
     emulates: Name | None = added_later(None, description="smaller target whose memory and kernels are kept to (`--as`)")
 
 
@@ -206,6 +212,7 @@ class LexicalScoreRequest(BaseRequest):
     battles: Input
     selection: Selection = Selection()
     target: str
+    unusable: str | None = added_later(None, description="digest of the ids that cannot be used, which fail in the table")
 
 
 class ImportRequest(BaseRequest):

@@ -14,8 +14,9 @@ import pandas as pd
 from zoo.contracts import Entry, PromptSpec, Selection, Variant
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.cost.published import Lengths, load_published
-from zoo.data.battles import count_characters, read_battles
+from zoo.data.battles import count_characters
 from zoo.data.splits import select_rows
+from zoo.data.usable import unusable_line, usable_battles
 from zoo.errors import ZooError
 
 SAMPLE_ROWS = 2_000  # of a file: lengths deviate by about their mean, so the mean of so many is within 2 or 3 %
@@ -47,11 +48,12 @@ def file_of(entry: Entry, lengths: Path | None, rows: int | None, model_folder: 
         typical = f"rows as long as the competition's, at {published.characters_per_token} characters a token"
         tokens = {v: estimated(published, None, entry.prompt, v) for v in variants}
         return File(number, tokens, (typical,) if entry.prompt else ())
-    battles = read_battles(lengths)
+    battles = usable_battles(lengths)
     if battles.frame.empty:
         raise ZooError(f"{lengths}: no usable rows to take lengths from; `zoo data validate` says why")
     frame = select_rows(battles, Selection(rows="all", max_rows=SAMPLE_ROWS))
     notes = [] if rows in (None, len(battles.ids)) else [f"{rows:,} rows as long as the {len(battles.ids):,} of {lengths.name}"]
+    notes += [f"lengths: {unusable_line(battles)}"] if battles.bad_ids else []
     if entry.prompt is None:
         tokens = {v: np.zeros(len(frame)) for v in variants}
     elif model_folder is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, Say, ScoreRequest, Selection, ServeSpec, Variant
-from zoo.data.battles import count_characters, read_battles
+from zoo.data.battles import count_characters
+from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.runner import run_stage
@@ -47,7 +48,7 @@ def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Sa
     if not is_of_kind(machine, target):
         raise ZooError(f"--measure: this machine ({machine}) is not {target.name}; measure there, or leave --measure out")
     samples_folder().mkdir(parents=True, exist_ok=True)
-    order = by_length(battles)
+    order = by_length(battles, say)
     rows = min(FIRST_ROWS, len(order))
     artifact = _score_sample(entry, target, battles, stratified(order, rows), store, say)
     for _ in range(ROUNDS):
@@ -84,9 +85,9 @@ def _score_sample(entry: Entry, target: Target, battles: Path, ids: Sequence[str
     return run_stage(request, folder, say=say)
 
 
-def by_length(battles: Path) -> list[str]:
+def by_length(battles: Path, say: Say = lambda _: None) -> list[str]:
     """Ids of a file's usable rows, longest first. ZooError where there are none."""
-    frame = read_battles(battles).frame
+    frame = usable_battles(battles, say=say).frame
     if frame.empty:
         raise ZooError(f"{battles}: no usable rows to measure on; `zoo data validate` says why")
     order = np.argsort(-count_characters(frame), kind="stable")

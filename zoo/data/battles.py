@@ -1,28 +1,37 @@
-"""Battles files: the competition's CSV as validated rows with a digest.
+"""Battles files as validated rows with a digest, whatever their format and kind of columns.
 
-A file is `id, prompt, response_a, response_b[, winner_model_a, winner_model_b, winner_tie]`; texts are JSON lists of turns in
-which a turn may be null. A row that cannot be used is reported and kept apart, never dropped: `Battles.ids` holds every id.
+The competition's columns are `id, prompt, response_a, response_b[, winner_model_a, winner_model_b, winner_tie]`, texts JSON
+lists of turns in which a turn may be null; `zoo.data.columns` has the other kinds, `zoo.data.formats` the formats. A row that
+cannot be used is reported and kept apart, never dropped: `Battles.ids` holds every id.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from zoo.data.lines import MOST_LINE_CHARACTERS, open_lines
-from zoo.data.rows import TEXT_COLUMNS, WINNER_COLUMNS, Problem, Turns, parse_row
+from zoo.data.columns import (
+    COMPETITION,
+    LOOKED_FOR,
+    TEXT_COLUMNS,
+    VOTES,
+    WSDM,
+    Columns,
+    cell_text,
+    columns_of,
+    ids_of,
+)
+from zoo.data.formats import Cells, open_cells
+from zoo.data.rows import ParsedRow, Problem, check_id, read_label, read_texts
+from zoo.data.turns import Turns, is_plain
 from zoo.errors import ZooError
-
-KNOWN_COLUMNS = ("id", "model_a", "model_b", *TEXT_COLUMNS, *WINNER_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -30,9 +39,11 @@ class Battles:
     """A read file.
 
     `frame`: the usable rows in file order; columns id (str), prompt, response_a, response_b (lists of str | None) and label
-    (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`.
-    `extra_columns`: names of the columns that are not the competition's; `kept`: those of them that the reader was asked for,
-    as text by row id, also of rows that are not usable (of an id that occurs twice, the first).
+    (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`, and
+    `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither texts
+    nor winners; `kept`: those of them that the reader was asked for, as text by row id, also of rows that are not usable (of an
+    id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`. `has_texts` False: ids and
+    winners alone, perhaps with the prompts; texts that are not there have no turns.
     """
 
     path: Path
@@ -43,28 +54,47 @@ class Battles:
     labelled: bool
     extra_columns: tuple[str, ...]
     kept: pd.DataFrame
+    format: str = ""
+    kind: str = COMPETITION
+    plain: tuple[str, ...] = ()
+    bad_prompts: Mapping[str, Turns] = field(default_factory=dict)
+    has_texts: bool = True
 
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(p for p in self.problems if p.severity == "error")
 
+    @property
+    def can_tie(self) -> bool:
+        """Whether a battle of this kind of file can be a tie.
 
-def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -> Battles:
-    """Read a CSV of battles, plain or gzipped.
+        That no tie occurs in a file does not say so.
+        """
+        return self.kind != WSDM
 
-    `keep`: columns beside the competition's to hold in `kept`, where it has them. Raises ZooError where the file as a whole
-    cannot be used: unreadable, a column missing, an id missing or doubled. With `strict=False` the latter are only in
-    `problems`, which is what a report wants. Bad rows never raise.
+    @property
+    def told(self) -> str:
+        """What was read, in a line: kind of columns, format, and which columns are plain text."""
+        if not self.has_texts:
+            prompts = any(self.frame["prompt"])
+            return f"ids and winners alone; {self.format}; folds go by {'prompt' if prompts else 'id, for want of prompts'}"
+        if not self.plain:
+            return f"{self.kind} columns; {self.format}"
+        where = "plain text" if len(self.plain) == len(TEXT_COLUMNS) else f"{', '.join(self.plain)}: plain text"
+        return f"{self.kind} columns; {self.format}; {where}, one turn each"
+
+
+def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), need_texts: bool = True) -> Battles:
+    """Read a file of battles of any format and kind of columns that is known.
+
+    Without `need_texts` a file may also lack the responses, or all texts: see `Battles.has_texts`.
+    `keep`: columns beside those of a battle to hold in `kept`, where it has them. Raises ZooError where the file as a whole
+    cannot be used: unreadable, a column missing, an id missing, doubled or with control characters. With `strict=False` the
+    latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
     """
     path = Path(path)
-    try:
-        with open_lines(path) as lines:
-            csv.field_size_limit(MOST_LINE_CHARACTERS)  # the default refuses fields above 128 KiB
-            battles = _parse(path, csv.reader(lines), keep)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ZooError(f"{path}: cannot be read ({error}); give a .csv or .csv.gz file") from error
-    except csv.Error as error:
-        raise ZooError(f'{path}: not a CSV file ({error}); quote fields with " and double the quotes inside') from error
+    with open_cells(path, LOOKED_FOR) as cells:
+        battles = _parse(path, cells, keep, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
@@ -72,39 +102,61 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = ()) -
     return battles
 
 
-def _parse(path: Path, rows: Iterator[list[str]], keep: Sequence[str]) -> Battles:
-    header = [name.strip() for name in next(rows, [])]
-    problems = _header_problems(header)
-    extra = tuple(name for name in header if name not in KNOWN_COLUMNS)
+def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> Battles:
+    columns = columns_of(cells.header, need_texts=need_texts)
+    problems = _header_problems(columns)
     if any(p.fatal for p in problems):
-        return Battles(path, _frame([]), (), (), tuple(problems), False, extra, _kept({}, ()))
-    column = {name: i for i, name in enumerate(header)}
-    kept_columns = {name: column[name] for name in keep if name in extra}
-    kept: dict[str, list[str]] = {}
-    records: list[tuple[Any, ...]] = []
-    good: dict[str, bool] = {}  # every id in file order -> whether its row is usable
-    body = [row for row in rows if row]
-    labelled = _is_labelled(body, column)
-    for number, row in enumerate(body, start=1):
-        row_id = row[column["id"]].strip() if len(row) > column["id"] else ""
-        record, found = parse_row(row, row_id, number, column, width=len(header), labelled=labelled)
-        if row_id in good:
-            found.append(Problem(row_id, number, "duplicate_id", f"id {row_id} occurs again; ids must be unique", "error"))
-        if kept_columns:
-            kept.setdefault(row_id, [row[i] if i < len(row) else "" for i in kept_columns.values()])
-        problems += found
-        if any(p.severity == "error" for p in found):
-            good.setdefault(row_id, False)
-        else:
-            good[row_id] = True
-            records.append((row_id, *record))
+        return Battles(path, _frame([]), (), (), tuple(problems), False, columns.extra, _kept({}, ()), cells.how)
+    kept_names = tuple(name for name in dict.fromkeys(keep) if name in columns.extra)
+    body = list(cells.rows((*columns.needed, *kept_names)))
     if not body:
         problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
+    plain = _plain_columns(columns, [row for row, _ in body])
+    labelled = _is_labelled(columns, [row for row, _ in body])
+    rows = [
+        _row(row, width, row_id, number, columns, plain, labelled=labelled)
+        for number, ((row, width), row_id) in enumerate(zip(body, ids_of([row[0] for row, _ in body]), strict=True), start=1)
+    ]
+    good: dict[str, bool] = {}  # every id in file order -> whether its row is usable
+    for parsed in rows:
+        if parsed.row_id in good:
+            parsed.report("duplicate_id", f"id {parsed.row_id} occurs again; ids must be unique")
+        good[parsed.row_id] = parsed.usable or good.get(parsed.row_id, False)
     good.pop("", None)
-    bad_ids = tuple(row_id for row_id, usable in good.items() if not usable)
+    kept: dict[str, list[str]] = {}
+    for parsed, (row, _) in zip(rows, body, strict=True):
+        kept.setdefault(parsed.row_id, [cell_text(cell) for cell in row[len(columns.needed) :]])
     return Battles(
-        path, _frame(records), tuple(good), bad_ids, tuple(problems), labelled, extra, _kept(kept, tuple(kept_columns))
+        path,
+        _frame([(parsed.row_id, *parsed.texts, parsed.label) for parsed in rows if parsed.usable]),
+        tuple(good),
+        tuple(row_id for row_id, usable in good.items() if not usable),
+        (*problems, *(problem for parsed in rows for problem in parsed.problems)),
+        labelled,
+        columns.extra,
+        _kept(kept if kept_names else {}, kept_names),
+        cells.how,
+        columns.kind([parsed.label for parsed in rows]),
+        tuple(name for name, is_text in zip(columns.texts, plain, strict=True) if is_text),
+        {parsed.row_id: parsed.texts[0] for parsed in rows if not parsed.usable and parsed.texts[0] is not None},
+        columns.has_texts,
     )
+
+
+def _row(
+    cells: list[Any], width: int, row_id: str, number: int, columns: Columns, plain: Sequence[bool], *, labelled: bool
+) -> ParsedRow:
+    row, n_texts = ParsedRow(row_id, number), len(columns.texts)
+    check_id(row, cells[0])
+    if width != len(columns.header):
+        row.report("field_count", f"{width} fields where the header names {len(columns.header)}; quote the fields")
+        return row
+    read_texts(row, cells[1 : 1 + n_texts], columns.texts, plain)
+    if not columns.has_texts:
+        row.texts = [turns or [] for turns in row.texts]
+    if labelled:
+        read_label(row, cells[1 + n_texts : 1 + n_texts + len(columns.winners)])
+    return row
 
 
 def _frame(records: list[tuple[Any, ...]]) -> pd.DataFrame:
@@ -117,39 +169,61 @@ def _kept(cells: dict[str, list[str]], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.DataFrame(rows, index=pd.Index(list(cells), name="id", dtype="str"), columns=list(columns), dtype="str")
 
 
-def _header_problems(header: list[str]) -> list[Problem]:
+def _header_problems(columns: Columns) -> list[Problem]:
+    header = columns.header
     if not header:
-        return [
-            Problem(None, None, "empty_file", f"the file is empty; its first line must name {', '.join(TEXT_COLUMNS)}", "error")
-        ]
+        message = f"the file is empty; its first line must name {', '.join(TEXT_COLUMNS)}"
+        return [Problem(None, None, "empty_file", message, "error")]
     problems = []
-    present = [name for name in WINNER_COLUMNS if name in header]
-    needed = ("id", *TEXT_COLUMNS, *(WINNER_COLUMNS if present else ()))
-    for name in needed:
-        if name not in header:
-            message = f"column {name} is missing; the header has {', '.join(header)[:200]}"
+    for name in columns.needed:
+        if name in columns.missing:
+            mend = "; give every row an id of its own" if name == columns.id else ""
+            message = f"column {name} is missing; the header has {', '.join(header)[:200]}{mend}"
             problems.append(Problem(None, None, "missing_column", message, "error"))
         elif header.count(name) > 1:
             problems.append(Problem(None, None, "duplicate_column", f"column {name} occurs more than once; keep one", "error"))
-    extra = [name for name in header if name not in KNOWN_COLUMNS]
+    extra = [name for name in columns.extra if name not in VOTES]
     if extra:
-        message = f"columns not of the competition, not used: {', '.join(extra)[:500]}"
+        message = f"columns that are not read: {', '.join(extra)[:500]}"
         problems.append(Problem(None, None, "extra_columns", message, "warning"))
     return problems
 
 
-def _is_labelled(body: list[list[str]], column: dict[str, int]) -> bool:
+def _plain_columns(columns: Columns, rows: Sequence[list[Any]]) -> list[bool]:
+    """Which text columns are plain text; a column without any text is as the others are."""
+    if len(columns.texts) == 2:
+        return [False, False]  # whole conversations are messages
+    found = [is_plain([row[1 + place] for row in rows]) for place in range(len(columns.texts))]
+    return [any(found) if plain is None else plain for plain in found]
+
+
+def _is_labelled(columns: Columns, rows: Sequence[list[Any]]) -> bool:
     """Winner columns that are blank in every row are those of a test file."""
-    if WINNER_COLUMNS[0] not in column:
-        return False
-    places = [column[name] for name in WINNER_COLUMNS]
-    return any(row[i].strip() for row in body for i in places if i < len(row))
+    first = 1 + len(columns.texts)
+    places = range(first, first + len(columns.winners))
+    return any(cell_text(row[place]).strip() for row in rows for place in places)
 
 
 def dataset_digest(battles: Battles) -> str:
-    """SHA-256 over ids, texts and labels of the usable rows, whatever their order."""
-    frame = battles.frame
-    columns = (frame[name] for name in ("id", *TEXT_COLUMNS, "label"))
+    """SHA-256 over ids, texts and labels of the usable rows.
+
+    Their order and the file's format do not matter. Where a file has no texts it is its `labels_digest`.
+    """
+    if not battles.has_texts:
+        return labels_digest(battles)
+    return _digest(*(battles.frame[name] for name in ("id", *TEXT_COLUMNS, "label")))
+
+
+def labels_digest(battles: Battles) -> str:
+    """SHA-256 over ids and labels of the usable rows.
+
+    A file with texts and its ids and winners alone have the same.
+    """
+    none: list[list[str]] = [[]] * len(battles.frame)
+    return _digest(battles.frame["id"], none, none, none, battles.frame["label"])
+
+
+def _digest(*columns: Sequence[Any] | pd.Series) -> str:
     rows = (hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*columns, strict=True))
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 

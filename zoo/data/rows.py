@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TEXT_COLUMNS = ("prompt", "response_a", "response_b")
-WINNER_COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")  # in the order of contracts.LABELS
-UNLABELLED = -1
-LARGE_ROW_CHARACTERS = 1_000_000
-FATAL = frozenset({"missing_column", "duplicate_column", "empty_file", "duplicate_id", "missing_id"})
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+from zoo.data.columns import TEXT_COLUMNS, UNLABELLED, cell_text, label_of
+from zoo.data.turns import SURROGATE, conversation_of, turns_of
 
-Turns = Sequence[str | None]
+LARGE_ROW_CHARACTERS = 1_000_000
+FATAL = frozenset({"missing_column", "duplicate_column", "empty_file", "duplicate_id", "missing_id", "control_in_id"})
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")  # what may end a line of a submission, or move a terminal's cursor
+
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Problem:
     row_number: int | None
     kind: str
     message: str
-    severity: Literal["error", "warning"]
+    severity: Severity
 
     @property
     def fatal(self) -> bool:
@@ -41,84 +39,94 @@ class Problem:
         return self.severity == "error" and self.kind in FATAL
 
 
-def parse_row(
-    row: list[str], row_id: str, number: int, column: dict[str, int], *, width: int, labelled: bool
-) -> tuple[tuple[Any, ...], list[Problem]]:
-    """(prompt, response_a, response_b, label) and what is wrong.
+@dataclass
+class ParsedRow:
+    """What a row holds, as far as it can be read, and what is wrong with it.
 
-    The values count only where no problem is an error.
+    `texts`: turns of prompt, response_a and response_b; a field that cannot be read is None. They count as a battle's only
+    where no problem is an error.
     """
-    found: list[Problem] = []
 
-    def report(kind: str, message: str, severity: Literal["error", "warning"]) -> None:
-        found.append(Problem(row_id or None, number, kind, message, severity))
+    row_id: str
+    number: int
+    texts: list[list[str | None] | None] = field(default_factory=lambda: [None] * len(TEXT_COLUMNS))
+    label: int = UNLABELLED
+    problems: list[Problem] = field(default_factory=list)
 
-    if not row_id:
-        report("missing_id", "the id is empty; give every row an id of its own", "error")
-    if len(row) != width:
-        report("field_count", f"{len(row)} fields where the header names {width}; quote the fields", "error")
-        return (), found
-    if _SURROGATE.search(row_id):
-        report("missing_id", "the id is not valid text; use plain characters", "error")
-    texts: list[list[str | None]] = []
-    for name in TEXT_COLUMNS:
+    @property
+    def usable(self) -> bool:
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def report(self, kind: str, message: str, severity: Severity = "error") -> None:
+        self.problems.append(Problem(self.row_id or None, self.number, kind, message, severity))
+
+
+def check_id(row: ParsedRow, cell: Any) -> None:
+    """Report an id that no submission could be keyed by; `cell` as the file has it."""
+    text = cell_text(cell)
+    if not row.row_id:
+        row.report("missing_id", "the id is empty; give every row an id of its own")
+    elif _CONTROL.search(text):
+        row.report("control_in_id", f"the id {text[:40]!a} holds a line break or another control character; take it out")
+    elif SURROGATE.search(text):
+        row.report("missing_id", "the id is not valid text; use plain characters")
+
+
+def read_texts(row: ParsedRow, cells: Sequence[Any], names: Sequence[str], plain: Sequence[bool]) -> None:
+    """Turns of a row's text cells: prompt and both responses, or two whole conversations."""
+    if len(names) == 2:
+        _read_conversations(row, cells, names)
+    else:
+        _read_fields(row, cells, names, plain)
+    texts = [turns for turns in row.texts if turns is not None]
+    if len(texts) == len(TEXT_COLUMNS):
+        _text_warnings(row, texts)
+
+
+def _read_fields(row: ParsedRow, cells: Sequence[Any], names: Sequence[str], plain: Sequence[bool]) -> None:
+    for place, (name, cell) in enumerate(zip(names, cells, strict=True)):
         try:
-            turns, cleaned = _parse_turns(row[column[name]])
+            row.texts[place], cleaned = turns_of(cell, plain=plain[place], answer=place > 0)
         except ValueError as error:
-            report("not_json_list", f"{name}: {error}; it must be a JSON list of texts and nulls", "error")
+            row.report("not_json_list", f"{name}: {error}; it must be a JSON list of texts and nulls")
             continue
         if cleaned:
-            report("lone_surrogates", f"{name} holds lone surrogates or invalid UTF-8: each read as U+FFFD", "warning")
-        texts.append(turns)
-    if len(texts) == len(TEXT_COLUMNS):
-        found += _text_warnings(texts, row_id, number)
-    label = UNLABELLED
-    if labelled:
-        cells = [row[column[name]] for name in WINNER_COLUMNS]
-        label = _label(cells)
-        if label == UNLABELLED:
-            report("winner_count", f"winners are {', '.join(c or 'blank' for c in cells)}; exactly one must be 1", "error")
-    return (*texts, label), found
+            row.report("lone_surrogates", f"{name} holds lone surrogates or invalid UTF-8: each read as U+FFFD", "warning")
 
 
-def _parse_turns(cell: str) -> tuple[list[str | None], bool]:
-    """Turns of one field, and whether lone surrogates were replaced.
-
-    ValueError says what is wrong with the field.
-    """
+def _read_conversations(row: ParsedRow, cells: Sequence[Any], names: Sequence[str]) -> None:
     try:
-        turns = json.loads(cell, strict=False)  # a raw line break or tab inside a text is harmless
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise ValueError(f"undecodable JSON ({reason}): {cell[:40]!a}") from None
-    if not isinstance(turns, list):
-        raise ValueError(f"JSON, but not a list: {cell[:40]!a}")
-    if not all(turn is None or isinstance(turn, str) for turn in turns):
-        raise ValueError("a turn is neither text nor null")
-    if not any(turn and _SURROGATE.search(turn) for turn in turns):
-        return turns, False
-    return [turn and _SURROGATE.sub("\ufffd", turn) for turn in turns], True
+        row.texts[:], cleaned = conversation_of(*cells)
+    except ValueError as error:
+        row.report("not_messages", f"{' and '.join(names)}: {error}; each must be a list of messages with role and content")
+        return
+    if cleaned:
+        row.report("lone_surrogates", "holds lone surrogates or invalid UTF-8: each read as U+FFFD", "warning")
 
 
-def _text_warnings(texts: list[list[str | None]], row_id: str, number: int) -> list[Problem]:
-    found = []
+def read_label(row: ParsedRow, cells: Sequence[Any]) -> None:
+    """The row's label, in a labelled file."""
+    row.label = label_of(cells)
+    if row.label != UNLABELLED:
+        return
+    texts = [cell_text(cell).strip()[:40] or "blank" for cell in cells]
+    if len(cells) == 1:
+        row.report("winner_unknown", f"winner is {texts[0]}; it must be model_a, model_b, tie or both_bad")
+    else:
+        row.report("winner_count", f"winners are {', '.join(texts)}; exactly one must be 1")
+
+
+def _text_warnings(row: ParsedRow, texts: Sequence[Sequence[str | None]]) -> None:
     counts = [len(turns) for turns in texts]
     empty = [not any(turn and turn.strip() for turn in turns) for turns in texts]
     characters = sum(len(turn or "") for turns in texts for turn in turns)
     if len(set(counts)) > 1:
         message = f"turn counts differ: prompt {counts[0]}, response_a {counts[1]}, response_b {counts[2]}"
-        found.append(Problem(row_id, number, "turn_counts", message, "warning"))
+        row.report("turn_counts", message, "warning")
     if empty[0]:
-        found.append(Problem(row_id, number, "empty_prompt", "the prompt has no text", "warning"))
+        row.report("empty_prompt", "the prompt has no text", "warning")
     if empty[1] and empty[2]:
-        found.append(Problem(row_id, number, "empty_answers", "both answers are empty", "warning"))
+        row.report("empty_answers", "both answers are empty", "warning")
     if characters > LARGE_ROW_CHARACTERS:
         message = f"{characters:,} characters in one row; an unclosed quote further up can cause it"
-        found.append(Problem(row_id, number, "large_row", message, "warning"))
-    return found
-
-
-def _label(cells: list[str]) -> int:
-    """0, 1 or 2 where exactly one of the three cells is 1 and the others are 0, else UNLABELLED."""
-    values = [_TRUTH.get(cell.strip().lower()) for cell in cells]
-    return values.index(1) if None not in values and sum(v or 0 for v in values) == 1 else UNLABELLED
+        row.report("large_row", message, "warning")

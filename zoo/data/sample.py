@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo.data.battles import KNOWN_COLUMNS
-from zoo.data.rows import TEXT_COLUMNS, WINNER_COLUMNS
+from zoo.data.columns import KNOWN_COLUMNS, TEXT_COLUMNS, WINNER_COLUMNS
 from zoo.data.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, OPPOSITES, REFUSALS
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.data.battles import Battles
-from zoo.data.rows import Turns
+from zoo.data.turns import Turns
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -68,13 +68,21 @@ def sample_rows(frame: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     return frame.iloc[np.sort(order[:max_rows])]
 
 
-def unusable_ids(battles: Battles, selection: Selection) -> list[str]:
-    """Ids that a selection asks for and whose rows cannot be scored.
+def assign_bad_folds(battles: Battles, n_folds: int) -> dict[str, int]:
+    """Fold by id of each row that cannot be used.
 
-    None for `held_out`, whose folds need the prompt.
+    It goes by the prompt where that can be read, else by the id. Each is in one fold, so that it is counted once over all of
+    them.
     """
+    return {row_id: fold_of(battles.bad_prompts.get(row_id) or [row_id], n_folds) for row_id in battles.bad_ids}
+
+
+def unusable_ids(battles: Battles, selection: Selection, held: Held | None = None) -> list[str]:
+    """Ids that a selection asks for, as `select_rows` does, and whose rows cannot be scored."""
     if selection.rows == "held_out":
-        return []
+        if held is None:
+            return list(battles.bad_ids)
+        return [row_id for row_id, fold in assign_bad_folds(battles, held.n_folds).items() if fold == held.fold]
     wanted = _listed_ids(battles, selection) if selection.rows == "listed" else list(battles.ids)
     bad = set(battles.bad_ids)
     return [row_id for row_id in wanted if row_id in bad]

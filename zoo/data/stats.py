@@ -10,7 +10,9 @@ import numpy as np
 
 from zoo.contracts import LABELS
 from zoo.data.battles import Battles, dataset_digest, join_turns
-from zoo.data.rows import FATAL, TEXT_COLUMNS, Problem
+from zoo.data.columns import TEXT_COLUMNS
+from zoo.data.rows import FATAL, Problem
+from zoo.data.votes import unreadable_votes
 
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 SHOWN_IDS = 8
@@ -27,6 +29,11 @@ def validation(battles: Battles) -> dict[str, Any]:
         "rows": len(battles.ids),
         "usable_rows": len(battles.frame),
         "labelled": battles.labelled,
+        "kind": battles.kind,
+        "format": battles.format,
+        "plain_text": list(battles.plain),
+        "ties": battles.can_tie,
+        "unreadable_votes": unreadable_votes(battles),
         "extra_columns": list(battles.extra_columns),
         "digest": dataset_digest(battles),
         "problems": [vars(problem) for problem in battles.problems],

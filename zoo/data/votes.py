@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from zoo.data.battles import Battles
+from zoo.data.columns import VOTES
 from zoo.errors import ZooError
 
-VOTES = ("votes_a", "votes_b", "votes_tie")  # in the order of contracts.LABELS
+__all__ = ["VOTES", "unreadable_votes", "vote_shares", "votes_digest"]
 
 
 def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
@@ -20,6 +21,20 @@ def vote_shares(battles: Battles, ids: Sequence[str]) -> np.ndarray:
     The battles were read with `keep=VOTES`; ZooError where their file has no such columns.
     """
     return _shares(battles).reindex(list(ids)).to_numpy(dtype=np.float64)
+
+
+def unreadable_votes(battles: Battles) -> list[str]:
+    """Ids of rows whose votes are neither blank nor counts, so that their label is learned from.
+
+    The battles were read with `keep=VOTES`; a file without all of these columns has none.
+    """
+    if not set(VOTES) <= set(battles.kept):
+        return []
+    cells = battles.kept[list(VOTES)]
+    filled = (cells.map(str.strip) != "").any(axis=1)
+    counts = cells.apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    counted = (counts >= 0).all(axis=1) & np.isfinite(counts).all(axis=1)
+    return [str(row_id) for row_id in cells.index[filled & ~counted]]
 
 
 def votes_digest(battles: Battles) -> str:

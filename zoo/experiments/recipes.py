@@ -82,7 +82,7 @@ def recipe_entries(recipe: Recipe) -> list[Entry]:
 def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> list[Artifact]:
     """Run every entry of a recipe to its scores; what is in the store is not made again."""
     recipe = load_recipe(folder)
-    battles = battles_input(data_folder / recipe.data)
+    battles = battles_input(data_folder / recipe.data, say=say)
     finished = []
     for entry in (with_files_from(entry, data_folder) for entry in recipe_entries(recipe)):
         selection = Selection(max_rows=recipe.score_rows)

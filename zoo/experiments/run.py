@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.contracts import Entry, Held, Request, Say, Selection
+from zoo.data.usable import MOST_BAD
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input, chain, emulating, ladder_request
 from zoo.pipeline.folds import average_chain, fold_chains
@@ -22,7 +23,7 @@ class RunOptions:
     """What a run of an entry's stages is asked for.
 
     `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
-    of their averaged adapters. `emulated`: the smaller target to score as.
+    of their averaged adapters. `emulated`: the smaller target to score as. `most_bad`: share of the rows that may be unusable.
     """
 
     last: str
@@ -34,6 +35,7 @@ class RunOptions:
     score_rows: int | None = None
     source: str | None = None
     emulated: str | None = None
+    most_bad: float = MOST_BAD
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     """
     if options.average and not options.every_fold:
         raise ZooError("--average is of all folds; give --folds N, without --fold")
-    chains = entry_chains(entry, options, store)
+    chains = entry_chains(entry, options, store, say=say)
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no stage {options.last!r}; it has {', '.join(names)}")
@@ -72,9 +74,10 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     return Finished(chains, finished, folds, run_chain(averaging, entry, store, say=say)[-1])
 
 
-def entry_chains(entry: Entry, options: RunOptions, store: Path) -> list[list[Request]]:
+def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:
     """The requests of a run, a chain a fold."""
-    battles, selection = battles_input(options.battles), Selection(max_rows=options.score_rows)
+    battles = battles_input(options.battles, say=say, most_bad=options.most_bad)
+    selection = Selection(max_rows=options.score_rows)
     if options.every_fold:
         n_folds = options.held.n_folds
         chains = fold_chains(entry, battles, options.target, store, n_folds=n_folds, selection=selection, source=options.source)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest
-from zoo.data.battles import read_battles
+from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
@@ -109,7 +109,7 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
     recipe = load_recipe(folder)
     entries = [with_files_from(entry, data_folder) for entry in recipe_entries(recipe)]
     check_names(folder, recipe, only)
-    labels = check_labels(recipe, data_folder)
+    labels = check_labels(recipe, data_folder, say)
     trials: list[Trial] = []
     seen: set[str] = set()
     for run, entry in zip(recipe.runs, entries, strict=True):
@@ -132,21 +132,21 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
         raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(titles)}")
 
 
-def check_labels(recipe: Recipe, data_folder: Path) -> dict[str, dict[str, int]]:
+def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, dict[str, int]]:
     """Labels by row id of each file that a recipe's models are evaluated on.
 
     ZooError for a file without any.
     """
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
-        labels[name] = _labels(data_folder / name)
+        labels[name] = _labels(data_folder / name, say)
         if not labels[name]:
             raise ZooError(f"{key}: {data_folder / name}: no row is labelled; models are compared by log loss on labelled rows")
     return labels
 
 
-def _labels(path: Path) -> dict[str, int]:
-    frame = read_battles(path).frame
+def _labels(path: Path, say: Say) -> dict[str, int]:
+    frame = usable_battles(path, say=say).frame
     return {row_id: int(label) for row_id, label in zip(frame["id"], frame["label"], strict=True) if label >= 0}
 
 

@@ -22,6 +22,7 @@ from zoo.contracts import (
     PromptSpec,
     QuantizeRequest,
     Request,
+    Say,
     ScoreRequest,
     Selection,
     ServeSpec,
@@ -42,13 +43,18 @@ _SOURCES: dict[str, type[Request]] = {
 }
 
 
-def battles_input(path: Path) -> Input:
-    """A battles file as a stage's input, identified by its content and not by where it lies."""
-    from zoo.data.battles import dataset_digest, read_battles
+def battles_input(path: Path, *, say: Say = lambda _: None, most_bad: float | None = None) -> Input:
+    """A battles file as a stage's input, identified by its content and not by where it lies.
+
+    `say` and `most_bad` (None: the default) as `zoo.data.usable.usable_battles` takes them.
+    """
+    from zoo.data.battles import dataset_digest
+    from zoo.data.usable import MOST_BAD, unusable_digest, usable_battles
 
     if not path.exists():
-        raise ZooError(f"{path}: no such file; give a CSV of battles (`zoo data sample {path} --rows 500` makes one)")
-    return Input(path=path.absolute(), fingerprint=dataset_digest(read_battles(path)))
+        raise ZooError(f"{path}: no such file; give a file of battles (`zoo data sample {path} --rows 500` makes one)")
+    battles = usable_battles(path, say=say, most_bad=MOST_BAD if most_bad is None else most_bad)
+    return Input(path=path.absolute(), fingerprint=dataset_digest(battles), unusable=unusable_digest(battles))
 
 
 def output_of(request: Request, store: Path) -> Input:
@@ -90,6 +96,7 @@ def chain(
         spec=entry.score,
         serve=entry.serve.get(machine.name, ServeSpec()),
         target=target,
+        unusable=battles.unusable,
     )
     return [fetch, train, merge, quantize, score]
 
@@ -121,7 +128,7 @@ def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Inpu
         # A path is no part of identity; the inputs below are.
         spec=spec.model_copy(update={"teacher": None, "extra": None}),
         teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
-        extra=_file_input("train.extra", spec.extra, "a CSV of labelled battles"),
+        extra=_file_input("train.extra", spec.extra, "a file of labelled battles"),
         votes_digest=_votes_digest(spec, battles),
     )
 
@@ -150,7 +157,10 @@ def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, select
     selection = selection.model_copy(update={"max_rows": None})
     train = LexicalTrainRequest(entry=entry.name, battles=battles, spec=entry.lexical)
     model = output_of(train, store)
-    return [train, LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target)]
+    score = LexicalScoreRequest(
+        entry=entry.name, model=model, battles=battles, selection=selection, target=target, unusable=battles.unusable
+    )
+    return [train, score]
 
 
 def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.contracts import Cost, FileRecord, ImportRequest, Input, Manifest, Measurements, ScoreCard, Variant
+from zoo.contracts import Cost, FileRecord, ImportRequest, Input, Manifest, Measurements, Say, ScoreCard, Variant
 from zoo.errors import ZooError
 from zoo.pipeline.import_checks import checked_table
 from zoo.scores.metric_names import FAILED_ROWS
@@ -34,21 +34,25 @@ def import_scores(
     seconds_per_1k_tokens: float | None = None,
     gpus: int | None = None,
     store: Path,
+    say: Say = lambda _: None,
+    most_bad: float | None = None,
 ) -> Path:
     """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
 
+    `labels` needs ids and winners only; `say` and `most_bad` as `zoo.data.usable.usable_battles` takes them.
     Returns its folder. The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's
     column names, and has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one
     copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row
     ids, for what cannot be right.
     """
-    from zoo.data.battles import dataset_digest, read_battles
+    from zoo.data.battles import dataset_digest
+    from zoo.data.usable import MOST_BAD, usable_battles
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not a member's name; use lower-case letters, digits, '.', '_' and '-'")
-    battles = read_battles(labels)
+    battles = usable_battles(labels, say=say, most_bad=MOST_BAD if most_bad is None else most_bad, need_texts=False)
     if not battles.labelled:
-        raise ZooError(f"{labels}: has no winner columns; give the labelled battles that the scores are of")
+        raise ZooError(f"{labels}: has no winner columns; give the battles that the scores are of, with their winners")
     table = checked_table(scores, battles)
     request = ImportRequest(
         entry=name,

@@ -15,7 +15,7 @@ from ensemble.members.table import Table, balanced_folds
 from tests.helpers.manifests import score_card
 from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec
 from zoo.data.battles import dataset_digest, read_battles
-from zoo.data.rows import WINNER_COLUMNS
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.errors import ZooError
 from zoo.scores.tables import score_table
 

@@ -65,6 +65,16 @@ def test_validate_goes_on_where_columns_are_missing_and_refuses_what_is_no_file(
         invoke("validate", tmp_path / "absent.csv")
 
 
+def test_validate_says_what_votes_are_for_and_which_are_no_counts(tmp_path):
+    header = "id,prompt,response_a,response_b,votes_a,votes_b,votes_tie,note"
+    rows = ["1,[],[],[],3,1,0,x", "2,[],[],[],,,,x", "3,[],[],[],3,one,0,x", "4,[],[],[],-1,2,0,x"]
+    (tmp_path / "b.csv").write_text("\n".join([header, *rows]))
+    _, text = invoke("validate", tmp_path / "b.csv")
+    assert "votes_a, votes_b, votes_tie: learned from where an entry has train.targets = 'votes'" in text
+    assert "no counts in 2 rows, first 3" in text and "columns that are not read: note" in " ".join(text.split())
+    assert json.loads(invoke("validate", tmp_path / "b.csv", "--json")[1])["unreadable_votes"] == ["3", "4"]
+
+
 def test_stats_count_labels_turns_characters_and_tokens(tmp_path):
     path = write(tmp_path / "b.csv", ["1", '["q"]', '["one two"]', '["y"]'], ["2", '["q","r"]', '["x",null]', '["y","z"]'])
     stats = battle_stats(read_battles(path), lambda text: list(range(len(text.split()))))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -27,6 +27,7 @@ from zoo.stages.lexical.features import Features
 
 TIE = 2
 MIN_DOCUMENTS = 3  # a word or pair of words in fewer texts is not used
+UNSEEN = 0.5  # of a row, that a label which no row has is counted as (Krichevsky and Trofimov 1981, IEEE Trans. Inf. Theory 27)
 LENGTH = 0  # column of log_characters in ANSWER_FEATURES
 
 
@@ -115,8 +116,14 @@ def _fit(
 
     The two kinds have a strength of regularization each: a column multiplied by sqrt(C) under C = 1 is one under C.
     """
+    if intercept and not target.any():  # no battle is a tie: near 0, since one to come may be
+        rate = UNSEEN / (len(target) + 1)
+        return np.zeros(dense.shape[1]), [np.zeros(block.shape[1]) for block in blocks], np.array([logit(rate)])
     if target.all() or not target.any():
-        raise ZooError("a fold's training rows lack a label (A, B or tie); give more labelled battles or fewer folds")
+        lacking = (
+            "no battle that has a winner" if intercept or not len(target) else "no battle that A wins, or none that B wins"
+        )
+        raise ZooError(f"a fold's training rows have {lacking}; give more labelled battles or fewer folds")
     scales = [np.sqrt(spec.features_c), *(np.sqrt(spec.regularization_c) for _ in blocks)]
     columns = [sparse.csr_matrix(dense), *blocks]
     design = sparse.hstack([block * scale for block, scale in zip(columns, scales, strict=True)], format="csr")

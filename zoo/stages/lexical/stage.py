@@ -19,7 +19,7 @@ import pandas as pd
 from zoo.contracts import LexicalScoreRequest, LexicalTrainRequest, Measurements, ScoreCard, StageResult, Variant
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import dataset_digest, read_battles
-from zoo.data.splits import assign_folds, select_rows, unusable_ids
+from zoo.data.splits import assign_bad_folds, assign_folds, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
@@ -136,7 +136,11 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     load_seconds = process_age_seconds()
     done = list(_score_chunks(model, frame, folds, folder / CHUNKS))
     pieces = [piece for _, piece in done]
-    table = pd.concat([*(table for table, _ in done), unscored_table(bad, BAD_ROW)] if bad else [table for table, _ in done])
+    tables = [table for table, _ in done]
+    if bad:
+        bad_folds = assign_bad_folds(battles, len(model.folds)) if folds is not None else dict.fromkeys(bad, NO_FOLD)
+        tables.append(unscored_table(bad, BAD_ROW).assign(fold=[bad_folds[row_id] for row_id in bad]))
+    table = pd.concat(tables)
     write_scores(table, folder / SCORES)
     write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / CARD)
     run_seconds = sum(piece.seconds for piece in pieces)

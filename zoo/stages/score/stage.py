@@ -131,7 +131,7 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
         ids=frame["id"].tolist(),
         labels=frame["label"].to_numpy(),
         folds=assign_folds(frame, request.held.n_folds) if request.selection.rows == "held_out" else None,
-        bad=unusable_ids(battles, request.selection),
+        bad=unusable_ids(battles, request.selection, request.held),
         digest=dataset_digest(battles),
     )
 
@@ -228,7 +228,7 @@ def assemble(tables: Sequence[pd.DataFrame], rows: Rows) -> pd.DataFrame:
     table = pd.concat([*tables, unscored_table(rows.bad, BAD_ROW)] if rows.bad else tables)
     table = table.set_index("id").loc[[*rows.ids, *rows.bad]].reset_index()
     if rows.folds is not None:
-        table["fold"] = rows.folds
+        table["fold"] = [*rows.folds, *(rows.folds[:1].repeat(len(rows.bad)))]  # unusable ones are of the held-out fold too
     return table
 
 
@@ -262,12 +262,12 @@ def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) 
 
     Each stands under the variant's name.
     """
+    count = len(labels)  # those that cannot be used come after
     counts: dict[str, Any] = {
         FAILED_ROWS: failed,
         "rows/truncated": int((table["n_truncated_tokens"] > 0).sum()),
-        "rows/mean_tokens": float(table["n_tokens"].mean()),
+        "rows/mean_tokens": float(table["n_tokens"][:count].mean()),
     }
-    count = len(labels)
     ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0)
     if ok.any():
         lengths = table["n_tokens"].to_numpy()[:count][ok]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import Held, TrainSpec
-from zoo.data.battles import Battles, read_battles
+from zoo.data.battles import Battles
 from zoo.data.splits import assign_folds, normal_text
+from zoo.data.usable import usable_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
+from zoo.stages import progress
 from zoo.stages.train.examples import smoothed, with_votes
 
 
@@ -22,7 +24,7 @@ def extra_rows(path: Path, main: Battles, held: Held, spec: TrainSpec) -> tuple[
     Returned with how many are used and left out. A target sums to `spec.extra_weight`: vote shares where they are asked for and
     the file has them, else the label.
     """
-    extra = read_battles(path, keep=VOTES)
+    extra = usable_battles(path, keep=VOTES, say=progress.note)
     frame = extra.frame[extra.frame["label"] >= 0]
     usable = frame[may_learn(frame, main.frame, held)].reset_index(drop=True)
     if usable.empty:

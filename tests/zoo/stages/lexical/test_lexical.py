@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from zoo.contracts import Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
-from zoo.data.battles import WINNER_COLUMNS, read_battles
+from zoo.data.battles import read_battles
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.sample import sample_battles
 from zoo.data.splits import assign_folds
 from zoo.errors import ZooError
@@ -149,9 +150,35 @@ def test_what_it_cannot_learn_from_is_refused(battles, tmp_path):
     frame.drop(columns=list(WINNER_COLUMNS)).to_csv(tmp_path / "unlabelled.csv", index=False)
     with pytest.raises(ZooError, match="no labelled rows"):
         train(tmp_path / "unlabelled.csv", tmp_path / "a")
-    frame[frame["winner_tie"] == "0"].to_csv(tmp_path / "no_ties.csv", index=False)
-    with pytest.raises(ZooError, match="lack a label"):
-        train(tmp_path / "no_ties.csv", tmp_path / "b")
+    frame[frame["winner_tie"] == "1"].to_csv(tmp_path / "ties.csv", index=False)
+    with pytest.raises(ZooError, match="no battle that has a winner"):
+        train(tmp_path / "ties.csv", tmp_path / "b")
+    frame[frame["winner_model_b"] == "0"].to_csv(tmp_path / "one_side.csv", index=False)
+    with pytest.raises(ZooError, match="no battle that A wins, or none that B wins"):
+        train(tmp_path / "one_side.csv", tmp_path / "c")
+
+
+def test_battles_without_a_tie_are_learned_from_and_a_tie_is_next_to_impossible(battles, tmp_path):
+    frame = pd.read_csv(battles, dtype="str")
+    frame[frame["winner_tie"] == "0"].to_csv(tmp_path / "two_class.csv", index=False)
+    metrics = train(tmp_path / "two_class.csv", tmp_path / "train").metrics
+    result, table = score(tmp_path / "train", tmp_path / "two_class.csv", tmp_path / "score")
+    p = probabilities(table)
+    assert (p[:, 2] > 0).all() and (p[:, 2] < 0.5 / (len(p) * 0.5)).all()
+    assert metrics["val/log_loss"] < np.log(2) and result.metrics["ab:val/acc"] > 0.5
+
+
+def test_held_out_rows_that_cannot_be_used_fail_in_the_fold_of_their_prompt(model, battles, tmp_path):
+    frame = pd.read_csv(battles, dtype="str")
+    folds = assign_folds(read_battles(battles).frame, SPEC.folds)
+    frame.loc[[3, 4], "response_a"] = ""
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    result, table = score(model, tmp_path / "b.csv", tmp_path / "out")
+    by_id = table.set_index("id")
+    assert result.metrics["ab:rows/failed"] == 2 and len(table) == ROWS
+    for place in (3, 4):
+        row = by_id.loc[frame.loc[place, "id"]]
+        assert "bad row" in row["status"] and np.isnan(row["p_a"]) and row["fold"] == folds[place]
 
 
 def test_a_checkpoint_is_plain_arrays_and_a_broken_one_is_named(model, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.battles_files import as_parquet, named, write
 from tests.helpers.requests import SPEC, train_request
 from zoo.stages.train import stage as train
 
@@ -33,6 +34,15 @@ def test_training_learns_its_rows(base: Path, sample_csv: Path, tmp_path: Path, 
     )
     losses = [loss for _, loss in train.run(train_request(base, sample_csv, spec), tmp_path).curves["train/loss"]]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_battles_of_which_none_is_a_tie_are_learned_from(base: Path, tmp_path: Path, float32: None) -> None:
+    """A parquet file in WSDM Cup's columns: the model comes to know that there are two labels."""
+    rows = [(str(i), [f"what is {i}?"], [f"it is {i}"], [f"it is {i + 1}"], i % 2) for i in range(60)]
+    battles = write(tmp_path / "wsdm.parquet", as_parquet(named(rows, language="English")))
+    spec = SPEC.model_copy(update={"max_rows": 48, "epochs": 6.0, "learning_rate": 1e-2})
+    metrics = train.run(train_request(base, battles, spec), tmp_path).metrics
+    assert metrics["val/log_loss"] < 0.9 < metrics["val/log_loss_before"] and metrics["train/rows"] == 48
 
 
 def test_a_killed_training_run_ends_with_the_same_weights(

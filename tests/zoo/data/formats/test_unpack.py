@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.data import lines
 from zoo.data.battles import read_battles
+from zoo.data.formats import unpack
 from zoo.errors import ZooError
 
 HEADER = b"id,prompt,response_a,response_b\n"
@@ -45,19 +45,19 @@ def test_a_gzip_bomb_ends_in_one_line(tmp_path: Path, piece: bytes) -> None:
 
 
 def test_a_bomb_of_rows_is_refused_and_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LEAST_BOUND", 2**20)
+    monkeypatch.setattr(unpack, "LEAST_BOUND", 2**20)
     path = bomb(tmp_path / "b.csv.gz", b'1,"[]","[]","[]"\n' * 2**15, 4)
-    with pytest.raises(ZooError, match=r"unpacks to more than 1,048,576 characters.*unpack it and give the \.csv"):
+    with pytest.raises(ZooError, match=r"unpacks to more than 1,048,576 bytes.*unpack it and give the file"):
         read_battles(path)
 
 
 def test_a_device_without_end_is_refused() -> None:
-    with pytest.raises(ZooError, match=r"^/dev/zero: a line of more than"):
+    with pytest.raises(ZooError, match=r"^/dev/zero: a folder, pipe or device"):
         read_battles(Path("/dev/zero"))
 
 
 def test_what_people_packed_is_read_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LEAST_BOUND", 1)
+    monkeypatch.setattr(unpack, "LEAST_BOUND", 1)
     rows = b"".join(b'%d,"[""why is %d odd?""]","[""it is""]","[""it is not""]"\n' % (i, i * i) for i in range(2000))
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(HEADER + rows))
     assert len(read_battles(tmp_path / "b.csv.gz").frame) == 2000

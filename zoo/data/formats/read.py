@@ -1,0 +1,42 @@
+"""One way into every format: a path as a header and rows of cells."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from zoo.data.formats.delimited import read_delimited
+from zoo.data.formats.jsonl import read_jsonl
+from zoo.data.formats.magic import JSONL, PARQUET, Unread, format_of
+from zoo.data.formats.parquet import read_parquet
+from zoo.data.formats.text import Cells, as_utf8, encoding_of
+from zoo.data.formats.unpack import HEAD_BYTES, unpacked
+from zoo.errors import ZooError
+
+
+@contextmanager
+def open_cells(path: Path, known: Collection[str]) -> Iterator[Cells]:
+    """The columns and rows of a file of any format that is read.
+
+    The format is told by the content and not by the name. `known`: names of columns that the caller looks for, by which a CSV
+    file's separator is found. ZooError, with what the file is and the mend, for any other format.
+    """
+    with unpacked(path) as (stream, _):
+        head = stream.read(HEAD_BYTES)
+    encoding = encoding_of(head)
+    found = format_of(head, as_utf8(head, encoding))
+    if isinstance(found, Unread):
+        raise ZooError(f"{path}: {found.name}; {found.mend}")
+    with unpacked(path) as (stream, packing):
+        if found == PARQUET:  # has its index at the end
+            content = stream if not packing else io.BytesIO(stream.read())
+            size = path.stat().st_size if not packing else len(content.getbuffer())  # type: ignore[attr-defined]
+            cells = read_parquet(content, path, size)
+        elif found == JSONL:
+            cells = read_jsonl(stream, path, encoding)
+        else:
+            cells = read_delimited(stream, path, encoding, known)
+        yield replace(cells, how=f"{cells.how}, {packing}") if packing else cells

@@ -1,0 +1,85 @@
+"""Text files as lines: their encoding, and lines within bounds."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from zoo.errors import ZooError
+
+MOST_LINE_CHARACTERS = 2**26  # far above any battle; a file without line breaks is one line
+
+# One row: its cells in the order asked for (None where it has none), and how many fields it has.
+Row = tuple[list[Any], int]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A file as cells: its columns, and its rows of those columns that are asked for.
+
+    `rows` reads on in the file, once. `how`: the format with its particulars, for people. Cells are what the format holds:
+    text in CSV; also numbers, lists, objects and None in the others.
+    """
+
+    header: list[str]
+    rows: Callable[[Sequence[str]], Iterator[Row]]
+    how: str
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How bytes are text; `errors` as Python's codecs take it."""
+
+    name: str
+    codec: str
+    errors: str = "surrogatepass"  # a lone surrogate is told by row later
+
+
+_UTF8 = Encoding("UTF-8", "utf-8-sig", "surrogateescape")  # bytes that are not UTF-8 come out as lone surrogates
+_MARKS = (
+    (codecs.BOM_UTF32_LE, Encoding("UTF-32", "utf-32")),
+    (codecs.BOM_UTF32_BE, Encoding("UTF-32", "utf-32")),
+    (codecs.BOM_UTF16_LE, Encoding("UTF-16", "utf-16")),
+    (codecs.BOM_UTF16_BE, Encoding("UTF-16", "utf-16")),
+)
+
+
+def encoding_of(head: bytes) -> Encoding:
+    """UTF-8, unless the first bytes say UTF-16 or UTF-32.
+
+    That is by a byte order mark, or where every other byte of an ASCII text is 0.
+    """
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    even, odd = head[0:64:2], head[1:64:2]
+    if len(odd) > 3 and not any(odd) and all(even):
+        return Encoding("UTF-16", "utf-16-le")
+    if len(odd) > 3 and not any(even) and all(odd):
+        return Encoding("UTF-16", "utf-16-be")
+    return _UTF8
+
+
+def as_utf8(head: bytes, encoding: Encoding) -> bytes:
+    """The first bytes of a text in UTF-8 and without a byte order mark."""
+    if encoding is _UTF8:
+        return head.removeprefix(codecs.BOM_UTF8)
+    return codecs.decode(head[: len(head) // 4 * 4], encoding.codec, "ignore").encode("utf-8", "ignore")
+
+
+def lines_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[str]:
+    """Lines with their line breaks; ZooError for one that is larger than battles ever are."""
+    text = io.TextIOWrapper(stream, encoding=encoding.codec, errors=encoding.errors, newline="")
+    try:
+        while line := text.readline(MOST_LINE_CHARACTERS + 1):
+            if len(line) > MOST_LINE_CHARACTERS:
+                raise ZooError(
+                    f"{path}: a line of more than {MOST_LINE_CHARACTERS:,} characters; give a file of battles, a row a line"
+                )
+            yield line
+    except UnicodeError as error:
+        raise ZooError(f"{path}: is not whole {encoding.name} text ({error}); save it as UTF-8") from error

@@ -1,0 +1,122 @@
+"""Cells as turns of a conversation: JSON lists, native lists, messages, or plain text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.data.columns import cell_text
+
+Turns = Sequence[str | None]
+SURROGATE = re.compile("[\ud800-\udfff]")
+# Texts that begin so are meant as lists of texts; "[INST]" and "[1] a source" are not.
+_LIST = re.compile(r"""\s*\[\s*(["'{\]]|null\b|None\b)""")
+FEW_SHARE, FEW_CELLS, FEW_OF_SMALL = 0.01, 3, 0.1
+ASKING, ANSWERING = ("user", "human", "system", "developer"), ("assistant", "gpt", "model", "chatbot")
+
+
+def is_plain(cells: Sequence[Any]) -> bool | None:
+    """Whether a column's cells are plain texts, each one turn, and not JSON lists of turns.
+
+    None where all are blank. Told over the whole column, so that one text that begins with a bracket stays a text, and one
+    broken list a broken list. A column is plain where few of its cells look like lists: 1 %, or in a small file up to 3 cells
+    of at least 30.
+    """
+    filled = [cell for cell in cells if cell is not None and cell != "" and not (isinstance(cell, str) and not cell.strip())]
+    if not filled:
+        return None
+    if not all(isinstance(cell, str) for cell in filled):
+        return False
+    lists = sum(bool(_LIST.match(cell)) for cell in filled)
+    few = max(FEW_SHARE * len(filled), min(FEW_CELLS, FEW_OF_SMALL * len(filled)))
+    return lists <= few
+
+
+def turns_of(cell: Any, *, plain: bool, answer: bool = False) -> tuple[list[str | None], bool]:
+    """Turns of one field, and whether lone surrogates were replaced.
+
+    `answer`: where the cell is a list of messages, take the model's and not the user's. ValueError says what is wrong.
+    """
+    if plain:
+        return _clean([cell_text(cell)])
+    turns = _listed(cell)
+    if any(isinstance(turn, dict) for turn in turns):
+        questions, answers = _paired(turns)
+        return _clean(answers if answer else questions)
+    if not all(turn is None or isinstance(turn, str) for turn in turns):
+        raise ValueError("a turn is neither text nor null")
+    return _clean(turns)
+
+
+def conversation_of(a: Any, b: Any) -> tuple[list[list[str | None]], bool]:
+    """Prompt, response_a and response_b of two whole conversations.
+
+    Also whether lone surrogates were replaced. ValueError says what is wrong.
+    """
+    (asked, answers_a), (asked_b, answers_b) = _paired(_listed(a)), _paired(_listed(b))
+    if asked != asked_b:
+        raise ValueError("the two conversations ask different things")
+    found = [_clean(turns) for turns in (asked, answers_a, answers_b)]
+    return [turns for turns, _ in found], any(cleaned for _, cleaned in found)
+
+
+def _listed(cell: Any) -> list[Any]:
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell, strict=False)  # a raw line break or tab inside a text is harmless
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            quotes = "; single quotes are Python's, write it with json.dumps" if re.match(r"\s*\[\s*\{?\s*'", cell) else ""
+            raise ValueError(f"undecodable JSON ({reason}): {cell[:40]!a}{quotes}") from None
+        if not isinstance(cell, list):
+            raise ValueError(f"JSON, but not a list: {json.dumps(cell)[:40]!a}")
+    if not isinstance(cell, list):
+        raise ValueError("blank" if cell is None or cell != cell else f"not a list: {str(cell)[:40]!a}")
+    return cell
+
+
+def _paired(messages: Sequence[Any]) -> tuple[list[str | None], list[str | None]]:
+    """Questions and the answers to them, turn by turn: None where one has no other.
+
+    Messages in a row of one side are one turn, so a system's message stands before the first question.
+    """
+    asked: list[str | None] = []
+    answered: list[str | None] = []
+    last = ""
+    for message in messages:
+        role, text = _message(message)
+        side = "asking" if role in ASKING else "answering"
+        own, other = (asked, answered) if side == "asking" else (answered, asked)
+        if side == last and own and own[-1] is not None:
+            own[-1] = f"{own[-1]}\n\n{text}"
+        elif side == "answering" and last == "asking":
+            own[-1] = text
+        else:
+            own.append(text)
+            other.append(None)
+        last = side
+    return asked, answered
+
+
+def _message(message: Any) -> tuple[str, str]:
+    """Role and text of one message, whose content is a text or a list of parts."""
+    if not isinstance(message, dict) or "role" not in message:
+        raise ValueError("a message is no object with role and content")
+    role, content = str(message["role"]).lower(), message.get("content")
+    if role not in (*ASKING, *ANSWERING):
+        raise ValueError(f"a message has the role {role[:20]!a}, which is neither the user's nor the model's")
+    if content is None or isinstance(content, str):
+        return role, content or ""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts if isinstance(part, str | dict)]
+    if len(texts) != len(parts) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a message holds more than text (a picture or a file)")
+    return role, "\n\n".join(str(text) for text in texts)
+
+
+def _clean(turns: list[str | None]) -> tuple[list[str | None], bool]:
+    if not any(turn and SURROGATE.search(turn) for turn in turns):
+        return turns, False
+    return [turn and SURROGATE.sub("�", turn) for turn in turns], True
