@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ensemble.members.fold_rules import of_one_rule
 from ensemble.members.table import Members, Table, balanced_folds
 from ensemble.members.vetting import drop_duplicates, drop_in_sample
 from zoo.contracts import Request, ScoringRequest
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
-from zoo.data.splits import fold_of
+from zoo.data.splits import folds_of
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
 from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
@@ -71,24 +72,26 @@ def align(
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
     Labels and prompts come from `battles`, or from the file the tables were made of. Refused, with the members' names: no
-    table, tables of different data, too few common rows. Left out, with the reason in the result: other targets, tables that
-    a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table whose name
-    stays in by another one is listed as `NAME (FINGERPRINT)`.
+    table, tables of different data or fold rules, too few common rows. Left out, with the reason in the result: other targets,
+    tables that a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table
+    whose name stays in by another one is listed as `NAME (FINGERPRINT)`.
     """
     left_out: dict[str, str] = {}
     chosen = _for_target(tables, target, left_out)
     labelled = _labelled_battles(chosen, battles)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, digest, battles is not None, left_out)
+    chosen, rule = of_one_rule(chosen, left_out)
     chosen = _newest(chosen, left_out)
     frames = [_usable(table, labelled) for table in chosen]
     ids = _common_ids(chosen, frames)
     truth = labelled.frame.set_index("id").loc[list(ids)]
-    groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in truth["prompt"]), dtype=np.int64, count=len(truth))
+    groups = folds_of(labelled, pd.Series(ids), 2**61 - 1, rule)
     if truth["label"].nunique() < 2:
         raise ZooError(f"all {len(ids)} common rows have the same winner; there is nothing to learn from them")
     if len(np.unique(groups)) < FEWEST_PROMPTS:
-        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} different prompts; need {FEWEST_PROMPTS}")
+        kind = "groups of near-copied prompts" if rule else "different prompts"
+        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} {kind}; need {FEWEST_PROMPTS}")
     members = Members(
         names=tuple(table.name for table in chosen),
         cards=tuple(table.card for table in chosen),

@@ -76,8 +76,8 @@ def entry_chains(entry: Entry, options: RunOptions, store: Path) -> list[list[Re
     """The requests of a run, a chain a fold."""
     battles, selection = battles_input(options.battles), Selection(max_rows=options.score_rows)
     if options.every_fold:
-        n_folds = options.held.n_folds
-        chains = fold_chains(entry, battles, options.target, store, n_folds=n_folds, selection=selection, source=options.source)
+        held = options.held
+        chains = fold_chains(entry, battles, options.target, store, held=held, selection=selection, source=options.source)
     else:
         found = chain(entry, battles, options.target, store, held=options.held, selection=selection, source=options.source)
         chains = [found]

@@ -22,6 +22,7 @@ from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult
 from zoo.errors import ZooError
+from zoo.pipeline.fold_rules import check_inputs
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
@@ -119,6 +120,7 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
         found = find(store, request)
         if found:
             return found
+        check_inputs(request)
         partial = store / PARTIAL / name
         _prepare(partial, request)
         _launch(request, partial, lock)
