@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, first_fault
+from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, first_fault, fold_rule, rule_name
 from zoo.errors import ZooError
 from zoo.store import write_atomic
 
@@ -232,7 +232,16 @@ class Plan(Contract):
                 raise ValueError(f"pools name {', '.join(sorted(unknown))}, which are not members")
         if not any(set(pool.members) == set(names) for pool in self.pools):
             raise ValueError("pools hold no blend of all members")
+        self._check_fold_rules()
         return self
+
+    def _check_fold_rules(self) -> None:
+        """Blends are fitted on out-of-fold tables; one rule says what that means for all of them."""
+        scored = [(m.name, m.request) for m in self.members if m.request and m.request.selection.rows == "held_out"]
+        by_rule = {rule_name(fold_rule(request)): name for name, request in scored}
+        if len(by_rule) > 1:
+            named = ", ".join(f"{name} by {rule}" for rule, name in by_rule.items())
+            raise ValueError(f"members have folds by different rules: {named}")
 
     def member(self, name: str) -> PlanMember:
         """The member called `name`; KeyError where there is none."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ensemble.members.fold_rules import of_one_rule
 from ensemble.members.table import Members, Table, balanced_folds
 from ensemble.members.vetting import drop_duplicates, drop_in_sample
-from zoo.contracts import Request, Say, ScoringRequest
+from zoo.contracts import FoldRule, Request, Say, ScoringRequest
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
-from zoo.data.splits import fold_of
+from zoo.data.splits import folds_of
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
@@ -81,26 +82,27 @@ def align(
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
     Labels and prompts come from `battles`, or from the file the tables were made of. Refused, with the members' names: no
-    table, tables of different data, too few common rows. Left out, with the reason in the result: other targets, tables that
-    a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table whose name
-    stays in by another one is listed as `NAME (FINGERPRINT)`. The battles may be ids and winners alone; `say` and `most_bad` as
-    `zoo.data.usable.usable_battles` takes them.
+    table, tables of different data or fold rules, too few common rows. Left out, with the reason in the result: other targets,
+    tables that a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table
+    whose name stays in by another one is listed as `NAME (FINGERPRINT)`. The battles may be ids and winners alone; `say` and
+    `most_bad` as `zoo.data.usable.usable_battles` takes them.
     """
     left_out: dict[str, str] = {}
     chosen = _for_target(tables, target, left_out)
     labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
+    chosen, rule = of_one_rule(chosen, left_out)
     chosen = _newest(chosen, left_out)
     frames = [_usable(table, labelled) for table in chosen]
     ids = _common_ids(chosen, frames)
     truth = labelled.frame.set_index("id").loc[list(ids)]
-    asked = [turns or [row_id] for row_id, turns in zip(ids, truth["prompt"], strict=True)]  # without prompts: by id
-    groups = np.fromiter((fold_of(turns, 2**61 - 1) for turns in asked), dtype=np.int64, count=len(truth))
+    groups = _groups(labelled, ids, rule)
     if truth["label"].nunique() < 2:
         raise ZooError(f"all {len(ids)} common rows have the same winner; there is nothing to learn from them")
     if len(np.unique(groups)) < FEWEST_PROMPTS:
-        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} different prompts; need {FEWEST_PROMPTS}")
+        kind = "groups of near-copied prompts" if rule else "different prompts"
+        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} {kind}; need {FEWEST_PROMPTS}")
     members = Members(
         names=tuple(table.name for table in chosen),
         cards=tuple(table.card for table in chosen),
@@ -227,6 +229,15 @@ def _usable(table: Table, battles: Battles) -> pd.DataFrame:
         frame = frame[frame["fold"] >= 0]
     labelled = battles.frame.loc[battles.frame["label"] >= 0, "id"]
     return frame[frame["id"].isin(set(labelled))].set_index("id")
+
+
+def _groups(battles: Battles, ids: Sequence[str], rule: FoldRule | None) -> np.ndarray:
+    """The same number for battles that must share a fold: int64 (ids,). A battle without a prompt goes by its id."""
+    frame = battles.frame
+    prompts = [turns or [row_id] for row_id, turns in zip(frame["id"], frame["prompt"], strict=True)]
+    return folds_of(
+        replace(battles, frame=frame.assign(prompt=pd.Series(prompts, index=frame.index))), pd.Series(ids), 2**61 - 1, rule
+    )
 
 
 def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:

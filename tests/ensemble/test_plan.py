@@ -89,3 +89,15 @@ def test_what_is_wrong_with_a_plan_is_told_in_its_own_words(old_plan: Path) -> N
     with pytest.raises(ZooError, match="; build the plan again") as told:
         load_plan(old_plan)
     assert "Value error" not in str(told.value)
+
+
+def test_members_with_folds_by_different_rules_are_refused(old_plan: Path) -> None:
+    raw = json.loads(old_plan.read_text())
+    raw["members"][1]["request"]["selection"] = OLD_LEXICAL["selection"]
+    raw["members"][0]["request"]["rule"] = "near-prompts-1"
+    old_plan.write_text(json.dumps(raw))
+    with pytest.raises(ZooError, match="different rules: lexical@ab by near-prompts-1, tiny@ab-512 by prompts; build the plan"):
+        load_plan(old_plan)
+    raw["members"][1]["request"]["held"]["rule"] = "near-prompts-1"
+    old_plan.write_text(json.dumps(raw))
+    assert load_plan(old_plan).members[0].request.rule == "near-prompts-1"

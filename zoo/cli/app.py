@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,14 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.contracts import Held
+
+
+class Rule(StrEnum):
+    """How prompts are dealt into folds; `prompts` is what requests without a rule mean."""
+
+    near_prompts = "near-prompts-1"
+    prompts = "prompts"
+
 
 app = new_app(
     """A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.
@@ -33,16 +42,22 @@ TargetName = Annotated[
     str, typer.Option("--target", help="Machine that serves, one of `zoo target list`.", autocompletion=complete_target)
 ]
 Fold = Annotated[int | None, typer.Option("--fold", min=0, help="Fold that is held out; folds go by prompt. Default: 0.")]
+FoldRule = Annotated[
+    Rule,
+    typer.Option(
+        "--fold-rule", help="Near-copies of a prompt share a fold, or (as before 0.2) each prompt goes alone: docs/training.md."
+    ),
+]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 MaxBadRows = Annotated[float, typer.Option("--max-bad-rows", help="Stop where a larger share of the battles cannot be used.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
 
 
-def held_of(fold: int | None, folds: int) -> Held:
-    """The held-out fold of `--fold` and `--folds`; ZooError where there is no such fold."""
+def held_of(fold: int | None, folds: int, rule: Rule) -> Held:
+    """The fold that the options of folds hold out; ZooError where there is none."""
     from zoo.contracts import Held
 
     if fold is not None and fold >= folds:
         raise ZooError(f"--fold {fold}: folds are numbered 0 to {folds - 1}")
-    return Held(n_folds=folds, fold=fold or 0)
+    return Held(n_folds=folds, fold=fold or 0, rule=None if rule is Rule.prompts else rule.value)

@@ -103,6 +103,11 @@ def stats(
 def stats_page(file: Path, found: dict[str, Any]) -> Page:
     """Label shares and turns as lines, lengths as a table."""
     page: list[str | Table] = [f"{file}: {found['rows']:,} usable rows, {found['distinct_prompts']:,} distinct prompts"]
+    if near := found["near_copies"]:
+        page.append(
+            f"groups of prompts that differ little: {near['groups']:,}, the largest of {near['largest_prompts']:,} prompts in "
+            f"{near['largest_rows']:,} rows (first id {near['largest_id']}); folds by near-prompts-1 keep each together"
+        )
     if found["label_shares"]:
         page.append("label shares: " + ", ".join(f"{name} {share:.1%}" for name, share in found["label_shares"].items()))
     page.append("turns: " + ", ".join(f"{turns}: {share:.1%}" for turns, share in found["turns"].items()))

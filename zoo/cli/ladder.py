@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import MOST_BAD, Data, Fold, MaxBadRows, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.app import (
+    MOST_BAD,
+    Data,
+    Fold,
+    FoldRule,
+    MaxBadRows,
+    MaxRows,
+    Name,
+    Rule,
+    Settings,
+    Source,
+    TargetName,
+    held_of,
+)
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.report.text import Format, show
@@ -18,6 +31,7 @@ def ladder(
     target: TargetName = "cpu",
     fold: Fold = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = 5,
+    fold_rule: FoldRule = Rule.near_prompts,
     score_rows: MaxRows = None,
     settings: Settings = None,
     source: Source = None,
@@ -42,7 +56,7 @@ def ladder(
 
     check_installed()
     style, store = style_of(output, as_json), store_folder()
-    entry, held = override(load_entry(name), settings or []), held_of(fold, folds)
+    entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule)
     options = RunOptions(
         last="score", battles=data, target=target, held=held, score_rows=score_rows, source=source, most_bad=max_bad_rows
     )

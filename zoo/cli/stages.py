@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.app import MOST_BAD, Data, Fold, MaxBadRows, MaxRows, Name, Settings, Source, TargetName, held_of
+from zoo.cli.app import (
+    MOST_BAD,
+    Data,
+    Fold,
+    FoldRule,
+    MaxBadRows,
+    MaxRows,
+    Name,
+    Rule,
+    Settings,
+    Source,
+    TargetName,
+    held_of,
+)
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
@@ -60,6 +73,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         target: TargetName = "cpu",
         fold: Fold = None,
         folds: Folds = None,
+        fold_rule: FoldRule = Rule.near_prompts,
         average: Average = False,
         score_rows: MaxRows = None,
         settings: Settings = None,
@@ -79,7 +93,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             last=last,
             battles=data,
             target=target,
-            held=held_of(fold, folds or N_FOLDS),
+            held=held_of(fold, folds or N_FOLDS, fold_rule),
             every_fold=fold is None and folds is not None,
             average=average,
             score_rows=score_rows,

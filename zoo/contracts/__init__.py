@@ -5,10 +5,12 @@ error, and units live in names (`_seconds`, `_bytes`, `_tokens`). People write T
 """
 
 from zoo.contracts.base import (
+    EACH_PROMPT,
     LABELS,
     SCHEMA_VERSION,
     AnyContract,
     Contract,
+    FoldRule,
     Fraction,
     Name,
     Order,
@@ -53,12 +55,15 @@ from zoo.contracts.requests import (
     ScoringRequest,
     Selection,
     TrainRequest,
+    fold_rule,
     inputs_of,
     parse_request,
+    rule_name,
     without_paths,
 )
 
 __all__ = [
+    "EACH_PROMPT",
     "LABELS",
     "REQUESTS",
     "SCHEMA_VERSION",
@@ -71,6 +76,7 @@ __all__ = [
     "EvaluateRequest",
     "FetchRequest",
     "FileRecord",
+    "FoldRule",
     "Fraction",
     "Held",
     "ImportRequest",
@@ -108,7 +114,9 @@ __all__ = [
     "changed",
     "explain",
     "first_fault",
+    "fold_rule",
     "inputs_of",
     "parse_request",
+    "rule_name",
     "without_paths",
 ]

@@ -17,6 +17,8 @@ Order = Literal["ab", "ba"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(ge=0)]
+FoldRule = Literal["near-prompts-1"]  # zoo/data/near.py
+EACH_PROMPT = "prompts"  # what people call the absence of a fold rule: each prompt goes by its own hash
 Say = Callable[[str], None]  # takes one line for people; whoever runs a command decides where it appears
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 

@@ -136,7 +136,7 @@ class TrainSpec(Contract):
     teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
     extra: Path | None = added_later(
         None,
-        description="more battles to learn from, never held out; what shares a prompt with the held-out fold is left out",
+        description="more battles to learn from, never held out; near-copies of held-out prompts are left out",
     )
     extra_weight: Annotated[float, Field(gt=0)] = added_later(
         1.0, description="of an extra battle's loss against one of the main file"

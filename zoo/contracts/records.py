@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from zoo.contracts.base import SCHEMA_VERSION, Contract, Seconds
+from zoo.contracts.base import SCHEMA_VERSION, Contract, FoldRule, Seconds, added_later
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Variant
 from zoo.contracts.requests import Request, ScoringRequest
@@ -72,6 +72,10 @@ class ScoreCard(Contract):
     failed_rows: int
     checkpoint: str = Field(description="fingerprint of the weights; members that share it share one load")
     cost: Cost
+    fold_rule: FoldRule | None = added_later(
+        None,
+        description="how prompts were dealt into its folds; None: each by its own hash, or nobody knows (imported)",
+    )
     request: ScoringRequest | None = Field(
         None,
         discriminator="stage",

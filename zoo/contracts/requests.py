@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_validator, model_validator
 
-from zoo.contracts.base import SCHEMA_VERSION, AnyContract, Contract, Name, Order, Positive, added_later
+from zoo.contracts.base import EACH_PROMPT, SCHEMA_VERSION, AnyContract, Contract, FoldRule, Name, Order, Positive, added_later
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, TrainSpec, Variant
 
@@ -75,14 +75,19 @@ class BaseRequest(Contract):
         return {name: value for name, value in self if isinstance(value, Input)}
 
 
+def _fold_rule() -> Any:
+    return added_later(None, description="how prompts are dealt into folds (zoo/data/splits.py); None: each by its own hash")
+
+
 class Held(Contract):
     """Which rows of a labelled file a stage may learn from.
 
-    These are all rows but fold `fold` of `n_folds` (grouped by prompt).
+    These are all rows but fold `fold` of `n_folds`, which go by prompt and `rule`.
     """
 
     n_folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] = 0
+    rule: FoldRule | None = _fold_rule()
 
     @model_validator(mode="after")
     def _check(self) -> Held:
@@ -108,6 +113,9 @@ class TrainRequest(BaseRequest):
     spec: TrainSpec
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
     extra: Input | None = added_later(None, description="the battles file at spec.extra, by its content")
+    extra_rule: FoldRule | None = added_later(
+        None, description="by which near-copies of held-out prompts among the extra rows are found; None: exact copies alone"
+    )
     votes_digest: str | None = added_later(
         None,
         description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
@@ -204,6 +212,7 @@ class LexicalTrainRequest(BaseRequest):
     stage: Literal["lexical-train"] = "lexical-train"
     battles: Input
     spec: LexicalSpec
+    rule: FoldRule | None = _fold_rule()
 
 
 class LexicalScoreRequest(BaseRequest):
@@ -213,6 +222,7 @@ class LexicalScoreRequest(BaseRequest):
     selection: Selection = Selection()
     target: str
     unusable: str | None = added_later(None, description="digest of the ids that cannot be used, which fail in the table")
+    rule: FoldRule | None = _fold_rule()
 
 
 class ImportRequest(BaseRequest):
@@ -225,6 +235,21 @@ class ImportRequest(BaseRequest):
     scores: Input
     battles: Input
     cost: Cost
+
+
+def fold_rule(request: BaseRequest) -> FoldRule | None:
+    """How a request deals prompts into folds.
+
+    None where each goes by its own hash, and where there are no folds.
+    """
+    held = getattr(request, "held", None)
+    found: FoldRule | None = held.rule if isinstance(held, Held) else getattr(request, "rule", None)
+    return found
+
+
+def rule_name(rule: FoldRule | None) -> str:
+    """What people call a fold rule, in options and messages."""
+    return rule or EACH_PROMPT
 
 
 ScoringRequest = ScoreRequest | LexicalScoreRequest  # what leaves score tables, and can be asked again of other battles

@@ -1,4 +1,8 @@
-"""Folds by prompt, and which rows a stage scores or learns from."""
+"""Folds by prompt, and which rows a stage scores or learns from.
+
+A prompt's fold is its hash modulo their number. With the rule `near-prompts-1` (`zoo.data.near`) near-copies share a fold, that
+of the smallest hash among them in the file: what a group gains from other files never moves a row of this one.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,30 @@ import numpy as np
 import pandas as pd
 
 from zoo.data.battles import Battles
+from zoo.data.near import near_groups
 from zoo.data.turns import Turns
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.contracts import Held, Selection
+    from zoo.contracts import FoldRule, Held, Selection
 
 
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:
-    """Fold of a battle.
+    """Fold of a battle whose prompt is alone, as without a rule each is.
 
-    A hash of its first prompt turn that holds text, so that a prompt never lies in two folds. Differences of Unicode form
-    (NFKC), case and white space do not count. Other rows do not matter: folds are stable under reordering and added rows.
+    The hash of its prompt, modulo `n_folds`. Other rows do not matter: folds are stable under reordering and added rows.
     """
-    first = next((turn for turn in prompt_turns if turn and turn.strip()), "")
-    digest = hashlib.sha256(normal_text(first).encode("utf-8", errors="replace")).digest()
-    return int.from_bytes(digest[:8], "big") % n_folds
+    return prompt_hash(prompt_of(prompt_turns)) % n_folds
+
+
+def prompt_of(turns: Turns) -> str:
+    """What folds know of a prompt: its first turn that holds text, as `normal_text`."""
+    return normal_text(next((turn for turn in turns if turn and turn.strip()), ""))
+
+
+def prompt_hash(prompt: str) -> int:
+    """The first 64 bits of a text's SHA-256."""
+    return int.from_bytes(hashlib.sha256(prompt.encode("utf-8", errors="replace")).digest()[:8], "big")
 
 
 def normal_text(text: str) -> str:
@@ -33,9 +45,29 @@ def normal_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
-    """`fold_of` for each row of a battles frame: int64, shape (rows,)."""
-    return np.fromiter((fold_of(turns, n_folds) for turns in frame["prompt"]), dtype=np.int64, count=len(frame))
+def group_hashes(frame: pd.DataFrame, rule: FoldRule | None = None) -> np.ndarray:
+    """What is the same for battles that must share a fold: uint64, shape (rows,).
+
+    Without a rule the hash of the prompt. With `near-prompts-1` the smallest of the hashes in its group of near-copies, for
+    which the frame must be all usable rows of the file.
+    """
+    prompts = frame["prompt"].map(prompt_of)
+    hashes = {prompt: prompt_hash(prompt) for prompt in prompts}
+    if rule is not None:
+        distinct = sorted(hashes, key=hashes.__getitem__)  # the first of a group is then the one with the smallest hash
+        hashes = {prompt: hashes[distinct[first]] for prompt, first in zip(distinct, near_groups(distinct), strict=True)}
+    return prompts.map(hashes).to_numpy(dtype=np.uint64)
+
+
+def assign_folds(frame: pd.DataFrame, n_folds: int, rule: FoldRule | None = None) -> np.ndarray:
+    """Fold of each row of a battles frame: int64, shape (rows,). See `group_hashes`."""
+    return (group_hashes(frame, rule) % np.uint64(n_folds)).astype(np.int64)
+
+
+def folds_of(battles: Battles, ids: pd.Series, n_folds: int, rule: FoldRule | None) -> np.ndarray:
+    """Folds of some of a file's usable rows by their ids: int64, shape (ids,)."""
+    folds = pd.Series(assign_folds(battles.frame, n_folds, rule), index=battles.frame["id"])
+    return folds.loc[ids].to_numpy()
 
 
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
@@ -51,7 +83,7 @@ def select_rows(battles: Battles, selection: Selection, held: Held | None = None
         bad = set(battles.bad_ids)
         frame = frame.set_index("id", drop=False).loc[[row_id for row_id in wanted if row_id not in bad]]
     elif selection.rows == "held_out" and held is not None:
-        frame = frame[assign_folds(frame, held.n_folds) == held.fold]
+        frame = frame[assign_folds(frame, held.n_folds, held.rule) == held.fold]
     if selection.max_rows is not None:
         frame = sample_rows(frame, selection.max_rows)
     return frame.reset_index(drop=True)
@@ -112,9 +144,9 @@ def select_training(
 
     `max_rows` takes a seeded sample of the first; which rows it takes depends on their ids, not on their order in the file.
     """
-    labelled = battles.frame[battles.frame["label"] >= 0]
-    is_held = assign_folds(labelled, held.n_folds) == held.fold
-    train, held_out = labelled[~is_held], labelled[is_held]
+    labelled = (battles.frame["label"] >= 0).to_numpy()
+    is_held = assign_folds(battles.frame, held.n_folds, held.rule) == held.fold
+    train, held_out = battles.frame[labelled & ~is_held], battles.frame[labelled & is_held]
     if max_rows is not None and len(train) > max_rows:
         keys = [hashlib.sha256(f"{seed}/{row_id}".encode()).digest() for row_id in train["id"]]
         chosen = sorted(range(len(keys)), key=keys.__getitem__)[:max_rows]

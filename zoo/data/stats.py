@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from zoo.contracts import LABELS
+from zoo.contracts import LABELS, FoldRule
 from zoo.data.battles import Battles, dataset_digest, join_turns
 from zoo.data.columns import TEXT_COLUMNS
 from zoo.data.rows import FATAL, Problem
+from zoo.data.splits import group_hashes, prompt_of
 from zoo.data.votes import unreadable_votes
 
+NEAR: FoldRule = "near-prompts-1"
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 SHOWN_IDS = 8
 
@@ -58,6 +61,25 @@ def problem_rows(problems: tuple[Problem, ...]) -> list[tuple[str, str, str, str
     return rows
 
 
+def near_copies(frame: pd.DataFrame) -> dict[str, Any]:
+    """Groups of prompts that differ little, as the fold rule near-prompts-1 finds them.
+
+    How many, and the prompts, rows and first id of the largest by rows; nothing where there are none.
+    """
+    rows = pd.DataFrame({"id": frame["id"], "prompt": frame["prompt"].map(prompt_of), "group": group_hashes(frame, NEAR)})
+    by_group = rows.groupby("group").agg(prompts=("prompt", "nunique"), rows=("id", "size"), first_id=("id", "first"))
+    by_group = by_group[by_group["prompts"] > 1]
+    if by_group.empty:
+        return {}
+    largest = by_group.sort_values("rows").iloc[-1]
+    return {
+        "groups": len(by_group),
+        "largest_prompts": int(largest["prompts"]),
+        "largest_rows": int(largest["rows"]),
+        "largest_id": str(largest["first_id"]),
+    }
+
+
 def _spread(values: np.ndarray) -> dict[str, float]:
     quantiles = {name: float(np.quantile(values, q)) for name, q in QUANTILES.items()}
     return {"mean": float(values.mean()), **quantiles}
@@ -70,10 +92,12 @@ def battle_stats(battles: Battles, count_tokens: Callable[[str], list[int]] | No
     and of the whole battle (without a prompt template) to mean, median, p90, p99 and max.
     """
     frame = battles.frame
-    stats: dict[str, Any] = {"rows": len(frame), "distinct_prompts": 0, "label_shares": {}, "turns": {}, "lengths": {}}
+    stats: dict[str, Any] = {"rows": len(frame), "distinct_prompts": 0, "near_copies": {}, "label_shares": {}, "turns": {}}
+    stats["lengths"] = {}
     if frame.empty:
         return stats
     stats["distinct_prompts"] = len({join_turns(turns) for turns in frame["prompt"]})
+    stats["near_copies"] = near_copies(frame)
     stats["turns"] = {str(k): n / len(frame) for k, n in sorted(Counter(len(turns) for turns in frame["prompt"]).items())}
     if battles.labelled:
         stats["label_shares"] = {name: float((frame["label"] == i).mean()) for i, name in enumerate(LABELS)}

@@ -87,7 +87,7 @@ def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> lis
     for entry in (with_files_from(entry, data_folder) for entry in recipe_entries(recipe)):
         selection = Selection(max_rows=recipe.score_rows)
         if recipe.all_folds:
-            chains = fold_chains(entry, battles, recipe.target, store, n_folds=recipe.held.n_folds, selection=selection)
+            chains = fold_chains(entry, battles, recipe.target, store, held=recipe.held, selection=selection)
         else:
             chains = [chain(entry, battles, recipe.target, store, held=recipe.held, selection=selection)]
         finished += run_folds(chains, entry, store, say=say)

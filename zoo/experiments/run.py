@@ -79,8 +79,8 @@ def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = l
     battles = battles_input(options.battles, say=say, most_bad=options.most_bad)
     selection = Selection(max_rows=options.score_rows)
     if options.every_fold:
-        n_folds = options.held.n_folds
-        chains = fold_chains(entry, battles, options.target, store, n_folds=n_folds, selection=selection, source=options.source)
+        held = options.held
+        chains = fold_chains(entry, battles, options.target, store, held=held, selection=selection, source=options.source)
     else:
         found = chain(entry, battles, options.target, store, held=options.held, selection=selection, source=options.source)
         chains = [found]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, changed
 from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
@@ -62,7 +62,7 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
     main = battles_input(data_folder / recipe.data)
     others = [(name, battles_input(data_folder / name)) for name in recipe.also_on]
     held_rows = Selection(max_rows=recipe.score_rows)
-    helds = [Held(n_folds=recipe.held.n_folds, fold=fold) for fold in range(recipe.held.n_folds)]
+    helds = [changed(recipe.held, fold=fold) for fold in range(recipe.held.n_folds)]
     helds = helds if run.average else [recipe.held]
     chains = [chain(entry, main, recipe.target, store, held=held, selection=held_rows) for held in helds]
     fetch = chains[0][0]

@@ -6,12 +6,13 @@ Pure functions; the tokenizer comes as a `Codec`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.contracts import Order, PromptSpec
 from zoo.errors import ZooError
+from zoo.models.plain_text import control_ids, plain_tokenizer, read_tokenizer_file, without_names
 
 FIELDS = ("prompt", "response_a", "response_b")
 Turns = Sequence[str | None]
@@ -22,8 +23,9 @@ class Codec:
     """A tokenizer as this project uses it, tied to one prompt.
 
     `literals` are the token ids of the template's pieces around its three fields, in which special tokens count.
-    `encode_text` turns texts of a battle into ids and never makes a special token of them: an answer that quotes
-    `<|im_end|>` must not end its turn. `label_ids` are the single tokens of the labels A, B and tie.
+    `encode_text` turns texts of a battle into ids and never makes an added token of them (`zoo.models.plain_text`): an answer
+    that quotes `<|im_end|>` must not end its turn, nor one that quotes `<tool_call>` call a tool. `label_ids`
+    are the single tokens of the labels A, B and tie.
     """
 
     literals: tuple[tuple[int, ...], ...]
@@ -50,32 +52,32 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ZooError(f"{path}: no such file; save the model's tokenizer in its fast form (tokenizer.json) there")
+    content = read_tokenizer_file(path)
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    plain = Tokenizer.from_file(str(path))
-    plain.no_truncation()
-    plain.no_padding()
-    plain.encode_special_tokens = True  # special tokens in the text are encoded as the characters they are
+    plain = plain_tokenizer(content)
 
     def encode_literal(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_text(texts: Sequence[str]) -> list[list[int]]:
-        return [e.ids for e in plain.encode_batch([clean(t) for t in texts], add_special_tokens=False)]
+        return [e.ids for e in plain.encode_batch([without_names(clean(t)) for t in texts], add_special_tokens=False)]
 
     pieces, fields = split_template(spec.template)
     literals = tuple(encode_literal(piece) for piece in pieces)
-    labels = tuple(_label_id(encode_literal, pieces[-1], label) for label in spec.labels)
+    controls = control_ids(content)
+    labels = tuple(_label_id(encode_literal, pieces[-1], label, controls) for label in spec.labels)
     if len(set(labels)) != 3:
         raise ZooError(f"prompt.labels {spec.labels} share a token with this tokenizer: {labels}; choose other labels")
     return Codec(literals, fields, encode_text, (labels[0], labels[1], labels[2]))
 
 
-def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str) -> int:
+def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str, controls: Mapping[int, str]) -> int:
     """The id of a label where it follows the template's last piece.
 
-    ZooError where it is not exactly one token there.
+    ZooError where it is not exactly one token there, or one of `controls`: the unknown token stands for every other text that
+    the vocabulary lacks too.
     """
     before, after = encode(tail), encode(tail + label)
     if len(after) != len(before) + 1 or after[:-1] != before:
@@ -83,6 +85,11 @@ def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str) -
         raise ZooError(
             f"prompt.labels: {label!r} is not one token after the template ({added} more); end the template differently "
             "(with or without a space or newline) or choose another label"
+        )
+    if after[-1] in controls:
+        raise ZooError(
+            f"prompt.labels: {label!r} is the token {controls[after[-1]]!r} after the template, special or unknown; "
+            "choose a label that is a plain word or letter"
         )
     return after[-1]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from zoo.contracts import (
     Entry,
     FetchRequest,
+    FoldRule,
     Held,
     Input,
     LadderRequest,
@@ -30,6 +31,7 @@ from zoo.contracts import (
     TrainSpec,
 )
 from zoo.errors import ZooError
+from zoo.pipeline.fold_rules import check_teacher
 from zoo.pipeline.weights import fetch_request
 from zoo.store import artifact_name, file_sha256, fingerprint
 from zoo.targets import load_target, visible_gpus
@@ -71,7 +73,7 @@ def chain(
     """
     machine = load_target(target)
     if entry.kind == "lexical":
-        return lexical_chain(entry, battles, target, store, selection)
+        return lexical_chain(entry, battles, target, store, selection, held.rule)
     if not (entry.prompt and entry.train and entry.quantize and entry.score):
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
@@ -119,6 +121,8 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 
 
 def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
+    if spec.teacher is not None:
+        check_teacher(spec.teacher, held.rule)
     return TrainRequest(
         entry=name,
         base=base,
@@ -129,6 +133,7 @@ def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Inpu
         spec=spec.model_copy(update={"teacher": None, "extra": None}),
         teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
         extra=_file_input("train.extra", spec.extra, "a file of labelled battles"),
+        extra_rule="near-prompts-1" if spec.extra else None,  # whatever the rule of the folds
         votes_digest=_votes_digest(spec, battles),
     )
 
@@ -150,15 +155,23 @@ def _votes_digest(spec: TrainSpec, battles: Input) -> str | None:
     return votes_digest(read_battles(battles.path, keep=VOTES)) if spec.targets == "votes" else None
 
 
-def lexical_chain(entry: Entry, battles: Input, target: str, store: Path, selection: Selection) -> list[Request]:
+def lexical_chain(
+    entry: Entry, battles: Input, target: str, store: Path, selection: Selection, rule: FoldRule | None = None
+) -> list[Request]:
     if entry.lexical is None:
         raise ZooError(f"{entry.name}: a lexical entry needs [lexical]")
     # It scores every row out of fold in seconds; a sample would only leave fewer rows to blend on.
     selection = selection.model_copy(update={"max_rows": None})
-    train = LexicalTrainRequest(entry=entry.name, battles=battles, spec=entry.lexical)
+    train = LexicalTrainRequest(entry=entry.name, battles=battles, spec=entry.lexical, rule=rule)
     model = output_of(train, store)
     score = LexicalScoreRequest(
-        entry=entry.name, model=model, battles=battles, selection=selection, target=target, unusable=battles.unusable
+        entry=entry.name,
+        model=model,
+        battles=battles,
+        selection=selection,
+        target=target,
+        unusable=battles.unusable,
+        rule=rule,
     )
     return [train, score]
 

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.contracts import Entry, Held, Input, MergeRequest, QuantizeRequest, Request, Selection, TrainRequest
+from zoo.contracts import Entry, Held, Input, MergeRequest, QuantizeRequest, Request, Selection, TrainRequest, changed
 from zoo.errors import ZooError
 from zoo.pipeline.chain import chain, output_of
 
 
 def fold_chains(
-    entry: Entry, battles: Input, target: str, store: Path, *, n_folds: int, selection: Selection, source: str | None = None
+    entry: Entry, battles: Input, target: str, store: Path, *, held: Held, selection: Selection, source: str | None = None
 ) -> list[list[Request]]:
-    """The chain of each fold, in order.
+    """The chain of each fold of `held.n_folds`, in order.
 
     A lexical entry scores every row out of fold by itself, so it has one chain.
     """
     if entry.lexical is not None:
-        entry = entry.model_copy(update={"lexical": entry.lexical.model_copy(update={"folds": n_folds})})
-    folds = range(n_folds if entry.kind == "causal_lm" else 1)
-    helds = [Held(n_folds=n_folds, fold=fold) for fold in folds]
-    return [chain(entry, battles, target, store, held=held, selection=selection, source=source) for held in helds]
+        entry = entry.model_copy(update={"lexical": entry.lexical.model_copy(update={"folds": held.n_folds})})
+    folds = range(held.n_folds if entry.kind == "causal_lm" else 1)
+    helds = [changed(held, fold=fold) for fold in folds]
+    return [chain(entry, battles, target, store, held=one, selection=selection, source=source) for one in helds]
 
 
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:

@@ -22,6 +22,7 @@ from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, inputs_of
 from zoo.errors import ZooError
+from zoo.pipeline.fold_rules import check_fold_rules
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
@@ -124,6 +125,7 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
         if found:
             return found
         _check_inputs(request)
+        check_fold_rules(request)
         partial = store / PARTIAL / name
         _prepare(partial, request)
         _launch(request, partial, lock)

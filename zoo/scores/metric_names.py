@@ -99,6 +99,7 @@ METRICS: dict[str, Metric] = {
     "train/rows_with_teacher": Metric("rows that a teacher's table has", "rows"),
     "train/extra_rows": Metric("rows of the second file that were learned from", "rows"),
     "train/extra_rows_left_out": Metric("its rows that the held-out fold or the main file rules out", "rows"),
+    "train/extra_rows_near_copies": Metric("those of them that are near-copies of held-out prompts", "rows"),
     "train/extra_rows_with_votes": Metric("its rows whose target is their shares of votes", "rows"),
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Manifest, inputs_of
 from zoo.errors import ZooError
 from zoo.store.artifacts import MANIFEST, Artifact, identity, leave_out, list_artifacts, read_manifest
 
 DEPTH = 8  # more stages than any chain has
-OF_ONE_FOLD = ("held", "adapter", "model")  # of a request: what differs between the folds of one recipe
+OF_ONE_FOLD = ("adapter", "model")  # of a request: what differs between the folds of one recipe, beside `held.fold`
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
@@ -66,5 +67,12 @@ def recipe_of(manifest: Manifest, folder: Path) -> str:
             chain.append(found.manifest)
     if chain[-1].stage != "train":
         return ""
-    requests = [{key: value for key, value in identity(link.request).items() if key not in OF_ONE_FOLD} for link in chain]
+    requests = [_of_any_fold(identity(link.request)) for link in chain]
     return hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _of_any_fold(request: dict[str, Any]) -> dict[str, Any]:
+    """A request's identity without its fold; of how many, and by which rule, stays: two splits are two recipes."""
+    held = request.get("held")
+    split = {key: value for key, value in held.items() if key != "fold"} if isinstance(held, dict) else held
+    return {key: value for key, value in request.items() if key not in OF_ONE_FOLD} | ({"held": split} if held else {})

@@ -30,7 +30,7 @@ def entry() -> Entry:
 
 
 def chains_of(entry: Entry, csv: Path, store: Path, n_folds: int = 3) -> list[list[Request]]:
-    return fold_chains(entry, battles_input(csv), "cpu", store, n_folds=n_folds, selection=Selection(), source="hub")
+    return fold_chains(entry, battles_input(csv), "cpu", store, held=Held(n_folds=n_folds), selection=Selection(), source="hub")
 
 
 def test_folds_share_their_base_and_nothing_else(entry: Entry, sample_csv: Path, tmp_path: Path) -> None:

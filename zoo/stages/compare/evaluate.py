@@ -11,11 +11,11 @@ import numpy as np
 
 from zoo.contracts import EvaluateRequest, Measurements, StageResult, TrainSpec
 from zoo.data.battles import read_battles
-from zoo.data.splits import assign_folds, select_rows
+from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import EVALUATED, score_table, write_scores
+from zoo.scores.tables import EVALUATED, NO_FOLD, score_table, write_scores
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
 from zoo.stages.device import compute_dtype, gpu_peak_bytes
 from zoo.targets import process_age_seconds
@@ -26,7 +26,8 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
 
     With labels, the metrics of a scored variant.
     """
-    frame = select_rows(read_battles(request.battles.path), request.selection, request.held)
+    battles = read_battles(request.battles.path)
+    frame = select_rows(battles, request.selection, request.held)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to evaluate on ({request.selection.rows})")
     base = request.base.path / "model"
@@ -35,7 +36,7 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     encoded = encode_battles(turns, codec, request.prompt, request.order)
     rows = [e.ids for e in encoded]
     p = model_probabilities(lambda: _model(request, base), rows, codec, request.order, "evaluate")
-    folds = assign_folds(frame, request.held.n_folds) if request.selection.rows == "held_out" else -1
+    folds = request.held.fold if request.selection.rows == "held_out" else NO_FOLD
     n_tokens = np.array([len(row) for row in rows])
     table = score_table(
         frame["id"].tolist(), p, fold=folds, n_tokens=n_tokens, n_truncated_tokens=[e.n_truncated for e in encoded]

@@ -16,10 +16,19 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import LexicalScoreRequest, LexicalTrainRequest, Measurements, ScoreCard, StageResult, Variant
+from zoo.contracts import (
+    FoldRule,
+    LexicalScoreRequest,
+    LexicalTrainRequest,
+    Measurements,
+    ScoreCard,
+    StageResult,
+    Variant,
+    rule_name,
+)
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import dataset_digest, read_battles
-from zoo.data.splits import assign_bad_folds, assign_folds, select_rows, unusable_ids
+from zoo.data.splits import assign_bad_folds, assign_folds, folds_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
@@ -61,13 +70,18 @@ CHUNK_ROWS = 500
 
 def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     """Fit a model a fold under `model/`; the metrics are out of fold, over every labelled row."""
-    frame = read_battles(request.battles.path).frame
-    frame = frame[frame["label"] >= 0].reset_index(drop=True)
+    battles = read_battles(request.battles.path)
+    folds = assign_folds(battles.frame, request.spec.folds, request.rule)
+    labelled = (battles.frame["label"] >= 0).to_numpy()
+    frame, folds = battles.frame[labelled].reset_index(drop=True), folds[labelled]
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no labelled rows to train on; give a file with winner columns")
+    if (folds == folds[0]).all():
+        kind = "near-copies of one prompt" if request.rule else "prompts of one fold"
+        raise ZooError(f"{request.battles.path}: all {len(frame):,} labelled rows have {kind}; give battles of several prompts")
     folder = out_dir / MODEL
     folder.mkdir(exist_ok=True)
-    spec, y, folds = request.spec, frame["label"].to_numpy(), assign_folds(frame, request.spec.folds)
+    spec, y = request.spec, frame["label"].to_numpy()
     progress.note(f"reading {len(frame):,} battles")
     features = Features(frame)
     vectorizer = fit_vectorizer(features, spec)
@@ -81,7 +95,10 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
             save_fold(model, folder / f"fold-{fold}.npz")
             bar.update()
     save_vectorizer(vectorizer, folder)
-    write_atomic(folder / "model.json", json.dumps({"folds": spec.folds, "engine": engine_version()}))
+    described = {"folds": spec.folds, "engine": engine_version()}
+    if request.rule:
+        described |= {"rule": request.rule, "battles": dataset_digest(battles)}
+    write_atomic(folder / "model.json", json.dumps(described))
     measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(frame))
     return StageResult(metrics=score_metrics(p, y), measurements=measured)
 
@@ -94,10 +111,15 @@ def engine_version() -> str:
 
 @dataclass(frozen=True)
 class LexicalModel:
-    """The fold models of a checkpoint, and the vocabulary they share."""
+    """The fold models of a checkpoint, and the vocabulary they share.
+
+    `rule` dealt prompts into the folds; where there is one, `digest` is of the battles whose groups it took.
+    """
 
     folds: list[FoldModel]
     vectorizer: object
+    rule: FoldRule | None = None
+    digest: str = ""
 
     def predict(self, frame: pd.DataFrame, folds: np.ndarray | None = None) -> np.ndarray:
         """Probabilities (rows, 3).
@@ -114,8 +136,9 @@ class LexicalModel:
 def load_model(folder: Path) -> LexicalModel:
     """Load a checkpoint that `train` left."""
     try:
-        n_folds = json.loads((folder / "model.json").read_text())["folds"]
-        return LexicalModel([load_fold(folder / f"fold-{fold}.npz") for fold in range(n_folds)], load_vectorizer(folder))
+        described = json.loads((folder / "model.json").read_text())
+        folds = [load_fold(folder / f"fold-{fold}.npz") for fold in range(described["folds"])]
+        return LexicalModel(folds, load_vectorizer(folder), described.get("rule"), described.get("battles", ""))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise ZooError(f"{folder}: not a lexical checkpoint ({error}); train the entry again") from error
 
@@ -132,7 +155,10 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     folder = out_dir / VARIANT.slug
     (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
-    folds = assign_folds(frame, len(model.folds)) if request.selection.rows == "held_out" else None
+    folds = None
+    if request.selection.rows == "held_out":
+        check_rule(request, model, dataset_digest(battles))
+        folds = folds_of(battles, frame["id"], len(model.folds), request.rule)
     load_seconds = process_age_seconds()
     done = list(_score_chunks(model, frame, folds, folder / CHUNKS))
     pieces = [piece for _, piece in done]
@@ -146,6 +172,18 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     run_seconds = sum(piece.seconds for piece in pieces)
     measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
     return StageResult(metrics=_metrics(table, frame), measurements=measured)
+
+
+def check_rule(request: LexicalScoreRequest, model: LexicalModel, digest: str) -> None:
+    """ZooError where rows would be scored by models that have seen them or their near-copies."""
+    if request.rule != model.rule:
+        trained, asked = rule_name(model.rule), rule_name(request.rule)
+        raise ZooError(f"{request.entry}: trained on folds by {trained}, to be scored by {asked}; a chain has one rule")
+    if request.rule and digest != model.digest:
+        raise ZooError(
+            f"{request.battles.path}: folds by {request.rule} are those of the battles that {request.entry} was trained on; "
+            "train it on this file, or score all of its rows (selection.rows = 'all')"
+        )
 
 
 def _score_chunks(
@@ -186,6 +224,7 @@ def _card(
         failed_rows=int((table["status"] != OK).sum()),
         checkpoint=request.model.fingerprint,
         cost=fit_cost(pieces, load_seconds=load_seconds, target=request.target, machine=machine_fingerprint(), gpus=0),
+        fold_rule=request.rule if request.selection.rows == "held_out" else None,
         request=request,
     )
 

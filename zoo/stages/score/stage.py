@@ -21,12 +21,12 @@ import pandas as pd
 from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import Battles, dataset_digest, read_battles
-from zoo.data.splits import assign_folds, select_rows, unusable_ids
+from zoo.data.splits import select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import BAD_ROW, CARD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
+from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
 from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
@@ -44,12 +44,12 @@ WORK = "work"  # token ids and the like: not needed once the tables are written
 class Rows:
     """What is scored, without its texts.
 
-    Ids, labels and folds (rows,), and the ids whose rows cannot be read.
+    Ids and labels (rows,), the fold that all are of or NO_FOLD, and the ids whose rows cannot be read.
     """
 
     ids: list[str]
     labels: np.ndarray
-    folds: np.ndarray | None
+    fold: int
     bad: list[str]
     digest: str
 
@@ -130,7 +130,7 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
     return Rows(
         ids=frame["id"].tolist(),
         labels=frame["label"].to_numpy(),
-        folds=assign_folds(frame, request.held.n_folds) if request.selection.rows == "held_out" else None,
+        fold=request.held.fold if request.selection.rows == "held_out" else NO_FOLD,
         bad=unusable_ids(battles, request.selection, request.held),
         digest=dataset_digest(battles),
     )
@@ -227,8 +227,7 @@ def assemble(tables: Sequence[pd.DataFrame], rows: Rows) -> pd.DataFrame:
     """
     table = pd.concat([*tables, unscored_table(rows.bad, BAD_ROW)] if rows.bad else tables)
     table = table.set_index("id").loc[[*rows.ids, *rows.bad]].reset_index()
-    if rows.folds is not None:
-        table["fold"] = [*rows.folds, *(rows.folds[:1].repeat(len(rows.bad)))]  # unusable ones are of the held-out fold too
+    table["fold"] = rows.fold
     return table
 
 
@@ -251,6 +250,7 @@ def finish_variant(
         failed_rows=failed,
         checkpoint=request.model.fingerprint,
         cost=cost,
+        fold_rule=request.held.rule if rows.fold != NO_FOLD else None,
         request=request,
     )
     write_card(card, out_dir / slug / CARD)

@@ -87,14 +87,14 @@ def read_examples(request: TrainRequest, codec: Codec) -> tuple[list[Example], l
     battles = read_battles(request.battles.path, keep=VOTES)
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
     if train_frame.empty or held_frame.empty:
-        raise ZooError(
-            f"{request.battles.path}: {len(train_frame)} rows to train on, {len(held_frame)} held out; label more rows"
-        )
+        together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
+        found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
+        raise ZooError(f"{request.battles.path}: {found_rows}; label more rows")
     teacher = request.teacher.path if request.teacher else None
     targets, counts = learned_targets(train_frame, battles, spec, teacher)
     train = examples(train_frame, codec, request.prompt, targets)
     if request.extra:
-        extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec)
+        extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec, request.extra_rule)
         train += examples(extra_frame, codec, request.prompt, extra_targets)
         counts |= found
     held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Held, Input, PromptSpec, Selection, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
-from zoo.data.splits import fold_of, select_training
+from zoo.data.splits import fold_of, normal_text, prompt_hash, select_training
 from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import run_recipe
@@ -25,6 +25,7 @@ from zoo.stages.train import stage as train
 from zoo.store import fingerprint
 
 WORDS = [" why is it", "Why  IS it ", "ﬁre", "fire", "x", "y", "How?", "", "  "]
+NEAR = "near-prompts-1"
 PROMPTS = st.lists(st.sampled_from(WORDS) | st.none(), min_size=1, max_size=3)
 
 
@@ -41,7 +42,7 @@ def plain(turn: str | None) -> str:
 @given(st.lists(PROMPTS, min_size=1, max_size=8), st.lists(PROMPTS, min_size=1, max_size=12), st.integers(0, 2))
 def test_no_turn_of_a_held_prompt_is_learned(main: list[Any], more: list[Any], fold: int) -> None:
     held = Held(n_folds=3, fold=fold)
-    taken = extra.may_learn(frame_of(more, 1000), frame_of(main), held)
+    taken = extra.why_not(frame_of(more, 1000), frame_of(main), held, NEAR) == ""
     asked = {plain(turn) for turns in main if fold_of(turns, 3) == fold for turn in turns} - {""}
     for turns, learned in zip(more, taken, strict=True):
         expected = fold_of(turns, 3) != fold and not asked & {plain(turn) for turn in turns}
@@ -54,7 +55,7 @@ def test_no_turn_of_a_held_prompt_is_learned(main: list[Any], more: list[Any], f
 def test_a_prompt_held_as_one_text_is_not_learned_in_turns() -> None:
     turns = next([f"one {i}", "two"] for i in range(99) if fold_of([f"one {i}", "two"], 2) != fold_of([f"one {i}\n\ntwo"], 2))
     held = Held(n_folds=2, fold=fold_of([f"{turns[0]}\n\ntwo"], 2))
-    assert not extra.may_learn(frame_of([turns], 9), frame_of([[f"{turns[0]}\n\ntwo"]]), held).any()
+    assert extra.why_not(frame_of([turns], 9), frame_of([[f"{turns[0]}\n\ntwo"]]), held, NEAR).all()
 
 
 def test_a_battle_of_the_main_file_is_not_doubled() -> None:
@@ -64,7 +65,58 @@ def test_a_battle_of_the_main_file_is_not_doubled() -> None:
     same_texts = main.iloc[[2]].assign(id="77")
     turned = main.iloc[[0]].assign(id="78", response_a=main["response_b"], response_b=main["response_a"])
     more = pd.concat([new, same_id, same_texts, turned], ignore_index=True)
-    assert extra.may_learn(more, main, held).tolist() == [True, False, False, False]
+    assert extra.why_not(more, main, held, NEAR).tolist() == ["", extra.DOUBLED, extra.DOUBLED, extra.DOUBLED]
+
+
+RIDDLE = "Sally (a girl) has 3 brothers. Each brother has 2 sisters. How many sisters does Sally have?"
+
+
+def test_a_near_copy_of_a_held_out_prompt_is_not_learned_from() -> None:
+    main = frame_of([[f"{RIDDLE} Let's think step by step"], ["Why is the sky blue, and why is it red at night?"]])
+    more = frame_of([[RIDDLE], ["Something else?", RIDDLE], ["Something else?"]], 50)
+    for rule in (None, NEAR):
+        held = Held(n_folds=1000, fold=fold_of(main["prompt"][0], 1000), rule=rule)
+        assert extra.why_not(more, main, held, NEAR).tolist() == [extra.NEAR, extra.NEAR, ""]
+
+
+def prompts_apart(n_folds: int) -> tuple[str, str, str]:
+    """Two prompts of different folds that are no near-copies, and one that is a near-copy of both."""
+    words = " ".join(f"word{i}" for i in range(16))
+    for i in range(99):
+        middle = f"{words} {i}"
+        left, right = f"{middle} and then also the first end", f"here is the other end for {middle}"
+        if fold_of([left], n_folds) != fold_of([right], n_folds):
+            return left, middle, right
+    raise AssertionError
+
+
+def test_a_row_that_would_join_two_groups_is_left_out() -> None:
+    left, middle, right = prompts_apart(3)
+    main, more = frame_of([[left], [right]]), frame_of([[middle]], 50)
+    folds = {fold_of([left], 3), fold_of([right], 3)}
+    (neither,) = {0, 1, 2} - folds
+    found = extra.why_not(more, main, Held(n_folds=3, fold=neither, rule=NEAR), NEAR)
+    assert found.tolist() == [extra.BETWEEN]
+    assert extra.joined_groups(more, main.iloc[:1], NEAR) == [{prompt_hash(normal_text(left))}]
+
+
+def test_an_added_row_is_of_the_fold_of_the_group_that_it_joins() -> None:
+    """Also where its own hash says another: each fold either holds it out or may learn from it, as from its group."""
+    for i in range(20):
+        main, more = frame_of([[f"{RIDDLE} {i}"]]), frame_of([[f"{RIDDLE} {i} Think!"]], 50)
+        for fold in range(4):
+            learned = extra.why_not(more, main, Held(n_folds=4, fold=fold, rule=NEAR), NEAR)[0] == ""
+            assert learned == (fold != fold_of([f"{RIDDLE} {i}"], 4))
+
+
+def test_a_request_of_an_earlier_version_compares_exactly() -> None:
+    """Its fingerprint says so: the rule is a field that it does not have."""
+    main, more = frame_of([[RIDDLE]]), frame_of([[f"{RIDDLE} Go!"]], 50)
+    held = next(
+        Held(n_folds=n, fold=f) for n in range(2, 9) for f in [fold_of([RIDDLE], n)] if fold_of([f"{RIDDLE} Go!"], n) != f
+    )
+    assert extra.why_not(more, main, held, None).tolist() == [""]
+    assert extra.why_not(more, main, held, NEAR).tolist() == [extra.NEAR]
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
@@ -89,13 +141,14 @@ def test_only_new_rows_off_the_held_fold_are_used(sample_csv: Path, tmp_path: Pa
     """The extra file holds every row of the main one: its held-out rows must not come back, nor its others twice."""
     path, more = split(sample_csv, tmp_path)
     main, held = read_battles(path), Held(n_folds=4, fold=1)
-    frame, targets, counts = extra.extra_rows(more, main, held, TrainSpec(extra_weight=0.25, label_smoothing=0.3))
+    frame, targets, counts = extra.extra_rows(more, main, held, TrainSpec(extra_weight=0.25, label_smoothing=0.3), NEAR)
     new = read_battles(sample_csv).frame[160:]
     held_out = select_training(main, held)[1]
     assert not {fold_of(turns, 4) for turns in frame["prompt"]} & {1}
     assert not {json.dumps(p) for p in frame["prompt"]} & {json.dumps(p) for p in held_out["prompt"]}
     assert set(frame["id"]) <= {str(10**6 + i) for i in new.index}
-    assert counts == {"train/extra_rows": len(frame), "train/extra_rows_left_out": 240 - len(frame)}
+    assert counts["train/extra_rows"] == len(frame) == 240 - counts["train/extra_rows_left_out"]
+    assert 0 < counts["train/extra_rows_near_copies"] < counts["train/extra_rows_left_out"]
     assert 0 < len(frame) < 80
     assert np.allclose(targets, 0.25 * (0.7 * np.eye(3)[frame["label"]] + 0.1))
 
@@ -103,15 +156,15 @@ def test_only_new_rows_off_the_held_fold_are_used(sample_csv: Path, tmp_path: Pa
 def test_votes_of_extra_rows_where_the_file_has_them(sample_csv: Path, tmp_path: Path) -> None:
     path, more = split(sample_csv, tmp_path, votes=True)
     main, spec = read_battles(path), TrainSpec(targets="votes")
-    assert np.allclose(extra.extra_rows(more, main, Held(), spec)[1], [0.25, 0.75, 0])
+    assert np.allclose(extra.extra_rows(more, main, Held(), spec, NEAR)[1], [0.25, 0.75, 0])
     more = split(sample_csv, tmp_path)[1]
-    frame, targets, _ = extra.extra_rows(more, main, Held(), spec)
+    frame, targets, _ = extra.extra_rows(more, main, Held(), spec, NEAR)
     assert np.array_equal(targets, np.eye(3)[frame["label"]])
 
 
 def test_a_file_of_nothing_new_is_refused(sample_csv: Path) -> None:
     with pytest.raises(ZooError, match=r"train\.extra: .*none of its 240 labelled rows can be learned from"):
-        extra.extra_rows(sample_csv, read_battles(sample_csv), Held(), TrainSpec())
+        extra.extra_rows(sample_csv, read_battles(sample_csv), Held(), TrainSpec(), NEAR)
 
 
 def test_a_model_is_trained_on_both_files(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Near-copies of texts: MinHash finds what an exact comparison of every pair finds, whatever the order."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from zoo.data.near import SHINGLE, THRESHOLD, _sketches, near_groups, near_places
+from zoo.errors import ZooError
+
+RIDDLE = "sally (a girl) has 3 brothers. each brother has 2 sisters. how many sisters does sally have?"
+WORDS = ["why", "is", "the", "sky", "blue", "at", "night", "你好吗今天", "explain", "please", "😀", "3"]
+sentences = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
+
+
+def jaccard(one: str, other: str) -> float:
+    """By sets of texts, with no hash: an independent form of what `near_groups` compares."""
+    first, second = ({text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))} for text in (one, other))
+    return len(first & second) / len(first | second)
+
+
+def exact_groups(texts: list[str]) -> list[int]:
+    group = list(range(len(texts)))
+    for i, j in combinations(range(len(texts)), 2):
+        if jaccard(texts[i], texts[j]) >= THRESHOLD:
+            low, high = sorted((group[i], group[j]))
+            group = [low if g == high else g for g in group]
+    return group
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)  # one pair in thousands at the threshold is missed
+@given(st.lists(sentences, max_size=25))
+@example([RIDDLE, f"{RIDDLE} let's think step by step"])
+@example(["", "", "a", "ab", "abcd", "abcde"])
+def test_groups_are_those_of_comparing_every_pair(texts: list[str]) -> None:
+    """Single linkage: near-copies of near-copies are one group, so that no fold has a near-copy of another's prompt."""
+    assert near_groups(texts).tolist() == exact_groups(texts)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(sentences, max_size=10), st.lists(sentences, max_size=10))
+def test_places_are_those_of_comparing_every_pair(texts: list[str], others: list[str]) -> None:
+    expected = [[j for j, other in enumerate(others) if jaccard(text, other) >= THRESHOLD] for text in texts]
+    assert near_places(texts, others) == expected
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(sentences, min_size=2, max_size=15, unique=True), st.randoms())
+def test_the_order_of_texts_does_not_matter(texts: list[str], rng: random.Random) -> None:
+    def parts(ordered: list[str]) -> set[frozenset[str]]:
+        groups = near_groups(ordered)
+        return {frozenset(t for t, g in zip(ordered, groups, strict=True) if g == group) for group in groups}
+
+    shuffled = rng.sample(texts, len(texts))
+    assert parts(shuffled) == parts(texts)
+
+
+def test_a_question_with_an_instruction_behind_it_is_a_near_copy_and_another_question_is_not() -> None:
+    others = [
+        f"{RIDDLE} let's think step by step",
+        "tom (a boy) has 5 sisters. each sister has 4 brothers. how many brothers does tom have?",
+        "how many sisters does sally have?",
+    ]
+    assert near_places([RIDDLE], others) == [[0]]
+
+
+def test_thousands_of_texts_agree_with_an_exact_comparison() -> None:
+    """Long texts with a few words changed, around the threshold, where candidates are missed if anywhere."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randint(3, 8))) for _ in range(400)]
+    texts = []
+    for _ in range(60):
+        base = rng.choices(words, k=40)
+        texts += [" ".join(w if rng.random() > 0.06 else rng.choice(words) for w in base) for _ in range(8)]
+    kin = [(i, j) for i, j in combinations(range(len(texts)), 2) if i // 8 == j // 8]
+    near = [(i, j) for i, j in kin if jaccard(texts[i], texts[j]) >= THRESHOLD]
+    found = near_places(texts, texts)
+    missed = [(i, j) for i, j in near if j not in found[i] or i not in found[j]]
+    assert len(near) > 200 and len(missed) <= len(near) // 100
+    assert all(i == j or jaccard(texts[i], texts[j]) >= THRESHOLD for i, places in enumerate(found) for j in places)
+
+
+def test_the_permutations_are_those_that_the_rules_name_stands_for() -> None:
+    """Another version of the library may permute otherwise and find other candidates: then the rule needs another name."""
+    first = [327370264, 1323307703, 356163169, 1941899982, 1554724455, 1308336982]
+    assert _sketches([RIDDLE])[0, :6].tolist() == first
+
+
+def test_another_algorithm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.data.near.ALGORITHM", 99)
+    with pytest.raises(ZooError, match="near-prompts-1 need 99; install rensa 0"):
+        near_groups(["a", "b"])
+
+
+def test_no_texts_have_no_groups() -> None:
+    assert near_groups([]).tolist() == [] and near_places([], ["a"]) == [] and near_places(["a"], []) == [[]]
+    assert near_groups(["a"]).dtype == np.int64
