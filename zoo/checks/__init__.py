@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
-from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory
+from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
@@ -29,6 +29,7 @@ __all__ = [
     "entry_shape",
     "quantizer_of",
     "supported_decoders",
+    "training_need",
 ]
 
 
