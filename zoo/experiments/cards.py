@@ -73,9 +73,9 @@ class Cards:
     def lent(self, need: Need, *, alone: bool = False, stopped: Event | None = None) -> Iterator[Loan]:
         """GPUs for one run, once there is room on them.
 
-        `alone`: once nobody else has anything of them. First come, first served, whatever the need: nobody waits for ever. A run that asks for more GPUs than there are gets
-        all of them and says itself what it lacks; one that needs more than a card has gets the card for itself. Once `stopped`
-        is set nobody waits any longer, and what is lent is nothing.
+        `alone`: once nobody else has anything of them. First come, first served, whatever the need: nobody waits for ever. A
+        run that asks for more GPUs than there are gets all of them and says itself what it lacks; one that needs more than a
+        card has gets the card for itself. Once `stopped` is set nobody waits any longer, and what is lent is nothing.
         """
         if not self.names:
             yield Loan({}, whole=True)

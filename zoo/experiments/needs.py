@@ -17,8 +17,8 @@ SAFETY = 1.1  # the arithmetic is good to 5 %
 def need_of(entry: Entry, store: Path) -> Need:
     """The largest of what a run's stages take of each of its cards.
 
-    Those are training, and evaluating the model as it was. The bytes are not known before an entry without `[shape]` is fetched. With gradient checkpointing training makes do with
-    what it is told that it has; the bytes are the least.
+    Those are training, and evaluating the model as it was. The bytes are not known before an entry without `[shape]` is
+    fetched. With gradient checkpointing training makes do with what it is told that it has; the bytes are the least.
     """
     if entry.base is None or entry.train is None:
         return Need()

@@ -212,8 +212,8 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
 def evaluation_bytes(shape: Shape, parameters: int) -> int:
     """What evaluating a model in transformers takes of a card.
 
-    It is read in 16 bits, and nothing is kept for a backward pass. Of one layer: the residual stream, a norm's float32 input and product, queries, keys and values before and after rotation,
-    gate, up and their product.
+    It is read in 16 bits, and nothing is kept for a backward pass. Of one layer: the residual stream, a norm's float32 input
+    and product, queries, keys and values before and after rotation, gate, up and their product.
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     layer = 12 * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size
