@@ -24,6 +24,11 @@ def read_bytes(path: Path, most: int, *, mend: str) -> bytes:
     return data
 
 
+def check_ordinary(path: Path, *, mend: str) -> None:
+    """ZooError, as `read_head` says, for what is no file: for readers that open it themselves."""
+    read_head(path, 0, mend=mend)
+
+
 def read_head(path: Path, size: int, *, mend: str) -> bytes:
     """The first `size` bytes of a file, or all of one that is shorter.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zoo.errors import ZooError
+from zoo.reading import check_ordinary
 
 MOST_LINE_CHARACTERS = 2**26  # far above any battle; a file without line breaks is one line
 MOST_RATIO = 100  # characters a compressed byte: what people wrote has 2 to 10, a bomb 1,000
@@ -25,6 +26,7 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
     Bytes that are not UTF-8 come out as lone surrogates. Reading on raises ZooError where a line, or what a compressed file
     unpacks to, is larger than battles ever are.
     """
+    check_ordinary(path, mend="give a .csv or .csv.gz file")
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
