@@ -263,7 +263,7 @@ def load_plan(path: Path) -> Plan:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
         raise ZooError(f"{path}: no such plan; make one with `ensemble build -o {path}`") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ZooError(f"{path}: not a plan, cannot read it as JSON: {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != PLAN_VERSION:

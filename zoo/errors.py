@@ -30,3 +30,22 @@ class ZooError(Exception):
     def __init__(self, message: str, *, exit_code: int = 2) -> None:
         super().__init__(printable(message))
         self.exit_code = exit_code
+
+
+class OutOfMemory(ZooError):
+    """A stage that ended for want of memory: it may succeed where less runs beside it."""
+
+    EXIT_CODE = 4
+    SIGNS = (
+        *("MemoryError", "out of memory"),  # of Python, torch and CUDA
+        *("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED"),  # of cuBLAS, whose workspace does not fit
+        *("No available memory for the cache", "less than desired GPU memory utilization"),  # of vLLM
+    )
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=self.EXIT_CODE)
+
+    @classmethod
+    def is_told_by(cls, text: str) -> bool:
+        """Whether the text of an error, of torch, CUDA, vLLM or Python, says that memory was short."""
+        return any(sign in text for sign in cls.SIGNS)

@@ -15,9 +15,12 @@ from pydantic import Field, ValidationError
 
 from zoo.contracts import AnyContract, Contract, explain
 from zoo.errors import ZooError
+from zoo.reading import read_bytes
 
 logger = logging.getLogger("zoo")
 ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.entries"` in another package's pyproject.toml
+
+MOST_TOML_BYTES = 4 << 20  # nobody writes more by hand
 
 
 class Settings(Contract):
@@ -36,9 +39,8 @@ def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
     the next.
     """
     try:
-        return kind.model_validate(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+        text = read_bytes(path, MOST_TOML_BYTES, mend="give a TOML file").decode("utf-8-sig")
+        return kind.model_validate(tomllib.loads(text))
     except ValidationError as error:
         raise ZooError(f"{path}: {explain(error, kind)}") from error
     except RecursionError as error:

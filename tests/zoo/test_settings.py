@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,19 +58,25 @@ def test_a_byte_order_mark_is_no_harm(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_bad_files_hide_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder, a broken link, a file nested too deeply: each named as it is, the good one among them used."""
+    """What is no file, leads nowhere, or is too deep or too large: each named as it is, the good one among them used."""
     for variable in ("ZOO_ENTRIES", "ZOO_TARGETS"):
         monkeypatch.setenv(variable, str(tmp_path))
     (tmp_path / "folder.toml").mkdir()
     (tmp_path / "broken.toml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle.toml").symlink_to("circle.toml")
+    (tmp_path / "endless.toml").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "fifo.toml")
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**30)
+    broken_names = {"folder", "deep", "broken", "circle", "endless", "fifo", "huge"}
     write(tmp_path / "deep.toml", "x = " + "[" * DEEP)
     write(tmp_path / "marked.toml", b'\xef\xbb\xbfname = "marked"\nkind = "lexical"\n[lexical]\n')
     shown = as_text(entries_page()[0], Format.markdown)
     assert "| marked | lexical |" in shown and "| smollm2-135m |" in shown
-    for name in ("folder", "deep", "broken"):
+    for name in broken_names:
         assert f"cannot be used: {tmp_path / name}.toml: " in shown
     targets, broken = read_targets()
-    assert {"t4x2", "cpu"} <= {target.name for target in targets} and {"folder", "deep", "broken"} <= set(broken)
+    assert {"t4x2", "cpu"} <= {target.name for target in targets} and broken_names <= set(broken)
     with pytest.raises(ZooError, match=r"folder\.toml: cannot be read \(Is a directory\)"):
         load_entry("folder")
 

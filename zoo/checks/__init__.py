@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
-from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory
+from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
@@ -29,16 +29,24 @@ __all__ = [
     "entry_shape",
     "quantizer_of",
     "supported_decoders",
+    "training_need",
 ]
 
 
 def check_entry(
-    entry: Entry, target: Target, *, model_folder: Path | None = None, train: bool = False, engine: str | None = None
+    entry: Entry,
+    target: Target,
+    *,
+    model_folder: Path | None = None,
+    train: bool = False,
+    engine: str | None = None,
+    label_ids: tuple[int, ...] = (),
 ) -> list[Finding]:
     """What holds for an entry on a target.
 
     Sizes come from the model's folder (config.json, tokenizer.json) where it is given, else from the entry's `[shape]`.
     `train`: training on one of its cards too. `engine`: the version of vLLM there; None is the one installed here.
+    `label_ids`: the tokens of the labels, where that folder's tokenizer was asked already.
     """
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
@@ -48,7 +56,7 @@ def check_entry(
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
         check_kernel(entry.quantize, target),
-        check_labels(entry.prompt, model_folder),
+        check_labels(entry.prompt, model_folder, label_ids),
     ]
     try:
         shape = entry_shape(entry, model_folder)

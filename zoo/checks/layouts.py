@@ -130,8 +130,7 @@ def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -
     if train.gpus > max(1, target.gpus):
         what = f"train.gpus = {train.gpus}, {target.name} has {target.gpus}"
         return fail("training GPUs", what, f"set train.gpus = {max(1, target.gpus)}")
-    norms = 4 if base.architecture in FOUR_NORMS else 2
-    need = training_memory(shape, train, parameters=base.parameters, norms=norms)
+    need = training_need(base, train, shape)
     room = target.device_bytes
     what = f"{train.method}, {train.micro_batch_tokens} tokens a pass: {_training_parts(need)} of {room / GIB:.1f} GiB"
     if need.total <= TIGHT * room:
@@ -139,6 +138,11 @@ def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -
     if need.total <= room:
         return warn("training memory", f"{what}: tight", f"lower train.micro_batch_tokens ({train.micro_batch_tokens})")
     return fail("training memory", what, _training_mend(train, need, room))
+
+
+def training_need(base: Base, train: TrainSpec, shape: Shape) -> TrainingMemory:
+    """What training takes of each of its cards."""
+    return training_memory(shape, train, parameters=base.parameters, norms=4 if base.architecture in FOUR_NORMS else 2)
 
 
 def _training_parts(need: TrainingMemory) -> str:

@@ -49,15 +49,18 @@ def check_context(prompt: PromptSpec, score: ScoreSpec, shape: Shape) -> Finding
     return ok("context", f"{longest} of {limit}")
 
 
-def check_labels(prompt: PromptSpec, folder: Path | None) -> Finding:
-    """Labels must be one token each, and different ones, where they follow the template."""
+def check_labels(prompt: PromptSpec, folder: Path | None, known: tuple[int, ...] = ()) -> Finding:
+    """Labels must be one token each, and different ones, where they follow the template.
+
+    `known`: the tokens, where the tokenizer was asked already.
+    """
     if folder is None:
         what = f"{', '.join(prompt.labels)}: not checked, the tokenizer is not at hand"
         return warn("labels", what, "run `zoo fetch` first, then check again")
-    from zoo.models.prompts import load_codec
+    from zoo.models.prompts import bounded_label_ids
 
     try:
-        ids = load_codec(folder, prompt).label_ids
+        ids = known or bounded_label_ids(folder, prompt)
     except ZooError as error:
         return fail("labels", str(error), "change prompt.labels or the template's end")
     return ok("labels", f"{', '.join(prompt.labels)} are the tokens {', '.join(map(str, ids))}")

@@ -17,7 +17,7 @@ def experiment(
     folder: Annotated[Path, typer.Argument(help="Folder of the experiment, e.g. experiments/001-human-preferences.")],
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder that holds the recipe's data file.")] = Path(),
     only: Annotated[list[str] | None, typer.Option("--only", help="Run by this name alone. Repeatable.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, dealt over the GPUs.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time; they share the GPUs by what each needs.")] = 1,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +48,7 @@ def experiment(
 
     results = home() / "experiments" / folder.resolve().name
     if jobs > 1:
-        run_side_by_side(folder, data_dir, jobs, logs=results / "logs", only=only or (), say=say)
+        run_side_by_side(folder, data_dir, jobs, store_folder(), logs=results / "logs", only=only or (), say=say)
     trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)
     table = trials_table(trials)
     written: list[str] = []

@@ -27,7 +27,11 @@ def leaderboard(output: Output = Format.table, as_json: AsJson = False) -> None:
     show(page, style, data=records)
 
 
-def ui(port: Annotated[int, typer.Option("--port", help="Port on loopback; the next free one if it is taken.")] = 5000) -> None:
+def ui(
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="Port on loopback; the next free one if it is taken.")
+    ] = 5000,
+) -> None:
     """Open MLflow on 127.0.0.1 with the runs of this store. Ctrl-C stops it.
 
     Example: zoo ui --port 5001

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 from pathlib import Path
 from typing import Any
 
-from zoo.contracts import PromptSpec
+from pydantic import ValidationError
+
+from zoo.contracts import PromptSpec, explain
 from zoo.errors import ZooError
-from zoo.models.prompts import load_codec
+from zoo.models.bounded import ask, at
+from zoo.models.prompts import clean, load_codec
+from zoo.models.tokenizer_file import TOKENIZER_SECONDS, open_tokenizer
+from zoo.reading import read_bytes, read_json_object
 
 QUESTION = """Which of two answers to a prompt would people prefer?
 
@@ -23,56 +29,79 @@ QUESTION = """Which of two answers to a prompt would people prefer?
 
 Say A, B or tie."""
 LABELS = (("A", "B", "tie"), (" A", " B", " tie"))
+TEMPLATE_SECONDS = 10  # of processor time: real ones take milliseconds
+TEMPLATE_GIB = 1
+MOST_TEMPLATE_BYTES = 4 << 20
+MOST_CHARACTERS = 20_000  # of a prompt without its battle: real ones are below 2,000
 PLAIN_ENDS = ("\nVerdict:\n", "\nVerdict:", "\nVerdict: ")  # of models without a chat format
 
 
-def model_prompt(folder: Path) -> PromptSpec:
-    """The first prompt, in chat format or plain text, after which labels are one token each."""
-    reasons = []
-    for template in _templates(folder):
-        for labels in LABELS:
+def model_prompt(folder: Path) -> tuple[PromptSpec, tuple[int, ...]]:
+    """The first prompt after which labels are one token each, and those tokens.
+
+    It is in the model's chat format, or plain text where it has none.
+    The model's files are read in a child process within bounds (zoo/models/bounded.py): a template is a program of its makers.
+    """
+    arguments = {"folder": str(folder.absolute()), "template_seconds": TEMPLATE_SECONDS}
+    found = ask(f"{__name__}:find_prompt", arguments, mend="mend the file, or write the entry by hand")
+    return PromptSpec.model_validate(found["prompt"]), tuple(found["labels"])
+
+
+def find_prompt(folder: str, template_seconds: int) -> dict[str, Any]:
+    """What `model_prompt` asks its child."""
+    place, reasons = Path(folder), []
+    templates = _templates(place, template_seconds)
+    at(place / "tokenizer.json", seconds=TOKENIZER_SECONDS)
+    open_tokenizer(place / "tokenizer.json")  # else what is wrong with it would be a reason against every label
+    for template, labels in itertools.product(templates, LABELS):
+        try:
             spec = PromptSpec(template=template, labels=labels)
-            try:
-                load_codec(folder, spec)
-            except ZooError as error:
-                reasons.append(str(error))
-                continue
-            return spec
+            ids = load_codec(place, spec).label_ids
+        except ValidationError as error:
+            raise ZooError(f"{folder}: {explain(error, PromptSpec)} in its chat format; write the entry by hand") from error
+        except ZooError as error:
+            reasons.append(str(error))
+            continue
+        return {"prompt": {"template": template, "labels": labels}, "labels": ids}
     raise ZooError(f"{folder}: no labels that are one token each ({reasons[0]})")
 
 
-def _templates(folder: Path) -> list[str]:
+def _templates(folder: Path, seconds: int) -> list[str]:
     settings = _tokenizer_settings(folder)
-    chat = _chat_template(folder, settings)
+    path, chat = _chat_template(folder, settings)
     if chat:
-        rendered = render_chat(chat, settings, folder)
+        at(path, seconds=seconds, gib=TEMPLATE_GIB)
+        rendered = render_chat(chat, settings, path)
         return [rendered, rendered + "\n"]
+    at(folder / "tokenizer.json", seconds=TOKENIZER_SECONDS)
     return [_start_token(folder) + QUESTION + end for end in PLAIN_ENDS]
 
 
 def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ZooError(f"{path}: not JSON ({error}); copy it again") from error
-    return loaded if isinstance(loaded, dict) else {}
+    return read_json_object(path, mend="copy it again") if os.path.lexists(path) else {}
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str | None]:
+    """The file that holds the chat template, and the template; None where there is none."""
     path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
+    if os.path.lexists(path):
+        try:
+            return path, read_bytes(path, MOST_TEMPLATE_BYTES, mend="copy it again").decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ZooError(f"{path}: not UTF-8 ({error}); copy it again") from error
     found = settings.get("chat_template")
     if isinstance(found, list):  # named templates
-        found = next((item.get("template") for item in found if item.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+        named = [item for item in found if isinstance(item, dict)]
+        found = next((item.get("template") for item in named if item.get("name") == "default"), None)
+    return folder / "tokenizer_config.json", found if isinstance(found, str) else None
 
 
-def render_chat(chat: str, settings: dict[str, Any], folder: Path) -> str:
+def render_chat(chat: str, settings: dict[str, Any], path: Path) -> str:
     """A user turn that asks the question, and the start of the model's, in its chat format.
 
-    The template is code of the model's makers: it runs in jinja's sandbox, with what transformers gives it.
+    The template, of the file `path`, is code of the model's makers: it runs in jinja's sandbox, with what transformers gives
+    it, and may raise whatever Python can.
     """
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -89,11 +118,17 @@ def render_chat(chat: str, settings: dict[str, Any], folder: Path) -> str:
         text = environment.from_string(chat).render(
             messages=messages, add_generation_prompt=True, enable_thinking=False, tools=None, documents=None, **tokens
         )
-    except (TemplateError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ZooError(f"{folder}: its chat template fails ({reason}); write the entry by hand") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ZooError(f"{path}: the chat template fails ({reason}); mend it, or write the entry by hand") from error
+    if len(text) > MOST_CHARACTERS:
+        raise ZooError(f"{path}: the chat template makes {len(text)} characters of one question; write the entry by hand")
     if text.count(QUESTION) != 1:
-        raise ZooError(f"{folder}: its chat template changes the text of a message; write the entry by hand")
+        raise ZooError(f"{path}: the chat template changes the text of a message; write the entry by hand")
+    if text != clean(text):
+        raise ZooError(f"{path}: the chat template writes half of a surrogate pair; mend it, or write the entry by hand")
     return text
 
 
@@ -103,12 +138,6 @@ def _token_text(token: Any) -> str:
 
 def _start_token(folder: Path) -> str:
     """The token that the tokenizer itself puts before a text, or nothing."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise ZooError(f"{path}: no such file; save the model's tokenizer in its fast form (tokenizer.json) there")
-    tokenizer = Tokenizer.from_file(str(path))
-    with_special = tokenizer.encode("x", add_special_tokens=True)
+    with_special = open_tokenizer(folder / "tokenizer.json").encode("x", add_special_tokens=True)
     starts = [token for token, special in zip(with_special.tokens, with_special.special_tokens_mask, strict=True) if special]
     return starts[0] if starts and with_special.special_tokens_mask[0] else ""

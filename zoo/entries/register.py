@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from zoo.checks import (
     AWQ_GROUP_SIZES,
     FLOAT16_REFUSED,
@@ -24,11 +26,11 @@ from zoo.checks import (
     quantizer_of,
     supported_decoders,
 )
-from zoo.contracts import Entry, Quantizer, Shape
+from zoo.contracts import Entry, Quantizer, Shape, explain
 from zoo.entries.chat_template import model_prompt
 from zoo.entries.load import entry_names
 from zoo.entries.toml import document
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.models.shapes import awq_bytes, count_parameters, first_architecture, linear_inputs, read_config, shape_of_config
 from zoo.store import write_atomic
 from zoo.targets import Target, load_target
@@ -75,12 +77,20 @@ def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
     machine = load_target(target)
     with tempfile.TemporaryDirectory() as temporary:
         source = _source(base, Path(temporary))
-        text = entry_text(name, source, machine)
-        entry = Entry.model_validate(tomllib.loads(text))
-        findings = check_entry(entry, machine, model_folder=source.folder)
+        text, label_ids = entry_text(name, source, machine)
+        entry = _read_back(text, source)
+        findings = check_entry(entry, machine, model_folder=source.folder, label_ids=label_ids)
     out_folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text)
     return Registered(path, findings)
+
+
+def _read_back(text: str, source: Source) -> Entry:
+    """The entry that was just written. ZooError where the model's files hold what no entry can."""
+    try:
+        return Entry.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise ZooError(f"{source.folder}: no entry can be made of it: {explain(error, Entry)}") from error
 
 
 def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[str]:
@@ -102,7 +112,7 @@ def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[s
 def _source(base: str, temporary: Path) -> Source:
     folder = Path(base)
     if folder.is_dir():
-        return Source(folder, folder.resolve().name, count_parameters(folder), "unknown: see the model's card")
+        return Source(folder, printable(folder.resolve().name), count_parameters(folder), "unknown: see the model's card")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or folder.is_absolute():
         raise ZooError(f"{base}: neither a folder nor ORG/MODEL; give one of them with --base")
     return _hub_source(base, temporary)
@@ -131,13 +141,13 @@ def _hub_source(hub_id: str, temporary: Path) -> Source:
 # --- what follows from its files ----------------------------------------------------------------------------------------
 
 
-def entry_text(name: str, source: Source, target: Target) -> str:
-    """The TOML of an entry for a model."""
+def entry_text(name: str, source: Source, target: Target) -> tuple[str, tuple[int, ...]]:
+    """The TOML of an entry for a model, and the tokens of its labels."""
     config = read_config(source.folder)
     architecture, backend = _architecture(config, source.folder)
     shape = shape_of_config(config)
     group_size = _group_size(shape, source.folder)
-    prompt = model_prompt(source.folder)
+    prompt, label_ids = model_prompt(source.folder)
     small = source.parameters <= SMALL
     context = shape.max_position_embeddings or 2**20
     max_tokens = min(512 if small else 2048, context - 1)  # the label is a token too
@@ -160,7 +170,7 @@ def entry_text(name: str, source: Source, target: Target) -> str:
         "serve": {target.name: _serve_settings(architecture, weight_bytes, target)},
     }
     head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
-    return document(settings, _comments(shape, weight_bytes, target), head=head)
+    return document(settings, _comments(shape, weight_bytes, target), head=head), label_ids
 
 
 def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:

@@ -29,6 +29,7 @@ Layout = Literal["replicas", "pipeline", "tensor"]
 WORKSPACE_BYTES = 2**27
 # CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
+EVALUATION_TOKENS = 8192  # of a batch in transformers (zoo/stages/compare/in_transformers.py)
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
 PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
@@ -206,6 +207,17 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
         paged=paged,
         logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
     )
+
+
+def evaluation_bytes(shape: Shape, parameters: int) -> int:
+    """What evaluating a model in transformers takes of a card.
+
+    It is read in 16 bits, and nothing is kept for a backward pass. Of one layer: the residual stream, a norm's float32 input
+    and product, queries, keys and values before and after rotation, gate, up and their product.
+    """
+    queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
+    layer = 12 * shape.hidden_size + 6 * (queries + 2 * keys) + 8 * shape.intermediate_size
+    return 2 * parameters + EVALUATION_TOKENS * layer + WORKSPACE_BYTES + CONTEXT_BYTES
 
 
 def optimizer_states(spec: TrainSpec, trained: int) -> tuple[int, bool]:

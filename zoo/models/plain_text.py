@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.models.tokenizer_file import MEND, read_tokenizer, tokenizer_of
+from zoo.reading import parse_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,32 +28,30 @@ _BLANK = " \t\n\r\f\v\u2581"  # U+2581 is sentencepiece's space
 
 def read_tokenizer_file(path: Path) -> dict[str, Any]:
     """The content of a tokenizer.json; ZooError where it is none."""
+    content: dict[str, Any] = parse_json(read_tokenizer(path), path, mend=MEND)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         content["model"]["vocab"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{path}: not a tokenizer file ({error}); save the model's tokenizer in its fast form again") from error
+    except (KeyError, TypeError) as error:
+        raise ZooError(f"{path}: not a tokenizer file, it has no vocabulary; {MEND}") from error
     return content
 
 
-def plain_tokenizer(content: dict[str, Any]) -> Tokenizer:
+def plain_tokenizer(content: dict[str, Any], path: Path = Path("tokenizer.json")) -> Tokenizer:
     """The tokenizer of a tokenizer.json's content, from whose `encode` no added token comes.
 
     Three kinds stay. Runs of white space, which some tokenizers keep as added tokens (GPT-NeoX, Gemma), are no control tokens
     and what their models read between all words. A token of a single character, or of a byte (`<0x0A>`) that stands for what
     the vocabulary lacks, is that character. The unknown token comes of such characters alone.
     """
-    from tokenizers import Tokenizer
-
     renamed = _renamed(content)
-    tokenizer = Tokenizer.from_str(json.dumps(renamed))
+    tokenizer: Tokenizer = tokenizer_of(json.dumps(renamed).encode(), path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # what is not renamed and special is encoded as the characters that it is
     moved = [token["content"] for token in renamed["added_tokens"] if tokenizer.token_to_id(token["content"]) != token["id"]]
     if moved:
         raise ZooError(
-            f"tokenizer.json: {len(moved)} added tokens have other ids than it says; save the tokenizer again with a current "
+            f"{path}: {len(moved)} added tokens have other ids than it says; save the tokenizer again with a current "
             "version of `tokenizers`"
         )
     return tokenizer
@@ -59,7 +59,7 @@ def plain_tokenizer(content: dict[str, Any]) -> Tokenizer:
 
 def control_ids(content: dict[str, Any]) -> dict[int, str]:
     """Ids that no label may have, with their names: special tokens and the unknown one."""
-    found = {token["id"]: token["content"] for token in content["added_tokens"] if token["special"]}
+    found = {token["id"]: token["content"] for token in content.get("added_tokens", []) if token["special"]}
     model = content["model"]
     if isinstance(model["vocab"], list):
         unknown = model.get("unk_id")
@@ -75,7 +75,7 @@ def without_names(text: str) -> str:
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     model = content["model"]
-    added = content["added_tokens"]
+    added = content.get("added_tokens", [])
     worded = {token["content"] for token in added if token["content"].strip(_BLANK)}
     # What nothing else writes; called special below, so that `encode_special_tokens` leaves it to the model.
     kept = {name for name in worded if len(name) == 1 or (model.get("byte_fallback") and _BYTE.fullmatch(name))}

@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Order, PromptSpec
 from zoo.errors import ZooError
+from zoo.models.bounded import ask, at
 from zoo.models.plain_text import control_ids, plain_tokenizer, read_tokenizer_file, without_names
+from zoo.models.tokenizer_file import TOKENIZER_SECONDS, open_tokenizer
 
 FIELDS = ("prompt", "response_a", "response_b")
 Turns = Sequence[str | None]
@@ -47,16 +50,11 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
 
     ZooError where a label is not one token after the template.
     """
-    from tokenizers import Tokenizer
-
     path = folder / "tokenizer.json"
-    if not path.exists():
-        raise ZooError(f"{path}: no such file; save the model's tokenizer in its fast form (tokenizer.json) there")
-    content = read_tokenizer_file(path)
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer, content = open_tokenizer(path), read_tokenizer_file(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    plain = plain_tokenizer(content)
+    plain = plain_tokenizer(content, path)
 
     def encode_literal(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -71,6 +69,22 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
     if len(set(labels)) != 3:
         raise ZooError(f"prompt.labels {spec.labels} share a token with this tokenizer: {labels}; choose other labels")
     return Codec(literals, fields, encode_text, (labels[0], labels[1], labels[2]))
+
+
+def bounded_label_ids(folder: Path, spec: PromptSpec) -> tuple[int, ...]:
+    """The label tokens of a prompt, by a tokenizer that nobody has used yet.
+
+    It is opened in a child process within bounds.
+    ZooError as `load_codec` says, and where the tokenizer cannot be opened.
+    """
+    arguments = {"folder": str(folder.absolute()), "prompt": spec.model_dump(mode="json")}
+    return tuple(ask(f"{__name__}:label_ids", arguments, mend="copy the model's tokenizer.json again"))
+
+
+def label_ids(folder: str, prompt: dict[str, Any]) -> tuple[int, int, int]:
+    """What `bounded_label_ids` asks its child."""
+    at(Path(folder) / "tokenizer.json", seconds=TOKENIZER_SECONDS)
+    return load_codec(Path(folder), PromptSpec.model_validate(prompt)).label_ids
 
 
 def _label_id(encode: Callable[[str], tuple[int, ...]], tail: str, label: str, controls: Mapping[int, str]) -> int:

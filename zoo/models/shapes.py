@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,21 @@ import numpy as np
 
 from zoo.contracts import Shape
 from zoo.errors import ZooError
+from zoo.reading import parse_json, read_head, read_json_object
 
 GPU_BLOCK_TOKENS = 16  # vLLM's unit of keys and values on a GPU
 CPU_BLOCK_TOKENS = 128  # and on a CPU
+MOST = 2**40  # no size of a model comes near
+MOST_HEADER_BYTES = 100_000_000  # that safetensors itself takes
+SHOWN = 60  # characters of a value in a message
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. ZooError where there is none."""
     path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{path}: no such file; give the folder of a model saved by `save_pretrained`") from None
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: not a model's config ({str(error).splitlines()[0]})") from error
-    if not isinstance(config, dict):
-        raise ZooError(f"{path}: not a model's config (a JSON {type(config).__name__}, not an object)")
-    return config
+    if not os.path.lexists(path):
+        raise ZooError(f"{path}: no such file; give the folder of a model saved by `save_pretrained`")
+    return read_json_object(path, mend="copy the model's config again")
 
 
 def first_architecture(config: dict[str, Any], folder: Path) -> str:
@@ -39,31 +38,62 @@ def first_architecture(config: dict[str, Any], folder: Path) -> str:
 
     ZooError where none is named.
     """
-    names = config.get("architectures") or []
-    if not names:
-        raise ZooError(f"{folder / 'config.json'}: no `architectures`; add the class the weights were saved from")
-    return str(names[0])
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise ZooError(
+            f"{folder / 'config.json'}: no `architectures`, a list of names; add the class the weights were saved from"
+        )
+    return names[0]
 
 
 def shape_of_config(config: dict[str, Any]) -> Shape:
-    """The shape of a decoder from its config.json. ZooError names a key that is missing."""
-    try:
-        hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-        vocabulary = config["vocab_size"]
-    except KeyError as error:
-        raise ZooError(f"config.json: key {error} is missing; only decoders with Llama-like configs are supported") from error
+    """The shape of a decoder from its config.json.
+
+    ZooError names a key that is missing, or that is no size.
+    """
+    sizes = {key: _size(config, key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
+    missing = next((key for key, size in sizes.items() if size is None), None)
+    if missing:
+        raise ZooError(f"config.json: key {missing!r} is missing; only decoders with Llama-like configs are supported")
+    hidden, layers, heads, vocabulary = (size or 0 for size in sizes.values())
+    head_dim = _size(config, "head_dim") or hidden // heads
+    if head_dim == 0:
+        raise ZooError(f"config.json: {heads} attention heads for a hidden size of {hidden}; copy the model's config again")
+    cap = config.get("attn_logit_softcapping")
+    if cap is not None and not (isinstance(cap, int | float) and 0 < cap < MOST):
+        raise ZooError(f"config.json: `attn_logit_softcapping` is no number above 0 ({_shown(cap)}); copy the config again")
     return Shape(
         hidden_size=hidden,
-        intermediate_size=config.get("intermediate_size") or 4 * hidden,
+        intermediate_size=_size(config, "intermediate_size") or 4 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
+        num_key_value_heads=_size(config, "num_key_value_heads") or heads,
+        head_dim=head_dim,
         vocab_size=vocabulary,
-        max_position_embeddings=config.get("max_position_embeddings"),
-        tie_word_embeddings=config.get("tie_word_embeddings", True),
-        attn_logit_softcapping=config.get("attn_logit_softcapping"),
+        max_position_embeddings=_size(config, "max_position_embeddings"),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
+        attn_logit_softcapping=cap,
     )
+
+
+def _size(config: dict[str, Any], key: str) -> int | None:
+    """A whole number from 1 of a config; None where the key is absent or null.
+
+    ZooError where it is anything else.
+    """
+    found = config.get(key)
+    if found is None:
+        return None
+    if isinstance(found, float) and found.is_integer():
+        found = int(found)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 < found < MOST:
+        raise ZooError(f"config.json: `{key}` is no size ({_shown(found)}); copy the model's config again")
+    return found
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def count_parameters(folder: Path) -> int:
@@ -74,19 +104,32 @@ def count_parameters(folder: Path) -> int:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ZooError(f"{folder}: no *.safetensors files; save the weights in that format")
-    return sum(_parameters_of(path) for path in files)
+    found = sum(_parameters_of(path) for path in files)
+    if not found:
+        raise ZooError(f"{folder}: its *.safetensors files hold no weights; copy the model again")
+    return found
 
 
 def _parameters_of(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > path.stat().st_size:
-                raise ValueError("header longer than the file")
-            header = json.loads(file.read(size))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ZooError(f"{path}: not a safetensors file ({error}); copy it again") from error
+    mend = "not a safetensors file; copy it again"
+    head = read_head(path, 8, mend=mend)
+    size = int.from_bytes(head, "little")
+    if len(head) < 8 or size > MOST_HEADER_BYTES:
+        raise ZooError(f"{path}: not a safetensors file (header longer than the file); copy it again")
+    data = read_head(path, 8 + size, mend=mend)[8:]
+    if len(data) < size:
+        raise ZooError(f"{path}: not a safetensors file (header longer than the file); copy it again")
+    header = parse_json(data, path, mend=mend)
+    if not isinstance(header, dict):
+        raise ZooError(f"{path}: not a safetensors file (its header is no object); copy it again")
+    return sum(_tensor_parameters(path, name, tensor) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _tensor_parameters(path: Path, name: str, tensor: Any) -> int:
+    shape = tensor.get("shape") if isinstance(tensor, dict) else None
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < MOST for size in shape) or len(shape) > 8:
+        raise ZooError(f"{path}: not a safetensors file (the shape of {name[:SHOWN]!r}: {_shown(shape)}); copy it again")
+    return math.prod(shape)
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

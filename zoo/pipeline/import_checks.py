@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.reading import check_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,7 @@ def _read(path: Path) -> pd.DataFrame:
     """A table with the columns id, p_a, p_b, p_tie, whatever they were called."""
     import pandas as pd
 
+    check_ordinary(path, mend="give a table as csv or parquet")
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, inputs_of
-from zoo.errors import ZooError
+from zoo.errors import OutOfMemory, ZooError
 from zoo.pipeline.fold_rules import check_fold_rules
 from zoo.settings import interpreter
 from zoo.store import (
@@ -238,15 +238,17 @@ def stage_error(request: Request, partial: Path, code: int) -> ZooError:
     where = f"{request.stage} of {request.entry}"
     if code < 0:
         kind = signal.Signals(-code).name
-        hint = " (often out of memory)" if kind == "SIGKILL" else ""
-        return ZooError(f"{where} was ended by {kind}{hint}; log: {partial / LOG}; {again}", exit_code=1)
+        if kind == "SIGKILL":
+            return OutOfMemory(f"{where} was ended by {kind} (often out of memory); log: {partial / LOG}; {again}")
+        return ZooError(f"{where} was ended by {kind}; log: {partial / LOG}; {again}", exit_code=1)
     try:
         error = json.loads((partial / ERROR).read_text())
     except (OSError, json.JSONDecodeError):
         error = {"message": f"exit code {code} without a message", "known": False}
     if error["known"]:
         return ZooError(error["message"], exit_code=code)
-    return ZooError(f"{where} failed: {error['message']}; log: {partial / LOG}; {again}", exit_code=1)
+    told = f"{where} failed: {error['message']}; log: {partial / LOG}; {again}"
+    return OutOfMemory(told) if OutOfMemory.is_told_by(error["message"]) else ZooError(told, exit_code=1)
 
 
 def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord]) -> Manifest:

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from zoo.contracts import Entry, FetchRequest, Input
 from zoo.errors import ZooError
+from zoo.models.tokenizer_file import open_tokenizer
 from zoo.settings import store_folder
 from zoo.store import Artifact, folder_fingerprint, list_artifacts
 
@@ -61,9 +62,7 @@ class EntryTokenizer:
     """The tokenizer of an entry's fetched base weights, for counting tokens without a model."""
 
     def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = open_tokenizer(path)
 
     def encode(self, text: str) -> list[int]:
         from zoo.models.prompts import clean

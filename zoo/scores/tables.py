@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from zoo.contracts import Manifest, Order, ScoreCard, first_fault
 from zoo.errors import ZooError
+from zoo.reading import check_ordinary
 from zoo.store import MANIFEST, write_atomic
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:
 
 def read_submission(path: Path) -> pd.DataFrame:
     """A submission as id (str), p_a, p_b, p_tie (float64)."""
+    check_ordinary(path, mend="give the file that `ensemble predict` wrote")
     try:
         frame = pd.read_csv(path, dtype={"id": "str"}, keep_default_na=False, float_precision="round_trip")
         frame = frame[list(SUBMISSION_COLUMNS)].set_axis(["id", *PROBABILITIES], axis=1)

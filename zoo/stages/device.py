@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
+
+from zoo.targets import SHARE
+
+CONTEXT_BYTES = 2**29  # of a CUDA context, outside of what torch allocates
 
 
 def attention_options(folder: Path) -> dict[str, str]:
@@ -44,9 +49,26 @@ def device() -> torch.device:
 
 def free_bytes(place: torch.device) -> float:
     """Memory that torch can still take on a device; without limit on the CPU."""
-    if place.type != "cuda":
-        return float("inf")
-    return float(torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place))
+    return room_bytes(place) - torch.cuda.memory_allocated(place) if place.type == "cuda" else float("inf")
+
+
+def room_bytes(place: torch.device) -> float:
+    """Memory of a GPU that torch may hold in this process.
+
+    That is what it holds and what is free, within the process's share.
+    """
+    own = float(os.environ.get(SHARE, "inf")) - CONTEXT_BYTES
+    return min(float(torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)), own)
+
+
+def keep_to_share() -> None:
+    """Make torch take no more of this process's GPUs than `ZOO_GPU_BYTES`, where that is set.
+
+    Then a stage that needs more than was counted fails itself, and not its neighbour on the card.
+    """
+    if SHARE in os.environ and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, max(0, int(os.environ[SHARE]) - CONTEXT_BYTES) / total))
 
 
 def gpu_peak_bytes() -> int:

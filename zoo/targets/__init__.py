@@ -15,6 +15,9 @@ from zoo.targets.load import (
     target_folders,
 )
 from zoo.targets.machine import (
+    SHARE,
+    free_gpu_bytes,
+    gpu_uuids,
     host_memory_bytes,
     machine_fingerprint,
     only_gpus,
@@ -24,9 +27,12 @@ from zoo.targets.machine import (
 
 __all__ = [
     "PACKAGE_FOLDER",
+    "SHARE",
     "Dtype",
     "Rates",
     "Target",
+    "free_gpu_bytes",
+    "gpu_uuids",
     "host_memory_bytes",
     "is_of_kind",
     "list_targets",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SHARE = "ZOO_GPU_BYTES"  # of each GPU, what a stage may take: others are at work on the same one
 
 
 @functools.cache
@@ -82,6 +83,18 @@ def visible_gpus() -> tuple[str, ...]:
         names = (name.strip() for name in os.environ[VISIBLE].split(","))
         return tuple(itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
     return tuple(_ask_driver("index").split())
+
+
+def gpu_uuids() -> dict[str, str]:
+    """The UUID of each of the machine's GPUs, by its index."""
+    rows = (row.split(", ") for row in _ask_driver("index,uuid").splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def free_gpu_bytes() -> dict[str, int]:
+    """Free memory of the machine's GPUs by UUID, as far as the driver tells it."""
+    rows = (row.split(", ") for row in _ask_driver("uuid,memory.free").splitlines())
+    return {row[0]: int(row[1].split()[0]) << 20 for row in rows if len(row) == 2 and row[1].split()[0].isdigit()}
 
 
 def only_gpus(names: Iterable[str]) -> dict[str, str]:

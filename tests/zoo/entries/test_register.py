@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.model_folders import model
 from zoo.checks import check_entry
 from zoo.contracts import Entry, PromptSpec
 from zoo.entries.chat_template import QUESTION
@@ -22,47 +23,6 @@ from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.report.text import Column, Table, as_text
 from zoo.targets import load_target
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "num_hidden_layers": 2,
-    "vocab_size": 300,
-    "max_position_embeddings": 2048,
-}
-
-
-def model(folder: Path, *, chat: str | None = CHATML, words: tuple[str, ...] = ("tie",), **config: Any) -> Path:
-    """A model folder without weights: a byte-level tokenizer that knows `words`, a config, and safetensors headers."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    folder.mkdir(parents=True, exist_ok=True)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges: list[tuple[str, str]] = []
-    for word in words:
-        built = word[0]
-        for letter in word[1:]:
-            merges.append((built, letter))
-            built += letter
-    vocabulary = dict.fromkeys([*alphabet, *(a + b for a, b in merges)])
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, list(dict.fromkeys(merges))))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("<s>", "<|im_start|>", "<|im_end|>")])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
-    settings = {"bos_token": {"content": "<s>"}} | ({"chat_template": chat} if chat else {})
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    header = json.dumps({"w": {"dtype": "BF16", "shape": [300, 576], "data_offsets": [0, 0]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    return folder
 
 
 def test_a_chat_model_becomes_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +103,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("quantized", {"quantization_config": {"bits": 4}}, "quantized already"),
     ("groups", {"hidden_size": 600, "num_attention_heads": 10}, "none of AWQ's group sizes .* divides its layers"),
     ("labels", {"words": ("ti",)}, "no labels that are one token each .*'tie' is not one token"),
-    ("template", {"chat": "{{ raise_exception('no user turns') }}"}, "its chat template fails .no user turns."),
-    ("broken template", {"chat": "{% for %}"}, "its chat template fails"),
+    (
+        "template",
+        {"chat": "{{ raise_exception('no user turns') }}"},
+        "config.json: the chat template fails .no user turns.",
+    ),
+    ("broken template", {"chat": "{% for %}"}, "the chat template fails"),
     ("shouting", {"chat": "{{ messages[0]['content'].upper() }}"}, "changes the text of a message"),
 ]
 
@@ -159,7 +123,7 @@ def test_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
 
 def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
     escape = "{{ messages.__class__.__mro__[1].__subclasses__() }}{{ messages[0]['content'] }}"
-    with pytest.raises(ZooError, match="its chat template fails"):
+    with pytest.raises(ZooError, match="the chat template fails"):
         register("m", str(model(tmp_path / "m", chat=escape)), "cpu", tmp_path / "entries")
 
 

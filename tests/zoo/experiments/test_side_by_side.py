@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import random
 import signal
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +17,17 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests.helpers.paths import ROOT
+from tests.helpers.stand_in_card import fake_driver
 from tests.helpers.waiting import is_alive, wait_until
 from zoo.cli.main import app
 from zoo.errors import ZooError
 from zoo.experiments import side_by_side, trials
+from zoo.experiments.cards import Need
 from zoo.experiments.recipes import load_recipe
-from zoo.experiments.side_by_side import Cards, run_side_by_side
+from zoo.experiments.side_by_side import run_side_by_side
 from zoo.experiments.trials import TRAINED, ZERO_SHOT, run_trials
+from zoo.models.memory import GIB
 from zoo.scores.tables import EVALUATED, score_table, write_scores
 from zoo.store import fingerprint
 
@@ -55,23 +58,61 @@ def folder(tmp_path: Path, sample_csv: Path) -> Path:
     return tmp_path / "001-runs"
 
 
-@pytest.mark.parametrize(("gpus", "jobs"), [(1, 1), (2, 2), (2, 3), (3, 2), (4, 9)])
-def test_no_gpu_has_more_runs_than_the_jobs_need(gpus: int, jobs: int) -> None:
-    names = [f"GPU-{i}" for i in range(gpus)]
-    cards, now, most = Cards(names, jobs), Counter[str](), Counter[str]()
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs: dict[str, dict[str, Any]], *, cards: int = 1) -> None:
+    """Runs that take what `needs` says of cards of 80 GiB, and end as such runs do where there is less."""
+    fake_driver(tmp_path, cards, 80 * 1024)
+    (tmp_path / "needs.json").write_text(json.dumps(needs))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ZOO_STAND_IN", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(side_by_side, "ZOO", (sys.executable, "-S", "-m", "tests.helpers.stand_in_card"))
 
-    def one(count: int) -> None:
-        with cards.lent(count) as place:
-            mine = place["CUDA_VISIBLE_DEVICES"].split(",")
-            assert len(set(mine)) == len(mine) == min(count, gpus) and set(mine) <= set(names)
-            now.update(mine)
-            most.update({name: max(0, now[name] - most[name]) for name in mine})
-            time.sleep(0.001)
-            now.subtract(mine)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, random.Random(0).choices([1, 1, 2, 3], k=60)))
-    assert max(most.values()) <= -(-jobs // gpus)
+def needing(monkeypatch: pytest.MonkeyPatch, *gib: int) -> None:
+    told = iter(gib)
+    monkeypatch.setattr(side_by_side, "need_of", lambda *_: Need(bytes=next(told) * GIB))
+
+
+def test_runs_that_fit_side_by_side_never_take_more_than_there_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, {name: {"takes": 50 * GIB} for name in ("one", "again", "wide")})
+    needing(monkeypatch, 50, 50, 50)
+    said: list[str] = []
+    run_side_by_side(folder, tmp_path, 3, tmp_path / "store", logs=tmp_path / "logs", say=said.append)
+    assert said == [f"{name}: done" for name in ("one", "again", "wide")]
+    found = json.loads((tmp_path / "taken.json").read_text())
+    assert found["most"] == {"0": 50 * GIB} and [share for _, _, share in found["order"]] == [50 * GIB] * 3
+
+
+def test_a_run_that_is_out_of_memory_is_run_again_alone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were said to need 20 GiB and take 50: the second and third find too little, and get the card for themselves."""
+    stand_in(tmp_path, monkeypatch, {name: {"takes": 50 * GIB, "seconds": 1.5} for name in ("one", "again", "wide")})
+    needing(monkeypatch, 20, 20, 20)
+    said: list[str] = []
+    run_side_by_side(folder, tmp_path, 3, tmp_path / "store", logs=tmp_path / "logs", say=said.append)
+    assert sorted(line for line in said if "done" in line) == ["again: done", "one: done", "wide: done"]
+    again = [line for line in said if "out of memory" in line]
+    told = "out of memory beside other runs; once more, with its GPUs to itself"
+    assert len(again) == 2 and all(line.endswith(told) for line in again)
+    found = json.loads((tmp_path / "taken.json").read_text())
+    assert found["most"] == {"0": 50 * GIB}
+    assert len(found["order"]) == 5 and [share for _, _, share in found["order"]].count(None) == 2
+    failed = next(line.partition(":")[0] for line in again)
+    assert "OutOfMemoryError" in next((tmp_path / "logs").glob(f"{['one', 'again', 'wide'].index(failed):02d}.log")).read_text()
+
+
+def test_a_run_that_is_too_large_fails_once_it_was_alone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"one": {"takes": 90 * GIB}, "again": {"takes": GIB, "killed": True}, "wide": {"takes": GIB, "code": 1}}
+    stand_in(tmp_path, monkeypatch, needs)
+    needing(monkeypatch, 20, 20, 20)
+    said: list[str] = []
+    with pytest.raises(ZooError, match=r"2 runs failed: one \(.*00\.log\), wide \(.*02\.log\)"):
+        run_side_by_side(folder, tmp_path, 3, tmp_path / "store", logs=tmp_path / "logs", say=said.append)
+    assert "again: done" in said, "the kernel had ended it, and beside nobody it went well"
+    tried = Counter(title for title, _, _ in json.loads((tmp_path / "taken.json").read_text())["order"])
+    assert tried == {"one": 2, "again": 2, "wide": 1}, "what failed for another reason is not tried again"
 
 
 def test_runs_get_gpus_of_the_caller_s_and_only_those_asked_for_are_started(
@@ -80,11 +121,11 @@ def test_runs_get_gpus_of_the_caller_s_and_only_those_asked_for_are_started(
     tell = "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[-1])"
     monkeypatch.setattr(side_by_side, "ZOO", (sys.executable, "-c", tell))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    run_side_by_side(folder, tmp_path, 1, logs=tmp_path / "logs", only=["one", "wide"], say=lambda _: None)
+    run_side_by_side(folder, tmp_path, 1, tmp_path / "store", logs=tmp_path / "logs", only=["one", "wide"], say=lambda _: None)
     said = {path.name: path.read_text().strip() for path in (tmp_path / "logs").iterdir()}
     assert said == {"00.log": "3 one", "02.log": "3,5 wide"}
     with pytest.raises(ZooError, match="no run other; it has one, again, wide"):
-        run_side_by_side(folder, tmp_path, 1, logs=tmp_path / "logs", only=["other"], say=lambda _: None)
+        run_side_by_side(folder, tmp_path, 1, tmp_path / "store", logs=tmp_path / "logs", only=["other"], say=lambda _: None)
 
 
 def test_an_interrupt_ends_the_runs_and_starts_no_more(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +143,7 @@ def test_an_interrupt_ends_the_runs_and_starts_no_more(folder: Path, tmp_path: P
     try:
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
             pool.submit(interrupt)
-            run_side_by_side(folder, tmp_path, 1, logs=logs, say=lambda _: None)
+            run_side_by_side(folder, tmp_path, 1, tmp_path / "store", logs=logs, say=lambda _: None)
     finally:
         signal.signal(signal.SIGINT, before)
     assert not is_alive(int((logs / "00.log").read_text().split()[0]))
@@ -127,7 +168,7 @@ def test_a_file_without_labels_is_refused_by_name_before_anything_runs(
     monkeypatch.setattr(side_by_side, "ZOO", ("false",))
     for start in (
         lambda: run_trials(folder, tmp_path, tmp_path / "store", say=lambda _: None),
-        lambda: run_side_by_side(folder, tmp_path, 2, logs=tmp_path / "logs", say=lambda _: None),
+        lambda: run_side_by_side(folder, tmp_path, 2, tmp_path / "store", logs=tmp_path / "logs", say=lambda _: None),
     ):
         with pytest.raises(ZooError, match=r"also_on: .*dev\.csv: no row is labelled"):
             start()

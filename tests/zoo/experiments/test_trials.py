@@ -191,7 +191,7 @@ def test_runs_side_by_side_leave_all_that_the_tables_need(
     entry: Entry = load_entry("tiny")
     run_chain([fetch_request(entry, store, source=str(tiny_llama))], entry, store, say=said.append)
     with pytest.raises(ZooError, match=r"1 runs failed: no bound \(.*01\.log\)"):
-        run_side_by_side(folder, tmp_path, 2, logs=tmp_path / "logs", say=said.append)
+        run_side_by_side(folder, tmp_path, 2, store, logs=tmp_path / "logs", say=said.append)
     assert "as it is: done" in said and "training diverged at step" in (tmp_path / "logs" / "01.log").read_text()
     made = len(said)
     trials = run_trials(folder, tmp_path, store, only=["as it is"], say=said.append)

@@ -17,7 +17,7 @@ from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import EVALUATED, NO_FOLD, score_table, write_scores
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
-from zoo.stages.device import compute_dtype, gpu_peak_bytes
+from zoo.stages.device import compute_dtype, gpu_peak_bytes, keep_to_share
 from zoo.targets import process_age_seconds
 
 
@@ -30,6 +30,7 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     frame = select_rows(battles, request.selection, request.held)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to evaluate on ({request.selection.rows})")
+    keep_to_share()
     base = request.base.path / "model"
     codec = load_codec(base, request.prompt)
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from zoo.contracts import Order, TrainSpec
+from zoo.models.memory import EVALUATION_TOKENS
 from zoo.models.prompts import Codec
 from zoo.models.shapes import count_parameters
 from zoo.scores.tables import label_probabilities
@@ -20,7 +21,6 @@ from zoo.stages.train.adapters import causal_model, load_base
 from zoo.stages.train.batches import micro_batches
 from zoo.stages.train.label_head import label_logits, pad
 
-BATCH_TOKENS = 8192
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
 
 
@@ -32,7 +32,7 @@ def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: C
     model = load().eval()
     logits = np.zeros((len(rows), 3))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    batches = list(micro_batches(by_length, [len(row) for row in rows], BATCH_TOKENS))
+    batches = list(micro_batches(by_length, [len(row) for row in rows], EVALUATION_TOKENS))
     with torch.no_grad(), progress.bar(len(batches), title, "batch") as bar:
         for batch in batches:
             ids, mask = pad([rows[i] for i in batch], device())

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ZooError
+from zoo.errors import OutOfMemory
 from zoo.stages import progress
-from zoo.stages.device import device
+from zoo.stages.device import device, room_bytes
 from zoo.stages.train.fused import AdaptedLinear
 
 GIB = 2**30
@@ -62,8 +62,8 @@ def fit_memory(
 
     Dequantized weights are kept where there is room for all of them. `passes` are forward and backward passes of the largest
     batches. Each is run with every layer checkpointed and with all but one, so that what is decided is measured, not estimated.
-    `limit_gib`: memory that training may take; None: what is free. On a CPU every layer is checkpointed, as was asked. ZooError
-    where even that does not fit.
+    `limit_gib`: memory that training may take; None: what is free. On a CPU every layer is checkpointed, as was asked.
+    OutOfMemory where even that does not fit.
     """
     layers = decoder_layers(model)
     checkpoint_layers(model, len(layers))
@@ -86,7 +86,7 @@ def fit_memory(
 
 
 def _room(limit_gib: float | None) -> float:
-    free: float = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    free = room_bytes(device())
     return (1 - HEADROOM) * min(free, limit_gib * GIB if limit_gib else free)
 
 
@@ -101,7 +101,7 @@ def _peak(one_pass: Callable[[], None], room: float) -> float:
         peak = float(torch.cuda.max_memory_allocated())
     if peak > room:
         need = "more than is free" if peak == float("inf") else f"{peak / GIB:.1f} GiB"
-        raise ZooError(
+        raise OutOfMemory(
             f"a pass of the largest batch takes {need} of {room / GIB:.1f} GiB with every layer computed again; "
             "lower train.micro_batch_tokens or prompt.max_tokens"
         )

@@ -25,7 +25,7 @@ from zoo.models.prompts import Codec, load_codec
 from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
-from zoo.stages.device import gpu_peak_bytes
+from zoo.stages.device import gpu_peak_bytes, keep_to_share
 from zoo.stages.train.adapters import load_model, save_weights
 from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
@@ -47,6 +47,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
         check_gpus(spec.gpus)
         return launch(request, out_dir, spec.gpus)
     out_dir = shared_folder(out_dir, ranks)
+    keep_to_share()
     codec = load_codec(base, request.prompt)
     train, held, counts = read_examples(request, codec)
     torch.manual_seed(spec.seed)
