@@ -28,7 +28,7 @@ from zoo.data.columns import (
     columns_of,
     ids_of,
 )
-from zoo.data.formats import Cells, open_cells
+from zoo.data.formats import Cells, Row, open_cells
 from zoo.data.rows import ParsedRow, Problem, check_id, read_label, read_texts
 from zoo.data.turns import Turns, is_plain
 from zoo.errors import ZooError
@@ -113,14 +113,9 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
         problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
     plain = _plain_columns(columns, [row for row, _ in body])
     labelled = _is_labelled(columns, [row for row, _ in body])
-    rows = [
-        _row(row, width, row_id, number, columns, plain, labelled=labelled)
-        for number, ((row, width), row_id) in enumerate(zip(body, ids_of([row[0] for row, _ in body]), strict=True), start=1)
-    ]
+    rows = _rows(body, columns, plain, labelled=labelled)
     good: dict[str, bool] = {}  # every id in file order -> whether its row is usable
     for parsed in rows:
-        if parsed.row_id in good:
-            parsed.report("duplicate_id", f"id {parsed.row_id} occurs again; ids must be unique")
         good[parsed.row_id] = parsed.usable or good.get(parsed.row_id, False)
     good.pop("", None)
     kept: dict[str, list[str]] = {}
@@ -141,6 +136,18 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
         {parsed.row_id: parsed.texts[0] for parsed in rows if not parsed.usable and parsed.texts[0] is not None},
         columns.has_texts,
     )
+
+
+def _rows(body: Sequence[Row], columns: Columns, plain: Sequence[bool], *, labelled: bool) -> list[ParsedRow]:
+    """Every row of the file; of those with one id all but the first have a problem."""
+    rows, seen = [], set()
+    for number, ((cells, width), row_id) in enumerate(zip(body, ids_of([row[0] for row, _ in body]), strict=True), start=1):
+        row = _row(cells, width, row_id, number, columns, plain, labelled=labelled)
+        if row_id in seen:
+            row.report("duplicate_id", f"id {row_id} occurs again; ids must be unique")
+        seen.add(row_id)
+        rows.append(row)
+    return rows
 
 
 def _row(

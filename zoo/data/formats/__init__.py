@@ -1,6 +1,6 @@
 """Formats of battles files, unpacked within bounds into a header and rows of cells."""
 
 from zoo.data.formats.read import open_cells
-from zoo.data.formats.text import Cells
+from zoo.data.formats.text import Cells, Row
 
-__all__ = ["Cells", "open_cells"]
+__all__ = ["Cells", "Row", "open_cells"]

@@ -214,5 +214,5 @@ def test_a_recipe_takes_files_from_its_data_folder(sample_csv: Path, tmp_path: P
     settings = '["train.extra=nowhere.csv"]'
     recipe = f'question = "?"\ndata = "{sample_csv.name}"\n[[runs]]\nentry = "smollm2-135m"\nset = {settings}\n'
     (tmp_path / "recipe.toml").write_text(recipe)
-    with pytest.raises(ZooError, match=rf"train\.extra: {sample_csv.parent}/nowhere\.csv: no such file; give a CSV"):
+    with pytest.raises(ZooError, match=rf"train\.extra: {sample_csv.parent}/nowhere\.csv: no such file; give a file"):
         run_recipe(tmp_path, sample_csv.parent, tmp_path / "store", say=lambda _: None)
