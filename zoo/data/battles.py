@@ -148,8 +148,19 @@ def _is_labelled(body: list[list[str]], column: dict[str, int]) -> bool:
 
 def dataset_digest(battles: Battles) -> str:
     """SHA-256 over ids, texts and labels of the usable rows, whatever their order."""
-    frame = battles.frame
-    columns = (frame[name] for name in ("id", *TEXT_COLUMNS, "label"))
+    return _digest(battles, ("id", *TEXT_COLUMNS, "label"))
+
+
+def texts_digest(battles: Battles) -> str:
+    """SHA-256 over ids and texts of the usable rows, whatever their order.
+
+    That is what a member reads of them to score them.
+    """
+    return _digest(battles, ("id", *TEXT_COLUMNS))
+
+
+def _digest(battles: Battles, names: Sequence[str]) -> str:
+    columns = (battles.frame[name] for name in names)
     rows = (hashlib.sha256(json.dumps(row).encode()).digest() for row in zip(*columns, strict=True))
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 

@@ -29,6 +29,7 @@ from zoo.store.files import (
     write_atomic,
 )
 from zoo.store.lineage import recipe_of, source_of, sources
+from zoo.store.outside import check_ordinary, check_output, read_ordinary
 
 __all__ = [
     "ERROR",
@@ -39,6 +40,8 @@ __all__ = [
     "RESULT",
     "Artifact",
     "artifact_name",
+    "check_ordinary",
+    "check_output",
     "checked_files",
     "commit",
     "copy_file",
@@ -52,6 +55,7 @@ __all__ = [
     "locked",
     "open_lock",
     "read_manifest",
+    "read_ordinary",
     "recipe_of",
     "replacing",
     "scratch_folder",

@@ -23,13 +23,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def place(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose `score` stage is the stand-in, and a labelled file of battles with one bad row."""
+    """A home whose `score` stage is the stand-in, on three GPUs, and a labelled file of battles with one bad row."""
     script = tmp_path / "stand_in"
     script.write_text(f"#!{sys.executable}\n{(HELPERS / 'stand_in_scoring.py').read_text()}")
     script.chmod(0o755)
     (tmp_path / "settings.toml").write_text(f'[environments]\nscore = "{script}"\n')
     monkeypatch.setenv("ZOO_SETTINGS", str(tmp_path / "settings.toml"))
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")  # taken at its word: the stand-in uses none of them
     lines = ["id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie"]
     for i in range(ROWS):
         winner = ",".join("1" if i % 3 == label else "0" for label in range(3))
