@@ -7,7 +7,7 @@ import traceback
 
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.predicting import evaluate, predict
-from zoo.cli.base import START, add_commands, new_app, run_app
+from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
 app = new_app(
     """Blend scored members within a time budget and predict inside it.
@@ -29,7 +29,9 @@ def main() -> None:
         run_app(app, "ensemble")
     from ensemble.predict.deadline import end_process
 
-    end_process(_prediction())
+    code = _prediction()
+    end_process(code)
+    sys.exit(code)  # for those who run commands in a process of their own and keep it
 
 
 def _prediction() -> int:
@@ -40,6 +42,7 @@ def _prediction() -> int:
     """
     from ensemble.predict.streams import unblocked
 
+    open_standard_streams()
     with unblocked():
         try:
             run_app(app, "ensemble")
