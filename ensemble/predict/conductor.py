@@ -180,13 +180,13 @@ class Conductor:
         """What others that have not started claim, if they can still load."""
         left = self.deadline.work_ends - now
         others = [other for other in self.runs if other is not run and other.status == "waiting"]
-        return [self.claim(other, now) for other in others if self._load_seconds(other) < left]
+        return [self.claim(other, now) for other in others if other.load_seconds < left]
 
     def claim(self, run: JobRun, now: float) -> Claim:
         """What a job still wants, and brings."""
         gain = self._pool_gain(run.job.members)
         if run.pace is None:
-            rows = float(self._usable.sum()) * self._coverage(run) * run.job.row_share
+            rows = float(self._usable.sum()) * run.coverage * run.job.row_share
             return Claim(run.job, self.planned_seconds(run) * self.plan.margin, gain * rows)
         return Claim(run.job, run.pace.remaining(now), gain * len(run.missing(run.rows)))
 
@@ -196,17 +196,6 @@ class Conductor:
             place = min(self.board.members.index(name) for name in members)
             self._gains[members] = pool_gain(self.plan, self.board.members[:place], members)
         return self._gains[members]
-
-    def _load_seconds(self, run: JobRun) -> float:
-        return max(member.cost.load_seconds for member in run.members)
-
-    def _coverage(self, run: JobRun) -> float:
-        return max(1.0 if member.gate is None else member.coverage for member in run.members)
-
-    def _work_share(self, run: JobRun) -> float:
-        """Share of the work on all rows that the plan pays for."""
-        shares = (m.coverage if m.work_share is None else m.work_share for m in run.members)
-        return max(1.0 if m.gate is None else share for m, share in zip(run.members, shares, strict=True))
 
     def _work(self, run: JobRun) -> np.ndarray:
         """Predicted seconds of each row of the file, for all members of the job."""
@@ -218,7 +207,7 @@ class Conductor:
         work = self._work(run)
         if run.pace is not None:
             return run.pace.load_seconds + run.pace.work_seconds
-        return self._load_seconds(run) + float(work[self._usable].sum()) * self._work_share(run) * run.job.row_share
+        return run.load_seconds + float(work[self._usable].sum()) * run.work_share * run.job.row_share
 
     def predicted_seconds(self) -> float:
         """Seconds from process start to submission, as the plan prices its schedule on this file.
@@ -244,7 +233,7 @@ class Conductor:
                 busy |= _devices(run.job)
 
     def _start(self, run: JobRun, now: float) -> None:
-        names, load = ", ".join(run.job.members), self._load_seconds(run)
+        names, load = ", ".join(run.job.members), run.load_seconds
         end = self.ends_by(run, now) if run.death else self.deadline.work_ends
         rows = self._rows_for(run, now)
         todo = run.missing(rows)
@@ -277,7 +266,7 @@ class Conductor:
         replica = run.job.replica if run.job.replica < len(self._dealt[key]) else 0
         rows, spare = self._dealt[key][replica], self._spare[key][replica]
         work = self._work(run)
-        needed = self._load_seconds(run) + float(work[rows].sum())
+        needed = run.load_seconds + float(work[rows].sum())
         free = self.deadline.work_ends - now - makespan_after(run.job, self._waiting(run, now)) - needed * self.plan.margin
         return np.concatenate([rows, spare[: paid_for(work[spare], free / self.plan.margin)]])
 
@@ -285,7 +274,7 @@ class Conductor:
         """Choose a job's rows by value within what the plan pays for, and share them out."""
         work, usable = self._work(run), np.flatnonzero(self._usable)
         gain = self._row_gain(run)[usable]
-        order, count = spend(gain, work[usable], self._work_share(run) * float(work[usable].sum()))
+        order, count = spend(gain, work[usable], run.work_share * float(work[usable].sum()))
         chosen, left = usable[order[:count]], order[count:]
         spare = usable[left[gain[left] > 0]]
         for name in run.job.members:
@@ -303,7 +292,7 @@ class Conductor:
         """
         gate = next((member.gate for member in run.members if member.gate is not None), None)
         alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)
-        if gate is None or self._coverage(run) >= 1.0:
+        if gate is None or run.coverage >= 1.0:
             return np.full(len(self._usable), alone)
         tables, has = self.board.tables()
         return gated_gain(gate, self.plan.pools, tables, has, self._characters, otherwise=alone)

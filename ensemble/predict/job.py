@@ -72,6 +72,22 @@ class JobRun:
     def trusted(self) -> list[PlanMember]:
         return [member for member in self.members if member.name not in self.rejected]
 
+    @property
+    def load_seconds(self) -> float:
+        """Of one load, by the plan."""
+        return max(member.cost.load_seconds for member in self.members)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows that the plan gives it."""
+        return max(1.0 if member.gate is None else member.coverage for member in self.members)
+
+    @property
+    def work_share(self) -> float:
+        """Share of the work on all rows that the plan pays for."""
+        shares = (m.coverage if m.work_share is None else m.work_share for m in self.members)
+        return max(1.0 if m.gate is None else share for m, share in zip(self.members, shares, strict=True))
+
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows`, in their order, that some member has neither scored nor refused."""
         if not self.trusted or not len(rows):
