@@ -217,7 +217,7 @@ def stage_error(request: Request, partial: Path, code: int) -> ZooError:
     again = "the same command goes on from where it stopped"
     where = f"{request.stage} of {request.entry}"
     if code < 0:
-        kind = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        kind = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         hint = " (often out of memory)" if kind == "SIGKILL" else ""
         return ZooError(f"{where} was ended by {kind}{hint}; log: {partial / LOG}; {again}", exit_code=1)
     try:
