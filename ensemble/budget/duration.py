@@ -7,25 +7,24 @@ import re
 
 from zoo.errors import ZooError
 
+LONGEST_SECONDS = 30 * 86400.0  # what is longer is a slip of the finger
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|m|s)")
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_PARTS = re.compile(r"\s*".join(rf"(?:({_NUMBER})\s*{unit})?" for unit in _UNITS))
 
 
 def parse_budget(text: str) -> float:
     """Seconds of `9h`, `5m`, `1h30m`, `90s` or a bare number of seconds.
 
-    ZooError on anything else, zero included.
+    Each unit once at most, the larger first. ZooError on anything else, on zero, and beyond 30 days.
     """
     cleaned = text.strip().lower()
-    try:
-        seconds = float(cleaned)
-    except ValueError:
-        parts = _PART.findall(cleaned)
-        if not parts or _PART.sub("", cleaned).strip():
-            raise ZooError(f"budget {text!r}: give hours, minutes and seconds as in 9h, 1h30m, 5m or 90s") from None
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise ZooError(f"budget {text!r}: must be more than zero seconds")
+    parts = _PARTS.fullmatch(f"{cleaned}s" if re.fullmatch(_NUMBER, cleaned) else cleaned)
+    if not cleaned or parts is None:
+        raise ZooError(f"budget {text!r}: give hours, minutes and seconds, each once, as in 9h, 1h30m, 5m or 90s")
+    seconds = sum(float(number) * unit for number, unit in zip(parts.groups(), _UNITS.values(), strict=True) if number)
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise ZooError(f"budget {text!r}: must be more than zero seconds and at most {LONGEST_SECONDS / 86400:.0f} days")
     return seconds
 
 

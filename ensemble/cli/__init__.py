@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.predicting import evaluate, predict
-from zoo.cli.base import START, add_commands, new_app, run_app
+from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
 app = new_app(
     """Blend scored members within a time budget and predict inside it.
@@ -22,17 +23,31 @@ add_commands(app, {START: (build, frontier, show, predict, evaluate)})
 
 
 def main() -> None:
-    """Entry point of the `ensemble` command.
-
-    A prediction ends without tearing the interpreter down: with its libraries loaded, on a busy machine, that takes longer than
-    a deadline leaves.
-    """
-    try:
+    """Entry point of the `ensemble` command."""
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if command != "predict":
         run_app(app, "ensemble")
-    except SystemExit as ended:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        if command == "predict":
-            from ensemble.predict.deadline import end_process
+    from ensemble.predict.deadline import end_process
 
-            end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-        raise
+    code = _prediction()
+    end_process(code)
+    sys.exit(code)  # for those who run commands in a process of their own and keep it
+
+
+def _prediction() -> int:
+    """Run the command `predict`; its exit code.
+
+    No output of it may wait for whoever reads it. And it ends without tearing the interpreter down: with its libraries loaded,
+    on a busy machine, that takes longer than a deadline leaves.
+    """
+    from ensemble.predict.streams import unblocked
+
+    open_standard_streams()
+    with unblocked():
+        try:
+            run_app(app, "ensemble")
+        except SystemExit as ended:
+            return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        except BaseException:  # --debug
+            traceback.print_exc()
+    return 1

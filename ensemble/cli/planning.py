@@ -167,9 +167,11 @@ def build(
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_page
     from ensemble.search.build import build_plan, plan_numbers
+    from zoo.store import check_output
     from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
+    check_output(output, asked.battles, asked.lengths)
     members, request = _posed(context, asked, budget, parsimony=not no_parsimony)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
@@ -197,16 +199,19 @@ def frontier(
 
     Example: ensemble frontier --target t4x2 --points 12
     """
-    from ensemble.report.frontier import save_frontier
+    from ensemble.report.frontier import FILES, save_frontier
     from ensemble.report.views import frontier_table
     from ensemble.search.frontier import compute_frontier
+    from zoo.store import check_output
 
     style = style_of(format_, as_json)
+    for file in FILES:
+        check_output(output / file, asked.battles, asked.lengths)
     members, request = _posed(context, asked)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
     show_page([frontier_table(found)], style, data=[point.model_dump(mode="json") for point in found])
-    say(f"wrote {output / 'frontier.json'} and {output / 'frontier.png'}")
+    say("wrote " + " and ".join(str(output / file) for file in FILES))
 
 
 def show(
@@ -229,6 +234,10 @@ def show(
     style = style_of(format_, as_json)
     if html is not None and style is not Format.table:
         raise ZooError("--html and --json or --format: give one of them")
+    if html is not None:
+        from zoo.store import check_output
+
+        check_output(html, plan)
     loaded = load_plan(plan)
     if html is not None:
         from ensemble.report.page import plan_html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ from zoo.cli.base import AsJson, Output, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format, show
+
+LONGEST_DRAIN_SECONDS = 10.0  # for a terminal that is slow to take the last lines; one that takes none is not waited for
 
 
 def predict(
@@ -26,13 +29,18 @@ def predict(
 ) -> None:
     """Run the plan's members on the battles and write their blend, within the budget.
 
+    Exit code 0: members are in the submission, a warning names those that are not in every row. 3: none is, every row is the
+    plan's prior. 2: it cannot be done as asked; 1: the budget ended before anything was written.
+
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
     from ensemble.budget.duration import parse_budget
+    from ensemble.predict.deadline import SHORTEST_RESERVE_SECONDS
     from ensemble.predict.run import predict as run
+    from ensemble.predict.streams import drain
 
     check_installed()
     tables: dict[str, Path] = {}
@@ -43,12 +51,17 @@ def predict(
         tables[name] = Path(path)
     seconds = None if budget is None else parse_budget(budget)
     done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
-    typer.echo(printable("\n".join(done.summary()), keep="\n"))
-    for warning in done.warnings:
-        typer.echo(f"warning: {printable(warning)}", err=True)
-    from ensemble.report.record import record_prediction
+    from ensemble.report.record import RECORD_SECONDS, record_prediction
 
-    record_prediction(plan, battles, done)
+    print(printable("\n".join(done.summary()), keep="\n"))
+    for warning in (*done.warnings, *filter(None, [done.last_line])):
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    left = done.budget_seconds - done.used_seconds - SHORTEST_RESERVE_SECONDS
+    if left > RECORD_SECONDS:
+        record_prediction(plan, battles, done)
+        left -= RECORD_SECONDS
+    drain(min(LONGEST_DRAIN_SECONDS, left))
+    raise typer.Exit(done.exit_code)
 
 
 def evaluate(

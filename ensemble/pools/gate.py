@@ -9,19 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.plan import ROUNDING, Gate
+from ensemble.plan import FEATURES, ROUNDING, Gate
 
-FEATURES = (
-    "entropy",
-    "lead",
-    "tie",
-    "log_characters",
-    "entropy^2",
-    "lead^2",
-    "tie^2",
-    "log_characters^2",
-    "entropy*log_characters",
-)
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that gain a second is a number
 _RIDGE = 1e-3
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.plan import PlanMember
+from ensemble.predict.workplace import Workplace
 from zoo.contracts import Input, ScoreRequest, ScoringRequest, Selection, changed
 from zoo.errors import ZooError
 from zoo.store import MANIFEST, REQUEST, RESULT, differing_field, identity, write_atomic
@@ -26,9 +27,10 @@ class Setting:
 
     battles: Input
     store: Path
-    folder: Path
+    place: Workplace
     lock: int | None = None  # descriptor kept open by the jobs, so that the folder stays locked while one lives
     visible_gpus: tuple[str, ...] = ()  # by the plan's device number; none where no GPU is at hand
+    layout: str = ""  # begins the names of jobs' folders where the schedule is not the plan's own: its numbers mean others
 
 
 def checkpoint_folder(member: PlanMember, setting: Setting) -> Path:
@@ -66,15 +68,19 @@ def job_request(members: Sequence[PlanMember], ids: Input, setting: Setting) -> 
 
 def attempts(folder: Path) -> list[Path]:
     """A job's attempts, oldest first, of this run and of those before."""
-    return sorted(path for path in folder.glob("attempt-*") if (path / REQUEST).exists())
+    return sorted((path for path in folder.glob("attempt-*") if (path / REQUEST).exists()), key=_number)
+
+
+def listed_ids(attempt: Path) -> set[str]:
+    """The rows that an attempt was asked for."""
+    return set((attempt / IDS).read_text(encoding="utf-8").split("\n"))
 
 
 def new_attempt(
     folder: Path, members: Sequence[PlanMember], ids: Sequence[str], setting: Setting
 ) -> tuple[Path, ScoringRequest]:
     """A fresh folder with the list and the request to score `ids` with `members`, in that order."""
-    number = 1 + max((int(path.name[-2:]) for path in folder.glob("attempt-*")), default=-1)
-    attempt = folder / f"attempt-{number:02d}"
+    attempt = folder / f"attempt-{1 + max((_number(path) for path in folder.glob('attempt-*')), default=-1):02d}"
     attempt.mkdir(parents=True)
     write_atomic(attempt / IDS, "".join(f"{row_id}\n" for row_id in ids))
     request = job_request(members, _listed(attempt), setting)
@@ -88,7 +94,7 @@ def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], set
     None where it was not asked for these ids and members.
     """
     try:
-        listed = set((attempt / IDS).read_text(encoding="utf-8").split("\n"))
+        listed = listed_ids(attempt)
         before = json.loads((attempt / REQUEST).read_text())
     except (OSError, ValueError):
         return None
@@ -100,6 +106,11 @@ def reopen(attempt: Path, members: Sequence[PlanMember], ids: Sequence[str], set
     (attempt / RESULT).unlink(missing_ok=True)
     write_atomic(attempt / REQUEST, request.model_dump_json(indent=1))
     return request
+
+
+def _number(attempt: Path) -> int:
+    digits = attempt.name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _listed(attempt: Path) -> Input:

@@ -114,16 +114,31 @@ class Submission:
     p: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     patterns: dict[tuple[str, ...], int] = field(default_factory=dict)
     written: bool = False
+    failure: str = ""  # why the newest blend is not in the file, which is whole as it was before
     _last: float = 0.0
 
     def write(self, planned: Mapping[str, np.ndarray]) -> None:
-        """Blend what is there and replace the file; the time it takes is what the end reserves."""
+        """Blend what is there and replace the file; the time it takes is what the end reserves.
+
+        A later write may fail, of a full disk for one: the file stays what it was. OSError where there is none yet.
+        """
         begun = self.deadline.now()
         blended = self.board.blended(self.plan, planned)
-        write_submission(self.board.ids, blended.p, self.output)
-        self.p, self.patterns, self.written = blended.p, blended.patterns, True
+        try:
+            write_submission(self.board.ids, blended.p, self.output)
+        except OSError as error:
+            if not self.written:
+                raise
+            self.failure = error.strerror or str(error)
+        else:
+            self.p, self.patterns, self.written, self.failure = blended.p, blended.patterns, True, ""
         self._last = self.deadline.now()
         self.deadline.measured_write(self._last - begun)
+
+    @property
+    def contributed(self) -> bool:
+        """Whether any member is in any row of the file."""
+        return any(names and rows for names, rows in self.patterns.items())
 
     @property
     def due(self) -> bool:

@@ -12,7 +12,7 @@ from ensemble.pools.patterns import gated_gain
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board
 from ensemble.predict.deadline import Deadline
-from ensemble.predict.job import JobRun
+from ensemble.predict.job import JobRun, reason_of
 from ensemble.predict.replan import (
     Claim,
     Pace,
@@ -24,6 +24,7 @@ from ensemble.predict.replan import (
     share_out,
 )
 from zoo.contracts import Say, ScoreRequest
+from zoo.errors import ZooError
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
@@ -58,10 +59,8 @@ class Conductor:
         for number, job in enumerate(plan.schedule):
             members = [plan.member(name) for name in job.members if name not in given]
             if members:
-                folder = setting.folder / f"job-{number:02d}"
-                self.runs.append(
-                    JobRun(job.model_copy(update={"members": tuple(m.name for m in members)}), members, folder, setting, board)
-                )
+                rest = job.model_copy(update={"members": tuple(member.name for member in members)})
+                self.runs.append(JobRun(rest, members, f"{setting.layout}job-{number:02d}", setting, board))
         self._gains: dict[tuple[str, ...], float] = {}
         self._dealt: dict[tuple[str, ...], list[np.ndarray]] = {}
         self._spare: dict[tuple[str, ...], list[np.ndarray]] = {}
@@ -77,24 +76,64 @@ class Conductor:
 
     def recall(self) -> int:
         """Rows that earlier runs of the same command have scored already."""
-        return sum(run.recall(self.deadline.now()) for run in self.runs)
+        news = 0
+        for run in self.runs:
+            added, refused = run.recall(self.deadline.now())
+            news += added
+            for text in refused:
+                self.say(text)
+        return news
+
+    def look(self) -> int:
+        """Take in what the jobs' folders hold; how many rows.
+
+        Nothing is changed there, whoever works in them now.
+        """
+        return sum(run.harvest(self.deadline.now()) for run in self.runs)
+
+    def leave_out(self, impossible: Mapping[str, str]) -> None:
+        """End the jobs that cannot run, before any starts.
+
+        They are those named, and those whose request cannot be made. ZooError, for the first reason, where that leaves
+        nothing that could say anything of a row.
+        """
+        now, reasons = self.deadline.now(), []
+        for run in self.runs:
+            why = next((impossible[name] for name in run.job.members if name in impossible), None) or run.cannot_run()
+            if why is not None:
+                run.skip(f"left out: {why}", now)
+                self.say(f"{', '.join(run.job.members)} is left out: {why}")
+                reasons.append(why)
+        if reasons and self.finished and not any(self.board.has(name).any() for name in self.board.members):
+            raise ZooError(reasons[0])
 
     def tick(self) -> int:
         """Do what is due; how many rows are news.
 
-        Take in what has appeared, end what must end, start what can start.
+        Take in what has appeared, end what must end, start what can start. A job with which anything goes wrong is ended, and
+        the others go on.
         """
         now, news = self.deadline.now(), 0
         for run in self.runs:
             if run.alive:
-                told = set(run.rejected)
-                news += run.harvest(now)
-                self._reject({name: why for name, why in run.rejected.items() if name not in told}, now)
-                run.poll(now)
-                if run.status == "ended":
+                try:
+                    news += self._attend(run, now)
+                except Exception as error:
+                    run.kill()
+                    run.skip(reason_of(error), now)
                     self._report_end(run)
-                self._watch(run, now)
         self._start_ready(now)
+        return news
+
+    def _attend(self, run: JobRun, now: float) -> int:
+        """Do what is due for a job that has a process; how many rows are news."""
+        told = set(run.rejected)
+        news = run.harvest(now)
+        self._reject({name: why for name, why in run.rejected.items() if name not in told}, now)
+        run.poll(now)
+        if not run.alive:
+            self._report_end(run)
+        self._watch(run, now)
         return news
 
     def _reject(self, reasons: dict[str, str], now: float) -> None:
@@ -110,7 +149,9 @@ class Conductor:
 
     def _report_end(self, run: JobRun) -> None:
         names = ", ".join(run.job.members)
-        if run.note and run.trusted:
+        if run.status == "waiting":
+            self.say(f"{names}: {run.death}; it is started once more")
+        elif run.note and run.trusted:
             self.say(f"{names}: {run.note}; its finished rows stay")
         elif run.trusted:
             self.say(f"{names}: done, {len(run.rows):,} rows in {run.ended - run.started:.1f} s")
@@ -132,20 +173,20 @@ class Conductor:
 
     def ends_by(self, run: JobRun, now: float) -> float:
         """Seconds since process start at which a job has to make way."""
-        planned_end = (run.started if run.pace else now) + self.planned_seconds(run) * self.plan.margin
+        planned_end = (run.started if run.pace or run.death else now) + self.planned_seconds(run) * self.plan.margin
         return must_end_by(self.claim(run, now), planned_end, self._waiting(run, now), self.deadline.work_ends)
 
     def _waiting(self, run: JobRun, now: float) -> list[Claim]:
         """What others that have not started claim, if they can still load."""
         left = self.deadline.work_ends - now
         others = [other for other in self.runs if other is not run and other.status == "waiting"]
-        return [self.claim(other, now) for other in others if self._load_seconds(other) < left]
+        return [self.claim(other, now) for other in others if other.load_seconds < left]
 
     def claim(self, run: JobRun, now: float) -> Claim:
         """What a job still wants, and brings."""
         gain = self._pool_gain(run.job.members)
         if run.pace is None:
-            rows = float(self._usable.sum()) * self._coverage(run) * run.job.row_share
+            rows = float(self._usable.sum()) * run.coverage * run.job.row_share
             return Claim(run.job, self.planned_seconds(run) * self.plan.margin, gain * rows)
         return Claim(run.job, run.pace.remaining(now), gain * len(run.missing(run.rows)))
 
@@ -155,17 +196,6 @@ class Conductor:
             place = min(self.board.members.index(name) for name in members)
             self._gains[members] = pool_gain(self.plan, self.board.members[:place], members)
         return self._gains[members]
-
-    def _load_seconds(self, run: JobRun) -> float:
-        return max(member.cost.load_seconds for member in run.members)
-
-    def _coverage(self, run: JobRun) -> float:
-        return max(1.0 if member.gate is None else member.coverage for member in run.members)
-
-    def _work_share(self, run: JobRun) -> float:
-        """Share of the work on all rows that the plan pays for."""
-        shares = (m.coverage if m.work_share is None else m.work_share for m in run.members)
-        return max(1.0 if m.gate is None else share for m, share in zip(run.members, shares, strict=True))
 
     def _work(self, run: JobRun) -> np.ndarray:
         """Predicted seconds of each row of the file, for all members of the job."""
@@ -177,7 +207,7 @@ class Conductor:
         work = self._work(run)
         if run.pace is not None:
             return run.pace.load_seconds + run.pace.work_seconds
-        return self._load_seconds(run) + float(work[self._usable].sum()) * self._work_share(run) * run.job.row_share
+        return run.load_seconds + float(work[self._usable].sum()) * run.work_share * run.job.row_share
 
     def predicted_seconds(self) -> float:
         """Seconds from process start to submission, as the plan prices its schedule on this file.
@@ -203,7 +233,8 @@ class Conductor:
                 busy |= _devices(run.job)
 
     def _start(self, run: JobRun, now: float) -> None:
-        names, load, end = ", ".join(run.job.members), self._load_seconds(run), self.deadline.work_ends
+        names, load = ", ".join(run.job.members), run.load_seconds
+        end = self.ends_by(run, now) if run.death else self.deadline.work_ends
         rows = self._rows_for(run, now)
         todo = run.missing(rows)
         if len(todo) and now + load >= end:
@@ -216,7 +247,11 @@ class Conductor:
         piece = float(work[todo].mean()) * chunk_rows if len(todo) else 0.0
         total = float(work[todo].sum())
         pace = Pace(load, total, self.plan.margin, min(piece, total))
-        run.start(rows, {name: self.seconds[name] for name in run.job.members}, pace, now)
+        try:
+            run.start(rows, {name: self.seconds[name] for name in run.job.members}, pace, now)
+        except Exception as error:
+            run.died(f"cannot be started: {reason_of(error)}", now)
+            self._report_end(run)
         if run.status == "running":
             self.say(f"{names}: started on {len(todo):,} rows, {load + total:.1f} s by the plan")
 
@@ -231,7 +266,7 @@ class Conductor:
         replica = run.job.replica if run.job.replica < len(self._dealt[key]) else 0
         rows, spare = self._dealt[key][replica], self._spare[key][replica]
         work = self._work(run)
-        needed = self._load_seconds(run) + float(work[rows].sum())
+        needed = run.load_seconds + float(work[rows].sum())
         free = self.deadline.work_ends - now - makespan_after(run.job, self._waiting(run, now)) - needed * self.plan.margin
         return np.concatenate([rows, spare[: paid_for(work[spare], free / self.plan.margin)]])
 
@@ -239,7 +274,7 @@ class Conductor:
         """Choose a job's rows by value within what the plan pays for, and share them out."""
         work, usable = self._work(run), np.flatnonzero(self._usable)
         gain = self._row_gain(run)[usable]
-        order, count = spend(gain, work[usable], self._work_share(run) * float(work[usable].sum()))
+        order, count = spend(gain, work[usable], run.work_share * float(work[usable].sum()))
         chosen, left = usable[order[:count]], order[count:]
         spare = usable[left[gain[left] > 0]]
         for name in run.job.members:
@@ -257,7 +292,7 @@ class Conductor:
         """
         gate = next((member.gate for member in run.members if member.gate is not None), None)
         alone = max(pool_gain(self.plan, (), run.job.members), 1e-6)
-        if gate is None or self._coverage(run) >= 1.0:
+        if gate is None or run.coverage >= 1.0:
             return np.full(len(self._usable), alone)
         tables, has = self.board.tables()
         return gated_gain(gate, self.plan.pools, tables, has, self._characters, otherwise=alone)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from zoo.errors import ZooError
 
 SHORTEST_RESERVE_SECONDS = 0.8  # the last look at the jobs' files, ending them and this process, on a busy machine
 RESERVED_WRITES = 3.0  # the last write may take this many times the slowest one so far
 RESERVED_SHARE, LONGEST_RESERVE_SECONDS = 0.01, 60.0  # share of the budget kept for delays on a busy machine
 WATCHDOG_SHARE, SHORTEST_WATCHDOG_SECONDS, LONGEST_WATCHDOG_SECONDS = 0.002, 0.3, 5.0  # the watchdog comes before the end
 LOOK_SECONDS = 1.0  # the watchdog looks at the clock so often: it may be another than the one that it sleeps by
+SHORTEST_BUDGET_SECONDS = 5.0  # starting Python, reading a plan and a few battles on a busy machine, and the reserve
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 GRACE_SHARE, LONGEST_GRACE_SECONDS = 0.02, 10.0  # between SIGTERM and SIGKILL
 
 
@@ -27,7 +30,14 @@ class Deadline:
     """The clock of one prediction: seconds since its process started, against its budget."""
 
     def __init__(self, budget_seconds: float, started_at: float) -> None:
-        """`started_at`: when the process started, on the clock of `time.monotonic()`."""
+        """`started_at`: when the process started, on the clock of `time.monotonic()`.
+
+        ZooError for a budget in which no prediction can be made.
+        """
+        if budget_seconds < SHORTEST_BUDGET_SECONDS:
+            raise ZooError(
+                f"budget of {budget_seconds:g} s: starting takes as long; give {SHORTEST_BUDGET_SECONDS:g} s at least"
+            )
         self.budget_seconds = budget_seconds
         self.started_at = started_at
         self.write_seconds = 0.0
@@ -55,10 +65,10 @@ class Deadline:
 
 
 def end_process(code: int) -> None:
-    """End this process at once, whatever its other threads do."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    """End this process at once, whatever its other threads do.
+
+    Nothing is flushed: what reads our output may have stalled.
+    """
     os._exit(code)
 
 
@@ -67,8 +77,8 @@ def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
     """A thread that ends the process at the budget's end, while the block runs.
 
     It calls `last_act` there and ends the process with its code. It does not depend on the main thread, which may hang in a
-    library or on a disk. `last_act` must be short: it ends the jobs; the file needs nothing, since every write replaced it
-    whole.
+    library or on a disk. `last_act` must be short and wait for nothing: it ends the jobs; the file needs nothing, since every
+    write replaced it whole.
     """
     finished = threading.Event()
 
@@ -91,7 +101,10 @@ def watchdog(deadline: Deadline, last_act: Callable[[], int]) -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether someone asked this process to stop: by SIGTERM (a scheduler) or SIGINT (Ctrl-C)."""
+    """Whether someone asked this process to stop.
+
+    By SIGTERM (a scheduler), SIGINT (Ctrl-C) or SIGHUP (the terminal is gone).
+    """
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -102,9 +115,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of dying, while the block runs.
+    """Note SIGTERM, SIGINT and SIGHUP instead of dying, while the block runs.
 
-    Whoever is writing finishes writing.
+    Whoever is writing finishes writing. What is ignored stays ignored, as SIGHUP under `nohup`.
     """
     request = StopRequest()
 
@@ -114,7 +127,8 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():  # Python lets only the main thread handle signals
         yield request
         return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in heard}
     try:
         yield request
     finally:

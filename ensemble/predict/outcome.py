@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ensemble.predict.board import Board, Submission
 from ensemble.predict.conductor import Conductor
@@ -18,9 +21,12 @@ from zoo.data.battles import Battles
 from zoo.data.columns import UNLABELLED
 from zoo.data.usable import unusable_line
 from zoo.scores.metrics import log_loss_rows, mean_and_error
+from zoo.scores.tables import PROBABILITIES
 from zoo.store import write_atomic
 
 REPORT = "predict.json"  # in the work folder: what a prediction did
+TABLES = "members.parquet"  # beside it: id, and p_a, p_b, p_tie of each member by `NAME p_a`, NaN where it has not scored
+PRIOR_ALONE = 3  # exit code
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,18 @@ class Prediction:
     stopped_by: str
     warnings: tuple[str, ...]
     report: Path
+
+    @property
+    def exit_code(self) -> int:
+        """0, or PRIOR_ALONE where no member is in any row."""
+        return 0 if self.used else PRIOR_ALONE
+
+    @property
+    def last_line(self) -> str:
+        """What must not be overlooked, where there is anything of the kind."""
+        if self.used:
+            return ""
+        return f"NO MEMBER CONTRIBUTED: all {self.rows:,} rows of {self.output} are the plan's prior (exit code {PRIOR_ALONE})"
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -103,6 +121,8 @@ def summarize(
     labels = _labels(battles)
     members = tuple(_outcome(name, conductor, board, deadline, given, labels) for name in board.members)
     warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]
+    if submission.failure:
+        warnings.append(f"{submission.output} is whole, but lacks the newest scores: {submission.failure}")
     loss, error = _log_loss(submission.p, labels)
     prediction = Prediction(
         output=submission.output,
@@ -119,17 +139,39 @@ def summarize(
         warnings=tuple(warnings),
         report=folder / REPORT,
     )
-    write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
+    try:
+        write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
+        write_atomic(folder / TABLES, _tables(board))
+    except OSError as error:
+        lost = (
+            f"{folder}: {error.strerror or error}; the submission is whole, but `ensemble evaluate` will not find its members"
+        )
+        prediction = replace(prediction, warnings=(*prediction.warnings, lost))
     return prediction
+
+
+def exit_code(submission: Submission) -> int:
+    """0, or PRIOR_ALONE where no member is in any row of the file."""
+    return 0 if submission.contributed else PRIOR_ALONE
+
+
+def _tables(board: Board) -> bytes:
+    """What every member said, as parquet."""
+    columns: dict[str, Any] = {"id": list(board.ids)}
+    for name in board.members:
+        columns |= {f"{name} {column}": board.table(name)[:, place] for place, column in enumerate(PROBABILITIES)}
+    buffer = io.BytesIO()
+    pd.DataFrame(columns).to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
 
 
 def _outcome(
     name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str], labels: np.ndarray
 ) -> MemberOutcome:
     runs = [run for run in conductor.runs if name in run.job.members]
-    notes = [run.rejected.get(name) or run.note for run in runs]
+    notes = [run.rejected.get(name) or run.note or (run.death and f"started once more: {run.death}") for run in runs]
     note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
-    seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.pace is not None)
+    seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.started)
     has = board.has(name)
     loss, error = _log_loss(board.table(name), np.where(has, labels, UNLABELLED))
     return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note)

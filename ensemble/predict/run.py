@@ -1,46 +1,53 @@
 """Predict a file with a plan: battles to submission, inside the deadline.
 
-A whole file is on disk before the first member runs, and every write replaces it whole: stop the process at any moment and
-what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same command goes on from there.
+A whole file is on disk before the first member runs, before any lock is waited for, and every write replaces it whole: stop
+the process at any moment and what is there is valid. Work lies in `<home>/predict/<digest of plan and battles>/`; the same
+command goes on from there.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from ensemble.plan import Plan, PlanTarget, load_plan
-from ensemble.predict.attempts import Setting, checkpoint_folder
+from ensemble.plan import Plan, load_plan
+from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board, Submission, add_given, check_given
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
-from ensemble.predict.outcome import Prediction, summarize
+from ensemble.predict.devices import dealt_over, gpus_at_hand
+from ensemble.predict.outcome import Prediction, exit_code, summarize
+from ensemble.predict.streams import LAST_WORDS_SECONDS, Unblocked, unblocked
 from ensemble.predict.watch import Display, clock, job_statuses
+from ensemble.predict.workplace import POLL_SECONDS, Workplace, only_one
 from zoo.contracts import Input
-from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles
-from zoo.errors import ZooError
+from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles, texts_digest
+from zoo.reading import check_ordinary
 from zoo.settings import home
-from zoo.store import open_lock
-from zoo.targets import visible_gpus
+from zoo.store import check_output
 
-POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
 LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
 
 
-def work_folder(plan: Plan, digest: str) -> Path:
+def work_folder(plan: Plan, battles: Battles) -> Path:
     """Where a prediction's jobs and its predict.json lie.
 
-    `digest`: `dataset_digest` of the battles.
+    It goes by the plan and by what members read, ids and texts. Labels say nothing of it, so that a file is evaluated that
+    was predicted without. Folders of version 0.1.0 went by labels too, and are used where they are.
     """
-    return home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest).encode()).hexdigest()[:16]
+    before, now = (
+        home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest(battles)).encode()).hexdigest()[:16]
+        for digest in (dataset_digest, texts_digest)
+    )
+    return before if before.exists() else now
 
 
 def predict(
@@ -57,65 +64,88 @@ def predict(
 
     Runs the plan's members and writes the blend of what they say. `started_at`: when this process started, on the clock of
     `time.monotonic()`. `budget_seconds` overrides the plan's; `store` is where checkpoints are looked for (default: the
-    home's); `scores` gives members' tables for these battles instead of running them. SIGTERM and SIGINT end the work early:
-    what is there is written. Raises ZooError before anything is written where the input cannot be used; a member that fails
-    later is left out, and the result says so.
+    home's); `scores` gives members' tables for these battles instead of running them. SIGTERM, SIGINT and SIGHUP end the work
+    early: what is there is written. Raises ZooError before anything is written where the input cannot be used, and with the
+    prior written where no member can run, or the same prediction runs already. A member that fails is left out, and the result
+    says so.
     """
+    given_tables = dict(scores or {})
+    check_output(output, plan_path, battles_path, *given_tables.values())
     plan = load_plan(plan_path)
-    check_given(plan, scores or {})
+    check_given(plan, given_tables)
+    for path in (battles_path, *given_tables.values()):
+        check_ordinary(path, mend="give a file")
     deadline = Deadline(plan.budget_seconds if budget_seconds is None else budget_seconds, started_at)
-    begun: list[tuple[Conductor, Submission]] = []
-    with stop_requests() as stop, watchdog(deadline, lambda: _last_act(begun, deadline)):
-        battles = read_battles(battles_path)
-        digest = dataset_digest(battles)
-        folder = work_folder(plan, digest)
-        with _only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4)) as lock:
-            where = Input(path=battles_path.absolute(), fingerprint=digest)
-            setting = Setting(where, store or home() / "store", folder, lock, gpus_at_hand(plan.target))
+    begun: list[_Begun] = []
+    with unblocked(), stop_requests() as stop:
+        errors = sys.stderr
+        with watchdog(deadline, lambda: _last_act(begun, deadline, errors)):
+            battles = read_battles(battles_path)
             board = Board(battles.ids, [member.name for member in plan.members])
-            given = add_given(board, scores or {})
-            display = Display(deadline)
-            conductor = _prepare(plan, battles, board, setting, deadline, given, display)
             submission = Submission(output, plan, board, deadline)
-            begun.append((conductor, submission))
+            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables))
+            begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
-            submission.write(conductor.planned)
+            submission.write({name: work.usable for name in board.members})
+            return _in_workplace(work, store or home() / "store", stop)
+
+
+class _Begun:
+    """A prediction whose file is on disk."""
+
+    def __init__(self, plan: Plan, battles: Battles, submission: Submission, display: Display, given: dict[str, str]) -> None:
+        self.plan, self.battles, self.submission, self.display, self.given = plan, battles, submission, display, given
+        self.characters, self.usable = _measure(battles)
+        self.conductor: Conductor | None = None
+
+    def conduct(self, plan: Plan, setting: Setting) -> Conductor:
+        """The jobs of the plan, none of them started."""
+        board, deadline = self.submission.board, self.submission.deadline
+        arguments = (plan, board, self.characters, self.usable, setting, deadline)
+        return Conductor(*arguments, given=self.given, say=self.display.say)
+
+
+def _in_workplace(work: _Begun, store: Path, stop: StopRequest) -> Prediction:
+    """Carry out the plan in its work folder, which it holds as long; what became of it."""
+    deadline, display, folder = work.submission.deadline, work.display, work_folder(work.plan, work.battles)
+    place = Workplace(folder, display.say)
+    where = Input(path=work.battles.path.absolute(), fingerprint=texts_digest(work.battles))
+    gpus = gpus_at_hand(work.plan.target)
+    plan, impossible = dealt_over(work.plan, len(gpus))
+    layout = "" if plan is work.plan else f"over-{len(gpus)}-"
+    setting = Setting(where, store, place, None, gpus, layout)
+    early = work.conduct(plan, setting)
+    if early.look():  # at what another process may be working on: the file is no worse than one that it has written
+        work.submission.write(early.planned)
+    try:
+        with only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4), display.say) as lock:
+            work.conductor = conductor = work.conduct(plan, replace(setting, lock=lock))
             predicted_seconds = conductor.predicted_seconds()
-            _announce(plan, setting, display, len(battles.ids), predicted_seconds, deadline)
+            _announce(work, len(gpus), predicted_seconds)
+            conductor.leave_out(impossible)
             try:
                 with display.shown():
-                    _work(conductor, submission, deadline, stop, display)
-                _finish(conductor, submission, deadline)
+                    _work(conductor, work.submission, deadline, stop, display)
+                _finish(conductor, work.submission, deadline)
             finally:
                 conductor.kill()
-            return summarize(battles, conductor, submission, deadline, stop, given, folder, predicted_seconds)
+            return summarize(work.battles, conductor, work.submission, deadline, stop, work.given, folder, predicted_seconds)
+    finally:
+        place.remove_temporary()
 
 
-def _last_act(begun: Sequence[tuple[Conductor, Submission]], deadline: Deadline) -> int:
-    """What the watchdog does at the budget's end: kill the jobs; the exit code."""
-    for conductor, _ in begun:
-        conductor.kill()
-    written = any(submission.written for _, submission in begun)
-    state = "the file on disk is whole" if written else "it was too short to write anything"
-    os.write(2, f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n".encode())
-    return 0 if written else 1
-
-
-def _prepare(
-    plan: Plan,
-    battles: Battles,
-    board: Board,
-    setting: Setting,
-    deadline: Deadline,
-    given: Mapping[str, str],
-    display: Display,
-) -> Conductor:
-    """The jobs, after a look whether every member that is to run has its checkpoint."""
-    for member in plan.members:
-        if member.name not in given:
-            checkpoint_folder(member, setting)
-    characters, usable = _measure(battles)
-    return Conductor(plan, board, characters, usable, setting, deadline, given=given, say=display.say)
+def _last_act(begun: Sequence[_Begun], deadline: Deadline, errors: TextIO) -> int:
+    """What the watchdog does at the budget's end: kill the jobs; the exit code. `errors` may have stalled."""
+    state, code = "it was too short to write anything", 1
+    for work in begun:
+        if work.conductor is not None:
+            work.conductor.kill()
+        if work.submission.written:
+            state, code = "the file on disk is whole", exit_code(work.submission)
+    if isinstance(errors, Unblocked):
+        errors.write(f"warning: stopped at the budget's end, {clock(deadline.budget_seconds)}; {state}\n")
+        errors.drain(LAST_WORDS_SECONDS)
+    return code
 
 
 def _work(conductor: Conductor, submission: Submission, deadline: Deadline, stop: StopRequest, display: Display) -> None:
@@ -162,51 +192,16 @@ def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
     return characters, np.array([row_id in length for row_id in battles.ids])
 
 
-def _announce(plan: Plan, setting: Setting, display: Display, rows: int, predicted_seconds: float, deadline: Deadline) -> None:
+def _announce(work: _Begun, gpus: int, predicted_seconds: float) -> None:
+    """Say what will be done, and on which GPUs, before anything starts."""
+    plan, say = work.plan, work.display.say
     names = ", ".join(member.name for member in plan.members)
-    display.say(f"{rows:,} rows; the prior is on disk; members in order: {names}")
-    if plan.target.gpus and not setting.visible_gpus:
-        display.say(f"no GPU is visible here, the plan is for {plan.target.name}: members run on processors")
+    say(f"{len(work.battles.ids):,} rows; the prior is on disk; members in order: {names}")
+    if gpus < plan.target.gpus:
+        there = (
+            f"{gpus} visible here: its jobs are dealt over these" if gpus else "none visible here: members run on processors"
+        )
+        say(f"the plan is for {plan.target.gpus} GPUs of {plan.target.name}, {there}")
     needed = predicted_seconds * plan.margin
     text = f"predicted end {clock(predicted_seconds)}, {clock(needed)} with the margin of {plan.margin:g}"
-    display.say(text + ("; what does not fit is skipped" if needed > deadline.budget_seconds else ""))
-
-
-def gpus_at_hand(target: PlanTarget) -> tuple[str, ...]:
-    """The GPUs that the plan's device numbers mean.
-
-    None where none is at hand: members then run on processors. ZooError where there are some, but fewer than the plan deals its
-    members over.
-    """
-    found = visible_gpus() if target.gpus else ()
-    if 0 < len(found) < target.gpus:
-        raise ZooError(
-            f"the plan is for {target.gpus} GPUs of {target.name}, {len(found)} are visible here; "
-            "build a plan for this machine's target"
-        )
-    return found
-
-
-@contextmanager
-def _only_one(folder: Path, patience_seconds: float) -> Iterator[int]:
-    """Hold the work folder while the block runs.
-
-    Its jobs inherit the descriptor, so a killed run's jobs must end before the next run starts.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = open_lock(folder / "lock")
-    give_up = time.monotonic() + patience_seconds
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up:
-                    raise ZooError(
-                        f"{folder}: another prediction of this plan on these battles is running; wait for it"
-                    ) from None
-                time.sleep(POLL_SECONDS)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    say(text + ("; what does not fit is skipped" if needed > work.submission.deadline.budget_seconds else ""))

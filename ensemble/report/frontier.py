@@ -11,12 +11,15 @@ import numpy as np
 from ensemble.plan import FrontierPoint
 from zoo.store import write_atomic
 
+FILES = ("frontier.json", "frontier.png")
+
 
 def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
-    """Write frontier.json and frontier.png into `folder`."""
+    """Write FILES into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "frontier.json", json.dumps([point.model_dump(mode="json") for point in points], indent=1))
-    draw_frontier(points, folder / "frontier.png")
+    table, figure = (folder / file for file in FILES)
+    write_atomic(table, json.dumps([point.model_dump(mode="json") for point in points], indent=1))
+    draw_frontier(points, figure)
 
 
 def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:

@@ -16,7 +16,7 @@ from zoo.tracking.home import one_line
 from zoo.tracking.uses import keep_use
 
 logger = logging.getLogger("zoo")
-SECONDS = 1.0  # for a small file, when the submission is written: a disk that stalls holds nobody up
+RECORD_SECONDS = 1.0  # for a small file, when the submission is written: a disk that stalls holds nobody up
 PLAN_PATH = "plan_path.json"  # in a prediction's work folder: where its plan lay, for `zoo gc`
 
 
@@ -32,7 +32,7 @@ def record_prediction(plan_path: Path, battles: Path, done: Prediction) -> None:
         keep_use("prediction", dumped, seconds=done.used_seconds, numbers=numbers, params=params)
 
     try:
-        answered_within(SECONDS, keep)
+        answered_within(RECORD_SECONDS, keep)
     except Exception as error:
         logger.warning("this prediction is not kept for MLflow: %s", one_line(error))
 

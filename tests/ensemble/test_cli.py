@@ -107,6 +107,16 @@ def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
         (("build", "--target", "abacus"), "abacus"),
         (("build", "--margin", "0.5"), "at least 1"),
         (("show", "nothing.json"), "no such plan"),
+        (("show", "/dev/zero"), "neither a file nor a link to one"),
+        (("build", "--data", "battles.csv", "-o", "battles.csv"), "battles.csv, which the command reads"),
+        (("build", "--lengths", "battles.csv", "-o", "./battles.csv"), "battles.csv, which the command reads"),
+        (("frontier", "--data", "frontier.json", "-o", "."), "frontier.json, which the command reads"),
+        (("show", "battles.csv", "--html", "battles.csv"), "battles.csv, which the command reads"),
+        (("predict", "weak.csv", "battles.csv", "-o", "battles.csv"), "battles.csv, which the command reads"),
+        (("predict", "weak.csv", "battles.csv", "-o", "weak.csv"), "weak.csv, which the command reads"),
+        (("predict", "weak.csv", "battles.csv", "--scores", "m=good.csv", "-o", "good.csv"), "good.csv, which the command"),
+        (("predict", "weak.csv", "battles.csv", "-o", ""), ".: a folder; give the name of a file"),
+        (("predict", "weak.csv", "battles.csv", "--budget", "9h9h"), "each once"),
     ],
 )
 def test_errors_are_one_line_and_name_the_mend(home, arguments, text):

@@ -9,6 +9,7 @@ import pytest
 
 from ensemble.plan import load_plan, save_plan
 from ensemble.predict.attempts import Setting, job_request
+from ensemble.predict.workplace import Workplace
 from tests.helpers.plans import plan_member, plan_of, plan_pool
 from zoo.contracts import Input, LexicalScoreRequest, ScoreRequest, Selection, Variant
 from zoo.errors import ZooError
@@ -65,7 +66,7 @@ def test_its_requests_are_asked_again_of_other_battles_rows_and_variants(old_pla
         name.mkdir(parents=True)
         (name / "manifest.json").touch()
     battles, ids = Input(path=tmp_path / "new.csv", fingerprint="n"), Input(path=tmp_path / "ids.txt", fingerprint="i")
-    setting = Setting(battles, tmp_path / "store", tmp_path)
+    setting = Setting(battles, tmp_path / "store", Workplace(tmp_path, print))
     asked = job_request([lexical], ids, setting)
     assert (asked.model.path, asked.battles, asked.selection) == (checkpoint, battles, Selection(rows="listed", ids=ids))
     swapped = tiny.model_copy(update={"variant": Variant(order="ba", max_tokens=512)})

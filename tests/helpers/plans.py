@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble.plan import Blend, Plan, PlanMember, PlanTarget, Pool, save_plan
+from ensemble.plan import Blend, Job, Plan, PlanMember, PlanTarget, Pool, save_plan
 from zoo.contracts import Cost, Variant
 
 PRIOR = (0.4, 0.35, 0.25)
@@ -62,9 +62,14 @@ def plan_of(members: Sequence[PlanMember], pools: Sequence[Pool], **fields: Any)
         "oof_log_loss": 0.9,
         "oof_log_loss_se": 0.01,
         "prior": PRIOR,
-        "schedule": (),
+        "schedule": [one_after_the_other(place, member.name) for place, member in enumerate(members)],
     }
     return Plan(members=tuple(members), pools=tuple(pools), **{**usual, **fields})
+
+
+def one_after_the_other(place: int, name: str) -> Job:
+    """A job of one member, a second long, that starts when those before have ended."""
+    return Job(members=(name,), devices=(0,), start_seconds=float(place), end_seconds=place + 1.0)
 
 
 def written(plan: Plan, path: Path) -> Path:

@@ -14,7 +14,7 @@ from ensemble.plan import Job, PlanMember, PlanTarget
 from ensemble.predict.outcome import Prediction
 from ensemble.predict.run import predict
 from tests.helpers.paths import HELPERS
-from tests.helpers.plans import plan_member, plan_of, plan_pool, written
+from tests.helpers.plans import one_after_the_other, plan_member, plan_of, plan_pool, written
 from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Variant
 from zoo.scores.tables import read_submission
 from zoo.store import write_atomic
@@ -63,7 +63,7 @@ def member(place: Path, name: str, *, row_seconds: float = 0.001, **fields: obje
 def make_plan(place: Path, members: list[PlanMember], jobs: list[Job] | None = None, *, gpus: int = 0) -> Path:
     """A plan file with a pool for every subset of the members; unless jobs are given, one after the other."""
     names = [m.name for m in members]
-    jobs = jobs or [Job(members=(n,), devices=(0,), start_seconds=float(i), end_seconds=i + 1.0) for i, n in enumerate(names)]
+    jobs = jobs or [one_after_the_other(place, name) for place, name in enumerate(names)]
     subsets = [subset for k in range(1, len(names) + 1) for subset in itertools.combinations(names, k)]
     pools = [plan_pool(subset, 1.0 - 0.1 * len(subset)) for subset in subsets]
     target = PlanTarget(name="cpu", gpus=gpus)

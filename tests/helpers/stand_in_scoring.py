@@ -39,6 +39,8 @@ def table(part: list[str]) -> pyarrow.Table:
         p[1] = [2 * value for value in p[1]]
     if kind == "stranger":
         part = ["x" + i for i in part]
+    if kind == "unasked":
+        part = [*part[:-1], "39"]  # the bad row, which no member is asked for
     if kind == "refusing":
         for n, i in enumerate(part):
             if int(i) % 2:
@@ -84,10 +86,13 @@ def misbehave(number: int) -> None:
         sys.exit(1)
     if kind == "killed" and number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "stopped" and number == 1:
-        os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "slow":
         time.sleep(0.2)
+    if kind == "mortal" and (out / "launches").read_text().count("started") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "stopped" and number == 1 and not (out / "went").exists():
+        (out / "went").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 note("launches", "started")

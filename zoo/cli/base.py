@@ -5,6 +5,7 @@ How an app is made and run, and how errors and notes are shown.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,6 +124,7 @@ def run_app(app: typer.Typer, program: str) -> None:
 
     What users cause becomes one line and an exit code. Ends the process.
     """
+    open_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     command = typer.main.get_command(app)
     _tell_version_everywhere(command)
@@ -134,6 +136,22 @@ def run_app(app: typer.Typer, program: str) -> None:
         if code == 130:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code)
+
+
+def open_standard_streams() -> None:
+    """Put the null device where standard input, output or errors are closed.
+
+    Else the next file that is opened takes the place, and gets what is printed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 @contextmanager

@@ -221,6 +221,14 @@ def dataset_digest(battles: Battles) -> str:
     return _digest(*(battles.frame[name] for name in ("id", *TEXT_COLUMNS, "label")))
 
 
+def texts_digest(battles: Battles) -> str:
+    """SHA-256 over ids and texts of the usable rows, whatever their order.
+
+    That is what a member reads of them to score them.
+    """
+    return _digest(*(battles.frame[name] for name in ("id", *TEXT_COLUMNS)))
+
+
 def labels_digest(battles: Battles) -> str:
     """SHA-256 over ids and labels of the usable rows.
 

@@ -25,7 +25,7 @@ from zoo.data.sample_topics import CAPITALS, CATEGORIES, EXPLANATIONS, FILLERS, 
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import PROBABILITIES
-from zoo.store import write_atomic
+from zoo.store import check_output, write_atomic
 
 TIE_STRENGTH = 1.5
 QUALITY_EFFECTS = {"right": 1.2, "wrong": -1.2, "off_topic": -1.8, "refusal": -2.8, "empty": -3.8}
@@ -190,19 +190,21 @@ def truth_path(path: Path) -> Path:
 def write_sample(path: Path, rows: int, seed: int) -> Sample:
     """Write a sample as CSV and its true probabilities beside it.
 
-    Gzipped where the name ends in .gz. ZooError where a folder has that name.
+    Gzipped where the name ends in .gz. ZooError where something else has that name: battles that are no sample, which have
+    no true probabilities beside them, are not replaced.
     """
     import gzip
 
-    if path.is_dir():
-        raise ZooError(f"{path}: a folder; give the name of a file to write, as in {path / 'battles.csv'}")
-
+    check_output(path)
+    check_output(truth_path(path))
+    if path.exists() and not truth_path(path).exists():
+        raise ZooError(f"{path}: there is a file of that name that is no sample; give another name, or remove it")
     frame, truth = sample_battles(rows, seed)
     content = frame.to_csv(index=False, lineterminator="\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     true = pd.DataFrame({"id": frame["id"]} | {name: truth[:, i] for i, name in enumerate(PROBABILITIES)})
-    write_atomic(truth_path(path), true.to_csv(index=False, lineterminator="\n"))
+    write_atomic(truth_path(path), true.to_csv(index=False, lineterminator="\n"))  # first: it says that the other is a sample
+    write_atomic(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     labels = frame[list(WINNER_COLUMNS)].astype(int).to_numpy().argmax(axis=1)
     expected, realised = -(truth * np.log(truth)).sum(axis=1).mean(), log_loss_rows(truth, labels).mean()
     share_a, share_b, share_tie = (float((labels == label).mean()) for label in range(3))

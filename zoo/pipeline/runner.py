@@ -237,18 +237,19 @@ def stage_error(request: Request, partial: Path, code: int) -> ZooError:
     again = "the same command goes on from where it stopped"
     where = f"{request.stage} of {request.entry}"
     if code < 0:
-        kind = signal.Signals(-code).name
+        kind = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         if kind == "SIGKILL":
             return OutOfMemory(f"{where} was ended by {kind} (often out of memory); log: {partial / LOG}; {again}")
         return ZooError(f"{where} was ended by {kind}; log: {partial / LOG}; {again}", exit_code=1)
     try:
         error = json.loads((partial / ERROR).read_text())
-    except (OSError, json.JSONDecodeError):
-        error = {"message": f"exit code {code} without a message", "known": False}
-    if error["known"]:
-        return ZooError(error["message"], exit_code=code)
-    told = f"{where} failed: {error['message']}; log: {partial / LOG}; {again}"
-    return OutOfMemory(told) if OutOfMemory.is_told_by(error["message"]) else ZooError(told, exit_code=1)
+        message, known = str(error["message"]), error["known"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        message, known = f"exit code {code} without a message", False
+    if known:
+        return ZooError(message, exit_code=code)
+    told = f"{where} failed: {message}; log: {partial / LOG}; {again}"
+    return OutOfMemory(told) if OutOfMemory.is_told_by(message) else ZooError(told, exit_code=1)
 
 
 def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord]) -> Manifest:

@@ -40,6 +40,7 @@ from zoo.store.files import (
 )
 from zoo.store.garbage import DAYS, Garbage, collect, find_garbage
 from zoo.store.lineage import dependents, recipe_of, source_of, sources
+from zoo.store.outside import check_output
 from zoo.store.removal import (
     Removal,
     discard,
@@ -73,6 +74,7 @@ __all__ = [
     "artifact_name",
     "bytes_to_hash",
     "check_files",
+    "check_output",
     "checked_files",
     "collect",
     "commit",

@@ -24,7 +24,31 @@ def test_budgets_are_read_as_people_write_them(text, seconds):
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "9x", "9h!", "-5m", "0s", "nan", "inf", "h9", "five minutes"])
+OTHER_DIGITS = ("\u0669h", "\u0669\u0660")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h",
+        "9x",
+        "9h!",
+        "-5m",
+        "0s",
+        "nan",
+        "inf",
+        "h9",
+        "five minutes",
+        "9h9h",
+        "5m1h",
+        "999999999999h",
+        "31d",
+        *OTHER_DIGITS,
+        "1_000",
+        "1e3",
+    ],
+)
 def test_what_is_not_a_budget_is_refused(text):
     with pytest.raises(ZooError, match="budget"):
         parse_budget(text)

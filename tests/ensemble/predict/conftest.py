@@ -21,8 +21,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def place(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose `score` stage is the stand-in, and a labelled file of battles with one bad row."""
+    """A home whose `score` stage is the stand-in, on three GPUs, and a labelled file of battles with one bad row."""
     prepare(tmp_path)
     monkeypatch.setenv("ZOO_SETTINGS", str(tmp_path / "settings.toml"))
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")  # taken at its word: the stand-in uses none of them
     return tmp_path

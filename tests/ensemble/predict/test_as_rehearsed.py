@@ -15,6 +15,7 @@ from ensemble.predict.board import Board, Submission
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline
 from ensemble.predict.job import JobRun
+from ensemble.predict.workplace import Workplace
 from ensemble.search.assemble import assemble
 from ensemble.search.build import pose_problem
 from ensemble.search.decide import decide
@@ -58,7 +59,7 @@ def predicted(plan: Plan, new: Members, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(JobRun, "start", start)
     board = Board(new.ids, [member.name for member in plan.members])
     deadline = Deadline(plan.budget_seconds, time.monotonic())
-    setting = Setting(Input(path=tmp_path / "battles.csv", fingerprint="0"), tmp_path, tmp_path)
+    setting = Setting(Input(path=tmp_path / "battles.csv", fingerprint="0"), tmp_path, Workplace(tmp_path, print))
     usable = np.ones(len(new.ids), dtype=bool)
     conductor = Conductor(plan, board, new.characters, usable, setting, deadline, given={}, say=lambda _: None)
     while not conductor.finished:

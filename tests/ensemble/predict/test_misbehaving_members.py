@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+import pandas as pd
+import pytest
 
 from ensemble.plan import Job
 from tests.helpers.clocks import Clock
@@ -40,6 +44,68 @@ def test_members_that_die_keep_their_finished_rows(place: Path) -> None:
     assert done.patterns == {" + ".join(names): 20, "good@ab-512": ROWS - 21, "prior": 1}
 
 
+def test_a_member_that_dies_once_is_started_again_and_scores_the_rest(place: Path) -> None:
+    done = run(place, make_plan(place, [member(place, "mortal@ab-512")]))
+    assert done.patterns == {"mortal@ab-512": ROWS - 1, "prior": 1} and done.exit_code == 0
+    assert "started once more: " in outcome(done, "mortal@ab-512") and "SIGKILL" in outcome(done, "mortal@ab-512")
+    (launches,) = place.rglob("launches")
+    assert launches.read_text().split() == ["started"] * 2
+    (scored,) = place.rglob("scored")
+    assert sorted(scored.read_text().split(), key=int) == [str(i) for i in range(ROWS - 1)]
+
+
+def test_a_member_that_dies_again_is_not_started_a_third_time(place: Path) -> None:
+    done = run(place, make_plan(place, [member(place, "killed@ab-512")]))
+    assert done.patterns == {"killed@ab-512": 20, "prior": ROWS - 20}
+    (launches,) = place.rglob("launches")
+    assert launches.read_text().split() == ["started"] * 2
+
+
+def test_a_member_that_dies_when_its_time_is_over_is_not_started_again(place: Path, clock: Clock) -> None:
+    """It dies while the clock goes on to the end; loading it again would take half the budget."""
+    slow = member(place, "killed@ab-512")
+    slow = slow.model_copy(update={"cost": slow.cost.model_copy(update={"load_seconds": BUDGET / 2})})
+    clock.step, clock.until, clock.passes = BUDGET * 0.6, BUDGET * 0.6, lambda: chunks(place)
+    done = run(place, make_plan(place, [slow]))
+    assert "SIGKILL" in outcome(done, slow.name) and "not started again: loading alone takes" in outcome(done, slow.name)
+    (launches,) = place.rglob("launches")
+    assert launches.read_text().split() == ["started"]
+
+
+def test_a_prediction_to_which_no_member_contributed_says_so_last_and_loudly(place: Path) -> None:
+    done = run(place, make_plan(place, [member(place, "nan@ab-512")]))
+    assert done.exit_code == 3 and done.last_line.startswith("NO MEMBER CONTRIBUTED")
+    good = run(place, make_plan(place, [member(place, "good@ab-512")]))
+    assert good.exit_code == 0 and not good.last_line
+
+
+def test_what_a_member_s_folder_raises_leaves_out_that_member_alone(place: Path) -> None:
+    """Its folder is a file, and so is its attempt's: nothing can be written or read there."""
+    plan = make_plan(place, [member(place, "good@ab-512"), member(place, "good.other@ab-512")])
+    (folder,) = {done.report.parent for done in [run(place, plan)]}
+    shutil.rmtree(folder / "job-00")
+    (folder / "job-00").write_text("not a folder")
+    done = run(place, plan)
+    assert "cannot be started" in outcome(done, "good@ab-512")
+    assert done.patterns == {"good.other@ab-512": ROWS - 1, "prior": 1}
+
+
+def test_a_damaged_table_of_an_earlier_run_costs_its_own_rows_alone(place: Path) -> None:
+    plan = make_plan(place, [member(place, "good@ab-512")])
+    first = run(place, plan)
+    (scored,) = place.rglob("scored")
+    tables = sorted(chunks(place))
+    tables[1].write_bytes(tables[1].read_bytes()[:-20])
+    frame = pd.read_parquet(tables[2])
+    frame.loc[0, "p_a"] = -0.2
+    frame.to_parquet(tables[2], index=False)
+    done = run(place, plan)
+    assert done.patterns == first.patterns and done.log_loss == pytest.approx(first.log_loss)
+    again = scored.read_text().split()[ROWS - 1 :]
+    assert again == [str(i) for i in range(10, 30)]
+    assert len(list(place.rglob("*.rejected-0"))) == 2
+
+
 def test_members_that_lie_are_in_no_row(place: Path) -> None:
     wrong = {
         "nan@ab-512": "NaN",
@@ -47,6 +113,7 @@ def test_members_that_lie_are_in_no_row(place: Path) -> None:
         "stranger@ab-512": "not in the battles",
         "doubling@ab-512": "in another chunk too",
         "garbage@ab-512": "not a score table",
+        "unasked@ab-512": "not asked for",
     }
     done = run(place, make_plan(place, [member(place, name) for name in (*wrong, "good@ab-512")]))
     for name, said in wrong.items():

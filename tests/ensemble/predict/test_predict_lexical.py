@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble.plan import Job, Pool
 from ensemble.pools.blend import BlendSpec, fit_blend
 from ensemble.predict.run import predict
+from ensemble.report.evaluate import evaluate
 from tests.helpers.plans import plan_member, plan_of, written
 from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
 from zoo.data.battles import count_characters, read_battles
+from zoo.data.rows import WINNER_COLUMNS
 from zoo.data.sample import write_sample
 from zoo.pipeline.chain import battles_input, output_of
 from zoo.pipeline.runner import run_stage
@@ -73,6 +76,27 @@ def test_new_battles_are_predicted_better_than_by_the_label_shares(trained: tupl
     shares = np.bincount(y, minlength=3) / len(y)
     assert done.log_loss < -(shares * np.log(shares)).sum() - 0.02
     assert done.patterns == {"lexical@ab": len(battles.frame)} | ({"prior": done.bad_rows} if done.bad_rows else {})
+
+
+def test_a_prediction_without_labels_is_evaluated_with_every_member_s_line(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plan = trained
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    write_sample(tmp_path / "labelled.csv", 200, 6)
+    frame = pd.read_csv(tmp_path / "labelled.csv", dtype=str, keep_default_na=False)
+    frame.drop(columns=list(WINNER_COLUMNS)).to_csv(tmp_path / "test.csv", index=False)
+    output = tmp_path / "out.csv"
+    done = predict(plan, tmp_path / "test.csv", output, started_at=time.monotonic(), store=store)
+    assert done.log_loss is None
+    lines = {line.name: line for line in evaluate(plan, tmp_path / "labelled.csv", output)}
+    usable = len(read_battles(tmp_path / "labelled.csv").frame)
+    assert lines["lexical@ab"].rows == usable
+    assert lines["blend"].rows == usable
+    (scores,) = (tmp_path / "home" / "predict").rglob("scores.parquet")
+    battles = read_battles(tmp_path / "labelled.csv").frame
+    p = probabilities(read_scores(scores).set_index("id").loc[battles["id"]])
+    assert lines["lexical@ab"].log_loss == pytest.approx(log_loss_rows(p, battles["label"].to_numpy()).mean())
 
 
 def test_a_moved_store_is_found_by_fingerprint_and_a_file_of_one_row_is_enough(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ensemble.plan import Gate, Job, PlanTarget
-from ensemble.pools.gate import FEATURES
-from ensemble.predict.run import gpus_at_hand
+from ensemble.plan import FEATURES, Gate, Job
 from tests.helpers.clocks import Clock
 from tests.helpers.plans import PRIOR
 from tests.helpers.predictions import (
@@ -143,6 +142,7 @@ def test_a_request_without_a_path_is_not_taken_for_the_folder_it_runs_in(place: 
     plan = make_plan(place, [planned.model_copy(update={"request": without_paths(planned.request)})])
     assert run(place, plan).patterns == {"good@ab-512": ROWS - 1, "prior": 1}
     (place / "home" / "store" / "fake-good" / "manifest.json").rename(place / "manifest.json")
+    shutil.rmtree(place / "home" / "predict")  # what it scored would do without the checkpoint
     monkeypatch.chdir(place)
     with pytest.raises(ZooError, match=r"checkpoint good is not in .*ZOO_HOME"):
         run(place, plan)
@@ -153,22 +153,9 @@ def test_two_predictions_of_the_same_do_not_work_side_by_side(place: Path, monke
     plan = make_plan(place, [member(place, "hung@ab-512")])
     process = start_predict(place, plan)
     wait_until(lambda: chunks(place), "a finished chunk", process)
-    with pytest.raises(ZooError, match="another prediction"):
+    with pytest.raises(ZooError, match=f"process {process.pid} is predicting .*: kill {process.pid}"):
         run(place, plan)
+    assert np.isclose(check_file(place / "out.csv").max(axis=1), 0.8).sum() == 10  # no worse than what the other has
     process.send_signal(signal.SIGTERM)
     assert process.communicate() and process.returncode == 0
     assert os.path.exists(place / "out.csv")  # noqa: PTH110
-
-
-@pytest.mark.parametrize(("listed", "found"), [("3,GPU-5", ("3", "GPU-5")), ("7", None), ("-1", ()), ("", ())])
-def test_the_plan_s_devices_are_the_gpus_at_hand(
-    listed: str, found: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Too few are refused; none at all is a machine of processors."""
-    target = PlanTarget(name="t4x2", gpus=2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    if found is not None:
-        assert gpus_at_hand(target) == found
-        return
-    with pytest.raises(ZooError, match="the plan is for 2 GPUs of t4x2, 1 are visible here"):
-        gpus_at_hand(target)

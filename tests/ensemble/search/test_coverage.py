@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.members.table import balanced_folds
+from ensemble.plan import FEATURES
 from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds, cross_fit
-from ensemble.pools.gate import FEATURES, divergence, fit_gate, gate_features, mask_of, predicted_gain, spend
+from ensemble.pools.gate import divergence, fit_gate, gate_features, mask_of, predicted_gain, spend
 from ensemble.search.coverage import cover, pattern_rows
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import swap_sides

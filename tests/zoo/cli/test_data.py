@@ -40,6 +40,16 @@ def test_a_sample_does_not_take_the_place_of_a_folder(tmp_path):
             invoke("sample", folder)
 
 
+def test_a_sample_does_not_take_the_place_of_battles_that_are_none(tmp_path):
+    path = write(tmp_path / "train.csv", ["1", '["q"]', '["x"]', '["y"]'])
+    before = path.read_bytes()
+    with pytest.raises(ZooError, match="no sample; give another name"):
+        invoke("sample", path)
+    assert path.read_bytes() == before
+    for rows in (3, 5):
+        assert invoke("sample", tmp_path / "s.csv", "--rows", rows)[0] == 0
+
+
 def test_validate_names_the_rows_and_fails(tmp_path):
     path = write(tmp_path / "b.csv", ["1", '["q"]', '["x"]', '["y"]'], ["77", '["q"]', "oops", '["y"]'])
     code, text = invoke("validate", path)

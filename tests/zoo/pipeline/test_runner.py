@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.requests import merge_request
 from tests.helpers.waiting import wait_until
 from zoo.errors import ZooError
-from zoo.pipeline.runner import run_stage, stage_environment
+from zoo.pipeline.runner import run_stage, stage_environment, stage_error
 from zoo.store import find, list_artifacts
 
 # A stand-in interpreter: it obeys the stage protocol (NAME request.json OUT) and does what PLAN says, one word a run.
@@ -54,6 +54,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def runs(tmp_path: Path) -> int:
     return len((tmp_path / "runs").read_text().split())
+
+
+@pytest.mark.parametrize("left", [None, "", "[]", "{}", '{"message": 3}', "\\xff"])
+def test_a_failure_is_told_in_one_line_whatever_the_stage_left(tmp_path: Path, left: str | None) -> None:
+    if left is not None:
+        (tmp_path / "error.json").write_text(left)
+    for code in (1, -signal.SIGKILL, -40, -64):
+        told = stage_error(merge_request(tmp_path), tmp_path, code)
+        assert told.exit_code == 1 and "\n" not in str(told) and str(tmp_path) in str(told)
 
 
 def test_a_finished_stage_is_taken_from_the_store(tmp_path: Path, stage) -> None:

@@ -1,25 +1,36 @@
-"""The plan: what `ensemble build` decides and `ensemble predict` carries out.
+"""The parts of a plan, each of which checks itself.
 
-`plan.json` is readable by a person and self-contained: predicting needs this file, the members' checkpoints and the
-battles. Members are listed in the order they run. Every array of probabilities has the columns A, B, tie.
+What they say of one another is checked in `ensemble.plan.checks`. `plan.json` is readable by a person and self-contained:
+predicting needs this file, the members' checkpoints and the battles. Members are listed in the order they run. Every array of
+probabilities has the columns A, B, tie.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, first_fault, fold_rule, rule_name
-from zoo.errors import ZooError
-from zoo.store import write_atomic
+from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, fold_rule, rule_name
 
 PLAN_VERSION = 1
 ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 
+# What a gate reads of a row: `ensemble.pools.gate.gate_features` computes them, in this order.
+FEATURES = (
+    "entropy",
+    "lead",
+    "tie",
+    "log_characters",
+    "entropy^2",
+    "lead^2",
+    "tie^2",
+    "log_characters^2",
+    "entropy*log_characters",
+)
+
+Temperature = Annotated[float, Field(ge=0.01, le=100)]  # fitted ones lie between 0.05 and 20
 Triple = tuple[float, float, float]
 PoolKind = Literal["linear", "log", "logistic"]
 
@@ -38,13 +49,13 @@ class Blend(Contract):
     pool: PoolKind
     members: tuple[str, ...]
     weights: tuple[float, ...]
-    temperatures: tuple[float, ...]
+    temperatures: tuple[Temperature, ...]
     uniform: Fraction = 0.0
     coefficients: tuple[tuple[Triple, Triple, Triple], ...] = Field(
         (), description="logistic: member, output label, input label"
     )
     biases: Triple = (0.0, 0.0, 0.0)
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     floor: Fraction = 0.0
 
     @model_validator(mode="after")
@@ -227,11 +238,6 @@ class Plan(Contract):
         names = [member.name for member in self.members]
         if not names or len(set(names)) != len(names):
             raise ValueError("members need at least one name, each once")
-        for pool in self.pools:
-            if unknown := set(pool.members) - set(names):
-                raise ValueError(f"pools name {', '.join(sorted(unknown))}, which are not members")
-        if not any(set(pool.members) == set(names) for pool in self.pools):
-            raise ValueError("pools hold no blend of all members")
         self._check_fold_rules()
         return self
 
@@ -246,29 +252,3 @@ class Plan(Contract):
     def member(self, name: str) -> PlanMember:
         """The member called `name`; KeyError where there is none."""
         return {member.name: member for member in self.members}[name]
-
-
-def save_plan(plan: Plan, path: Path) -> None:
-    """Write `plan` as indented JSON, atomically.
-
-    A reader sees the old file or the new one, never half.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, plan.model_dump_json(indent=2) + "\n")
-
-
-def load_plan(path: Path) -> Plan:
-    """Read a plan; ZooError names the file, and the key or the version that does not fit."""
-    try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ZooError(f"{path}: no such plan; make one with `ensemble build -o {path}`") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path}: not a plan, cannot read it as JSON: {error}") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != PLAN_VERSION:
-        raise ZooError(f"{path}: schema_version is {version!r}, this version reads {PLAN_VERSION}; build the plan again")
-    try:
-        return Plan.model_validate(raw)
-    except ValidationError as error:
-        raise ZooError(f"{path}: {first_fault(error)}; build the plan again") from error

@@ -1,0 +1,42 @@
+"""The plan: what `ensemble build` decides and `ensemble predict` carries out."""
+
+from ensemble.plan.contracts import (
+    FEATURES,
+    PLAN_VERSION,
+    ROUNDING,
+    Blend,
+    Bound,
+    FrontierPoint,
+    Gate,
+    Job,
+    Paired,
+    Plan,
+    PlanMember,
+    PlanTarget,
+    Pool,
+    PoolKind,
+    TokenEstimate,
+    Triple,
+)
+from ensemble.plan.files import load_plan, save_plan
+
+__all__ = [
+    "FEATURES",
+    "PLAN_VERSION",
+    "ROUNDING",
+    "Blend",
+    "Bound",
+    "FrontierPoint",
+    "Gate",
+    "Job",
+    "Paired",
+    "Plan",
+    "PlanMember",
+    "PlanTarget",
+    "Pool",
+    "PoolKind",
+    "TokenEstimate",
+    "Triple",
+    "load_plan",
+    "save_plan",
+]
