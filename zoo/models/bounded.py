@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 GIB = 2**30
 MEMORY_GIB = 4  # of address space, for what says nothing else: the tokenizers of 256,000 words take below 1.5
 ANSWER_BYTES = 4 << 20
-START_SECONDS = 60  # of wall-clock time to import what the child needs
+START_SECONDS = 60  # of wall-clock time to import what the child needs, and beyond what a question takes
 WAITING = 6  # wall-clock seconds for each of processor time: other processes want the same cores
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 # One thread, and few of malloc's arenas, which take address space and not memory.
@@ -83,7 +83,7 @@ def _listen(process: subprocess.Popen[bytes], message: bytes) -> tuple[list[dict
                 return _parsed(heard), ""
             if heard.count(b"\n") > lines:
                 lines = heard.count(b"\n")
-                deadline = time.monotonic() + WAITING * _parsed(heard)[-1].get("seconds", START_SECONDS)
+                deadline = time.monotonic() + START_SECONDS + WAITING * _parsed(heard)[-1].get("seconds", 0)
 
 
 def _parsed(heard: bytes) -> list[dict[str, Any]]:
