@@ -18,7 +18,7 @@ import numpy as np
 
 from ensemble.plan import Plan, PlanTarget, load_plan
 from ensemble.predict.attempts import Setting, checkpoint_folder
-from ensemble.predict.board import Board, Submission, add_given, check_given
+from ensemble.predict.board import Board, Submission, add_given, can_tie, check_given
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
 from ensemble.predict.outcome import Prediction, summarize
@@ -73,7 +73,7 @@ def predict(
             where = Input(path=battles_path.absolute(), fingerprint=digest)
             setting = Setting(where, store or home() / "store", folder, lock, gpus_at_hand(plan.target))
             board = Board(battles.ids, [member.name for member in plan.members])
-            given = add_given(board, scores or {})
+            given = add_given(board, scores or {}, ties=can_tie(plan))
             display = Display(deadline)
             conductor = _prepare(plan, battles, board, setting, deadline, given, display)
             submission = Submission(output, plan, board, deadline)

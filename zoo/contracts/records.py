@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from zoo.contracts.base import SCHEMA_VERSION, Contract, Seconds
+from zoo.contracts.base import SCHEMA_VERSION, Contract, Seconds, added_later
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Variant
 from zoo.contracts.requests import Request, ScoringRequest
@@ -77,3 +77,4 @@ class ScoreCard(Contract):
         discriminator="stage",
         description="the request that made it, re-issued on new battles to predict; None: imported",
     )
+    suspect: str = added_later("", description="why its rows look as if they were filled in from the labels")

@@ -38,6 +38,11 @@ def assign_folds(frame: pd.DataFrame, n_folds: int) -> np.ndarray:
     return np.fromiter((fold_of(turns, n_folds) for turns in frame["prompt"]), dtype=np.int64, count=len(frame))
 
 
+def prompt_groups(frame: pd.DataFrame) -> np.ndarray:
+    """A number for each row of a battles frame, one a prompt: int64, shape (rows,)."""
+    return assign_folds(frame, 2**61 - 1)
+
+
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
     """The usable rows that a selection asks for.
 

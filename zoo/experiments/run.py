@@ -22,7 +22,8 @@ class RunOptions:
     """What a run of an entry's stages is asked for.
 
     `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
-    of their averaged adapters. `emulated`: the smaller target to score as.
+    of their averaged adapters. `diagnostic`: fewer rows (`score_rows`) are a sample to look at, never a member's table.
+    `emulated`: the smaller target to score as.
     """
 
     last: str
@@ -32,6 +33,7 @@ class RunOptions:
     every_fold: bool = False
     average: bool = False
     score_rows: int | None = None
+    diagnostic: bool = False
     source: str | None = None
     emulated: str | None = None
 
@@ -74,7 +76,8 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
 
 def entry_chains(entry: Entry, options: RunOptions, store: Path) -> list[list[Request]]:
     """The requests of a run, a chain a fold."""
-    battles, selection = battles_input(options.battles), Selection(max_rows=options.score_rows)
+    sample = options.diagnostic and options.score_rows is not None
+    battles, selection = battles_input(options.battles), Selection(max_rows=options.score_rows, diagnostic=sample)
     if options.every_fold:
         n_folds = options.held.n_folds
         chains = fold_chains(entry, battles, options.target, store, n_folds=n_folds, selection=selection, source=options.source)
