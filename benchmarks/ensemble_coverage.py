@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.members.gather import align, gather
-from ensemble.members.table import Members, Table
+from ensemble.members.gather import align
+from ensemble.members.table import Members
 from ensemble.search.build import build_plan, pose_problem
 from ensemble.search.decide import BuildRequest
 from zoo.contracts import Cost, ScoreCard, Variant
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.data.battles import dataset_digest, join_turns, read_battles
 from zoo.data.splits import assign_folds
+from zoo.pipeline.members import Table, score_tables
 from zoo.scores.tables import score_table, swap_sides
 from zoo.settings import home
 from zoo.targets import load_target, machine_fingerprint
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     tables = [member(name, make, options.battles) for name, make in MODELS.items()]
-    members = align([*tables, *gather(home() / "store")], target="cpu", battles=options.battles)
+    members = align([*tables, *score_tables(home() / "store")], target="cpu", battles=options.battles)
     lines = table_of(members, options.rows)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "ensemble_coverage.json").write_text(json.dumps(lines, indent=1) + "\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,20 @@ class Load:
 def overhead_seconds(rows: int) -> float:
     """What a prediction takes beside its members: process start, reading, blending and writing."""
     return START_SECONDS + SECONDS_PER_ROW * rows
+
+
+def fixed_seconds(jobs: Sequence[Job], load_seconds: Mapping[str, float], overhead: float, rows: int) -> float:
+    """Seconds of a schedule that a file of more or fewer rows would take as well.
+
+    Starting, and the loading of the jobs on the device that each phase ends on. `load_seconds` by member; `overhead`: that of
+    `rows` rows (`overhead_seconds`).
+    """
+    fixed = max(0.0, overhead - SECONDS_PER_ROW * rows)
+    for phase in {job.phase for job in jobs}:
+        own = [job for job in jobs if job.phase == phase]
+        device = max(own, key=lambda job: job.end_seconds).devices[0]
+        fixed += sum(max(load_seconds[name] for name in job.members) for job in own if device in job.devices)
+    return fixed
 
 
 def lower_bound(loads: Sequence[Load], devices: int) -> float:

@@ -18,8 +18,9 @@ from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
 if TYPE_CHECKING:
-    from ensemble.members.table import Members, Table
+    from ensemble.members.table import Members
     from ensemble.search.decide import BuildRequest
+    from zoo.pipeline.members import Table
 
 Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
 TargetName = Annotated[
@@ -34,7 +35,17 @@ BattlesFile = Annotated[
     Path | None,
     typer.Option("--data", "--battles", help="The labelled battles that the members were scored on."),
 ]
-Include = Annotated[list[str] | None, typer.Option("--include", help="Keep this member though it looks in-sample. Repeatable.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", help="Keep this member though it looks in-sample or costs many rows. Repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Leave out this member, or one table by its fingerprint. Repeatable.")
+]
+Prefer = Annotated[
+    list[str] | None,
+    typer.Option("--prefer", help="Fingerprint of a table to take for its member, whatever others have. Repeatable."),
+]
 Alias = Annotated[
     str | None,
     typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
@@ -64,6 +75,8 @@ class Asked:
     battles: BattlesFile = None
     include: Include = None
     max_bad_rows: MaxBadRows = MOST_BAD
+    exclude: Exclude = None
+    prefer: Prefer = None
     alias: Alias = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
@@ -118,11 +131,11 @@ def _posed(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimon
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
     """The request with its tables; where the user named no target, for the only one that the tables have a cost on."""
-    from ensemble.members.gather import gather
+    from zoo.pipeline.members import score_tables
     from zoo.settings import home
     from zoo.targets import load_target
 
-    tables = gather(home() / "store")
+    tables = score_tables(home() / "store")
     costs = {table.card.target for table in tables}
     chosen = context.get_parameter_source("target")
     if chosen is None or chosen.name != "DEFAULT" or len(costs) != 1 or request.target.name in costs:
@@ -139,12 +152,36 @@ def _members(tables: list[Table], target: str, asked: Asked) -> Members:
     if asked.alias is not None:
         tables = with_alias(tables, members_with_alias(asked.alias), asked.alias)
     members = align(
-        tables, target=target, battles=asked.battles, include=asked.include or (), say=say, most_bad=asked.max_bad_rows
+        tables,
+        target=target,
+        battles=asked.battles,
+        include=asked.include or (),
+        exclude=asked.exclude or (),
+        prefer=asked.prefer or (),
+        say=say,
+        most_bad=asked.max_bad_rows,
     )
-    say(f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost")
+    _tell(members)
+    return members
+
+
+def _tell(members: Members) -> None:
+    """Say what was taken and what was not, and what is odd about a member that was."""
+    import numpy as np
+
+    from zoo.scores.metrics import log_loss_rows
+
+    lost = ", ".join(f"{name} lacks {rows:,}" for name, rows in members.lost_by.items())
+    say(
+        f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost"
+        + (f" ({lost})" if lost else "")
+    )
+    for name, p in zip(members.names, members.p, strict=True):
+        loss, uniform = float(log_loss_rows(p, members.y).mean()), float(np.log(3))
+        if loss > uniform:
+            say(f"{name} is worse than 1/3 for each label: log loss {loss:.4f} on these rows, where that has {uniform:.4f}")
     for name, reason in members.left_out.items():
         say(f"left out: {name}: {reason}")
-    return members
 
 
 @takes_asked
@@ -163,6 +200,8 @@ def build(
     Example: ensemble build --budget 9h --target t4x2
 
     Example: ensemble build --budget 5m --target cpu --rows 200 --data battles.csv -o plan.json
+
+    Example: ensemble build --exclude lexical@ab --prefer 0123456789abcdef
     """
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_page

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemble.members.table import Table
 from zoo.contracts import FoldRule, rule_name
 from zoo.errors import ZooError
+from zoo.pipeline.members import Table
 from zoo.scores.tables import NO_FOLD
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,40 +10,18 @@ import numpy as np
 import pandas as pd
 
 from ensemble.members.fold_rules import of_one_rule
-from ensemble.members.table import Members, Table, balanced_folds
-from ensemble.members.vetting import drop_duplicates, drop_in_sample
-from zoo.contracts import FoldRule, Request, Say, ScoringRequest
+from ensemble.members.rows import FEWEST_ROWS, shared_rows
+from ensemble.members.table import Members, balanced_folds
+from ensemble.members.vetting import duplicates, suspects
+from zoo.contracts import Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
-from zoo.data.splits import folds_of
+from zoo.data.splits import prompt_groups
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
-from zoo.pipeline.stage_table import SCORING
-from zoo.scores.tables import CARD, OK, SCORES, probabilities, read_card, read_scores
-from zoo.store import leave_out, list_artifacts, recipe_of
+from zoo.pipeline.members import Table, check_names, standing
+from zoo.scores.tables import probabilities
 
-FEWEST_ROWS = 20
 FEWEST_PROMPTS = 15  # three for each fold
-
-
-def gather(store: Path) -> list[Table]:
-    """Score tables of all finished artifacts of a store, oldest first.
-
-    Those that predictions left behind do not count.
-    """
-    tables = []
-    for artifact in list_artifacts(store, *SCORING):
-        request = artifact.manifest.request
-        if isinstance(request, ScoringRequest) and request.selection.rows == "listed":
-            continue
-        folders = [path.parent for path in sorted(artifact.path.glob(f"*/{CARD}"))]
-        folders += [artifact.path] if (artifact.path / CARD).exists() else []
-        recipe = recipe_of(artifact.manifest, artifact.path)
-        for folder in folders:
-            try:
-                tables.append(replace(load_table(folder, request, artifact.fingerprint), recipe=recipe))
-            except ZooError as error:  # one table that cannot be read keeps no other member out
-                leave_out(error)
-    return tables
 
 
 def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str) -> list[Table]:
@@ -59,67 +37,120 @@ def with_alias(tables: Sequence[Table], checkpoints: dict[str, str], alias: str)
     return [*folds, *chosen]  # of one name the last table is the one that serves
 
 
-def load_table(folder: Path, request: Request | None = None, fingerprint: str = "") -> Table:
-    """One folder with a table and its card.
-
-    `request` and `fingerprint` of the artifact it is of, if it is of one.
-    """
-    card = read_card(folder / CARD)
-    source = request or card.request
-    battles = source.inputs.get("battles") if source else None
-    return Table(folder, card, read_scores(folder / SCORES), battles.place if battles else None, fingerprint)
-
-
 def align(
     tables: Sequence[Table],
     *,
     target: str | None = None,
     battles: Path | None = None,
     include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    prefer: Sequence[str] = (),
     say: Say = lambda _: None,
     most_bad: float = MOST_BAD,
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
-    Labels and prompts come from `battles`, or from the file the tables were made of. Refused, with the members' names: no
-    table, tables of different data or fold rules, too few common rows. Left out, with the reason in the result: other targets,
-    tables that a newer one of the same name replaces, duplicates, tables that look in-sample and are not in `include`. A table
-    whose name stays in by another one is listed as `NAME (FINGERPRINT)`. The battles may be ids and winners alone; `say` and
-    `most_bad` as `zoo.data.usable.usable_battles` takes them.
+    Labels and prompts come from `battles`, or from the file the tables were made of; ids and winners alone will do. `exclude`:
+    members or tables (fingerprints) to leave out; `prefer`: tables that stand for their members, by fingerprint; `say` and
+    `most_bad` as `zoo.data.usable.usable_battles` takes them. Refused, with the members' names: no table, tables of different
+    data or fold rules, too few common rows. Left out, with the reason in the result: other targets, tables that another one of
+    the same name replaces (`zoo.pipeline.members.standing`), and, before rows are joined, tables that look in-sample or partly
+    leaked, duplicates, and members that cost more rows than they are worth (`ensemble.members.rows`); `include` names members
+    that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`.
     """
     left_out: dict[str, str] = {}
+    check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
+    tables = _not_excluded(tables, exclude, left_out)
     chosen = _for_target(tables, target, left_out)
     labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen, rule = of_one_rule(chosen, left_out)
-    chosen = _newest(chosen, left_out)
-    frames = [_usable(table, labelled) for table in chosen]
-    ids = _common_ids(chosen, frames)
-    truth = labelled.frame.set_index("id").loc[list(ids)]
-    groups = _groups(labelled, ids, rule)
+    chosen = _standing(chosen, prefer, left_out)
+    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
+    truth = grouped[grouped["label"] >= 0].set_index("id")
+    labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
+    chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
+    chosen = _without(chosen, lambda frames: duplicates(chosen, frames), labels, left_out)
+    frames = [_usable(table, labels) for table in chosen]
+    shared = shared_rows([table.name for table in chosen], frames, labels, groups, include)
+    if len(shared.ids) < FEWEST_ROWS:
+        counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(chosen, frames, strict=True))
+        raise ZooError(f"only {len(shared.ids)} rows are scored out of fold by every member ({counts}); need {FEWEST_ROWS}")
+    left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
+    kept = sorted(shared.kept, key=lambda j: chosen[j].name)
+    members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
+    characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
+    return replace(members, characters=characters, digest=digest, left_out=left_out)
+
+
+def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:
+    """Tables on the rows of `truth` (label and group by id) as one array; what is not in these is left empty."""
+    ids, groups = list(truth.index), truth["group"].to_numpy(dtype=np.int64)
     if truth["label"].nunique() < 2:
         raise ZooError(f"all {len(ids)} common rows have the same winner; there is nothing to learn from them")
     if len(np.unique(groups)) < FEWEST_PROMPTS:
-        kind = "groups of near-copied prompts" if rule else "different prompts"
-        raise ZooError(f"the {len(ids)} common rows have {len(np.unique(groups))} {kind}; need {FEWEST_PROMPTS}")
-    members = Members(
-        names=tuple(table.name for table in chosen),
-        cards=tuple(table.card for table in chosen),
-        fingerprints=tuple(table.fingerprint for table in chosen),
-        ids=ids,
-        p=np.stack([probabilities(frame.loc[list(ids)]) for frame in frames]),
-        tokens=np.stack([frame.loc[list(ids), "n_tokens"].to_numpy() for frame in frames]),
+        raise ZooError(
+            f"the {len(ids)} common rows have {len(np.unique(groups))} different prompts (near-copies count as one where folds "
+            f"do so); need {FEWEST_PROMPTS}"
+        )
+    p = np.stack([probabilities(frame.loc[ids]) for frame in frames])
+    some = set().union(*(frame.index for frame in frames))
+    return Members(
+        names=tuple(table.name for table in tables),
+        cards=tuple(table.card for table in tables),
+        fingerprints=tuple(table.fingerprint for table in tables),
+        ids=tuple(ids),
+        p=p / p.sum(axis=2, keepdims=True),
+        tokens=np.stack([frame.loc[ids, "n_tokens"].to_numpy() for frame in frames]),
         y=truth["label"].to_numpy(dtype=np.int64),
         groups=groups,
         folds=balanced_folds(groups),
-        characters=count_characters(truth) if labelled.has_texts else np.zeros(len(truth)),
-        digest=digest,
-        lost_rows=len(set().union(*(frame.index for frame in frames))) - len(ids),
-        left_out=left_out,
+        characters=np.zeros(len(ids)),
+        digest="",
+        lost_rows=len(some) - len(ids),
+        left_out={},
+        lost_by={t.name: len(some) - len(f) for t, f in zip(tables, frames, strict=True) if len(f) < len(some)},
     )
-    members = replace(members, p=members.p / members.p.sum(axis=2, keepdims=True))
-    return drop_duplicates(drop_in_sample(members, frames, labelled, include))
+
+
+def _not_excluded(tables: Sequence[Table], exclude: Sequence[str], left_out: dict[str, str]) -> list[Table]:
+    kept = []
+    for table in tables:
+        asked = next((text for text in exclude if table.name == text or table.is_called(text)), None)
+        if asked is None:
+            kept.append(table)
+        else:
+            left_out[table.name if asked == table.name else f"{table.name} ({table.which})"] = f"--exclude {asked}"
+    if tables and not kept:
+        raise ZooError("--exclude leaves no member; exclude fewer")
+    return kept
+
+
+def _standing(tables: Sequence[Table], prefer: Sequence[str], left_out: dict[str, str]) -> list[Table]:
+    """The table of each name, as the leaderboard ranks it; where no target was chosen, the newest of its targets."""
+    found = standing(tables, prefer)
+    left_out |= {f"{table.name} ({table.which})": reason for table, reason in found.superseded}
+    by_name: dict[str, Table] = {}
+    for member in found.members:
+        if (other := by_name.pop(member.table.name, None)) is not None:
+            left_out[f"{other.name} ({other.which})"] = (
+                f"its cost is on {other.card.target}; the table {member.table.which} is taken"
+            )
+        by_name[member.table.name] = member.table
+    return list(by_name.values())
+
+
+def _without(
+    tables: Sequence[Table],
+    judge: Callable[[Sequence[pd.DataFrame]], Mapping[int, str]],
+    labels: pd.Series,
+    left_out: dict[str, str],
+) -> list[Table]:
+    """The tables that a judgement on their usable rows does not leave out."""
+    reasons = judge([_usable(table, labels) for table in tables])
+    left_out |= {tables[j].name: reason for j, reason in reasons.items()}
+    return [table for j, table in enumerate(tables) if j not in reasons]
 
 
 def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str, str]) -> list[Table]:
@@ -191,58 +222,7 @@ def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, l
     return same
 
 
-def _newest(tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
-    """The newest table of each name, those that know their folds before others.
-
-    `gather` lists the oldest first. The newest tables of its recipe's other folds are joined to it; all others are left out by
-    their fingerprints.
-    """
-    by_name: dict[str, list[Table]] = {}
-    for table in sorted(tables, key=_knows_folds):
-        by_name.setdefault(table.name, []).append(table)
-    kept = []
-    for rivals in by_name.values():
-        last = rivals[-1]
-        parts = {table.held_fold: table for table in rivals if _is_kin(table, last)} or {None: last}
-        kept.append(replace(last, frame=pd.concat([part.frame for part in parts.values()], ignore_index=True)))
-        for table in rivals:
-            if not any(table is part for part in parts.values()):
-                better = "newer" if _knows_folds(table) == _knows_folds(last) else "out-of-fold"
-                left_out[f"{table.name} ({table.which})"] = f"the {better} table {last.which} of the same name is taken"
-    return kept
-
-
-def _is_kin(table: Table, last: Table) -> bool:
-    """Whether two tables are of one recipe, each of a fold that its checkpoint did not see."""
-    known = table.recipe and table.held_fold is not None and _knows_folds(table)
-    return bool(known) and table.recipe == last.recipe and last.held_fold is not None and _knows_folds(last)
-
-
-def _knows_folds(table: Table) -> bool:
-    return bool((table.frame["fold"] >= 0).any())
-
-
-def _usable(table: Table, battles: Battles) -> pd.DataFrame:
+def _usable(table: Table, labels: pd.Series) -> pd.DataFrame:
     """Labelled rows scored without a fault, by id; out of fold where the table knows folds."""
-    frame = table.frame[table.frame["status"] == OK]
-    if (frame["fold"] >= 0).any():
-        frame = frame[frame["fold"] >= 0]
-    labelled = battles.frame.loc[battles.frame["label"] >= 0, "id"]
-    return frame[frame["id"].isin(set(labelled))].set_index("id")
-
-
-def _groups(battles: Battles, ids: Sequence[str], rule: FoldRule | None) -> np.ndarray:
-    """The same number for battles that must share a fold: int64 (ids,). A battle without a prompt goes by its id."""
-    frame = battles.frame
-    prompts = [turns or [row_id] for row_id, turns in zip(frame["id"], frame["prompt"], strict=True)]
-    return folds_of(
-        replace(battles, frame=frame.assign(prompt=pd.Series(prompts, index=frame.index))), pd.Series(ids), 2**61 - 1, rule
-    )
-
-
-def _common_ids(tables: Sequence[Table], frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
-    common = set.intersection(*(set(frame.index) for frame in frames))
-    if len(common) < FEWEST_ROWS:
-        counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(tables, frames, strict=True))
-        raise ZooError(f"only {len(common)} rows are scored out of fold by every member ({counts}); need {FEWEST_ROWS}")
-    return tuple(sorted(common))
+    frame = table.usable
+    return frame[frame["id"].isin(labels.index)].set_index("id")

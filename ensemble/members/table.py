@@ -4,51 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pandas as pd
 
-from zoo.contracts import Cost, ScoreCard, ScoreRequest
+from zoo.contracts import Cost, ScoreCard
 
 FOLDS = 5  # of the blend's own cross-validation
-
-
-@dataclass(frozen=True)
-class Table:
-    """A score table on disk with its card and its artifact's fingerprint.
-
-    `battles_path` is where its labelled battles were. `recipe`: what all folds of one way to make an entry share, by
-    `zoo.store.lineage.recipe_of`; empty where that is not known.
-    """
-
-    path: Path
-    card: ScoreCard
-    frame: pd.DataFrame
-    battles_path: Path | None
-    fingerprint: str = ""
-    recipe: str = ""
-
-    @property
-    def held_fold(self) -> int | None:
-        """The fold that the checkpoint did not see; None where it is not one fold's."""
-        request = self.card.request
-        if isinstance(request, ScoreRequest) and request.selection.rows == "held_out":
-            return request.held.fold
-        return None
-
-    @property
-    def name(self) -> str:
-        return self.card.member
-
-    @property
-    def which(self) -> str:
-        """What tells it from others of its name.
-
-        The artifact's fingerprint, or its folder where it is of no artifact.
-        """
-        return self.fingerprint or self.path.name
 
 
 @dataclass(frozen=True)
@@ -57,6 +19,7 @@ class Members:
 
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
+    `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
     names: tuple[str, ...]
@@ -72,6 +35,7 @@ class Members:
     digest: str
     lost_rows: int
     left_out: dict[str, str]
+    lost_by: dict[str, int] = field(default_factory=dict)
 
     @property
     def costs(self) -> tuple[Cost, ...]:

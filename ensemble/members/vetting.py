@@ -1,78 +1,94 @@
-"""Vet members: leave out in-sample scores and duplicates, with the reason."""
+"""Members to leave out before rows are joined: in-sample scores and duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ensemble.members.table import Members
+from ensemble.members.rows import FEWEST_ROWS, HARMLESS
 from zoo.contracts import Cost
 from zoo.cost.fit import row_seconds
-from zoo.data.battles import Battles
 from zoo.errors import ZooError
+from zoo.pipeline.members import Table
+from zoo.scores.leaks import differs_elsewhere, in_sample, partly_leaked
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import probabilities
 
 SAME_TABLE = 1e-9
-# A member is flagged as in-sample where its log loss is below this share of what its best peer reaches, and by at least this
-# much: a fine-tuned 8B model is at 0.90 where bags of words are at 1.06 (0.85), a model scored on its training rows far lower.
-IN_SAMPLE_RATIO, IN_SAMPLE_NATS, IN_SAMPLE_ERRORS = 0.8, 0.1, 5.0
 
 
-def drop_in_sample(members: Members, frames: Sequence[pd.DataFrame], battles: Battles, include: Sequence[str]) -> Members:
-    """Leave out tables from elsewhere whose log loss is too good.
+def suspects(
+    tables: Sequence[Table], frames: Sequence[pd.DataFrame], labels: pd.Series, groups: Mapping[str, int], asked: Sequence[str]
+) -> dict[int, str]:
+    """Tables from elsewhere that seem to have seen the labels, by place, with the reason.
 
-    Against their peers, or their own on rows that others lack. The zoo's own stages score rows that the model never saw, by
-    construction; what a file claims has to be believed. Peers worse than the label shares say nothing: a good model beside them
-    is no wonder.
+    None that is asked for.
+
+    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Each
+    is compared with each other member on the rows that both have. ZooError where none would be left.
     """
-    losses = np.stack([log_loss_rows(table, members.y) for table in members.p])
-    errors = losses.std(axis=1) / np.sqrt(losses.shape[1])
-    means, reasons = losses.mean(axis=1), {}
-    label = battles.frame.set_index("id")["label"]
-    shares = np.bincount(members.y, minlength=3) / len(members.y)
-    prior = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    for j, card in enumerate(members.cards):
-        if card.request is not None:
+    truth = [labels.loc[frame.index].to_numpy(dtype=np.int64) for frame in frames]
+    losses = [log_loss_rows(probabilities(frame), y) for frame, y in zip(frames, truth, strict=True)]
+    by_id = [pd.Series(loss, index=frame.index) for loss, frame in zip(losses, frames, strict=True)]
+    reasons = {}
+    for j, table in enumerate(tables):
+        if table.card.request is not None or table.name in asked or not len(frames[j]):
             continue
-        peers = [k for k, other in enumerate(members.cards) if other.checkpoint != card.checkpoint]
-        best = min((means[k] for k in peers), default=np.inf)
-        best = min(best, prior) if peers else best
-        low = np.isfinite(best) and means[j] < IN_SAMPLE_RATIO * best and best - means[j] > IN_SAMPLE_NATS
-        if low and best - means[j] > IN_SAMPLE_ERRORS * errors[j]:
-            reasons[j] = f"looks in-sample: log loss {means[j]:.3f} where its best peer has {best:.3f}"
-            continue
-        rest = frames[j].drop(index=list(members.ids))
-        if len(rest) >= 100:
-            outside = log_loss_rows(probabilities(rest), label.loc[rest.index].to_numpy(dtype=np.int64))
-            gap, error = abs(outside.mean() - means[j]), np.hypot(errors[j], outside.std() / np.sqrt(len(rest)))
-            if gap > IN_SAMPLE_NATS and gap > IN_SAMPLE_ERRORS * error:
-                reasons[j] = f"looks in-sample: log loss {means[j]:.3f} on shared rows, {outside.mean():.3f} on its others"
-    reasons = {j: reason for j, reason in reasons.items() if members.names[j] not in include}
-    if len(reasons) == len(members.names):
-        raise ZooError("; ".join(f"{members.names[j]} {r}" for j, r in reasons.items()) + "; ask for one with --include NAME")
-    kept = members.subset([j for j in range(len(members.names)) if j not in reasons])
-    hint = "; --include asks for it"
-    return replace(kept, left_out=members.left_out | {members.names[j]: reason + hint for j, reason in reasons.items()})
+        index = frames[j].index
+        own_groups = np.array([groups[i] for i in index])
+        others = [by_id[k] for k, other in enumerate(tables) if other.card.checkpoint != table.card.checkpoint]
+        peers = []
+        for other in others:
+            places = np.flatnonzero(index.isin(other.index))
+            peers.append((places, other.loc[index[places]].to_numpy()))
+        shared = np.any([index.isin(other.index) for other in others], axis=0) if others else np.ones(len(index), dtype=bool)
+        p = probabilities(frames[j])
+        reason = (
+            in_sample(p, truth[j], own_groups, peers)
+            or differs_elsewhere(losses[j], own_groups, shared)
+            or partly_leaked(p, truth[j])
+        )
+        if reason:
+            reasons[j] = reason
+    if reasons and len(reasons) == len(tables):
+        raise ZooError("; ".join(f"{tables[j].name} {r}" for j, r in reasons.items()) + "; ask for one with --include NAME")
+    return {j: f"{reason}; --include asks for it" for j, reason in reasons.items()}
 
 
-def drop_duplicates(members: Members) -> Members:
-    """Of members with the same table, keep the one that costs least: the others add nothing."""
-    work = [card.cost.load_seconds + _mean_work(card.cost, members.tokens[j]) for j, card in enumerate(members.cards)]
+def duplicates(tables: Sequence[Table], frames: Sequence[pd.DataFrame]) -> dict[int, str]:
+    """Of members with the same table all but the cheapest, by place, with the reason.
+
+    They would add nothing to it.
+
+    Tables are compared on the rows that both have. One that lacks rows of its twin does not stand in for it, however cheap.
+    """
+    work = [_mean_work(table.card.cost, frame) for table, frame in zip(tables, frames, strict=True)]
     kept: list[int] = []
-    reasons: dict[str, str] = {}
-    for j in sorted(range(len(members.names)), key=lambda j: (work[j], members.names[j])):
-        twin = next((k for k in kept if np.abs(members.p[k] - members.p[j]).max() <= SAME_TABLE), None)
+    reasons: dict[int, str] = {}
+    for j in sorted(range(len(tables)), key=lambda j: (work[j], tables[j].name)):
+        twin = next((k for k in kept if _same(frames[k], frames[j])), None)
         if twin is None:
             kept.append(j)
+        elif len(frames[twin]) >= (1 - HARMLESS) * len(frames[j]):
+            reasons[j] = f"same table as {tables[twin].name}, which costs no more"
         else:
-            reasons[members.names[j]] = f"same table as {members.names[twin]}, which costs no more"
-    ordered = sorted(kept, key=lambda j: members.names[j])
-    return replace(members.subset(ordered), left_out=members.left_out | reasons)
+            kept[kept.index(twin)] = j
+            reasons[twin] = (
+                f"same table as {tables[j].name}, which has {len(frames[j]):,} rows where this has {len(frames[twin]):,}"
+            )
+    return reasons
 
 
-def _mean_work(cost: Cost, tokens: np.ndarray) -> float:
-    return float(row_seconds(cost, tokens).sum()) * max(1, cost.gpus)
+def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    shared = one.index.intersection(other.index)
+    if len(shared) < min(FEWEST_ROWS, len(one), len(other)):
+        return False
+    return bool(np.abs(probabilities(one.loc[shared]) - probabilities(other.loc[shared])).max(initial=0.0) <= SAME_TABLE)
+
+
+def _mean_work(cost: Cost, frame: pd.DataFrame) -> float:
+    """Seconds of loading and of one mean row, over all of one copy's devices."""
+    tokens = frame["n_tokens"].to_numpy()
+    return cost.load_seconds + (float(row_seconds(cost, tokens).sum()) * max(1, cost.gpus) if len(tokens) else 0.0)

@@ -161,15 +161,28 @@ def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
             )
 
 
-def add_given(board: Board, scores: Mapping[str, Path]) -> dict[str, str]:
-    """Put the given tables on the board; by member where each came from and what it lacks."""
+def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[str, str]:
+    """Put the given tables on the board; by member how each was read and what it lacks.
+
+    `ties`: whether battles can be ties; tables of two classes are taken only where they cannot.
+    """
     sources = {}
     for name, path in scores.items():
-        frame = read_table(path)
+        given = read_table(path, set(board.ids), ties=ties)
+        frame = given.table
         known = frame[frame["id"].isin(board.ids)]
         if known.empty:
             raise ZooError(f"{path}: none of its {len(frame):,} ids is in the battles; give the table for the file to predict")
         board.add(name, known)
         lacking = len(board.ids) - len(known)
-        sources[name] = str(path) + (f", which lacks {lacking:,} rows" if lacking else "")
+        lacks = [f"which lacks {lacking:,} rows"] if lacking else []
+        sources[name] = ", ".join([str(path), *lacks, *given.notes])
     return sources
+
+
+def can_tie(plan: Plan) -> bool:
+    """Whether the battles that a plan was fitted on had ties.
+
+    Its prior counts one battle of each label more.
+    """
+    return plan.prior[2] * (plan.fitted_rows + 3) > 1.5

@@ -19,7 +19,7 @@ import numpy as np
 
 from ensemble.plan import Plan, load_plan
 from ensemble.predict.attempts import Setting
-from ensemble.predict.board import Board, Submission, add_given, check_given
+from ensemble.predict.board import Board, Submission, add_given, can_tie, check_given
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
 from ensemble.predict.devices import dealt_over, gpus_at_hand
@@ -83,7 +83,7 @@ def predict(
             battles = read_battles(battles_path)
             board = Board(battles.ids, [member.name for member in plan.members])
             submission = Submission(output, plan, board, deadline)
-            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables))
+            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables, ties=can_tie(plan)))
             begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write({name: work.usable for name in board.members})

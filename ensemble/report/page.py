@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from ensemble.budget.duration import format_seconds
-from ensemble.members.gather import gather
-from ensemble.members.table import Table
 from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.views import paired_text
 from zoo.errors import ZooError
-from zoo.scores.tables import OK
+from zoo.pipeline.members import Table, score_tables, standing
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -121,7 +119,7 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
     if store is None or not store.exists():
         return None, "the members' score tables are not on this machine"
     try:
-        tables = {table.name: table for table in gather(store) if _is_of(plan, table)}
+        tables = _tables_of(plan, store)
         missing = [member.name for member in plan.members if member.name not in tables]
         if missing:
             return None, f"the store has no score table of {', '.join(missing)} from the plan's checkpoint and data"
@@ -130,11 +128,13 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
         return None, str(error)
     if labels is None:
         return None, "the labelled battles are not where they were scored from"
-    frames = {name: table.frame[table.frame["status"] == OK].set_index("id") for name, table in tables.items()}
+    frames = {name: table.usable.set_index("id") for name, table in tables.items()}
     ids = sorted(set(labels).intersection(*(frame.index for frame in frames.values())))
     blend = blend_for(plan.pools, frozenset(frames), planned=False)
     if not ids or blend is None:
         return None, "the members' tables share no labelled row"
+    if len(ids) != plan.fitted_rows:
+        return None, f"the members' tables share {len(ids):,} rows now, and the plan was fitted on {plan.fitted_rows:,}"
     p = {name: frame.loc[ids, ["p_a", "p_b", "p_tie"]].to_numpy(dtype=np.float64) for name, frame in frames.items()}
     note = (
         f"All members on all {len(ids):,} rows. The members had not seen these rows; the blend's few weights were fitted "
@@ -143,9 +143,21 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
     return (apply_blend(blend, p), np.array([labels[i] for i in ids])), note
 
 
-def _is_of(plan: Plan, table: Table) -> bool:
+def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
+    """The plan's members' tables by name, as a build takes them, of the plan's data and checkpoints."""
     wanted = {member.name: member.checkpoint for member in plan.members}
-    return table.card.dataset_digest == plan.dataset_digest and wanted.get(table.name) == table.card.checkpoint
+    on_data = [
+        table
+        for table in score_tables(store)
+        if table.card.dataset_digest == plan.dataset_digest
+        and table.card.target == plan.target.name
+        and not table.card.emulates
+    ]
+    of_plan = {(t.name, t.recipe) for t in on_data if wanted.get(t.name) == t.card.checkpoint}
+    found = standing([table for table in on_data if (table.name, table.recipe) in of_plan]).members
+    return {
+        member.table.name: member.table for member in found if wanted.get(member.table.name) == member.table.card.checkpoint
+    }
 
 
 def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ensemble.budget.margin import choose_margin, warn_of_kinds
 from ensemble.budget.pricing import price
+from ensemble.budget.schedule import fixed_seconds
 from ensemble.members.table import Members
 from ensemble.plan import Plan
 from ensemble.search.assemble import assemble
@@ -14,8 +15,9 @@ from ensemble.search.prices import Budget, Prices, require_feasible
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import confirm, rehearse, single_limit
 from zoo.contracts import Say
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
-from zoo.scores.metric_names import LOG_LOSS, LOG_LOSS_SE, ROWS
+from zoo.scores.metric_names import HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS, SECONDS_PER_ROW
 
 
 def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Plan:
@@ -62,6 +64,7 @@ def plan_numbers(plan: Plan) -> dict[str, float]:
         "margin": plan.margin,
         "members": float(len(plan.members)),
     }
+    numbers |= row_price(plan)
     numbers |= {f"baseline/log_loss_{name}": value for name, value in plan.baselines.items()}
     numbers |= {f"paired/{item.other}": item.difference for item in plan.paired}
     if plan.whole_file_oof_log_loss is not None:
@@ -72,3 +75,14 @@ def plan_numbers(plan: Plan) -> dict[str, float]:
         numbers[f"weight/{member.name.replace('@', '/')}"] = member.weight
         numbers[f"coverage/{member.name.replace('@', '/')}"] = member.coverage
     return numbers
+
+
+def row_price(plan: Plan) -> dict[str, float]:
+    """Seconds of one more row, and hours of 25,000, under the names of a member's price.
+
+    Starting and loading take as long for any file, so they are no part of a row's seconds.
+    """
+    loads = {member.name: member.cost.load_seconds for member in plan.members}
+    fixed = min(fixed_seconds(plan.schedule, loads, plan.overhead_seconds, plan.rows), plan.predicted_seconds)
+    seconds = (plan.predicted_seconds - fixed) / plan.rows
+    return {SECONDS_PER_ROW: seconds, HOURS_25K: (fixed + COMPETITION_ROWS * seconds) / 3600}

@@ -20,7 +20,7 @@ def add_member(home: Path, name: str) -> Path:
     share = 0.2 + len(name) / 100
     (home.parent / f"{name}.csv").write_text("\n".join(["id,p_a,p_b,p_tie", *(f"{i},{share},0.3,{0.7 - share}" for i in ids)]))
     price = {"target": "t4x2", "load_seconds": 1.0, "seconds_per_row": 0.1, "store": home / "store"}
-    return import_scores(name, home.parent / f"{name}.csv", battles, **price)
+    return import_scores(name, home.parent / f"{name}.csv", battles, **price).path
 
 
 def log(artifact: Path) -> bool:

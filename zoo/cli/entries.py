@@ -101,9 +101,13 @@ def import_(
     name: Annotated[str, typer.Argument(help="Name the member gets.")],
     scores: Annotated[
         Path,
-        typer.Option("--scores", help="CSV or parquet: id, p_a, p_b, p_tie[, fold, n_tokens]."),
+        typer.Option("--scores", help="CSV, JSON lines or parquet: id, p_a, p_b, p_tie[, fold, n_tokens], or alike."),
     ],
     labels: Annotated[Path, typer.Option("--labels", help="Battles that the scores are of; ids and winners are enough.")],
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="NAMES", help="Other columns: a=..., b=..., tie=..., id=..., with commas between."),
+    ] = None,
     target: TargetName = "t4x2",
     load_seconds: Annotated[float, typer.Option("--load-seconds", min=0, help="From process start to first row.")] = 0.0,
     seconds_per_row: Annotated[float | None, typer.Option("--seconds-per-row", min=0, help="Of one copy.")] = None,
@@ -114,19 +118,28 @@ def import_(
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
     max_bad_rows: MaxBadRows = MOST_BAD,
+    output: Output = Format.table,
+    as_json: AsJson = False,
 ) -> None:
     """Take a score table made elsewhere as a member beside the zoo's own.
 
-    What cannot be right is refused, with row ids.
+    What cannot be right is refused, with row ids. What it is is shown: its log loss beside guessing, what it replaces, what was
+    mended in reading, and what looks wrong (in-sample, partly leaked from the labels, worse than guessing).
 
     Example: zoo import theirs --scores oof.csv --labels battles.csv --target t4x2 --load-seconds 90 --seconds-per-row 0.6
+
+    Example: zoo import theirs --scores oof.parquet --labels battles.csv --columns a=x0,b=x1,tie=x2 --seconds-per-row 0.6
     """
+    from zoo.pipeline.import_findings import findings
     from zoo.pipeline.import_table import import_scores
+    from zoo.pipeline.table_columns import parse_columns
+    from zoo.report.imported import imported_page
     from zoo.settings import store_folder
     from zoo.store import read_manifest
     from zoo.tracking.sync import log_stage
 
-    path = import_scores(
+    style = style_of(output, as_json)
+    imported = import_scores(
         name,
         scores,
         labels,
@@ -135,9 +148,12 @@ def import_(
         seconds_per_row=seconds_per_row,
         seconds_per_1k_tokens=seconds_per_1k_tokens,
         gpus=gpus,
+        columns=parse_columns(columns) if columns is not None else None,
         store=store_folder(),
         say=say,
         most_bad=max_bad_rows,
     )
-    log_stage(read_manifest(path), path)
-    typer.echo(path)
+    manifest = read_manifest(imported.path)
+    log_stage(manifest, imported.path)
+    page, record = imported_page(manifest, imported.path, findings(imported, store_folder()))
+    show_page(page, style, data=record)

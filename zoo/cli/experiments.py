@@ -39,7 +39,7 @@ def experiment(
         if only or jobs != 1:
             raise ZooError(f"{folder}: --only and --jobs are for recipes with until = 'train'; `zoo run` takes one entry")
         run_recipe(folder, data_dir, store_folder(), say=say)
-        leaderboard(style)
+        leaderboard(output=style)
         return
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table

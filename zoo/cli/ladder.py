@@ -43,7 +43,8 @@ def ladder(
 
     The rows are held out; each step's cost stands beside it.
 
-    Stages that are missing are run first. Exit code 1 where a step costs more than the entry's `ladder.max_ladder_loss`.
+    Stages that are missing are run first; a sample (`--score-rows`) is for the ladder alone, never a member. Exit code 1 where
+    a step costs more than the entry's `ladder.max_ladder_loss`.
 
     Example: zoo ladder smollm2-135m --data battles.csv
     """
@@ -58,7 +59,14 @@ def ladder(
     style, store = style_of(output, as_json), store_folder()
     entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule)
     options = RunOptions(
-        last="score", battles=data, target=target, held=held, score_rows=score_rows, source=source, most_bad=max_bad_rows
+        last="score",
+        battles=data,
+        target=target,
+        held=held,
+        score_rows=score_rows,
+        diagnostic=True,
+        source=source,
+        most_bad=max_bad_rows,
     )
     (requests,) = entry_chains(entry, options, store, say=say)
     ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent

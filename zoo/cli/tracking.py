@@ -11,19 +11,28 @@ from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.report.text import Format, show
 
 
-def leaderboard(output: Output = Format.table, as_json: AsJson = False) -> None:
+def leaderboard(
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Also tables that others of their name replace, and which ones.")
+    ] = False,
+    output: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
     """Every scored member.
 
-    Log loss with its standard error, cost, memory and age, the best first.
+    Log loss with its standard error, cost, memory and age: of each member the table that a build would take. Losses on
+    different rows do not compare: members with the most rows come first, the best of them first.
 
     Example: zoo leaderboard --format markdown
+
+    Example: zoo leaderboard --superseded
     """
     from zoo.report.leaderboard import leaderboard as rows_of
     from zoo.report.leaderboard import leaderboard_page
     from zoo.settings import store_folder
 
     style = style_of(output, as_json)
-    page, records = leaderboard_page(rows_of(store_folder()))
+    page, records = leaderboard_page(rows_of(store_folder(), superseded=superseded))
     show(page, style, data=records)
 
 

@@ -81,3 +81,4 @@ class ScoreCard(Contract):
         discriminator="stage",
         description="the request that made it, re-issued on new battles to predict; None: imported",
     )
+    suspect: str = added_later("", description="why its rows look as if they were filled in from the labels")

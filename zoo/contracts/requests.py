@@ -152,6 +152,7 @@ class Selection(Contract):
     rows: Literal["held_out", "all", "listed"] = "held_out"
     ids: Input | None = None
     max_rows: Positive | None = Field(None, description="at most this many of them, a sample by hash of the id")
+    diagnostic: bool = added_later(False, description="a ladder's sample: its table is no member's")
 
 
 class ScoreRequest(BaseRequest):
@@ -235,6 +236,7 @@ class ImportRequest(BaseRequest):
     scores: Input
     battles: Input
     cost: Cost
+    columns: str = added_later("", description="which columns were read, where they are not the only ones with a usual name")
 
 
 def fold_rule(request: BaseRequest) -> FoldRule | None:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.contracts import Cost
 from zoo.errors import ZooError
 from zoo.scores.metric_names import HOURS_25K, LOAD_SECONDS, SECONDS_PER_ROW, TOKENS_PER_ROW
 
+if TYPE_CHECKING:
+    import numpy as np
+
 COMPETITION_ROWS = 25_000  # of the competition's hidden file: what is priced and planned for unless told otherwise
 
 
 def price(cost: Cost, table: Path) -> dict[str, float]:
-    """Seconds and tokens a row, and the hours of 25,000 such rows on the whole target.
-
-    Seconds a row are those of the rows that were scored. ZooError where the table cannot be read.
-    """
-    from zoo.cost.fit import row_seconds
+    """The price of a member whose score table is in a file; see `price_of`. ZooError where it cannot be read."""
     from zoo.scores.tables import OK, read_columns
-    from zoo.targets import load_target
 
     frame = read_columns(table, ["n_tokens", "status"])
-    lengths = frame.loc[frame["status"] == OK, "n_tokens"].to_numpy()
+    return price_of(cost, frame.loc[frame["status"] == OK, "n_tokens"].to_numpy())
+
+
+def price_of(cost: Cost, lengths: np.ndarray) -> dict[str, float]:
+    """Seconds and tokens a row, and the hours of 25,000 such rows on the whole target.
+
+    `lengths` (rows,): tokens of the rows that were scored, 0 where they are not known. Seconds a row are those of these rows.
+    """
+    from zoo.cost.fit import row_seconds
+    from zoo.targets import load_target
+
     if not len(lengths):
         return {}
     seconds = float(row_seconds(cost, lengths).mean())

@@ -23,7 +23,8 @@ class RunOptions:
     """What a run of an entry's stages is asked for.
 
     `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
-    of their averaged adapters. `emulated`: the smaller target to score as. `most_bad`: share of the rows that may be unusable.
+    of their averaged adapters. `diagnostic`: fewer rows (`score_rows`) are a sample to look at, never a member's table.
+    `emulated`: the smaller target to score as. `most_bad`: share of the rows that may be unusable.
     """
 
     last: str
@@ -33,6 +34,7 @@ class RunOptions:
     every_fold: bool = False
     average: bool = False
     score_rows: int | None = None
+    diagnostic: bool = False
     source: str | None = None
     emulated: str | None = None
     most_bad: float = MOST_BAD
@@ -77,7 +79,8 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
 def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:
     """The requests of a run, a chain a fold."""
     battles = battles_input(options.battles, say=say, most_bad=options.most_bad)
-    selection = Selection(max_rows=options.score_rows)
+    sample = options.diagnostic and options.score_rows is not None
+    selection = Selection(max_rows=options.score_rows, diagnostic=sample)
     if options.every_fold:
         held = options.held
         chains = fold_chains(entry, battles, options.target, store, held=held, selection=selection, source=options.source)

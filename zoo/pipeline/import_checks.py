@@ -1,13 +1,19 @@
-"""Checks of score tables made elsewhere: what cannot be right is refused by row id."""
+"""Checks of score tables made elsewhere.
+
+What cannot be right is refused by row id, what is harmless is mended and told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.errors import ZooError
-from zoo.reading import check_ordinary
+from zoo.pipeline.table_columns import PLAIN, Columns, find_columns, is_id
+from zoo.pipeline.table_files import read_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,74 +21,131 @@ if TYPE_CHECKING:
 
     from zoo.data.battles import Battles
 
-COMPETITION = {"winner_model_a": "p_a", "winner_model_b": "p_b", "winner_tie": "p_tie"}
-# Published tables are float32 or rounded to 4 decimals: three such roundings stay within this. Rows are then scaled to 1.
-SUM_ROUNDING = 2e-4
-BLANKS = ("", "nan", "NaN", "NA", "null", "None")
+# Three numbers rounded to 3 decimals are off by 1.5e-3 at most, three float16 by 7e-4. Rows are then scaled to 1.
+SUM_ROUNDING = 2e-3
+SCALED = 1e-9  # a row whose sum is no further from 1 is as it was
 # Exchanging A and B must gain at least this many nats a row, and this many standard errors, before it is called a swap.
 SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
+MOST_RIGHT = 0.98  # of rows that hold 0 and 1 alone: nobody tells people's votes so well, so that they are the labels
+FEWEST_HARD = 20  # rows by which such a table is told
+MOST_DECIMALS = 5  # a table with more is not called rounded
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """The score table of a csv or parquet file, each scored row summing to 1 exactly.
+OTHERS = ("fold", "n_tokens", "status")  # columns that a table may have beside
 
-    Columns are as `zoo.pipeline.import_table.import_scores` says. ZooError, with row ids, for what cannot be right whatever the
-    battles.
+
+@dataclass(frozen=True)
+class Given:
+    """A table from elsewhere as a score table, each scored row summing to 1.
+
+    `notes` say what was read and mended. `chosen`: whether other columns could have been read as well, or were named by the
+    user.
+    """
+
+    table: pd.DataFrame
+    columns: Columns
+    notes: tuple[str, ...]
+    chosen: bool
+
+
+def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[str, str] | None = None) -> Given:
+    """The score table of a CSV, JSON lines or parquet file for the battles with `ids`.
+
+    Columns are as `zoo.pipeline.import_table.import_scores` says, or those that the user named (`given`). `ties`: whether
+    battles of this kind can be ties; a table of two classes is whole only where they cannot. ZooError, with row ids, for what
+    cannot be right whatever the labels.
     """
     import numpy as np
 
     from zoo.scores.tables import OK, PROBABILITIES, probabilities
 
-    frame = _read(path)
+    frame = read_frame(path, lambda name: is_id(name, given or {}))
+    columns, notes = find_columns(frame, path, given or {})
+    chosen = bool(notes or given)
+    if columns.probabilities != PLAIN:
+        notes.append(f"columns: {columns}")
+    if "tie" not in columns:
+        if ties:
+            raise ZooError(
+                f"{path}: has probabilities of A and B alone, and battles of this kind can be ties; add the column p_tie, and "
+                "let the three sum to 1"
+            )
+        notes.append("no column is the tie's, and no battle is a tie: p_tie is 0")
+        frame = frame.assign(**{"no tie": 0.0})
+    values = [*columns.probabilities, *(["no tie"] if "tie" not in columns else [])]
+    frame = frame[[columns["id"], *values, *(name for name in OTHERS if name in frame.columns)]]
+    frame = frame.set_axis(["id", *PLAIN, *(name for name in OTHERS if name in frame.columns)], axis=1)
+    frame, told = _with_known_ids(frame, ids)
     _check_ids(frame, path)
     table = _as_score_table(frame, path)
     ok = (table["status"] == OK).to_numpy()
     p = probabilities(table)
     _check_numbers(p[ok], table["id"][ok].to_numpy(), path)
-    p[ok] /= p[ok].sum(axis=1, keepdims=True)
+    sums = p[ok].sum(axis=1, keepdims=True)
+    told += _rounded(p[ok])
+    if scaled := int((np.abs(sums - 1) > SCALED).sum()):
+        told.append(f"{scaled:,} rows sum to 1 within {np.abs(sums - 1).max():.1g} and were scaled to it")
+    p[ok] /= sums
     p[~ok] = np.nan
     table[list(PROBABILITIES)] = p
-    return table
+    return Given(table, columns, (*notes, *told), chosen)
 
 
-def checked_table(path: Path, battles: Battles) -> pd.DataFrame:
+def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None = None) -> Given:
     """The score table of a file for labelled battles. ZooError where it cannot be right."""
     import numpy as np
 
+    from zoo.data.splits import prompt_groups
     from zoo.scores.tables import OK, probabilities
 
-    table = read_table(path)
+    label = battles.frame.set_index("id")["label"]
+    read = read_table(path, set(battles.ids), ties=battles.can_tie, given=given)
+    table = read.table
     _check_battles(table["id"], battles, path)
-    truth = battles.frame.set_index("id")["label"].reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
+    truth = label.reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     if not known.any():
         raise ZooError(f"{path}: none of its {len(table)} rows is scored and labelled; give a table with probabilities")
-    _check_sides(probabilities(table)[known], truth[known], path)
-    return table
+    _check_labels(probabilities(table)[known], truth[known], path, read.columns)
+    groups = prompt_groups(battles.frame.set_index("id").loc[table["id"][known]])
+    _check_sides(probabilities(table)[known], truth[known], groups, path)
+    return read
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """A table with the columns id, p_a, p_b, p_tie, whatever they were called."""
+def _with_known_ids(frame: pd.DataFrame, ids: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Ids as text; one that was written as a decimal number (30192.0) is the whole number where the battles have that.
+
+    Blank ids stay missing.
+    """
     import pandas as pd
 
-    check_ordinary(path, mend="give a table as csv or parquet")
-    try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            blanks = {column: list(BLANKS) for column in [*COMPETITION, *COMPETITION.values()]}
-            options: dict[str, Any] = {"keep_default_na": False, "na_values": blanks}  # an id may well be "NA"
-            frame = pd.read_csv(path, dtype={"id": "str"}, float_precision="round_trip", **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ZooError(f"{path}: cannot be read as csv or parquet ({(str(error).splitlines() or ['empty'])[0]})") from error
-    if set(COMPETITION) <= set(frame.columns):
-        frame = frame.rename(columns=COMPETITION)
-    missing = [column for column in ("id", "p_a", "p_b", "p_tie") if column not in frame.columns]
-    if missing:
+    missing = frame["id"].isna()
+    text = frame["id"].astype(str).where(~missing)
+    known = set(ids)
+    whole = {i: found[1] for i in text[~missing] if i not in known and (found := re.fullmatch(r"(-?\d+)\.0*", i))}
+    whole = {i: plain for i, plain in whole.items() if plain in known}
+    text = text.map(lambda i: whole.get(i, i) if isinstance(i, str) else None)
+    first = next(iter(whole.items()), None)
+    told = [f"{len(whole):,} ids are decimal numbers: {first[0]} is read as {first[1]}"] if first else []
+    return frame.assign(id=pd.Series(text, dtype=object, index=frame.index)), told
+
+
+def _check_labels(p: np.ndarray, y: np.ndarray, path: Path, columns: Columns) -> None:
+    """Refuse a table that is the labels themselves."""
+    import numpy as np
+
+    if len(y) >= FEWEST_HARD and is_hard(p).all() and (right := float(np.mean(p.argmax(axis=1) == y))) >= MOST_RIGHT:
+        names = ", ".join(columns.probabilities)
         raise ZooError(
-            f"{path}: lacks column {', '.join(missing)}; it needs id, p_a, p_b, p_tie, or id, {', '.join(COMPETITION)}"
+            f"{path}: {names} hold only 0 and 1, and {right:.0%} of the rows have the 1 at their own label: these are labels, "
+            "not probabilities; give the columns that a model made"
         )
-    return frame
+
+
+def is_hard(p: np.ndarray) -> np.ndarray:
+    """Which rows of probabilities (rows, 3) are a 1 and two 0: bool (rows,)."""
+    found: np.ndarray = ((p == 0) | (p == 1)).all(axis=1)
+    return found
 
 
 def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -92,7 +155,7 @@ def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     try:
         return score_table(
             frame["id"].astype(str).tolist(),
-            frame[["p_a", "p_b", "p_tie"]].to_numpy(dtype="float64"),
+            frame[list(PLAIN)].to_numpy(dtype="float64"),
             fold=fold,
             n_tokens=n_tokens,
             status=frame["status"].fillna(OK).replace("", OK).astype(str).tolist() if "status" in frame else OK,
@@ -120,6 +183,17 @@ def _integers(frame: pd.DataFrame, column: str, path: Path, *, least: int = 0, a
     bad = [row_id for row_id, value in zip(frame["id"], found, strict=True) if value is None]
     _refuse(path, f"a {column} that is not a whole number from {least} to {2**31 - 1}", bad)
     return [value for value in found if value is not None]
+
+
+def _rounded(p: np.ndarray) -> list[str]:
+    """To how many decimals a table is rounded, where that is few; nothing of one that is 0 and 1 alone."""
+    import numpy as np
+
+    soft = p[~is_hard(p)]
+    for decimals in range(1, MOST_DECIMALS + 1) if len(soft) else ():
+        if (np.abs(soft - soft.round(decimals)) < 1e-9).all():
+            return [f"rounded to {decimals} decimals"]
+    return []
 
 
 def _check_ids(frame: pd.DataFrame, path: Path) -> None:
@@ -166,14 +240,14 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
     _refuse(path, "probabilities that do not sum to 1", ids[off])
 
 
-def _check_sides(p: np.ndarray, y: np.ndarray, path: Path) -> None:
+def _check_sides(p: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path) -> None:
     """Refuse a table whose p_a and p_b are exchanged: far better the other way round."""
-    from zoo.scores.metrics import log_loss_rows
+    from zoo.scores.metrics import log_loss_rows, standard_error
     from zoo.scores.tables import swap_sides
 
     given, exchanged = log_loss_rows(p, y), log_loss_rows(swap_sides(p), y)
     gain = given - exchanged
-    error = gain.std() / max(1, len(gain)) ** 0.5
+    error = standard_error(gain, groups)  # NaN of one prompt, of which nothing is known: then no swap
     if gain.mean() > SWAP_NATS and gain.mean() > SWAP_ERRORS * error:
         raise ZooError(
             f"{path}: p_a and p_b look exchanged: log loss {given.mean():.4f} as given, {exchanged.mean():.4f} with them "

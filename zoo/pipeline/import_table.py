@@ -5,22 +5,35 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.contracts import Cost, FileRecord, ImportRequest, Input, Manifest, Measurements, Say, ScoreCard, Variant
 from zoo.errors import ZooError
-from zoo.pipeline.import_checks import checked_table
+from zoo.pipeline.import_checks import Given, checked_table
+from zoo.pipeline.table_columns import LABELS, PLAIN
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.store import PARTIAL, Artifact, artifact_name, commit, file_sha256, find, fingerprint, locked
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from zoo.data.battles import Battles
 
 MOST_SECONDS = 1e9  # 30 years: what is above is a slip, and its sums over rows would end in infinities
 VARIANT = Variant()  # an imported table has no variants; its folder is that of the plain one
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A member made of a table from elsewhere: its folder, what was read, of which battles."""
+
+    path: Path
+    given: Given
+    battles: Battles
 
 
 def import_scores(
@@ -33,17 +46,19 @@ def import_scores(
     seconds_per_row: float | None = None,
     seconds_per_1k_tokens: float | None = None,
     gpus: int | None = None,
+    columns: Mapping[str, str] | None = None,
     store: Path,
     say: Say = lambda _: None,
     most_bad: float | None = None,
-) -> Path:
+) -> Imported:
     """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
 
     `labels` needs ids and winners only; `say` and `most_bad` as `zoo.data.usable.usable_battles` takes them.
-    Returns its folder. The table is csv or parquet with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, or the competition's
-    column names, and has a row for every usable battle; rows that were not scored say so in `status`. The cost is that of one
-    copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run beside it). ZooError, with row
-    ids, for what cannot be right.
+    The table is CSV (with any usual separator), JSON lines or parquet, plain or compressed, with `id, p_a, p_b, p_tie[, fold,
+    n_tokens, status]`, with other usual names (`prob_model_a`, `pred_a`, `A`, ..., a submission's `winner_model_a`), or with
+    those in `columns` (by `id`, `a`, `b`, `tie`). It has a row for every usable battle; rows that were not scored say so in
+    `status`. The cost is that of one copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run
+    beside it). ZooError, with row ids, for what cannot be right.
     """
     from zoo.data.battles import dataset_digest
     from zoo.data.usable import MOST_BAD, usable_battles
@@ -53,7 +68,8 @@ def import_scores(
     battles = usable_battles(labels, say=say, most_bad=MOST_BAD if most_bad is None else most_bad, need_texts=False)
     if not battles.labelled:
         raise ZooError(f"{labels}: has no winner columns; give the battles that the scores are of, with their winners")
-    table = checked_table(scores, battles)
+    given = checked_table(scores, battles, columns)
+    table = given.table
     request = ImportRequest(
         entry=name,
         scores=Input(path=scores.absolute(), fingerprint=file_sha256(scores)[:16]),
@@ -61,10 +77,20 @@ def import_scores(
         cost=_cost(
             target, load_seconds, seconds_per_row, seconds_per_1k_tokens, gpus, has_tokens=bool((table["n_tokens"] > 0).all())
         ),
+        columns=_choice(given),
     )
     with locked(store, artifact_name(request)):
         found = find(store, request)
-        return (found or _commit(request, table, battles, store)).path
+        return Imported((found or _commit(request, table, battles, store)).path, given, battles)
+
+
+def _choice(given: Given) -> str:
+    """The columns that were read, as part of the request's identity; empty where no choice was made.
+
+    Without one a table has the fingerprint that it had when no others could be read.
+    """
+    plain = given.columns["id"] == "id" and given.columns.probabilities in (PLAIN, LABELS)
+    return "" if plain and not given.chosen else str(given.columns)
 
 
 def _cost(
@@ -94,6 +120,7 @@ def _cost(
 
 def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store: Path) -> Artifact:
     """Write the table, its card and the manifest as an artifact like any other."""
+    from zoo.scores.leaks import in_sample, partly_leaked
     from zoo.scores.tables import CARD, OK, SCORES, write_card, write_scores
 
     partial = store / PARTIAL / artifact_name(request)
@@ -102,6 +129,7 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
     folder.mkdir(parents=True)
     write_scores(table, folder / SCORES)
     failed = int((table["status"] != OK).sum())
+    rows = labelled_rows(table, battles)
     card = ScoreCard(
         member=request.entry,
         entry=request.entry,
@@ -114,10 +142,38 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
         checkpoint=request.scores.fingerprint,
         cost=request.cost,
         request=None,
+        suspect=in_sample(rows.p, rows.y, rows.groups, []) or partly_leaked(rows.p, rows.y),
     )
     write_card(card, folder / CARD)
     metrics = {f"{VARIANT.slug}:{key}": value for key, value in _metrics(table, battles, failed).items()}
     return commit(partial, store / artifact_name(request), lambda files: _manifest(request, metrics, len(table), files))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a table that are scored and labelled, in its order.
+
+    `p` of shape (rows, 3); `ids`, labels `y` and `groups` (prompts) of shape (rows,).
+    """
+
+    ids: list[str]
+    p: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray
+
+
+def labelled_rows(table: pd.DataFrame, battles: Battles) -> Labelled:
+    """The rows of a table that its log loss is measured on."""
+    import numpy as np
+
+    from zoo.data.splits import prompt_groups
+    from zoo.scores.tables import OK, probabilities
+
+    truth = battles.frame[battles.frame["label"] >= 0].set_index("id")
+    table = table[(table["status"] == OK) & table["id"].isin(truth.index)]
+    truth = truth.loc[table["id"]]
+    y = truth["label"].to_numpy(dtype=np.int64)
+    return Labelled(table["id"].tolist(), probabilities(table), y, prompt_groups(truth))
 
 
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:

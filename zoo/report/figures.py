@@ -111,11 +111,11 @@ def _round_ticks(axes: Axes, values: np.ndarray) -> None:
 
 
 def cost_figure(
-    points: Mapping[str, tuple[float, float, float]], plan: tuple[float, float, float] | None, *, target: str
+    points: Mapping[str, tuple[float, float, float]], plan: tuple[float, float, float] | None, *, target: str, rows: int
 ) -> Figure:
     """Log loss against hours for 25,000 rows: a point a member, a star for the plan.
 
-    `points`: name -> (hours, log loss, standard error); `plan` likewise.
+    `points`: name -> (hours, log loss, standard error), all on about `rows` rows of one data set; `plan` likewise.
     """
     from matplotlib.figure import Figure
 
@@ -138,7 +138,7 @@ def cost_figure(
         )
     axes.margins(y=0.15)
     axes.set(xscale="log", xlabel=f"hours for {COMPETITION_ROWS:,} rows on {target}", ylabel="log loss out of fold, nats")
-    axes.set_title("Cost against log loss")
+    axes.set_title(f"Cost against log loss, {rows:,} rows")
     _round_ticks(axes, hours_of_all)
     axes.grid(alpha=0.3)
     return figure

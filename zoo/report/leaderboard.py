@@ -7,9 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.contracts import Contract
-from zoo.cost.price import price
-from zoo.errors import ZooError
+from zoo.cost.price import price_of
+from zoo.pipeline.members import Member, score_tables, standing
 from zoo.report.text import Column, Page, Table, lowest
 from zoo.scores.metric_names import (
     ACCURACY,
@@ -25,14 +27,19 @@ from zoo.scores.metric_names import (
     SECONDS_PER_ROW,
     TOKENS_PER_ROW,
 )
-from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import Artifact, leave_out, list_artifacts
+from zoo.scores.tables import OK
+
+SAME_ROWS = 0.95  # losses are ranked together where none is of fewer rows than this share of the most
 
 
 class Row(Contract):
-    """One member. Log loss and its standard error in nats.
+    """One member, or a table of it that another one replaces (`superseded` says which).
 
-    None where the battles have no labels or no row was scored.
+    Log loss and its error are in nats. `suspect`: why it looks as if it had seen the labels; it is never the best, and no build
+    takes it unless asked.
+
+    None where the battles have no labels or no row was scored. `rows`: those that the log loss is of, or all where there is
+    none. Tables of all folds of one recipe are one member, under the fingerprint of the last.
     """
 
     member: str
@@ -51,52 +58,106 @@ class Row(Contract):
     dataset: str
     created_at: datetime
     fingerprint: str
+    superseded: str = ""
+    suspect: str = ""
 
 
-def leaderboard(store: Path, *, dataset: str | None = None) -> list[Row]:
+def leaderboard(store: Path, *, dataset: str | None = None, superseded: bool = False) -> list[Row]:
     """Members of the store, data set by data set, the newest first.
 
-    Losses on different rows do not compare. In each the best comes first, unlabelled ones last. `dataset`: only that one, by
-    the beginning of its digest.
+    Of each the table that a build would take. Losses on different rows do not compare: in each data set come first the members
+    with about the most rows, the best of them first, then those with fewer; unlabelled ones last. `dataset`: only that one, by
+    the beginning of its digest. `superseded`: below all of a data set's members, also the tables that others of their name
+    replace.
     """
-    rows = []
-    for artifact in list_artifacts(store):
-        for path in sorted(artifact.path.glob(f"*/{CARD}")):
-            try:
-                rows.append(_row(artifact, path))
-            except ZooError as error:  # one table that cannot be read hides no other
-                leave_out(error)
+    found = standing(score_tables(store))
+    rows = [_row(member) for member in found.members]
+    if superseded:
+        rows += [_row(Member((table,)), reason) for table, reason in found.superseded]
     rows = [row for row in rows if row.dataset.startswith(dataset or "")]
     newest = {row.dataset: max(r.created_at for r in rows if r.dataset == row.dataset) for row in rows}
-    rows.sort(key=lambda r: (r.log_loss is None, r.log_loss or 0.0, r.member))
+    sets = {(s[0].dataset, bool(s[0].superseded)): row_sets(s) for s in _by_data(rows)}
+
+    def rank(row: Row) -> tuple[bool, int, bool, float, str]:
+        own = sets[row.dataset, bool(row.superseded)]
+        place = next(i for i, group in enumerate(own) if any(row is other for other in group))
+        return bool(row.superseded), place, row.log_loss is None, row.log_loss or 0.0, row.member
+
+    rows.sort(key=rank)
     return sorted(rows, key=lambda r: (newest[r.dataset], r.dataset), reverse=True)
 
 
-def _row(artifact: Artifact, path: Path) -> Row:
-    """The member whose card lies at `path`; ZooError where the card or the table cannot be read."""
-    from zoo.scores.tables import read_card
+def row_sets(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of one data set in groups of about as many battles, whose losses compare.
 
-    manifest, card = artifact.manifest, read_card(path)
-    metrics = variant_metrics(manifest, path.parent.name)
-    cost = price(card.cost, path.parent / SCORES) if not card.emulates else {}  # its speed is no target's
+    The most battles come first, unlabelled ones last.
+    """
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda r: (r.log_loss is None, -r.rows)):
+        first = groups[-1][0] if groups else None
+        if first is None or row.rows < SAME_ROWS * first.rows or (row.log_loss is None) != (first.log_loss is None):
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _by_data(rows: Sequence[Row]) -> list[list[Row]]:
+    found: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.dataset, bool(row.superseded)), []).append(row)
+    return list(found.values())
+
+
+def _row(member: Member, superseded: str = "") -> Row:
+    table, parts = member.table, member.parts
+    card = table.card
+    frame = table.frame
+    # The speed of a machine that only emulates is no target's.
+    lengths = frame.loc[frame["status"] == OK, "n_tokens"].to_numpy()
+    cost = price_of(card.cost, lengths) if not card.emulates else {}
+    metrics = _pooled([part.metrics for part in parts])
+    peak = max((part.manifest.measurements.peak_bytes for part in parts if part.manifest), default=0)
+    assert table.manifest is not None  # of a store
     return Row(
         member=card.member,
         log_loss=metrics.get(LOG_LOSS),
         log_loss_se=metrics.get(LOG_LOSS_SE),
         calibration_error=metrics.get(CALIBRATION_ERROR),
         accuracy=metrics.get(ACCURACY),
-        rows=card.rows,
-        failed_rows=card.failed_rows,
+        rows=int(metrics.get(ROWS, len(frame))) if LOG_LOSS in metrics else len(frame),
+        failed_rows=sum(part.card.failed_rows for part in parts),
         tokens_per_row=cost.get(TOKENS_PER_ROW),
         load_seconds=None if card.emulates else card.cost.load_seconds,
         seconds_per_row=cost.get(SECONDS_PER_ROW),
         hours_25k=cost.get(HOURS_25K),
-        peak_gib=manifest.measurements.peak_bytes / 2**30 or None,
+        peak_gib=peak / 2**30 or None,
         target=f"{card.target} as {card.emulates}" if card.emulates else card.target,
         dataset=card.dataset_digest,
-        created_at=manifest.created_at,
-        fingerprint=manifest.fingerprint,
+        created_at=max(part.manifest.created_at for part in parts if part.manifest),
+        fingerprint=table.fingerprint,
+        superseded=superseded,
+        suspect=card.suspect,
     )
+
+
+def _pooled(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Metrics of one table, or of the tables of a recipe's folds taken together.
+
+    Means are weighted by rows. What the best recalibration of all would gain is not in the parts, so it is left out.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    parts = [part for part in parts if LOG_LOSS in part and ROWS in part]
+    if not parts:
+        return {}
+    rows = np.array([part[ROWS] for part in parts])
+    pooled = {ROWS: float(rows.sum())}
+    for name in (LOG_LOSS, ACCURACY):
+        if all(name in part for part in parts):
+            pooled[name] = float(rows @ [part[name] for part in parts] / rows.sum())
+    if all(LOG_LOSS_SE in part for part in parts):
+        pooled[LOG_LOSS_SE] = float(np.sqrt(((rows * [part[LOG_LOSS_SE] for part in parts]) ** 2).sum()) / rows.sum())
+    return pooled
 
 
 COLUMNS = (
@@ -116,15 +177,18 @@ COLUMNS = (
     Column("data", "dataset", lambda digest: digest[:8], drop=11),
     Column("made", "created_at", lambda moment: moment[:10], drop=12),
 )
+TOLD = (Column("superseded", prose=True), Column("suspect", prose=True))  # where any row has it
 
 
 def leaderboard_page(rows: Sequence[Row]) -> tuple[Page, list[dict[str, Any]]]:
-    """Rows as a table with the best of each data set marked, and as plain data."""
+    """Rows as a table with the best of those marked whose losses compare, and as plain data."""
     records = [row.model_dump(mode="json") for row in rows]
     if not rows:
         return ["no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one", Table(COLUMNS, [])], records
     best: frozenset[int] = frozenset()
-    for dataset in {row.dataset for row in rows}:
-        best |= lowest([row.log_loss if row.dataset == dataset else None for row in rows])
-    table = Table(COLUMNS, [[record[column.key or column.title] for column in COLUMNS] for record in records], best)
+    for group in (group for data in _by_data(rows) for group in row_sets(data) if not group[0].superseded):
+        honest = [row for row in group if not row.suspect]
+        best |= lowest([row.log_loss if any(row is other for other in honest) else None for row in rows])
+    columns = (*COLUMNS, *(column for column in TOLD if any(record[column.key or column.title] for record in records)))
+    table = Table(columns, [[record[column.key or column.title] for column in columns] for record in records], best)
     return [table], records

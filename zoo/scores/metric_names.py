@@ -64,7 +64,12 @@ METRICS: dict[str, Metric] = {
     "baseline/log_loss_{baseline}": Metric("of another way to combine the same members, out of fold", "nats", "lower"),
     "paired/{baseline}": Metric("the plan's log loss minus the baseline's, over the same rows", "nats", "lower"),
     HOURS_25K: Metric("scoring 25,000 such rows on the whole target, loading included", "hours", "lower", "25k rows h"),
-    SECONDS_PER_ROW: Metric("scoring one row, by one copy of the model; of a plan, by all", "seconds", "lower", "s/row"),
+    SECONDS_PER_ROW: Metric(
+        "one more row, by one copy of the model; of a plan, by all",
+        "seconds",
+        "lower",
+        "s/row",
+    ),
     LOAD_SECONDS: Metric("from the start of the process to the first scored row", "seconds", "lower", "load s"),
     TOKENS_PER_ROW: Metric("tokens of a scored row", "tokens", "", "tokens/row"),
     "time/load_seconds": Metric("from the start of the stage's process to its first row", "seconds", "lower"),

@@ -27,6 +27,13 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return losses
 
 
+def label_share_loss(y: np.ndarray) -> float:
+    """Log loss in nats of predicting these labels' own shares for each of them."""
+    shares = np.bincount(y, minlength=3) / len(y)
+    seen = shares[shares > 0]
+    return float(-(seen * np.log(seen)).sum())
+
+
 def mean_and_error(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Mean of `values` (rows,) and its standard error; see `standard_error`."""
     return float(values.mean()), standard_error(values, groups)
@@ -83,8 +90,6 @@ def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = No
         return {}
     losses = log_loss_rows(p, y)
     log_loss, refinement = float(losses.mean()), recalibrated_log_loss(p, y)
-    shares = np.bincount(y, minlength=3) / len(y)
-    seen = shares[shares > 0]
     metrics = {
         LOG_LOSS: log_loss,
         ACCURACY: float((p.argmax(axis=1) == y).mean()),
@@ -92,7 +97,7 @@ def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = No
         CALIBRATION_ERROR: log_loss - refinement,
         ROWS: float(len(y)),
         "baseline/log_loss_uniform": float(np.log(3)),
-        "baseline/log_loss_prior": float(-(seen * np.log(seen)).sum()),
+        "baseline/log_loss_prior": label_share_loss(y),
     }
     if len(y) > 1:
         metrics[LOG_LOSS_SE] = standard_error(losses)

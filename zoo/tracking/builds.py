@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
-from zoo.scores.metric_names import HOURS_25K, SECONDS_PER_ROW
+from zoo.scores.metric_names import HOURS_25K
 from zoo.settings import home
 from zoo.store import identity, leave_out, locked, write_atomic
 from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
@@ -103,13 +102,13 @@ def mirror_build(folder: Path) -> bool:
             runs = {name: _member_run(client, experiment, name, fingerprint) for name, fingerprint in members.items()}
             tags = _tags(plan, key, digest, members, runs)
             run_id = str((run or client.create_run(experiment, start_time=when, tags=tags)).info.run_id)
-            points = [(name, value, when, 0) for name, value in (kept["numbers"] | _cost(plan)).items()]
+            points = [(name, value, when, 0) for name, value in kept["numbers"].items()]
             write_batch(client, run_id, params=_params(plan, members), points=points)
             write_input(client, run_id, Data(digest, "battles"), "evaluation")
             client.log_dict(run_id, plan, "plan.json")
             for path in sorted(path for path in folder.iterdir() if BUILD not in path.name):
                 client.log_artifact(run_id, str(path))
-            write_files(client, run_id, _figures(plan), "figures")
+            write_files(client, run_id, _figures(plan, kept["numbers"]), "figures")
             for found in filter(None, runs.values()):
                 _use_member(client, run_id, found, built_at)
             client.set_terminated(run_id, end_time=when)
@@ -147,35 +146,28 @@ def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, st
     return params | {"members": ", ".join(members)[:6000]}
 
 
-def _cost(plan: Mapping[str, Any]) -> dict[str, float]:
-    """A plan's price under the names of a member's.
+def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, bytes]:
+    """Cost against log loss of the members on the plan's data, target and number of rows, the plan among them.
 
-    Seconds a row, and the hours of a file of 25,000 rows.
+    Losses on other rows do not compare, so members that were scored on fewer or more are not drawn.
     """
-    seconds, rows = plan.get("predicted_seconds"), plan.get("rows")
-    if not seconds or not rows:
-        return {}
-    return {SECONDS_PER_ROW: seconds / rows} | ({HOURS_25K: seconds / 3600} if rows == COMPETITION_ROWS else {})
-
-
-def _figures(plan: Mapping[str, Any]) -> dict[str, bytes]:
-    """Cost against log loss of every member on the same data and target, the plan among them."""
     from zoo.report.figures import cost_figure, png
-    from zoo.report.leaderboard import leaderboard
+    from zoo.report.leaderboard import SAME_ROWS, leaderboard
 
     target = plan["target"]["name"] if isinstance(plan.get("target"), dict) else None
+    fitted = int(plan.get("fitted_rows") or 0)
     rows = leaderboard(home() / "store", dataset=str(plan.get("dataset_digest") or "unknown"))
     points = {
         row.member: (row.hours_25k, row.log_loss, row.log_loss_se or 0.0)
         for row in rows
         if row.target == target and row.hours_25k and row.log_loss is not None
+        if SAME_ROWS * fitted <= row.rows <= fitted / SAME_ROWS and not row.suspect
     }
     if not points:
         return {}
-    hours = _cost(plan).get(SECONDS_PER_ROW, 0.0) * COMPETITION_ROWS / 3600
-    loss, error = plan.get("oof_log_loss"), plan.get("oof_log_loss_se")
+    hours, loss, error = numbers.get(HOURS_25K), plan.get("oof_log_loss"), plan.get("oof_log_loss_se")
     own = (hours, float(loss), float(error or 0.0)) if hours and loss else None
-    return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target)))}
+    return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target), rows=fitted))}
 
 
 def _tag_name(member: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.budget.schedule import Load, fits, lower_bound, makespan, overhead_seconds, place
+from ensemble.budget.schedule import Load, fits, fixed_seconds, lower_bound, makespan, overhead_seconds, place
 
 SECONDS = st.floats(0, 1000)
 
@@ -81,3 +81,18 @@ def test_eight_devices_are_scheduled_without_trying_everything(loads):
 
 def test_overhead_grows_with_rows():
     assert overhead_seconds(25_000) > overhead_seconds(100) > 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(load_lists(max_size=5), st.floats(0.5, 20))
+def test_what_is_fixed_does_not_grow_with_the_rows(loads, times):
+    """On one device a file of `times` the rows takes the fixed seconds once and the rest so many times."""
+    rows = 1000
+    overhead = overhead_seconds(rows)
+    jobs = place(loads, 1, start_seconds=overhead)
+    load_seconds = {load.members[0]: load.load_seconds for load in loads}
+    fixed = fixed_seconds(jobs, load_seconds, overhead, rows)
+    whole = max(job.end_seconds for job in jobs)
+    longer = [replace(load, work_seconds=load.work_seconds * times) for load in loads]
+    expected = fixed + (whole - fixed) * times
+    assert overhead_seconds(0) + (overhead - overhead_seconds(0)) * times + makespan(longer, 1) == pytest.approx(expected)

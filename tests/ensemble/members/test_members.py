@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from ensemble.members.gather import align, with_alias
-from ensemble.members.table import Table, balanced_folds
+from ensemble.members.table import balanced_folds
 from tests.helpers.manifests import score_card
 from zoo.contracts import Cost, Held, Input, PromptSpec, ScoreRequest, ScoreSpec
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.columns import WINNER_COLUMNS
 from zoo.errors import ZooError
+from zoo.pipeline.members import Table
 from zoo.scores.tables import score_table
 
 ROWS = 240
@@ -71,8 +72,10 @@ def test_rows_are_joined_by_id_whatever_order_a_table_has(battles):
 
 def test_only_rows_that_all_scored_out_of_fold_are_used_and_the_loss_is_counted(battles):
     fold = np.where(np.arange(ROWS) < 150, 2, -1)
-    members = align([table("one", battles, odds(1), keep=slice(0, 200)), table("two", battles, odds(2), fold=fold)])
+    tables = [table("one", battles, odds(1), keep=slice(0, 200)), table("two", battles, odds(2), fold=fold)]
+    members = align(tables, include=["one", "two"])
     assert len(members.y) == 150
+    assert members.lost_by == {"two": 50}
     assert members.lost_rows == 50
 
 
@@ -198,10 +201,16 @@ def test_tables_of_an_entrys_folds_are_joined_into_one(battles):
     again = align([*parts, part(0, which="again"), peer])
     assert len(again.y) == ROWS
     assert list(again.left_out) == ["one (f0)"]
-    for other in ("another", ""):  # a new recipe, or one that nobody knows, is not mixed with the old one
-        alone = align([*parts[:2], part(2, recipe=other, which="new"), peer])
-        assert len(alone.y) == ROWS // 3
-        assert set(alone.left_out) == {"one (f0)", "one (f1)"}
+    for other in (
+        "another",
+        "",
+    ):  # a recipe that is new, or not known, is not mixed in and wins not with less
+        alone = align([*parts[:2], part(2, recipe=other, which="new"), peer], include=["one"])
+        assert len(alone.y) == 2 * ROWS // 3
+        assert alone.left_out == {"one (new)": "the tables f0 + f1 with 160 rows are taken; this has 80"}
+        asked = align([*parts[:2], part(2, recipe=other, which="new"), peer], prefer=["new"], include=["one"])
+        assert len(asked.y) == ROWS // 3
+        assert set(asked.left_out) == {"one (f0)", "one (f1)"}
 
 
 def test_an_alias_takes_the_tables_of_its_checkpoints_only(battles):
@@ -216,7 +225,11 @@ def test_an_alias_takes_the_tables_of_its_checkpoints_only(battles):
 
 def test_too_few_common_rows_are_refused_with_the_counts(battles):
     with pytest.raises(ZooError, match=r"only 0 rows.*one 100, two 140"):
-        align([table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))])
+        tables = [table("one", battles, odds(1), keep=slice(0, 100)), table("two", battles, odds(2), keep=slice(100, 240))]
+        align(tables, include=["one", "two"])
+    members = align(tables)
+    assert members.names == ("two",)
+    assert members.left_out["one"].startswith("it would cost 140 of the 140 rows that the others share: 0 would be left")
 
 
 def test_without_members_or_labels_the_error_says_what_to_do(tmp_path, battles):
@@ -242,3 +255,49 @@ def test_ids_that_look_like_numbers_are_joined_as_text_never_by_position(tmp_pat
     rows = [ids.index(row_id) for row_id in members.ids]
     np.testing.assert_allclose(members.p[0], odds(1)[rows])
     np.testing.assert_array_equal(members.y, labels_of(path)[rows])
+
+
+def test_a_table_that_is_dropped_costs_no_rows(battles):
+    """Duplicates and in-sample tables are dropped before rows are joined."""
+    twin = table("twin", battles, odds(1), keep=slice(0, 90), load=99)
+    cheat = table("cheat", battles, 0.95 * np.eye(3)[labels_of(battles)] + 0.05 / 3, keep=slice(0, 80))
+    members = align([table("one", battles, odds(1)), table("two", battles, odds(2)), twin, cheat])
+    assert members.names == ("one", "two")
+    assert (len(members.y), members.lost_rows, members.lost_by) == (ROWS, 0, {})
+    assert "same table as one" in members.left_out["twin"]
+    assert "in-sample" in members.left_out["cheat"]
+
+
+def test_a_cheaper_twin_with_far_fewer_rows_does_not_stand_in(battles):
+    cheap = table("cheap", battles, odds(1), keep=slice(0, 90), load=1)
+    members = align([table("one", battles, odds(1)), cheap, table("two", battles, odds(2))])
+    assert members.names == ("one", "two") and len(members.y) == ROWS
+    assert members.left_out["cheap"] == "same table as one, which has 240 rows where this has 90"
+
+
+def test_a_table_with_labels_in_some_rows_is_left_out_unless_asked_for(battles):
+    p = odds(1)
+    leaked = np.random.default_rng(0).choice(ROWS, 30, replace=False)
+    p[leaked] = np.eye(3)[labels_of(battles)[leaked]]
+    tables = [table("leaky", battles, p), table("one", battles, odds(2)), table("two", battles, odds(3))]
+    members = align(tables)
+    assert members.names == ("one", "two")
+    assert members.left_out["leaky"].startswith("looks partly leaked: 12% of its rows")
+    assert align(tables, include=["leaky"]).names == ("leaky", "one", "two")
+
+
+def test_members_and_tables_can_be_left_out_and_preferred(battles):
+    older = replace(table("one", battles, odds(1)), fingerprint="0lder000")
+    newer = replace(table("one", battles, odds(2)), fingerprint="newer000")
+    tables = [older, newer, table("two", battles, odds(3)), table("three", battles, odds(4))]
+    members = align(tables, exclude=["two"])
+    assert members.names == ("one", "three") and members.left_out["two"] == "--exclude two"
+    assert align(tables).fingerprints[0] == "newer000"
+    for options in ({"exclude": ["newer0"]}, {"prefer": ["0lder000"]}):
+        members = align(tables, **options)
+        assert members.fingerprints[0] == "0lder000" and "one (newer000)" in members.left_out
+    for option in ("exclude", "prefer", "include"):
+        with pytest.raises(ZooError, match=f"--{option} nobody: no score table is called that"):
+            align(tables, **{option: ["nobody"]})
+    with pytest.raises(ZooError, match="--exclude leaves no member"):
+        align(tables[:1], exclude=["one"])

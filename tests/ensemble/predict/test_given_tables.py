@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.plan import load_plan, save_plan
 from tests.helpers.predictions import ROWS, make_plan, member, run
 from zoo.errors import ZooError
 
@@ -33,3 +34,30 @@ def test_a_given_table_may_be_rounded_as_an_imported_one_may(place: Path, names:
     (place / "table.csv").write_text(f"id,{names}\n{rows}".replace("0,0.3333", "0,0.3300", 1))
     with pytest.raises(ZooError, match="do not sum to 1: 0"):
         run(place, plan, scores={"good@ab-512": place / "table.csv"})
+
+
+def test_a_given_table_is_read_as_an_imported_one_is(place: Path) -> None:
+    """Other usual names, a semicolon, decimal ids; what was done is told. Labels and arrays are refused."""
+    plan = make_plan(place, [member(place, "good@ab-512").model_copy(update={"request": None})])
+    rows = "".join(f"{i}.0;0.5;0.3;0.2\n" for i in range(ROWS))
+    table = place / "table"
+    table.write_text(f"ID;prob_model_a;prob_model_b;prob_tie\n{rows}")
+    done = run(place, plan, scores={"good@ab-512": table})
+    assert done.patterns == {"good@ab-512": ROWS}
+    table.write_text("id,winner_model_a,winner_model_b,winner_tie\n" + "".join(f"{i},1,0,0\n" for i in range(ROWS)))
+    with pytest.raises(ZooError, match="hold labels"):
+        run(place, plan, scores={"good@ab-512": table})
+    table.write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(ZooError, match="a NumPy array"):
+        run(place, plan, scores={"good@ab-512": table})
+
+
+def test_a_table_of_two_classes_stands_in_where_the_plan_knows_no_ties(place: Path) -> None:
+    path = make_plan(place, [member(place, "good@ab-512").model_copy(update={"request": None})])
+    (place / "table.csv").write_text("id,pred_a,pred_b\n" + "".join(f"{i},0.6,0.4\n" for i in range(ROWS)))
+    with pytest.raises(ZooError, match="can be ties; add the column p_tie"):
+        run(place, path, scores={"good@ab-512": place / "table.csv"})
+    plan = load_plan(path)
+    tie = 1 / (plan.fitted_rows + 3)
+    save_plan(plan.model_copy(update={"prior": ((1 - tie) / 2, (1 - tie) / 2, tie)}), path)
+    assert run(place, path, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble.members.gather import align, gather
+from ensemble.members.gather import align
 from ensemble.plan import Plan
 from ensemble.report.page import blend_at_hand, plan_html
 from ensemble.search.build import BuildRequest, build_plan
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.pipeline.import_table import import_scores
+from zoo.pipeline.members import score_tables
 from zoo.scores.metrics import log_loss_rows
 from zoo.targets import load_target
 
@@ -37,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
         table.to_csv(folder / f"{name}.csv", index=False)
         price = {"target": "t4x2", "load_seconds": 5.0, "seconds_per_row": seconds, "store": folder / "store"}
         import_scores(name, folder / f"{name}.csv", battles, **price)
-    members = align(gather(folder / "store"), target="t4x2", battles=battles)
+    members = align(score_tables(folder / "store"), target="t4x2", battles=battles)
     plan = build_plan(members, BuildRequest(load_target("t4x2"), 7200.0, 25_000))
     return plan.model_copy(update={"left_out": {"evil": "<script>alert(1)</script> & co"}}), folder / "store"
 

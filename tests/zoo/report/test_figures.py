@@ -28,4 +28,4 @@ def test_figures_of_curves_and_costs() -> None:
     assert curve_figures({"train/loss": []}) == {}, "a curve without points draws nothing"
     points = {"a@ab": (0.01, 1.0, 0.01), "b@ab": (3.0, 0.9, 0.01)}
     for plan in (None, (3.1, 0.88, 0.01)):
-        assert png(cost_figure(points, plan, target="t4x2")).startswith(b"\x89PNG")
+        assert png(cost_figure(points, plan, target="t4x2", rows=480)).startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.manifests import finished, partial_folder, score_card
-from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Variant
+from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
 from zoo.report.leaderboard import COLUMNS, leaderboard, leaderboard_page
 from zoo.report.text import Format, as_text
 from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
@@ -26,14 +26,17 @@ def score(
     day: int = 1,
     failed: int = 0,
     emulates: str | None = None,
+    rows: int = 8,
+    held: Held = Held(),
 ) -> None:
-    """A finished score stage: variant slug -> log loss; 8 scored rows of 100 and 300 tokens in turn."""
+    """A finished score stage: variant slug -> log loss; scored rows of 100 and 300 tokens in turn."""
     variants = tuple(Variant(order="ab" if slug.startswith("ab") else "ba", max_tokens=512) for slug in losses)
     request = ScoreRequest(
         entry=entry,
         model=Input(path=Path("m"), fingerprint="m" * 16),
         battles=Input(path=Path("b.csv"), fingerprint=digest),
-        held=Held(),
+        held=held,
+        selection=Selection(max_rows=None if rows == 8 else rows),
         prompt=PromptSpec(template="{prompt}{response_a}{response_b}"),
         spec=ScoreSpec(variants=variants),
         target="t4x2",
@@ -41,7 +44,7 @@ def score(
     partial = partial_folder(store, request)
     for variant in variants:
         (partial / variant.slug).mkdir(parents=True)
-        frame = score_table([f"r{i}" for i in range(8)], np.full((8, 3), 1 / 3), n_tokens=[100, 300] * 4)
+        frame = score_table([f"r{i}" for i in range(rows)], np.full((rows, 3), 1 / 3), n_tokens=[100, 300] * (rows // 2))
         if failed:
             import pandas as pd
 
@@ -53,7 +56,7 @@ def score(
             target="h200" if emulates else "t4x2",
             emulates=emulates,
             dataset_digest=digest,
-            rows=8 + failed,
+            rows=rows + failed,
             failed_rows=failed,
             cost=Cost(target="t4x2", load_seconds=120, seconds_per_row=0.1, seconds_per_token=0.002, seconds_per_token_sq=1e-6),
         )
@@ -112,3 +115,27 @@ def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:
         assert facts.tags.get("zoo.emulates") == ("t4x2" if is_faked else None)
         assert any(name.startswith("cost/") for name in facts.metrics) != is_faked
     assert "0.9000" in as_text(leaderboard_page([faked, real])[0])
+
+
+def test_fewer_rows_of_a_model_never_rank_beside_more(tmp_path: Path) -> None:
+    """The leaderboard shows the table that a build takes; the other one below, where it is asked for, with the reason."""
+    score(tmp_path, "one", {"ab-512": 1.0}, rows=600)
+    score(tmp_path, "one", {"ab-512": 0.5}, rows=24, day=2)
+    score(tmp_path, "two", {"ab-512": 1.05}, rows=600)
+    assert [(row.member, row.rows) for row in leaderboard(tmp_path)] == [("one@ab-512", 600), ("two@ab-512", 600)]
+    rows = leaderboard(tmp_path, superseded=True)
+    assert [row.rows for row in rows] == [600, 600, 24]
+    assert rows[2].superseded.endswith(" with 600 rows is taken; this has 24")
+    text = as_text(leaderboard_page(rows)[0])
+    assert "one@ab-512 (best)" in text and text.count("(best)") == 1 and rows[2].superseded in text
+
+
+def test_losses_of_other_row_counts_are_not_ranked_together(tmp_path: Path) -> None:
+    """A fold's worth of rows says less than all: those members come below, with a best of their own."""
+    score(tmp_path, "all", {"ab-512": 1.06}, rows=600)
+    score(tmp_path, "nearly", {"ab-512": 1.05}, rows=590)
+    score(tmp_path, "fold", {"ab-512": 0.9, "ba-512": 0.91}, rows=120)
+    rows = leaderboard(tmp_path)
+    assert [row.member for row in rows] == ["nearly@ab-512", "all@ab-512", "fold@ab-512", "fold@ba-512"]
+    text = as_text(leaderboard_page(rows)[0])
+    assert "nearly@ab-512 (best)" in text and "fold@ab-512 (best)" in text and text.count("(best)") == 2

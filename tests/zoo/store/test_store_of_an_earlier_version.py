@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.members.gather import align, gather
+from ensemble.members.gather import align
 from ensemble.predict.run import predict
 from zoo.contracts import Held, Selection
 from zoo.entries.load import load_entry, override
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain
+from zoo.pipeline.members import score_tables
 from zoo.report.leaderboard import leaderboard
 from zoo.scores.tables import read_submission
 
@@ -42,7 +43,7 @@ def test_a_run_takes_everything_from_the_store(home: Path) -> None:
 def test_its_members_are_listed_and_can_be_blended(home: Path) -> None:
     rows = {row.member: row.log_loss for row in leaderboard(home / "store")}
     assert rows["lexical@ab"] == pytest.approx(1.0383, abs=1e-4) and rows.keys() == {"lexical@ab", "theirs"}
-    members = align(gather(home / "store"), target="cpu", battles=home / "battles.csv")
+    members = align(score_tables(home / "store"), target="cpu", battles=home / "battles.csv")
     assert set(members.names) == {"lexical@ab", "theirs"} and len(members.y) == 60
 
 

@@ -10,6 +10,7 @@ from tests.helpers.tracked import (
     scored,
 )
 from zoo.entries.load import load_entry
+from zoo.scores.tables import CARD, read_card
 from zoo.tracking import client as tracking_client
 from zoo.tracking.promote import members_with_alias
 from zoo.tracking.sync import log_build, log_stage
@@ -32,14 +33,17 @@ def test_a_build_links_to_its_members_runs(home: Path) -> None:
 def test_a_build_crowns_its_members(home: Path) -> None:
     artifact = scored(home / "store")
     log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    rows = read_card(artifact.path / "ab-512" / CARD).rows
     plan = {
         "dataset_digest": digest_of(artifact),
         "target": {"name": "cpu", "gpus": 0},
         "predicted_seconds": 1800.0,
         "rows": 25_000,
         "oof_log_loss": 0.98,
+        "fitted_rows": rows,
     }
-    assert log_build(plan, {"val/log_loss": 0.98}, {"smollm2-135m@ab-512": artifact.fingerprint})
+    numbers = {"val/log_loss": 0.98, "cost/hours_25k": 0.5}
+    assert log_build(plan, numbers, {"smollm2-135m@ab-512": artifact.fingerprint})
     assert set(members_with_alias("champion").values()) == {"m" * 16}
     (build,) = all_runs("build")
     assert build.data.metrics["cost/hours_25k"] == 0.5 and build.data.tags["zoo.scored"] == "yes"
@@ -48,3 +52,7 @@ def test_a_build_crowns_its_members(home: Path) -> None:
     assert client.get_logged_model(model.model_id).tags["zoo.fingerprint"] == "m" * 16
     figures = client.list_artifacts(build.info.run_id, "figures")
     assert [f.path for f in figures] == ["figures/cost_log_loss.png"]
+    other = plan | {"fitted_rows": 10 * rows}
+    assert log_build(other, numbers, {"smollm2-135m@ab-512": artifact.fingerprint})
+    (other_build,) = (run for run in all_runs("build") if run.info.run_id != build.info.run_id)
+    assert client.list_artifacts(other_build.info.run_id, "figures") == [], "losses on other rows share no axis"

@@ -63,7 +63,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             table.insert(0, "id", frame["id"])
             table.to_csv(home / f"{name}.csv", index=False)
             price = {"target": "t4x2", "load_seconds": 5.0, "seconds_per_row": 0.1, "store": home / "store"}
-            path = import_scores(name, home / f"{name}.csv", battles, **price)
+            path = import_scores(name, home / f"{name}.csv", battles, **price).path
             assert log_stage(read_manifest(path), path)
         environment = {**os.environ, "ZOO_HOME": str(home)}
     command = [sys.executable, "-m", "zoo", "ui", "--port", "5150"]

@@ -35,7 +35,9 @@ def member(tmp_path: Path, home: Path) -> Path:
     ids = read_battles(battles).frame["id"].tolist()
     (tmp_path / "m.csv").write_text("\n".join(["id,p_a,p_b,p_tie", *(f"{i},0.3,0.3,0.4" for i in ids)]))
     store = home / "store"
-    return import_scores("m", tmp_path / "m.csv", battles, target="t4x2", load_seconds=1.0, seconds_per_row=0.1, store=store)
+    return import_scores(
+        "m", tmp_path / "m.csv", battles, target="t4x2", load_seconds=1.0, seconds_per_row=0.1, store=store
+    ).path
 
 
 def refused(home: Path, expected: str, caplog: pytest.LogCaptureFixture, member: Path) -> None:
