@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import ZooError
 from zoo.pipeline.table_columns import PLAIN, Columns, find_columns, is_id
-from zoo.pipeline.table_files import read_frame
+from zoo.pipeline.table_files import MEND, read_frame
+from zoo.reading import check_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,7 @@ def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[s
 
     from zoo.scores.tables import OK, PROBABILITIES, probabilities
 
+    check_ordinary(path, mend=MEND)
     frame = read_frame(path, lambda name: is_id(name, given or {}))
     columns, notes = find_columns(frame, path, given or {})
     chosen = bool(notes or given)

@@ -14,7 +14,7 @@ from ensemble.members.gather import align
 from tests.ensemble.members.test_members import odds, table
 from zoo.contracts import Input, LexicalScoreRequest, changed
 from zoo.data.battles import read_battles
-from zoo.data.rows import WINNER_COLUMNS
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.splits import group_hashes
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
