@@ -29,7 +29,8 @@ def need_of(entry: Entry, store: Path) -> Need:
     if shape is None:
         return Need(entry.train.gpus)
     longest = entry.prompt.max_tokens if entry.prompt else 0
-    spec = entry.train.model_copy(update={"micro_batch_tokens": max(entry.train.micro_batch_tokens, longest)})
+    filled = min(entry.train.micro_batch_tokens, entry.train.batch_rows * longest)  # a micro-batch is of one batch's rows
+    spec = entry.train.model_copy(update={"micro_batch_tokens": max(filled, longest)})
     training = training_need(entry.base, spec, shape).total
     least = round(SAFETY * max(training, evaluation_bytes(shape, entry.base.parameters)))
     return Need(entry.train.gpus, least, elastic=entry.train.gradient_checkpointing)
