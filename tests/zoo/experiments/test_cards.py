@@ -179,7 +179,9 @@ def changed(name: str, *settings: str) -> Entry:
 
 def test_a_run_needs_what_its_largest_stage_takes(tmp_path: Path) -> None:
     small = need_of(changed("smollm2-135m"), tmp_path)
-    more = need_of(changed("smollm2-135m", "train.micro_batch_tokens=65536"), tmp_path)
+    more = need_of(changed("smollm2-135m", "train.micro_batch_tokens=65536", "train.batch_rows=512"), tmp_path)
+    unfilled = need_of(changed("smollm2-135m", "train.micro_batch_tokens=65536", "train.batch_rows=1"), tmp_path)
+    assert unfilled.bytes and unfilled.bytes <= small.bytes, "one row fills no larger micro-batch"
     assert small.bytes and more.bytes and small.bytes < 8 * GIB < more.bytes and not small.elastic and small.gpus == 1
     large = need_of(changed("llama-3-8b", "train.gradient_checkpointing=true"), tmp_path)
     assert large.bytes and large.elastic and large.bytes > 2 * 8e9, "evaluating the 16-bit base takes more than QLoRA does"
