@@ -9,7 +9,6 @@ import bz2
 import gzip
 import io
 import lzma
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from zoo.data.formats.magic import zip_kind
 from zoo.errors import ZooError
+from zoo.reading import check_ordinary
 
 MOST_RATIO = 100  # bytes a compressed byte: what people wrote has 2 to 15, a bomb 1,000
 LEAST_BOUND = 2**25  # bytes that any compressed file may unpack to
@@ -33,8 +33,7 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     text would.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ZooError(f"{path}: a folder, pipe or device; give a file")
+        check_ordinary(path, mend="give a file")
         with path.open("rb") as file:
             head = file.read(8)
             file.seek(0)
@@ -47,7 +46,7 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 yield cast(BinaryIO, io.BufferedReader(Bounded(inner, path, most), 2**16)), packing
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ZooError(f"{path}: cannot be read ({reason}); give a whole file of battles, as CSV, parquet or JSONL") from error
+        raise ZooError(f"{path}: cannot be read ({reason}); give a whole file, as CSV, parquet or JSONL") from error
 
 
 class Bounded(io.RawIOBase):
