@@ -24,6 +24,7 @@ from zoo.store import REQUEST, write_atomic
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
+HELD = Held(rule="near-prompts-1")  # as `zoo run` has it
 ENTRY = {
     "name": "tiny",
     "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
@@ -44,7 +45,7 @@ def scored(tiny_llama: Path, sample_csv: Path, tmp_path_factory: pytest.TempPath
     """The finished chain in a store of its own: (store, artifacts)."""
     store = tmp_path_factory.mktemp("chain") / "store"
     entry = Entry.model_validate(ENTRY)
-    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=Held(), selection=Selection(), source=str(tiny_llama))
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=HELD, selection=Selection(), source=str(tiny_llama))
     return store, run_chain(requests, entry, store, say=lambda _: None, track=False)
 
 
@@ -66,7 +67,7 @@ def test_both_orders_are_scored_in_the_battle_s_own_labels(scored: tuple[Path, l
     ab, ba = (read_scores(folder / slug / "scores.parquet") for slug in ("ab-160", "ba-160"))
     assert ab["id"].tolist() == ba["id"].tolist() and (ab["status"] == "ok").all() and (ab["fold"] == 0).all()
     frame = read_battles(sample_csv).frame
-    assert set(ab["id"]) == set(frame["id"][assign_folds(frame, 5) == 0])
+    assert set(ab["id"]) == set(frame["id"][assign_folds(frame, 5, HELD.rule) == 0])
     card = read_card(folder / "ab-160" / "scores.json")
     assert card.member == "tiny@ab-160" and card.cost.load_seconds > 0
     total = card.cost.seconds_per_row * len(ab) + card.cost.seconds_per_token * ab["n_tokens"].sum()
@@ -121,7 +122,7 @@ def test_a_killed_scoring_run_loses_and_repeats_no_row(scored: tuple[Path, list]
 def test_an_unchanged_pipeline_takes_all_from_the_store(scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path) -> None:
     store, artifacts = scored
     entry = Entry.model_validate(ENTRY)
-    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=Held(), selection=Selection(), source=str(tiny_llama))
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=HELD, selection=Selection(), source=str(tiny_llama))
     notes: list[str] = []
     again = run_chain(requests, entry, store, say=notes.append, track=False)
     assert [a.path for a in again] == [a.path for a in artifacts]

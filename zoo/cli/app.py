@@ -45,7 +45,9 @@ Fold = Annotated[int | None, typer.Option("--fold", min=0, help="Fold that is he
 FoldRule = Annotated[
     Rule,
     typer.Option(
-        "--fold-rule", help="Near-copies of a prompt share a fold, or (as before 0.2) each prompt goes alone: docs/training.md."
+        "--fold-rule",
+        metavar="RULE",
+        help="Near-copies of a prompt share a fold, or (as before 0.2) each prompt goes alone: docs/training.md.",
     ),
 ]
 MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]

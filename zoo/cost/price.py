@@ -16,7 +16,10 @@ COMPETITION_ROWS = 25_000  # of the competition's hidden file: what is priced an
 
 
 def price(cost: Cost, table: Path) -> dict[str, float]:
-    """The price of a member whose score table is in a file; see `price_of`. ZooError where it cannot be read."""
+    """The price of a member whose score table is in a file; see `price_of`.
+
+    ZooError where it cannot be read.
+    """
     from zoo.scores.tables import OK, read_columns
 
     frame = read_columns(table, ["n_tokens", "status"])

@@ -71,9 +71,10 @@ def folds_of(battles: Battles, ids: pd.Series, n_folds: int, rule: FoldRule | No
 
 
 def prompt_groups(frame: pd.DataFrame, rule: FoldRule | None = None) -> np.ndarray:
-    """A number for each row of a battles frame, the same where rows must share a fold: int64, shape (rows,).
+    """A number for each row of a battles frame: int64, shape (rows,).
 
-    It goes by the prompt, and by the id (a column, or the index) where there is none. See `group_hashes` for the rule.
+    It is the same where rows must share a fold. It goes by the prompt, and by the id (a column, or the index) where there is
+    none. See `group_hashes` for the rule.
     """
     ids = frame["id"] if "id" in frame.columns else frame.index
     prompts = [turns or [row_id] for row_id, turns in zip(ids, frame["prompt"], strict=True)]

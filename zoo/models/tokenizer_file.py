@@ -15,7 +15,10 @@ MOST_BYTES = 512 << 20  # the tokenizers of 256,000 words are below 40 MiB
 
 
 def open_tokenizer(path: Path) -> Any:
-    """The `tokenizers.Tokenizer` of a file; ZooError where there is none, or the library cannot make one of it."""
+    """The `tokenizers.Tokenizer` of a file.
+
+    ZooError where there is none, or the library cannot make one of it.
+    """
     return tokenizer_of(read_tokenizer(path), path)
 
 

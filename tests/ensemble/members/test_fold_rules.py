@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ensemble.members.gather import align
-from ensemble.members.table import Table
 from tests.ensemble.members.test_members import odds, table
 from zoo.contracts import Input, LexicalScoreRequest, changed
 from zoo.data.battles import read_battles
-from zoo.data.rows import WINNER_COLUMNS
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.splits import group_hashes
 from zoo.errors import ZooError
+from zoo.pipeline.members import Table
 
 NEAR, ROWS = "near-prompts-1", 240
 

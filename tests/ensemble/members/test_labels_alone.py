@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from ensemble.budget.pricing import price
-from ensemble.members.gather import align, gather
+from ensemble.members.gather import align
 from tests.helpers.battles_files import Row, as_csv, competition, write
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
+from zoo.pipeline.members import score_tables
 from zoo.targets import load_target
 
 ROWS: list[Row] = [(str(i), [f"why {i // 2}"], ["x" * i], ["y"], i % 3) for i in range(60)]
@@ -37,7 +38,7 @@ def test_members_of_the_same_battles_with_and_without_texts_are_blended(tmp_path
     whole, labels = files
     bring(tmp_path, "one", labels, seconds_per_row=0.1)
     bring(tmp_path, "other", whole, seconds_per_row=0.1)
-    members = align(gather(tmp_path / "store"))
+    members = align(score_tables(tmp_path / "store"))
     assert set(members.names) == {"one", "other"} and len(members.ids) == 60
     assert members.digest == dataset_digest(read_battles(whole)) and len(np.unique(members.groups)) == 30
 
@@ -46,7 +47,7 @@ def test_labels_alone_put_rows_into_folds_by_id_and_say_so(tmp_path: Path, files
     whole, labels = files
     bring(tmp_path, "one", labels, seconds_per_row=0.1)
     said: list[str] = []
-    members = align(gather(tmp_path / "store"), say=said.append)
+    members = align(score_tables(tmp_path / "store"), say=said.append)
     assert "ids and winners alone" in said[0] and "by id" in said[0]
     assert len(np.unique(members.groups)) == 60 and not members.characters.any()
     assert price(members, load_target("cpu"), 10, lengths=whole).row_seconds.sum() == pytest.approx(1.0)
@@ -55,6 +56,6 @@ def test_labels_alone_put_rows_into_folds_by_id_and_say_so(tmp_path: Path, files
 def test_lengths_of_another_file_need_texts_where_tokens_are_paid_for(tmp_path: Path, files: tuple[Path, Path]) -> None:
     whole, labels = files
     bring(tmp_path, "one", labels, seconds_per_1k_tokens=1.0)
-    members = align(gather(tmp_path / "store"))
+    members = align(score_tables(tmp_path / "store"))
     with pytest.raises(ZooError, match="needs the texts of the members' own battles"):
         price(members, load_target("cpu"), 10, lengths=whole)

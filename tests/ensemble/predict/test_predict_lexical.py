@@ -16,7 +16,7 @@ from ensemble.report.evaluate import evaluate
 from tests.helpers.plans import plan_member, plan_of, written
 from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
 from zoo.data.battles import count_characters, read_battles
-from zoo.data.rows import WINNER_COLUMNS
+from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.sample import write_sample
 from zoo.pipeline.chain import battles_input, output_of
 from zoo.pipeline.runner import run_stage

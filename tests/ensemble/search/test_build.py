@@ -122,7 +122,7 @@ def test_a_plan_survives_the_disk_and_refuses_what_it_does_not_know(tmp_path, ga
     with pytest.raises(ZooError, match="unheard_of"):
         load_plan(path)
     path.write_text("{")
-    with pytest.raises(ZooError, match="not a plan"):
+    with pytest.raises(ZooError, match="not JSON"):
         load_plan(path)
     with pytest.raises(ZooError, match="no such plan"):
         load_plan(tmp_path / "none.json")

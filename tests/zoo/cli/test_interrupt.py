@@ -30,7 +30,7 @@ app = new_app("A training.")
 @app.command()
 def train(data: Path) -> None:
     entry, store = load_entry("lexical"), store_folder()
-    requests = chain(entry, battles_input(data), "cpu", store, held=Held(), selection=Selection())
+    requests = chain(entry, battles_input(data), "cpu", store, held=Held(rule="near-prompts-1"), selection=Selection())
     print(run_chain(requests[:1], entry, store, say=say, track=False)[0].manifest.metrics)
 
 run_app(app, "training")

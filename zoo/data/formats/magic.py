@@ -73,6 +73,7 @@ _TEXTS = (
 )
 _BINARY = Unread("binary data of no format that is known", "give CSV (UTF-8 or UTF-16), parquet or JSONL")
 _NOT_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
+MOST_CONTROLS = 0.1  # share of control characters in the first line of a text; of random bytes it is as large
 
 
 def format_of(head: bytes, text: bytes) -> str | Unread:
@@ -89,7 +90,8 @@ def format_of(head: bytes, text: bytes) -> str | Unread:
     for pattern, kind in _TEXTS:
         if pattern.match(start):
             return kind
-    if _NOT_TEXT.search(text.partition(b"\n")[0]):
+    first = text.partition(b"\n")[0]
+    if b"\0" in first or len(_NOT_TEXT.findall(first)) > MOST_CONTROLS * len(first):
         return _BINARY
     return {b"{": JSONL, b"[": JSON_LIST}.get(start[:1], CSV)
 

@@ -20,6 +20,7 @@ from zoo.data.formats.magic import zip_kind
 from zoo.errors import ZooError
 from zoo.reading import check_ordinary
 
+MEND = "give a whole file, as CSV, parquet or JSONL"
 MOST_RATIO = 100  # bytes a compressed byte: what people wrote has 2 to 15, a bomb 1,000
 LEAST_BOUND = 2**25  # bytes that any compressed file may unpack to
 HEAD_BYTES = 4096  # enough to tell every format by
@@ -32,8 +33,8 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     Compression is told by the first bytes, whatever the name. ZooError for what is no file, is damaged, or unpacks to more than
     text would.
     """
+    check_ordinary(path, mend=MEND)
     try:
-        check_ordinary(path, mend="give a file")
         with path.open("rb") as file:
             head = file.read(8)
             file.seek(0)
@@ -46,7 +47,7 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 yield cast(BinaryIO, io.BufferedReader(Bounded(inner, path, most), 2**16)), packing
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ZooError(f"{path}: cannot be read ({reason}); give a whole file, as CSV, parquet or JSONL") from error
+        raise ZooError(f"{path}: cannot be read ({reason}); {MEND}") from error
 
 
 class Bounded(io.RawIOBase):
