@@ -10,7 +10,10 @@ GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found n
 
 
 def label_shares(y: np.ndarray, *, ties: bool) -> np.ndarray:
-    """Shares (3,) of the labels with one battle of each label added; nothing for a tie where there are none."""
+    """Shares (3,) of the labels, one battle of each added.
+
+    Of each that there can be: without `ties` a tie has none.
+    """
     counts = np.bincount(y, minlength=3) + np.array([1.0, 1.0, float(ties)])
     shares: np.ndarray = counts / counts.sum()
     return shares

@@ -190,7 +190,7 @@ def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[s
 
 
 def told_of_ties(plan: Plan, battles: Battles) -> str:
-    """What becomes of p_tie where the plan and the file to be predicted are of two kinds; empty where they are of one."""
+    """What becomes of p_tie where plan and file are of two kinds; empty where of one."""
     if plan.ties == battles.can_tie:
         return ""
     if plan.ties:

@@ -78,7 +78,10 @@ class Problem:
         return tuple(map(self.of_kind, SPECS))
 
     def of_kind(self, spec: BlendSpec) -> BlendSpec:
-        """The pool for battles of this kind: with or without ties, and with a bias between the sides if that was asked for."""
+        """The pool for battles of this kind.
+
+        With or without ties, and with a bias between the sides if that was asked for.
+        """
         return replace(spec, ties=self.members.ties, position_bias=self.position_bias and spec.pool != "linear")
 
     def on_rows(self, keep: np.ndarray) -> Problem:

@@ -1,4 +1,4 @@
-"""Score tables as files of any format that is read: the columns that a table can use, with numbers as numbers.
+"""Score tables as files: the columns that a table can use, with numbers as numbers.
 
 `zoo.data.formats` opens them, as it does battles. What has no ids or is a program is refused there by its name.
 """
@@ -39,8 +39,9 @@ class TableFile:
 def read_file(
     path: Path, *, wanted: Callable[[str], bool], is_id: Callable[[str], bool], is_text: Callable[[str], bool]
 ) -> TableFile:
-    """The `wanted` columns of a file of any format. ZooError, as `zoo.data.formats.open_cells` says, and by id for a row that
-    has another number of fields than the header.
+    """The `wanted` columns of a file of any format.
+
+    ZooError as `zoo.data.formats.open_cells` says, and by id for a row that has another number of fields than the header.
 
     `is_id`, `is_text`: whether a column of this name holds ids or other texts, whatever they look like.
     """
@@ -65,7 +66,10 @@ def read_file(
 
 
 def number_of(cell: Any) -> Any:
-    """A cell as an int or float, with a point or a comma for its decimals; NaN where it is blank, else itself."""
+    """A cell as an int or float, NaN where it is blank; what is no number as it is.
+
+    Decimals may stand behind a point or a comma.
+    """
     if cell is None:
         return float("nan")
     if not isinstance(cell, str):

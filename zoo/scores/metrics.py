@@ -28,9 +28,10 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def accuracy_of_two(losses: np.ndarray) -> float:
-    """Share of rows whose winner has more than 1/2, an even row by half; losses (rows,) in nats, where no battle can be a tie.
+    """Share of rows whose winner has more than 1/2, an even row by half.
 
-    Of two outcomes the loss says which one is the likelier, however it came about.
+    losses (rows,) in nats, of battles that cannot be ties. Of two outcomes the loss says which one is the likelier, however it
+    came about.
     """
     return float((1 + np.sign((np.log(2) - losses).round(9))).mean() / 2)
 

@@ -84,9 +84,10 @@ def swap_sides(p: np.ndarray) -> np.ndarray:
 
 
 def without_ties(p: np.ndarray) -> np.ndarray:
-    """Probabilities where no battle can be a tie: (..., 3) -> (..., 3), p_tie 0 and the others scaled to sum to 1.
+    """Probabilities where no battle can be a tie: p_tie is 0, the others sum to 1.
 
-    Both are 1/2 where nothing but a tie was expected; NaN stays NaN. Exchanging A and B before or after is the same to the bit.
+    (..., 3) -> (..., 3). Both are 1/2 where nothing but a tie was expected; NaN stays NaN. Exchanging A and B before or after
+    is the same to the bit.
     """
     sides = p[..., :2].sum(axis=-1, keepdims=True)
     found = np.zeros_like(p, dtype=np.float64)

@@ -96,7 +96,7 @@ def differing_field(wanted: JsonValue, found: JsonValue, prefix: str = "") -> st
 
 
 def names_fingerprint(text: str, whole: str) -> bool:
-    """Whether people mean the fingerprint `whole` by `text`: all of it, or enough of its first digits."""
+    """Whether people mean the fingerprint `whole` by `text`: it, or enough of its beginning."""
     return bool(whole) and (text == whole or (len(text) >= SHORTEST_NAME and whole.startswith(text)))
 
 

@@ -52,7 +52,7 @@ def test_its_accuracies_are_shares_of_rows_whose_winner_is_the_likelier(members:
     p = members.p[:2].mean(axis=0)  # the third is too slow to see every row, so that no baseline has it
     assert built.baseline_accuracies["equal_weights"] == pytest.approx(((p[:, 0] > p[:, 1]) == (members.y == 0)).mean())
     assert built.oof_accuracy is not None and 0.6 < built.oof_accuracy < 1
-    assert plan_numbers(built)["val/accuracy"] == built.oof_accuracy
+    assert plan_numbers(built)["val/acc"] == built.oof_accuracy
 
 
 def test_accuracy_is_shown_beside_log_loss_and_only_without_ties(built: Plan) -> None:

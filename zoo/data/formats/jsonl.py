@@ -26,7 +26,10 @@ def read_jsonl(stream: BinaryIO, path: Path, encoding: Encoding) -> Cells:
 
 
 def read_json_list(stream: BinaryIO, path: Path, encoding: Encoding) -> Cells:
-    """A file of one JSON list of objects, as `read_jsonl` says; an error names an item by its number."""
+    """A file of one JSON list of objects, as `read_jsonl` has it.
+
+    An error names an item by its number.
+    """
     return _cells(_items(stream, path, encoding), f"a JSON list, {encoding.name}")
 
 

@@ -83,7 +83,10 @@ def lines_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[str]:
 
 @contextmanager
 def text_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[TextIO]:
-    """A stream of bytes as text with its line breaks; ZooError where, as it is read, it proves to be none."""
+    """A stream of bytes as text with its line breaks.
+
+    ZooError where, as it is read, it proves to be none.
+    """
     try:
         yield io.TextIOWrapper(stream, encoding=encoding.codec, errors=encoding.errors, newline="")
     except UnicodeError as error:
