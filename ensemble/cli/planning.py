@@ -167,19 +167,20 @@ def _members(tables: list[Table], target: str, asked: Asked) -> Members:
 
 def _tell(members: Members) -> None:
     """Say what was taken and what was not, and what is odd about a member that was."""
-    import numpy as np
-
     from zoo.scores.metrics import log_loss_rows
 
+    share = "1/3" if members.ties else "1/2"
     lost = ", ".join(f"{name} lacks {rows:,}" for name, rows in members.lost_by.items())
     say(
         f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost"
         + (f" ({lost})" if lost else "")
     )
+    if not members.ties:
+        say("no battle of this kind is a tie: p_tie is taken out of every table, and the plan gives none")
     for name, p in zip(members.names, members.p, strict=True):
-        loss, uniform = float(log_loss_rows(p, members.y).mean()), float(np.log(3))
+        loss, uniform = float(log_loss_rows(p, members.y).mean()), members.uniform_loss
         if loss > uniform:
-            say(f"{name} is worse than 1/3 for each label: log loss {loss:.4f} on these rows, where that has {uniform:.4f}")
+            say(f"{name} is worse than {share} for each label: log loss {loss:.4f} on these rows, where that has {uniform:.4f}")
     for name, reason in members.left_out.items():
         say(f"left out: {name}: {reason}")
 

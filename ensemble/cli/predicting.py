@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.planning import PlanFile
-from zoo.cli.base import AsJson, Output, style_of
+from zoo.cli.app import MOST_BAD, MaxBadRows
+from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format, show
@@ -68,6 +69,7 @@ def evaluate(
     plan: PlanFile,
     battles: Annotated[Path, typer.Argument(help="The battles that were predicted, with their winners.")],
     submission: Annotated[Path, typer.Argument(help="What `ensemble predict` wrote.")],
+    max_bad_rows: MaxBadRows = MOST_BAD,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -82,6 +84,6 @@ def evaluate(
     from ensemble.report.record import record_evaluation
 
     style, started = style_of(output, as_json), time.monotonic()
-    lines = lines_of(plan, battles, submission)
+    lines = lines_of(plan, battles, submission, say=say, most_bad=max_bad_rows)
     show([evaluation_table(lines)], style)
     record_evaluation(plan, battles, submission, lines, time.monotonic() - started)

@@ -19,7 +19,7 @@ from zoo.data.splits import prompt_groups
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, check_names, standing
-from zoo.scores.tables import probabilities
+from zoo.scores.tables import PROBABILITIES, probabilities, without_ties
 
 FEWEST_PROMPTS = 15  # three for each fold
 
@@ -56,7 +56,8 @@ def align(
     data or fold rules, too few common rows. Left out, with the reason in the result: other targets, tables that another one of
     the same name replaces (`zoo.pipeline.members.standing`), and, before rows are joined, tables that look in-sample or partly
     leaked, duplicates, and members that cost more rows than they are worth (`ensemble.members.rows`); `include` names members
-    that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`.
+    that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`. Where no battle of
+    this kind can be a tie, p_tie is taken out of all tables before anything is judged.
     """
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
@@ -67,6 +68,8 @@ def align(
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen, rule = of_one_rule(chosen, left_out)
     chosen = _standing(chosen, prefer, left_out)
+    if not labelled.can_tie:
+        chosen = [_of_two_classes(table) for table in chosen]
     grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
@@ -81,7 +84,13 @@ def align(
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
     characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
-    return replace(members, characters=characters, digest=digest, left_out=left_out)
+    return replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
+
+
+def _of_two_classes(table: Table) -> Table:
+    """A table whose rows say nothing of a tie: A and B alone, in the proportion that they had."""
+    columns = dict(zip(PROBABILITIES, without_ties(probabilities(table.frame)).T, strict=True))
+    return replace(table, frame=table.frame.assign(**columns))
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:

@@ -19,6 +19,7 @@ class Members:
 
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
+    `ties`: whether a battle can be a tie; where not, every p_tie is 0.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
@@ -36,6 +37,12 @@ class Members:
     lost_rows: int
     left_out: dict[str, str]
     lost_by: dict[str, int] = field(default_factory=dict)
+    ties: bool = True
+
+    @property
+    def uniform_loss(self) -> float:
+        """Log loss of giving every outcome that there is the same chance."""
+        return float(np.log(3 if self.ties else 2))
 
     @property
     def costs(self) -> tuple[Cost, ...]:

@@ -31,6 +31,8 @@ def _faults(plan: Plan) -> Iterator[str]:
             yield f"{key}: no number of a plan is beyond {LARGEST:g}"
     if min(plan.prior) < 0 or abs(sum(plan.prior) - 1) > TOLERANCE:
         yield f"prior: three shares that sum to 1 are wanted, not {', '.join(f'{share:g}' for share in plan.prior)}"
+    if not plan.ties and plan.prior[2] != 0:
+        yield f"prior: {plan.prior[2]:g} for a tie, where the plan's battles have none"
     if plan.budget_seconds <= 0:
         yield "budget_seconds: must be more than zero"
     for place, member in enumerate(plan.members):
@@ -100,6 +102,8 @@ def _pool_faults(plan: Plan) -> Iterator[str]:
             yield f"{key}: a second pool of {', '.join(pool.members)}"
         seen.add((pool.planned, frozenset(pool.members)))
         yield from (f"{key}.blend.{fault}" for fault in _blend_faults(pool.blend))
+        if pool.blend.ties != plan.ties:
+            yield f"{key}.blend.ties: {str(pool.blend.ties).lower()}, where the plan's is {str(plan.ties).lower()}"
     if (False, frozenset(member.name for member in plan.members)) not in seen:
         yield "pools: none of all members that was fitted on all rows"
 

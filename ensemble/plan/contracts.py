@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, fold_rule, rule_name
+from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
 ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
@@ -41,9 +41,10 @@ class Blend(Contract):
     `ensemble.pools.blend.apply_blend` carries it out.
 
     Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
-    1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform / 3. `log`: softmax of
+    1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform of the uniform triple. `log`: softmax of
     sum_j weights_j log p_j + biases. `logistic`: softmax of sum_j coefficients_j @ log p_j + biases; its `weights` are shares
-    of influence, for reading only. Last, the result is raised to 1 / `temperature`.
+    of influence, for reading only. Last, the result is raised to 1 / `temperature`. Without `ties` the uniform triple is (1/2,
+    1/2, 0), every softmax is over A and B alone, and what comes out of tables whose p_tie is 0 has a p_tie of 0.
     """
 
     pool: PoolKind
@@ -57,6 +58,7 @@ class Blend(Contract):
     biases: Triple = (0.0, 0.0, 0.0)
     temperature: Temperature = 1.0
     floor: Fraction = 0.0
+    ties: bool = added_later(True, description="whether a battle can be a tie")
 
     @model_validator(mode="after")
     def _check(self) -> Blend:
@@ -122,6 +124,7 @@ class PlanMember(Contract):
     )
     predicted_seconds: Seconds = Field(description="its own loading and work on the devices of one copy, without the margin")
     oof_log_loss: float = Field(description="alone, out of fold, as its table says")
+    oof_accuracy: float | None = added_later(None, description="the same of the rows' winners; where no battle can be a tie")
     checkpoint: str
     cost: Cost
     tokens: TokenEstimate = TokenEstimate()
@@ -170,6 +173,7 @@ class FrontierPoint(Contract):
     predicted_seconds: Seconds
     oof_log_loss: float
     oof_log_loss_se: float
+    oof_accuracy: float | None = added_later(None, description="where no battle can be a tie")
     members: tuple[str, ...]
     coverage: tuple[float, ...]
 
@@ -216,6 +220,12 @@ class Plan(Contract):
     lost_rows: int = Field(0, description="rows that some table has and the intersection does not")
     oof_log_loss: float
     oof_log_loss_se: float
+    ties: bool = added_later(
+        True, description="whether battles of this kind can be ties; where not, every p_tie is 0, members' too"
+    )
+    oof_accuracy: float | None = added_later(
+        None, description="share of the rows whose winner is the likelier, an even row by half; where no battle can be a tie"
+    )
     estimate: str = Field("", description="what was done without the rows that oof_log_loss is judged on, and what was not")
     prior: Triple = Field(description="label shares: what a row gets that nothing has scored")
     parsimony: str = ""
@@ -223,6 +233,7 @@ class Plan(Contract):
     baselines: dict[str, float] = Field(
         {}, description="log loss out of fold of what others would do with all candidates that are affordable alone"
     )
+    baseline_accuracies: dict[str, float] = added_later({}, description="the same baselines; where no battle can be a tie")
     whole_file_oof_log_loss: float | None = Field(
         None, description="of the best plan in which every member sees every row, as `estimate` says"
     )

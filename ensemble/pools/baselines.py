@@ -9,11 +9,21 @@ from zoo.scores.metrics import log_loss_rows
 GREEDY_ROUNDS = 25  # TabRepo (Salinas, Erickson 2024, arXiv 2311.02971) found nothing beyond it
 
 
-def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str, np.ndarray]:
+def label_shares(y: np.ndarray, *, ties: bool) -> np.ndarray:
+    """Shares (3,) of the labels, one battle of each added.
+
+    Of each that there can be: without `ties` a tie has none.
+    """
+    counts = np.bincount(y, minlength=3) + np.array([1.0, 1.0, float(ties)])
+    shares: np.ndarray = counts / counts.sum()
+    return shares
+
+
+def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray, *, ties: bool = True) -> dict[str, np.ndarray]:
     """Losses (rows,) by baseline, of candidates with tables p (members, rows, 3).
 
     Every fit is made on the other folds. The best single member is the best on all rows, as its table is: choosing it by other
-    folds would flatter a plan beside it. Equal weights need no fit.
+        would flatter a plan beside it. Equal weights need no fit. `ties`: whether a battle can be a tie.
     """
     singles = (log_loss_rows(table, y) for table in p)
     losses = {
@@ -25,7 +35,7 @@ def baseline_losses(p: np.ndarray, y: np.ndarray, folds: np.ndarray) -> dict[str
         held = folds == fold
         weights = greedy_weights(p[:, ~held], y[~held])
         losses["greedy_25"][held] = log_loss_rows(np.tensordot(weights, p[:, held], axes=1), y[held])
-        losses["logistic_stacking"][held] = log_loss_rows(_stack(p[:, ~held], y[~held], p[:, held]), y[held])
+        losses["logistic_stacking"][held] = log_loss_rows(_stack(p[:, ~held], y[~held], p[:, held], ties=ties), y[held])
     return losses
 
 
@@ -44,7 +54,7 @@ def greedy_weights(p: np.ndarray, y: np.ndarray, rounds: int = GREEDY_ROUNDS) ->
     return weights
 
 
-def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
+def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray, *, ties: bool) -> np.ndarray:
     """Triples (rows, 3) of the held rows by multinomial logistic regression (scikit-learn).
 
     On log-probabilities.
@@ -57,8 +67,7 @@ def _stack(p: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
         return np.hstack(list(np.log(np.maximum(tables, 1e-6))))
 
     if len(np.unique(y)) < 2:  # nothing to learn: the shares, with one battle of each label added
-        counts = np.bincount(y, minlength=3) + 1.0
-        return np.tile(counts / counts.sum(), (held.shape[1], 1))
+        return np.tile(label_shares(y, ties=ties), (held.shape[1], 1))
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(features(p), y)
     out = np.full((held.shape[1], 3), 0.0)
     out[:, model.classes_] = model.predict_proba(features(held))

@@ -18,6 +18,7 @@ from ensemble.pools.softmax import Design, fit_softmax
 
 _TEMPERATURES = (0.05, 20.0)
 AS_IS_FLOOR = 1e-5
+EVEN, EVEN_SIDES = np.array([3.0, 3.0, 3.0]), np.array([2.0, 2.0, np.inf])  # what the uniform triple's 1 is divided by
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class BlendSpec:
     `shrinkage`: linear, the Dirichlet prior toward equal weights; log and logistic, the ridge toward the log pool with equal
     weights. `tempered`: the linear pool's temperatures, one a member and one on the blend. `floor`: share of the uniform
     triple mixed into each member's; the linear pool has the uniform triple as a member of its own instead. `position_bias`:
-    let the log pools favour a side, for battles whose order is not random. Not `fitted`: equal weights and nothing else, of one
-    member its table as it is but for a small floor; on few rows every fit may cost more than it gains.
+    let the log pools favour a side, for battles whose order is not random. `ties`: whether a battle can be a tie; where not,
+    the tables' p_tie must be 0, and the blend's is. Not `fitted`: equal weights and nothing else, of one member its table as
+    it is but for a small floor; on few rows every fit may cost more than it gains.
     """
 
     pool: PoolKind = "linear"
@@ -37,6 +39,12 @@ class BlendSpec:
     floor: float = 0.0
     position_bias: bool = False
     fitted: bool = True
+    ties: bool = True
+
+    @property
+    def labels(self) -> int:
+        """How many outcomes there are: A, B and, where there are ties, a tie."""
+        return 3 if self.ties else 2
 
 
 AS_IS = BlendSpec(fitted=False)
@@ -53,23 +61,26 @@ def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.nda
     tables = [np.asarray(probabilities[name], dtype=np.float64) for name in blend.members]
     if not tables:
         raise ValueError("a blend without members says nothing about a row; use the plan's prior")
-    prepared = [_prepare(p, blend.floor, t) for p, t in zip(tables, blend.temperatures, strict=True)]
+    even = EVEN if blend.ties else EVEN_SIDES
+    prepared = [_prepare(p, blend.floor, even, t) for p, t in zip(tables, blend.temperatures, strict=True)]
     if blend.pool == "linear":
         mixed = sum((w * p for w, p in zip(blend.weights, prepared, strict=True) if w), np.zeros_like(tables[0]))
-        mixed = (1 - blend.uniform) * mixed + blend.uniform / 3
+        mixed = (1 - blend.uniform) * mixed + blend.uniform / even
         return _temper(mixed, blend.temperature)
     logits = np.tile(np.asarray(blend.biases), (len(tables[0]), 1))
     for place, p in enumerate(prepared):
         logs = np.log(np.maximum(p, 1e-15))
         logits += logs @ np.asarray(blend.coefficients[place]).T if blend.pool == "logistic" else blend.weights[place] * logs
+    if not blend.ties:
+        logits[:, 2] = -np.inf
     logits = (logits - logits.max(axis=1, keepdims=True)) / blend.temperature
     p = np.exp(logits)
     triples: np.ndarray = p / p.sum(axis=1, keepdims=True)
     return triples
 
 
-def _prepare(p: np.ndarray, floor: float, temperature: float) -> np.ndarray:
-    return _temper((1 - floor) * p + floor / 3 if floor else p, temperature)
+def _prepare(p: np.ndarray, floor: float, even: np.ndarray, temperature: float) -> np.ndarray:
+    return _temper((1 - floor) * p + floor / even if floor else p, temperature)
 
 
 def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
@@ -90,26 +101,28 @@ def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarra
     if len(p) != len(names) or p.shape[1] != len(y) or not len(y):
         raise ValueError(f"fit_blend: {len(names)} names, probabilities of shape {p.shape} and {len(y)} labels do not fit")
     if not spec.fitted:
-        return _equal_blend(names)
+        return _equal_blend(names, ties=spec.ties)
     if spec.pool == "linear":
         return _fit_linear_blend(spec, names, p, y, start)
     return _fit_log_blend(spec, names, p, y)
 
 
-def _equal_blend(names: Sequence[str]) -> Blend:
+def _equal_blend(names: Sequence[str], *, ties: bool) -> Blend:
     """The mean of the tables, with a small floor.
 
     The floor costs AS_IS_FLOOR nats at most and keeps a zero from costing 34.
     """
     m = len(names)
-    return Blend(pool="linear", members=tuple(names), weights=(1 / m,) * m, temperatures=(1.0,) * m, floor=AS_IS_FLOOR)
+    return Blend(
+        pool="linear", members=tuple(names), weights=(1 / m,) * m, temperatures=(1.0,) * m, floor=AS_IS_FLOOR, ties=ties
+    )
 
 
 def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, start: Blend | None) -> Blend:
     rows = np.arange(len(y))
-    temperatures = [fit_temperature(table, y) if spec.tempered else 1.0 for table in p]
+    temperatures = [fit_temperature(table[:, : spec.labels], y) if spec.tempered else 1.0 for table in p]
     tempered = [_temper(table, t) for table, t in zip(p, temperatures, strict=True)]
-    true = np.stack([*(table[rows, y] for table in tempered), np.full(len(y), 1 / 3)])
+    true = np.stack([*(table[rows, y] for table in tempered), np.full(len(y), 1 / spec.labels)])
     begin = None
     if start is not None and start.pool == "linear" and start.members == tuple(names):
         begin = np.append((1 - start.uniform) * np.asarray(start.weights), start.uniform) + 1e-3 / len(true)
@@ -123,15 +136,16 @@ def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: n
         weights=tuple(weights.tolist()),
         temperatures=tuple(temperatures),
         uniform=min(uniform, 1.0),
+        ties=spec.ties,
     )
     if not spec.tempered:
         return blend
     mixed = apply_blend(blend, dict(zip(names, p, strict=True)))
-    return blend.model_copy(update={"temperature": fit_temperature(mixed, y)})
+    return blend.model_copy(update={"temperature": fit_temperature(mixed[:, : spec.labels], y)})
 
 
 def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
-    """The temperature that minimises the log loss of softmax(log p / T).
+    """The temperature that minimises the log loss of softmax(log p / T); p (rows, labels).
 
     The problem is convex in 1 / T.
     """
@@ -152,12 +166,15 @@ def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
 
 def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
     floor = max(spec.floor, 1e-9)
-    logs = np.log((1 - floor) * p + floor / 3)
+    logs = np.log((1 - floor) * p[:, :, : spec.labels] + floor / spec.labels)
     leads = (logs[:, :, 0] - logs[:, :, 1]).T
     sides = ((logs[:, :, 0] + logs[:, :, 1]) / 2).T
-    ties = logs[:, :, 2].T
+    ties = logs[:, :, 2].T if spec.ties else np.zeros_like(sides)
     m = len(names)
-    if spec.pool == "log":
+    if not spec.ties:  # what pulls to a tie means nothing; the pools differ in whether a weight may be below zero
+        shared = spec.pool == "log"
+        design = _design(leads, None, np.full(m, 1 / m), shared=shared, position_bias=spec.position_bias)
+    elif spec.pool == "log":
         design = _design(leads, ties - sides, np.full(m, 1 / m), shared=True, position_bias=spec.position_bias)
     else:
         center = np.repeat([1 / m, -1 / m, 1 / m], m)
@@ -168,8 +185,9 @@ def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.n
     coefficients: tuple[tuple[Triple, Triple, Triple], ...] = ()
     weights = x[:m]
     if spec.pool == "logistic":
-        coefficients = tuple(_coefficients(x[j], x[m + j], x[2 * m + j]) for j in range(m))
-        influence = np.abs(x[:m]) * leads.std(axis=0) + (x[m : 2 * m] * sides + x[2 * m : 3 * m] * ties).std(axis=0)
+        side, tie = (x[m : 2 * m], x[2 * m : 3 * m]) if spec.ties else np.zeros((2, m))
+        coefficients = tuple(_coefficients(x[j], side[j], tie[j]) for j in range(m))
+        influence = np.abs(x[:m]) * leads.std(axis=0) + (side * sides + tie * ties).std(axis=0)
         weights = influence / influence.sum() if influence.sum() > 0 else np.full(m, 1 / m)
     return Blend(
         pool=spec.pool,
@@ -179,21 +197,27 @@ def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.n
         coefficients=coefficients,
         biases=biases,
         floor=floor,
+        ties=spec.ties,
     )
 
 
-def _design(leads: np.ndarray, ties: np.ndarray, center: np.ndarray, *, shared: bool, position_bias: bool) -> Design:
+def _design(leads: np.ndarray, ties: np.ndarray | None, center: np.ndarray, *, shared: bool, position_bias: bool) -> Design:
     """The design of the log pools' parameters.
 
-    They are the leads', the ties' (the same ones, at least zero, if `shared`), the bias of a tie, that of A.
+    They are the leads', the ties' (the same ones, at least zero, if `shared`), the bias of a tie, that of A. Where there are no
+    ties (None), nothing moves theirs.
     """
     k, ones = len(center), np.ones((len(leads), 1))
     lead_at = np.arange(leads.shape[1])
-    tie_at = np.append(np.arange(ties.shape[1]) + (0 if shared else leads.shape[1]), k)
+    if ties is None:
+        tie, tie_at = np.empty((len(leads), 0)), np.empty(0, dtype=np.int64)
+    else:
+        tie = np.hstack([ties, ones])
+        tie_at = np.append(np.arange(ties.shape[1]) + (0 if shared else leads.shape[1]), k)
     return Design(
         lead=np.hstack([leads, ones]) if position_bias else leads,
         lead_at=np.append(lead_at, k + 1) if position_bias else lead_at,
-        tie=np.hstack([ties, ones]),
+        tie=tie,
         tie_at=tie_at,
         center=np.append(center, np.zeros(1 + position_bias)),
         penalized=np.append(np.ones(k), np.zeros(1 + position_bias)),

@@ -27,8 +27,8 @@ _MAX_ITERATIONS = 60
 class Design:
     """Features of both numbers, arrays (rows, features).
 
-    `lead_at` and `tie_at` say which parameter each column multiplies. `center`: what ridge pulls the parameters to; `penalized`
-    and `bounded` (at least zero): flags, one a parameter.
+    `lead_at` and `tie_at` say which parameter each column multiplies. Without features of E there are no ties: E is -infinity.
+    `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
     """
 
     lead: np.ndarray
@@ -38,6 +38,12 @@ class Design:
     center: np.ndarray
     penalized: np.ndarray
     bounded: np.ndarray
+
+    def probabilities(self, parameters: np.ndarray) -> np.ndarray:
+        """Probabilities (rows, 3) by these parameters."""
+        lead = self.lead @ parameters[self.lead_at]
+        has_ties = self.tie.shape[1] > 0
+        return softmax_of(lead, self.tie @ parameters[self.tie_at] if has_ties else np.full_like(lead, -np.inf))
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def fit_softmax(
     truth = np.eye(3)[y]
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        p = softmax_of(design.lead @ parameters[design.lead_at], design.tie @ parameters[design.tie_at])
+        p = design.probabilities(parameters)
         loss = -float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-300)).mean())
         return loss + float((penalty * (parameters - design.center) ** 2).sum()) / 2, p
 

@@ -12,9 +12,10 @@ import pandas as pd
 from ensemble.plan import Plan
 from ensemble.pools.patterns import Blended, blend_rows
 from ensemble.predict.deadline import Deadline
+from zoo.data.battles import Battles
 from zoo.errors import ZooError
 from zoo.pipeline.import_checks import read_table
-from zoo.scores.tables import OK, probabilities, write_submission
+from zoo.scores.tables import OK, probabilities, without_ties, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
 LONGEST_WRITE_INTERVAL_SECONDS = 60.0
@@ -24,12 +25,14 @@ class Board:
     """Probabilities of each member for each row of the file.
 
     NaN where a member has not, or could not, score a row. `ids` are all ids of the battles file in its order. Rows come in by
-    id, never by position.
+    id, never by position. Without `ties`, as the plan says, p_tie is taken out of every row as it comes in: blends of two
+    outcomes were fitted on such tables.
     """
 
-    def __init__(self, ids: Sequence[str], members: Sequence[str]) -> None:
+    def __init__(self, ids: Sequence[str], members: Sequence[str], *, ties: bool = True) -> None:
         self.ids = tuple(ids)
         self.members = tuple(members)
+        self._ties = ties
         self._row = {row_id: row for row, row_id in enumerate(self.ids)}
         self._p = {name: np.full((len(self.ids), 3), np.nan) for name in self.members}
         self._refused = {name: np.zeros(len(self.ids), dtype=bool) for name in self.members}
@@ -46,7 +49,7 @@ class Board:
         rows = np.fromiter((self._row[row_id] for row_id in frame["id"]), dtype=np.int64, count=len(frame))
         news = ~self.answered(member)[rows]
         fine = (frame["status"] == OK).to_numpy()
-        p = probabilities(frame)
+        p = probabilities(frame) if self._ties else without_ties(probabilities(frame))
         self._p[member][rows[news & fine]] = p[news & fine]
         self._refused[member][rows[news & ~fine]] = True
         return int(news.sum())
@@ -105,12 +108,16 @@ def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
 
 @dataclass
 class Submission:
-    """The file on disk, and what it holds."""
+    """The file on disk, and what it holds.
+
+    Without `ties`, since the plan or the file knows none, every row of it has a p_tie of 0.
+    """
 
     output: Path
     plan: Plan
     board: Board
     deadline: Deadline
+    ties: bool = True
     p: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     patterns: dict[tuple[str, ...], int] = field(default_factory=dict)
     written: bool = False
@@ -124,6 +131,8 @@ class Submission:
         """
         begun = self.deadline.now()
         blended = self.board.blended(self.plan, planned)
+        if not self.ties:
+            blended = replace(blended, p=without_ties(blended.p))
         try:
             write_submission(self.board.ids, blended.p, self.output)
         except OSError as error:
@@ -180,9 +189,13 @@ def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[s
     return sources
 
 
-def can_tie(plan: Plan) -> bool:
-    """Whether the battles that a plan was fitted on had ties.
-
-    Its prior counts one battle of each label more.
-    """
-    return plan.prior[2] * (plan.fitted_rows + 3) > 1.5
+def told_of_ties(plan: Plan, battles: Battles) -> str:
+    """What becomes of p_tie where plan and file are of two kinds; empty where of one."""
+    if plan.ties == battles.can_tie:
+        return ""
+    if plan.ties:
+        return f"{battles.kind} battles have no ties, and the plan's have: p_tie is 0 in every row, p_a and p_b are scaled to 1"
+    return (
+        f"the plan is of battles that have no ties, and {battles.kind} battles can have them: p_tie is 0 in every row, so that "
+        "each tie costs 34.5 nats; if there are ties, build a plan on battles that have them"
+    )

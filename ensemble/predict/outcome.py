@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.predict.board import Board, Submission
+from ensemble.predict.board import Board, Submission, told_of_ties
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
@@ -21,7 +21,7 @@ from zoo.data.battles import Battles
 from zoo.data.columns import UNLABELLED
 from zoo.data.usable import unusable_line
 from zoo.scores.metrics import log_loss_rows, mean_and_error
-from zoo.scores.tables import PROBABILITIES
+from zoo.scores.tables import PROBABILITIES, without_ties
 from zoo.store import write_atomic
 
 REPORT = "predict.json"  # in the work folder: what a prediction did
@@ -118,8 +118,10 @@ def summarize(
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
     if battles.bad_ids:
         warnings.append(f"{battles.path}: {unusable_line(battles)}; these get the prior")
+    if (note := told_of_ties(submission.plan, battles)) and not submission.plan.ties:
+        warnings.append(note)
     labels = _labels(battles)
-    members = tuple(_outcome(name, conductor, board, deadline, given, labels) for name in board.members)
+    members = tuple(_outcome(name, conductor, board, deadline, given, labels, ties=submission.ties) for name in board.members)
     warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]
     if submission.failure:
         warnings.append(f"{submission.output} is whole, but lacks the newest scores: {submission.failure}")
@@ -166,14 +168,22 @@ def _tables(board: Board) -> bytes:
 
 
 def _outcome(
-    name: str, conductor: Conductor, board: Board, deadline: Deadline, given: Mapping[str, str], labels: np.ndarray
+    name: str,
+    conductor: Conductor,
+    board: Board,
+    deadline: Deadline,
+    given: Mapping[str, str],
+    labels: np.ndarray,
+    *,
+    ties: bool,
 ) -> MemberOutcome:
     runs = [run for run in conductor.runs if name in run.job.members]
     notes = [run.rejected.get(name) or run.note or (run.death and f"started once more: {run.death}") for run in runs]
     note = "; ".join(dict.fromkeys(note for note in notes if note)) or (f"from {given[name]}" if name in given else "")
     seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.started)
     has = board.has(name)
-    loss, error = _log_loss(board.table(name), np.where(has, labels, UNLABELLED))
+    p = board.table(name) if ties else without_ties(board.table(name))
+    loss, error = _log_loss(p, np.where(has, labels, UNLABELLED))
     return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ensemble.plan import Plan, load_plan
 from ensemble.predict.attempts import Setting
-from ensemble.predict.board import Board, Submission, add_given, can_tie, check_given
+from ensemble.predict.board import Board, Submission, add_given, check_given, told_of_ties
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest, stop_requests, watchdog
 from ensemble.predict.devices import dealt_over, gpus_at_hand
@@ -29,6 +29,7 @@ from ensemble.predict.watch import Display, clock, job_statuses
 from ensemble.predict.workplace import POLL_SECONDS, Workplace, only_one
 from zoo.contracts import Input
 from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles, texts_digest
+from zoo.data.usable import unusable_line
 from zoo.reading import check_ordinary
 from zoo.settings import home
 from zoo.store import check_output
@@ -81,12 +82,14 @@ def predict(
         errors = sys.stderr
         with watchdog(deadline, lambda: _last_act(begun, deadline, errors)):
             battles = read_battles(battles_path)
-            board = Board(battles.ids, [member.name for member in plan.members])
-            submission = Submission(output, plan, board, deadline)
-            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables, ties=can_tie(plan)))
+            board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties)
+            ties = plan.ties and battles.can_tie
+            submission = Submission(output, plan, board, deadline, ties)
+            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables, ties=ties))
             begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write({name: work.usable for name in board.members})
+            _tell(work)
             return _in_workplace(work, store or home() / "store", stop)
 
 
@@ -190,6 +193,16 @@ def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
     length = dict(zip(battles.frame["id"], count_characters(battles.frame), strict=True))
     characters = np.array([length.get(row_id, 0.0) for row_id in battles.ids], dtype=np.float64)
     return characters, np.array([row_id in length for row_id in battles.ids])
+
+
+def _tell(work: _Begun) -> None:
+    """Say what was read, and what of it is not as the plan expects."""
+    battles, say = work.battles, work.display.say
+    say(f"{battles.path}: {len(battles.ids):,} rows; {battles.told}")
+    if battles.bad_ids:
+        say(f"{battles.path}: {unusable_line(battles)}")
+    if note := told_of_ties(work.plan, battles):
+        say(note if work.plan.ties else f"warning: {note}")
 
 
 def _announce(work: _Begun, gpus: int, predicted_seconds: float) -> None:

@@ -18,6 +18,7 @@ from ensemble.report.page_figures import draw, widths
 from ensemble.report.views import paired_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
+from zoo.scores.tables import without_ties
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -140,6 +141,8 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
         f"All members on all {len(ids):,} rows. The members had not seen these rows; the blend's few weights were fitted "
         "on them. Bars are one standard error."
     )
+    if not plan.ties:
+        p = {name: without_ties(table) for name, table in p.items()}
     return (apply_blend(blend, p), np.array([labels[i] for i in ids])), note
 
 
@@ -181,6 +184,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",
         "tiles": [
             (f"{plan.oof_log_loss:.4f}", f"log loss out of fold, ± {plan.oof_log_loss_se:.4f}"),
+            *([] if plan.oof_accuracy is None else [(f"{plan.oof_accuracy:.4f}", "accuracy out of fold; no battle is a tie")]),
             (f"{gain:+.4f}".replace("+", "−") if gain >= 0 else f"+{-gain:.4f}", "against the best single member"),
             (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
             (format_seconds(allowed), f"with margin {plan.margin:g}, of {format_seconds(plan.budget_seconds)}"),

@@ -13,7 +13,9 @@ def plan_page(plan: Plan) -> Page:
     """A plan as text: predicted log loss and time, members, schedule, baselines."""
     allowed = plan.predicted_seconds * plan.margin
     page: list[str | Table] = [
-        f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f} out of fold on {plan.fitted_rows:,} rows",
+        f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f}{_accuracy(plan)} out of fold on "
+        f"{plan.fitted_rows:,} rows",
+        *([] if plan.ties else ["no battle of this kind is a tie: p_tie is 0 in every row"]),
         f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
         f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:g}: {plan.margin_reason}",
@@ -31,16 +33,27 @@ def plan_page(plan: Plan) -> Page:
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 
+def _accuracy(plan: Plan) -> str:
+    return "" if plan.oof_accuracy is None else f", accuracy {plan.oof_accuracy:.4f}"
+
+
 def members_table(plan: Plan) -> Table:
-    """The members in the order they run."""
+    """The members in the order they run; with their accuracy where the plan knows no ties."""
     columns = [
         Column("member"),
         Column("weight", form=".3f"),
         Column("coverage", form=".0%", drop=1),
         Column("seconds", "predicted_seconds", ".1f"),
         Column("alone", "oof_log_loss", ".4f"),
+        *_accuracies(plan),
     ]
-    return Table(columns, [[m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss] for m in plan.members])
+    rows: list[list[Cell]] = [[m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss] for m in plan.members]
+    return Table(columns, rows if plan.ties else [[*row, m.oof_accuracy] for row, m in zip(rows, plan.members, strict=True)])
+
+
+def _accuracies(plan: Plan) -> list[Column]:
+    """The column of accuracies, where it says more than log loss: of plans that know no ties."""
+    return [] if plan.ties else [Column("accuracy", "oof_accuracy", ".4f")]
 
 
 def schedule_table(plan: Plan) -> Table:
@@ -65,27 +78,35 @@ def baselines_table(plan: Plan) -> Table:
     columns = [
         Column("beside it", "name", prose=True),
         Column("log loss", "log_loss", ".4f"),
+        *_accuracies(plan),
         Column("plan against it", "change", "+.4f"),
         Column("se", "change_se", ".4f", drop=1),
     ]
     found = sorted(plan.baselines.items(), key=lambda item: item[1])
-    return Table(columns, [[name, loss, *paired.get(name, (None, None))] for name, loss in found])
+    right = {} if plan.ties else plan.baseline_accuracies
+    rows: list[list[Cell]] = [
+        [name, loss, *([] if plan.ties else [right.get(name)]), *paired.get(name, (None, None))] for name, loss in found
+    ]
+    return Table(columns, rows)
 
 
 def frontier_table(points: Sequence[FrontierPoint]) -> Table:
     """The frontier, the smallest budget first; the lowest log loss is marked."""
+    has_accuracy = any(point.oof_accuracy is not None for point in points)
     columns = [
         Column("budget", "budget_seconds", format_seconds),
         Column("predicted", "predicted_seconds", format_seconds, drop=1),
         Column("log loss", "oof_log_loss", ".4f"),
         Column("se", "oof_log_loss_se", ".4f", drop=2),
+        *([Column("accuracy", "oof_accuracy", ".4f")] if has_accuracy else []),
         Column("members", prose=True),
     ]
     rows: list[list[Cell]] = []
     for point in points:
         shares = zip(point.members, point.coverage, strict=True)
         members = " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in shares)
-        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, members])
+        right = [point.oof_accuracy] if has_accuracy else []
+        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, *right, members])
     return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
 
 

@@ -12,14 +12,14 @@ import numpy as np
 
 from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
-from ensemble.pools.baselines import baseline_losses
+from ensemble.pools.baselines import baseline_losses, label_shares
 from ensemble.pools.crossfit import paired
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
-from zoo.scores.metrics import log_loss_rows, mean_and_error, standard_error
+from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, standard_error
 from zoo.targets import Target
 
 
@@ -48,10 +48,13 @@ def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Tar
         lost_rows=members.lost_rows,
         oof_log_loss=loss,
         oof_log_loss_se=error,
-        prior=_prior(members.y),
+        ties=members.ties,
+        oof_accuracy=_accuracy(losses, members),
+        prior=_prior(members),
         parsimony=confirmed.choice.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in compared.items()),
-        baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": float(np.log(3))},
+        baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": members.uniform_loss},
+        baseline_accuracies={} if members.ties else {name: accuracy_of_two(other) for name, other in compared.items()},
         whole_file_oof_log_loss=confirmed.whole_file_loss,
         estimate=confirmed.estimate,
         bound=confirmed.choice.bound,
@@ -77,6 +80,7 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
                     predicted_seconds=candidate.seconds,
                     oof_log_loss=candidate.loss,
                     oof_log_loss_se=standard_error(candidate.losses, members.groups),
+                    oof_accuracy=_accuracy(candidate.losses, members),
                     members=tuple(members.names[j] for j in candidate.members),
                     coverage=tuple(coverage),
                 )
@@ -88,16 +92,22 @@ def _compared(problem: Problem, available: float) -> dict[str, np.ndarray]:
     """Losses (rows,) by baseline of all candidates that are affordable alone."""
     affordable = problem.prices.affordable(available)
     alone = [j for j in range(len(problem.members.names)) if affordable((j,))]
-    return baseline_losses(problem.members.p[alone], problem.members.y, problem.members.folds)
+    members = problem.members
+    return baseline_losses(members.p[alone], members.y, members.folds, ties=members.ties)
 
 
-def _prior(y: np.ndarray) -> Triple:
+def _accuracy(losses: np.ndarray, members: Members) -> float | None:
+    """The share of rows whose winner is the likelier; None where there are ties."""
+    return None if members.ties else accuracy_of_two(losses)
+
+
+def _prior(members: Members) -> Triple:
     """Label shares with one battle of each label added.
 
     A and B are alike, since their order is random.
     """
-    counts = np.bincount(y, minlength=3) + 1.0
-    side = float((counts[0] + counts[1]) / 2 / counts.sum())
+    shares = label_shares(members.y, ties=members.ties)
+    side = float((shares[0] + shares[1]) / 2) if members.ties else 0.5
     return side, side, 1.0 - 2 * side
 
 
@@ -105,6 +115,7 @@ def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted)
     members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
     seen = candidate.seen.get(j)
+    losses = log_loss_rows(members.p[j], members.y)
     work = float(pricing.row_seconds[j] @ (np.ones(len(members.y)) if seen is None else seen))
     return PlanMember(
         name=card.member,
@@ -114,7 +125,8 @@ def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted)
         coverage=1.0 if seen is None else float(seen.mean()),
         work_share=1.0 if seen is None else min(1.0, work / float(pricing.row_seconds[j].sum())),
         predicted_seconds=float(pricing.load_seconds[j]) + work,
-        oof_log_loss=float(log_loss_rows(members.p[j], members.y).mean()),
+        oof_log_loss=float(losses.mean()),
+        oof_accuracy=_accuracy(losses, members),
         checkpoint=card.checkpoint,
         cost=card.cost.model_copy(update={"pieces": ()}),  # a plan is read by people
         tokens=pricing.estimates[j],

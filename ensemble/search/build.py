@@ -17,7 +17,7 @@ from ensemble.search.rehearse import confirm, rehearse, single_limit
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
-from zoo.scores.metric_names import HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS, SECONDS_PER_ROW
+from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS, SECONDS_PER_ROW
 
 
 def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Plan:
@@ -69,6 +69,8 @@ def plan_numbers(plan: Plan) -> dict[str, float]:
     numbers |= {f"paired/{item.other}": item.difference for item in plan.paired}
     if plan.whole_file_oof_log_loss is not None:
         numbers["val/log_loss_whole_file"] = plan.whole_file_oof_log_loss
+    if plan.oof_accuracy is not None:
+        numbers[ACCURACY] = plan.oof_accuracy
     if plan.bound is not None:
         numbers["search/gap"] = plan.bound.gap
     for member in plan.members:

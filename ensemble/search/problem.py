@@ -65,17 +65,24 @@ class Problem:
     @cached_property
     def fitter(self) -> Fitter:
         """Exact linear pools of sets of members, after each member's own recalibration."""
-        return Fitter(recalibrated_truth(self.members))
+        return Fitter(recalibrated_truth(self.members), outcomes=3 if self.members.ties else 2)
 
     @cached_property
     def specs(self) -> tuple[BlendSpec, ...]:
         """The few pools that every candidate is judged by."""
-        return tuple(_with_bias(spec, self.position_bias) for spec in DEFAULT_SPECS.values())
+        return tuple(map(self.of_kind, DEFAULT_SPECS.values()))
 
     @cached_property
     def all_specs(self) -> tuple[BlendSpec, ...]:
         """Every pool there is, for the last few candidates."""
-        return tuple(_with_bias(spec, self.position_bias) for spec in SPECS)
+        return tuple(map(self.of_kind, SPECS))
+
+    def of_kind(self, spec: BlendSpec) -> BlendSpec:
+        """The pool for battles of this kind.
+
+        With or without ties, and with a bias between the sides if that was asked for.
+        """
+        return replace(spec, ties=self.members.ties, position_bias=self.position_bias and spec.pool != "linear")
 
     def on_rows(self, keep: np.ndarray) -> Problem:
         """The same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
@@ -94,13 +101,9 @@ def recalibrated_truth(members: Members) -> np.ndarray:
     overconfident is not passed over.
     """
     rows = np.arange(len(members.y))
-    spec = DEFAULT_SPECS["logistic"]
+    spec = replace(DEFAULT_SPECS["logistic"], ties=members.ties)
     out = np.empty(members.p.shape[:2])
     for j, (name, table) in enumerate(zip(members.names, members.p, strict=True)):
         blend = fit_blend(spec, [name], table[None], members.y)
         out[j] = apply_blend(blend, named([name], table[None]))[rows, members.y]
     return out
-
-
-def _with_bias(spec: BlendSpec, position_bias: bool) -> BlendSpec:
-    return replace(spec, position_bias=position_bias and spec.pool != "linear")

@@ -82,7 +82,7 @@ def best_single(problem: Problem, seconds: float) -> Candidate:
     affordable = [j for j in by_seconds if problem.prices.seconds((j,)) <= seconds] or by_seconds[:1]
     losses = {j: log_loss_rows(members.p[j], members.y) for j in affordable}
     best = min(affordable, key=lambda j: float(losses[j].mean()))
-    return Candidate((best,), AS_IS, problem.prices.seconds((best,)), losses[best])
+    return Candidate((best,), problem.of_kind(AS_IS), problem.prices.seconds((best,)), losses[best])
 
 
 def confirm(problem: Problem, choice: Choice, rehearsal: Rehearsal, single_seconds: float) -> Confirmed:

@@ -57,15 +57,15 @@ class Searched:
 class Fitter:
     """Fits of the linear pool on subsets, each at most once, started from what is known.
 
-    `true` (members, rows): probabilities of the true label. The uniform triple is a member that costs nothing and is always
-    there, as in `ensemble.pools.blend`.
+    `true` (members, rows): probabilities of the true label, of which there are `outcomes`. The uniform triple is a member that
+    costs nothing and is always there, as in `ensemble.pools.blend`.
     """
 
-    def __init__(self, true: np.ndarray, *, tolerance: float = _TOLERANCE) -> None:
+    def __init__(self, true: np.ndarray, *, outcomes: int = 3, tolerance: float = _TOLERANCE) -> None:
         self.true = true
         self.members = len(true)
         self.fits = 0
-        self._p = [*np.maximum(true, SMALLEST), np.full(true.shape[1], 1 / 3)]
+        self._p = [*np.maximum(true, SMALLEST), np.full(true.shape[1], 1 / outcomes)]
         self._tolerance = tolerance
         self._known: dict[Subset, Scored] = {}
 

@@ -136,9 +136,8 @@ def _suggest(trial: Any, problem: Problem, coverage: bool) -> tuple[Subset, Blen
     shrinkage = trial.suggest_float("shrinkage", 1e-5, 0.1, log=True)
     tempered = trial.suggest_categorical("tempered", [False, True])
     floor = trial.suggest_float("floor", 1e-4, 3e-2, log=True)
-    bias = problem.specs[-1].position_bias
-    spec = BlendSpec("linear", shrinkage, tempered) if pool == "linear" else BlendSpec(pool, shrinkage, False, floor, bias)
-    spec = AS_IS if pool == AS_IS_POOL else spec
+    spec = BlendSpec("linear", shrinkage, tempered) if pool == "linear" else BlendSpec(pool, shrinkage, False, floor)
+    spec = problem.of_kind(AS_IS if pool == AS_IS_POOL else spec)
     gate = trial.suggest_categorical("gate", [NONE, *names]) if coverage else NONE
     gated = names.index(gate) if gate != NONE else None
     return whole, spec, None if gated in whole else gated

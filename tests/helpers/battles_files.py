@@ -76,7 +76,7 @@ def zstd(content: bytes) -> bytes:
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd, "zip": zipped,
 }  # fmt: skip
-SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": "\t"}
+SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": "\t", "bars": "|"}
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
 

@@ -67,6 +67,12 @@ def plan_of(members: Sequence[PlanMember], pools: Sequence[Pool], **fields: Any)
     return Plan(members=tuple(members), pools=tuple(pools), **{**usual, **fields})
 
 
+def of_two_outcomes(plan: Plan) -> Plan:
+    """The same plan, built on battles that have no ties."""
+    pools = tuple(pool.model_copy(update={"blend": pool.blend.model_copy(update={"ties": False})}) for pool in plan.pools)
+    return plan.model_copy(update={"ties": False, "prior": (0.5, 0.5, 0.0), "pools": pools, "oof_accuracy": 0.75})
+
+
 def one_after_the_other(place: int, name: str) -> Job:
     """A job of one member, a second long, that starts when those before have ended."""
     return Job(members=(name,), devices=(0,), start_seconds=float(place), end_seconds=place + 1.0)

@@ -148,7 +148,8 @@ def sample(
 data_app = new_group(
     """Look at a file of battles, or make one.
 
-    A file is CSV (commas, semicolons or tabs; UTF-8 or UTF-16), parquet or JSONL, also packed by gzip, zip, bzip2, xz or zstd.
+    A file is CSV (commas, semicolons, tabs or bars; UTF-8 or UTF-16), parquet, JSONL or a JSON list, also packed by gzip, zip,
+    bzip2, xz or zstd.
 
     Its columns are the competition's (id, prompt, response_a, response_b and, where labelled, winner_model_a, winner_model_b,
     winner_tie), WSDM Cup's (winner in place of the last three), or an arena export's (conversation_a, conversation_b, winner).

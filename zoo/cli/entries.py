@@ -101,7 +101,7 @@ def import_(
     name: Annotated[str, typer.Argument(help="Name the member gets.")],
     scores: Annotated[
         Path,
-        typer.Option("--scores", help="CSV, JSON lines or parquet: id, p_a, p_b, p_tie[, fold, n_tokens], or alike."),
+        typer.Option("--scores", help="CSV, parquet or JSONL: id, p_a, p_b, p_tie[, fold, n_tokens], or alike."),
     ],
     labels: Annotated[Path, typer.Option("--labels", help="Battles that the scores are of; ids and winners are enough.")],
     columns: Annotated[

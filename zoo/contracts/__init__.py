@@ -17,6 +17,7 @@ from zoo.contracts.base import (
     Positive,
     Say,
     Seconds,
+    added_later,
     changed,
 )
 from zoo.contracts.cost import Cost
@@ -111,6 +112,7 @@ __all__ = [
     "TrainRequest",
     "TrainSpec",
     "Variant",
+    "added_later",
     "changed",
     "explain",
     "first_fault",

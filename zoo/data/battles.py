@@ -93,7 +93,7 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), n
     latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
     """
     path = Path(path)
-    with open_cells(path, LOOKED_FOR) as cells:
+    with open_cells(path, LOOKED_FOR.__contains__) as cells:
         battles = _parse(path, cells, keep, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:

@@ -6,15 +6,14 @@ What cannot be right is refused by row id, what is harmless is mended and told.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import ZooError
-from zoo.pipeline.table_columns import PLAIN, Columns, find_columns, is_id
-from zoo.pipeline.table_files import MEND, read_frame
-from zoo.reading import check_ordinary
+from zoo.pipeline.table_columns import PLAIN, Columns, can_be_read, find_columns, is_id
+from zoo.pipeline.table_files import read_file, refuse_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +30,8 @@ MOST_RIGHT = 0.98  # of rows that hold 0 and 1 alone: nobody tells people's vote
 FEWEST_HARD = 20  # rows by which such a table is told
 MOST_DECIMALS = 5  # a table with more is not called rounded
 
-
-OTHERS = ("fold", "n_tokens", "status")  # columns that a table may have beside
+STATUS = "status"
+OTHERS = ("fold", "n_tokens", STATUS)  # columns that a table may have beside
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Given:
 
 
 def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[str, str] | None = None) -> Given:
-    """The score table of a CSV, JSON lines or parquet file for the battles with `ids`.
+    """The score table of a file of any format that is read for the battles with `ids`.
 
     Columns are as `zoo.pipeline.import_table.import_scores` says, or those that the user named (`given`). `ties`: whether
     battles of this kind can be ties; a table of two classes is whole only where they cannot. ZooError, with row ids, for what
@@ -60,9 +59,15 @@ def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[s
 
     from zoo.scores.tables import OK, PROBABILITIES, probabilities
 
-    check_ordinary(path, mend=MEND)
-    frame = read_frame(path, lambda name: is_id(name, given or {}))
-    columns, notes = find_columns(frame, path, given or {})
+    asked = given or {}
+    read = read_file(
+        path,
+        wanted=lambda name: name in OTHERS or can_be_read(name, asked),
+        is_id=lambda name: is_id(name, asked),
+        is_text=lambda name: name == STATUS,
+    )
+    frame = read.frame
+    columns, notes = find_columns(read, path, asked)
     chosen = bool(notes or given)
     if columns.probabilities != PLAIN:
         notes.append(f"columns: {columns}")
@@ -162,7 +167,7 @@ def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             n_tokens=n_tokens,
             status=frame["status"].fillna(OK).replace("", OK).astype(str).tolist() if "status" in frame else OK,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ZooError(f"{path}: a column holds what is not a number ({str(error).splitlines()[0]})") from error
 
 
@@ -183,7 +188,7 @@ def _integers(frame: pd.DataFrame, column: str, path: Path, *, least: int = 0, a
 
     found = [whole(value) for value in frame[column]]
     bad = [row_id for row_id, value in zip(frame["id"], found, strict=True) if value is None]
-    _refuse(path, f"a {column} that is not a whole number from {least} to {2**31 - 1}", bad)
+    refuse_rows(path, f"a {column} that is not a whole number from {least} to {2**31 - 1}", bad)
     return [value for value in found if value is not None]
 
 
@@ -202,9 +207,9 @@ def _check_ids(frame: pd.DataFrame, path: Path) -> None:
     """Every row has an id, and no other row has it."""
     ids = frame["id"]
     blank = frame.index[ids.isna() | (ids.astype(str).str.strip() == "")]
-    _refuse(path, "no id (rows counted from 1)", [int(i) + 1 for i in blank])
+    refuse_rows(path, "no id (rows counted from 1)", [int(i) + 1 for i in blank])
     ids = ids.astype(str)
-    _refuse(path, "an id that occurs again", list(dict.fromkeys(ids[ids.duplicated()])))
+    refuse_rows(path, "an id that occurs again", list(dict.fromkeys(ids[ids.duplicated()])))
 
 
 def _check_battles(ids: pd.Series, battles: Battles, path: Path) -> None:
@@ -213,11 +218,11 @@ def _check_battles(ids: pd.Series, battles: Battles, path: Path) -> None:
     strangers = [row_id for row_id in ids if row_id not in known]
     if len(strangers) == len(ids):
         raise ZooError(f"{path}: none of its {len(ids)} ids is in {battles.path}; give the battles that were scored")
-    _refuse(path, f"an id that {battles.path.name} does not have (scores of other data?)", strangers)
+    refuse_rows(path, f"an id that {battles.path.name} does not have (scores of other data?)", strangers)
     held = set(ids)
     missing = [row_id for row_id in battles.frame["id"] if row_id not in held]
     what = f"a row in {battles.path.name} and none here; score them, or say why not in a column `status`"
-    _refuse(path, what, missing)
+    refuse_rows(path, what, missing)
 
 
 def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
@@ -237,9 +242,9 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
         raise ZooError(f"{path}: holds log-probabilities, not probabilities; take exp of p_a, p_b, p_tie")
     if np.mean(off & outside) > 0.5 and np.ptp(sums) > 0.01 * abs(sums.mean()):  # percentages have one sum
         raise ZooError(f"{path}: holds raw logits, not probabilities; take the softmax of p_a, p_b, p_tie")
-    _refuse(path, "a probability that is NaN or infinite", ids[~np.isfinite(p).all(axis=1)])
-    _refuse(path, "a negative probability", ids[(p < 0).any(axis=1)])
-    _refuse(path, "probabilities that do not sum to 1", ids[off])
+    refuse_rows(path, "a probability that is NaN or infinite", ids[~np.isfinite(p).all(axis=1)])
+    refuse_rows(path, "a negative probability", ids[(p < 0).any(axis=1)])
+    refuse_rows(path, "probabilities that do not sum to 1", ids[off])
 
 
 def _check_sides(p: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path) -> None:
@@ -255,11 +260,3 @@ def _check_sides(p: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path) -
             f"{path}: p_a and p_b look exchanged: log loss {given.mean():.4f} as given, {exchanged.mean():.4f} with them "
             "exchanged; swap the two columns"
         )
-
-
-def _refuse(path: Path, what: str, found: Iterable[object]) -> None:
-    rows = list(found)
-    if rows:
-        more = ", ..." if len(rows) > 10 else ""
-        verb = "row has" if len(rows) == 1 else "rows have"
-        raise ZooError(f"{path}: {len(rows)} {verb} {what}: {', '.join(map(str, rows[:10]))}{more}")

@@ -54,8 +54,8 @@ def import_scores(
     """Put a table of `scores` for the battles of `labels` into the store as the member `name`.
 
     `labels` needs ids and winners only; `say` and `most_bad` as `zoo.data.usable.usable_battles` takes them.
-    The table is CSV (with any usual separator), JSON lines or parquet, plain or compressed, with `id, p_a, p_b, p_tie[, fold,
-    n_tokens, status]`, with other usual names (`prob_model_a`, `pred_a`, `A`, ..., a submission's `winner_model_a`), or with
+    The table is of any format that `zoo.data.formats` reads, with `id, p_a, p_b, p_tie[, fold, n_tokens, status]`, with other
+    usual names (`prob_model_a`, `pred_a`, `A`, ..., a submission's `winner_model_a`), or with
     those in `columns` (by `id`, `a`, `b`, `tie`). It has a row for every usable battle; rows that were not scored say so in
     `status`. The cost is that of one copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run
     beside it). ZooError, with row ids, for what cannot be right.

@@ -16,12 +16,10 @@ from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
 from zoo.scores.metric_names import ROWS
 from zoo.scores.tables import CARD, OK, SCORES, read_card, read_scores, variant_metrics
-from zoo.store import leave_out, list_artifacts, recipe_of
+from zoo.store import leave_out, list_artifacts, names_fingerprint, recipe_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SHORTEST_FINGERPRINT = 6  # characters by which a table may be named
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Table:
 
     def is_called(self, text: str) -> bool:
         """Whether `text` is its fingerprint, or the beginning of it."""
-        return text == self.which or (len(text) >= SHORTEST_FINGERPRINT and self.fingerprint.startswith(text))
+        return text == self.which or names_fingerprint(text, self.fingerprint)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from zoo.pipeline.table_files import TableFile
+
 NAMES = ("a", "b", "tie")
 PLAIN = ("p_a", "p_b", "p_tie")
 LABELS = ("winner_model_a", "winner_model_b", "winner_tie")  # a submission's probabilities, and a battles file's labels
@@ -21,6 +23,7 @@ USUAL = [
     *((f"{prefix}{side}a", f"{prefix}{side}b", f"{prefix}tie") for prefix in PREFIXES for side in ("", "model_")),
     ("a", "b", "tie"),
 ]
+_KNOWN = frozenset((*IDS, *LABELS, *(name for names in USUAL for name in names)))
 HOW = "name those that are with `zoo import --columns a=...,b=...,tie=...`, or keep only them"
 
 
@@ -49,18 +52,23 @@ def is_id(name: str, given: Mapping[str, str]) -> bool:
     return name == given.get("id", "") or name.lower() in IDS
 
 
-def find_columns(frame: pd.DataFrame, path: Path, given: Mapping[str, str]) -> tuple[Columns, list[str]]:
+def can_be_read(name: str, given: Mapping[str, str]) -> bool:
+    """Whether a column can be the ids, probabilities or labels."""
+    return name in given.values() or name.strip().lower() in _KNOWN
+
+
+def find_columns(file: TableFile, path: Path, given: Mapping[str, str]) -> tuple[Columns, list[str]]:
     """The columns to read, and notes on those that could have been read and are not.
 
     `given`: those that the user named. ZooError where a column is missing, where two sets of columns could be the
     probabilities, or where the only ones are labels.
     """
-    by_lower: dict[str, str] = {}
+    frame, by_lower = file.frame, dict[str, str]()
     for name in frame.columns:
         by_lower.setdefault(str(name).lower(), name)
-    found = Columns(id=_id_column(frame, by_lower, path, given.get("id", "")))
+    found = Columns(id=_id_column(file, by_lower, path, given.get("id", "")))
     if "a" in given:
-        return _named(found, frame, path, given), []
+        return _named(found, file, path, given), []
     sets = [tuple(by_lower[name] for name in names) for names in USUAL if set(names) <= by_lower.keys()]
     labels = tuple(by_lower[name] for name in LABELS) if set(LABELS) <= by_lower.keys() else ()
     notes = []
@@ -92,25 +100,23 @@ def is_one_hot(frame: pd.DataFrame, columns: tuple[str, ...]) -> bool:
     return bool(len(values)) and bool((values.isin([0, 1]).all(axis=1) & (values.sum(axis=1) == 1)).all())
 
 
-def _id_column(frame: pd.DataFrame, by_lower: Mapping[str, str], path: Path, given: str) -> str:
+def _id_column(file: TableFile, by_lower: Mapping[str, str], path: Path, given: str) -> str:
     if given:
-        if given not in frame.columns:
-            raise ZooError(
-                f"{path}: has no column {given!r} (--columns id={given}); it has {', '.join(map(str, frame.columns))}"
-            )
+        if given not in file.header:
+            raise ZooError(f"{path}: has no column {given!r} (--columns id={given}); it has {_names(file)}")
         return given
     name = next((by_lower[name] for name in IDS if name in by_lower), None)
     if name is None:
-        raise ZooError(f"{path}: lacks column id; it has {_names(frame)}; {HOW.replace('a=', 'id=...,a=')}")
+        raise ZooError(f"{path}: lacks column id; it has {_names(file)}; {HOW.replace('a=', 'id=...,a=')}")
     return name
 
 
-def _named(found: Columns, frame: pd.DataFrame, path: Path, given: Mapping[str, str]) -> Columns:
+def _named(found: Columns, file: TableFile, path: Path, given: Mapping[str, str]) -> Columns:
     for part, name in given.items():
-        if name not in frame.columns:
-            raise ZooError(f"{path}: has no column {name!r} (--columns {part}={name}); it has {_names(frame)}")
+        if name not in file.header:
+            raise ZooError(f"{path}: has no column {name!r} (--columns {part}={name}); it has {_names(file)}")
     return Columns(found | {part: given[part] for part in NAMES if part in given})
 
 
-def _names(frame: pd.DataFrame) -> str:
-    return ", ".join(map(str, frame.columns))[:300]
+def _names(file: TableFile) -> str:
+    return ", ".join(file.header)[:300]

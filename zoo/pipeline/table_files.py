@@ -1,196 +1,96 @@
-"""Score tables as files: CSV, JSON lines and parquet, told by first bytes, within bounds.
+"""Score tables as files: the columns that a table can use, with numbers as numbers.
 
-What has no ids (an array) or needs a program to be opened (a pickle, a workbook) is refused by its name. A compressed file may
-not unpack to more than a table of its size ever does.
+`zoo.data.formats` opens them, as it does battles. What has no ids or is a program is refused there by its name.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
 import re
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.data.formats.unpack import LEAST_BOUND, MOST_RATIO
+from zoo.data.columns import cell_text
+from zoo.data.formats import open_cells
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEND = "give CSV, parquet or JSON lines with the columns id, p_a, p_b, p_tie"
-NO_IDS = "a NumPy array has no ids, and to join rows by their place is how blends go wrong unseen; write the ids beside it"
-REFUSED = {  # first bytes -> what such a file is, and why it is no score table
-    b"\x93NUMPY": f"a NumPy array: {NO_IDS}",
-    b"\x89HDF": "an HDF5 file",
-    b"ARROW1": "an Arrow file",
-    b"SQLite format 3": "an SQLite database",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook",
-    **{bytes([0x80, version]): "a pickle, which can run code when it is opened" for version in range(2, 6)},
-}
-SEPARATORS = (",", ";", "\t", "|")
-BLANKS = ("", "nan", "NaN", "NA", "null", "None")
-MOST_ROWS = 2**22  # of a parquet file of any size; above, each row takes at least a byte, since its id is its own
-MOST_TEXT = 10_000  # characters of an id or a status
-PIECE = 2**20
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    ImportError,
-    MemoryError,
-    RecursionError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-)
+BLANKS = ("", "nan", "na", "null", "none")
+_TRUTH = {"true": 1, "false": 0}
+_WHOLE = re.compile(r"[+-]?\d{1,30}")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
-def read_frame(path: Path, texts: Callable[[str], bool] = lambda _: False) -> pd.DataFrame:
-    """The columns of a table as they are called in the file, stripped of white space.
+@dataclass(frozen=True)
+class TableFile:
+    """A file's columns that a table can use, and its whole header.
 
-    `texts`: whether a column is text whatever it looks like, as ids are in a CSV. Columns of a parquet file that no table can
-    use (nested ones) are left out. ZooError names the format and the mend.
+    `frame`: ids and other texts as they stand in the file, "" where blank; numbers as int or float, NaN where blank; whatever
+    is no number as it is.
     """
-    import pyarrow
 
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-        if start.startswith(b"PAR1"):
-            return _parquet(path)
-        if path.suffix == ".parquet":
-            raise ZooError(f"{path}: cannot be read as a table: it is called .parquet and is none; {MEND}")
-        text = _text(path, start)
-        frame = _json_lines(text) if text.lstrip()[:1] in ("{", "[") else _csv(text, texts)
-    except (*UNREADABLE, pyarrow.ArrowException) as error:
-        raise ZooError(f"{path}: cannot be read as a table ({(str(error).splitlines() or ['empty'])[0]}); {MEND}") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    return frame
+    frame: pd.DataFrame
+    header: tuple[str, ...]
 
 
-def _text(path: Path, start: bytes) -> str:
-    """The text of a plain or compressed file. ZooError for what is none."""
-    content = start
-    if opener := _compressed(start):
-        most = max(LEAST_BOUND, MOST_RATIO * path.stat().st_size)
-        with opener(path) as file:
-            content = _bounded(file, path, most)
-    refused = next((what for first, what in REFUSED.items() if content.startswith(first)), "")
-    if refused or path.suffix in (".npz", ".xlsx"):
-        what = refused or {".npz": f"NumPy arrays: {NO_IDS}", ".xlsx": "an Excel workbook"}[path.suffix]
-        raise ZooError(f"{path}: {what}; {MEND}")
-    if content.startswith(b"PAR1"):
-        raise ZooError(f"{path}: a compressed parquet file, which is compressed already; unpack it")
-    if content is start:
-        content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        raise ZooError(f"{path}: holds bytes that are no text; {MEND}") from None
-    if not text.strip():
-        raise ZooError(f"{path}: the file is empty; {MEND}")
-    if "\0" in text:
-        raise ZooError(f"{path}: holds bytes that are no text; {MEND}")
-    return text
+def read_file(
+    path: Path, *, wanted: Callable[[str], bool], is_id: Callable[[str], bool], is_text: Callable[[str], bool]
+) -> TableFile:
+    """The `wanted` columns of a file of any format.
 
+    ZooError as `zoo.data.formats.open_cells` says, and by id for a row that has another number of fields than the header.
 
-def _compressed(start: bytes) -> Callable[[Path], IO[bytes]] | None:
-    """What opens a compressed file with these first bytes; None where they are no compression's."""
-    import pyarrow
-
-    openers: dict[bytes, Callable[[Path], Any]] = {
-        b"\x1f\x8b": gzip.open,
-        b"BZh": bz2.open,
-        b"\xfd7zXZ\x00": lzma.open,
-        b"\x28\xb5\x2f\xfd": lambda path: pyarrow.CompressedInputStream(str(path), "zstd"),
-        b"PK\x03\x04": _only_member,
-    }
-    return next((opener for first, opener in openers.items() if start.startswith(first)), None)
-
-
-def _only_member(path: Path) -> IO[bytes]:
-    """The one file in a zip archive."""
-    archive = zipfile.ZipFile(path)
-    names = [name for name in archive.namelist() if not name.endswith("/")]
-    if "[Content_Types].xml" in names:
-        raise ZooError(f"{path}: an Excel workbook; {MEND}")
-    if names and all(name.endswith(".npy") for name in names):
-        raise ZooError(f"{path}: NumPy arrays: {NO_IDS}; {MEND}")
-    if len(names) != 1:
-        raise ZooError(f"{path}: a zip archive of {len(names)} files; give one with the table alone")
-    return archive.open(names[0])
-
-
-def _bounded(file: IO[bytes], path: Path, most: int) -> bytes:
-    """All of a file that is unpacked as it is read, up to a bound."""
-    whole = io.BytesIO()
-    while piece := file.read(PIECE):
-        whole.write(piece)
-        if whole.tell() > most:
-            raise ZooError(f"{path}: unpacks to more than {most:,} bytes, which no table of its size does; {MEND}")
-    return whole.getvalue()
-
-
-def _csv(text: str, texts: Callable[[str], bool]) -> pd.DataFrame:
-    """A table with any usual separator; where that is a semicolon, numbers may have decimal commas."""
+    `is_id`, `is_text`: whether a column of this name holds ids or other texts, whatever they look like.
+    """
     import pandas as pd
 
-    header, _, rest = text.lstrip("\n\r").partition("\n")
-    separator = max(SEPARATORS, key=header.count)
-    decimal = "," if separator == ";" and re.search(r"(^|;)\d*,\d", rest[:1000]) else "."
-    names = pd.read_csv(io.StringIO(header), sep=separator, header=None, dtype=str, keep_default_na=False).iloc[0].tolist()
-    as_text = {name: "str" for name in names if texts(str(name).strip())}
-    # An id may well be "NA".
-    blanks = {name: list(BLANKS) for name in names if name not in as_text}
-    options: dict[str, Any] = {"keep_default_na": False, "na_values": blanks, "decimal": decimal}
-    frame: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator, dtype=as_text, float_precision="round_trip", **options)
-    return frame
+    with open_cells(path, wanted) as cells:
+        header = tuple(cells.header)
+        if not header:
+            raise ZooError(f"{path}: the file is empty; its first line must name the columns, as id, p_a, p_b, p_tie")
+        names = [name for name in dict.fromkeys(header) if wanted(name)]
+        if doubled := [name for name in names if header.count(name) > 1]:
+            raise ZooError(f"{path}: column {doubled[0]} occurs more than once; keep one")
+        rows = list(cells.rows(names))
+    columns: dict[str, list[Any]] = {}
+    for place, name in enumerate(names):
+        column = [row[place] for row, _ in rows]
+        columns[name] = [cell_text(cell).strip() if is_id(name) or is_text(name) else number_of(cell) for cell in column]
+    labels = next((columns[name] for name in names if is_id(name)), list(range(1, len(rows) + 1)))
+    odd = [label for label, (_, width) in zip(labels, rows, strict=True) if width != len(header)]
+    refuse_rows(path, f"another number of fields than the {len(header)} of the header", odd)
+    return TableFile(pd.DataFrame(columns, columns=names, dtype=object), header)
 
 
-def _json_lines(text: str) -> pd.DataFrame:
-    import pandas as pd
+def number_of(cell: Any) -> Any:
+    """A cell as an int or float, NaN where it is blank; what is no number as it is.
 
-    if text.lstrip().startswith("["):
-        return pd.read_json(io.StringIO(text), orient="records", dtype=False, convert_dates=False, precise_float=True)
-    return pd.read_json(io.StringIO(text), lines=True, dtype=False, convert_dates=False, precise_float=True)
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    """A parquet file's flat columns. Its counts are looked at before anything is unpacked."""
-    import pyarrow
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    file = pyarrow.parquet.ParquetFile(path)
-    size = path.stat().st_size
-    most_rows, most_bytes = max(MOST_ROWS, size), max(LEAST_BOUND, MOST_RATIO * size)
-    unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    if file.metadata.num_rows > most_rows or unpacked > most_bytes:
-        raise ZooError(
-            f"{path}: says that it holds {file.metadata.num_rows:,} rows in {unpacked:,} bytes, which no table of its size does"
-        )
-    schema = file.schema_arrow
-    kept = [field.name for field in schema if not pyarrow.types.is_nested(field.type)]
-    texts = [name for name in kept if _is_text(schema.field(name).type)]
-    table = pyarrow.parquet.read_table(path, columns=kept, read_dictionary=texts)
-    for name in texts:  # one long text that every row refers to is small here, and is not in a frame
-        longest = (pyarrow.compute.max(pyarrow.compute.binary_length(chunk.dictionary)).as_py() for chunk in table[name].chunks)
-        if max((length or 0 for length in longest), default=0) > MOST_TEXT:
-            table = table.drop_columns([name])
-    frame: pd.DataFrame = table.to_pandas()
-    if not isinstance(frame.index.name, str) and "index" not in kept:
-        return frame.rename(columns=str.strip)
-    return frame.reset_index().rename(columns=str.strip)
+    Decimals may stand behind a point or a comma.
+    """
+    if cell is None:
+        return float("nan")
+    if not isinstance(cell, str):
+        return cell
+    text = cell.strip()
+    if text.lower() in BLANKS:
+        return float("nan")
+    if text.lower() in _TRUTH:
+        return _TRUTH[text.lower()]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    try:
+        return cell if "_" in text else float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
+    except ValueError:
+        return cell
 
 
-def _is_text(kind: Any) -> bool:
-    import pyarrow
-
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_binary(kind))
+def refuse_rows(path: Path, what: str, found: Iterable[object]) -> None:
+    """ZooError with the first of the rows' ids, where there are any."""
+    rows = list(found)
+    if rows:
+        more = ", ..." if len(rows) > 10 else ""
+        verb = "row has" if len(rows) == 1 else "rows have"
+        raise ZooError(f"{path}: {len(rows)} {verb} {what}: {', '.join(map(str, rows[:10]))}{more}")

@@ -27,6 +27,15 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return losses
 
 
+def accuracy_of_two(losses: np.ndarray) -> float:
+    """Share of rows whose winner has more than 1/2, an even row by half.
+
+    losses (rows,) in nats, of battles that cannot be ties. Of two outcomes the loss says which one is the likelier, however it
+    came about.
+    """
+    return float((1 + np.sign((np.log(2) - losses).round(9))).mean() / 2)
+
+
 def label_share_loss(y: np.ndarray) -> float:
     """Log loss in nats of predicting these labels' own shares for each of them."""
     shares = np.bincount(y, minlength=3) / len(y)

@@ -8,9 +8,7 @@ from pathlib import Path
 from zoo.contracts import ScoreCard
 from zoo.errors import ZooError
 from zoo.scores.tables import CARD, read_card
-from zoo.store import artifact_folders, fingerprint_of, leave_out
-
-SHORTEST = 6  # digits of a fingerprint that say which is meant
+from zoo.store import artifact_folders, fingerprint_of, leave_out, names_fingerprint
 
 
 def cards_of(folder: Path) -> list[ScoreCard]:
@@ -40,9 +38,7 @@ def artifacts_named(store: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _one(store: Path, folders: Sequence[Path], name: str) -> list[Path]:
-    by_digits = [f for f in folders if name in (f.name, fingerprint_of(f))]
-    if not by_digits and len(name) >= SHORTEST:
-        by_digits = [f for f in folders if fingerprint_of(f).startswith(name)]
+    by_digits = [f for f in folders if name == f.name or names_fingerprint(name, fingerprint_of(f))]
     if len(by_digits) > 1:
         raise ZooError(f"{name}: the beginning of {len(by_digits)} fingerprints: {', '.join(f.name for f in by_digits)}")
     found = by_digits or [f for f in folders if any(card.member == name for card in cards_of(f))]

@@ -83,6 +83,19 @@ def swap_sides(p: np.ndarray) -> np.ndarray:
     return p[..., [1, 0, 2]]
 
 
+def without_ties(p: np.ndarray) -> np.ndarray:
+    """Probabilities where no battle can be a tie: p_tie is 0, the others sum to 1.
+
+    (..., 3) -> (..., 3). Both are 1/2 where nothing but a tie was expected; NaN stays NaN. Exchanging A and B before or after
+    is the same to the bit.
+    """
+    sides = p[..., :2].sum(axis=-1, keepdims=True)
+    found = np.zeros_like(p, dtype=np.float64)
+    found[..., :2] = np.where(sides > 0, p[..., :2] / np.where(sides > 0, sides, 1.0), np.where(np.isnan(sides), np.nan, 0.5))
+    found[..., 2] = np.where(np.isnan(sides[..., 0]), np.nan, 0.0)
+    return found
+
+
 def validate_scores(frame: pd.DataFrame, path: Path | str, *, ids: Sequence[str] | None = None) -> None:
     """ZooError naming the row ids where a table breaks its contract.
 

@@ -20,6 +20,7 @@ from zoo.store.artifacts import (
     identity,
     leave_out,
     list_artifacts,
+    names_fingerprint,
     read_manifest,
     set_aside,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "lock_file",
     "locked",
     "manifest_stage",
+    "names_fingerprint",
     "open_lock",
     "plan_removal",
     "read_manifest",

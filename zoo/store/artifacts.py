@@ -26,6 +26,7 @@ from zoo.errors import ZooError
 from zoo.store.files import file_sha256, write_atomic
 
 PARTIAL = ".partial"  # folder of the store where stages work
+SHORTEST_NAME = 6  # digits of a fingerprint that say which is meant
 ASIDE = ".aside"  # folder of the store for what lay under an artifact's name and was none
 SMALL_BYTES = 64 << 20  # files below are hashed when a stage is given them: seconds at most for all of an artifact's
 logger = logging.getLogger("zoo")
@@ -92,6 +93,11 @@ def differing_field(wanted: JsonValue, found: JsonValue, prefix: str = "") -> st
                 return place
         return None
     return None if wanted == found else prefix.rstrip(".") or "request"
+
+
+def names_fingerprint(text: str, whole: str) -> bool:
+    """Whether people mean the fingerprint `whole` by `text`: it, or enough of its beginning."""
+    return bool(whole) and (text == whole or (len(text) >= SHORTEST_NAME and whole.startswith(text)))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_t
 from ensemble.pools.linear import fit_linear
 from ensemble.pools.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
 from zoo.scores.metrics import log_loss_rows
-from zoo.scores.tables import swap_sides
+from zoo.scores.tables import swap_sides, without_ties
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -197,3 +199,83 @@ def test_a_position_bias_is_found_only_where_it_is_asked_for():
     assert fair.biases[0] == fair.biases[1] == 0
     assert biased.biases[0] > 0.1
     assert loss(apply_blend(biased, named(p)), y) < loss(apply_blend(fair, named(p)), y)
+
+
+# --- where no battle can be a tie -------------------------------------------------------------------------------------------
+
+TWO = [replace(spec, ties=False) for spec in SPECS]
+
+
+def two_outcomes(seed: int, members: int, rows: int, *, zeros: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    p, y = battles(seed, members, rows, zeros=zeros)
+    kept = y < 2
+    return without_ties(p[:, kept]), y[kept]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.sampled_from(TWO), st.booleans(), st.booleans())
+def test_without_ties_a_blend_is_whole_finite_and_gives_none(seed, spec, zeros, bias):
+    p, y = two_outcomes(seed, 3, 150, zeros=zeros)
+    blend = fit_blend(replace(spec, position_bias=bias and spec.pool != "linear"), list(named(p)), p, y)
+    mixed = apply_blend(blend, named(p))
+    assert (mixed[:, 2] == 0).all() and np.isfinite(mixed).all() and (mixed >= 0).all()
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.sampled_from(TWO))
+def test_without_ties_exchanging_a_and_b_exchanges_the_result(seed, spec):
+    p, y = two_outcomes(seed, 3, 150)
+    blend = fit_blend(spec, list(named(p)), p, y)
+    exchanged = apply_blend(blend, named(swap_sides(p)))
+    np.testing.assert_allclose(swap_sides(apply_blend(blend, named(p))), exchanged, atol=1e-12)
+    again = fit_blend(spec, list(named(p)), swap_sides(p), 1 - y)
+    np.testing.assert_allclose(apply_blend(again, named(swap_sides(p))), exchanged, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.sampled_from([0.0, 0.01]), st.booleans())
+def test_without_ties_the_log_pools_are_logistic_regressions(seed, ridge, bias):
+    """An independent solver of the binary likelihood, in the log odds of A against B, finds nothing better."""
+    p, y = two_outcomes(seed, 3, 200)
+    floor, rows = 1e-2, np.arange(len(y))
+    odds = np.log((1 - floor) * p[:, :, :2] + floor / 2)
+    x = np.vstack([odds[:, :, 0] - odds[:, :, 1], *([np.ones((1, len(y)))] if bias else [])])
+    sign = 1.0 - 2 * y
+
+    def objective(w: np.ndarray, *, penalty: float = ridge) -> float:
+        return float(np.logaddexp(0, -sign * (w @ x)).mean() + penalty / 2 * ((w[:3] - 1 / 3) ** 2).sum())
+
+    for pool, least in (("log", 0.0), ("logistic", None)):
+        spec = BlendSpec(pool, ridge, floor=floor, position_bias=bias, ties=False)
+        blend = fit_blend(spec, list(named(p)), p, y)
+        weights = np.array(blend.weights) if pool == "log" else np.array([matrix[0][0] * 2 for matrix in blend.coefficients])
+        w = np.append(weights, blend.biases[0] - blend.biases[1]) if bias else weights
+        found = minimize(objective, np.zeros(len(w)), bounds=[(least, None)] * 3 + [(None, None)] * bias, method="L-BFGS-B")
+        assert objective(w) <= found.fun + 1e-7
+        mine = -np.log(apply_blend(blend, named(p))[rows, y])
+        np.testing.assert_allclose(mine.mean(), objective(w, penalty=0.0), atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_without_ties_no_weights_of_a_linear_pool_are_better(seed):
+    """Its uniform member gives a half to each side, not a third."""
+    p, y = two_outcomes(seed, 3, 200)
+    blend = fit_blend(BlendSpec("linear", ties=False), list(named(p)), p, y)
+    true = np.vstack([p[:, np.arange(len(y)), y], np.full((1, len(y)), 0.5)])
+    other = minimize(
+        lambda w: -np.log(w @ true).mean(),
+        np.full(4, 0.25),
+        bounds=[(1e-12, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert loss(apply_blend(blend, named(p)), y) <= other.fun + 1e-5
+
+
+def test_a_blend_of_battles_with_ties_is_written_as_it_always_was():
+    p, y = battles(0, 2, 100)
+    assert "ties" not in fit_blend(BlendSpec("log", floor=1e-4), list(named(p)), p, y).model_dump()
+    assert fit_blend(BlendSpec("log", floor=1e-4, ties=False), list(named(p)), p, y * (y < 2)).model_dump()["ties"] is False

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.plan import load_plan, save_plan
+from tests.helpers.plans import of_two_outcomes
 from tests.helpers.predictions import ROWS, make_plan, member, run
 from zoo.errors import ZooError
 
@@ -57,7 +58,5 @@ def test_a_table_of_two_classes_stands_in_where_the_plan_knows_no_ties(place: Pa
     (place / "table.csv").write_text("id,pred_a,pred_b\n" + "".join(f"{i},0.6,0.4\n" for i in range(ROWS)))
     with pytest.raises(ZooError, match="can be ties; add the column p_tie"):
         run(place, path, scores={"good@ab-512": place / "table.csv"})
-    plan = load_plan(path)
-    tie = 1 / (plan.fitted_rows + 3)
-    save_plan(plan.model_copy(update={"prior": ((1 - tie) / 2, (1 - tie) / 2, tie)}), path)
+    save_plan(of_two_outcomes(load_plan(path)), path)
     assert run(place, path, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}

@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from tests.helpers.manifests import score_card
 from zoo.contracts import Cost, Variant
 from zoo.errors import ZooError
-from zoo.scores.metrics import log_loss_rows, recalibrated_log_loss, score_metrics
+from zoo.scores.metrics import accuracy_of_two, log_loss_rows, recalibrated_log_loss, score_metrics
 from zoo.scores.tables import (
     COLUMNS,
     label_probabilities,
@@ -26,6 +26,7 @@ from zoo.scores.tables import (
     swap_sides,
     unscored_table,
     validate_scores,
+    without_ties,
     write_card,
     write_scores,
     write_submission,
@@ -169,6 +170,25 @@ def test_label_probabilities_are_a_softmax_in_the_battle_s_own_order(rows: list)
     ab = label_probabilities(logits, "ab")
     assert np.allclose(ab.sum(axis=1), 1) and np.allclose(np.log(ab[:, 0] / ab[:, 2]), logits[:, 0] - logits[:, 2])
     assert np.array_equal(label_probabilities(logits, "ba"), ab[:, [1, 0, 2]])
+
+
+@given(arrays(np.float64, (5, 3), elements=st.floats(0, 1)))
+def test_without_ties_the_sides_keep_their_proportion(p: np.ndarray) -> None:
+    found = without_ties(p)
+    assert (found[:, 2] == 0).all() and np.allclose(found.sum(axis=1), 1)
+    np.testing.assert_allclose(found[:, 0] * p[:, 1], found[:, 1] * p[:, 0], atol=1e-12)
+    assert np.array_equal(without_ties(swap_sides(p)), swap_sides(found)), "to the bit"
+    assert np.allclose(without_ties(found), found, atol=1e-15)
+
+
+def test_without_ties_what_is_missing_stays_missing_and_a_sure_tie_is_even() -> None:
+    p = np.array([[np.nan] * 3, [0, 0, 1], [0.2, 0.2, 0.6]])
+    assert np.isnan(without_ties(p)[0]).all() and without_ties(p)[1:].tolist() == [[0.5, 0.5, 0]] * 2
+
+
+def test_accuracy_of_two_is_that_of_the_likelier_side_and_even_rows_count_half() -> None:
+    p = without_ties(np.array([[0.6, 0.4, 0], [0.6, 0.4, 0], [0.1, 0.1, 0], [0, 1, 0]]))
+    assert accuracy_of_two(log_loss_rows(p, np.array([0, 1, 0, 1]))) == (1 + 0 + 0.5 + 1) / 4
 
 
 def test_baselines_and_standard_error():

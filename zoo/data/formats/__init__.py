@@ -1,4 +1,4 @@
-"""Formats of battles files, unpacked within bounds into a header and rows of cells."""
+"""Files that people have, of any usual format, as a header and rows of cells, within bounds."""
 
 from zoo.data.formats.read import open_cells
 from zoo.data.formats.text import Cells, Row

@@ -1,9 +1,9 @@
-"""CSV with commas, semicolons or tabs."""
+"""CSV with commas, semicolons, tabs or bars."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -11,18 +11,18 @@ from typing import BinaryIO
 from zoo.data.formats.text import MOST_LINE_CHARACTERS, Cells, Encoding, Row, lines_of
 from zoo.errors import ZooError
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def read_delimited(stream: BinaryIO, path: Path, encoding: Encoding, known: Collection[str]) -> Cells:
+def read_delimited(stream: BinaryIO, path: Path, encoding: Encoding, known: Callable[[str], bool]) -> Cells:
     """A CSV file, whatever its separator.
 
-    It is the one that splits the first line into the most of the `known` names.
+    It is the one that splits the first line into the most names that are `known`.
     """
     csv.field_size_limit(MOST_LINE_CHARACTERS)  # the default refuses fields above 128 KiB
     lines = lines_of(stream, path, encoding)
     first = next(lines, "")
-    separator = max(SEPARATORS, key=lambda mark: sum(name in known for name in _names(first, mark)))
+    separator = max(SEPARATORS, key=lambda mark: sum(map(known, _names(first, mark))))
     reader = _refusing(csv.reader(chain([first], lines), delimiter=separator), path)
     header = [name.strip() for name in next(reader, [])]
 

@@ -9,24 +9,28 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SAVE = "save it as CSV, parquet or JSONL"
-CSV, PARQUET, JSONL = "CSV", "parquet", "JSONL"
+SAVE, GIVE = "save it as CSV, parquet or JSONL", "give CSV, parquet or JSONL"
+CSV, PARQUET, JSONL, JSON_LIST = "CSV", "parquet", "JSONL", "a JSON list"
 
 
 @dataclass(frozen=True)
 class Unread:
-    """A format that battles are not read from, and what to do instead."""
+    """A format that is not read, and what to do instead."""
 
     name: str
     mend: str = SAVE
 
 
-_PACKED = "unpack it and give the file of battles that is in it"
+_PACKED = "unpack it and give the file that is in it"
 _PANDAS = "read it with pandas and save it by to_parquet or to_csv"
 _PICKLE = Unread("a Python pickle, which can run code and is never opened", "save the data by to_parquet where it was made")
+_ARRAY = Unread(
+    "a NumPy array, which has no ids and no named columns",
+    "to join rows by their place is how tables go wrong unseen: write a table with an id in each row (pandas: to_parquet)",
+)
 # Offset, bytes and what they mean: https://en.wikipedia.org/wiki/List_of_file_signatures, and the formats' own pages.
 SIGNATURES: tuple[tuple[int, bytes, Unread], ...] = (
-    (0, b"\x93NUMPY", Unread("a NumPy array (.npy), which has no named columns", _PANDAS)),
+    (0, b"\x93NUMPY", _ARRAY),
     (0, b"\x80\x02", _PICKLE),
     (0, b"\x80\x03", _PICKLE),
     (0, b"\x80\x04", _PICKLE),
@@ -45,7 +49,7 @@ SIGNATURES: tuple[tuple[int, bytes, Unread], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", Unread("a 7z archive", _PACKED)),
     (0, b"Rar!\x1a\x07", Unread("a RAR archive", _PACKED)),
     (257, b"ustar", Unread("a tar archive", _PACKED)),
-    (0, b"PK\x05\x06", Unread("an empty zip file", "give a file of battles")),
+    (0, b"PK\x05\x06", Unread("an empty zip file", GIVE)),
     (0, b"\x04\x22\x4d\x18", Unread("an lz4 file", _PACKED)),
     (0, b"\x1f\x9d", Unread("a file of compress (.Z)", _PACKED)),
     (0, b"LZIP", Unread("an lzip file", _PACKED)),
@@ -55,9 +59,9 @@ SIGNATURES: tuple[tuple[int, bytes, Unread], ...] = (
     (0, b"\xfd7zXZ\0", Unread("an xz file inside another", "unpack it once")),
     (0, b"BZh", Unread("a bzip2 file inside another", "unpack it once")),
     (0, b"PK\x03\x04", Unread("a zip file inside another", "unpack it once")),
-    (0, b"\x89PNG", Unread("a PNG picture", "give a file of battles")),
-    (0, b"\xff\xd8\xff", Unread("a JPEG picture", "give a file of battles")),
-    (0, b"\x7fELF", Unread("a program", "give a file of battles")),
+    (0, b"\x89PNG", Unread("a PNG picture", GIVE)),
+    (0, b"\xff\xd8\xff", Unread("a JPEG picture", GIVE)),
+    (0, b"\x7fELF", Unread("a program", GIVE)),
     (0, b"version https://git-lfs", Unread("a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`")),
 )
 _TEXTS = (
@@ -66,7 +70,6 @@ _TEXTS = (
         Unread("a web page, not the file", "download it signed in"),
     ),
     (re.compile(rb"<\?xml\b", re.I), Unread("an XML file")),
-    (re.compile(rb"\["), Unread("one JSON list", "give an object a line (pandas: to_json(lines=True, orient='records'))")),
 )
 _BINARY = Unread("binary data of no format that is known", "give CSV (UTF-8 or UTF-16), parquet or JSONL")
 _NOT_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")
@@ -74,7 +77,7 @@ MOST_CONTROLS = 0.1  # share of control characters in the first line of a text; 
 
 
 def format_of(head: bytes, text: bytes) -> str | Unread:
-    """CSV, PARQUET or JSONL, or the name of what it is instead.
+    """CSV, PARQUET, JSONL or JSON_LIST, or the name of what it is instead.
 
     `head`: the first bytes; `text`: the same without byte order marks, in UTF-8, where they are text.
     """
@@ -90,7 +93,7 @@ def format_of(head: bytes, text: bytes) -> str | Unread:
     first = text.partition(b"\n")[0]
     if b"\0" in first or len(_NOT_TEXT.findall(first)) > MOST_CONTROLS * len(first):
         return _BINARY
-    return JSONL if start.startswith(b"{") else CSV
+    return {b"{": JSONL, b"[": JSON_LIST}.get(start[:1], CSV)
 
 
 def zip_kind(names: Sequence[str]) -> Unread | None:
@@ -101,7 +104,7 @@ def zip_kind(names: Sequence[str]) -> Unread | None:
     if "mimetype" in names and "content.xml" in names:
         return Unread("an OpenDocument file", "save the sheet as CSV")
     if names and all(name.endswith(".npy") for name in names):
-        return Unread("a NumPy archive (.npz)", _PANDAS)
+        return Unread("a NumPy archive (.npz), which has no ids and no named columns", _ARRAY.mend)
     if any(name.endswith("data.pkl") for name in names):
         return Unread("a PyTorch file, which holds a pickle and is never opened")
     return None

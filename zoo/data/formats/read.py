@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from zoo.data.formats.delimited import read_delimited
-from zoo.data.formats.jsonl import read_jsonl
-from zoo.data.formats.magic import JSONL, PARQUET, Unread, format_of
+from zoo.data.formats.jsonl import read_json_list, read_jsonl
+from zoo.data.formats.magic import JSON_LIST, JSONL, PARQUET, Unread, format_of
 from zoo.data.formats.parquet import read_parquet
 from zoo.data.formats.text import Cells, as_utf8, encoding_of
 from zoo.data.formats.unpack import HEAD_BYTES, unpacked
@@ -18,11 +18,11 @@ from zoo.errors import ZooError
 
 
 @contextmanager
-def open_cells(path: Path, known: Collection[str]) -> Iterator[Cells]:
+def open_cells(path: Path, known: Callable[[str], bool]) -> Iterator[Cells]:
     """The columns and rows of a file of any format that is read.
 
-    The format is told by the content and not by the name. `known`: names of columns that the caller looks for, by which a CSV
-    file's separator is found. ZooError, with what the file is and the mend, for any other format.
+    The format is told by the content and not by the name. `known`: whether a name is of a column that the caller looks for, by
+    which a CSV file's separator is found. ZooError, with what the file is and the mend, for any other format.
     """
     with unpacked(path) as (stream, _):
         head = stream.read(HEAD_BYTES)
@@ -37,6 +37,8 @@ def open_cells(path: Path, known: Collection[str]) -> Iterator[Cells]:
             cells = read_parquet(content, path, size)
         elif found == JSONL:
             cells = read_jsonl(stream, path, encoding)
+        elif found == JSON_LIST:
+            cells = read_json_list(stream, path, encoding)
         else:
             cells = read_delimited(stream, path, encoding, known)
         yield replace(cells, how=f"{cells.how}, {packing}") if packing else cells

@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from zoo.errors import ZooError
 
-MOST_LINE_CHARACTERS = 2**26  # far above any battle; a file without line breaks is one line
+MOST_LINE_CHARACTERS = 2**26  # far above any row; a file without line breaks is one line
 
 # One row: its cells in the order asked for (None where it has none), and how many fields it has.
 Row = tuple[list[Any], int]
@@ -72,14 +73,21 @@ def as_utf8(head: bytes, encoding: Encoding) -> bytes:
 
 
 def lines_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[str]:
-    """Lines with their line breaks; ZooError for one that is larger than battles ever are."""
-    text = io.TextIOWrapper(stream, encoding=encoding.codec, errors=encoding.errors, newline="")
-    try:
+    """Lines with their line breaks; ZooError for one that is larger than any row."""
+    with text_of(stream, path, encoding) as text:
         while line := text.readline(MOST_LINE_CHARACTERS + 1):
             if len(line) > MOST_LINE_CHARACTERS:
-                raise ZooError(
-                    f"{path}: a line of more than {MOST_LINE_CHARACTERS:,} characters; give a file of battles, a row a line"
-                )
+                raise ZooError(f"{path}: a line of more than {MOST_LINE_CHARACTERS:,} characters; give a row a line")
             yield line
+
+
+@contextmanager
+def text_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[TextIO]:
+    """A stream of bytes as text with its line breaks.
+
+    ZooError where, as it is read, it proves to be none.
+    """
+    try:
+        yield io.TextIOWrapper(stream, encoding=encoding.codec, errors=encoding.errors, newline="")
     except UnicodeError as error:
         raise ZooError(f"{path}: is not whole {encoding.name} text ({error}); save it as UTF-8") from error

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.battles_files import (
@@ -36,7 +38,8 @@ from tests.helpers.battles_files import (
     zstd,
 )
 from zoo.data.battles import dataset_digest, read_battles
-from zoo.data.formats import unpack
+from zoo.data.formats import jsonl, unpack
+from zoo.data.formats.text import encoding_of
 from zoo.errors import ZooError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -56,10 +59,17 @@ def ways(rows: list[Row]) -> Iterator[tuple[str, bytes]]:
     for name, given_frame in (("text", frame), ("lists", native), ("numbers", numbered)):
         yield f"{name}.parquet", as_parquet(given_frame)
         yield f"{name}.jsonl", as_jsonl(given_frame)
+        yield f"{name}.json", as_json_list(given_frame)
     yield from ((f"b.jsonl.{name}", pack(as_jsonl(native))) for name, pack in PACKINGS.items())
     yield "b.parquet.gz", gzip.compress(as_parquet(frame))
     yield "floats.parquet", as_parquet(numbered.assign(id=numbered["id"].astype(float)))
     yield "16.jsonl", as_jsonl(native).decode().encode("utf-16")
+    yield "16.json.gz", gzip.compress(as_json_list(native).decode().encode("utf-16"))
+
+
+def as_json_list(frame: pd.DataFrame) -> bytes:
+    """One list, indented as people's tools write it."""
+    return json.dumps(list(map(json.loads, as_jsonl(frame).decode().splitlines())), indent=1, ensure_ascii=False).encode()
 
 
 @settings(max_examples=15, deadline=None)
@@ -171,7 +181,6 @@ OTHERS = {
     "an Arrow": _feather(),
     "a web page": b"\n<!DOCTYPE HTML>\n<html><body>Sign in</body></html>",
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-    "one JSON list": b'[{"id": 1}]',
     "a gzip file inside another": gzip.compress(gzip.compress(b"id")),
     "binary data": bytes(range(256)) * 8,
 }
@@ -234,12 +243,33 @@ def test_a_parquet_file_of_one_text_over_and_over_is_bounded(tmp_path):
         (b'{"id": 1, "prompt": ["q"]\n', "line 1: undecodable JSON"),
         (b'{"id": 1}\n\n[1]\n', "line 3: JSON, but not an object"),
         (b'{"id": ' + b"[" * 50_000, "line 1: undecodable JSON"),
+        (b'[{"id": 1}, 2]', "item 2: JSON, but not an object"),
+        (b'[{"id": 1}, {"id": 2', "item 2: undecodable JSON"),
+        (b'[{"id": 1}', "item 2: undecodable JSON"),
+        (b'[{"id": 1}]\n[{"id": 2}]', "more than one JSON list"),
+        (b"[" * 50_000, "item 1: undecodable JSON"),
         ('{"id": 1}'.encode("utf-16")[:-1], "not whole UTF-16 text"),
     ],
 )
 def test_a_line_that_is_no_object_is_refused_by_its_number(tmp_path, content, message):
     with pytest.raises(ZooError, match=message):
         read_battles(write(tmp_path / "b.jsonl", content))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(TEXT, TEXT | st.none() | st.lists(TEXT), min_size=1), min_size=1), st.integers(1, 50))
+def test_a_json_list_is_read_in_pieces_of_any_size(monkeypatch, found, piece):
+    monkeypatch.setattr(jsonl, "PIECE", piece)
+    cells = jsonl.read_json_list(io.BytesIO(json.dumps(found).encode()), Path("b.json"), encoding_of(b"["))
+    names = list(dict.fromkeys(key for item in found for key in item))
+    assert cells.header == names
+    assert [row for row, _ in cells.rows(names)] == [[item.get(name) for name in names] for item in found]
+
+
+def test_a_parquet_file_of_more_rows_than_bytes_is_refused_unread(tmp_path):
+    pq.write_table(pa.table({"id": np.zeros(2**23, dtype=np.int8)}), tmp_path / "b.parquet", compression="zstd")
+    with pytest.raises(ZooError, match=r"says that it holds 8,388,608 rows, which no file of [0-9,]+ bytes does"):
+        read_battles(tmp_path / "b.parquet")
 
 
 def test_a_key_that_a_line_lacks_is_a_bad_row(tmp_path):
