@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -102,20 +101,22 @@ def test_a_killed_command_and_its_children_are_gone(tmp_path: Path) -> None:
 
 
 def test_a_submission_that_lost_a_row_or_came_late_is_counted(tmp_path: Path) -> None:
-    lines = [f"{i},0.3,0.3,0.4" for i in range(ROWS)]
-    counts, late = Counts(), predictions.BUDGET_SECONDS + 1
+    right = [",".join([str(i), *("0.8" if i % 3 == label else "0.1" for label in range(3))]) for i in range(ROWS)]
+    prior = [f"{i},0.4,0.35,0.25" for i in range(ROWS)]
 
-    def judge(rows: list[str], seconds: float = 1.0) -> None:
+    def judge(rows: list[str], code: int = 0, seconds: float = 1.0) -> set[str]:
+        counts = Counts()
         (tmp_path / "out.csv").write_text("\n".join(["id,winner_model_a,winner_model_b,winner_tie", *rows]) + "\n")
-        predictions.check_prediction(tmp_path, Ended(0, seconds, False, "", ""), counts)
+        predictions.check_prediction(tmp_path, Ended(code, seconds, False, "", ""), counts)
+        return seen(counts)
 
-    judge(lines)
-    assert not counts.notes
-    judge(lines[1:], late)
-    assert (counts.rows_lost, counts.late) == (1, 1)
-    shutil.rmtree(tmp_path / "none", ignore_errors=True)
-    judge([*lines, "7,nan,0.3,0.4"])
-    assert counts.invalid_files == 1
+    assert judge(right) == judge(prior, 3) == judge([*right[:10], *prior[10:]]) == set()
+    assert judge(right[1:], seconds=predictions.BUDGET_SECONDS + 1) == {"rows_lost", "late"}
+    assert judge([*right, right[0]]) == {"rows_doubled", "invalid_files"}
+    assert judge(right[::-1]) == {"invalid_files"}
+    assert judge([*right[:-1], "39,nan,0.3,0.4"]) == {"invalid_files"}
+    assert judge(prior) == judge(right, 3) == {"invalid_files"}, "an exit code that does not say what is in the file"
+    assert judge(["0,0.1,0.8,0.1", *right[1:]]) == {"invalid_files"}, "what no honest member said"
 
 
 def test_every_place_of_a_plan_can_be_edited() -> None:

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tests.helpers.predictions import ROWS, make_plan, member, prepare
 from tests.soak.homes import check_end
 from tests.soak.ledger import Counts, Ledger
@@ -43,7 +45,8 @@ MEMBERS = (
     "doubling",
     "garbage",
 )
-NOT_FOUND, NOT_USABLE = 1, 2  # exit codes of a plan that is refused
+NOT_FOUND, NOT_USABLE, PRIOR_ALONE = 1, 2, 3  # exit codes: a plan that is refused; no member in any row
+SURE = 0.5  # the prior gives no label as much, and a stand-in its own 0.8
 WRONG: tuple[Any, ...] = (None, -1, 0, 1e308, float("inf"), float("nan"), "x", "", [], {}, [[]], True, "../..", 2**70)
 
 
@@ -92,20 +95,37 @@ def _predict(place: Path, plan: Path, counts: Counts, rows: int = ROWS) -> Ended
 
 
 def check_prediction(place: Path, ended: Ended, counts: Counts, rows: int = ROWS) -> None:
-    """In time, in a line, with a whole file."""
-    check_end(ended, counts, codes=(0, 3))
+    """In time, in a line, with a whole file, an exit code that says what is in it, and nothing of what members lied about."""
+    check_end(ended, counts, codes=(0, PRIOR_ALONE))
     if ended.seconds > BUDGET_SECONDS:
         counts.add("late", f"{ended.seconds:.2f} s of {BUDGET_SECONDS:g}")
     try:
-        ids = read_submission(place / "out.csv")["id"].tolist()
-    except ZooError as error:
+        ids = pd.read_csv(place / "out.csv", dtype=str)["id"].tolist()
+        expected = [str(i) for i in range(rows)]
+        lost, doubled = len(set(expected) - set(ids)), len(ids) - len(set(ids))
+        if lost:
+            counts.add("rows_lost", f"{lost} rows of the submission", lost)
+        if doubled:
+            counts.add("rows_doubled", f"{doubled} rows of the submission", doubled)
+        if not lost and not doubled and ids != expected:
+            counts.add("invalid_files", "rows in another order, or strangers among them")
+        frame = read_submission(place / "out.csv")
+    except (ZooError, OSError, ValueError, KeyError) as error:
         counts.add("invalid_files", str(error))
         return
-    lost, doubled = len({str(i) for i in range(rows)} - set(ids)), len(ids) - len(set(ids))
-    if lost:
-        counts.add("rows_lost", f"{lost} rows of the submission", lost)
-    if doubled:
-        counts.add("rows_doubled", f"{doubled} rows of the submission", doubled)
+    _check_content(frame, ended, counts)
+
+
+def _check_content(frame: pd.DataFrame, ended: Ended, counts: Counts) -> None:
+    """Stand-ins know the truth, the id modulo 3, and are sure of it: a row by a member is told from one by the prior."""
+    p = frame[["p_a", "p_b", "p_tie"]].to_numpy()
+    sure = p.max(axis=1) > SURE
+    wrong = int((p.argmax(axis=1) != frame["id"].astype(int) % 3)[sure].sum())
+    if wrong:
+        counts.add("invalid_files", f"{wrong} rows hold what no honest member said")
+    if ended.code is not None and (ended.code == PRIOR_ALONE) == bool(sure.any()):
+        counts.add("invalid_files", f"exit code {ended.code} with {int(sure.sum())} rows by members")
+    counts.notes.append(f"{int(sure.sum())} of {len(frame)} rows by members")
 
 
 def _two(place: Path, kind: str) -> Path:
