@@ -16,7 +16,7 @@ from zoo.data.battles import read_battles
 
 ROUNDS = 10
 AT_ONCE = 4
-LOOKS = (["zoo", "leaderboard"], ["zoo", "list"], ["zoo", "sync"], ["zoo", "cost"])
+LOOKS = (["zoo", "leaderboard"], ["zoo", "list"], ["zoo", "sync"], ["zoo", "du"], ["zoo", "verify"])
 
 
 def run_part(folder: Path, ledger: Ledger, seed: int, say: Callable[[str], None]) -> None:
