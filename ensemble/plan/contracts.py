@@ -43,7 +43,8 @@ class Blend(Contract):
     Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
     1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform / 3. `log`: softmax of
     sum_j weights_j log p_j + biases. `logistic`: softmax of sum_j coefficients_j @ log p_j + biases; its `weights` are shares
-    of influence, for reading only. Last, the result is raised to 1 / `temperature`.
+    of influence, for reading only. The result is raised to 1 / `temperature`. Last, `least` keeps a share of every row for
+    labels that the fitting rows lacked: (1 - sum(least)) * result + least.
     """
 
     pool: PoolKind
@@ -57,6 +58,7 @@ class Blend(Contract):
     biases: Triple = (0.0, 0.0, 0.0)
     temperature: Temperature = 1.0
     floor: Fraction = 0.0
+    least: tuple[Fraction, Fraction, Fraction] = (0.0, 0.0, 0.0)
 
     @model_validator(mode="after")
     def _check(self) -> Blend:
@@ -163,7 +165,8 @@ class PlanTarget(Contract):
 class FrontierPoint(Contract):
     """The best plan that some budget buys.
 
-    Its loss is out of fold, its pool chosen by other folds, but not rehearsed.
+    `rehearsed`: its loss is what `ensemble build` reports at this budget. Otherwise it is out of fold with its pool chosen by
+    other folds, and flatters: the plan itself was chosen by it.
     """
 
     budget_seconds: Seconds
@@ -172,6 +175,7 @@ class FrontierPoint(Contract):
     oof_log_loss_se: float
     members: tuple[str, ...]
     coverage: tuple[float, ...]
+    rehearsed: bool = False
 
 
 class Paired(Contract):
@@ -221,8 +225,10 @@ class Plan(Contract):
     parsimony: str = ""
     paired: tuple[Paired, ...] = ()
     baselines: dict[str, float] = Field(
-        {}, description="log loss out of fold of what others would do with all candidates that are affordable alone"
+        {}, description="log loss in the same rehearsal of what else was a candidate, each within the budget, by name"
     )
+    chosen: str = Field("", description="which of these the plan is")
+    baseline_members: dict[str, tuple[str, ...]] = Field({}, description="what each of these consists of")
     whole_file_oof_log_loss: float | None = Field(
         None, description="of the best plan in which every member sees every row, as `estimate` says"
     )

@@ -14,6 +14,7 @@ from ensemble.search.prices import Prices
 from ensemble.search.subsets import Fitter, Subset
 from zoo.contracts import Say
 
+NOT_JUDGED = np.empty(0)  # losses of a candidate that only the rehearsal judges
 FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehearsal, looks at no more rows than this
 
 
@@ -21,9 +22,9 @@ FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehears
 class Candidate:
     """A plan before it is assembled: who sees which rows, its seconds and its losses.
 
-    `seconds` without the margin; `losses` (rows,) out of fold; `seen`: rows, bool (rows,), of the members that do not see all.
-    `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`: coverage patterns
-    (sorted members) whose rows get a blend of their own.
+    `seconds` without the margin; `losses` (rows,) out of fold, or NOT_JUDGED; `seen`: rows, bool (rows,), of the members that
+    do not see all. `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`:
+    coverage patterns (sorted members) whose rows get a blend of their own.
     """
 
     whole: Subset
@@ -70,12 +71,16 @@ class Problem:
     @cached_property
     def specs(self) -> tuple[BlendSpec, ...]:
         """The few pools that every candidate is judged by."""
-        return tuple(_with_bias(spec, self.position_bias) for spec in DEFAULT_SPECS.values())
+        return tuple(self.biased(spec) for spec in DEFAULT_SPECS.values())
 
     @cached_property
     def all_specs(self) -> tuple[BlendSpec, ...]:
         """Every pool there is, for the last few candidates."""
-        return tuple(_with_bias(spec, self.position_bias) for spec in SPECS)
+        return tuple(self.biased(spec) for spec in SPECS)
+
+    def biased(self, spec: BlendSpec) -> BlendSpec:
+        """The pool, which may favour a side where the problem says so."""
+        return replace(spec, position_bias=self.position_bias and spec.pool != "linear")
 
     def on_rows(self, keep: np.ndarray) -> Problem:
         """The same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
@@ -100,7 +105,3 @@ def recalibrated_truth(members: Members) -> np.ndarray:
         blend = fit_blend(spec, [name], table[None], members.y)
         out[j] = apply_blend(blend, named([name], table[None]))[rows, members.y]
     return out
-
-
-def _with_bias(spec: BlendSpec, position_bias: bool) -> BlendSpec:
-    return replace(spec, position_bias=position_bias and spec.pool != "linear")
