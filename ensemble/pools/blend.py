@@ -109,10 +109,10 @@ def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarra
 
 
 def least_shares(y: np.ndarray) -> Triple:
-    """Shares of A, B and tie that every row keeps for labels that no row of `y` has: Laplace's, 1 / (rows + 3).
+    """Shares of A, B and tie that every row keeps for labels that no row of `y` has.
 
-    Without them a fit takes what it never saw for impossible, and the first such battle costs 20 nats. A and B are alike: what
-    one needs the other gets too.
+    Laplace's: 1 / (rows + 3). Without them a fit takes what it never saw for impossible, and the first such battle costs 20
+    nats. A and B are alike: what one needs the other gets too.
     """
     missing = np.bincount(y, minlength=3) == 0
     share = 1 / (len(y) + 3)

@@ -24,7 +24,10 @@ from zoo.targets import Target
 
 
 def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
-    """Fit what the confirmed candidate needs at prediction, and put what else was rehearsed beside it."""
+    """Fit what the confirmed candidate needs at prediction.
+
+    What else was rehearsed stands beside it.
+    """
     problem.say("fitting blends and fallbacks")
     candidate = confirmed.candidate
     fitted = fit_candidate(problem, candidate)
@@ -66,7 +69,10 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
 
 
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
-    """Of judged candidates, those that no cheaper one beats, the cheapest first; they are not rehearsed."""
+    """Of judged candidates, those that no cheaper one beats, the cheapest first.
+
+    They are not rehearsed.
+    """
     points: list[FrontierPoint] = []
     best = np.inf
     for candidate in sorted(candidates, key=lambda c: (c.seconds, c.loss)):

@@ -1,4 +1,4 @@
-"""The contest: one of the rehearsed candidates is taken, and what the plan reports of its log loss.
+"""The contest: which rehearsed candidate is taken, and what the plan reports.
 
 All candidates were judged on the same rows by the same folds. Reported is not the winner's own mean, which is the least of
 several and so flatters, but that of a contest held anew for each fold by the other folds' losses.
@@ -36,7 +36,7 @@ class Contest:
 
     @property
     def few(self) -> bool:
-        """Whether rows are so few that the log pool of everybody stays unless something is surely better."""
+        """Whether the log pool of everybody stays unless something is surely better."""
         return bool(self.losses.shape[2] < FEW_LABELS)
 
     @cached_property

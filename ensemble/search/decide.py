@@ -89,7 +89,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float, *
 
 
 def finalists(proposed: Sequence[Candidate], drawn: Sequence[Candidate]) -> list[Candidate]:
-    """The coverage plans to judge again: the best that the exact search proposed, and the best that a study drew beside them.
+    """The coverage plans to judge again: the exact search's best, and beside them a study's.
 
     A study tries many pools on the same plan and reports the luckiest: its plans count once each, and never in place of those
     of the exact search.
@@ -104,7 +104,10 @@ def finalists(proposed: Sequence[Candidate], drawn: Sequence[Candidate]) -> list
 
 
 def cheapest_as_good(candidates: Sequence[Candidate], groups: np.ndarray) -> Candidate | None:
-    """The cheapest candidate within one standard error of the paired difference to the best; None where none is cheaper."""
+    """The cheapest candidate within one standard error of the best.
+
+    The error is that of the paired difference. None where none is cheaper.
+    """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
     near = [c for c in candidates if c.seconds <= best.seconds * (1 - LEAST_SAVING)]
     within = [c for c in near if c.loss - best.loss <= standard_error(c.losses - best.losses, groups)]
@@ -112,7 +115,7 @@ def cheapest_as_good(candidates: Sequence[Candidate], groups: np.ndarray) -> Can
 
 
 def refine(problem: Problem, best: Candidate, considered: Sequence[Candidate]) -> Candidate:
-    """The best whole-file set of those that looked as good as `best`, once every pool is tried on them.
+    """The best whole-file set of those that looked as good as `best`, by every pool.
 
     The first judgement tried a few pools.
     """

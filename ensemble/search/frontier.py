@@ -1,4 +1,4 @@
-"""The frontier: log loss against budget, each point what `ensemble build` reports at its budget."""
+"""The frontier: log loss against budget, each point what `ensemble build` reports."""
 
 from __future__ import annotations
 

@@ -28,9 +28,10 @@ def search_subsets(problem: Problem, available: float) -> Searched:
 
 
 def propose_whole_files(problem: Problem, searched: Searched, others: Iterable[Subset], available: float) -> list[Candidate]:
-    """Judged whole-file candidates: finalists of the search, sets that `others` propose, and what follows from the best.
+    """Judged whole-file candidates: finalists of the search, `others`, and what follows.
 
-    All of them fit in `available` seconds.
+    What follows are neighbours of the best and what is left of it as it shrinks; `others` are sets worth a look. All of them
+    fit in `available` seconds.
     """
     finalists = list(dict.fromkeys([*_finalists(problem, searched), *others]))
     problem.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")

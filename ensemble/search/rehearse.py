@@ -28,9 +28,10 @@ _IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where it
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Out-of-fold losses (repeats, rows) of each candidate by name, and the folds (repeats, rows) that were left out.
+    """Out-of-fold losses (repeats, rows) of each candidate by name.
 
-    Each was found, fitted and carried out without the rows that it is judged on.
+    `folds` (repeats, rows): what was left out. Each candidate was found, fitted and carried out without the rows that it is
+    judged on.
     """
 
     losses: dict[str, np.ndarray]
@@ -79,7 +80,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
 
 
 def rehearsed_folds(problem: Problem) -> np.ndarray:
-    """Folds (repeats, rows): the members' own, and where rows are few others beside them, each by prompt."""
+    """Folds (repeats, rows), by prompt: the members' own, and others where rows are few."""
     members = problem.members
     repeats = REPEATS if len(members.y) < FEW_LABELS else 1
     others = [balanced_folds(members.groups, repeat=repeat) for repeat in range(1, repeats)]

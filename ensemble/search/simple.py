@@ -1,4 +1,4 @@
-"""What needs no search: single members, equal weights, greedy selection, ridged pools of everybody.
+"""What needs no search: single members, equal weights, greedy selection, ridged pools.
 
 They are candidates like those of the search, of members that fit the budget together, and stand beside the plan as its
 baselines. On few labelled rows they are hard to beat: choosing among hundreds of sets by noisy losses costs more than it gains.
@@ -36,7 +36,7 @@ def simple_candidates(problem: Problem, available: float) -> dict[str, Candidate
 
 
 def everybody(problem: Problem, affordable: Affordable) -> Subset:
-    """All members, or where they do not fit together, the best alone first, each if it still fits.
+    """All members, or where they do not fit, the best alone first, each if it still fits.
 
     Alone means recalibrated. Few rows tell members apart well enough for that, and not enough to compare sets of them.
     """
