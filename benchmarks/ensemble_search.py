@@ -27,8 +27,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the search brings its own 
 import numpy as np
 
 from ensemble.members.table import Members, balanced_folds
-from ensemble.pools.baselines import greedy_weights
 from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator
+from ensemble.pools.greedy import greedy_weights
 from ensemble.search.build import pose_problem
 from ensemble.search.decide import BuildRequest
 from ensemble.search.problem import Problem

@@ -148,7 +148,7 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     run_cli("zoo", "run", "lexical", "--data", str(sample_csv), home=home)
     plan = tmp_path / "plan.json"
     built = ["build", "--budget", "5m", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
-    run_cli("ensemble", *built, "--no-parsimony", home=home)
+    run_cli("ensemble", *built, home=home)
     run_cli("ensemble", "predict", str(plan), str(tmp_path / "test.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
     submission = read_submission(tmp_path / "sub.csv")
     assert submission["id"].tolist() == pd.read_csv(tmp_path / "test.csv", dtype=str)["id"].tolist()

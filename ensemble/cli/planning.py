@@ -51,7 +51,12 @@ Alias = Annotated[
     typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
 ]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
-NoParsimony = Annotated[bool, typer.Option("--no-parsimony", help="The least log loss, even if a cheaper plan is as good.")]
+Parsimony = Annotated[
+    bool,
+    typer.Option(
+        "--parsimony/--no-parsimony", help="Of the plans within one standard error of the best take the cheapest, not the best."
+    ),
+]
 PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
@@ -105,7 +110,9 @@ def takes_asked(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _posed(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = True) -> tuple[Members, BuildRequest]:
+def _posed(
+    context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = False
+) -> tuple[Members, BuildRequest]:
     """The members and the request that the options ask for."""
     from ensemble.budget.duration import parse_budget
     from ensemble.search.decide import BuildRequest
@@ -192,7 +199,7 @@ def build(
     budget: Budget = "9h",
     asked: Asked,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
-    no_parsimony: NoParsimony = False,
+    parsimony: Parsimony = False,
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -212,7 +219,7 @@ def build(
 
     style = style_of(format_, as_json)
     check_output(output, asked.battles, asked.lengths)
-    members, request = _posed(context, asked, budget, parsimony=not no_parsimony)
+    members, request = _posed(context, asked, budget, parsimony=parsimony)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
     used = {member.name for member in plan.members}

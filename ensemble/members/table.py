@@ -75,13 +75,14 @@ class Members:
         )
 
 
-def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS) -> np.ndarray:
-    """Folds (rows,) of about equally many groups.
+def balanced_folds(groups: np.ndarray, n_folds: int = FOLDS, *, repeat: int = 0) -> np.ndarray:
+    """Folds (rows,) of about equally many groups, other ones for each `repeat`.
 
     The hash of a group is not the one by which stages hold rows out.
     """
     unique, inverse = np.unique(groups, return_inverse=True)
-    digests = [hashlib.blake2b(int(g).to_bytes(8, "little", signed=True), digest_size=8).digest() for g in unique]
+    salt = repeat.to_bytes(8, "little")
+    digests = [hashlib.blake2b(int(g).to_bytes(8, "little", signed=True), digest_size=8, salt=salt).digest() for g in unique]
     rank = np.empty(len(unique), dtype=np.int64)
     rank[np.array(sorted(range(len(unique)), key=lambda i: digests[i]), dtype=np.int64)] = np.arange(len(unique))
     folds: np.ndarray = (rank % n_folds)[inverse]

@@ -111,6 +111,8 @@ def _pool_faults(plan: Plan) -> Iterator[str]:
 def _blend_faults(blend: Blend) -> Iterator[str]:
     if blend.pool == "linear" and (min(blend.weights) < 0 or abs(sum(blend.weights) - 1) > TOLERANCE):
         yield f"weights: those of a linear pool are shares that sum to 1, not to {sum(blend.weights):g}"
+    if sum(blend.least) >= 1:
+        yield f"least: shares that leave something to the blend are wanted, not {sum(blend.least):g} in all"
 
 
 # --- the schedule -----------------------------------------------------------------------------------------------------------

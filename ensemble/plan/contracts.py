@@ -43,8 +43,9 @@ class Blend(Contract):
     Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
     1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform of the uniform triple. `log`: softmax of
     sum_j weights_j log p_j + biases. `logistic`: softmax of sum_j coefficients_j @ log p_j + biases; its `weights` are shares
-    of influence, for reading only. Last, the result is raised to 1 / `temperature`. Without `ties` the uniform triple is (1/2,
-    1/2, 0), every softmax is over A and B alone, and what comes out of tables whose p_tie is 0 has a p_tie of 0.
+    of influence, for reading only. The result is raised to 1 / `temperature`. Last, `least` keeps a share of every row for
+    labels that the fitting rows lacked: (1 - sum(least)) * result + least. Without `ties` the uniform triple is (1/2, 1/2, 0),
+    every softmax is over A and B alone, and what comes out of tables whose p_tie is 0 has a p_tie of 0.
     """
 
     pool: PoolKind
@@ -59,6 +60,7 @@ class Blend(Contract):
     temperature: Temperature = 1.0
     floor: Fraction = 0.0
     ties: bool = added_later(True, description="whether a battle can be a tie")
+    least: tuple[Fraction, Fraction, Fraction] = (0.0, 0.0, 0.0)
 
     @model_validator(mode="after")
     def _check(self) -> Blend:
@@ -166,7 +168,8 @@ class PlanTarget(Contract):
 class FrontierPoint(Contract):
     """The best plan that some budget buys.
 
-    Its loss is out of fold, its pool chosen by other folds, but not rehearsed.
+    `rehearsed`: its loss is what `ensemble build` reports at this budget. Otherwise it is out of fold with its pool chosen by
+    other folds, and flatters: the plan itself was chosen by it.
     """
 
     budget_seconds: Seconds
@@ -176,6 +179,7 @@ class FrontierPoint(Contract):
     oof_accuracy: float | None = added_later(None, description="where no battle can be a tie")
     members: tuple[str, ...]
     coverage: tuple[float, ...]
+    rehearsed: bool = False
 
 
 class Paired(Contract):
@@ -231,9 +235,11 @@ class Plan(Contract):
     parsimony: str = ""
     paired: tuple[Paired, ...] = ()
     baselines: dict[str, float] = Field(
-        {}, description="log loss out of fold of what others would do with all candidates that are affordable alone"
+        {}, description="log loss in the same rehearsal of what else was a candidate, each within the budget, by name"
     )
     baseline_accuracies: dict[str, float] = added_later({}, description="the same baselines; where no battle can be a tie")
+    chosen: str = Field("", description="which of these the plan is")
+    baseline_members: dict[str, tuple[str, ...]] = Field({}, description="what each of these consists of")
     whole_file_oof_log_loss: float | None = Field(
         None, description="of the best plan in which every member sees every row, as `estimate` says"
     )

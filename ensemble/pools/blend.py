@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.plan import Blend, PoolKind, Triple
+from ensemble.pools.greedy import GREEDY_ROUNDS, greedy_weights
 from ensemble.pools.linear import fit_linear
 from ensemble.pools.softmax import Design, fit_softmax
 
@@ -28,8 +29,9 @@ class BlendSpec:
     `shrinkage`: linear, the Dirichlet prior toward equal weights; log and logistic, the ridge toward the log pool with equal
     weights. `tempered`: the linear pool's temperatures, one a member and one on the blend. `floor`: share of the uniform
     triple mixed into each member's; the linear pool has the uniform triple as a member of its own instead. `position_bias`:
-    let the log pools favour a side, for battles whose order is not random. `ties`: whether a battle can be a tie; where not,
-    the tables' p_tie must be 0, and the blend's is. Not `fitted`: equal weights and nothing else, of one member its table as
+    let the log pools favour a side, for battles whose order is not random. `rounds`: the linear pool's weights are those of so
+    many rounds of greedy selection, 0: the best ones. `ties`: whether a battle can be a tie; where not, the tables' p_tie must
+    be 0, and the blend's is. Not `fitted`: equal weights and nothing else, of one member its table as
     it is but for a small floor; on few rows every fit may cost more than it gains.
     """
 
@@ -39,6 +41,7 @@ class BlendSpec:
     floor: float = 0.0
     position_bias: bool = False
     fitted: bool = True
+    rounds: int = 0
     ties: bool = True
 
     @property
@@ -48,6 +51,9 @@ class BlendSpec:
 
 
 AS_IS = BlendSpec(fitted=False)
+GREEDY = BlendSpec("linear", rounds=GREEDY_ROUNDS)
+RIDGED_LOG = BlendSpec("log", 0.01, floor=1e-2)  # of one member: its temperature and the bias of a tie
+RIDGED_LOGISTIC = BlendSpec("logistic", 0.01, floor=1e-2)
 SPECS: tuple[BlendSpec, ...] = (
     AS_IS,
     *(BlendSpec("linear", shrinkage, tempered) for shrinkage in (0.0, 0.01) for tempered in (False, True)),
@@ -58,6 +64,13 @@ SPECS: tuple[BlendSpec, ...] = (
 
 def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
     """The blend's triples (rows, 3) from those of its members, each (rows, 3) by name."""
+    blended = _blended(blend, probabilities)
+    if any(blend.least):
+        blended = (1 - sum(blend.least)) * blended + np.asarray(blend.least)
+    return blended
+
+
+def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
     tables = [np.asarray(probabilities[name], dtype=np.float64) for name in blend.members]
     if not tables:
         raise ValueError("a blend without members says nothing about a row; use the plan's prior")
@@ -96,26 +109,45 @@ def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarra
     """Fit a pool to labelled rows.
 
     p (members, rows, 3) in the order of `names`, y (rows,) labels 0, 1, 2. `start`: a blend of the same members to start from,
-    which changes the time and not the result.
+    which changes the time and not the result. What is fitted to rows without one of the labels, or taken as it is beside such
+    rows, keeps a share for it (`least_shares`).
     """
     if len(p) != len(names) or p.shape[1] != len(y) or not len(y):
         raise ValueError(f"fit_blend: {len(names)} names, probabilities of shape {p.shape} and {len(y)} labels do not fit")
+    blend = _fit(spec, names, p, y, start)
+    least = least_shares(y, ties=spec.ties)
+    return blend.model_copy(update={"least": least}) if any(least) else blend
+
+
+def least_shares(y: np.ndarray, *, ties: bool = True) -> Triple:
+    """Shares of A, B and tie that every row keeps for labels that no row of `y` has.
+
+    Laplace's: 1 / (rows + 3). Without them a fit takes what it never saw for impossible, and the first such battle costs 20
+    nats. A and B are alike: what one needs the other gets too. A tie that cannot be gets nothing.
+    """
+    missing = np.bincount(y, minlength=3) == 0
+    share = 1 / (len(y) + (3 if ties else 2))
+    side = share if missing[0] or missing[1] else 0.0
+    return side, side, share if missing[2] and ties else 0.0
+
+
+def _fit(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, start: Blend | None) -> Blend:
     if not spec.fitted:
-        return _equal_blend(names, ties=spec.ties)
+        return _weighted(names, np.full(len(names), 1 / len(names)), ties=spec.ties)
+    if spec.rounds:
+        return _weighted(names, greedy_weights(p, y, spec.rounds), ties=spec.ties)
     if spec.pool == "linear":
         return _fit_linear_blend(spec, names, p, y, start)
     return _fit_log_blend(spec, names, p, y)
 
 
-def _equal_blend(names: Sequence[str], *, ties: bool) -> Blend:
-    """The mean of the tables, with a small floor.
+def _weighted(names: Sequence[str], weights: np.ndarray, *, ties: bool) -> Blend:
+    """The weighted mean of the tables, with a small floor.
 
     The floor costs AS_IS_FLOOR nats at most and keeps a zero from costing 34.
     """
-    m = len(names)
-    return Blend(
-        pool="linear", members=tuple(names), weights=(1 / m,) * m, temperatures=(1.0,) * m, floor=AS_IS_FLOOR, ties=ties
-    )
+    shares, ones = tuple(weights.tolist()), (1.0,) * len(names)
+    return Blend(pool="linear", members=tuple(names), weights=shares, temperatures=ones, floor=AS_IS_FLOOR, ties=ties)
 
 
 def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, start: Blend | None) -> Blend:

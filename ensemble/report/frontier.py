@@ -44,7 +44,7 @@ def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
     ):
         if mask.any():
             axes.plot(budget[mask], loss[mask], marker, label=label)
-    axes.set(xscale="log", xlabel="budget, seconds (margin included)", ylabel="log loss out of fold")
+    axes.set(xscale="log", xlabel="budget, seconds (margin included)", ylabel="log loss, rehearsed")
     axes.grid(alpha=0.3)
     axes.legend()
     write_atomic(path, png(figure))

@@ -15,7 +15,7 @@ from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
 from ensemble.report.page_figures import draw, widths
-from ensemble.report.views import paired_text
+from ensemble.report.views import paired_text, taken_text, unseen_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
@@ -70,7 +70,7 @@ TEMPLATE = """<!doctype html>
 <div class="pair">
 <div>{{ figures.bought }}</div>
 <div class="scroll"><table>
-<thead><tr><th>with the same candidates</th><th>log loss</th><th>plan against it</th></tr></thead>
+<thead><tr><th>in the same rehearsal</th><th>log loss</th><th>plan against it</th></tr></thead>
 <tbody>
 {% for row in baselines %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td>{{ row[2] }}</td></tr>
 {% endfor %}</tbody></table>
@@ -80,7 +80,9 @@ TEMPLATE = """<!doctype html>
 <div class="pair">
 <div><h2>Frontier</h2>
 {% if figures.frontier %}{{ figures.frontier }}
-<p class="note">Plans that no cheaper one beats, of those that this build considered; bars are one standard error.</p>
+<p class="note">Plans that no cheaper one beats, of those that this build looked at. Their losses are out
+of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble frontier</code> rehearses every point. Bars are
+one standard error.</p>
 {% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>
 <div><h2>Reliability of the blend</h2>
 {% if figures.reliability %}{{ figures.reliability }}
@@ -205,7 +207,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "target": plan.target.name,
         "margin": f"Margin {plan.margin:g}: {plan.margin_reason}.",
         "baselines": [
-            (name.replace("_", " "), f"{loss:.4f}", paired_text(plan, name).replace("+-", "±"))
+            (taken_text(plan, name).replace("_", " "), f"{loss:.4f}", paired_text(plan, name).replace("+-", "±"))
             for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
         ],
         "details": _details(plan),
@@ -214,6 +216,7 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _details(plan: Plan) -> list[tuple[str, str]]:
     found = [("Chosen", plan.parsimony), ("How the log loss was estimated", plan.estimate)]
+    found.append(("Labels that were never seen", unseen_text(plan)))
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
     if plan.bound is not None:

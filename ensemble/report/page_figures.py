@@ -127,7 +127,14 @@ def frontier_figure(plan: Plan) -> Figure:
     loss = np.array([point.oof_log_loss for point in points])
     error = np.array([point.oof_log_loss_se for point in points])
     axes.errorbar(
-        budget, loss, yerr=error, color=SHADES[0], marker="o", drawstyle="steps-post", capsize=3, label="best at a budget"
+        budget,
+        loss,
+        yerr=error,
+        color=SHADES[0],
+        marker="o",
+        drawstyle="steps-post",
+        capsize=3,
+        label="others, not rehearsed",
     )
     own = plan.predicted_seconds * plan.margin
     axes.plot([own], [plan.oof_log_loss], marker="*", markersize=16, color=SHADES[2], linestyle="none", label="this plan")

@@ -21,6 +21,7 @@ def plan_page(plan: Plan) -> Page:
         f"margin {plan.margin:g}: {plan.margin_reason}",
         f"chosen: {plan.parsimony}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
+        *([unseen] if (unseen := unseen_text(plan)) else []),
         *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
@@ -73,20 +74,25 @@ def schedule_table(plan: Plan) -> Table:
 
 
 def baselines_table(plan: Plan) -> Table:
-    """Log loss of the baselines, the best first, and the plan against them."""
+    """Log loss of what was rehearsed beside the plan, the best first, and the plan against it.
+
+    What the plan is made of says so: its own line is the rehearsal of that, without the choice that led to it.
+    """
     paired = {item.other: (item.difference, item.standard_error) for item in plan.paired}
     columns = [
         Column("beside it", "name", prose=True),
+        Column("members", "members", drop=2),
         Column("log loss", "log_loss", ".4f"),
         *_accuracies(plan),
         Column("plan against it", "change", "+.4f"),
         Column("se", "change_se", ".4f", drop=1),
     ]
-    found = sorted(plan.baselines.items(), key=lambda item: item[1])
-    right = {} if plan.ties else plan.baseline_accuracies
-    rows: list[list[Cell]] = [
-        [name, loss, *([] if plan.ties else [right.get(name)]), *paired.get(name, (None, None))] for name, loss in found
-    ]
+    rows: list[list[Cell]] = []
+    for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1]):
+        members = plan.baseline_members.get(name)
+        right = [] if plan.ties else [plan.baseline_accuracies.get(name)]
+        count = len(members) if members else None
+        rows.append([taken_text(plan, name), count, loss, *right, *paired.get(name, (None, None))])
     return Table(columns, rows)
 
 
@@ -108,6 +114,19 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
         right = [point.oof_accuracy] if has_accuracy else []
         rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, *right, members])
     return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
+
+
+def taken_text(plan: Plan, name: str) -> str:
+    """A candidate's name, and whether it is what the plan is."""
+    return f"{name}, taken" if name == plan.chosen else name
+
+
+def unseen_text(plan: Plan) -> str:
+    """What the plan keeps for labels that no fitting row had; nothing where all occurred."""
+    side, _, tie = plan.pools[0].blend.least
+    kept = [f"{share:.4f} for {label}" for share, label in ((side, "A and for B"), (tie, "a tie")) if share]
+    labels = f"labels that none of the {plan.fitted_rows:,} fitting rows has keep a share in every row: "
+    return labels + " and ".join(kept) if kept else ""
 
 
 def paired_text(plan: Plan, name: str) -> str:

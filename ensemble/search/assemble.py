@@ -1,6 +1,6 @@
 """Assemble the plan of the confirmed choice: final fits, baselines, schedule.
 
-`build` calls it last, after `decide` and `rehearse`; the fits themselves are in `fitting`.
+`build` calls it last, after `find_candidates` and `confirm`; the fits themselves are in `fitting`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 
 from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
-from ensemble.pools.baselines import baseline_losses, label_shares
 from ensemble.pools.crossfit import paired
+from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
@@ -23,17 +23,20 @@ from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, s
 from zoo.targets import Target
 
 
-def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
-    """Fit what the confirmed choice needs at prediction, and compare it with baselines."""
+def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
+    """Fit what the confirmed candidate needs at prediction.
+
+    What else was rehearsed stands beside it.
+    """
     problem.say("fitting blends and fallbacks")
-    candidate = confirmed.choice.candidate
+    candidate = confirmed.candidate
     fitted = fit_candidate(problem, candidate)
     busy = without_idle(problem, candidate, fitted)
     if busy is not candidate:
         candidate, fitted = busy, fit_candidate(problem, busy)
     members, losses = problem.members, confirmed.losses
     loss, error = mean_and_error(losses, members.groups)
-    compared = _compared(problem, budget.available)
+    beside = confirmed.beside
     return Plan(
         created_at=datetime.now(UTC),
         target=PlanTarget(name=target.name, gpus=target.gpus),
@@ -51,23 +54,28 @@ def assemble(problem: Problem, confirmed: Confirmed, budget: Budget, target: Tar
         ties=members.ties,
         oof_accuracy=_accuracy(losses, members),
         prior=_prior(members),
-        parsimony=confirmed.choice.why,
-        paired=tuple(paired(name, losses, other, members.groups) for name, other in compared.items()),
-        baselines={name: float(other.mean()) for name, other in compared.items()} | {"uniform": members.uniform_loss},
-        baseline_accuracies={} if members.ties else {name: accuracy_of_two(other) for name, other in compared.items()},
+        parsimony=confirmed.why,
+        paired=tuple(paired(name, losses, other, members.groups) for name, other in beside.items()),
+        baselines={name: float(other.mean()) for name, other in beside.items()} | {"uniform": members.uniform_loss},
+        baseline_accuracies={} if members.ties else {name: accuracy_of_two(other) for name, other in beside.items()},
+        chosen=confirmed.name,
+        baseline_members={name: tuple(members.names[j] for j in found.candidates[name].members) for name in beside},
         whole_file_oof_log_loss=confirmed.whole_file_loss,
         estimate=confirmed.estimate,
-        bound=confirmed.choice.bound,
+        bound=found.bound,
         members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,
-        frontier=frontier_points(confirmed.choice.considered, members, budget.margin),
+        frontier=frontier_points(found.considered, members, budget.margin),
         left_out=members.left_out,
     )
 
 
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
-    """Of judged candidates, those that no cheaper one beats, the cheapest first."""
+    """Of judged candidates, those that no cheaper one beats, the cheapest first.
+
+    They are not rehearsed.
+    """
     points: list[FrontierPoint] = []
     best = np.inf
     for candidate in sorted(candidates, key=lambda c: (c.seconds, c.loss)):
@@ -88,14 +96,6 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
     return tuple(points)
 
 
-def _compared(problem: Problem, available: float) -> dict[str, np.ndarray]:
-    """Losses (rows,) by baseline of all candidates that are affordable alone."""
-    affordable = problem.prices.affordable(available)
-    alone = [j for j in range(len(problem.members.names)) if affordable((j,))]
-    members = problem.members
-    return baseline_losses(members.p[alone], members.y, members.folds, ties=members.ties)
-
-
 def _accuracy(losses: np.ndarray, members: Members) -> float | None:
     """The share of rows whose winner is the likelier; None where there are ties."""
     return None if members.ties else accuracy_of_two(losses)
@@ -106,7 +106,7 @@ def _prior(members: Members) -> Triple:
 
     A and B are alike, since their order is random.
     """
-    shares = label_shares(members.y, ties=members.ties)
+    shares = _label_shares(members.y, ties=members.ties)
     side = float((shares[0] + shares[1]) / 2) if members.ties else 0.5
     return side, side, 1.0 - 2 * side
 
@@ -134,3 +134,13 @@ def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted)
         gate=fitted.gates.get(j),
         request=without_paths(card.request) if card.request else None,
     )
+
+
+def _label_shares(y: np.ndarray, *, ties: bool) -> np.ndarray:
+    """Shares (3,) of the labels, one battle of each added.
+
+    Of each that there can be: without `ties` a tie has none.
+    """
+    counts = np.bincount(y, minlength=3) + np.array([1.0, 1.0, float(ties)])
+    shares: np.ndarray = counts / counts.sum()
+    return shares

@@ -10,10 +10,10 @@ from ensemble.budget.schedule import fixed_seconds
 from ensemble.members.table import Members
 from ensemble.plan import Plan
 from ensemble.search.assemble import assemble
-from ensemble.search.decide import BuildRequest, decide, refine
+from ensemble.search.decide import BuildRequest, find_candidates
 from ensemble.search.prices import Budget, Prices, require_feasible
 from ensemble.search.problem import Problem
-from ensemble.search.rehearse import confirm, rehearse, single_limit
+from ensemble.search.rehearse import confirm, rehearse
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
@@ -30,11 +30,10 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
     budget = Budget(request.budget_seconds, *choose_margin(request.target, members.costs, request.margin))
     problem = pose_problem(members, request, say=say)
     require_feasible(problem.prices, budget)
-    choice = refine(problem, decide(problem, request, budget.available))
-    limit = single_limit(choice, budget.available, parsimony=request.parsimony)
-    rehearsal = rehearse(problem, request, budget.available, single_seconds=limit)
-    confirmed = confirm(problem, choice, rehearsal, limit)
-    plan = assemble(problem, confirmed, budget, request.target)
+    found = find_candidates(problem, request, budget.available)
+    [rehearsal] = rehearse(problem, request, [budget.available])
+    confirmed = confirm(problem, found, rehearsal, parsimony=request.parsimony)
+    plan = assemble(problem, found, confirmed, budget, request.target)
     say(f"taking {len(plan.members)} members: {plan.parsimony}")
     return plan
 

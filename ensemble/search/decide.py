@@ -1,6 +1,7 @@
-"""Decide which candidate to take at a budget, by search and out-of-fold judging.
+"""Find the candidates at a budget: what needs no search, and the best that the search has.
 
-`build`, `frontier` and each fold of `rehearse` call it; it calls `proposals` and `judging`.
+`build`, `frontier` and each fold of `rehearse` call it; it calls `simple`, `proposals` and `judging`. Which of the candidates
+is taken is the rehearsal's to say, see `contest`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Bound
 from ensemble.search.judging import judge, judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
+from ensemble.search.simple import simple_candidates
 from ensemble.search.subsets import EXACT_MEMBERS, Searched
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
 
+SEARCH, CHEAPER, COVERAGE = "search", "cheaper_search", "coverage"
 JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
 REFINED, AS_GOOD_NATS = 3, 0.002  # how many sets are judged by every pool, and how near they must look
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
@@ -35,100 +37,94 @@ class BuildRequest:
     rows: int
     margin: float | None = None
     lengths: Path | None = None
-    parsimony: bool = True
+    parsimony: bool = False
     coverage: bool = True
     position_bias: bool = False
     limits: SearchLimits = field(default_factory=SearchLimits)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen at a budget, from what, and how far it can be from the best.
+class Found:
+    """What there is to choose from at a budget.
 
-    `whole_file`: the candidate itself, or what would be taken without coverage plans.
+    `candidates` by name, the simplest first: those of `simple`; SEARCH, the best of the search in which every member sees every
+    row; CHEAPER, with parsimony, the cheapest that looks as good as the best; COVERAGE, the best with gates, where it looks
+    better than SEARCH. `considered`: all that the search judged. `bound`: how far the search can be from the best.
     """
 
-    candidate: Candidate
-    why: str
-    whole_file: Candidate
-    whole_why: str
+    candidates: dict[str, Candidate]
     considered: tuple[Candidate, ...]
     bound: Bound
 
 
-def decide(problem: Problem, request: BuildRequest, available: float, *, trials: bool = True) -> Choice:
-    """The best candidate within `available` seconds (the budget without its margin).
+def find_candidates(problem: Problem, request: BuildRequest, available: float, *, trials: bool = True) -> Found:
+    """The candidates within `available` seconds (the budget without its margin).
 
     Without `trials` Optuna has no say.
     """
     problem.say(f"searching subsets of {len(problem.members.names)} members")
     searched = search_subsets(problem, available)
-    whole = propose_whole_files(problem, searched, available)
-    covered: list[Candidate] = []
+    candidates = simple_candidates(problem, available)
+    whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
+    drawn: list[Candidate] = []
     method = searched.method
-    if trials and len(problem.members.names) > EXACT_MEMBERS:
+    if trials and request.limits.trials and len(problem.members.names) > EXACT_MEMBERS:
         study = search_with_optuna(problem, available, searched, request.limits, coverage=request.coverage)
         sets = dict.fromkeys(c.whole for c in study.candidates if not c.seen)
         whole += [judge(problem, subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
-        covered += [c for c in study.candidates if c.seen]
+        drawn = [c for c in study.candidates if c.seen]
         method += f", then {study.trials} Optuna trials"
+    best = min(whole, key=lambda c: (c.loss, c.seconds))
+    candidates[SEARCH] = refine(problem, best, whole)
+    covered: list[Candidate] = []
     if request.coverage and len(problem.members.names) > 1:
-        covered += propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
-        covered = [judge_gated_by_folds(problem, c) for c in sorted(covered, key=lambda c: c.loss)[:JUDGED_AGAIN]]
+        proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
+        covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed, drawn)]
         covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
-    return choose(whole, covered, problem.members.groups, _bound(searched, method), parsimony=request.parsimony)
+    if request.parsimony and (cheaper := cheapest_as_good([*whole, *covered], problem.members.groups)):
+        candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
+    if covered and min(c.loss for c in covered) <= best.loss:
+        candidates[COVERAGE] = min(covered, key=lambda c: (c.loss, c.seconds))
+    return Found(candidates, (*whole, *covered), _bound(searched, method))
 
 
-def choose(
-    whole: Sequence[Candidate], covered: Sequence[Candidate], groups: np.ndarray, bound: Bound, *, parsimony: bool
-) -> Choice:
-    """The candidate to take of whole-file and coverage plans that were judged alike."""
-    best_whole, why = best_of(whole, groups, parsimony=parsimony)
-    chosen, chosen_why = best_of([*whole, *covered], groups, parsimony=parsimony)
-    # What whole-file plans would be without coverage is the floor: parsimony may not trade its loss for seconds, and coverage
-    # plans that are not taken have no say in it.
-    if not chosen.seen or chosen.loss > best_whole.loss:
-        chosen, chosen_why = best_whole, why
-    return Choice(chosen, chosen_why, best_whole, why, (*whole, *covered), bound)
+def finalists(proposed: Sequence[Candidate], drawn: Sequence[Candidate]) -> list[Candidate]:
+    """The coverage plans to judge again: the exact search's best, and beside them a study's.
+
+    A study tries many pools on the same plan and reports the luckiest: its plans count once each, and never in place of those
+    of the exact search.
+    """
+    kept: dict[object, Candidate] = {}
+    for candidates in (proposed, drawn):
+        room = len(kept) + JUDGED_AGAIN
+        for candidate in sorted(candidates, key=lambda c: (c.loss, c.seconds)):
+            if len(kept) < room:
+                kept.setdefault((candidate.whole, tuple(sorted((j, round(s)) for j, s in candidate.work.items()))), candidate)
+    return list(kept.values())
 
 
-def best_of(candidates: Sequence[Candidate], groups: np.ndarray, *, parsimony: bool) -> tuple[Candidate, str]:
-    """The best candidate and why.
+def cheapest_as_good(candidates: Sequence[Candidate], groups: np.ndarray) -> Candidate | None:
+    """The cheapest candidate within one standard error of the best.
 
-    It has the least loss, or with `parsimony` is the cheapest within one standard error of the paired difference.
+    The error is that of the paired difference. None where none is cheaper.
     """
     best = min(candidates, key=lambda c: (c.loss, c.seconds))
-    if not parsimony:
-        return best, "least log loss out of fold"
     near = [c for c in candidates if c.seconds <= best.seconds * (1 - LEAST_SAVING)]
     within = [c for c in near if c.loss - best.loss <= standard_error(c.losses - best.losses, groups)]
-    if not within:
-        return best, "least log loss out of fold; no plan that is 5 % cheaper is within one standard error of it"
-    chosen = min(within, key=lambda c: (c.seconds, c.loss))
-    error = standard_error(chosen.losses - best.losses, groups)
-    return chosen, (
-        f"the cheapest plan within one standard error of the best: {chosen.loss - best.loss:+.5f} +- {error:.5f} nats against "
-        f"a plan of {format_seconds(best.seconds)}; --no-parsimony takes that one"
-    )
+    return min(within, key=lambda c: (c.seconds, c.loss), default=None)
 
 
-def refine(problem: Problem, choice: Choice) -> Choice:
-    """The best whole-file set of those that looked alike, once every pool is tried on them.
+def refine(problem: Problem, best: Candidate, considered: Sequence[Candidate]) -> Candidate:
+    """The best whole-file set of those that looked as good as `best`, by every pool.
 
-    Considered are sets that cost no more than the chosen one and looked as good. The first judgement tried a few pools.
+    The first judgement tried a few pools.
     """
-    first = choice.whole_file
-    near = [c for c in choice.considered if not c.seen and c.seconds <= first.seconds and c.loss <= first.loss + AS_GOOD_NATS]
-    finalists = {c.whole: c for c in (first, *sorted(near, key=lambda c: c.loss))}
+    near = [c for c in considered if c.loss <= best.loss + AS_GOOD_NATS]
+    sets = {c.whole: c for c in (best, *sorted(near, key=lambda c: c.loss))}
     few = problem.thinned()
-    judged = [(c, *few.evaluator.losses(c.whole, few.all_specs)) for c in list(finalists.values())[:REFINED]]
-    best, _, spec = min(judged, key=lambda item: float(item[1].mean()))
-    refined, why = replace(best, spec=spec), choice.whole_why
-    if best.whole != first.whole:
-        why += f"; of {len(judged)} sets that looked as good at no more seconds, the best once every pool was tried"
-    if choice.candidate.seen:
-        return replace(choice, whole_file=refined, whole_why=why)
-    return replace(choice, candidate=refined, why=why, whole_file=refined, whole_why=why)
+    judged = [(c, *few.evaluator.losses(c.whole, few.all_specs)) for c in list(sets.values())[:REFINED]]
+    refined, _, spec = min(judged, key=lambda item: float(item[1].mean()))
+    return replace(refined, spec=spec)
 
 
 def _bound(searched: Searched, method: str) -> Bound:

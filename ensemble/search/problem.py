@@ -14,6 +14,7 @@ from ensemble.search.prices import Prices
 from ensemble.search.subsets import Fitter, Subset
 from zoo.contracts import Say
 
+NOT_JUDGED = np.empty(0)  # losses of a candidate that only the rehearsal judges
 FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehearsal, looks at no more rows than this
 
 
@@ -21,9 +22,9 @@ FEW_ROWS = 20_000  # the choice between all pools, and every choice of a rehears
 class Candidate:
     """A plan before it is assembled: who sees which rows, its seconds and its losses.
 
-    `seconds` without the margin; `losses` (rows,) out of fold; `seen`: rows, bool (rows,), of the members that do not see all.
-    `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`: coverage patterns
-    (sorted members) whose rows get a blend of their own.
+    `seconds` without the margin; `losses` (rows,) out of fold, or NOT_JUDGED; `seen`: rows, bool (rows,), of the members that
+    do not see all. `work`: seconds of each member in `seen`, over all its copies, for the file to be predicted. `own_blend`:
+    coverage patterns (sorted members) whose rows get a blend of their own.
     """
 
     whole: Subset

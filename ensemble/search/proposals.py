@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from ensemble.search.subsets import EXACT_MEMBERS, Searched, Subset, search_bran
 
 FINALISTS = 10
 COVERAGE_TRIALS = 16
-JUDGED_ROWS = 300_000  # few sets on few rows are all judged out of fold
 _PAIRS = 6
 _CLIMBS = 8
 
@@ -28,12 +27,13 @@ def search_subsets(problem: Problem, available: float) -> Searched:
     return search_branch_and_bound(problem.fitter.true, affordable, fitter=problem.fitter)
 
 
-def propose_whole_files(problem: Problem, searched: Searched, available: float) -> list[Candidate]:
-    """Judged whole-file candidates: finalists of the search, and what follows from the best.
+def propose_whole_files(problem: Problem, searched: Searched, others: Iterable[Subset], available: float) -> list[Candidate]:
+    """Judged whole-file candidates: finalists of the search, `others`, and what follows.
 
-    All of them fit in `available` seconds.
+    What follows are neighbours of the best and what is left of it as it shrinks; `others` are sets worth a look. All of them
+    fit in `available` seconds.
     """
-    finalists = _finalists(problem, searched)
+    finalists = list(dict.fromkeys([*_finalists(problem, searched), *others]))
     problem.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
     judged = {subset: judge(problem, subset) for subset in finalists}
     best = min(judged.values(), key=lambda c: c.loss)
@@ -53,11 +53,9 @@ def propose_whole_files(problem: Problem, searched: Searched, available: float) 
 def _finalists(problem: Problem, searched: Searched) -> list[Subset]:
     """Subsets worth judging: those that no cheaper one beats, and the very best.
 
-    Where rows are few, all subsets are judged.
+    Never all of them, however few the rows: the best of hundreds of noisy losses is the luckiest.
     """
     ranked = [scored.members for scored in searched.subsets]
-    if len(ranked) * len(problem.members.y) <= JUDGED_ROWS:
-        return ranked
     front: list[Subset] = []
     cheapest = np.inf
     for subset in ranked:

@@ -2,126 +2,138 @@
 
 It is what a plan reports of its log loss. Cross-validating the weights alone flatters a plan: which members it has, which rows
 they see and which pool blends them were chosen by the same rows. Here each fold is judged by a build that never saw its labels,
-from the search to the gates.
+from the search to the gates. What needs no search is judged by the very same folds. Where rows are few, one division into folds
+says little: the rehearsal is repeated with others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.pools.blend import AS_IS
-from ensemble.search.decide import LEAST_SAVING, BuildRequest, Choice, decide, refine
+from ensemble.members.table import balanced_folds
+from ensemble.search.contest import FEW_LABELS, Contest
+from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import EXACT_MEMBERS
 from zoo.scores.metrics import log_loss_rows
 
+REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
+_IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where its own search found no such candidate
+
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Out-of-fold losses (rows,) of three ways to build, and the first one's triples (rows, 3).
+    """Out-of-fold losses (repeats, rows) of each candidate by name.
 
-    `plan`: the build as asked. `whole_file`: the same without coverage plans. `single`: the best single member, its table as
-    it is. Each was done without the rows that it is judged on.
+    `folds` (repeats, rows): what was left out. Each candidate was found, fitted and carried out without the rows that it is
+    judged on.
     """
 
-    p: np.ndarray
-    plan: np.ndarray
-    whole_file: np.ndarray
-    single: np.ndarray
+    losses: dict[str, np.ndarray]
+    folds: np.ndarray
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The choice that its rehearsal confirmed or replaced, and what it reports.
+    """The candidate that is taken, its name, and what is reported of it.
 
-    `losses` (rows,) out of fold; `whole_file_loss`: the mean of what the build would report if every member had to see every
-    row, the plan's own where they do; both come about as `estimate` says.
+    `losses` (rows,) as `estimate` says; `whole_file_loss`: the mean of the same where every member has to see every row.
+    `beside`: losses (rows,) of every candidate in the same rehearsal, by name.
     """
 
-    choice: Choice
+    name: str
+    candidate: Candidate
+    why: str
     losses: np.ndarray
     whole_file_loss: float
     estimate: str
+    beside: dict[str, np.ndarray]
 
 
-def rehearse(problem: Problem, request: BuildRequest, available: float, *, single_seconds: float) -> Rehearsal:
-    """Repeat the build within `available` seconds without each of the problem's folds.
+def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) -> list[Rehearsal]:
+    """Repeat the build without each fold, within each of the budgets (seconds without margin).
 
-    Single members cost at most `single_seconds`. Members, shares and pools are chosen on at most FEW_ROWS of the other folds'
-    rows; weights and gates are then fitted to all of these, and every row is judged.
-    """
-    members, numbers = problem.members, np.unique(problem.members.folds)
-    p, whole_p, single_p = (np.empty((len(members.y), 3)) for _ in range(3))
-    for place, fold in enumerate(numbers, start=1):
-        problem.say(f"rehearsing without fold {place} of {len(numbers)}")
-        held = members.folds == fold
-        others = problem.on_rows(~held)
-        few = others.thinned()
-        choice = refine(few, decide(few, request, available, trials=False))
-        p[held] = _predict(problem, held, others, choice.candidate, same_rows=few is others)
-        whole_p[held] = p[held]
-        if choice.candidate.seen:
-            whole_p[held] = _predict(problem, held, others, choice.whole_file, same_rows=few is others)
-        single = best_single(others, single_seconds)
-        single_p[held] = _predict(problem, held, others, single, same_rows=True)
-    losses = (log_loss_rows(table, members.y) for table in (p, whole_p, single_p))
-    return Rehearsal(p, *losses)
-
-
-def best_single(problem: Problem, seconds: float) -> Candidate:
-    """The member of least log loss, as its table is, within `seconds`.
-
-    The cheapest where none is.
+    Members, shares and pools are chosen on at most FEW_ROWS of the other folds' rows; weights and gates are then fitted to all
+    of these, and every row is judged. Budgets share the folds, and with them most fits.
     """
     members = problem.members
-    by_seconds = sorted(range(len(members.names)), key=lambda j: problem.prices.seconds((j,)))
-    affordable = [j for j in by_seconds if problem.prices.seconds((j,)) <= seconds] or by_seconds[:1]
-    losses = {j: log_loss_rows(members.p[j], members.y) for j in affordable}
-    best = min(affordable, key=lambda j: float(losses[j].mean()))
-    return Candidate((best,), problem.of_kind(AS_IS), problem.prices.seconds((best,)), losses[best])
+    folds = rehearsed_folds(problem)
+    losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
+    for repeat, assigned in enumerate(folds):
+        for place, fold in enumerate(numbers := np.unique(assigned), start=1):
+            again = f", division {repeat + 1} of {len(folds)}" if len(folds) > 1 else ""
+            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}")
+            held = assigned == fold
+            others = problem.on_rows(~held)
+            few = others.thinned()
+            for kept, available in zip(losses, budgets, strict=True):
+                found = find_candidates(few, request, available, trials=False)
+                for name, p in _predict_all(problem, held, others, few, found).items():
+                    rows = kept.setdefault(name, np.empty(folds.shape))
+                    rows[repeat, held] = log_loss_rows(p, members.y[held])
+    return [Rehearsal(kept, folds) for kept in losses]
 
 
-def confirm(problem: Problem, choice: Choice, rehearsal: Rehearsal, single_seconds: float) -> Confirmed:
-    """The choice after its rehearsal, and what it reports.
-
-    Coverage gives way to whole files, and these to the best single member as it is, where that went better.
-    """
-    # Where coverage was not chosen, the plan is what one without coverage would be, whatever some folds chose.
-    losses = rehearsal.plan if choice.candidate.seen else rehearsal.whole_file
-    if choice.candidate.seen and rehearsal.whole_file.mean() < losses.mean():
-        why = f"{choice.whole_why}; coverage plans went no better in rehearsal ({losses.mean():.5f})"
-        choice, losses = replace(choice, candidate=choice.whole_file, why=why, whole_why=why), rehearsal.whole_file
-    if rehearsal.single.mean() < losses.mean():
-        single = best_single(problem, single_seconds)
-        why = f"the best single member as it is: the search for something better ended at {losses.mean():.5f} in rehearsal"
-        choice, losses = replace(choice, candidate=single, why=why, whole_file=single, whole_why=why), rehearsal.single
-    whole_file_loss = float(losses.mean())
-    if choice.candidate.seen:
-        whole_file_loss = min(float(rehearsal.whole_file.mean()), float(rehearsal.single.mean()))
-    return Confirmed(choice, losses, whole_file_loss, _estimate(problem))
-
-
-def single_limit(choice: Choice, available: float, *, parsimony: bool) -> float:
-    """What a single member may cost: as much as the choice.
-
-    It may cost the whole budget where the user wants the least log loss.
-    """
-    return min(available, choice.candidate.seconds / (1 - LEAST_SAVING)) if parsimony else available
-
-
-def _estimate(problem: Problem) -> str:
-    """How the reported log loss came about, for the plan."""
+def rehearsed_folds(problem: Problem) -> np.ndarray:
+    """Folds (repeats, rows), by prompt: the members' own, and others where rows are few."""
     members = problem.members
-    folds = len(np.unique(members.folds))
-    without = ", without Optuna's trials" if len(members.names) > EXACT_MEMBERS else ""
-    return (
-        f"the whole build, from the choice of members to the gates, was repeated {folds} times{without}, each time without the "
-        "rows it was then judged on; only the last choice (coverage, whole files, or the best single member) looked at all rows"
+    repeats = REPEATS if len(members.y) < FEW_LABELS else 1
+    others = [balanced_folds(members.groups, repeat=repeat) for repeat in range(1, repeats)]
+    return np.stack([members.folds, *others])
+
+
+def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: bool) -> Confirmed:
+    """The candidate that its rehearsal confirms, and what it reports."""
+    names = tuple(name for name in found.candidates if name in rehearsal.losses)
+    contest = Contest(
+        names,
+        np.stack([rehearsal.losses[name] for name in names]),
+        rehearsal.folds,
+        problem.members.groups,
+        np.array([found.candidates[name].seconds for name in names]),
+        parsimony,
     )
+    candidate, losses = found.candidates[contest.winner], contest.reported()
+    whole_file_losses = contest.reported(whole_files=True) if candidate.seen else losses
+    return Confirmed(
+        contest.winner,
+        candidate,
+        contest.why(),
+        losses,
+        float(whole_file_losses.mean()),
+        _estimate(problem, rehearsal.folds),
+        dict(zip(names, contest.means, strict=True)),
+    )
+
+
+def _estimate(problem: Problem, folds: np.ndarray) -> str:
+    """How the reported log loss came about, for the plan."""
+    number = sum(len(np.unique(assigned)) for assigned in folds)
+    times = f"{number} times" + f" ({len(folds)} divisions into folds)" * (len(folds) > 1)
+    without = ", without Optuna's trials" if len(problem.members.names) > EXACT_MEMBERS else ""
+    return (
+        f"the whole build, from the choice of members to the gates, was repeated {times}{without}, each time without the rows "
+        "that it was then judged on, and so was what is beside it; which of these is taken was decided for each fold by the "
+        "other folds"
+    )
+
+
+def _predict_all(problem: Problem, held: np.ndarray, others: Problem, few: Problem, found: Found) -> dict[str, np.ndarray]:
+    """Triples of the held rows by each candidate, fitted to the others' rows; equal candidates are fitted once."""
+    out: dict[str, np.ndarray] = {}
+    for name, candidate in found.candidates.items():
+        twin = next((one for one in out if _are_same(found.candidates[one], candidate)), None)
+        out[name] = out[twin] if twin else _predict(problem, held, others, candidate, same_rows=few is others)
+    return out | {name: out[other] for name, other in _IN_PLACE_OF.items() if name not in out}
+
+
+def _are_same(one: Candidate, other: Candidate) -> bool:
+    return not one.seen and not other.seen and (one.whole, one.spec) == (other.whole, other.spec)
 
 
 def _predict(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:

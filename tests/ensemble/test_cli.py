@@ -66,6 +66,18 @@ def test_build_writes_a_plan_that_show_explains(home):
     assert "margin 1.5: target t4x2" in ensemble(home, "show").stdout
 
 
+def test_parsimony_is_asked_for(home):
+    def plan(*options: str) -> dict:
+        built = ensemble(home, "build", "--budget", "2h", "--whole-file", "--json", "-o", "asked.json", *options)
+        assert built.returncode == 0, built.stderr
+        return json.loads(built.stdout)
+
+    best, same, cheaper = plan(), plan("--no-parsimony"), plan("--parsimony")
+    assert best["members"] == same["members"]
+    assert cheaper["predicted_seconds"] <= best["predicted_seconds"]
+    assert "--parsimony" not in best["parsimony"]
+
+
 def test_a_frontier_is_asked_as_a_build_is(home):
     options = ("--target", "t4x2", "--rows", "10000", "--include", "weak", "--whole-file", "--margin", "1.2")
     drawn = ensemble(home, "frontier", *options, "--points", "2", "--json")

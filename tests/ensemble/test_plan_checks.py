@@ -181,6 +181,7 @@ def edit(change: Callable[..., object]) -> dict[str, Any]:
         (lambda p: p["pools"][3]["blend"].update(members=["dear@ab"]), "pools.3.blend.members: not the pool's own"),
         (lambda p: p["pools"].pop(0), "none of all members"),
         (lambda p: p["pools"][3]["blend"].update(weights=[-1.0]), "shares that sum to 1, not to -1"),
+        (lambda p: p["pools"][3]["blend"].update(least=[0.5, 0.5, 0.0]), "leave something to the blend are wanted, not 1"),
         (lambda p: p["pools"][2]["blend"].update(temperature=0), "pools.2.blend.temperature"),
         (lambda p: p["pools"][2]["blend"].update(temperatures=[0, 1]), "pools.2.blend.temperatures.0"),
         (lambda p: p["pools"][2].update(log_loss=float("inf")), "pools.2.log_loss"),

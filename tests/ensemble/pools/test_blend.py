@@ -10,13 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend, fit_temperature
+from ensemble.pools.blend import (
+    GREEDY,
+    RIDGED_LOG,
+    RIDGED_LOGISTIC,
+    SPECS,
+    BlendSpec,
+    apply_blend,
+    fit_blend,
+    fit_temperature,
+    least_shares,
+)
 from ensemble.pools.linear import fit_linear
 from ensemble.pools.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import swap_sides, without_ties
 
 SEEDS = st.integers(0, 2**32 - 1)
+EVERY = (*SPECS, GREEDY, RIDGED_LOG, RIDGED_LOGISTIC)
 
 
 def battles(seed: int, members: int, rows: int, *, zeros: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +100,7 @@ def test_the_linear_pool_is_never_worse_than_the_best_single_on_the_fitting_rows
     assert loss(apply_blend(blend, named(p)), y) <= min(loss(table, y) for table in p) + 1e-6
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("spec", EVERY, ids=str)
 def test_every_pool_copes_with_exact_zeros(spec):
     p, y = battles(3, 4, 400, zeros=True)
     blend = fit_blend(spec, list(named(p)), p, y)
@@ -99,8 +110,36 @@ def test_every_pool_copes_with_exact_zeros(spec):
     assert loss(mixed, y) <= np.log(3) + 1e-6
 
 
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from(EVERY), st.sets(st.integers(0, 2), min_size=1, max_size=2), st.integers(3, 200))
+def test_a_label_without_examples_keeps_its_laplace_share_in_every_row(seed, spec, missing, rows):
+    """Whatever the members say of it, and though A and B stay alike."""
+    p, y = battles(seed, 3, 3 * rows, zeros=True)
+    kept = ~np.isin(y, list(missing))
+    if not kept.any():
+        return
+    share = 1 / (kept.sum() + 3)
+    blend = fit_blend(spec, list(named(p)), p[:, kept], y[kept])
+    mixed = apply_blend(blend, named(p))
+    np.testing.assert_allclose(mixed.sum(axis=1), 1)
+    for label in missing:
+        assert mixed[:, label].min() >= share * (1 - 1e-12)
+    np.testing.assert_allclose(swap_sides(mixed), apply_blend(blend, named(swap_sides(p))), atol=1e-9)
+    without = apply_blend(blend.model_copy(update={"least": (0.0, 0.0, 0.0)}), named(p))
+    assert np.abs(mixed - without).max() <= 3 * share, "and no more than that"
+
+
+def test_labels_that_occur_keep_nothing_aside():
+    assert least_shares(np.array([0, 1, 2, 2])) == (0, 0, 0)
+    assert least_shares(np.array([0, 1])) == (0, 0, 1 / 5)
+    assert least_shares(np.array([0, 2])) == (1 / 5, 1 / 5, 0)
+    assert least_shares(np.array([0])) == (1 / 4, 1 / 4, 1 / 4)
+    p, y = battles(0, 2, 100)
+    assert fit_blend(RIDGED_LOG, list(named(p)), p, y).least == (0, 0, 0)
+
+
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from(SPECS))
+@given(SEEDS, st.sampled_from(EVERY))
 def test_exchanging_a_and_b_everywhere_exchanges_the_result(seed, spec):
     p, y = battles(seed, 3, 150)
     swapped_y = np.array([1, 0, 2])[y]
@@ -111,7 +150,7 @@ def test_exchanging_a_and_b_everywhere_exchanges_the_result(seed, spec):
 
 
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from(SPECS))
+@given(SEEDS, st.sampled_from(EVERY))
 def test_the_order_of_rows_and_of_members_does_not_matter(seed, spec):
     p, y = battles(seed, 3, 150)
     rng = np.random.default_rng(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ensemble.predict.job import JobRun
 from ensemble.predict.workplace import Workplace
 from ensemble.search.assemble import assemble
 from ensemble.search.build import pose_problem
-from ensemble.search.decide import decide
+from ensemble.search.decide import find_candidates
 from ensemble.search.fitting import Fitted, carry_out, fit_candidate
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate
@@ -35,14 +36,14 @@ NO_SPARE_TIME = 1e6
 
 def planned(gates: int, own_blends: bool) -> tuple[Plan, Candidate, Fitted]:
     """A plan whose candidate has so many gated members, with or without blends of their own for coverage patterns."""
-    problem = pose_problem(make_members(rows=2000, seed=8), request(BUDGET, parsimony=False))
-    asked = request(BUDGET, parsimony=False)
-    choice = decide(problem, asked, BUDGET / MARGIN)
-    found = [c for c in choice.considered if len(c.seen) == gates and bool(c.own_blend) == own_blends]
-    candidate = min(found, key=lambda c: c.loss)
-    chosen = type(choice)(candidate, "chosen", choice.whole_file, choice.whole_why, choice.considered, choice.bound)
-    confirmed = Confirmed(chosen, candidate.losses, 1.0, "so")
-    plan = assemble(problem, confirmed, Budget(BUDGET, MARGIN, "given"), load_target("t4x2"))
+    asked = request(BUDGET)
+    problem = pose_problem(make_members(rows=2000, seed=8), asked)
+    found = find_candidates(problem, asked, BUDGET / MARGIN)
+    fitting = [c for c in found.considered if len(c.seen) == gates and bool(c.own_blend) == own_blends]
+    candidate = min(fitting, key=lambda c: c.loss)
+    found = replace(found, candidates={"coverage": candidate})
+    confirmed = Confirmed("coverage", candidate, "chosen", candidate.losses, 1.0, "so", {"coverage": candidate.losses})
+    plan = assemble(problem, found, confirmed, Budget(BUDGET, MARGIN, "given"), load_target("t4x2"))
     assert len(plan.members) == len(candidate.members)
     return plan.model_copy(update={"margin": NO_SPARE_TIME}), candidate, fit_candidate(problem, candidate)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ensemble.members.table import Members, balanced_folds
+from ensemble.pools.blend import SPECS, BlendSpec
 from ensemble.search.build import pose_problem
-from ensemble.search.decide import BuildRequest, decide
-from ensemble.search.problem import Problem
+from ensemble.search.decide import JUDGED_AGAIN, BuildRequest, finalists, find_candidates
+from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import search_subsets
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from tests.helpers.manifests import score_card
@@ -59,8 +60,8 @@ def problem(request_) -> Problem:
 
 
 def test_the_choice_keeps_to_the_budget_and_to_the_bound(problem, request_):
-    choice = decide(problem, request_, AVAILABLE)
-    assert choice.candidate.seconds <= AVAILABLE
+    choice = find_candidates(problem, request_, AVAILABLE)
+    assert all(candidate.seconds <= AVAILABLE for candidate in choice.candidates.values())
     assert "branch and bound" in choice.bound.method
     assert "Optuna" in choice.bound.method
     assert choice.bound.lower_bound <= choice.bound.found
@@ -93,3 +94,24 @@ def test_the_first_trials_are_the_baselines_and_the_best_affordable_set(tmp_path
     assert any(len(members) == 1 for members in used)
     assert all(trial.user_attrs["seconds"] > 0 for trial in trials)
     assert all("seconds" in trial.constraints for trial in trials)
+
+
+def test_a_study_never_crowds_out_what_the_exact_search_proposed():
+    """It tries a lucky pool on the same plan again and again: each plan counts once, beside the others."""
+
+    def plan(gated: int, loss: float, spec: BlendSpec = SPECS[1]) -> Candidate:
+        seen = {gated: np.tile([True, False], 5)}
+        return Candidate((0,), spec, 100.0, np.full(10, loss), seen, work={gated: 50.0 + 1e-9 * gated})
+
+    proposed = [plan(j, 1.0 + j / 100) for j in range(1, 4)]
+    drawn = [plan(9, 0.8 + k / 1000, spec) for k, spec in enumerate(SPECS)] + [plan(1, 0.7), plan(8, 0.9)]
+    kept = finalists(proposed, drawn)
+    assert kept[:3] == proposed
+    assert [c.loss for c in kept[3:]] == [0.8, 0.9]
+    many = [plan(j, 0.5) for j in range(20, 40)]
+    assert len(finalists(proposed, many)) == 3 + JUDGED_AGAIN
+
+
+def test_without_trials_nothing_is_drawn(problem, request_):
+    alone = find_candidates(problem, replace(request_, limits=SearchLimits(trials=0)), AVAILABLE)
+    assert "Optuna" not in alone.bound.method

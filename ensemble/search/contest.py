@@ -1,0 +1,127 @@
+"""The contest: which rehearsed candidate is taken, and what the plan reports.
+
+All candidates were judged on the same rows by the same folds. Reported is not the winner's own mean, which is the least of
+several and so flatters, but that of a contest held anew for each fold by the other folds' losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ensemble.search.decide import CHEAPER, COVERAGE, LEAST_SAVING
+from ensemble.search.simple import LOG_POOL
+from zoo.scores.metrics import mean_and_error, standard_error
+
+FEW_LABELS = 2_000  # with fewer rows, a search that looks better than the log pool of everybody mostly is not
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Candidates by `names`, the simplest first, and how they went.
+
+    `losses` (names, repeats, rows) of the rehearsal, `folds` (repeats, rows) what was left out for each, `groups` (rows,) the
+    prompts, `seconds` (names,) the price of each candidate.
+    """
+
+    names: tuple[str, ...]
+    losses: np.ndarray
+    folds: np.ndarray
+    groups: np.ndarray
+    seconds: np.ndarray
+    parsimony: bool = False
+
+    @property
+    def few(self) -> bool:
+        """Whether the log pool of everybody stays unless something is surely better."""
+        return bool(self.losses.shape[2] < FEW_LABELS)
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """Losses (names, rows), the mean over repeats."""
+        means: np.ndarray = self.losses.mean(axis=1)
+        return means
+
+    @cached_property
+    def winner(self) -> str:
+        """The candidate to take, by all rows."""
+        return self.names[self._pick(range(len(self.names)), np.ones(self.losses.shape[2], dtype=bool))]
+
+    def reported(self, *, whole_files: bool = False) -> np.ndarray:
+        """Losses (rows,) of contests that the other folds decided, the mean over repeats.
+
+        `whole_files`: of those without coverage plans.
+        """
+        allowed = [place for place, name in enumerate(self.names) if not (whole_files and name in (COVERAGE, CHEAPER))]
+        out = np.empty(self.losses.shape[1:])
+        for repeat, folds in enumerate(self.folds):
+            for fold in np.unique(folds):
+                held = folds == fold
+                out[repeat, held] = self.losses[self._pick(allowed, ~held), repeat, held]
+        mean: np.ndarray = out.mean(axis=0)
+        return mean
+
+    def why(self) -> str:
+        """Why the winner was taken, in words and numbers."""
+        won = self.names.index(self.winner)
+        rows = self.losses.shape[2]
+        others = [place for place in range(len(self.names)) if not np.array_equal(self.means[place], self.means[won])]
+        if not others:
+            return f"{_words(self.winner)}: no other candidate differs from it"
+        nearest = min(others, key=lambda place: float(self.means[place].mean()))
+        difference, error = self._beyond(nearest, won, np.ones(rows, dtype=bool))
+        beside = f"{_words(self.names[nearest])} came out {difference:+.5f} +- {error:.5f} against it in rehearsal"
+        return f"{_words(self.winner)}: {self._reason(won)}; {beside}"
+
+    def _reason(self, won: int) -> str:
+        rows = self.losses.shape[2]
+        if self.parsimony and won != self._best(range(len(self.names)), np.ones(rows, dtype=bool)):
+            return "the cheapest within one standard error of the best, which is taken without --parsimony"
+        if self.few and self.winner == LOG_POOL:
+            return f"{rows:,} labelled rows are few, so it stays where nothing is surely better"
+        if self.few:
+            return f"better than the log pool of everybody by more than its error, on {rows:,} labelled rows"
+        if won == int(self.means.mean(axis=1).argmin()):
+            return "least log loss in rehearsal"
+        return "the simplest within one standard error of the least log loss in rehearsal"
+
+    def _pick(self, allowed: Sequence[int], rows: np.ndarray) -> int:
+        """The place of the winner among `allowed`, by the losses of `rows` (bool, rows)."""
+        best = self._best(allowed, rows)
+        if not self.parsimony:
+            return best
+        cheaper = [place for place in allowed if self.seconds[place] <= self.seconds[best] * (1 - LEAST_SAVING)]
+        as_good = [place for place in cheaper if self._is_as_good(place, best, rows)]
+        return min(as_good, key=lambda place: float(self.seconds[place]), default=best)
+
+    def _best(self, allowed: Sequence[int], rows: np.ndarray) -> int:
+        loss = {place: float(self.means[place, rows].mean()) for place in allowed}
+        least = min(allowed, key=lambda place: loss[place])
+        if not self.few:
+            return next(place for place in allowed if place == least or self._is_as_good(place, least, rows))
+        default = self.names.index(LOG_POOL)
+        better = [place for place in allowed if self._is_better(place, default, rows)]
+        return min(better, key=lambda place: loss[place], default=default)
+
+    def _is_as_good(self, place: int, best: int, rows: np.ndarray) -> bool:
+        difference, error = self._beyond(place, best, rows)
+        return difference <= error
+
+    def _is_better(self, place: int, default: int, rows: np.ndarray) -> bool:
+        difference, error = self._beyond(place, default, rows)
+        return difference < -error
+
+    def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
+        """Mean loss of one beyond another's on `rows`, and the error of that: by prompt, and by how repeats differ."""
+        apart = self.losses[place][:, rows] - self.losses[other][:, rows]
+        difference, error = mean_and_error(apart.mean(axis=0), self.groups[rows])
+        if len(apart) > 1:
+            error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
+        return difference, error
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
