@@ -249,6 +249,16 @@ def fold_rule(request: BaseRequest) -> FoldRule | None:
     return found
 
 
+def variants_of(request: BaseRequest) -> tuple[Variant, ...]:
+    """The variants that a request's artifact has a score table of, one a folder named by its slug; none where it has no table.
+
+    What a stage scored in its folders and what is known of it before it ends are the same by this.
+    """
+    if isinstance(request, ScoreRequest):
+        return request.spec.variants
+    return (Variant(),) if isinstance(request, LexicalScoreRequest | ImportRequest) else ()
+
+
 def rule_name(rule: FoldRule | None) -> str:
     """What people call a fold rule, in options and messages."""
     return rule or EACH_PROMPT
