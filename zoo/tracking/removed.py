@@ -35,6 +35,11 @@ def note_removal(folder: Path) -> None:
     write_atomic(removed_folder() / f"{folder.name}.json", json.dumps(record))
 
 
+def unnote_removal(folder: Path) -> None:
+    """Forget the note of an artifact that was not removed after all."""
+    (removed_folder() / f"{folder.name}.json").unlink(missing_ok=True)
+
+
 def is_removal_owed() -> bool:
     """Whether the tracking store still holds something that was removed."""
     return any(removed_folder().glob("*.json"))
@@ -44,7 +49,6 @@ def forget_removed() -> int:
     """Take from the tracking store what was removed from the store; how many artifacts.
 
     Raises what MLflow raises.
-
 
     Runs are deleted as the UI deletes them: `zoo gc` takes their files too.
     """
