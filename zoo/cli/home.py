@@ -96,7 +96,10 @@ def rm(
 
 
 def _remove(folder: Path) -> None:
-    """Remove an artifact, and note it for MLflow; ZooError, and nothing noted, where its disk does not let it go."""
+    """Remove an artifact, and note it for MLflow.
+
+    ZooError, and nothing noted, where its disk does not let it go.
+    """
     from zoo.settings import home
     from zoo.store import remove_artifact
     from zoo.tracking.removed import note_removal, unnote_removal

@@ -250,9 +250,10 @@ def fold_rule(request: BaseRequest) -> FoldRule | None:
 
 
 def variants_of(request: BaseRequest) -> tuple[Variant, ...]:
-    """The variants that a request's artifact has a score table of, one a folder named by its slug; none where it has no table.
+    """The variants that a request's artifact has score tables of.
 
-    What a stage scored in its folders and what is known of it before it ends are the same by this.
+    Each lies in a folder named by its slug; none where there is no table. By this a run has
+    one key before its stage ends and after.
     """
     if isinstance(request, ScoreRequest):
         return request.spec.variants

@@ -110,7 +110,10 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
 
 
 def _run(request: Request, entry: Entry, store: Path, say: Say, *, track: bool) -> tuple[Artifact, float]:
-    """Run one stage, shown in MLflow as it runs where that is wanted; and the seconds left for logging it to its end."""
+    """Run one stage, shown in MLflow as it runs where that is wanted.
+
+    With it the seconds that are left for an answer when it is logged to its end.
+    """
     if not track:
         return run_stage(request, store, say=say), SECONDS
     from zoo.tracking.live import shown_live

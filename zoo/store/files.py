@@ -144,7 +144,10 @@ def open_lock(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds a lock file, as far as this user may know: one of somebody else's counts as held."""
+    """Whether a living process holds a lock file.
+
+    One that this user may not open counts as held.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except PermissionError:

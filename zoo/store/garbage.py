@@ -54,7 +54,10 @@ def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
 
 
 def collect(item: Garbage, home: Path) -> bool:
-    """Remove one piece of garbage; False where a process has taken it up or removed it meanwhile."""
+    """Remove one piece of garbage.
+
+    False where a process has taken it up or removed it since it was found.
+    """
     if not item.path.exists() and not item.path.is_symlink():  # a lock in it would be made again
         return False
     with suppress(FileNotFoundError):  # another removal was first

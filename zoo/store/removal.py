@@ -81,9 +81,9 @@ def in_use(home: Path) -> dict[str, str]:
 
 
 def note_needed(work: Path, checkpoints: Iterable[str]) -> None:
-    """Note in a prediction's work folder, which it holds, what its members will read; nothing where no file can be written.
+    """Note in a prediction's work folder, which it holds, what its members will read.
 
-    A member that waits for its turn has left no request yet.
+    A member that waits for its turn has left no request yet. Nothing where no file can be written.
     """
     with suppress(OSError):
         write_atomic(work / NEEDED, json.dumps(sorted(set(checkpoints))))

@@ -121,7 +121,10 @@ def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
 
 
 def disk_use(home: Path, *, days: float, more: Sequence[Garbage] = ()) -> list[Use]:
-    """What lies in a home, the largest first; `days` as `zoo gc` takes them, `more` what it removes of MLflow's files."""
+    """What lies in a home, the largest first.
+
+    `days` as `zoo gc` takes them, `more` what it removes of MLflow's files.
+    """
     ledger, waste = Ledger(), {item.path: item.bytes for item in (*find_garbage(home, days=days), *more)}
     rows: dict[tuple[str, str, str], list[int]] = {}
     for path, key in _items(home):

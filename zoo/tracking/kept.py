@@ -94,7 +94,7 @@ def read_kept(path: Path, shape: Any) -> Any:
 
 
 def set_file_aside(path: Path, mend: str = "") -> None:
-    """Keep a file that cannot be read under another name, which nothing reads, and say so in one line."""
+    """Keep a bad file under another name, which nothing reads, and say so in one line."""
     aside = path.with_name(f"{path.name}.broken-{secrets.token_hex(4)}")
     path.rename(aside)
     logger.warning("%s cannot be read: it is kept as %s%s", path, aside.name, mend and f"; {mend}")

@@ -57,13 +57,13 @@ class Following:
     _gate: threading.Lock = field(default_factory=threading.Lock)
 
     def may_write(self) -> bool:
-        """Ask before the first write: not when the stage has ended, and after this its end waits for the thread."""
+        """Ask before the first write: not when the stage has ended; its end waits for who may."""
         with self._gate:
             self._writes = not self.ended.is_set()
             return self._writes
 
     def end(self, thread: threading.Thread) -> None:
-        """Tell the thread that the stage has ended, and wait for its last lines; what is left of the time for an answer."""
+        """Tell the thread that the stage has ended, and wait for its last lines."""
         with self._gate:
             self.ended.set()
         ended_at = time.monotonic()
