@@ -32,7 +32,7 @@ from zoo.data.battles import Battles, count_characters, dataset_digest, read_bat
 from zoo.data.usable import unusable_line
 from zoo.reading import check_ordinary
 from zoo.settings import home
-from zoo.store import check_output
+from zoo.store import check_output, note_needed
 
 LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
 LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
@@ -122,6 +122,8 @@ def _in_workplace(work: _Begun, store: Path, stop: StopRequest) -> Prediction:
         work.submission.write(early.planned)
     try:
         with only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4), display.say) as lock:
+            if lock is not None:
+                note_needed(folder, [member.checkpoint for member in plan.members])
             work.conductor = conductor = work.conduct(plan, replace(setting, lock=lock))
             predicted_seconds = conductor.predicted_seconds()
             _announce(work, len(gpus), predicted_seconds)

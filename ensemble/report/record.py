@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 from ensemble.plan import Plan, load_plan
 from ensemble.predict.outcome import Prediction
 from ensemble.report.evaluate import Line
-from zoo.store import write_atomic
 from zoo.tracking.bounded import answered_within
 from zoo.tracking.home import one_line
 from zoo.tracking.uses import keep_use
 
 logger = logging.getLogger("zoo")
 RECORD_SECONDS = 1.0  # for a small file, when the submission is written: a disk that stalls holds nobody up
-PLAN_PATH = "plan_path.json"  # in a prediction's work folder: where its plan lay, for `zoo gc`
 
 
 def record_prediction(plan_path: Path, battles: Path, done: Prediction) -> None:
@@ -25,7 +22,6 @@ def record_prediction(plan_path: Path, battles: Path, done: Prediction) -> None:
 
     def keep() -> None:
         plan = load_plan(plan_path)
-        write_atomic(done.report.with_name(PLAN_PATH), json.dumps({"path": str(plan_path.absolute())}))
         numbers, params = prediction_numbers(done), _params(plan, battles)
         params |= {"output": done.output.name, "stopped_by": done.stopped_by}
         dumped = plan.model_dump(mode="json")

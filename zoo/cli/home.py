@@ -73,9 +73,8 @@ def rm(
     Example: zoo rm 1f0c93ab52de --with-dependents --yes
     """
     from zoo.scores.named import artifacts_named, cards_of
-    from zoo.settings import home, store_folder
-    from zoo.store import plan_removal, remove_artifact
-    from zoo.tracking.removed import note_removal
+    from zoo.settings import store_folder
+    from zoo.store import plan_removal
     from zoo.tracking.sync import log_removals
 
     asked = artifacts_named(store_folder(), names)
@@ -91,9 +90,26 @@ def rm(
     if dry_run or not _agreed(f"remove {len(removal.folders)} artifacts", yes=yes):
         return
     for folder in removal.folders:
-        remove_artifact(folder, home(), before=lambda folder=folder: note_removal(folder))  # type: ignore[misc]
+        _remove(folder)
         typer.echo(f"removed {folder.name}")
     log_removals()
+
+
+def _remove(folder: Path) -> None:
+    """Remove an artifact, and note it for MLflow.
+
+    ZooError, and nothing noted, where its disk does not let it go.
+    """
+    from zoo.settings import home
+    from zoo.store import remove_artifact
+    from zoo.tracking.removed import note_removal, unnote_removal
+
+    try:
+        remove_artifact(folder, home(), before=lambda: note_removal(folder))
+    except OSError as error:
+        if folder.exists():
+            unnote_removal(folder)
+        raise ZooError(f"{folder}: {error.strerror or error}; what is left of it `zoo gc` removes", exit_code=1) from error
 
 
 def gc(days: Days = 14.0, dry_run: DryRun = False, yes: Yes = False) -> None:
@@ -121,9 +137,9 @@ def gc(days: Days = 14.0, dry_run: DryRun = False, yes: Yes = False) -> None:
     if dry_run or not _agreed(f"remove {len(items) + len(runs)} items", yes=yes):
         return
     kept = [item for item in items if not collect(item, home())]
-    if runs:
-        _if_reachable(lambda: collect_tracking(runs, days=days))
-    typer.echo(f"removed {len(items) + len(runs) - len(kept)} items" + (f"; {len(kept)} are in use again" if kept else ""))
+    gone = _if_reachable(lambda: collect_tracking(runs, days=days)) if runs else []
+    stayed = len(kept) + len(runs) - len(gone)
+    typer.echo(f"removed {len(items) + len(runs) - stayed} items" + (f"; {stayed} are in use again or gone" if stayed else ""))
 
 
 def du(days: Days = 14.0, output: Output = Format.table, as_json: AsJson = False) -> None:
@@ -137,8 +153,10 @@ def du(days: Days = 14.0, output: Output = Format.table, as_json: AsJson = False
     """
     from zoo.settings import home
     from zoo.store import disk_use
+    from zoo.tracking.garbage import tracking_garbage
 
-    style, uses = style_of(output, as_json), disk_use(home(), days=days)
+    runs = _if_reachable(lambda: tracking_garbage(days=days))
+    style, uses = style_of(output, as_json), disk_use(home(), days=days, more=runs)
     columns = [
         Column("kind"),
         Column("entry"),

@@ -60,6 +60,7 @@ from zoo.contracts.requests import (
     inputs_of,
     parse_request,
     rule_name,
+    variants_of,
     without_paths,
 )
 
@@ -120,5 +121,6 @@ __all__ = [
     "inputs_of",
     "parse_request",
     "rule_name",
+    "variants_of",
     "without_paths",
 ]

@@ -249,6 +249,17 @@ def fold_rule(request: BaseRequest) -> FoldRule | None:
     return found
 
 
+def variants_of(request: BaseRequest) -> tuple[Variant, ...]:
+    """The variants that a request's artifact has score tables of.
+
+    Each lies in a folder named by its slug; none where there is no table. By this a run has
+    one key before its stage ends and after.
+    """
+    if isinstance(request, ScoreRequest):
+        return request.spec.variants
+    return (Variant(),) if isinstance(request, LexicalScoreRequest | ImportRequest) else ()
+
+
 def rule_name(rule: FoldRule | None) -> str:
     """What people call a fold rule, in options and messages."""
     return rule or EACH_PROMPT

@@ -16,6 +16,7 @@ from zoo.pipeline.runner import run_stage
 from zoo.scores.ladder import Step, steps_from_metrics
 from zoo.scores.out_of_fold import OutOfFold, out_of_fold
 from zoo.store import Artifact, artifact_name, find
+from zoo.tracking.bounded import SECONDS
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,29 @@ def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, t
         known = find(store, request)
         say(f"{request.stage} {entry.name}: {'in the store' if known else 'running'} ({artifact_name(request)})")
         started = time.monotonic()
-        artifact = known or _run(request, entry, store, say, track=track)
+        artifact, seconds = (known, SECONDS) if known else _run(request, entry, store, say, track=track)
         if not known:
             say(f"{request.stage} {entry.name}: done in {time.monotonic() - started:.0f} s")
         artifacts.append(artifact)
         if track:
             from zoo.tracking.sync import log_stage
 
-            log_stage(artifact.manifest, artifact.path, entry)
+            log_stage(artifact.manifest, artifact.path, entry, seconds=seconds)
     return artifacts
 
 
-def _run(request: Request, entry: Entry, store: Path, say: Say, *, track: bool) -> Artifact:
-    """Run one stage, shown in MLflow as it runs where that is wanted."""
+def _run(request: Request, entry: Entry, store: Path, say: Say, *, track: bool) -> tuple[Artifact, float]:
+    """Run one stage, shown in MLflow as it runs where that is wanted.
+
+    With it the seconds that are left for an answer when it is logged to its end.
+    """
     if not track:
-        return run_stage(request, store, say=say)
+        return run_stage(request, store, say=say), SECONDS
     from zoo.tracking.live import shown_live
 
-    with shown_live(request, entry, store):
-        return run_stage(request, store, say=say)
+    with shown_live(request, entry, store) as shown:
+        artifact = run_stage(request, store, say=say)
+    return artifact, shown.seconds_left
 
 
 def run_folds(chains: Sequence[list[Request]], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:

@@ -39,7 +39,7 @@ from zoo.store.files import (
     scratch_folder,
     write_atomic,
 )
-from zoo.store.garbage import DAYS, Garbage, collect, find_garbage
+from zoo.store.garbage import DAYS, Garbage, collect, disk_bytes, find_garbage
 from zoo.store.lineage import dependents, recipe_of, source_of, sources
 from zoo.store.outside import check_output
 from zoo.store.removal import (
@@ -48,6 +48,7 @@ from zoo.store.removal import (
     fingerprint_of,
     in_use,
     manifest_stage,
+    note_needed,
     plan_removal,
     remove_artifact,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "dependents",
     "differing_field",
     "discard",
+    "disk_bytes",
     "disk_use",
     "file_sha256",
     "find",
@@ -102,6 +104,7 @@ __all__ = [
     "locked",
     "manifest_stage",
     "names_fingerprint",
+    "note_needed",
     "open_lock",
     "plan_removal",
     "read_manifest",

@@ -144,9 +144,14 @@ def open_lock(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds a lock file."""
+    """Whether a living process holds a lock file.
+
+    One that this user may not open counts as held.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except PermissionError:
+        return True
     except OSError:
         return False
     try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from zoo.store.artifacts import ASIDE, ERROR, MANIFEST, PARTIAL
 from zoo.store.files import if_free, is_held, lock_file
-from zoo.store.removal import TRASH, discard, stores
+from zoo.store.removal import discard, stores, trash
 
 DAYS = 14.0  # a killed run or prediction that nobody went on with for so long is taken for given up
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # of `zoo.store.replacing`
@@ -23,12 +25,16 @@ KEPT_WORK = ("checkpoint*", "*/chunks/*.parquet")  # hours of work that a run wo
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something to remove: its bytes on disk, the reason, and the lock of its users."""
+    """Something to remove: its bytes on disk, the reason, and the lock of its users.
+
+    `reason`: looks again why it is garbage; empty where it is none any more.
+    """
 
     path: Path
     bytes: int
     why: str
     lock: Path | None = None
+    reason: Callable[[], str] | None = field(default=None, compare=False)
 
 
 def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
@@ -39,7 +45,7 @@ def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
     """
     found = [item for store in stores(home) for item in _of_store(store, days)]
     found += _predictions(home, days)
-    found += [_item(path, "a removal that was cut short") for path in sorted((home / TRASH).glob("*"))]
+    found += [_item(path, "a removal that was cut short") for path in trash(home)]
     inside = [item.path for item in found]
     for path in _temporary_files(home):
         if not any(path.is_relative_to(folder) for folder in inside):
@@ -48,43 +54,54 @@ def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
 
 
 def collect(item: Garbage, home: Path) -> bool:
-    """Remove one piece of garbage; False where a process has taken it up meanwhile."""
-    if item.lock is None:
-        discard(item.path, home)
-        return True
-    with if_free(item.lock) as free:
-        if free:
+    """Remove one piece of garbage.
+
+    False where a process has taken it up or removed it since it was found.
+    """
+    if not item.path.exists() and not item.path.is_symlink():  # a lock in it would be made again
+        return False
+    with suppress(FileNotFoundError):  # another removal was first
+        if item.lock is None:
             discard(item.path, home)
-        return free
+            return True
+        with if_free(item.lock) as free:
+            if free and (item.reason is None or item.reason()):
+                discard(item.path, home)
+                return True
+    return False
 
 
 def _of_store(store: Path, days: float) -> Iterator[Garbage]:
     for path in sorted((store / PARTIAL).glob("*")):
-        lock = lock_file(store, path.name)
-        if (store / path.name / MANIFEST).exists():
-            yield _item(path, "left over: its artifact is finished", lock)
-        elif _refused(path) and not any(any(path.glob(pattern)) for pattern in KEPT_WORK):
-            yield _item(path, "refused settings: nothing was made", lock)
-        elif (age := _days(path)) >= days:
-            yield _item(path, f"unfinished for {age:.0f} days", lock)
+        reason = partial(_unfinished, store, path, days)
+        if why := reason():
+            yield _item(path, why, lock_file(store, path.name), reason)
     for path in sorted((store / ASIDE).glob("*")):
         yield _item(path, "set aside: it had no manifest")
 
 
+def _unfinished(store: Path, path: Path, days: float) -> str:
+    """Why a folder in which a stage worked is garbage; empty where it is none."""
+    if not path.is_dir():
+        return ""
+    if (store / path.name / MANIFEST).exists():
+        return "left over: its artifact is finished"
+    if _refused(path) and not any(any(path.glob(pattern)) for pattern in KEPT_WORK):
+        return "refused settings: nothing was made"
+    return f"unfinished for {age:.0f} days" if (age := _days(path)) >= days else ""
+
+
 def _predictions(home: Path, days: float) -> Iterator[Garbage]:
     """Work folders of predictions: their submissions lie elsewhere, whole."""
-    for path in sorted(path for path in (home / "predict").glob("*") if path.is_dir()):
-        if (age := _days(path)) >= days:
-            yield _item(path, f"a prediction's work, unused for {age:.0f} days", path / "lock")
-        elif (plan := _plan_of(path)) is not None and not plan.exists():
-            yield _item(path, f"a prediction's work; its plan {plan.name} is gone", path / "lock")
+    for path in sorted(path for path in (home / "predict").glob("[!.]*") if path.is_dir()):
+        reason = partial(_unused, path, days)
+        if why := reason():
+            yield _item(path, why, path / "lock", reason)
 
 
-def _plan_of(work: Path) -> Path | None:
-    """Where the plan of a prediction lay, if that was noted."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return Path(json.loads((work / "plan_path.json").read_text())["path"])
-    return None
+def _unused(path: Path, days: float) -> str:
+    age = _days(path)
+    return f"a prediction's work, unused for {age:.0f} days" if path.is_dir() and age >= days else ""
 
 
 def _refused(partial: Path) -> bool:
@@ -110,10 +127,15 @@ def _files(path: Path) -> Iterator[os.stat_result]:
             yield each.lstat()
 
 
+def disk_bytes(path: Path) -> int:
+    """Bytes on disk of a file, or of all files below a folder; links are not followed."""
+    return sum(status.st_blocks * 512 for status in _files(path) if stat.S_ISREG(status.st_mode))
+
+
 def _days(path: Path) -> float:
     """Days since anything in a folder changed."""
     return (time.time() - max((status.st_mtime for status in _files(path)), default=0.0)) / 86400
 
 
-def _item(path: Path, why: str, lock: Path | None = None) -> Garbage:
-    return Garbage(path, sum(status.st_blocks * 512 for status in _files(path)), why, lock)
+def _item(path: Path, why: str, lock: Path | None = None, reason: Callable[[], str] | None = None) -> Garbage:
+    return Garbage(path, disk_bytes(path), why, lock, reason)

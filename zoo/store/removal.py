@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import inputs_of, parse_request
 from zoo.errors import ZooError
 from zoo.store.artifacts import MANIFEST, PARTIAL, REQUEST, read_manifest
-from zoo.store.files import if_free, is_held, lock_file
+from zoo.store.files import if_free, is_held, lock_file, write_atomic
 from zoo.store.lineage import dependents
 
-TRASH = ".trash"  # folder of a home: what is being removed, and what a killed removal left
+TRASH = ".trash"  # folder beside what is removed: what is being removed, and what a killed removal left
+NEEDED = "checkpoints.json"  # in a prediction's work folder: fingerprints that it reads, before and while its members run
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,24 @@ def in_use(home: Path) -> dict[str, str]:
                 found |= dict.fromkeys(_read_by(partial / REQUEST), f"{partial.name}, which is being made")
     for folder in (home / "predict").glob("*"):
         if is_held(folder / "lock"):
-            for request in folder.glob(f"**/{REQUEST}"):
-                found |= dict.fromkeys(_read_by(request), "a prediction that is running")
+            read = {each for request in folder.glob(f"**/{REQUEST}") for each in _read_by(request)}
+            found |= dict.fromkeys(read | _needed(folder), "a prediction that is running")
     return found
+
+
+def note_needed(work: Path, checkpoints: Iterable[str]) -> None:
+    """Note in a prediction's work folder, which it holds, what its members will read.
+
+    A member that waits for its turn has left no request yet. Nothing where no file can be written.
+    """
+    with suppress(OSError):
+        write_atomic(work / NEEDED, json.dumps(sorted(set(checkpoints))))
+
+
+def _needed(work: Path) -> set[str]:
+    with suppress(OSError, ValueError, TypeError):
+        return {str(each) for each in json.loads((work / NEEDED).read_text())}
+    return set()
 
 
 def _read_by(request: Path) -> Iterator[str]:
@@ -85,6 +103,27 @@ def _read_by(request: Path) -> Iterator[str]:
 def stores(home: Path) -> tuple[Path, ...]:
     """The stores of a home: that of artifacts, and that of measured samples."""
     return home / "store", home / "cost"
+
+
+def trash_of(path: Path, home: Path) -> Path:
+    """Where a file or folder of a home goes first when it is removed.
+
+    Beside it in its own part of the home, which may be a link to another disk: a rename does not cross file systems.
+    """
+    for part in _parts(home):
+        if path.is_relative_to(part):
+            return part / TRASH
+    return home / TRASH
+
+
+def trash(home: Path) -> list[Path]:
+    """What killed removals left in a home."""
+    return [path for part in (home, *_parts(home)) for path in sorted((part / TRASH).glob("*"))]
+
+
+def _parts(home: Path) -> tuple[Path, ...]:
+    """The folders of a home that may be links to other disks."""
+    return (*stores(home), home / "predict", home / "artifacts")
 
 
 def remove_artifact(folder: Path, home: Path, *, before: Callable[[], None] = lambda: None) -> None:
@@ -109,11 +148,17 @@ def discard(path: Path, home: Path) -> None:
         path.unlink()
         return
     gone = path
-    if path.parent != home / TRASH:
-        gone = home / TRASH / f"{path.name}.{secrets.token_hex(4)}"
+    if path.parent.name != TRASH:
+        gone = trash_of(path, home) / f"{path.name}.{secrets.token_hex(4)}"
         gone.parent.mkdir(parents=True, exist_ok=True)
         path.rename(gone)
-    shutil.rmtree(gone)
+    shutil.rmtree(gone, onerror=_unless_gone)
+
+
+def _unless_gone(_: object, __: object, fault: Any) -> None:
+    """What another command that empties the same trash has removed is no fault."""
+    if not isinstance(fault[1], FileNotFoundError):
+        raise fault[1]
 
 
 def manifest_stage(folder: Path) -> tuple[str, str]:

@@ -7,13 +7,13 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.store.artifacts import ASIDE, PARTIAL
-from zoo.store.garbage import find_garbage
+from zoo.store.garbage import Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
 
@@ -120,9 +120,12 @@ def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
             return
 
 
-def disk_use(home: Path, *, days: float) -> list[Use]:
-    """What lies in a home, the largest first; `days` as `zoo gc` takes them."""
-    ledger, waste = Ledger(), {item.path: item.bytes for item in find_garbage(home, days=days)}
+def disk_use(home: Path, *, days: float, more: Sequence[Garbage] = ()) -> list[Use]:
+    """What lies in a home, the largest first.
+
+    `days` as `zoo gc` takes them, `more` what it removes of MLflow's files.
+    """
+    ledger, waste = Ledger(), {item.path: item.bytes for item in (*find_garbage(home, days=days), *more)}
     rows: dict[tuple[str, str, str], list[int]] = {}
     for path, key in _items(home):
         row = rows.setdefault(key, [0, 0, 0])
@@ -141,11 +144,11 @@ def _items(home: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
         for path in folders:
             stage, entry = manifest_stage(path)
             yield path, (kind, entry, stage)
-        for folder, name in ((PARTIAL, "unfinished"), (ASIDE, "set aside")):
+        for folder, name in ((PARTIAL, "unfinished"), (ASIDE, "set aside"), (TRASH, "trash")):
             for path in sorted((store / folder).glob("*")):
                 yield path, (name, "", path.name.rpartition("-")[0])
         for path in sorted(store.glob("*")):
-            if path not in folders and path.name not in (PARTIAL, ASIDE):
+            if path not in folders and path.name not in (PARTIAL, ASIDE, TRASH):
                 yield path, ("other", "", "")
     for path in sorted(home.glob("*")):
         if path.name in ("store", "cost"):
@@ -153,7 +156,7 @@ def _items(home: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
         inside = {"predict": "prediction's work", TRASH: "trash", "artifacts": "runs' files"}.get(path.name)
         if inside and path.is_dir():
             for item in sorted(path.glob("*/*") if path.name == "artifacts" else path.glob("*")):
-                yield item, (inside, "", "")
+                yield item, ("trash" if TRASH in (item.name, item.parent.name) else inside, "", "")
             continue
         yield path, (_kind(path.name), "", "")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+SECONDS = 4.0  # that a tracking store may take for an answer, or for one request: tracking never holds a stage up
+
 
 def answered_within(seconds: float, question: Callable[[], None]) -> None:
     """Ask in a thread, which is left behind where no answer comes in time.

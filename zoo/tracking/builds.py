@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from zoo.store import identity, leave_out, locked, write_atomic
 from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
 from zoo.tracking.facts import Data
 from zoo.tracking.home import kept_builds, mark, mark_begun, public_data
+from zoo.tracking.kept import KeptBuild, read_kept
 from zoo.tracking.models import crown
 
 if TYPE_CHECKING:
@@ -51,10 +51,9 @@ def builds_that_run(checkpoint: str) -> list[str]:
     """Names of the kept builds with a member that runs this checkpoint."""
     found = []
     for path in sorted(kept_builds().glob(f"*/{BUILD}")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            members = json.loads(path.read_text())["plan"].get("members", [])
-            if any(member.get("checkpoint") == checkpoint for member in members):
-                found.append(f"build {path.parent.name[:6]}")
+        kept = read_kept(path, KeptBuild)
+        if kept and any(member.get("checkpoint") == checkpoint for member in kept["plan"].get("members", [])):
+            found.append(f"build {path.parent.name[:6]}")
     return found
 
 
@@ -118,14 +117,10 @@ def mirror_build(folder: Path) -> bool:
 
 def _kept(folder: Path) -> dict[str, Any] | None:
     """What a build logged; None, with a line, where its file is broken: it keeps no other from being logged."""
-    try:
-        kept = json.loads((folder / BUILD).read_text())
-        if kept.keys() >= {"plan", "numbers", "members"}:
-            return dict(kept)
-    except (OSError, ValueError, AttributeError):
-        pass
-    leave_out(ZooError(f"{folder / BUILD}: not a kept build; remove {folder}"))
-    return None
+    kept: dict[str, Any] | None = read_kept(folder / BUILD, KeptBuild)
+    if kept is None:
+        leave_out(ZooError(f"{folder / BUILD}: not a kept build; remove {folder}"))
+    return kept
 
 
 def _tags(

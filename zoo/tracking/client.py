@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import locked
-from zoo.tracking.bounded import answered_within
+from zoo.tracking.bounded import SECONDS, answered_within
 from zoo.tracking.database import Schema, ensure_database, follow_home
 from zoo.tracking.facts import Data
 from zoo.tracking.home import (
@@ -33,16 +33,15 @@ from zoo.tracking.home import (
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient as MlflowClient
 
-SECONDS = 4  # that a tracking store may take for an answer, or for one request: tracking never holds a stage up
 BATCH = 900  # MLflow takes at most 1,000 entities a request, of which 100 parameters
 EXPERIMENTS = "preference-"  # what our experiments' names begin with
 WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles went into
 
 
-def connect() -> MlflowClient:
+def connect(seconds: float = SECONDS) -> MlflowClient:
     """A client of a tracking store that answers: our database is whole, any other was asked.
 
-    Raises what the store raises within `SECONDS`, and TimeoutError where it says nothing.
+    Raises what the store raises within `seconds`, and TimeoutError where it says nothing.
     """
     uri, path = tracking_uri(), database()
     # A dead server costs seconds, not the minutes of MLflow's defaults; nothing is reported to anyone, and the server's URI,
@@ -51,7 +50,7 @@ def connect() -> MlflowClient:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{SECONDS:.0f}",
         "PGCONNECT_TIMEOUT": "3",
         # A file is opened anew for each question: one that another process replaced is never written to.
         **({"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"} if path else {}),
@@ -72,7 +71,7 @@ def connect() -> MlflowClient:
         if is_own_database():
             follow_home(path, artifact_root().as_uri())
     elif not uri.startswith("sqlite"):
-        answered_within(SECONDS, lambda: _ask(uri))
+        answered_within(min(seconds, SECONDS), lambda: _ask(uri))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

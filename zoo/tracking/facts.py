@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.contracts import Entry, Manifest, Measurements, Request, ScoreCard, ScoreRequest, ScoringRequest, StageResult
+from zoo.contracts import (
+    Entry,
+    Manifest,
+    Measurements,
+    Request,
+    ScoreCard,
+    ScoreRequest,
+    ScoringRequest,
+    StageResult,
+    variants_of,
+)
 from zoo.cost.price import price
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import stage_of
@@ -79,9 +89,9 @@ def planned_facts(request: Request, entry: Entry | None) -> list[Facts]:
     """
     manifest = _unfinished(request)
     tags, params = stage_tags(manifest, entry), stage_params(manifest)
-    if not isinstance(request, ScoreRequest):
+    slugs = [variant.slug for variant in variants_of(request)]
+    if not slugs:
         return [Facts(request.stage, tags, params, {})]
-    slugs = [variant.slug for variant in request.spec.variants]
     return [Facts(f"{request.stage} {slug}", tags | {"zoo.variant": slug}, params, {}) for slug in slugs]
 
 

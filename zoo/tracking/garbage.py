@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.settings import home
-from zoo.store import Garbage, discard, locked
+from zoo.store import Garbage, collect, disk_bytes, locked
 from zoo.tracking.client import connect, deleted_runs, purge, purge_deleted_models, run_ids
 from zoo.tracking.home import artifact_root, is_own_database
+
+if TYPE_CHECKING:
+    from zoo.tracking.client import MlflowClient
 
 
 def tracking_garbage(*, days: float) -> list[Garbage]:
@@ -21,10 +25,13 @@ def tracking_garbage(*, days: float) -> list[Garbage]:
     if not is_own_database() or not (home() / "mlflow.db").exists():
         return []
     with locked(home(), "tracking"):
-        client = connect()
-        deleted, known = set(deleted_runs(client, _milliseconds(days))), run_ids(client)
+        return _found(connect(), days)
+
+
+def _found(client: MlflowClient, days: float) -> list[Garbage]:
+    deleted, known = set(deleted_runs(client, _milliseconds(days))), run_ids(client)
     found = []
-    for folder in sorted(path for path in artifact_root().glob("*/*") if path.is_dir() and path.name != "models"):
+    for folder in sorted(path for path in artifact_root().glob("[!.]*/*") if path.is_dir() and path.name != "models"):
         changed = max((path.stat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
         if folder.name in deleted:
             found.append(_item(folder, "files of a deleted run"))
@@ -34,17 +41,20 @@ def tracking_garbage(*, days: float) -> list[Garbage]:
 
 
 def collect_tracking(items: Sequence[Garbage], *, days: float) -> list[Garbage]:
-    """Remove deleted runs from the database for good, then their files; what was removed."""
+    """Remove deleted runs from the database for good, then their files; what was removed.
+
+    What was restored in the UI or removed by another command meanwhile is left alone.
+    """
     with locked(home(), "tracking"):
         client = connect()
-        wanted = set(deleted_runs(client, _milliseconds(days)))
-        for item in items:
-            if item.path.name in wanted:
+        deleted, still = set(deleted_runs(client, _milliseconds(days))), {item.path for item in _found(client, days)}
+        removed = [item for item in items if item.path in still]
+        for item in removed:
+            if item.path.name in deleted:
                 purge(client, item.path.name)
-            if item.path.exists():
-                discard(item.path, home())
+            collect(item, home())
         purge_deleted_models(client, _milliseconds(days))
-    return list(items)
+    return removed
 
 
 def _names(items: Sequence[Garbage]) -> set[str]:
@@ -52,7 +62,7 @@ def _names(items: Sequence[Garbage]) -> set[str]:
 
 
 def _item(path: Path, why: str) -> Garbage:
-    return Garbage(path, sum(each.lstat().st_blocks * 512 for each in path.rglob("*")), why)
+    return Garbage(path, disk_bytes(path), why)
 
 
 def _milliseconds(days: float) -> int:

@@ -1,7 +1,8 @@
 """A stage in MLflow while it runs: a RUNNING run with its curves and how far it is.
 
 A thread of the process that waits for the stage reads what the stage says of itself (`zoo.stages.progress`). It costs the stage
-nothing: it begins after some seconds, gives up at the first failure, and is never waited for longer than one question may take.
+nothing: it begins after some seconds, gives up at the first failure, and what is
+asked at the stage's end has one bound together with what is asked after it.
 What it did not log is logged when the stage has ended.
 """
 
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Request
 from zoo.scores.metric_names import WITH_FINAL_VALUE
-from zoo.store import LIVE, PARTIAL, artifact_name, is_held, open_lock
-from zoo.tracking.client import SECONDS, WEIGHTS, connect, experiment_of, find_run, finished, write_batch
+from zoo.settings import home
+from zoo.store import LIVE, PARTIAL, artifact_name, is_held, locked, open_lock
+from zoo.tracking.bounded import SECONDS
+from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch
 from zoo.tracking.facts import Facts, curve_name, planned_data, planned_facts
-from zoo.tracking.home import mark_begun, marker_folder
+from zoo.tracking.home import mark_begun, marker_folder, unreachable
 from zoo.tracking.stages import PROGRESS, run_tags
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zoo")
 FIRST_SECONDS = 5.0  # a stage that ends before is only logged afterwards
 EVERY_SECONDS = 5.0
+LAST_SECONDS = 5.0  # for the last lines and the answer to what is logged afterwards, together
 NOTE = ".live"  # ending of a file that is locked while a process shows a stage: the kernel frees it with the process
 
 
@@ -45,26 +50,46 @@ class Following:
     ended: threading.Event = field(default_factory=threading.Event)
     status: str = "FAILED"  # of the run, where the stage does not end well
     runs: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.time)  # seconds since 1970: a run's start is its stage's
+    silent: bool = False  # the tracking store did not answer when the stage had ended
+    seconds_left: float = SECONDS  # for what is asked of the tracking store after the stage's end
+    _writes: bool = False
+    _gate: threading.Lock = field(default_factory=threading.Lock)
+
+    def may_write(self) -> bool:
+        """Ask before the first write: not when the stage has ended; its end waits for who may."""
+        with self._gate:
+            self._writes = not self.ended.is_set()
+            return self._writes
+
+    def end(self, thread: threading.Thread) -> None:
+        """Tell the thread that the stage has ended, and wait for its last lines."""
+        with self._gate:
+            self.ended.set()
+        ended_at = time.monotonic()
+        if self._writes:
+            thread.join(SECONDS)
+        silent = self.silent or (self._writes and thread.is_alive())
+        self.seconds_left = 0.0 if silent else max(0.0, LAST_SECONDS - (time.monotonic() - ended_at))
 
 
 @contextmanager
-def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[None]:
+def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[Following]:
     """Show a stage in MLflow while the block runs it.
 
-    Where it ends well its run is left RUNNING, to be filled.
+    Where it ends well its run is left RUNNING, to be filled, within the `seconds_left` of what is yielded.
     """
     following = Following(request, entry, store)
     thread = threading.Thread(target=_follow, args=(following,), name="live", daemon=True)
     thread.start()
     try:
-        yield
+        yield following
         following.status = ""
     except KeyboardInterrupt:
         following.status = "KILLED"
         raise
     finally:
-        following.ended.set()
-        thread.join(SECONDS if following.runs else 0.0)
+        following.end(thread)
 
 
 def followed() -> tuple[list[Path], list[Path]]:
@@ -87,17 +112,22 @@ def _follow(following: Following) -> None:
             note.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
-    except Exception:  # the stage's end says what is wrong with the tracking store, in one line
+    except Exception as error:  # the stage's end says what is wrong with the tracking store, in one line
+        following.silent = following.ended.is_set() and unreachable(error)
         logger.debug("the stage is not shown as it runs", exc_info=True)
 
 
 def _show(following: Following, client: MlflowClient) -> None:
     request = following.request
-    experiment = experiment_of(client, planned_data(request, following.store) or WEIGHTS)
-    mark_begun(artifact_name(request))
-    for fact in planned_facts(request, following.entry):
-        if run_id := _begin(client, experiment, fact):
-            following.runs.append(run_id)
+    # As `mirror_stage` does it: one process at a time, so that no run is made twice, and none when the stage has ended.
+    with locked(home(), "tracking"):
+        if not following.may_write():
+            return
+        experiment = experiment_of(client, planned_data(request, following.store) or WEIGHTS)
+        mark_begun(artifact_name(request))
+        for fact in planned_facts(request, following.entry):
+            if run_id := _begin(client, experiment, fact, following.began):
+                following.runs.append(run_id)
     place = 0
     path = following.store / PARTIAL / artifact_name(request) / LIVE
     while following.runs:
@@ -112,14 +142,14 @@ def _show(following: Following, client: MlflowClient) -> None:
             client.set_terminated(run_id, following.status)
 
 
-def _begin(client: MlflowClient, experiment: str, fact: Facts) -> str | None:
+def _begin(client: MlflowClient, experiment: str, fact: Facts, began: float) -> str | None:
     """The run of a stage that is running: a new one, or that of a killed process; None where it is logged to its end."""
     fingerprint, variant = fact.key
     run = find_run(client, experiment, fingerprint=fingerprint, variant=variant)
     if finished(run):
         return None
     if run is None:
-        run = client.create_run(experiment, tags=run_tags(fact))
+        run = client.create_run(experiment, start_time=round(1000 * began), tags=run_tags(fact))
     else:
         client.update_run(run.info.run_id, status="RUNNING")
     write_batch(client, run.info.run_id, params=fact.params)

@@ -8,8 +8,6 @@ that `zoo promote` or a build picked.
 from __future__ import annotations
 
 import json
-import logging
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from zoo.pipeline.stage_table import stage_of
@@ -17,11 +15,11 @@ from zoo.store import write_atomic
 from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
 from zoo.tracking.facts import Facts
 from zoo.tracking.home import aliases_file
+from zoo.tracking.kept import Aliases, read_kept, set_file_aside
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
-logger = logging.getLogger("zoo")
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"
 
@@ -121,10 +119,9 @@ def restore_aliases(client: MlflowClient) -> None:
 def kept_aliases() -> dict[str, dict[str, dict[str, str]]]:
     """Entry -> alias -> `checkpoint`, the fingerprint that it was given to, and `at`, when."""
     path = aliases_file()
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except ValueError:
-        aside = path.with_name(f"{path.name}.broken-{secrets.token_hex(4)}")
-        path.rename(aside)
-        logger.warning("%s cannot be read: it is kept as %s; give the aliases again with `zoo promote`", path, aside.name)
+    if not path.exists():
         return {}
+    kept: dict[str, dict[str, dict[str, str]]] | None = read_kept(path, Aliases)
+    if kept is None:
+        set_file_aside(path, "give the aliases again with `zoo promote`")
+    return kept or {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from zoo.settings import home
 from zoo.store import write_atomic
 from zoo.tracking.client import all_runs_of_ours
 from zoo.tracking.home import is_marked, is_own_database, mark
+from zoo.tracking.kept import Notes, read_kept, set_file_aside
 from zoo.tracking.models import CANDIDATE, keep_alias, kept_aliases
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
-logger = logging.getLogger("zoo")
 NOTE = "mlflow.note.content"
 OURS = ("zoo.", "mlflow.", "package.", "member.")  # what tags begin with that this project or MLflow writes
 RESTORED = "notes"  # the mark of a database that has what the home kept
@@ -77,12 +76,9 @@ def _file() -> Path:
 
 
 def _kept() -> dict[str, dict[str, str]]:
-    try:
-        return dict(json.loads(_file().read_text()))
-    except FileNotFoundError:
+    if not _file().exists():
         return {}
-    except ValueError:
-        aside = _file().with_name(f"notes.json.broken-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}")
-        _file().rename(aside)
-        logger.warning("%s cannot be read: it is kept as %s", _file(), aside.name)
-        return {}
+    kept: dict[str, dict[str, str]] | None = read_kept(_file(), Notes)
+    if kept is None:
+        set_file_aside(_file())
+    return kept or {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from zoo.settings import home, store_folder
 from zoo.store import MANIFEST, artifact_folders, fingerprint_of, locked, write_atomic
 from zoo.tracking.client import connect, experiments_of_ours, registered_version
 from zoo.tracking.home import aliases_file, database, marker_folder
+from zoo.tracking.kept import KeptRemoval, read_kept, set_file_aside
 from zoo.tracking.models import kept_aliases, members_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def note_removal(folder: Path) -> None:
     write_atomic(removed_folder() / f"{folder.name}.json", json.dumps(record))
 
 
+def unnote_removal(folder: Path) -> None:
+    """Forget the note of an artifact that was not removed after all."""
+    (removed_folder() / f"{folder.name}.json").unlink(missing_ok=True)
+
+
 def is_removal_owed() -> bool:
     """Whether the tracking store still holds something that was removed."""
     return any(removed_folder().glob("*.json"))
@@ -44,7 +49,6 @@ def forget_removed() -> int:
     """Take from the tracking store what was removed from the store; how many artifacts.
 
     Raises what MLflow raises.
-
 
     Runs are deleted as the UI deletes them: `zoo gc` takes their files too.
     """
@@ -59,18 +63,15 @@ def forget_removed() -> int:
     with locked(home(), "tracking"):
         client = connect()
         for note in noted:
-            record = _read(note)
-            if record and not (store_folder() / record["artifact"] / MANIFEST).exists():  # else it was made again since
+            record = read_kept(note, KeptRemoval)
+            if record is None:
+                set_file_aside(note, f"delete the runs of {note.stem} in MLflow's UI")
+                continue
+            if not (store_folder() / record["artifact"] / MANIFEST).exists():  # else it was made again since
                 _forget(client, record)
                 (marker_folder() / record["artifact"]).unlink(missing_ok=True)
             note.unlink(missing_ok=True)
     return len(noted)
-
-
-def _read(note: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError):
-        return dict(json.loads(note.read_text()))
-    return None
 
 
 def _forget(client: MlflowClient, record: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from zoo.pipeline.stage_table import stage_of
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, identity, locked
+from zoo.tracking.bounded import SECONDS
 from zoo.tracking.client import (
     WEIGHTS,
     connect,
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
 
-def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
+def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SECONDS) -> bool:
     """Log a stage's runs; whether any was missing. Raises what MLflow raises.
 
-    One process of a home folder at a time does it, so that no run is made twice.
+    One process of a home folder at a time does it, so that no run is made twice. `seconds`: until the store answers.
     """
     manifest, folder = artifact.manifest, artifact.path
     name = f"{manifest.stage}-{manifest.fingerprint}"
@@ -50,7 +51,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None) -> bool:
     battles = read_scored_battles(manifest)
     facts = stage_facts(manifest, folder, entry, battles)
     with locked(home(), "tracking"):
-        client = connect()
+        client = connect(seconds)
         mark_begun(name)
         experiment = experiment_of(client, data or WEIGHTS)
         parent = _parent(client, experiment, manifest, entry, data) if data and manifest.stage != "import" else None

@@ -15,9 +15,10 @@ from zoo.contracts import Entry, Manifest
 from zoo.errors import ZooError
 from zoo.settings import home, store_folder
 from zoo.store import MANIFEST, Artifact, fingerprint_of, leave_out, list_artifacts, locked, read_manifest
+from zoo.tracking.bounded import SECONDS
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client import connect, end_dead_runs
-from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mask, one_line, tracking_uri
+from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mark_begun, mask, one_line, tracking_uri
 from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
 from zoo.tracking.notes import keep_notes
@@ -28,15 +29,19 @@ from zoo.tracking.uses import mirror_use
 logger = logging.getLogger("zoo")
 
 
-def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None) -> bool:
+def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None, *, seconds: float = SECONDS) -> bool:
     """Log a finished stage, and what its store's database lacks.
 
-    False, with a one-line warning, where that cannot be done.
+    False, with a one-line warning, where that cannot be done. `seconds` for the store's first answer; with none left it did
+    not answer what was asked before, and is not asked again.
     """
     name = f"{manifest.stage}-{manifest.fingerprint}"
 
     def log() -> None:
-        added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry))
+        if seconds <= 0:
+            mark_begun(name)
+            raise TimeoutError("no answer when the stage had ended")
+        added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry, seconds=seconds))
         if added + _log_owed(artifact_dir.parent) or _is_unsettled():
             _settle()
 

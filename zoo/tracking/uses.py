@@ -20,11 +20,10 @@ from zoo.tracking.builds import build_key
 from zoo.tracking.client import connect, experiment_of, find_run, finished, write_batch
 from zoo.tracking.facts import Data
 from zoo.tracking.home import kept_uses, mark, mark_begun, public_data
+from zoo.tracking.kept import KeptUse, read_kept
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
-
-KEYS = {"kind", "build", "dataset_digest", "at", "seconds", "numbers", "params"}
 
 
 def keep_use(
@@ -89,11 +88,7 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads(path.read_text())
-        if isinstance(record, dict) and record.keys() >= KEYS:
-            return record
-    except (OSError, ValueError):
-        pass
-    leave_out(ZooError(f"{path}: not a kept prediction or evaluation; remove it"))
-    return None
+    record: dict[str, Any] | None = read_kept(path, KeptUse)
+    if record is None:
+        leave_out(ZooError(f"{path}: not a kept prediction or evaluation; remove it"))
+    return record

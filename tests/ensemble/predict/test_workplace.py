@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def test_with_no_room_anywhere_the_prior_is_the_submission(place: Path, monkeypa
     fill(monkeypatch, place)
     done = run_without_report(place)
     assert done.patterns == {"prior": ROWS} and done.exit_code == 3
+
+
+def test_what_is_waited_for_is_noted_before_a_member_starts(place: Path) -> None:
+    run(place, make_plan(place, [member(place, "good@ab-512"), member(place, "good.other@ab-512")]))
+    (noted,) = (place / "home" / "predict").glob("*/checkpoints.json")
+    assert json.loads(noted.read_text()) == ["good", "good-other"]
 
 
 def test_attempts_are_counted_beyond_a_hundred(place: Path) -> None:

@@ -76,7 +76,6 @@ def test_records_are_files_of_the_home_and_hold_no_path(own_home: Path, plan: Pa
     assert kept.keys() == {"prediction", "evaluation"}
     assert kept["prediction"]["build"] == kept["evaluation"]["build"] and kept["prediction"]["params"]["battles"] == "test.csv"
     assert str(tmp_path) not in json.dumps(kept)
-    assert json.loads((work / "plan_path.json").read_text()) == {"path": str(plan)}
 
 
 def test_what_cannot_be_kept_costs_a_line_and_nothing_else(

@@ -79,13 +79,26 @@ def test_what_a_process_holds_stays_also_where_it_takes_it_up_later(home: Path) 
     assert collect(item, home) and not folder.exists()
 
 
+def test_what_somebody_went_on_with_since_it_was_found_stays(home: Path) -> None:
+    folder = unfinished(home, "old", {"work": "x"}, days=20)
+    work = home / "predict" / "p"
+    work.mkdir(parents=True)
+    (work / "lock").touch()
+    age(work, 20)
+    items = find_garbage(home)
+    assert len(items) == 2
+    (folder / "work").write_text("more")
+    (work / "predict.json").write_text("{}")
+    assert [collect(item, home) for item in items] == [False, False]
+    assert (folder / "work").read_text() == "more" and (work / "predict.json").exists()
+
+
 def test_predictions_temporary_files_and_what_was_set_aside(home: Path) -> None:
-    for name, days in (("old", 20), ("fresh", 0), ("gone", 0)):
+    for name, days in (("old", 20), ("fresh", 0)):
         (home / "predict" / name).mkdir(parents=True)
         (home / "predict" / name / "lock").touch()
         (home / "predict" / name / "predict.json").write_text("{}")
-        plan = home / ("no-plan.json" if name == "gone" else "mlflow.db.broken-20260101T000000Z")
-        (home / "predict" / name / "plan_path.json").write_text(json.dumps({"path": str(plan)}))
+        (home / "predict" / name / "plan_path.json").write_text(json.dumps({"path": "/a/plan/that/was/moved.json"}))
         age(home / "predict" / name, days)
     (home / f".{'0f' * 8}.tmp").write_text("half")
     age(home / f".{'0f' * 8}.tmp", 1)
@@ -93,12 +106,13 @@ def test_predictions_temporary_files_and_what_was_set_aside(home: Path) -> None:
     (home / "store" / ".aside" / "merge-x").mkdir(parents=True)
     assert reasons(home) == {
         "predict/old": "a prediction's work, unused for 20 days",
-        "predict/gone": "a prediction's work; its plan no-plan.json is gone",
         f".{'0f' * 8}.tmp": "temporary file of a killed process",
         "store/.aside/merge-x": "set aside: it had no manifest",
     }
-    for item in find_garbage(home):
-        assert collect(item, home)
+    items = find_garbage(home)
+    assert [collect(item, home) for item in items] == [True] * 3
+    assert [collect(item, home) for item in items] == [False] * 3, "another `gc` was first"
+    assert not (home / "predict" / "old").exists()
     assert find_garbage(home) == [] and (home / "predict" / "fresh").exists()
 
 

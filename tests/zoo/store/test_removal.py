@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.helpers.manifests import finished, input_of, partial_folder
 from zoo.contracts import Input, MergeRequest, MergeSpec
 from zoo.errors import ZooError
-from zoo.store import Artifact, find_garbage, list_artifacts, plan_removal, remove_artifact, write_atomic
+from zoo.store import Artifact, collect, find_garbage, list_artifacts, note_needed, plan_removal, remove_artifact, write_atomic
 
 
 def merge(store: Path, base: Input, *more: Input) -> Artifact:
@@ -47,13 +48,13 @@ def test_an_artifact_goes_whole_after_what_comes_before(chain: list[Artifact], t
     seen = []
     remove_artifact(last, tmp_path, before=lambda: seen.append(last.exists()))
     assert seen == [True] and last not in [artifact.path for artifact in list_artifacts(tmp_path / "store")]
-    assert list((tmp_path / ".trash").iterdir()) == []
+    assert list((tmp_path / "store" / ".trash").iterdir()) == []
 
 
 def test_a_removal_that_was_cut_short_leaves_no_half_artifact(
     chain: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -65,13 +66,33 @@ def test_a_removal_that_was_cut_short_leaves_no_half_artifact(
     assert item.path.parent.name == ".trash" and "cut short" in item.why
 
 
-@pytest.mark.parametrize("reader", ["stage", "prediction", "itself"])
+def test_a_store_on_another_disk_lets_go_and_its_trash_is_found(
+    chain: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Path("/dev/shm")
+    if not disk.is_dir() or disk.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    with tempfile.TemporaryDirectory(dir=disk) as other:
+        shutil.move(tmp_path / "store", Path(other) / "store")
+        (tmp_path / "store").symlink_to(Path(other) / "store")
+        remove_artifact(chain[2].path, tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            remove_artifact(chain[1].path, tmp_path)
+        assert {a.path for a in list_artifacts(tmp_path / "store")} == {chain[0].path, chain[3].path}
+        (item,) = find_garbage(tmp_path)
+        assert "cut short" in item.why and item.path.name.startswith(chain[1].path.name)
+        assert collect(item, tmp_path) and not item.path.exists() and find_garbage(tmp_path) == []
+
+
+@pytest.mark.parametrize("reader", ["stage", "prediction", "waiting prediction", "itself"])
 def test_what_a_running_process_reads_or_makes_is_refused(reader: str, chain: list[Artifact], tmp_path: Path) -> None:
     """Another process holds the lock: `flock` tells apart open files, and this test asks as another command would."""
     base = chain[0].path
     lock = {
         "stage": tmp_path / "store" / ".locks" / "merge-running.lock",
         "prediction": tmp_path / "predict" / "p" / "lock",
+        "waiting prediction": tmp_path / "predict" / "p" / "lock",
         "itself": tmp_path / "store" / ".locks" / f"{base.name}.lock",
     }[reader]
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +101,8 @@ def test_what_a_running_process_reads_or_makes_is_refused(reader: str, chain: li
         work[reader].mkdir(parents=True)
         request = MergeRequest(entry="tiny", base=input_of(chain[0]), adapter=Input(fingerprint="a"), spec=MergeSpec())
         write_atomic(work[reader] / "request.json", request.model_dump_json())
+    if reader == "waiting prediction":  # no member has started
+        note_needed(lock.parent, [chain[0].fingerprint])
     take = f"file = open({str(lock)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
     program = f"import fcntl, sys; {take}; print(1, flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

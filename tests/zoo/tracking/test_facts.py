@@ -15,10 +15,14 @@ from tests.helpers.tracked import (
     all_runs,
     logged,
     merged,
+    scored,
 )
 from zoo.contracts import (
     Held,
     Input,
+    LexicalScoreRequest,
+    LexicalSpec,
+    LexicalTrainRequest,
     MergeRequest,
     MergeSpec,
     PromptSpec,
@@ -31,9 +35,24 @@ from zoo.contracts import (
 from zoo.entries.load import load_entry
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import score_table, write_scores
+from zoo.stages.lexical import stage as lexical
 from zoo.store import Artifact, source_of
-from zoo.tracking.facts import data_of, flatten, quantization_delta, stage_facts
+from zoo.tracking.facts import data_of, flatten, planned_facts, quantization_delta, stage_facts
 from zoo.tracking.sync import sync
+
+
+def test_a_run_has_one_key_before_its_stage_ends_and_after(tmp_path: Path) -> None:
+    """Of every stage that leaves score tables; a run that is found by another key is logged twice."""
+    table = scored(tmp_path / "store", figures=True)
+    battles = table.manifest.request.inputs["battles"]
+    train = LexicalTrainRequest(entry="lexical", battles=battles, spec=LexicalSpec(folds=2))
+    lexical.train(train, partial_folder(tmp_path / "store", train))
+    model = input_of(finished(tmp_path / "store", train))
+    request = LexicalScoreRequest(entry="lexical", model=model, battles=battles, target="cpu")
+    lexical.score(request, partial_folder(tmp_path / "store", request))
+    for artifact in (table, merged(tmp_path / "store"), finished(tmp_path / "store", request)):
+        done = stage_facts(artifact.manifest, artifact.path, None)
+        assert {f.key for f in planned_facts(artifact.manifest.request, None)} == {f.key for f in done}
 
 
 def test_parameters_are_flat_and_few() -> None:

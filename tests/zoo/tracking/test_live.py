@@ -5,23 +5,26 @@ The stage is a program of this test: it says of itself what a training says, and
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.logged import add_member, log
-from tests.helpers.tracked import all_runs, train_request
+from tests.helpers.tracked import all_runs, train_request, trained
 from tests.helpers.waiting import wait_until
 from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
 from zoo.tracking import client as tracking_client
-from zoo.tracking import live
-from zoo.tracking.sync import sync
+from zoo.tracking import live, stages
+from zoo.tracking.sync import log_stage, sync
 
 STAGE = """#!{python}
 import json, sys, time
@@ -128,6 +131,57 @@ def test_a_dead_server_costs_a_stage_nothing_and_is_said_once(
     train(home)
     lines = [record.getMessage() for record in caplog.records if record.name == "zoo" and record.levelname == "WARNING"]
     assert len(lines) == 1 and "run `zoo sync`" in lines[0] and "hunter22" not in caplog.text
+
+
+def followers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "live"]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_run_starts_with_its_stage_and_none_after_its_end(late: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`late`: the thread has its client only when the stage has ended and is logged."""
+    artifact, go_on = trained(home / "store"), threading.Event()
+    connect = live.connect
+
+    def slow_connect() -> Any:
+        go_on.wait()
+        return connect()
+
+    monkeypatch.setattr(live, "connect", slow_connect)
+    before = 1000 * time.time()
+    with live.shown_live(artifact.manifest.request, None, home / "store") as shown:
+        entered = 1000 * time.time()
+        if not late:
+            go_on.set()
+            wait_until(lambda: bool(shown.runs), "the run")
+            assert the_run().info.status == "RUNNING"
+            assert before - 1 <= the_run().info.start_time <= entered + 1
+    manifest = artifact.manifest.model_copy(update={"created_at": datetime.datetime.now(datetime.UTC)})
+    assert log_stage(manifest, artifact.path, seconds=shown.seconds_left)
+    go_on.set()
+    for thread in followers():
+        thread.join()
+    assert the_run().info.status == "FINISHED" and the_run().info.start_time <= the_run().info.end_time
+    assert log(add_member(home, "next")) and not list(home.rglob("*.live"))
+
+
+def test_a_server_that_stops_answering_at_a_stages_end_is_asked_no_more(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact, answered = trained(home / "store"), threading.Event()
+    monkeypatch.setattr(live, "SECONDS", 0.1)
+    monkeypatch.setattr(live, "_log", lambda *_: answered.wait())
+    with live.shown_live(artifact.manifest.request, None, home / "store") as shown:
+        wait_until(lambda: bool(shown.runs), "the run")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "connect", lambda *_: pytest.fail("asked again"))
+        assert shown.seconds_left == 0 and not log_stage(artifact.manifest, artifact.path, seconds=shown.seconds_left)
+    assert len([record for record in caplog.records if "run `zoo sync`" in record.getMessage()]) == 1
+    answered.set()
+    for thread in followers():
+        thread.join()
+    assert log(add_member(home, "next")), "the next command makes up for it"
+    assert {run.info.status for run in all_runs("stage")} == {"FINISHED"}
 
 
 def test_a_refused_stage_raises_its_own_error(home: Path, tmp_path: Path) -> None:

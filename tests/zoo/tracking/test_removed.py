@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.command_lines import run_command
 from tests.helpers.logged import add_member, log
 from tests.helpers.tracked import all_runs, scored
+from zoo.cli.home import _remove
+from zoo.cli.main import main
+from zoo.errors import ZooError
 from zoo.store import remove_artifact
 from zoo.tracking import client as tracking_client
 from zoo.tracking.garbage import collect_tracking, tracking_garbage
@@ -40,8 +46,11 @@ def test_runs_versions_aliases_and_files_go(home: Path) -> None:
     assert tracking_garbage(days=1) == []
     items = tracking_garbage(days=0)
     assert [item.why for item in items] == ["files of a deleted run"] and items[0].bytes > 0
+    listed = json.loads(run_command(main, "zoo", "du", "--days", "0", "--json", home=home, folder=home.parent).stdout)
+    assert sum(row["reclaimable_bytes"] for row in listed) == items[0].bytes, "du and gc agree"
     collect_tracking(items, days=0)
     assert tracking_garbage(days=0) == [] and not items[0].path.exists()
+    assert collect_tracking(items, days=0) == [], "another command was first"
     assert names() == {"other"} and sync(home / "store") == 0
     assert log(add_member(home, "first")) and names() == {"first", "other"}, "it can come back"
 
@@ -69,6 +78,18 @@ def test_a_removal_waits_for_a_dead_server_and_is_made_up_for(
     assert "the removal is kept" in caplog.text and names() == {"first"}
     assert log(add_member(home, "other"))
     assert names() == {"other"} and not is_removal_owed()
+
+
+def test_a_removal_that_its_disk_refuses_is_not_noted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = add_member(home, "first")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(ZooError, match=f"{first.name}: Read-only file system"):
+        _remove(first)
+    assert not is_removal_owed() and (first / "manifest.json").exists()
 
 
 def test_what_was_made_again_before_the_removal_was_told_stays(home: Path) -> None:
