@@ -155,6 +155,12 @@ def is_hard(p: np.ndarray) -> np.ndarray:
     return found
 
 
+def told_of_hard(p: np.ndarray) -> str:
+    """How many rows of probabilities (rows, 3) are a 1 and two 0; empty where none is."""
+    rows = int(is_hard(p).sum())
+    return f"hard: {rows:,} of {len(p):,} rows are a 1 and two 0" if rows else ""
+
+
 def _as_score_table(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     from zoo.scores.tables import NO_FOLD, OK, score_table
 

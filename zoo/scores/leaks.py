@@ -71,9 +71,9 @@ def differs_elsewhere(losses: np.ndarray, groups: np.ndarray, shared: np.ndarray
 
 
 def right_too_often(p: np.ndarray, y: np.ndarray) -> str:
-    """Why a table is right more often than people agree, and than it says itself; empty where it is not.
+    """Why a table is right more often than people agree, and than it says itself.
 
-    Labels that were smoothed or noised are right everywhere, whatever probability they were given. Both by a binomial test at
+    Empty where it is not.     Labels that were smoothed or noised are right everywhere, whatever probability they were given. Both by a binomial test at
     FALSE_ALARMS: a calibrated member passes however good it is, and one that is less sure than it could be where the battles
     are no easier than those that AGREED was measured on.
     """
@@ -105,9 +105,9 @@ def partly_leaked(p: np.ndarray, y: np.ndarray) -> str:
 
 
 def too_right(p: np.ndarray, y: np.ndarray) -> tuple[int, int, float]:
-    """The set of rows that is right most beyond calibration: its rows, its hits, and those expected; zeros where none is.
+    """Rows, hits and expected hits of the set that is right most beyond calibration.
 
-    Were the probabilities right, the hits of any set of rows that is chosen without the labels would be a sum of independent
+    Zeros where none is.     Were the probabilities right, the hits of any set of rows that is chosen without the labels would be a sum of independent
     draws, whose upper tail is at most that of a binomial with the mean chance (Hoeffding 1956). That is tested for each of
     `_sets` at FALSE_ALARMS over all of them: a table whose labels are drawn from its own probabilities is refused once in a
     thousand, whatever their spread. A member that is less sure than it could be everywhere is no leak, so that each set is

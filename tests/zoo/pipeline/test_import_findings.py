@@ -85,14 +85,18 @@ def test_leaked_rows_are_told_and_the_command_that_takes_it_nevertheless(tmp_pat
     bring(tmp_path, battles, honest(battles, see=0.5), name="honest")
     bring(tmp_path, battles, honest(battles, see=0.4), name="weaker")
     first, *_ = rows = leaderboard(tmp_path / "store")
-    assert first.member == "m" and first.suspect == found.warnings[0]
+    assert first.member == "m" and first.suspect.startswith("looks in-sample"), "as a build judges it, beside its peers"
     assert "honest (best)" in as_text(leaderboard_page(rows)[0]), "what a build leaves out is not the best"
 
 
 def test_in_sample_and_worse_than_guessing_are_told(tmp_path: Path, battles: Path) -> None:
     bring(tmp_path, battles, honest(battles, see=0.3), name="peer")
+    bring(tmp_path, battles, honest(battles, seed=9, see=0.1), name="weaker")
     found, _ = bring(tmp_path, battles, honest(battles, seed=4, see=6.0))
     assert found.warnings[0].startswith("looks in-sample: log loss ")
+    rows = {row.member: row for row in leaderboard(tmp_path / "store")}
+    assert rows["m"].suspect == found.warnings[0] and not rows["peer"].suspect
+    assert "peer (best)" in as_text(leaderboard_page(list(rows.values()))[0]), "a build leaves the other out"
     flat = honest(battles, seed=5, see=0.0) ** 2
     found, _ = bring(tmp_path, battles, flat / flat.sum(axis=1, keepdims=True))
     assert found.warnings[0].startswith("worse than 1/3 for each label: log loss 2.0401")
