@@ -67,7 +67,7 @@ def align(
     labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
-    chosen, rule = of_one_rule(chosen, left_out)
+    chosen, rule = of_one_rule(chosen, left_out, prefer)
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]

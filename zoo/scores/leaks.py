@@ -73,9 +73,9 @@ def differs_elsewhere(losses: np.ndarray, groups: np.ndarray, shared: np.ndarray
 def right_too_often(p: np.ndarray, y: np.ndarray) -> str:
     """Why a table is right more often than people agree, and than it says itself.
 
-    Empty where it is not.     Labels that were smoothed or noised are right everywhere, whatever probability they were given. Both by a binomial test at
-    FALSE_ALARMS: a calibrated member passes however good it is, and one that is less sure than it could be where the battles
-    are no easier than those that AGREED was measured on.
+    Empty where it is not. Labels that were smoothed or noised are right everywhere, whatever probability they were given. Both
+    by a binomial test at FALSE_ALARMS: a calibrated member passes however good it is, and one that is less sure than it could
+    be where the battles are no easier than those that AGREED was measured on.
     """
     hits, sure = p.argmax(axis=1) == y, p.max(axis=1)
     if len(y) < FEWEST_SHARED or _chance(hits, max(AGREED, float(sure.mean()))) >= FALSE_ALARMS:
@@ -107,16 +107,18 @@ def partly_leaked(p: np.ndarray, y: np.ndarray) -> str:
 def too_right(p: np.ndarray, y: np.ndarray) -> tuple[int, int, float]:
     """Rows, hits and expected hits of the set that is right most beyond calibration.
 
-    Zeros where none is.     Were the probabilities right, the hits of any set of rows that is chosen without the labels would be a sum of independent
-    draws, whose upper tail is at most that of a binomial with the mean chance (Hoeffding 1956). That is tested for each of
-    `_sets` at FALSE_ALARMS over all of them: a table whose labels are drawn from its own probabilities is refused once in a
-    thousand, whatever their spread. A member that is less sure than it could be everywhere is no leak, so that each set is
-    expected to be right as often as the temperature and tie bias allow that the rows outside the set have, SAFE standard errors
-    sharper, and never less than the member says itself. What is left must matter: at most MOST_ERRORS of the expected errors,
-    and fewer for at least two labels (a rule for special rows, such as equal answers, is right for one).
+    Zeros where none is. Were the probabilities right, the hits of any set of rows that is chosen without the labels would be a
+    sum of independent draws, whose upper tail is at most that of a binomial with the mean chance (Hoeffding 1956). That is
+    tested for each of `_sets` at FALSE_ALARMS over all of them: a table whose labels are drawn from its own probabilities is
+    refused at most once in a thousand, whatever their spread. A member that is less sure than it could be everywhere is no
+    leak, so that each set is expected to be right as often as the temperature and tie bias allow that the rows outside the set
+    have, SAFE standard errors sharper, and never less than the member says itself. What is left must matter: at most
+    MOST_ERRORS of the expected errors, and fewer for at least two labels (a rule for special rows, such as equal answers, is
+    right for one).
 
-    Rows that were filled in about as surely as they are right (0.97 and more in a few hundred rows) are what an honest member's
-    sure rows are, and cannot be told.
+    What cannot be told: rows that were filled in about as surely as they are right, which is what an honest member's sure rows
+    are (0.97 to 0.999, unless they share one value), and few softened ones whose two other probabilities differ as a model's do
+    (a fifth of 2,000 rows at 0.8 to 0.99 is told in two of three tables, a tenth in one of eight).
     """
     sets = _sets(p)
     worst, found = FALSE_ALARMS / max(1, len(sets)), (0, 0, 0.0)
