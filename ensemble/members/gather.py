@@ -19,7 +19,8 @@ from zoo.data.splits import prompt_groups
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, check_names, standing
-from zoo.scores.tables import PROBABILITIES, probabilities, without_ties
+from zoo.pipeline.suspicion import labelled_rows_of, without_tie_column
+from zoo.scores.tables import probabilities
 
 FEWEST_PROMPTS = 15  # three for each fold
 
@@ -66,16 +67,16 @@ def align(
     labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
-    chosen, rule = of_one_rule(chosen, left_out)
+    chosen, rule = of_one_rule(chosen, left_out, prefer)
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
-        chosen = [_of_two_classes(table) for table in chosen]
+        chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
     grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
     chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
     chosen = _without(chosen, lambda frames: duplicates(chosen, frames), labels, left_out)
-    frames = [_usable(table, labels) for table in chosen]
+    frames = [labelled_rows_of(table, labels) for table in chosen]
     shared = shared_rows([table.name for table in chosen], frames, labels, groups, include)
     if len(shared.ids) < FEWEST_ROWS:
         counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(chosen, frames, strict=True))
@@ -85,12 +86,6 @@ def align(
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
     characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
     return replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
-
-
-def _of_two_classes(table: Table) -> Table:
-    """A table whose rows say nothing of a tie: A and B alone, in the proportion that they had."""
-    columns = dict(zip(PROBABILITIES, without_ties(probabilities(table.frame)).T, strict=True))
-    return replace(table, frame=table.frame.assign(**columns))
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:
@@ -157,7 +152,7 @@ def _without(
     left_out: dict[str, str],
 ) -> list[Table]:
     """The tables that a judgement on their usable rows does not leave out."""
-    reasons = judge([_usable(table, labels) for table in tables])
+    reasons = judge([labelled_rows_of(table, labels) for table in tables])
     left_out |= {tables[j].name: reason for j, reason in reasons.items()}
     return [table for j, table in enumerate(tables) if j not in reasons]
 
@@ -229,9 +224,3 @@ def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, l
         data = f"other data (digest {table.card.dataset_digest[:12]}) than {'--data' if chosen_by_user else 'the others'}"
         left_out[name] = f"table {table.which} was scored on {data}"
     return same
-
-
-def _usable(table: Table, labels: pd.Series) -> pd.DataFrame:
-    """Labelled rows scored without a fault, by id; out of fold where the table knows folds."""
-    frame = table.usable
-    return frame[frame["id"].isin(labels.index)].set_index("id")

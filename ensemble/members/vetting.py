@@ -12,8 +12,7 @@ from zoo.contracts import Cost
 from zoo.cost.fit import row_seconds
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
-from zoo.scores.leaks import differs_elsewhere, in_sample, partly_leaked
-from zoo.scores.metrics import log_loss_rows
+from zoo.pipeline.suspicion import suspicions
 from zoo.scores.tables import probabilities
 
 SAME_TABLE = 1e-9
@@ -24,34 +23,10 @@ def suspects(
 ) -> dict[int, str]:
     """Tables from elsewhere that seem to have seen the labels, by place, with the reason.
 
-    None that is asked for.
-
-    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Each
-    is compared with each other member on the rows that both have. ZooError where none would be left.
+    Those that `zoo.pipeline.suspicion.suspicions` finds, less those asked for. ZooError where none would be left.
     """
-    truth = [labels.loc[frame.index].to_numpy(dtype=np.int64) for frame in frames]
-    losses = [log_loss_rows(probabilities(frame), y) for frame, y in zip(frames, truth, strict=True)]
-    by_id = [pd.Series(loss, index=frame.index) for loss, frame in zip(losses, frames, strict=True)]
-    reasons = {}
-    for j, table in enumerate(tables):
-        if table.card.request is not None or table.name in asked or not len(frames[j]):
-            continue
-        index = frames[j].index
-        own_groups = np.array([groups[i] for i in index])
-        others = [by_id[k] for k, other in enumerate(tables) if other.card.checkpoint != table.card.checkpoint]
-        peers = []
-        for other in others:
-            places = np.flatnonzero(index.isin(other.index))
-            peers.append((places, other.loc[index[places]].to_numpy()))
-        shared = np.any([index.isin(other.index) for other in others], axis=0) if others else np.ones(len(index), dtype=bool)
-        p = probabilities(frames[j])
-        reason = (
-            in_sample(p, truth[j], own_groups, peers)
-            or differs_elsewhere(losses[j], own_groups, shared)
-            or partly_leaked(p, truth[j])
-        )
-        if reason:
-            reasons[j] = reason
+    found = suspicions(tables, frames, labels, groups)
+    reasons = {j: reason for j, reason in found.items() if tables[j].name not in asked}
     if reasons and len(reasons) == len(tables):
         raise ZooError("; ".join(f"{tables[j].name} {r}" for j, r in reasons.items()) + "; ask for one with --include NAME")
     return {j: f"{reason}; --include asks for it" for j, reason in reasons.items()}

@@ -14,7 +14,7 @@ from ensemble.pools.patterns import Blended, blend_rows
 from ensemble.predict.deadline import Deadline
 from zoo.data.battles import Battles
 from zoo.errors import ZooError
-from zoo.pipeline.import_checks import read_table
+from zoo.pipeline.import_checks import read_table, told_of_hard
 from zoo.scores.tables import OK, probabilities, without_ties, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
@@ -185,7 +185,8 @@ def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[s
         board.add(name, known)
         lacking = len(board.ids) - len(known)
         lacks = [f"which lacks {lacking:,} rows"] if lacking else []
-        sources[name] = ", ".join([str(path), *lacks, *given.notes])
+        hard = told_of_hard(probabilities(known[known["status"] == OK]))
+        sources[name] = ", ".join([str(path), *lacks, *given.notes, *([hard] if hard else [])])
     return sources
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.pipeline.import_checks import is_hard
+from zoo.pipeline.import_checks import told_of_hard
 from zoo.pipeline.import_table import Imported, Labelled, labelled_rows
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.leaks import in_sample, partly_leaked
@@ -97,10 +97,6 @@ def _replaces(tables: Sequence[Table], own: Table | None) -> str:
 
 def _hard(p: np.ndarray, y: np.ndarray) -> str:
     """How many rows leave a label no chance at all, and how many of those had it."""
-    rows = int(is_hard(p).sum())
-    if not rows:
-        return ""
+    told = told_of_hard(p)
     lost = int((p[np.arange(len(y)), y] == 0).sum())
-    return (
-        f"hard: {rows:,} of {len(p):,} rows are a 1 and two 0; {lost:,} rows leave their own label no chance (34.5 nats each)"
-    )
+    return f"{told}; {lost:,} rows leave their own label no chance (34.5 nats each)" if told else ""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NEARLY = 0.95  # of the most rows: out-of-fold rows are worth that many of those whose folds nobody knows
+
+
 @dataclass(frozen=True)
 class Table:
     """A score table on disk with its card.
@@ -153,8 +156,10 @@ def load_table(folder: Path, request: Request | None = None, fingerprint: str = 
 def standing(tables: Sequence[Table], prefer: Sequence[str] = ()) -> Standing:
     """For each member, data set and target the table that it stands for.
 
-    `tables`: the oldest first. Preferred tables (fingerprints) come before others, then those that know their folds, then those
-    with more usable rows, then newer ones: fewer rows never win over more. The tables of one recipe's folds count as one.
+    `tables`: the oldest first. The tables of one recipe's folds count as one. Preferred tables (fingerprints) come before
+    others. One that the zoo scored without folds comes last, however many its rows: its checkpoint may have learned from them.
+    Of the others, those with at least NEARLY as many usable rows as the largest are taken first; of these the ones that know
+    their folds, then those with more rows, then newer ones.
     """
     rivals: dict[tuple[str, str, str, str | None], list[Table]] = {}
     for table in tables:
@@ -171,11 +176,12 @@ def standing(tables: Sequence[Table], prefer: Sequence[str] = ()) -> Standing:
             member, replaced = _joined(kin, prefer)
             candidates.append(member)
             superseded += replaced
-        best = max(candidates, key=lambda member: _strength(member.parts, member.rows, group, prefer))
+        most = _most_rows([(member.parts, member.rows) for member in candidates])
+        best = max(candidates, key=lambda member: _strength(member.parts, member.rows, group, prefer, most))
         members.append(best)
         for other in candidates:
             if other is not best:
-                reason = _reason(best.parts, best.rows, other.rows, group, prefer, other.parts)
+                reason = _reason(best, other, group, prefer, most)
                 superseded += [(part, reason) for part in other.parts]
     return Standing(tuple(members), tuple(superseded))
 
@@ -209,35 +215,47 @@ def _joined(kin: Sequence[Table], prefer: Sequence[str]) -> tuple[Member, list[t
         by_fold.setdefault(table.held_fold, []).append(table)
     kept, replaced = [], []
     for same in by_fold.values():
-        best = max(same, key=lambda table: _strength((table,), table.rows, same, prefer))
+        most = _most_rows([((table,), table.rows) for table in same])
+        best = max(same, key=lambda table: _strength((table,), table.rows, same, prefer, most))
         kept.append(best)
         others = [table for table in same if table is not best]
-        replaced += [(table, _reason((best,), best.rows, table.rows, same, prefer, (table,))) for table in others]
+        replaced += [(table, _reason(Member((best,)), Member((table,)), same, prefer, most)) for table in others]
     ordered = [table for table in kin if any(table is part for part in kept)]
     return Member(tuple(ordered)), replaced
 
 
-def _strength(parts: Sequence[Table], rows: int, order: Sequence[Table], prefer: Sequence[str]) -> tuple[bool, bool, int, int]:
+def _most_rows(candidates: Sequence[tuple[Sequence[Table], int]]) -> int:
+    """The most rows of those whose checkpoint cannot have learned from them, as far as is known."""
+    return max((rows for parts, rows in candidates if not _may_have_learned(parts)), default=0)
+
+
+def _strength(
+    parts: Sequence[Table], rows: int, order: Sequence[Table], prefer: Sequence[str], most: int
+) -> tuple[bool, bool, bool, bool, int, int]:
     age = max(place for place, table in enumerate(order) if table is parts[-1])
-    return _is_preferred(parts, prefer), all(part.knows_folds for part in parts), rows, age
+    knows_folds = all(part.knows_folds for part in parts)
+    return _is_preferred(parts, prefer), not _may_have_learned(parts), rows >= NEARLY * most, knows_folds, rows, age
+
+
+def _may_have_learned(parts: Sequence[Table]) -> bool:
+    """Whether the zoo scored every row with one checkpoint, which may be trained on some of them."""
+    return any(part.card.request is not None and not part.knows_folds for part in parts)
 
 
 def _is_preferred(parts: Sequence[Table], prefer: Sequence[str]) -> bool:
     return any(part.is_called(text) for part in parts for text in prefer)
 
 
-def _reason(
-    best: Sequence[Table], rows: int, own_rows: int, order: Sequence[Table], prefer: Sequence[str], own: Sequence[Table]
-) -> str:
+def _reason(best: Member, own: Member, order: Sequence[Table], prefer: Sequence[str], most: int) -> str:
     """Why a table is not its member's."""
-    winner, loser = _strength(best, rows, order, prefer), _strength(own, own_rows, order, prefer)
+    winner = _strength(best.parts, best.rows, order, prefer, most)
+    loser = _strength(own.parts, own.rows, order, prefer, most)
     if winner[0] != loser[0]:
         kind = "preferred "
-    elif winner[1] != loser[1]:
+    elif winner[1] != loser[1] or (winner[2] == loser[2] and winner[3] != loser[3]):
         kind = "out-of-fold "
     else:
-        kind = "newer " if rows == own_rows else ""
-    which = " + ".join(part.which for part in best)
-    tables = "tables" if len(best) > 1 else "table"
-    verb = "are" if len(best) > 1 else "is"
-    return f"the {kind}{tables} {which} with {rows:,} rows {verb} taken; this has {own_rows:,}"
+        kind = "newer " if best.rows == own.rows else ""
+    which = " + ".join(part.which for part in best.parts)
+    tables, verb = ("tables", "are") if len(best.parts) > 1 else ("table", "is")
+    return f"the {kind}{tables} {which} with {best.rows:,} rows {verb} taken; this has {own.rows:,}"

@@ -12,6 +12,7 @@ import numpy as np
 from zoo.contracts import Contract
 from zoo.cost.price import price_of
 from zoo.pipeline.members import Member, score_tables, standing
+from zoo.pipeline.suspicion import suspects_of_data
 from zoo.report.text import Column, Page, Table, lowest
 from zoo.scores.metric_names import (
     ACCURACY,
@@ -35,8 +36,9 @@ SAME_ROWS = 0.95  # losses are ranked together where none is of fewer rows than 
 class Row(Contract):
     """One member, or a table of it that another one replaces (`superseded` says which).
 
-    Log loss and its error are in nats. `suspect`: why it looks as if it had seen the labels; it is never the best, and no build
-    takes it unless asked.
+    Log loss and its error are in nats. `suspect`: why it looks as if it had seen the labels beside the others of its data, as a
+    build judges it; it is never the best, and no build takes it unless asked. That of a superseded table is what its import
+    found.
 
     None where the battles have no labels or no row was scored. `rows`: those that the log loss is of, or all where there is
     none. Tables of all folds of one recipe are one member, under the fingerprint of the last.
@@ -71,10 +73,15 @@ def leaderboard(store: Path, *, dataset: str | None = None, superseded: bool = F
     replace.
     """
     found = standing(score_tables(store))
-    rows = [_row(member) for member in found.members]
+    members = [member for member in found.members if member.table.card.dataset_digest.startswith(dataset or "")]
+    suspects = _suspects(members)
+    rows = [_row(member, suspect=suspects.get(place, "")) for place, member in enumerate(members)]
     if superseded:
-        rows += [_row(Member((table,)), reason) for table, reason in found.superseded]
-    rows = [row for row in rows if row.dataset.startswith(dataset or "")]
+        rows += [
+            _row(Member((table,)), reason, table.card.suspect)
+            for table, reason in found.superseded
+            if table.card.dataset_digest.startswith(dataset or "")
+        ]
     newest = {row.dataset: max(r.created_at for r in rows if r.dataset == row.dataset) for row in rows}
     sets = {(s[0].dataset, bool(s[0].superseded)): row_sets(s) for s in _by_data(rows)}
 
@@ -85,6 +92,18 @@ def leaderboard(store: Path, *, dataset: str | None = None, superseded: bool = F
 
     rows.sort(key=rank)
     return sorted(rows, key=lambda r: (newest[r.dataset], r.dataset), reverse=True)
+
+
+def _suspects(members: Sequence[Member]) -> dict[int, str]:
+    """By place those that a build would leave out beside the others of their data, with the reason."""
+    by_data: dict[str, list[int]] = {}
+    for place, member in enumerate(members):
+        by_data.setdefault(member.table.card.dataset_digest, []).append(place)
+    return {
+        places[j]: reason
+        for places in by_data.values()
+        for j, reason in suspects_of_data([members[place] for place in places]).items()
+    }
 
 
 def row_sets(rows: Sequence[Row]) -> list[list[Row]]:
@@ -108,7 +127,7 @@ def _by_data(rows: Sequence[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
-def _row(member: Member, superseded: str = "") -> Row:
+def _row(member: Member, superseded: str = "", suspect: str = "") -> Row:
     table, parts = member.table, member.parts
     card = table.card
     frame = table.frame
@@ -136,7 +155,7 @@ def _row(member: Member, superseded: str = "") -> Row:
         created_at=max(part.manifest.created_at for part in parts if part.manifest),
         fingerprint=table.fingerprint,
         superseded=superseded,
-        suspect=card.suspect,
+        suspect=suspect,
     )
 
 

@@ -6,6 +6,7 @@ Nothing proves it. These are tests with a stated rate of false alarms, for table
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from zoo.scores.metrics import label_share_loss, log_loss_rows, standard_error
 IN_SAMPLE_RATIO, IN_SAMPLE_NATS, IN_SAMPLE_ERRORS = 0.8, 0.1, 5.0
 ABOUT_ZERO = 0.1  # nats: people who judge the same pair twice do not agree that well with themselves
 FEWEST_SHARED = 20  # rows on which two members are compared
-LEAK_FALSE_ALARMS = 1e-3  # of the tail test, where its assumption holds
-LEAK_SHARES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25)  # of the rows that the tail test tries
-FEWEST_LEAKED = 20  # rows: an honest model that is right on 87 % of its surest rows is right on so many with a chance of 6 %
-MOST_WRONG = 0.02  # share of the rows in the tail that may be wrong: what the labels themselves filled in is always right
-LEAST_CONSTANT = 0.9  # a probability that many rows share is that of labels only where it is near 1
-CLIP_ODDS = 1e-6  # tables end at exact 0 and 1
+FALSE_ALARMS = 1e-3  # of each test of hits, where its assumption holds, over all sets of rows that it tries
+AGREED = 0.85  # at most: of votes on two answers that are no ties, people share 81 % (Zheng et al. 2023, arXiv 2306.05685)
+FEWEST_LEAKED = 20  # rows
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)  # of the rows, the surest of which are looked at; each tenth of them is, too
+MOST_ERRORS = 0.65  # of those that calibration allows: what is not this far below is a matter of calibration, not of labels
+SAFE = 1.5  # standard errors by which a member may be less sure than its fitted temperature says
+LEAST_CONSTANT = 0.9  # a lower probability that many rows share is that of labels only where calibration rules it out
+CLIP = 1e-6  # tables end at exact 0 and 1
 
 
 def in_sample(p: np.ndarray, y: np.ndarray, groups: np.ndarray, peers: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -34,6 +37,8 @@ def in_sample(p: np.ndarray, y: np.ndarray, groups: np.ndarray, peers: Sequence[
     losses = log_loss_rows(p, y)
     if len(losses) >= FEWEST_SHARED and losses.mean() < ABOUT_ZERO:
         return f"looks in-sample: log loss {losses.mean():.3f}, and people's votes cannot be told that well"
+    if told := right_too_often(p, y):
+        return told
     found = []
     for places, other in peers:
         if len(places) < FEWEST_SHARED:
@@ -65,56 +70,128 @@ def differs_elsewhere(losses: np.ndarray, groups: np.ndarray, shared: np.ndarray
     return ""
 
 
+def right_too_often(p: np.ndarray, y: np.ndarray) -> str:
+    """Why a table is right more often than people agree, and than it says itself.
+
+    Empty where it is not. Labels that were smoothed or noised are right everywhere, whatever probability they were given. Both
+    by a binomial test at FALSE_ALARMS: a calibrated member passes however good it is, and one that is less sure than it could
+    be where the battles are no easier than those that AGREED was measured on.
+    """
+    hits, sure = p.argmax(axis=1) == y, p.max(axis=1)
+    if len(y) < FEWEST_SHARED or _chance(hits, max(AGREED, float(sure.mean()))) >= FALSE_ALARMS:
+        return ""
+    return (
+        f"looks in-sample: right on {hits.mean():.1%} of its rows, where its own probabilities say {sure.mean():.1%} and "
+        f"people agree on {AGREED:.0%} at most"
+    )
+
+
 def partly_leaked(p: np.ndarray, y: np.ndarray) -> str:
     """Why some rows of a table (rows, 3) look filled in from the labels; empty where none do.
 
-    Two signs, of which one is enough: a tail of sure and right rows that the others do not lead up to (`leaked_tail`), and one
-    triple, turned to the label, that many rows share (`label_constant`).
+    Two signs, of which one is enough: one triple, turned to the label, that many rows share (`label_constant`), and rows that
+    are right more often than the member's own calibration allows (`too_right`).
     """
-    share = leaked_tail(p, y)
-    if share:
-        return f"looks partly leaked: {share:.0%} of its rows are surer and more often right than its other rows allow"
     rows, top = label_constant(p, y)
     if rows:
         return f"looks partly leaked: {rows:,} rows share the probability {top:g}, always for the right label"
+    rows, hits, expected = too_right(p, y)
+    if rows:
+        return (
+            f"looks partly leaked: of {rows:,} rows as sure as each other {hits:,} are right, where its calibration allows "
+            f"{expected:,.0f}"
+        )
     return ""
 
 
-def leaked_tail(p: np.ndarray, y: np.ndarray) -> float:
-    """Share of the rows that stand out as leaked; 0 where none do.
+def too_right(p: np.ndarray, y: np.ndarray) -> tuple[int, int, float]:
+    """Rows, hits and expected hits of the set that is right most beyond calibration.
 
-    The log odds of each row's own label are looked at. Where their density is log-concave (so it is for calibrated Dirichlet
-    odds and for logits with normal noise), the hazard rate never falls, so that beyond the third quartile t75 at most
-    0.25 * 2 ** -((t - t75) / (t75 - t50)) of the rows lie beyond t (Barlow and Proschan 1965: increasing hazard rate). More
-    than that by a binomial test at LEAK_FALSE_ALARMS, over all thresholds tried together, is a tail of another kind. It is one
-    of leaked rows if hardly any row that is as sure is wrong: an honest table that is too sure of itself is wrong there, too.
-    The quartiles' distance is taken three of its standard errors larger than it is. Up to a quarter of the rows is looked at,
-    so that more leaked rows than that are for `in_sample` to find.
+    Zeros where none is. Were the probabilities right, the hits of any set of rows that is chosen without the labels would be a
+    sum of independent draws, whose upper tail is at most that of a binomial with the mean chance (Hoeffding 1956). That is
+    tested for each of `_sets` at FALSE_ALARMS over all of them: a table whose labels are drawn from its own probabilities is
+    refused at most once in a thousand, whatever their spread. A member that is less sure than it could be everywhere is no
+    leak, so that each set is expected to be right as often as the temperature and tie bias allow that the rows outside the set
+    have, SAFE standard errors sharper, and never less than the member says itself. What is left must matter: at most
+    MOST_ERRORS of the expected errors, and fewer for at least two labels (a rule for special rows, such as equal answers, is
+    right for one).
+
+    What cannot be told: rows that were filled in about as surely as they are right, which is what an honest member's sure rows
+    are (0.97 to 0.999, unless they share one value), and few softened ones whose two other probabilities differ as a model's do
+    (a fifth of 2,000 rows at 0.8 to 0.99 is told in two of three tables, a tenth in one of eight).
     """
+    sets = _sets(p)
+    worst, found = FALSE_ALARMS / max(1, len(sets)), (0, 0, 0.0)
+    top, hits = p.argmax(axis=1), p.argmax(axis=1) == y
+    sure = p.max(axis=1) + _half_step(p)
+    for rows in sets:
+        if _chance(hits[rows], float(sure[rows].mean())) >= worst:
+            continue  # sharper expectations only raise the chance
+        expected = np.maximum(sure[rows], _sharpened(p, y, rows))
+        chance = _chance(hits[rows], float(expected.mean()))
+        allowed = [(1 - expected[top[rows] == label]).sum() for label in range(3)]
+        made = [int((~hits[rows][top[rows] == label]).sum()) for label in range(3)]
+        fewer = sum(errors < limit for errors, limit in zip(made, allowed, strict=True))
+        if chance < worst and sum(made) <= MOST_ERRORS * sum(allowed) and fewer >= 2:
+            worst, found = chance, (int(rows.sum()), int(hits[rows].sum()), float(expected.sum()))
+    return found
+
+
+def _sets(p: np.ndarray) -> list[np.ndarray]:
+    """Sets of rows (bool, each of shape (rows,)) that leaked ones may be most of, chosen without the labels.
+
+    The surest of several shares, each tenth by sureness, rows of one repeated greatest probability, and rows whose two others
+    are equal as they hardly are where a model made them.
+    """
+    sure, count = p.max(axis=1), len(p)
+    ordered = np.sort(sure)
+    found = [sure >= ordered[-round(share * count)] for share in SHARES if round(share * count)]
+    edges = np.quantile(sure, np.linspace(0, 1, 11)) if count else np.zeros(0)
+    found += [(sure >= low) & (sure <= high) for low, high in pairwise(edges)]
+    values, counts = np.unique(sure.round(9), return_counts=True)
+    if count and counts.max() > 1:
+        found.append(sure.round(9) == values[counts.argmax()])
+    others = np.sort(p, axis=1)[:, :2]
+    found.append((others[:, 1] - others[:, 0] < 1e-9) & (others[:, 1] > 0))
+    return [rows for rows in found if rows.sum() >= FEWEST_LEAKED and rows.sum() <= count - FEWEST_LEAKED]
+
+
+def _chance(hits: np.ndarray, mean: float) -> float:
+    """At most the chance of as many hits of independent rows with this mean chance."""
     from scipy.stats import binom
 
-    count = len(y)
-    least = max(CLIP_ODDS, _half_step(p))
-    odds = _log_odds(p[np.arange(count), y], least)
-    if count < 2 * FEWEST_LEAKED:
-        return 0.0
-    middle, third = np.quantile(odds, [0.5, 0.75])
-    # Of an exponential tail the distance has the variance (1 / 0.25 - 1 / 0.5) / rows, at a mean of ln 2.
-    distance = (third - middle) * (1 + 3 * np.sqrt(2 / count) / np.log(2))
-    if distance <= 0:
-        return 0.0
-    ordered, sure, right = np.sort(odds), _log_odds(p.max(axis=1), least), p.argmax(axis=1) == y
-    for share in LEAK_SHARES:
-        rows = round(share * count)
-        if rows < FEWEST_LEAKED or ordered[-rows] <= third:
-            continue
-        at = ordered[-rows]
-        allowed = 0.25 * 2.0 ** -((at - third) / distance)
-        seen = int((odds >= at).sum())
-        wrong = (~right[sure >= at]).mean()
-        if binom.sf(seen - 1, count, allowed) * len(LEAK_SHARES) < LEAK_FALSE_ALARMS and wrong <= MOST_WRONG:
-            return seen / count
-    return 0.0
+    return float(binom.sf(int(hits.sum()) - 1, len(hits), min(mean, 1.0)))
+
+
+def _sharpened(p: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Chances of the likeliest labels of `rows` (bool) after the recalibration that the other rows ask for.
+
+    softmax(sharpness * log p + bias of the tie), by Newton's method with a weak pull to 1 and 0; of the sharpness the upper end
+    of its interval.
+    """
+    logs = np.log(np.clip(p, CLIP, 1))
+    tie, truth = np.array([0.0, 0.0, 1.0]), np.eye(3)[y[~rows]]
+    outside, fitted, pull = logs[~rows], np.array([1.0, 0.0]), np.eye(2)
+    features = np.stack([outside, np.broadcast_to(tie, outside.shape)], axis=2)
+    for _ in range(20):
+        q = _softmax(features @ fitted)
+        mean = np.einsum("nk,nkf->nf", q, features)
+        slope = np.einsum("nk,nkf->f", truth - q, features) - pull @ (fitted - [1.0, 0.0])
+        curve = np.einsum("nk,nkf,nkg->fg", q, features, features) - mean.T @ mean + pull
+        step = np.linalg.solve(curve, slope)
+        fitted = np.clip(fitted + np.clip(step, -0.5, 0.5), [0.0, -5.0], [20.0, 5.0])
+        if np.abs(step).max() < 1e-6:
+            break
+    sharp = fitted[0] + SAFE * np.sqrt(np.linalg.inv(curve)[0, 0])
+    sharpened = _softmax(sharp * logs[rows] + fitted[1] * tie)
+    chances: np.ndarray = sharpened[np.arange(len(sharpened)), p[rows].argmax(axis=1)]
+    return chances
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
+    return shares
 
 
 def label_constant(p: np.ndarray, y: np.ndarray) -> tuple[int, float]:
@@ -125,17 +202,17 @@ def label_constant(p: np.ndarray, y: np.ndarray) -> tuple[int, float]:
     (0, 0) where there is no such triple, where it is for one label only (a rule for special rows, such as equal answers) or
     where the table has other triples that repeat: then its values are few by nature.
     """
-    triples, which, counts = np.unique(np.sort(p, axis=1).round(9), axis=0, return_inverse=True, return_counts=True)
+    triples, which, counts = np.unique(np.sort(p, axis=1).round(12), axis=0, return_inverse=True, return_counts=True)
     if not len(counts):
         return 0, 0.0
     most = int(counts.argmax())
     rows, top = which.reshape(-1) == most, float(triples[most, 2])
-    few = counts[most] < max(FEWEST_LEAKED, 0.02 * len(y)) or counts[most] > 0.5 * len(y)
+    few = counts[most] < max(FEWEST_LEAKED, 0.02 * len(y))
     others = np.delete(counts, most)
     labels, each = np.unique(y[rows], return_counts=True)
     if (
         few
-        or top < LEAST_CONSTANT
+        or (top < LEAST_CONSTANT and top ** counts[most] >= FALSE_ALARMS)
         or len(labels) < 2
         or np.sort(each)[-2] < 3
         or (len(others) and others.max() > counts[most] / 5)
@@ -158,9 +235,3 @@ def _half_step(p: np.ndarray) -> float:
         if (np.min(off, axis=0) < 1e-3).all():
             return 0.5 / parts
     return 0.0
-
-
-def _log_odds(p: np.ndarray, least: float) -> np.ndarray:
-    clipped = np.clip(p, least, 1 - least)
-    odds: np.ndarray = np.log(clipped / (1 - clipped))
-    return odds

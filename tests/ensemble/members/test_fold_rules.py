@@ -58,9 +58,25 @@ def test_the_rule_that_all_members_have_is_taken_and_the_rest_is_told(battles: P
     tables = [scored("one", battles, 1, None, "old"), scored("one", battles, 2, NEAR, "new"), scored("two", battles, 3, None)]
     members = align(tables, battles=battles)
     assert members.fingerprints == ("old", "two")
-    assert members.left_out == {"one (new)": "its folds are by near-prompts-1, the others' by prompts"}
+    reason = "its folds are by near-prompts-1, the others' by prompts, with 480 rows of all members"
+    assert members.left_out == {"one (new)": reason}
     both = align([*tables, scored("two", battles, 4, NEAR, "newest")], battles=battles)
     assert both.fingerprints == ("new", "newest") and set(both.left_out) == {"one (old)", "two (two)"}
+
+
+def test_the_rule_by_which_most_rows_are_kept_is_taken_unless_a_table_is_preferred(battles: Path) -> None:
+    few = scored("one", battles, 2, NEAR, "newfew00")
+    few = replace(few, frame=few.frame.iloc[:160])
+    tables = [scored("one", battles, 1, None, "oldall00"), scored("two", battles, 3, None, "two00000"), few]
+    tables.append(scored("two", battles, 4, NEAR, "twonear0"))
+    assert align(tables, battles=battles).fingerprints == ("oldall00", "two00000")
+    preferred = align(tables, battles=battles, prefer=["newfew00"])
+    assert preferred.fingerprints == ("newfew00", "twonear0")
+    both_whole = [*tables, scored("one", battles, 5, NEAR, "newall00")]
+    assert align(both_whole, battles=battles).fingerprints == ("newall00", "twonear0"), "the newest of equal ones"
+    assert align(both_whole, battles=battles, prefer=["oldall00"]).fingerprints == ("oldall00", "two00000")
+    with pytest.raises(ZooError, match=r"--prefer: no fold rule of all members is that of one \(newfew00\)"):
+        align(tables[:3], battles=battles, prefer=["newfew00"])
 
 
 def test_imported_tables_go_with_either_rule(battles: Path) -> None:

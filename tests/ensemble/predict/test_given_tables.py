@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.plan import load_plan, save_plan
+from ensemble.predict.board import Board, add_given
 from tests.helpers.plans import of_two_outcomes
 from tests.helpers.predictions import ROWS, make_plan, member, run
 from zoo.errors import ZooError
@@ -60,3 +61,10 @@ def test_a_table_of_two_classes_stands_in_where_the_plan_knows_no_ties(place: Pa
         run(place, path, scores={"good@ab-512": place / "table.csv"})
     save_plan(of_two_outcomes(load_plan(path)), path)
     assert run(place, path, scores={"good@ab-512": place / "table.csv"}).patterns == {"good@ab-512": ROWS}
+
+
+def test_a_given_table_of_0_and_1_is_called_hard_as_an_imported_one_is(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("id,p_a,p_b,p_tie\n0,1,0,0\n1,0,1,0\n2,0.5,0.3,0.2\n")
+    told = add_given(Board(["0", "1", "2"], ["m"]), {"m": table}, ties=True)
+    assert told["m"].endswith(", hard: 2 of 3 rows are a 1 and two 0")

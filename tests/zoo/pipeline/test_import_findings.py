@@ -11,6 +11,7 @@ import pytest
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.errors import ZooError
+from zoo.pipeline.import_checks import read_table
 from zoo.pipeline.import_findings import Findings, findings
 from zoo.pipeline.import_table import import_scores
 from zoo.report.imported import imported_page
@@ -78,20 +79,24 @@ def test_leaked_rows_are_told_and_the_command_that_takes_it_nevertheless(tmp_pat
     rows = np.random.default_rng(0).choice(ROWS, ROWS // 10, replace=False)
     p[rows] = np.eye(3)[y[rows]]
     found, page = bring(tmp_path, battles, p)
-    assert found.warnings[0].startswith("looks partly leaked: 10% of its rows")
+    assert found.warnings[0].startswith("looks partly leaked: 40 rows share the probability 1, ")
     assert found.warnings[1].startswith("hard: 40 of 400 rows")
     assert "warning: looks partly leaked" in page and page.count("--include m") == 1
     bring(tmp_path, battles, honest(battles, see=0.5), name="honest")
     bring(tmp_path, battles, honest(battles, see=0.4), name="weaker")
     first, *_ = rows = leaderboard(tmp_path / "store")
-    assert first.member == "m" and first.suspect == found.warnings[0]
+    assert first.member == "m" and first.suspect.startswith("looks in-sample"), "as a build judges it, beside its peers"
     assert "honest (best)" in as_text(leaderboard_page(rows)[0]), "what a build leaves out is not the best"
 
 
 def test_in_sample_and_worse_than_guessing_are_told(tmp_path: Path, battles: Path) -> None:
     bring(tmp_path, battles, honest(battles, see=0.3), name="peer")
+    bring(tmp_path, battles, honest(battles, seed=9, see=0.1), name="weaker")
     found, _ = bring(tmp_path, battles, honest(battles, seed=4, see=6.0))
     assert found.warnings[0].startswith("looks in-sample: log loss ")
+    rows = {row.member: row for row in leaderboard(tmp_path / "store")}
+    assert rows["m"].suspect == found.warnings[0] and not rows["peer"].suspect
+    assert "peer (best)" in as_text(leaderboard_page(list(rows.values()))[0]), "a build leaves the other out"
     flat = honest(battles, seed=5, see=0.0) ** 2
     found, _ = bring(tmp_path, battles, flat / flat.sum(axis=1, keepdims=True))
     assert found.warnings[0].startswith("worse than 1/3 for each label: log loss 2.0401")
@@ -108,6 +113,23 @@ def test_labels_under_another_name_are_refused_and_an_honest_hard_table_is_told(
     assert found.warnings[1] == (
         f"hard: 400 of 400 rows are a 1 and two 0; {wrong} rows leave their own label no chance (34.5 nats each)"
     )
+
+
+@pytest.mark.parametrize("rows", [12, 15])
+def test_a_dozen_hard_rows_that_are_all_right_are_labels(tmp_path: Path, rows: int) -> None:
+    few = tmp_path / "few.csv"
+    write_sample(few, rows=rows, seed=3)
+    with pytest.raises(ZooError, match="these are labels, not probabilities"):
+        bring(tmp_path, few, np.eye(3)[labels(few)])
+
+
+def test_a_status_of_categories_with_blanks_is_read(tmp_path: Path, battles: Path) -> None:
+    frame = pd.DataFrame({"id": read_battles(battles).ids}).assign(p_a=0.5, p_b=0.3, p_tie=0.2)
+    frame["status"] = pd.Categorical(["refused", *[None] * (ROWS - 1)])
+    frame.loc[0, ["p_a", "p_b", "p_tie"]] = np.nan
+    frame.to_parquet(tmp_path / "scores.parquet")
+    read = read_table(tmp_path / "scores.parquet", set(frame["id"]), ties=True)
+    assert read.table["status"].tolist() == ["refused", *["ok"] * (ROWS - 1)]
 
 
 def test_a_table_with_labels_beside_is_not_taken_for_what_an_earlier_version_made_of_it(tmp_path: Path, battles: Path) -> None:

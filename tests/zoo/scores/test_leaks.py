@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.scores.leaks import LEAK_FALSE_ALARMS, in_sample, leaked_tail, partly_leaked
+from zoo.scores.leaks import in_sample, partly_leaked, too_right
 from zoo.scores.metrics import log_loss_rows
 
 KINDS = {  # how much of the odds a model sees, its noise, how wide the odds are, how sharp it is
@@ -84,16 +84,98 @@ def test_calibrated_odds_of_any_spread_are_left_alone(seed: int, spread: float, 
     assert partly_leaked(p, y) == ""
 
 
-def test_false_alarms_are_as_rare_as_stated_where_the_bound_is_sharp() -> None:
-    """An exponential tail is the heaviest that is log-concave: no row is wrong there, so that the tail decides alone."""
+def drawn_from(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    labels: np.ndarray = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1).clip(0, 2)
+    return labels
+
+
+def softmax_table(rows: int, rng: np.random.Generator, width: float = 1.0) -> np.ndarray:
+    odds = np.exp(width * rng.normal(size=(rows, 3)))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def sure_of(p: np.ndarray, at: np.ndarray, share: float, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+    """The table with a share of rows that are sure (`low` to `high`) of the labels `at`; the two others are equal."""
+    rows = rng.choice(len(p), round(share * len(p)), replace=False)
+    top, sure = rng.uniform(low, high, len(rows)), p.copy()
+    sure[rows] = ((1 - top) / 2)[:, None]
+    sure[rows, at[rows]] = top
+    return sure
+
+
+def flagged(p: np.ndarray, y: np.ndarray) -> bool:
+    return bool(in_sample(p, y, np.arange(len(y)), []) or partly_leaked(p, y))
+
+
+def sure_mixture(share: float, low: float, high: float) -> Callable[[int, np.random.Generator], np.ndarray]:
+    return lambda rows, rng: sure_of(softmax_table(rows, rng), rng.integers(0, 3, rows), share, low, high, rng)
+
+
+@pytest.mark.parametrize("rows", [240, 500, 2000])
+@pytest.mark.parametrize(
+    "made",
+    [softmax_table, sure_mixture(0.08, 0.985, 0.999), sure_mixture(0.15, 0.97, 0.995), sure_mixture(0.1, 0.7, 0.97)],
+    ids=["softmax", "8 % at .985", "15 % at .97", "10 % at .7"],
+)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_members_whose_labels_are_drawn_from_their_own_probabilities_are_left_alone(
+    made: Callable[[int, np.random.Generator], np.ndarray], rows: int, temperature: float
+) -> None:
+    """At most 1 in 100, calibrated or, at temperature 2, less sure than they could be everywhere."""
+    alarms = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        p = made(rows, rng)
+        y = drawn_from(p, rng)
+        told = p ** (1 / temperature)
+        alarms += flagged(told / told.sum(axis=1, keepdims=True), y)
+    assert alarms <= 1
+
+
+@pytest.mark.parametrize("top", [(0.9, 0.9), (0.85, 0.85), (0.7, 0.7), (0.6, 0.6), (0.6, 0.999)])
+@pytest.mark.parametrize("rows", [60, 400])
+def test_labels_that_were_smoothed_or_noised_are_no_predictions(top: tuple[float, float], rows: int) -> None:
     rng = np.random.default_rng(0)
-    alarms, draws, rows = 0, 2000, 240
-    for _ in range(draws):
-        odds = rng.exponential(size=rows)
-        top = 1 / (1 + np.exp(-odds))
-        p = np.stack([top, (1 - top) / 2, (1 - top) / 2], axis=1)
-        alarms += leaked_tail(p, np.zeros(rows, dtype=np.int64)) > 0
-    assert alarms / draws <= LEAK_FALSE_ALARMS
+    p = softmax_table(rows, rng)
+    y = drawn_from(p, rng)
+    assert flagged(sure_of(p, y, 1.0, *top, rng), y)
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "low", "high"),
+    [
+        (500, 0.1, 0.8, 0.8),
+        (500, 0.55, 0.95, 0.95),
+        (500, 0.05, 0.95, 0.95),
+        (2000, 0.05, 0.7, 0.97),
+        (2000, 0.1, 0.8, 0.99),
+        (2000, 0.2, 0.8, 0.99),
+    ],
+)
+def test_softened_labels_in_some_rows_are_told_where_calibration_rules_them_out(
+    rows: int, share: float, low: float, high: float
+) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        p = softmax_table(rows, rng)
+        y = drawn_from(p, rng)
+        assert flagged(sure_of(p, y, share, low, high, rng), y)
+
+
+def test_a_blend_of_every_row_with_its_label_is_told() -> None:
+    rng = np.random.default_rng(0)
+    p = softmax_table(2000, rng)
+    y = drawn_from(p, rng)
+    assert flagged(0.7 * p + 0.3 * np.eye(3)[y], y)
+
+
+def test_the_set_that_is_too_right_is_told_with_its_expected_hits() -> None:
+    rng = np.random.default_rng(0)
+    p = softmax_table(2000, rng)
+    y = drawn_from(p, rng)
+    assert too_right(p, y) == (0, 0, 0.0)
+    rows, hits, expected = too_right(sure_of(p, y, 0.1, 0.7, 0.97, rng), y)
+    assert rows == hits == 200 and 160 < expected < 170, "about 0.835 each"
 
 
 def test_one_constant_for_special_rows_is_no_label() -> None:
@@ -110,8 +192,12 @@ def test_a_whole_table_that_saw_its_labels_looks_in_sample() -> None:
     peer = (every, log_loss_rows(p, y))
     assert in_sample(p, y, groups, [peer]) == "" == in_sample(p, y, groups, [])
     assert in_sample(with_labels(p, y, 1.0, 0.98, 0), y, groups, []).startswith("looks in-sample: log loss 0.020")
-    seen = with_labels(p, y, 1.0, 0.75, 0)
-    assert in_sample(seen, y, groups, [peer]).startswith("looks in-sample: log loss 0.288 where its best peer has 0.")
+    told = in_sample(with_labels(p, y, 1.0, 0.75, 0), y, groups, [])
+    assert told == (
+        "looks in-sample: right on 100.0% of its rows, where its own probabilities say 75.0% and people agree on 85% at most"
+    )
+    seen = with_labels(p, y, 0.6, 0.98, 0)
+    assert in_sample(seen, y, groups, [peer]).startswith("looks in-sample: log loss 0.317 where its best peer has 0.770")
     assert in_sample(seen, y, groups, []) == "", "without a peer nothing says that it is too good"
     assert in_sample(seen, y, np.zeros(500), [peer]) == "", "of one prompt nothing is known"
     few = (every[:10], peer[1][:10])
