@@ -126,7 +126,7 @@ def test_what_is_odd_but_usable_is_a_warning(tmp_path):
 
 def test_surrogate_pairs_are_characters_and_invalid_utf8_is_cleaned(tmp_path):
     path = write(tmp_path / "b.csv", [row("1", a='["\\ud83d\\ude00"]'), row("2", a='["caf#"]')])
-    path.write_bytes(path.read_bytes().replace(b"#", b"\xe9"))
+    path.write_bytes(path.read_bytes().replace(b"#", b"\x81"))  # no character of Windows-1252 either
     battles = read_battles(path)
     assert list(battles.frame["response_a"]) == [["😀"], ["caf\ufffd"]]
     assert {p.row_id for p in battles.problems} == {"2"}

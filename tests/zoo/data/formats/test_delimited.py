@@ -111,3 +111,18 @@ def test_a_zip_file_that_cannot_be_unpacked_is_one_line(tmp_path, place, value, 
     with pytest.raises(ZooError, match=told) as refusal:
         read_battles(write(tmp_path / "b.zip", bytes(content)))
     assert "\n" not in str(refusal.value)
+
+
+def test_windows_1252_is_read_and_told_where_a_file_is_no_utf_8(tmp_path):
+    rows: list[Row] = [("1", ["Où est l’été?"], ["à Paris – ça"], ["€ 3"], 0), ("2", ["q"], ["x"], ["y"], 2)]
+    frame = named(rows)
+    battles = read_battles(write(tmp_path / "b.csv", frame.to_csv(index=False).encode("cp1252")))
+    same = read_battles(write(tmp_path / "u.csv", frame.to_csv(index=False).encode()))
+    assert battles.frame.equals(same.frame) and not battles.problems
+    assert "Windows-1252" in battles.told and same.format == "CSV, commas, UTF-8"
+
+
+def test_a_damaged_byte_in_utf_8_makes_no_other_encoding_of_it(tmp_path):
+    content = "id,prompt,response_a,response_b\n1,été,ça,là\n".encode() + b"2,q\xff,x,y\n3,q\x81\xe9\xe9\xe9,x,y\n"
+    battles = read_battles(write(tmp_path / "b.csv", content))
+    assert battles.format == "CSV, commas, UTF-8" and battles.frame["prompt"].tolist()[:2] == [["été"], ["q�"]]
