@@ -50,7 +50,10 @@ FoldRule = Annotated[
         help="Near-copies of a prompt share a fold, or (as before 0.2) each prompt goes alone: docs/training.md.",
     ),
 ]
-MaxRows = Annotated[int | None, typer.Option("--score-rows", min=1, help="Score at most this many held-out rows.")]
+MaxRows = Annotated[
+    int | None,
+    typer.Option("--score-rows", min=1, help="Score at most this many held-out rows; the lexical entry always scores all."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 MaxBadRows = Annotated[float, typer.Option("--max-bad-rows", help="Stop where a larger share of the battles cannot be used.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]

@@ -19,7 +19,6 @@ import pandas as pd
 
 from zoo.data.columns import (
     COMPETITION,
-    LOOKED_FOR,
     TEXT_COLUMNS,
     VOTES,
     WSDM,
@@ -27,6 +26,8 @@ from zoo.data.columns import (
     cell_text,
     columns_of,
     ids_of,
+    is_known,
+    usual_names,
 )
 from zoo.data.formats import Cells, Row, open_cells
 from zoo.data.rows import ParsedRow, Problem, check_id, read_label, read_texts
@@ -93,13 +94,21 @@ def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), n
     latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
     """
     path = Path(path)
-    with open_cells(path, LOOKED_FOR.__contains__) as cells:
-        battles = _parse(path, cells, keep, need_texts)
+    with open_cells(path, is_known) as cells:
+        battles = _parse(path, _with_usual_names(cells), keep, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
         raise ZooError(f"{path}:{where} {fatal.message}; `zoo data validate` lists every problem")
     return battles
+
+
+def _with_usual_names(cells: Cells) -> Cells:
+    """The same cells under the names of columns that are looked for, where the file's differ in case."""
+    own = usual_names(cells.header)
+    usual = {name: known for known, name in own.items()}
+    header = [usual.get(name, name) for name in cells.header]
+    return Cells(header, lambda names: cells.rows([own.get(name, name) for name in names]), cells.how)
 
 
 def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> Battles:

@@ -18,8 +18,12 @@ LOOKED_FOR = frozenset((*KNOWN_COLUMNS, *VOTES, *ID_COLUMNS, *sum(CONVERSATIONS,
 
 COMPETITION, WSDM, ARENA, NAMED = "the competition's", "WSDM Cup's", "an arena export's", "prompt, two responses and winner"
 # What `winner` may say, without case, blanks and marks; both answers being bad is a tie.
-WINNERS = {"modela": 0, "a": 0, "modelb": 1, "b": 1, "tie": 2, "tiebothbad": 2, "bothbad": 2}
-_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+WINNERS = {
+    **dict.fromkeys(("modela", "a", "responsea", "assistanta"), 0),
+    **dict.fromkeys(("modelb", "b", "responseb", "assistantb"), 1),
+    **dict.fromkeys(("tie", "draw", "tiebothbad", "bothbad", "botharebad", "bothgood", "botharegood", "neither"), 2),
+}
+_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0,0": 0, "1,0": 1, "false": 0, "true": 1}
 UNLABELLED, TIE = -1, 2
 
 
@@ -59,6 +63,21 @@ class Columns:
         if TIE not in labels and ((self.winners and LANGUAGE in self.header) or SCORED in self.header):
             return WSDM
         return NAMED if self.winners else COMPETITION
+
+
+def is_known(name: str) -> bool:
+    """Whether a column is looked for, in whatever case."""
+    return name.lower() in LOOKED_FOR
+
+
+def usual_names(header: Sequence[str]) -> dict[str, str]:
+    """Columns that are known but for their case: the usual name -> that of the file.
+
+    Not where two columns of the file could be meant.
+    """
+    lower = [name.lower() for name in header]
+    odd = [name for name, usual in zip(header, lower, strict=True) if name != usual and usual in LOOKED_FOR]
+    return {name.lower(): name for name in odd if lower.count(name.lower()) == 1}
 
 
 def columns_of(header: Sequence[str], *, need_texts: bool = True) -> Columns:

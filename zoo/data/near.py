@@ -2,20 +2,24 @@
 
 The rule `near-prompts-1` of `zoo.contracts.FoldRule`. Two texts, as `zoo.data.splits.normal_text` gives them, are near-copies
 where the Jaccard similarity of their sets of five-character shingles is at least 0.7; near-copies of near-copies are one group.
-Characters and not words, so that no language without spaces is left out.
+Characters and not words, so that no language without spaces is left out. Shingles that many of the texts have do not count (see
+`common_shingles`): a system message or a template that is put around every question makes no two questions the same.
 
 Candidates are found by MinHash (Broder 1997) with 128 permutations in 32 bands of 4 (Leskovec et al., Mining of Massive
 Datasets, section 3.4): of pairs at the threshold one in 3,000 is missed, above it fewer still. Each candidate is then judged
 by its shingles, so no estimate decides.
 
-Why 0.7: of 1,871 real prompts 109 pairs are at least so similar. 105 lie in one family of 15 that differ by the name of a dish,
-the other four are the same question twice, among them one with "let's think step by step" behind it (0.76), which 0.8 would
-miss. At 0.5 prompts join that share their instructions and ask different things (ten of them in one group).
+Why 0.7 (counted with all shingles): of 1,871 real prompts 109 pairs are at least so similar. 105 lie in one family of 15 that
+differ by the name of a dish, the other four are the same question twice, among them one with "let's think step by step" behind
+it (0.76), which 0.8 would miss. At 0.5 prompts join that share their instructions and ask different things (ten of them in one
+group).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -30,43 +34,79 @@ BLOCK, KEPT = 4096, 32_768  # texts whose shingles are in memory at once, and th
 WORTH_A_LOOK = 70  # of the permutations must agree: at the threshold, 90 are expected with a standard error of 5
 
 
+COMMON_SHARE, COMMON_LEAST = 0.25, 50  # of distinct texts: above all words of a language but the commonest
+REMEMBERED = 4  # files whose groups are kept: a command asks for those of one file several times
+_GROUPS: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+
 def near_groups(texts: Sequence[str]) -> np.ndarray:
     """The group of each text: the place of its first text. int64, (texts,)."""
-    parents = np.arange(len(texts))
-    candidates = _Candidates(texts)
+    key = _digest(texts)
+    if key not in _GROUPS:
+        _GROUPS[key] = _near_groups(texts)
+        if len(_GROUPS) > REMEMBERED:
+            _GROUPS.popitem(last=False)
+    return _GROUPS[key].copy()
 
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = parents[parents[i]]
-            i = int(parents[i])
-        return i
 
-    for band, bucket in candidates.buckets():
-        rest = bucket
+def _near_groups(texts: Sequence[str]) -> np.ndarray:
+    group = np.arange(len(texts), dtype=np.int64)
+    for bucket in _Candidates(texts, common_shingles(texts)).buckets():
+        rest = np.arange(len(bucket.places))
         while len(rest) > 1:
             # From one text on to all that hang together with it: what has joined is not compared with the others that have.
             reached, rest = [int(rest[0])], rest[1:]
             while reached and len(rest):
                 i = reached.pop()
-                joined = np.array([root(int(j)) == root(i) for j in rest])
-                joined[~joined] = candidates.near(i, rest[~joined], band)
-                for j in rest[joined]:
-                    first, last = sorted((root(i), root(int(j))))
-                    parents[last] = first
+                joined = group[bucket.places[rest]] == group[bucket.places[i]]
+                joined[~joined] = bucket.near(i, rest[~joined])
+                for old in np.unique(group[bucket.places[rest[joined]]]):
+                    first, last = sorted((group[bucket.places[i]], old))
+                    if first != last:
+                        group[group == last] = first
                 reached += rest[joined].tolist()
                 rest = rest[~joined]
-    return np.array([root(i) for i in range(len(texts))], dtype=np.int64)
+    return group
 
 
 def near_places(texts: Sequence[str], others: Sequence[str]) -> list[list[int]]:
-    """For each text the places of those `others` that are near-copies of it, in order."""
-    candidates = _Candidates([*texts, *others])
+    """For each text the places of those `others` that are near-copies of it, in order.
+
+    Shingles do not count that are common among both: one text may have many near-copies.
+    """
+    common = np.intersect1d(common_shingles(texts), common_shingles(others))
     found: list[list[int]] = [[] for _ in texts]
-    for band, bucket in candidates.buckets():
-        ours, theirs = bucket[bucket < len(texts)], bucket[bucket >= len(texts)]
+    for bucket in _Candidates([*texts, *others], common).buckets():
+        ours, theirs = (np.flatnonzero(side) for side in (bucket.places < len(texts), bucket.places >= len(texts)))
         for i in ours if len(theirs) else ():
-            found[i] += (theirs[candidates.near(int(i), theirs, band)] - len(texts)).tolist()
+            found[bucket.places[i]] += (bucket.places[theirs[bucket.near(int(i), theirs)]] - len(texts)).tolist()
     return [sorted(places) for places in found]
+
+
+def common_shingles(texts: Sequence[str]) -> np.ndarray:
+    """Shingles of so many texts that they are around them: uint64, in order.
+
+    At least COMMON_SHARE of the distinct texts have them, and COMMON_LEAST.
+    """
+    distinct = sorted(set(texts))
+    if len(distinct) < COMMON_LEAST:
+        return np.empty(0, dtype=np.uint64)
+    blocks = [distinct[start : start + BLOCK] for start in range(0, len(distinct), BLOCK)]
+    often = np.empty(0, dtype=np.uint64)
+    for block in blocks:  # what is common to all is common to a block: few are counted over all
+        found, counts = _counts(block)
+        often = np.union1d(often, found[counts >= COMMON_SHARE * len(block)])
+    totals = np.zeros(len(often), dtype=np.int64)
+    for block in blocks:
+        found, counts = _counts(block)
+        _, ours, theirs = np.intersect1d(often, found, assume_unique=True, return_indices=True)
+        totals[ours] += counts[theirs]
+    return often[totals >= max(COMMON_LEAST, COMMON_SHARE * len(distinct))]
+
+
+def _counts(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    found, counts = np.unique(np.concatenate([np.unique(shingles(text)) for text in texts]), return_counts=True)
+    return found, counts
 
 
 def shingles(text: str) -> np.ndarray:
@@ -81,15 +121,20 @@ def shingles(text: str) -> np.ndarray:
 
 
 class _Candidates:
-    """Some texts' buckets, and which texts of a bucket are near-copies. Shingles of those asked for lately are kept."""
+    """Some texts' buckets. Shingles of those asked for lately are kept; a text of common ones alone keeps them."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._sketches = _sketches(texts)
-        self._shingles = lru_cache(maxsize=KEPT)(lambda i: np.unique(shingles(texts[i])))
+    def __init__(self, texts: Sequence[str], common: np.ndarray) -> None:
+        def own(text: str) -> np.ndarray:
+            found = np.unique(shingles(text))
+            rest = found[~np.isin(found, common, assume_unique=True)] if len(common) else found
+            return rest if len(rest) else found
 
-    def buckets(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The bands, each with places of texts whose sketches agree in it, in order of place."""
-        for number, band in enumerate(np.split(self._sketches, BANDS, axis=1)):
+        self.sketches = _sketches(texts, own)
+        self.shingles = lru_cache(maxsize=KEPT)(lambda i: own(texts[i]))
+
+    def buckets(self) -> Iterator[_Bucket]:
+        """By band, places of texts whose sketches agree in it, in order of place."""
+        for number, band in enumerate(np.split(self.sketches, BANDS, axis=1)):
             keys = np.zeros(len(band), dtype=np.uint64)
             for column in band.T:
                 keys = _mixed(keys + column)
@@ -97,25 +142,56 @@ class _Candidates:
             starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
             sizes = np.diff(starts, append=len(keys))
             for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
-                yield number, order[start : start + size]
+                yield _Bucket(self, order[start : start + size], number)
 
-    def near(self, i: int, places: np.ndarray, band: int) -> np.ndarray:
-        """Which texts are near-copies of text `i`: bool, (places,). False where a band before has had both in one bucket."""
-        agree = self._sketches[places] == self._sketches[i]
-        before = agree[:, : band * PERMUTATIONS // BANDS].reshape(len(places), band, PERMUTATIONS // BANDS)
+
+class _Bucket:
+    """Texts that agree in a band, and which of them are near-copies. Texts go by their number in the bucket."""
+
+    def __init__(self, candidates: _Candidates, places: np.ndarray, band: int) -> None:
+        self.places = places
+        self._candidates, self._band = candidates, band
+        self._sketches = candidates.sketches[places]
+        self._numbered: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def near(self, i: int, others: np.ndarray) -> np.ndarray:
+        """Which are near-copies of text `i`: bool, (others,). False where a band before has had both in one bucket."""
+        agree = self._sketches[others] == self._sketches[i]
+        before = agree[:, : self._band * PERMUTATIONS // BANDS].reshape(len(others), self._band, PERMUTATIONS // BANDS)
         near: np.ndarray = (agree.sum(axis=1) >= WORTH_A_LOOK) & ~before.all(axis=2).any(axis=1)
         if near.any():
-            mine = self._shingles(i)
-            theirs = [self._shingles(j) for j in places[near].tolist()]
-            sizes = np.array([len(each) for each in theirs])
-            together = np.concatenate(theirs)
-            found = mine[np.minimum(np.searchsorted(mine, together), len(mine) - 1)] == together
-            shared = np.add.reduceat(found, np.cumsum(sizes) - sizes, dtype=np.int64)
-            near[near] = shared >= THRESHOLD * (len(mine) + sizes - shared)
+            near[near] = self._exact(i, others[near])
         return near
 
+    def _exact(self, i: int, others: np.ndarray) -> np.ndarray:
+        numbers, starts, has = self._shingle_numbers()
+        mine = numbers[starts[i] : starts[i + 1]]
+        sizes = starts[others + 1] - starts[others]
+        ends = np.cumsum(sizes)
+        theirs = numbers[np.arange(ends[-1]) + np.repeat(starts[others] - (ends - sizes), sizes)]
+        has[mine] = True
+        shared = np.add.reduceat(has[theirs], ends - sizes, dtype=np.int64)
+        has[mine] = False
+        near: np.ndarray = shared >= THRESHOLD * (len(mine) + sizes - shared)
+        return near
 
-def _sketches(texts: Sequence[str]) -> np.ndarray:
+    def _shingle_numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Small numbers for the bucket's shingles, where each text's begin, and a table of which are asked for."""
+        if self._numbered is None:
+            sets = [self._candidates.shingles(place) for place in self.places.tolist()]
+            distinct, numbers = np.unique(np.concatenate(sets), return_inverse=True)
+            self._numbered = numbers, np.cumsum([0, *map(len, sets)]), np.zeros(len(distinct), dtype=bool)
+        return self._numbered
+
+
+def _digest(texts: Sequence[str]) -> bytes:
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return found.digest()
+
+
+def _sketches(texts: Sequence[str], shingles_of: Callable[[str], np.ndarray]) -> np.ndarray:
     """MinHash sketches: uint32, (texts, PERMUTATIONS)."""
     from rensa import RMinHash
 
@@ -125,7 +201,7 @@ def _sketches(texts: Sequence[str]) -> np.ndarray:
         )
     found = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
     for start in range(0, len(texts), BLOCK):
-        sets = [shingles(text) for text in texts[start : start + BLOCK]]
+        sets = [shingles_of(text) for text in texts[start : start + BLOCK]]
         ends = np.cumsum([0, *map(len, sets)]).astype(np.uint64)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(sets), ends, PERMUTATIONS, SEED)
         found[start : start + BLOCK] = matrix.to_rows()

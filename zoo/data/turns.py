@@ -13,25 +13,37 @@ Turns = Sequence[str | None]
 SURROGATE = re.compile("[\ud800-\udfff]")
 # Texts that begin so are meant as lists of texts; "[INST]" and "[1] a source" are not.
 _LIST = re.compile(r"""\s*\[\s*(["'{\]]|null\b|None\b)""")
+_SCALAR = (str, bytes, bool, int, float)
 FEW_SHARE, FEW_CELLS, FEW_OF_SMALL = 0.01, 3, 0.1
 ASKING, ANSWERING = ("user", "human", "system", "developer"), ("assistant", "gpt", "model", "chatbot")
 
 
 def is_plain(cells: Sequence[Any]) -> bool | None:
-    """Whether a column's cells are plain texts, each one turn, and not JSON lists of turns.
+    """Whether a column's cells are plain texts, each one turn, and not lists of turns.
 
     None where all are blank. Told over the whole column, so that one text that begins with a bracket stays a text, and one
     broken list a broken list. A column is plain where few of its cells look like lists: 1 %, or in a small file up to 3 cells
-    of at least 30.
+    of at least 30. JSON lists of something else than turns, as models write them, say nothing where most cells are no lists.
+    A number among texts is a text.
     """
-    filled = [cell for cell in cells if cell is not None and cell != "" and not (isinstance(cell, str) and not cell.strip())]
+    filled = [cell for cell in cells if cell is not None and cell == cell and not (isinstance(cell, str) and not cell.strip())]
     if not filled:
         return None
-    if not all(isinstance(cell, str) for cell in filled):
-        return False
-    lists = sum(bool(_LIST.match(cell)) for cell in filled)
+    lists = [cell for cell in filled if not isinstance(cell, _SCALAR) or (isinstance(cell, str) and _LIST.match(cell))]
     few = max(FEW_SHARE * len(filled), min(FEW_CELLS, FEW_OF_SMALL * len(filled)))
-    return lists <= few
+    if few < len(lists) < len(filled) / 2:
+        lists = [cell for cell in lists if not (isinstance(cell, str) and _says_nothing(cell))]
+    return len(lists) <= few
+
+
+def _says_nothing(cell: str) -> bool:
+    """Whether a cell is a JSON list, but of other things than texts, nulls and messages."""
+    try:
+        items = json.loads(cell, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    turns = (item is None or isinstance(item, str) or (isinstance(item, dict) and "role" in item) for item in items)
+    return not all(turns)
 
 
 def turns_of(cell: Any, *, plain: bool, answer: bool = False) -> tuple[list[str | None], bool]:

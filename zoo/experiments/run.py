@@ -80,6 +80,8 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
 def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:
     """The requests of a run, a chain a fold."""
     battles = battles_input(options.battles, say=say, most_bad=options.most_bad)
+    if options.score_rows is not None and entry.kind == "lexical":
+        say(f"{entry.name}: --score-rows {options.score_rows} is not used; a lexical entry scores every row in seconds")
     sample = options.diagnostic and options.score_rows is not None
     selection = Selection(max_rows=options.score_rows, diagnostic=sample)
     if options.every_fold:

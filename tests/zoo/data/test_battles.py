@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,7 +126,7 @@ def test_what_is_odd_but_usable_is_a_warning(tmp_path):
 
 def test_surrogate_pairs_are_characters_and_invalid_utf8_is_cleaned(tmp_path):
     path = write(tmp_path / "b.csv", [row("1", a='["\\ud83d\\ude00"]'), row("2", a='["caf#"]')])
-    path.write_bytes(path.read_bytes().replace(b"#", b"\xe9"))
+    path.write_bytes(path.read_bytes().replace(b"#", b"\x81"))  # no character of Windows-1252 either
     battles = read_battles(path)
     assert list(battles.frame["response_a"]) == [["😀"], ["caf\ufffd"]]
     assert {p.row_id for p in battles.problems} == {"2"}
@@ -238,3 +239,36 @@ def test_columns_that_are_asked_for_are_kept_by_id(tmp_path: Path) -> None:
     assert battles.kept.to_dict("index") == {"1": {"votes_a": "3"}, "2": {"votes_a": "4"}, "3": {"votes_a": ""}}
     assert battles.extra_columns == ("votes_a", "note") and not battles.frame.columns.isin(["votes_a", "note"]).any()
     assert read_battles(path, strict=False).kept.empty
+
+
+@pytest.mark.parametrize("make", ["csv", "jsonl", "parquet"])
+def test_answers_that_are_json_lists_of_other_things_leave_a_plain_file_plain(tmp_path, make):
+    """A model that was asked for JSON gives objects: no turns."""
+    odd = {0: '[{"name": "x"}]', 25: "[[1, 2], 3]"}
+    answers = [odd.get(i % 40) or f"because {i}" for i in range(1020)]
+    frame = pd.DataFrame({"id": range(1020), "prompt": "why", "response_a": answers, "response_b": "no", "winner": "model_a"})
+    path = tmp_path / f"b.{make}"
+    if make == "csv":
+        frame.to_csv(path, index=False)
+    elif make == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    battles = read_battles(path)
+    assert not battles.bad_ids and battles.frame["response_a"].tolist() == [[answer] for answer in answers]
+
+
+def test_a_number_among_the_texts_of_a_jsonl_file_is_its_text(tmp_path):
+    rows = [{"id": i, "prompt": "q", "response_a": 42 if i == 3 else "a", "response_b": "b"} for i in range(20)]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    battles = read_battles(tmp_path / "b.jsonl")
+    assert not battles.bad_ids and battles.frame["response_a"].tolist() == [["42" if i == 3 else "a"] for i in range(20)]
+
+
+def test_a_file_of_lists_stays_one_whatever_is_broken_in_it(tmp_path):
+    rows = [
+        {"id": i, "prompt": '["q"]', "response_a": '[{"x": 1}]' if i < 9 else '["a"]', "response_b": '["b"]'} for i in range(20)
+    ]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    battles = read_battles(tmp_path / "b.jsonl")
+    assert battles.bad_ids == tuple(map(str, range(9))) and battles.frame["response_a"].tolist() == [["a"]] * 11

@@ -200,3 +200,32 @@ def test_a_file_without_ids_is_refused_with_the_mend(tmp_path):
     path = write(tmp_path / "b.csv", as_csv(competition(PLAIN).drop(columns="id")))
     with pytest.raises(ZooError, match=r"column id is missing; .*give every row an id of its own"):
         read_battles(path)
+
+
+@pytest.mark.parametrize("make", [as_csv, as_parquet, as_jsonl])
+def test_the_case_of_columns_does_not_matter(tmp_path, make):
+    frame = competition([("1", ["q"], ["x"], ["y"], 0), ("2", ["r"], ["x"], ["y"], 2)])
+    same = read_battles(write(tmp_path / "same", make(frame)))
+    for rename in (str.upper, str.title):
+        battles = read_battles(write(tmp_path / "b", make(frame.rename(columns=rename))))
+        assert battles.labelled and dataset_digest(battles) == dataset_digest(same) and not battles.extra_columns
+
+
+def test_of_two_columns_that_differ_in_case_the_usual_one_is_read(tmp_path):
+    frame = competition([("1", ["q"], ["x"], ["y"], 0)]).assign(Prompt="other")
+    battles = read_battles(write(tmp_path / "b.csv", as_csv(frame)))
+    assert battles.frame["prompt"].tolist() == [["q"]] and battles.extra_columns == ("Prompt",)
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("Draw", 2), ("neither", 2), ("Both are bad", 2), ("both_good", 2), ("Response A", 0), ("assistant_b", 1)],
+)
+def test_winners_by_words_known_elsewhere(tmp_path, word, label):
+    content = f"ID,Prompt,Response_A,Response_B,Winner\n1,q,x,y,{word}\n"
+    assert read_battles(write(tmp_path / "b.csv", content.encode())).frame["label"].tolist() == [label]
+
+
+def test_winners_with_decimal_commas(tmp_path):
+    content = b'id;prompt;response_a;response_b;winner_model_a;winner_model_b;winner_tie\n1;["q"];["x"];["y"];0,0;1,0;0,0\n'
+    assert read_battles(write(tmp_path / "b.csv", content)).frame["label"].tolist() == [1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from zoo.data.near import SHINGLE, THRESHOLD, _sketches, near_groups, near_places
+from zoo.data.near import COMMON_LEAST, SHINGLE, THRESHOLD, _Candidates, near_groups, near_places
 from zoo.errors import ZooError
 
 RIDDLE = "sally (a girl) has 3 brothers. each brother has 2 sisters. how many sisters does sally have?"
@@ -88,7 +88,7 @@ def test_thousands_of_texts_agree_with_an_exact_comparison() -> None:
 def test_the_permutations_are_those_that_the_rules_name_stands_for() -> None:
     """Another version of the library may permute otherwise and find other candidates: then the rule needs another name."""
     first = [327370264, 1323307703, 356163169, 1941899982, 1554724455, 1308336982]
-    assert _sketches([RIDDLE])[0, :6].tolist() == first
+    assert _Candidates([RIDDLE], np.empty(0, dtype=np.uint64)).sketches[0, :6].tolist() == first
 
 
 def test_another_algorithm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +100,32 @@ def test_another_algorithm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_texts_have_no_groups() -> None:
     assert near_groups([]).tolist() == [] and near_places([], ["a"]) == [] and near_places(["a"], []) == [[]]
     assert near_groups(["a"]).dtype == np.int64
+
+
+def questions(count: int) -> list[str]:
+    """Of words that are met once or twice."""
+    rng = random.Random(1)
+    return [" ".join("".join(rng.choices("abcdefghij", k=rng.randint(3, 9))) for _ in range(10)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "around", ["{} ".format(" ".join(f"rule{i}" for i in range(60))) + "%s", "%s answer in a table please"]
+)
+def test_what_is_put_around_every_question_makes_no_two_the_same(around: str) -> None:
+    asked = questions(200)
+    near = f"{asked[7]} or not"
+    texts = [around % text for text in [*asked, near]]
+    assert near_groups(texts).tolist() == [*range(200), 7]
+    assert near_places(texts[:100], texts[100:])[7] == [100] and sum(map(len, near_places(texts[:100], texts[100:]))) == 1
+
+
+def test_many_near_copies_of_one_text_are_near_copies() -> None:
+    """A held-out prompt is not alone for that an added file is full of it."""
+    copies = [f"{RIDDLE} {i}" for i in range(3 * COMMON_LEAST)]
+    assert near_places([RIDDLE], copies) == [list(range(3 * COMMON_LEAST))]
+
+
+def test_groups_asked_for_again_are_the_same_and_ones_own() -> None:
+    texts = [RIDDLE, f"{RIDDLE} let's think step by step", "why"]
+    near_groups(texts)[:] = 9
+    assert near_groups(texts).tolist() == [0, 0, 2] and near_groups(texts[::-1]).tolist() == [0, 1, 1]

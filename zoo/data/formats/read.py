@@ -12,7 +12,7 @@ from zoo.data.formats.delimited import read_delimited
 from zoo.data.formats.jsonl import read_json_list, read_jsonl
 from zoo.data.formats.magic import JSON_LIST, JSONL, PARQUET, Unread, format_of
 from zoo.data.formats.parquet import read_parquet
-from zoo.data.formats.text import Cells, as_utf8, encoding_of
+from zoo.data.formats.text import Cells, as_utf8, encoding_of, unless_ansi
 from zoo.data.formats.unpack import HEAD_BYTES, unpacked
 from zoo.errors import ZooError
 
@@ -30,6 +30,9 @@ def open_cells(path: Path, known: Callable[[str], bool]) -> Iterator[Cells]:
     found = format_of(head, as_utf8(head, encoding))
     if isinstance(found, Unread):
         raise ZooError(f"{path}: {found.name}; {found.mend}")
+    if found != PARQUET:
+        with unpacked(path) as (stream, _):
+            encoding = unless_ansi(stream, encoding)
     with unpacked(path) as (stream, packing):
         if found == PARQUET:  # has its index at the end
             content = stream if not packing else io.BytesIO(stream.read())

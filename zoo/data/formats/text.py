@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ class Encoding:
 
 
 _UTF8 = Encoding("UTF-8", "utf-8-sig", "surrogateescape")  # bytes that are not UTF-8 come out as lone surrogates
+_ANSI = Encoding("Windows-1252 (not UTF-8)", "cp1252", "strict")  # what Excel's "CSV" is where Western languages are set
+_UNDEFINED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")  # bytes that Windows-1252 has no characters for
+_BROKEN, _BEYOND_ASCII = re.compile("[\udc80-\udcff]"), re.compile("[^\0-\x7f]+")
 _MARKS = (
     (codecs.BOM_UTF32_LE, Encoding("UTF-32", "utf-32")),
     (codecs.BOM_UTF32_BE, Encoding("UTF-32", "utf-32")),
@@ -63,6 +67,30 @@ def encoding_of(head: bytes) -> Encoding:
     if len(odd) > 3 and not any(even) and all(odd):
         return Encoding("UTF-16", "utf-16-be")
     return _UTF8
+
+
+def unless_ansi(stream: BinaryIO, encoding: Encoding) -> Encoding:
+    """Windows-1252 in place of UTF-8 for a whole stream that shows it to be that.
+
+    Its bytes are not UTF-8, all are characters of Windows-1252, and more of them are no UTF-8 than are: a damaged byte in a
+    file of UTF-8 does not make another encoding of it.
+    """
+    if encoding is not _UTF8:
+        return encoding
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    broken, whole, line = 0, 0, 0
+    while piece := stream.read(2**20):
+        line = 0 if b"\n" in piece or b"\r" in piece else line + len(piece)
+        if line > 4 * MOST_LINE_CHARACTERS:
+            return encoding  # is refused for its line, without a look at the rest
+        text = decoder.decode(piece)
+        if text.isascii():
+            continue
+        odd = len(_BROKEN.findall(text))
+        broken, whole = broken + odd, whole + sum(map(len, _BEYOND_ASCII.findall(text))) - odd
+        if _UNDEFINED.search(text):
+            return encoding
+    return _ANSI if broken > whole else encoding
 
 
 def as_utf8(head: bytes, encoding: Encoding) -> bytes:

@@ -91,6 +91,8 @@ def _zip(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
             )
         try:
             inner = archive.open(names[0])
+        except NotImplementedError as error:  # a RuntimeError too; Deflate64
+            raise ZooError(f"{path}: a zip file of a method that is not read ({error}); unpack it and give that") from error
         except RuntimeError as error:  # zipfile's word for what it has no password of
             raise ZooError(f"{path}: an encrypted zip file; unpack it and give what is in it") from error
         with inner:

@@ -78,7 +78,8 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
         raise ZooError(f"{request.battles.path}: no labelled rows to train on; give a file with winner columns")
     if (folds == folds[0]).all():
         kind = "near-copies of one prompt" if request.rule else "prompts of one fold"
-        raise ZooError(f"{request.battles.path}: all {len(frame):,} labelled rows have {kind}; give battles of several prompts")
+        mend = "battles of several prompts" + (", or --fold-rule prompts to go by each text alone" if request.rule else "")
+        raise ZooError(f"{request.battles.path}: all {len(frame):,} labelled rows have {kind}; give {mend}")
     folder = out_dir / MODEL
     folder.mkdir(exist_ok=True)
     spec, y = request.spec, frame["label"].to_numpy()
