@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -52,9 +51,7 @@ def one(rows: int, seed: int, *, binding: bool) -> dict[str, Any]:
     budget = prices.seconds(everyone) * (BINDING if binding else 1.01)
     fits = prices.affordable(budget)
     oracle = oracle_of(fresh, fits)
-    started = time.monotonic()
     plan = build_plan(members, BuildRequest(load_target("t4x2"), budget, COMPETITION_ROWS, MARGIN, coverage=False))
-    seconds = time.monotonic() - started
     blend = next(pool.blend for pool in plan.pools if len(pool.members) == len(plan.members) and not pool.planned)
     tables = dict(zip(fresh.names, fresh.p, strict=True))
     truth = float(log_loss_rows(apply_blend(blend, tables), fresh.y).mean())
@@ -69,7 +66,6 @@ def one(rows: int, seed: int, *, binding: bool) -> dict[str, Any]:
         "rehearsed": dict(plan.baselines),
         "se": plan.oof_log_loss_se,
         "chosen": getattr(plan, "chosen", ""),  # earlier versions of the code do not say it
-        "seconds": seconds,
         "why": plan.parsimony,
     }
 
@@ -146,11 +142,11 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"Mean regret over seeds, in nats a row on {FRESH:,} fresh rows, against the best affordable logistic pool fitted to "
         f"these ({MEMBERS} members, t4x2); ± its standard error. The simple pools are of the best members alone that fit "
-        "together. z: (promised - fresh log loss) / standard error of the promise, mean and the largest in size. Seconds: one "
-        "build. Written by `benchmarks/ensemble_few_rows.py`.",
+        "together. z: (promised - fresh log loss) / standard error of the promise, mean and the largest in size. Written by "
+        "`benchmarks/ensemble_few_rows.py`.",
         "",
-        "| " + " | ".join(["rows", "budget", "oracle", *head, *(f"z, {n} | seconds, {n}" for n in names)]) + " |",
-        "|---" * (3 + len(head) + 2 * len(names)) + "|",
+        "| " + " | ".join(["rows", "budget", "oracle", *head, *(f"z, {n}" for n in names)]) + " |",
+        "|---" * (3 + len(head) + len(names)) + "|",
     ]
     for rows, binding in sorted({(item["rows"], item["binding"]) for item in last}):
         cells = [f"{rows:,}", f"{BINDING:.0%} of all" if binding else "no limit"]
@@ -161,7 +157,6 @@ def report(found: dict[str, Any]) -> str:
         for name in names:
             z = np.array([x["z"] for x in here[name]])
             cells.append(f"{z.mean():+.1f}, {z[np.abs(z).argmax()]:+.1f}" if len(z) else "")
-            cells.append(f"{np.mean([x['seconds'] for x in here[name]]):.1f}" if len(z) else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -181,7 +176,8 @@ def main() -> None:
     kept = options.out / "ensemble_few_rows.json"
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"info": {}, "runs": {}}
     found["runs"].pop(options.name, None)
-    info = {"date": date.today().isoformat(), "machine": machine(), "command": " ".join(["python", *sys.argv])}
+    command = " ".join(["python benchmarks/ensemble_few_rows.py", *sys.argv[1:]])
+    info = {"date": date.today().isoformat(), "machine": machine(), "command": command}
     found["info"].pop(options.name, None)
     found["info"][options.name] = info
     runs = found["runs"].setdefault(options.name, [])

@@ -17,6 +17,7 @@ from ensemble.search.simple import LOG_POOL
 from zoo.scores.metrics import mean_and_error, standard_error
 
 FEW_LABELS = 2_000  # with fewer rows, a search that looks better than the log pool of everybody mostly is not
+SURELY = 2.0  # standard errors: of the half dozen that challenge it, the luckiest is often beyond one
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Contest:
         if self.few and self.winner == LOG_POOL:
             return f"{rows:,} labelled rows are few, so it stays where nothing is surely better"
         if self.few:
-            return f"better than the log pool of everybody by more than its error, on {rows:,} labelled rows"
+            return f"surely better than the log pool of everybody, on {rows:,} labelled rows"
         if won == int(self.means.mean(axis=1).argmin()):
             return "least log loss in rehearsal"
         return "the simplest within one standard error of the least log loss in rehearsal"
@@ -112,7 +113,7 @@ class Contest:
 
     def _is_better(self, place: int, default: int, rows: np.ndarray) -> bool:
         difference, error = self._beyond(place, default, rows)
-        return difference < -error
+        return difference < -SURELY * error
 
     def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
         """Mean loss of one beyond another's on `rows`, and the error of that: by prompt, and by how repeats differ."""
