@@ -158,7 +158,8 @@ def report(found: dict[str, Any]) -> str:
             z = np.array([x["z"] for x in here[name]])
             cells.append(f"{z.mean():+.1f}, {z[np.abs(z).argmax()]:+.1f}" if len(z) else "")
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    lines += ["", *found.get("notes", [])]  # what a reader of the table must know of its runs, kept in the JSON by hand
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def regret(items: list[dict[str, Any]], name: str) -> str:
@@ -170,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[300, 600, 2000, 6000])
     parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--as", dest="name", default="now")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -183,7 +185,7 @@ def main() -> None:
     runs = found["runs"].setdefault(options.name, [])
     for rows in options.rows:
         for binding in (False, True):
-            for seed in range(options.seeds):
+            for seed in range(options.first_seed, options.first_seed + options.seeds):
                 runs.append(one(rows, seed, binding=binding))
                 print(json.dumps(runs[-1]), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
