@@ -36,8 +36,6 @@ def homes(tmp_path_factory: pytest.TempPathFactory, good: Path) -> dict[str, Pat
 
 def marked(row: Row) -> object:
     marks = [pytest.mark.slow] if row.slow else []
-    if row.pending:
-        marks.append(pytest.mark.xfail(reason=row.pending, strict=True))
     return pytest.param(row, id=row.name, marks=marks)
 
 

@@ -56,13 +56,12 @@ class Row(NamedTuple):
     home: str
     process: bool
     slow: bool
-    pending: str
 
 
 def rows() -> list[Row]:
     """All rows of the table. An unknown key is an error."""
     defaults: dict[str, Any] = {"code": 2, "names": [], "never": [], "files": {}, "env": {}, "home": ""}
-    defaults |= {"process": False, "slow": False, "pending": ""}
+    defaults |= {"process": False, "slow": False}
     return [Row(**{**defaults, **row}) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["row"]]
 
 
