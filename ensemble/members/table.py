@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
 from zoo.contracts import Cost, ScoreCard
 
@@ -20,6 +21,7 @@ class Members:
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
     `ties`: whether a battle can be a tie; where not, every p_tie is 0.
+    `about`: what is known of the rows' texts (`ensemble.members.texts`), in their order.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
@@ -38,6 +40,7 @@ class Members:
     left_out: dict[str, str]
     lost_by: dict[str, int] = field(default_factory=dict)
     ties: bool = True
+    about: pd.DataFrame | None = None
 
     @property
     def uniform_loss(self) -> float:
@@ -72,6 +75,7 @@ class Members:
             groups=self.groups[index],
             folds=balanced_folds(self.groups[index]),
             characters=self.characters[index],
+            about=None if self.about is None else self.about.iloc[index],
         )
 
 

@@ -19,6 +19,7 @@ from ensemble.plan.contracts import (
     Triple,
 )
 from ensemble.plan.files import load_plan, save_plan
+from ensemble.plan.shift import Calibration, End, FittingRows, HeldGroup, Robust, RobustBy, RowSummary
 
 __all__ = [
     "FEATURES",
@@ -26,8 +27,12 @@ __all__ = [
     "ROUNDING",
     "Blend",
     "Bound",
+    "Calibration",
+    "End",
+    "FittingRows",
     "FrontierPoint",
     "Gate",
+    "HeldGroup",
     "Job",
     "Paired",
     "Plan",
@@ -35,6 +40,9 @@ __all__ = [
     "PlanTarget",
     "Pool",
     "PoolKind",
+    "Robust",
+    "RobustBy",
+    "RowSummary",
     "TokenEstimate",
     "Triple",
     "load_plan",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ensemble.plan.shift import Calibration, FittingRows, Robust, Temperature
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
@@ -30,7 +31,6 @@ FEATURES = (
     "entropy*log_characters",
 )
 
-Temperature = Annotated[float, Field(ge=0.01, le=100)]  # fitted ones lie between 0.05 and 20
 Triple = tuple[float, float, float]
 PoolKind = Literal["linear", "log", "logistic"]
 
@@ -249,6 +249,9 @@ class Plan(Contract):
     schedule: tuple[Job, ...]
     frontier: tuple[FrontierPoint, ...] = ()
     left_out: dict[str, str] = Field({}, description="members that were not considered, and why")
+    fitting: FittingRows | None = added_later(None, description="what the fitting rows were like")
+    robust: Robust | None = added_later(None, description="groups that the rehearsal left out in turn")
+    calibration: Calibration | None = added_later(None, description="of every blend, on battles of another kind")
 
     @model_validator(mode="after")
     def _check(self) -> Plan:
