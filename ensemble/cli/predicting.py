@@ -44,12 +44,7 @@ def predict(
     from ensemble.predict.streams import drain
 
     check_installed()
-    tables: dict[str, Path] = {}
-    for item in scores or []:
-        name, equals, path = item.partition("=")
-        if not equals or not path:
-            raise ZooError(f"--scores {item}: give MEMBER=FILE")
-        tables[name] = Path(path)
+    tables = given_tables(scores)
     seconds = None if budget is None else parse_budget(budget)
     done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
     from ensemble.report.record import RECORD_SECONDS, record_prediction
@@ -63,6 +58,17 @@ def predict(
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)
+
+
+def given_tables(scores: list[str] | None) -> dict[str, Path]:
+    """Tables by member, of options MEMBER=FILE."""
+    tables: dict[str, Path] = {}
+    for item in scores or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise ZooError(f"--scores {item}: give MEMBER=FILE")
+        tables[name] = Path(path)
+    return tables
 
 
 def evaluate(

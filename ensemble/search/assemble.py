@@ -15,6 +15,7 @@ from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
 from ensemble.pools.crossfit import paired
 from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from ensemble.search.fitting_rows import describe_fit
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import Confirmed
@@ -68,6 +69,8 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
         schedule=fitted.jobs,
         frontier=frontier_points(found.considered, members, budget.margin),
         left_out=members.left_out,
+        fitting=describe_fit(problem, candidate),
+        robust=confirmed.robust,
     )
 
 

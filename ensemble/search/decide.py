@@ -16,6 +16,7 @@ from ensemble.plan import Bound
 from ensemble.search.judging import judge, judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
+from ensemble.search.robust import AskedGroups
 from ensemble.search.simple import simple_candidates
 from ensemble.search.subsets import EXACT_MEMBERS, Searched
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
@@ -41,6 +42,7 @@ class BuildRequest:
     coverage: bool = True
     position_bias: bool = False
     limits: SearchLimits = field(default_factory=SearchLimits)
+    robust: AskedGroups | None = None
 
 
 @dataclass(frozen=True)
