@@ -53,6 +53,21 @@ PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log poo
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
 Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+RobustColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--robust",
+        metavar="COLUMN",
+        help="Choose by groups left out of the build in turn: a column of the battles (their source), language, or length.",
+    ),
+]
+RobustMeasure = Annotated[
+    str, typer.Option("--robust-by", metavar="worst|mean", help="With --robust: by the worst group, or by the groups' mean.")
+]
+CalibrateOn = Annotated[
+    Path | None,
+    typer.Option("--calibrate-on", help="Labelled battles of the kind to be predicted: as `ensemble recalibrate` does."),
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,8 @@ class Asked:
     trials: Trials = 60
     timeout: Timeout = "2m"
     n_jobs: Jobs = 1
+    robust: RobustColumn = None
+    robust_by: RobustMeasure = "worst"
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:

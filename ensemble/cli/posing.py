@@ -9,10 +9,12 @@ import typer
 
 from ensemble.cli.options import Asked
 from zoo.cli.base import say
+from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members
     from ensemble.search.decide import BuildRequest
+    from ensemble.search.robust import AskedGroups
     from zoo.pipeline.members import Table
 
 
@@ -35,9 +37,18 @@ def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony:
         coverage=not asked.whole_file,
         position_bias=asked.position_bias,
         limits=limits,
+        robust=_robust(asked),
     )
     request, tables = _for_target(context, request)
     return _members(tables, request.target.name, asked), request
+
+
+def _robust(asked: Asked) -> AskedGroups | None:
+    from ensemble.search.robust import AskedGroups
+
+    if asked.robust_by == "worst" or asked.robust_by == "mean":
+        return None if asked.robust is None else AskedGroups(asked.robust, asked.robust_by)
+    raise ZooError(f"--robust-by {asked.robust_by}: give worst or mean")
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
@@ -71,6 +82,7 @@ def _members(tables: list[Table], target: str, asked: Asked) -> Members:
         prefer=asked.prefer or (),
         say=say,
         most_bad=asked.max_bad_rows,
+        column=asked.robust,
     )
     _tell(members)
     return members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,11 @@ from ensemble.cli.planning import PlanFile
 from ensemble.cli.predicting import given_tables
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.errors import ZooError
 from zoo.report.text import Format, show
+
+if TYPE_CHECKING:
+    from ensemble.plan import Plan
 
 
 def recalibrate(
@@ -57,3 +61,24 @@ def recalibrate(
     lines = [told_of(new.calibration), "", calibration_table(new.calibration)]
     show(lines, style, data=new.calibration.model_dump(mode="json"))
     say(f"wrote {output}")
+
+
+def calibrated(plan: Plan, path: Path, labels: Path, max_bad_rows: float) -> Plan:
+    """The plan of a build, which lies at `path`, calibrated; it takes that one's place.
+
+    ZooError where that cannot be: the plan that was built stays.
+    """
+    from ensemble.plan import save_plan
+    from ensemble.predict.missing import Labelled
+    from ensemble.predict.recalibrate import recalibrate as fit
+    from ensemble.report.record import record_recalibration
+
+    started = time.monotonic()
+    try:
+        new = fit(plan, path, Labelled(labels, most_bad=max_bad_rows), say=say)
+    except ZooError as error:
+        mend = f"ensemble recalibrate {path} --labels {labels}"
+        raise ZooError(f"{error}; {path} is written without calibration, to go on with: {mend}") from error
+    save_plan(new, path)
+    record_recalibration(new, time.monotonic() - started)
+    return new

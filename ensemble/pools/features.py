@@ -12,7 +12,8 @@ import numpy as np
 
 from ensemble.plan import RowSummary
 
-_QUANTILES = np.linspace(0, 1, 41)
+_STEPS = 40
+_QUANTILES = np.linspace(0, 1, _STEPS + 1)
 # How a feature that is higher, or lower, in a file is called.
 WORDS = {
     "characters": ("longer", "shorter"),
@@ -27,7 +28,8 @@ class Distance:
     """How far a file's rows are from others in one feature.
 
     `ks`: the Kolmogorov-Smirnov distance, from 0 to 1; of scripts the total variation, which is the same idea for classes.
-    `higher`: whether the file's are the higher ones; `noise`: what chance alone exceeds once in twenty.
+    `higher`: whether the file's are the higher ones; `noise`: what chance exceeds once in twenty, and the summary's
+    coarseness.
     """
 
     feature: str
@@ -72,7 +74,8 @@ def summary_of(features: Mapping[str, np.ndarray], scripts: Sequence[str] = ()) 
 def distances(summary: RowSummary, features: Mapping[str, np.ndarray], scripts: Sequence[str] = ()) -> list[Distance]:
     """How far rows are from summarised ones in every feature that both have, the farthest first."""
     rows = len(next(iter(features.values())))
-    noise = 1.36 * float(np.sqrt(1 / rows + 1 / summary.rows))  # the 95 % point of the two-sample statistic (Smirnov 1939)
+    chance = 1.36 * float(np.sqrt(1 / rows + 1 / summary.rows))  # the 95 % point of the two-sample statistic (Smirnov 1939)
+    noise = chance + 1 / _STEPS
     found = [
         _apart(name, summary.quantiles[name], values, noise) for name, values in features.items() if name in summary.quantiles
     ]

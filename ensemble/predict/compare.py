@@ -83,7 +83,7 @@ def _cost_of_end(fitting: FittingRows | None, farthest: Distance) -> str:
     for end in fitting.ends if fitting is not None else ():
         if (end.feature, end.end) == (farthest.feature, side):
             return (
-                f"weights fitted without the quarter that is so ({end.rows:,} rows) lost {end.cost:+.4f} ± {end.cost_se:.4f} "
+                f"weights fitted without the {end.rows:,} fitting rows at that end lost {end.cost:+.4f} ± {end.cost_se:.4f} "
                 "there; what the members themselves lose is not in that"
             )
     return "what that costs was not rehearsed; --robust COLUMN would"

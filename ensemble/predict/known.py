@@ -72,19 +72,31 @@ def _of_predictions(
     digests = row_digests(frame) if battles.has_texts else None
     reports = sorted(folder.glob(f"*/{REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True) if members else []
     for report in reports:
-        try:
-            checkpoints = {member["name"]: member.get("checkpoint") for member in json.loads(report.read_text())["members"]}
-            there = [member for member in members if checkpoints.get(member.name) == member.checkpoint]
-            table = pd.read_parquet(report.with_name(TABLES)).set_index("id").reindex(frame["id"]) if there else None
-            if table is None or not _are_rows(table, digests):
-                continue
-            for member in there:
-                p = table[[f"{member.name} {column}" for column in PROBABILITIES]].to_numpy(dtype=np.float64)
-                if digests is not None:
-                    p[table[DIGEST].to_numpy() != digests] = np.nan
-                yield f"prediction {report.parent.name}", member, p
-        except (OSError, ValueError, KeyError, TypeError):  # one that cannot be read keeps no other away
+        there, table = _read_prediction(report, members, frame["id"])
+        if not there or not _are_rows(table, digests):
             continue
+        for member in there:
+            p = table[[f"{member.name} {column}" for column in PROBABILITIES]].to_numpy(dtype=np.float64, copy=True)
+            if digests is not None:
+                p[table[DIGEST].to_numpy() != digests] = np.nan
+            yield f"prediction {report.parent.name}", member, p
+
+
+def _read_prediction(report: Path, members: list[PlanMember], ids: pd.Series) -> tuple[list[PlanMember], pd.DataFrame]:
+    """Those of the members that a prediction ran from the same checkpoint, and its table at these ids.
+
+    A prediction that cannot be read, or is of a version that kept less, has none: it keeps no other away.
+    """
+    try:
+        checkpoints = {member["name"]: member.get("checkpoint") for member in json.loads(report.read_text())["members"]}
+        there = [member for member in members if checkpoints.get(member.name) == member.checkpoint]
+        if not there:
+            return [], pd.DataFrame()
+        table = pd.read_parquet(report.with_name(TABLES)).set_index("id").reindex(ids)
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], pd.DataFrame()
+    wanted = [DIGEST, *(f"{member.name} {column}" for member in there for column in PROBABILITIES)]
+    return (there, table) if set(wanted) <= set(table.columns) else ([], table)
 
 
 def _are_rows(table: pd.DataFrame, digests: np.ndarray | None) -> bool:

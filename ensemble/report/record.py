@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ensemble.plan import Calibration, Plan, load_plan
 from ensemble.predict.outcome import Prediction
-from ensemble.report.evaluate import Line
+from ensemble.report.evaluate import BLEND, PROMISED, Line
 from zoo.tracking.bounded import answered_within
 from zoo.tracking.home import one_line
 from zoo.tracking.uses import keep_use
@@ -87,11 +87,13 @@ def evaluation_numbers(lines: Sequence[Line]) -> dict[str, float]:
     """An evaluation as metrics: log loss of the blend, and of each line beside it."""
     numbers: dict[str, float] = {}
     for line in lines:
-        blend = line.name == "blend"
-        numbers["evaluate/log_loss" if blend else f"evaluate/log_loss/{_name(line.name)}"] = line.log_loss
+        blend, name = line.name == BLEND, _name(line.name.partition(",")[0])
+        numbers["evaluate/log_loss" if blend else f"evaluate/log_loss/{name}"] = line.log_loss
         if blend:
             numbers["evaluate/rows"] = float(line.rows)
             numbers |= {} if line.log_loss_se is None else {"evaluate/log_loss_se": line.log_loss_se}
+        elif line.name.startswith(PROMISED) and line.z is not None:
+            numbers["evaluate/z"] = line.z
     return numbers
 
 

@@ -17,8 +17,9 @@ from zoo.scores.tables import write_submission
 
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the prior of the plan counts here, and no prediction ran, so there are no members' lines."""
-    monkeypatch.setattr(evaluate, "load_plan", lambda _: Plan.model_construct(prior=(0.4, 0.4, 0.2)))
+    """Only the prior and the promise of the plan count here, and no prediction ran, so there are no members' lines."""
+    promise = {"oof_log_loss": 0.9, "oof_log_loss_se": 0.01, "fitted_rows": 500}
+    monkeypatch.setattr(evaluate, "load_plan", lambda _: Plan.model_construct(prior=(0.4, 0.4, 0.2), **promise))
 
 
 def test_lines_are_joined_by_id_and_hold_the_best_possible(plan: None, sample_csv: Path, tmp_path: Path) -> None:
@@ -27,7 +28,13 @@ def test_lines_are_joined_by_id_and_hold_the_best_possible(plan: None, sample_cs
     shuffled = truth.sample(frac=1, random_state=0)
     write_submission(shuffled["id"].tolist(), shuffled[["p_a", "p_b", "p_tie"]].to_numpy(), tmp_path / "sub.csv")
     lines = {line.name: line for line in evaluate.evaluate(tmp_path / "plan.json", sample_csv, tmp_path / "sub.csv")}
-    assert list(lines) == ["uniform", "label prior of the training data", "blend", "best possible"]
+    assert list(lines) == [
+        "promised, out of fold",
+        "uniform",
+        "label prior of the training data",
+        "blend",
+        "best possible",
+    ]
     assert lines["uniform"].log_loss == math.log(3)
     expected = log_loss_rows(truth.set_index("id").loc[frame["id"]].to_numpy(), frame["label"].to_numpy()).mean()
     assert math.isclose(lines["blend"].log_loss, lines["best possible"].log_loss, rel_tol=1e-9)
