@@ -27,6 +27,7 @@ from ensemble_search import machine
 from shift_tables import make_tables
 
 from ensemble.plan import Plan, load_plan
+from ensemble.pools.blend import RIDGED_LOGISTIC, apply_blend, fit_blend
 from ensemble.pools.calibration import apply_numbers, blend_by_plan, equal_weights, fit_calibration
 from zoo.data.battles import read_battles
 from zoo.data.splits import prompt_groups
@@ -46,7 +47,16 @@ def plans(fitting: Path, tables: dict[str, tuple[Path, Path]], work: Path, robus
         subprocess.run([sys.executable, "-m", *words], env=environment, check=True, stdout=subprocess.DEVNULL)
 
     for name, (path, _) in tables.items():
-        command("zoo", "import", name, "--scores", str(path), "--labels", str(fitting), *"--target cpu --seconds-per-row 0.01".split())
+        command(
+            "zoo",
+            "import",
+            name,
+            "--scores",
+            str(path),
+            "--labels",
+            str(fitting),
+            *["--target", "cpu", "--seconds-per-row", "0.01"],
+        )
     found = {}
     for name, options in {
         "plan": [],
@@ -65,22 +75,33 @@ class Other:
     def __init__(self, path: Path, tables: dict[str, tuple[Path, Path]]) -> None:
         frame = read_battles(path).frame
         self.y, self.groups = frame["label"].to_numpy(dtype=np.int64), prompt_groups(frame, "near-prompts-1")
-        read = {name: pd.read_csv(pair[1], dtype={"id": "str"}).set_index("id") for name, pair in tables.items()}
-        self.tables = {name: table.loc[frame["id"], list(PROBABILITIES)].to_numpy() for name, table in read.items()}
+        self.tables = {name: read_table(pair[1], frame["id"]) for name, pair in tables.items()}
+        self.everything = np.ones(len(self.y), dtype=bool)
+        self.equal = equal_weights(self.tables, dict.fromkeys(self.tables, self.everything))
 
     def of(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         """The plan's triples, and the mean of its members' (rows, 3)."""
-        everything = np.ones(len(self.y), dtype=bool)
         tables = {member.name: self.tables[member.name] for member in plan.members}
-        has = dict.fromkeys(tables, everything)
-        return blend_by_plan(plan, tables, has, as_planned=everything).p, equal_weights(tables, has)
+        has = dict.fromkeys(tables, self.everything)
+        return blend_by_plan(plan, tables, has, as_planned=self.everything).p, equal_weights(tables, has)
+
+    def of_pool(self, fitting: Path, tables: dict[str, tuple[Path, Path]]) -> tuple[np.ndarray, np.ndarray]:
+        """The triples of the ridged logistic pool of everybody, fitted on the other file, and the members' mean."""
+        frame = read_battles(fitting).frame
+        p = np.stack([read_table(pair[0], frame["id"]) for pair in tables.values()])
+        blend = fit_blend(RIDGED_LOGISTIC, list(tables), p, frame["label"].to_numpy(dtype=np.int64))
+        return apply_blend(blend, self.tables), self.equal
+
+
+def read_table(path: Path, ids: pd.Series) -> np.ndarray:
+    table: np.ndarray = pd.read_csv(path, dtype={"id": "str"}).set_index("id").loc[ids, list(PROBABILITIES)].to_numpy()
+    return table
 
 
 def as_it_is(name: str, plan: Plan, other: Other) -> dict[str, Any]:
     p, equal = other.of(plan)
     loss, error = mean_and_error(log_loss_rows(p, other.y), other.groups)
-    everybody = equal_weights(other.tables, {n: np.ones(len(other.y), dtype=bool) for n in other.tables})
-    difference, apart = mean_and_error(log_loss_rows(p, other.y) - log_loss_rows(everybody, other.y), other.groups)
+    difference, apart = mean_and_error(log_loss_rows(p, other.y) - log_loss_rows(other.equal, other.y), other.groups)
     return {
         "plan": name,
         "chosen": plan.chosen,
@@ -91,15 +112,13 @@ def as_it_is(name: str, plan: Plan, other: Other) -> dict[str, Any]:
         "log_loss": loss,
         "log_loss_se": error,
         "equal_of_its_members": float(log_loss_rows(equal, other.y).mean()),
-        "equal_of_all": float(log_loss_rows(everybody, other.y).mean()),
+        "equal_of_all": float(log_loss_rows(other.equal, other.y).mean()),
         "against_equal_of_all": [difference, apart],
     }
 
 
-def draws(plan: Plan, other: Other, rows: int, count: int) -> dict[str, Any]:
+def draws(p: np.ndarray, equal: np.ndarray, other: Other, rows: int, count: int) -> dict[str, Any]:
     """Log loss on the rows that a calibration did not see, over draws of the rows that it did; whole prompts are drawn."""
-    p, equal = other.of(plan)
-    everybody = equal_weights(other.tables, {n: np.ones(len(other.y), dtype=bool) for n in other.tables})
     found: list[list[float]] = []
     kept = 0
     for seed in range(count):
@@ -107,8 +126,9 @@ def draws(plan: Plan, other: Other, rows: int, count: int) -> dict[str, Any]:
         fitted = fit_calibration(p[seen], equal[seen], other.y[seen], other.groups[seen])
         kept += fitted.kept
         after = apply_numbers(fitted.numbers, p[~seen], equal[~seen])
-        tables = (p[~seen], after, everybody[~seen])
-        found.append([*(float(log_loss_rows(table, other.y[~seen]).mean()) for table in tables), fitted.gain, fitted.numbers.temperature])
+        tables = (p[~seen], after, other.equal[~seen])
+        losses = [float(log_loss_rows(table, other.y[~seen]).mean()) for table in tables]
+        found.append([*losses, fitted.gain, fitted.numbers.temperature])
     before, after, even, gain, temperature = np.array(found).T
     return {
         "rows": rows,
@@ -149,7 +169,7 @@ def simulated(temperature: float, bias: float, rows: int) -> dict[str, Any]:
         numbers = fit_calibration(p[seen], equal[seen], y[seen], np.arange(rows)).numbers
         after = apply_numbers(numbers, p[~seen], equal[~seen])
         # On the truth's own expectation, so that the fresh rows' luck is in neither.
-        changes.append(float((truth[~seen] * (np.log(p[~seen]) - np.log(after))).sum(axis=1).mean()))
+        changes.append(float((truth[~seen] * (np.log(after) - np.log(p[~seen]))).sum(axis=1).mean()))
     gains = np.array(changes)
     return {
         "temperature": temperature,
@@ -170,49 +190,63 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         "# Battles of another source",
         "",
-        f"{found['machine']}. `python {found['command']}`. Written by `benchmarks/ensemble_shift.py`.",
+        f"{found['machine']}, `python {found['command']}`. Written by `benchmarks/ensemble_shift.py`.",
         "",
-        f"Plans of a lexical and three scikit-learn members, fitted on {found['fitted_rows']:,} rows of {found['fitting']} by prompt folds,",
-        f"on the {found['other_rows']} rows of {found['other']}. Log loss in nats; errors are clustered by prompt. Uniform: 1.0986.",
+        f"Plans of a lexical and three scikit-learn members, fitted on {found['fitted_rows']:,} rows of {found['fitting']} by prompt",
+        f"folds, on the {found['other_rows']} rows of {found['other']}. Log loss in nats; errors are clustered by prompt. Uniform: 1.0986.",
         "",
-        "| plan | is | members | promised | gets | z | equal weights of all | plan against these |",
-        "|---|---|---|---|---|---|---|---|",
+        *table_of(PLANS, [_plan_cells(one) for one in found["plans"]]),
+        "",
+        *(_groups(one) for one in found["plans"] if one["groups"]),
+        "",
+        f"Recalibrated on some rows and judged on the others, {found['draws'][0]['draws']} draws of whole prompts. The draws share rows,",
+        "so that ± is their standard deviation and no error of the mean; hurt: draws in which the log loss rose, and by how much at",
+        "most. The last plan is no build's: the ridged logistic pool of everybody.",
+        "",
+        *table_of(DRAWS, [_draw_cells(one) for one in found["draws"]]),
+        "",
+        f"Simulated: the blend's logits are off by a temperature and a bias of ties. Expected gain on fresh rows, mean of {SIMULATED_SEEDS}",
+        f"seeds (from {FIRST_SEED} on: the strength of the shrinkage was chosen on others) ± its standard error, and the worst seed.",
+        "",
+        *table_of(SIMULATED, [_simulated_cells(one) for one in found["simulated"]]),
     ]
-    for one in found["plans"]:
-        z = (one["log_loss"] - one["promised"]) / np.hypot(one["log_loss_se"], one["promised_se"])
-        difference, error = one["against_equal_of_all"]
-        lines.append(
-            f"| {one['plan']} | {one['chosen'].replace('_', ' ')} | {len(one['members'])} | {one['promised']:.4f} ± {one['promised_se']:.4f} | "
-            f"{one['log_loss']:.4f} ± {one['log_loss_se']:.4f} | {z:+.1f} | {one['equal_of_all']:.4f} | {difference:+.4f} ± {error:.4f} |"
-        )
-    lines += ["", *(_groups(one) for one in found["plans"] if one["groups"])]
-    lines += [
-        "",
-        f"Recalibrated on some rows and judged on the others, {found['draws'][0]['draws']} draws of whole prompts. The draws share rows, so",
-        "that ± is their standard deviation and no error of the mean; hurt: draws in which the log loss rose, and by how much at most.",
-        "",
-        "| plan | rows | before | after | gain | hurt | most | equal weights of all | by folds it gained | median temperature | taken |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for one in found["draws"]:
-        lines.append(
-            f"| {one['plan']} | {one['rows']} | {one['before']:.4f} | {one['after']:.4f} | {one['gain']:+.4f} ± {one['gain_sd']:.4f} | "
-            f"{one['hurt']} of {one['draws']} | {max(0.0, -one['worst']):.4f} | {one['equal']:.4f} | {one['promised_gain']:+.4f} | "
-            f"{one['temperature']:.2f} | {one['kept']} of {one['draws']} |"
-        )
-    lines += [
-        "",
-        f"Simulated: the blend's logits are off by a temperature and a bias of ties; expected gain on fresh rows, mean of {SIMULATED_SEEDS} seeds",
-        "(from 5000 on: the strength of the shrinkage was chosen on others) ± its standard error, and the worst seed.",
-        "",
-        "| true temperature | true tie bias | rows | gain | worst |",
-        "|---|---|---|---|---|",
-    ]
-    for one in found["simulated"]:
-        lines.append(
-            f"| {one['temperature']:g} | {one['bias']:+g} | {one['rows']} | {one['gain']:+.4f} ± {one['gain_se']:.4f} | {one['worst']:+.4f} |"
-        )
     return "\n".join(lines) + "\n"
+
+
+PLANS = "plan | is | members | promised | gets | z | equal weights of all | plan against these"
+DRAWS = (
+    "plan | rows | before | after | gain | hurt | at most | equal weights of all | gain by folds | temperature, median | taken"
+)
+SIMULATED = "true temperature | true tie bias | rows | gain | worst"
+
+
+def table_of(header: str, rows: list[list[str]]) -> list[str]:
+    return [f"| {header} |", "|---" * (header.count("|") + 1) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _plan_cells(one: dict[str, Any]) -> list[str]:
+    z = (one["log_loss"] - one["promised"]) / np.hypot(one["log_loss_se"], one["promised_se"])
+    difference, error = one["against_equal_of_all"]
+    promised, gets = (f"{one[name]:.4f} ± {one[f'{name}_se']:.4f}" for name in ("promised", "log_loss"))
+    beside = [f"{one['equal_of_all']:.4f}", f"{difference:+.4f} ± {error:.4f}"]
+    return [one["plan"], one["chosen"].replace("_", " "), str(len(one["members"])), promised, gets, f"{z:+.1f}", *beside]
+
+
+def _draw_cells(one: dict[str, Any]) -> list[str]:
+    losses = [f"{one[name]:.4f}" for name in ("before", "after")]
+    hurt = [f"{one['hurt']} of {one['draws']}", f"{max(0.0, -one['worst']):.4f}"]
+    rest = [
+        f"{one['equal']:.4f}",
+        f"{one['promised_gain']:+.4f}",
+        f"{one['temperature']:.2f}",
+        f"{one['kept']} of {one['draws']}",
+    ]
+    return [one["plan"], str(one["rows"]), *losses, f"{one['gain']:+.4f} ± {one['gain_sd']:.4f}", *hurt, *rest]
+
+
+def _simulated_cells(one: dict[str, Any]) -> list[str]:
+    gain = f"{one['gain']:+.4f} ± {one['gain_se']:.4f}"
+    return [f"{one['temperature']:g}", f"{one['bias']:+g}", str(one["rows"]), gain, f"{one['worst']:+.4f}"]
 
 
 def _groups(one: dict[str, Any]) -> str:
@@ -233,6 +267,8 @@ def main() -> None:
     tables = make_tables(arguments.fitting, arguments.other, arguments.work / "tables")
     built = plans(arguments.fitting, tables, arguments.work, arguments.robust)
     other = Other(arguments.other, tables)
+    judged = {name: other.of(plan) for name, plan in built.items()}
+    judged["logistic pool"] = other.of_pool(arguments.fitting, tables)
     found = {
         "machine": started,
         "command": f"benchmarks/ensemble_shift.py {arguments.fitting.name} {arguments.other.name}",
@@ -241,7 +277,9 @@ def main() -> None:
         "fitted_rows": built["plan"].fitted_rows,
         "other_rows": len(other.y),
         "plans": [as_it_is(name, plan, other) for name, plan in built.items()],
-        "draws": [{"plan": name} | draws(plan, other, rows, arguments.draws) for name, plan in built.items() for rows in ROWS],
+        "draws": [
+            {"plan": name} | draws(*pair, other, rows, arguments.draws) for name, pair in judged.items() for rows in ROWS
+        ],
         "simulated": [simulated(temperature, bias, rows) for temperature, bias in SHIFTS for rows in ROWS],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)

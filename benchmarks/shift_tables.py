@@ -1,4 +1,4 @@
-"""Members for ensemble_shift.py: a lexical model and three scikit-learn ones, fitted by prompt folds and scored on a second file.
+"""Members for ensemble_shift.py: a lexical model and three of scikit-learn, fitted by prompt folds, scored on a second file.
 
 Each table of the fitting file is out of fold; that of the second file is the mean of the fold models, which is what serves.
 Tables are kept as CSV in a folder and made once.

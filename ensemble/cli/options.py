@@ -1,4 +1,4 @@
-"""The options that `ensemble build` and `frontier` share."""
+"""Options and arguments that several commands take, and those that `ensemble build` and `frontier` share."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log poo
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
 Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 RobustColumn = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import Asked, Budget, CalibrateOn, Parsimony, takes_asked
+from ensemble.cli.options import Asked, Budget, CalibrateOn, Parsimony, PlanFile, takes_asked
 from ensemble.cli.posing import pose
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
@@ -16,7 +16,6 @@ from zoo.report.text import show as show_page
 
 FrontierFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")]
 Points = Annotated[int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")]
-PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 
 
 @takes_asked

@@ -13,6 +13,7 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members
+    from ensemble.plan import RobustBy
     from ensemble.search.decide import BuildRequest
     from ensemble.search.robust import AskedGroups
     from zoo.pipeline.members import Table
@@ -44,11 +45,12 @@ def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony:
 
 
 def _robust(asked: Asked) -> AskedGroups | None:
-    from ensemble.search.robust import AskedGroups
+    from ensemble.search.robust import ROBUST_BY, AskedGroups
 
-    if asked.robust_by == "worst" or asked.robust_by == "mean":
-        return None if asked.robust is None else AskedGroups(asked.robust, asked.robust_by)
-    raise ZooError(f"--robust-by {asked.robust_by}: give worst or mean")
+    by: RobustBy | None = next((name for name in ROBUST_BY if name == asked.robust_by), None)
+    if by is None:
+        raise ZooError(f"--robust-by {asked.robust_by}: give {' or '.join(ROBUST_BY)}")
+    return None if asked.robust is None else AskedGroups(asked.robust, by)
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.planning import PlanFile
+from ensemble.cli.options import PlanFile
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensemble.cli.planning import PlanFile
+from ensemble.cli.options import PlanFile
 from ensemble.cli.predicting import given_tables
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
@@ -26,7 +26,7 @@ def recalibrate(
         Path | None, typer.Option("-o", "--output", help="Where the new plan goes. Default: PLAN-recalibrated.json.")
     ] = None,
     scores: Annotated[
-        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
+        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles. Repeatable.")
     ] = None,
     run: Annotated[bool, typer.Option("--run", help="Run the members whose probabilities are nowhere.")] = False,
     max_bad_rows: MaxBadRows = MOST_BAD,
@@ -37,7 +37,7 @@ def recalibrate(
 
     What members say of these battles is taken from --scores, from a finished `ensemble predict` of them, or from the store.
     Rows that the plan was fitted on are left out and counted. The gain is judged by prompt folds; a calibration that surely
-    hurts is not taken, and the rows then say so. The plan that goes in stays as it is, and predictions of the new one find what
+    hurts is not taken, and that is said. The plan that goes in stays as it is, and predictions of the new one find what
     its members have said already.
 
     Example: ensemble recalibrate plan.json --labels lmsys_dev.csv --run
@@ -56,10 +56,10 @@ def recalibrate(
     check_output(output, plan, labels, *tables.values())
     new = fit(load_plan(plan), plan, Labelled(labels, tables, run, max_bad_rows), say=say)
     save_plan(new, output)
-    assert new.calibration is not None
+    found = new.calibration
+    assert found is not None
     record_recalibration(new, time.monotonic() - started)
-    lines = [told_of(new.calibration), "", calibration_table(new.calibration)]
-    show(lines, style, data=new.calibration.model_dump(mode="json"))
+    show([told_of(found), "", calibration_table(found)], style, data=found.model_dump(mode="json"))
     say(f"wrote {output}")
 
 

@@ -188,9 +188,7 @@ def _digests(battles: Battles) -> set[str]:
     return {dataset_digest(battles), labels_digest(battles)}
 
 
-def _labelled_battles(
-    tables: Sequence[Table], given: Path | None, say: Say, most_bad: float, column: str | None
-) -> Battles:
+def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float, column: str | None) -> Battles:
     keep = [column] if column else []
     if given is not None:
         battles = usable_battles(given, say=say, most_bad=most_bad, keep=keep, need_texts=False)

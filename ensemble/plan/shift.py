@@ -26,7 +26,7 @@ class RowSummary(Contract):
 
     rows: Annotated[int, Field(gt=0)]
     quantiles: dict[str, tuple[float, ...]]
-    scripts: dict[str, Fraction] = {}
+    scripts: dict[str, Fraction] = Field({})
 
     @model_validator(mode="after")
     def _check(self) -> RowSummary:
@@ -113,4 +113,3 @@ class Calibration(Contract):
     def is_identity(self) -> bool:
         """Whether it leaves every row as it is."""
         return self.temperature == 1.0 and self.tie_bias == 0.0 and self.equal_share == 0.0
-

@@ -22,7 +22,8 @@ FEWEST_ROWS, FEWEST_PROMPTS = 20, 10
 SURELY = 2.0  # standard errors
 REPEATS, FEW = 5, 2_000  # divisions into folds, where rows are fewer
 # A prior of standard deviation 0.18 around the blend as it is, in inverse temperatures and in the logit of a tie. Chosen on
-# simulated shifts: a third of it costs 0.005 nats at 50 rows where nothing has shifted, ten times it gains a fifth of what this one does.
+# simulated shifts and a real one: a third of it costs 0.005 nats at 50 rows where nothing has shifted, ten times as much gains a
+# fifth of what this does.
 STRENGTH = 30.0
 # Of inverse temperatures that come out above 1. Battles of another kind seldom deserve more certainty than the blend's own, and
 # few rows that say so are mostly lucky ones.
@@ -60,9 +61,9 @@ def fit_calibration(p: np.ndarray, equal: np.ndarray, y: np.ndarray, groups: np.
 
     p: the plan's triples (rows, 3), `equal` the members' mean (rows, 3), y labels (rows,), `groups` prompts (rows,). A share
     of equal weights is fitted where the folds say, by more than the error, that it is better to. The whole is taken unless the
-    folds say, by more than SURELY errors, that it hurts. It is shrunk so much that it needs no stronger proof: on 50 rows the error
-    of any gain is larger than the gain, and to wait for proof is to lose nine tenths of what there is to gain. ValueError for
-    fewer than FEWEST_ROWS rows or FEWEST_PROMPTS prompts.
+    folds say, by more than SURELY errors, that it hurts. It is shrunk so much that it needs no stronger proof: on 50 rows the
+    error of any gain is larger than the gain, and to wait for a gain beyond its error is to lose half of what there is to gain
+    and more. ValueError for fewer than FEWEST_ROWS rows or FEWEST_PROMPTS prompts.
     """
     if len(y) < FEWEST_ROWS or len(np.unique(groups)) < FEWEST_PROMPTS:
         raise ValueError(
@@ -96,9 +97,7 @@ def _out_of_fold(
     return losses
 
 
-def fit_numbers(
-    p: np.ndarray, equal: np.ndarray, y: np.ndarray, *, ties: bool = True, reweighted: bool = False
-) -> Numbers:
+def fit_numbers(p: np.ndarray, equal: np.ndarray, y: np.ndarray, *, ties: bool = True, reweighted: bool = False) -> Numbers:
     """The numbers of the ridged maximum likelihood fit to these rows.
 
     Of z = a log p + b log e + c for a tie, with a, b >= 0 (b = 0 unless `reweighted`), the penalty STRENGTH / 2 * ((a - 1)^2 +

@@ -72,7 +72,16 @@ def _run(
 ) -> None:
     """Predict the battles in a process of its own, whose work folder then has what members said; ZooError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ensemble", "predict", str(plan_path), str(asked.path), "-o", f"{folder}/submission.csv"]
+        command = [
+            sys.executable,
+            "-m",
+            "ensemble",
+            "predict",
+            str(plan_path),
+            str(asked.path),
+            "-o",
+            f"{folder}/submission.csv",
+        ]
         budget = max(plan.budget_seconds, 60 + 2 * plan.margin * (seconds + plan.overhead_seconds))
         command += ["--budget", f"{budget:.0f}s"]
         for name, table in known.tables.items():

@@ -19,14 +19,14 @@ from ensemble.pools.gate import mask_of, spend
 from ensemble.pools.patterns import gated_gain
 from ensemble.predict.missing import Labelled, all_known
 from ensemble.predict.replan import predicted_row_seconds
-from zoo.contracts import Say
+from zoo.contracts import FoldRule, Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest
 from zoo.data.splits import prompt_groups
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.scores.metrics import mean_and_error
 
-_RULE = "near-prompts-1"  # near-copies of a prompt share a fold, and count as one
+_RULE: FoldRule = "near-prompts-1"  # near-copies of a prompt share a fold, and count as one
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,14 @@ def calibration_table(calibration: Calibration) -> Table:
         Column("gain se", "gain_se", ".4f"),
         Column("rows", form=",", drop=1),
     ]
-    before: list[Cell] = ["as it was", calibration.log_loss_before, calibration.log_loss_before_se, None, None, calibration.rows]
+    before: list[Cell] = [
+        "as it was",
+        calibration.log_loss_before,
+        calibration.log_loss_before_se,
+        None,
+        None,
+        calibration.rows,
+    ]
     after: list[Cell] = ["recalibrated", calibration.log_loss, calibration.log_loss_se]
     return Table(columns, [before, [*after, calibration.gain, calibration.gain_se, calibration.rows]])
 

@@ -26,8 +26,8 @@ class Contest:
     """Candidates by `names`, the simplest first, and how they went.
 
     `losses` (names, repeats, rows) of the rehearsal, `folds` (repeats, rows) what was left out for each, `groups` (rows,) the
-    prompts, `seconds` (names,) the price of each candidate. `held`: the groups that the folds are, where candidates are compared
-    by these and not by the mean over rows.
+    prompts, `seconds` (names,) the price of each candidate. `held`: the groups that the folds are, where candidates are
+    compared by these and not by the mean over rows.
     """
 
     names: tuple[str, ...]

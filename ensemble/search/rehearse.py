@@ -32,8 +32,8 @@ _IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where it
 class Rehearsal:
     """Out-of-fold losses (repeats, rows) of each candidate by name.
 
-    `folds` (repeats, rows): what was left out; these are `groups` where such were asked for. Each candidate was found, fitted and carried out without the rows that it is
-    judged on.
+    `folds` (repeats, rows): what was left out; these are `groups` where such were asked for. Each candidate was found, fitted
+    and carried out without the rows that it is judged on.
     """
 
     losses: dict[str, np.ndarray]
@@ -114,7 +114,7 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         float(whole_file_losses.mean()),
         _estimate(problem, rehearsal),
         dict(zip(names, contest.means, strict=True)),
-        rehearsal.groups and rehearsal.groups.report(losses, problem.members.groups),
+        None if rehearsal.groups is None else rehearsal.groups.report(losses, problem.members.groups),
     )
 
 

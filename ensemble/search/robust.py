@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.scores.metrics import mean_and_error
 
 LENGTH, LANGUAGE = "length", "language"  # columns that need not be in the file
+ROBUST_BY: tuple[RobustBy, ...] = ("worst", "mean")
 BANDS = 4  # of lengths, with equally many rows
 LEAST_ROWS, MOST_GROUPS = 50, 20  # a smaller group says too little alone; every group is a build
 _NAMED = 3  # groups in one, beyond which they are called others
@@ -60,7 +61,8 @@ def groups_of(members: Members, asked: AskedGroups) -> Groups:
     names, of = np.unique(values, return_inverse=True)
     if len(names) > MOST_GROUPS:
         raise ZooError(
-            f"--robust {asked.column}: {len(names):,} values, and each is a build of its own; give a column with at most {MOST_GROUPS}"
+            f"--robust {asked.column}: {len(names):,} values, and each is a build of its own; give a column with {MOST_GROUPS} "
+            "at most"
         )
     groups = [([str(name)], of == place) for place, name in enumerate(names)]
     while len(groups) > 1 and min(rows.sum() for _, rows in groups) < LEAST_ROWS:

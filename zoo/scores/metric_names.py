@@ -142,7 +142,9 @@ METRICS: dict[str, Metric] = {
     "recalibrate/rows": Metric("labelled battles that it was fitted on", "rows"),
     "evaluate/log_loss": Metric("log loss of a submission on labelled battles", "nats", "lower"),
     "evaluate/log_loss_se": Metric("its standard error", "nats"),
-    "evaluate/log_loss/{prediction}": Metric("of uniform, the prior, equal weights, each member alone, and the promise", "nats", "lower"),
+    "evaluate/log_loss/{prediction}": Metric(
+        "of uniform, the prior, equal weights, each member, and the promise", "nats", "lower"
+    ),
     "evaluate/z": Metric("log loss above the promise, in standard errors of the difference", ""),
     "evaluate/rows": Metric("labelled battles that it was measured on", "rows"),
     "weight/{member}": Metric("a member's weight in the blend of all members", "share"),

@@ -80,10 +80,11 @@ def test_the_fit_is_the_least_of_its_objective(temperature, reweighted):
 
 
 def test_many_rows_find_the_shift_and_what_is_reported_is_what_fresh_rows_say():
-    p, truth, y = shifted(20_000, 1.8, -0.4)
+    p, _, y = shifted(20_000, 1.8, -0.4)
     fitted = fit_calibration(p, p, y, np.arange(len(y)))
     assert fitted.kept and fitted.gain > 5 * fitted.gain_se
-    assert fitted.numbers.temperature == pytest.approx(1.8, abs=0.1) and fitted.numbers.tie_bias == pytest.approx(-0.4, abs=0.06)
+    assert fitted.numbers.temperature == pytest.approx(1.8, abs=0.1)
+    assert fitted.numbers.tie_bias == pytest.approx(-0.4, abs=0.06)
     fresh, fresh_truth, _ = shifted(20_000, 1.8, -0.4, seed=9)
     gained = divergence(fresh_truth, fresh) - divergence(fresh_truth, apply_numbers(fitted.numbers, fresh, fresh))
     assert abs(gained - fitted.gain) < 3 * fitted.gain_se
@@ -96,7 +97,7 @@ def test_few_rows_do_not_hurt_where_nothing_has_shifted_and_gain_where_it_has(ro
     for temperature, bias, least, worst in ((1.0, 0.0, -0.003, -0.015), (2.0, 0.0, 0.02, -0.005)):
         gains = []
         for seed in range(30):
-            p, truth, y = shifted(rows, temperature, bias, seed=seed)
+            p, _, y = shifted(rows, temperature, bias, seed=seed)
             found = fit_calibration(p, p, y, np.arange(rows)).numbers
             fresh, fresh_truth, _ = shifted(2_000, temperature, bias, seed=1_000 + seed)
             gains.append(divergence(fresh_truth, fresh) - divergence(fresh_truth, apply_numbers(found, fresh, fresh)))

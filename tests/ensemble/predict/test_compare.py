@@ -40,7 +40,11 @@ def test_rows_of_the_same_kind_are_called_alike():
 
 def test_longer_rows_are_told_with_what_the_longest_quarter_cost():
     line = told(plan(), *rows(1, longer=5.0))
-    assert "characters 0." in line and "(longer)" in line and "without the 100 fitting rows at that end lost +0.0120 ± 0.0040" in line
+    assert (
+        "characters 0." in line
+        and "(longer)" in line
+        and "without the 100 fitting rows at that end lost +0.0120 ± 0.0040" in line
+    )
     assert "\n" not in line
 
 
