@@ -3,8 +3,8 @@
     python benchmarks/ensemble_shift.py FITTING OTHER --work FOLDER [--robust dataset] [--draws 40] [--out benchmarks/results]
 
 Four members (a lexical model and three of scikit-learn, see shift_tables.py) are fitted on FITTING by prompt folds, imported,
-and built into a plan by `ensemble build`, once more with `--robust`. The plan is judged on OTHER as it is; then recalibrated, as
-`ensemble recalibrate` does, on 50, 100 and 243 of its rows and judged on the others, over several draws. Simulated shifts, whose
+and built into a plan by `ensemble build`, again with `--robust`. The plan is judged on OTHER as it is; then recalibrated, as
+by `ensemble recalibrate`, on 50, 100 and 243 of its rows and judged on the others, over several draws. Simulated shifts, whose
 truth is known, say what a calibration costs where none is needed. Writes ensemble_shift.md and .json.
 """
 
@@ -192,21 +192,23 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"{found['machine']}, `python {found['command']}`. Written by `benchmarks/ensemble_shift.py`.",
         "",
-        f"Plans of a lexical and three scikit-learn members, fitted on {found['fitted_rows']:,} rows of {found['fitting']} by prompt",
-        f"folds, on the {found['other_rows']} rows of {found['other']}. Log loss in nats; errors are clustered by prompt. Uniform: 1.0986.",
+        f"Plans of a lexical and three scikit-learn members, fitted on {found['fitted_rows']:,} rows of {found['fitting']}",
+        f"by prompt folds, on the {found['other_rows']} rows of {found['other']}. Log loss in nats; errors are clustered by prompt.",
+        "Uniform: 1.0986.",
         "",
         *table_of(PLANS, [_plan_cells(one) for one in found["plans"]]),
         "",
         *(_groups(one) for one in found["plans"] if one["groups"]),
         "",
-        f"Recalibrated on some rows and judged on the others, {found['draws'][0]['draws']} draws of whole prompts. The draws share rows,",
-        "so that ± is their standard deviation and no error of the mean; hurt: draws in which the log loss rose, and by how much at",
-        "most. The last plan is no build's: the ridged logistic pool of everybody.",
+        f"Recalibrated on some rows and judged on the others, {found['draws'][0]['draws']} draws of whole prompts. The draws share",
+        "rows, so that ± is their standard deviation and no error of the mean; hurt: draws in which the log loss rose, and by how",
+        "much at most. The last plan is no build's: the ridged logistic pool of everybody.",
         "",
         *table_of(DRAWS, [_draw_cells(one) for one in found["draws"]]),
         "",
-        f"Simulated: the blend's logits are off by a temperature and a bias of ties. Expected gain on fresh rows, mean of {SIMULATED_SEEDS}",
-        f"seeds (from {FIRST_SEED} on: the strength of the shrinkage was chosen on others) ± its standard error, and the worst seed.",
+        "Simulated: the blend's logits are off by a temperature and a bias of ties. Expected gain on fresh rows, mean of",
+        f"{SIMULATED_SEEDS} seeds (from {FIRST_SEED} on: the strength of the shrinkage was chosen on others) ± its standard error,",
+        "and the worst seed.",
         "",
         *table_of(SIMULATED, [_simulated_cells(one) for one in found["simulated"]]),
     ]

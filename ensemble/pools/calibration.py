@@ -22,8 +22,8 @@ FEWEST_ROWS, FEWEST_PROMPTS = 20, 10
 SURELY = 2.0  # standard errors
 REPEATS, FEW = 5, 2_000  # divisions into folds, where rows are fewer
 # A prior of standard deviation 0.18 around the blend as it is, in inverse temperatures and in the logit of a tie. Chosen on
-# simulated shifts and a real one: a third of it costs 0.005 nats at 50 rows where nothing has shifted, ten times as much gains a
-# fifth of what this does.
+# simulated shifts and a real one: a third of it costs 0.005 nats at 50 rows where nothing has shifted, ten times as much gains
+# a fifth of what this does.
 STRENGTH = 30.0
 # Of inverse temperatures that come out above 1. Battles of another kind seldom deserve more certainty than the blend's own, and
 # few rows that say so are mostly lucky ones.
