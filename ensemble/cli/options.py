@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take, and those that `ensemble build` and `frontier` share."""
+"""Options that several commands take, and those of `ensemble build` and `frontier`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of the rows' texts: the writing system of the prompt, and a digest to know a row again by."""
+"""What is kept of the rows' texts: the prompt's script, and a digest to know a row by."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _BITS, _HASHES = 12, 8  # of the Bloom filter a row: 0.3 % of strangers look kno
 
 
 def about_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The script of each row's prompt and the digest of its texts, under `SCRIPT` and `DIGEST`, indexed as `frame`."""
+    """The script of each row's prompt and the digest of its texts, indexed as `frame`."""
     scripts = [script_of(turns) for turns in frame["prompt"]]
     return pd.DataFrame({SCRIPT: scripts, DIGEST: row_digests(frame)}, index=frame.index)
 
 
 def script_of(turns: Turns) -> str:
-    """The writing system that most of the prompt's first letters are of, as Unicode names it: latin, cyrillic, cjk, ....
+    """The writing system that most of the prompt's first letters are of.
 
-    It tells languages apart as far as they are written differently: English and French are both latin.
+    Named as Unicode does: latin, cyrillic, cjk, .... It tells languages apart as far as they are written differently: English
+    and French are both latin.
     """
     text = join_turns(turns)[: 4 * _LETTERS]
     if text.isascii():
@@ -45,7 +46,10 @@ def _script_of_letter(letter: str) -> str:
 
 
 def row_digests(frame: pd.DataFrame) -> np.ndarray:
-    """64 bits (rows,) of each row's prompt and both responses, whichever is A: uint64. Ids say nothing of it."""
+    """64 bits (rows,) of each row's prompt and both responses, whichever is A: uint64.
+
+    Ids are not in it.
+    """
     columns = zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
     rows = (json.dumps([prompt, *sorted((json.dumps(a), json.dumps(b)))]).encode() for prompt, a, b in columns)
     digests = [int.from_bytes(hashlib.blake2b(row, digest_size=8).digest(), "little") for row in rows]
@@ -61,9 +65,9 @@ def bloom(digests: np.ndarray) -> str:
 
 
 def is_known(filter_: str, digests: np.ndarray) -> np.ndarray:
-    """Which rows, bool (rows,), are among those of the filter: all that are, and 0.3 % of those that are not.
+    """Which rows, bool (rows,), are among those of the filter.
 
-    ValueError where `filter_` is none.
+    All that are, and 0.3 % of those that are not. ValueError where `filter_` is none.
     """
     bits = np.unpackbits(np.frombuffer(base64.b64decode(filter_, validate=True), dtype=np.uint8))
     known: np.ndarray = bits[_places(digests, len(bits))].astype(bool).all(axis=1)

@@ -37,7 +37,7 @@ class RowSummary(Contract):
 
 
 class End(Contract):
-    """The quarter of the fitting rows that is lowest or highest in a feature, and what the blend lost there without it.
+    """The quarter of the fitting rows at one end of a feature, and what it cost.
 
     `cost`: log loss on these rows of weights fitted to the other prompts, less that of weights fitted by ordinary folds. The
     members are the same in both: what they themselves would lose is not in it.
@@ -63,7 +63,7 @@ class FittingRows(Contract):
 
 
 class HeldGroup(Contract):
-    """A group of the fitting rows, and the plan's log loss on it when the whole build had gone without it."""
+    """A group of the fitting rows, and the log loss on it of a build without it."""
 
     name: str
     rows: Annotated[int, Field(gt=0)]
@@ -72,7 +72,10 @@ class HeldGroup(Contract):
 
 
 class Robust(Contract):
-    """The groups of `column` that were left out in turn, and by which of them the plan was chosen."""
+    """The groups of `column` that were left out in turn.
+
+    `by`: whether the plan was chosen by the worst of them or by their mean.
+    """
 
     column: str
     by: RobustBy

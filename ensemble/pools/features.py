@@ -1,4 +1,4 @@
-"""Features of rows by which two files are compared: lengths, scripts, and what the members say.
+"""Features by which two files are compared: lengths, scripts, what the members say.
 
 None of them needs labels. A plan keeps their distributions on the rows that its numbers come from.
 """
@@ -44,7 +44,7 @@ class Distance:
 
 
 def row_features(p: np.ndarray, characters: np.ndarray) -> dict[str, np.ndarray]:
-    """Features (rows,) of rows by name, from members' triples p (members, rows, 3) and characters (rows,).
+    """Features (rows,) by name, of members' triples p (members, rows, 3) and characters.
 
     `entropy`: the mean of the members' own, in nats; `disagreement`: the mean divergence of a member from the mean of all, in
     nats (the generalised Jensen-Shannon divergence); `tie`: the mean p_tie. `characters` is left out where none is known.

@@ -17,7 +17,10 @@ _SHOWN = 3
 
 
 def promised_on(plan: Plan) -> tuple[RowSummary, str] | None:
-    """The rows that the plan's promised log loss is of, and what they are called; None where a plan does not say."""
+    """The rows that the plan's promised log loss is of, and what they are called.
+
+    None where a plan does not say.
+    """
     if plan.calibration is not None:
         return plan.calibration.summary, f"the {plan.calibration.rows:,} rows of {plan.calibration.battles}"
     if plan.fitting is not None:
@@ -32,11 +35,11 @@ def compare(
     characters: np.ndarray,
     scripts: Sequence[str] = (),
 ) -> list[Distance]:
-    """Distances of a file's rows from those of the plan's promise, the farthest first; empty where nothing can be said.
+    """Distances of a file's rows from those of the plan's promise, the farthest first.
 
-    `tables`: triples (rows, 3) by member, `has`: the rows that each has scored, bool (rows,); `characters` (rows,), zero for
-    rows that cannot be read; `scripts`: of the rows that can. What members say is compared where all that see every row of the
-    plan's file have scored.
+    Empty where nothing can be said. `tables`: triples (rows, 3) by member, `has`: the rows that each has scored, bool (rows,);
+    `characters` (rows,), zero for rows that cannot be read; `scripts`: of the rows that can. What members say is compared where
+    all that see every row of the plan's file have scored.
     """
     promised = promised_on(plan)
     if promised is None:

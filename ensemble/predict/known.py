@@ -1,6 +1,7 @@
-"""What a plan's members have said of labelled battles: given tables, finished predictions, the store.
+"""What a plan's members have said of labelled battles.
 
-Rows are known by id and, where the battles have texts, by these too: ids alone are often a mere count.
+It comes from given tables, from finished predictions, or from the store. Rows are known by id and, where the battles have
+texts, by these too: ids alone are often a mere count.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from zoo.scores.tables import OK, PROBABILITIES, probabilities, without_ties
 
 @dataclass
 class Known:
-    """Triples (rows, 3) of members by name for the rows of a frame of battles, NaN where a member has none.
+    """Triples (rows, 3) by member for the rows of a frame of battles.
 
-    `sources`: where they came from, by member.
+    NaN where a member has none. `sources`: where they came from, by member.
     """
 
     tables: dict[str, np.ndarray] = field(default_factory=dict)

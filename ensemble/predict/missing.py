@@ -1,4 +1,4 @@
-"""Members that have said nothing of labelled battles yet: named with what they would take, and run where that is asked for."""
+"""Members that have said nothing of labelled battles yet: named, priced, or run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Labelled:
 
 
 def all_known(plan: Plan, plan_path: Path, battles: Battles, frame: pd.DataFrame, asked: Labelled, say: Say) -> Known:
-    """What every member says of the rows; those that have said nothing are run where that is asked for."""
+    """What every member says of the rows.
+
+    Those that have said nothing are run where that is asked for, and named in a ZooError where not.
+    """
     known = find_known(plan, battles, frame, asked.scores, home())
     missing = [member for member in plan.members if member.name not in known.tables]
     if not missing:

@@ -1,4 +1,4 @@
-"""`ensemble recalibrate`, and `build --calibrate-on`: fit a plan's calibration on labelled battles of another kind."""
+"""`ensemble recalibrate` and `build --calibrate-on`: fit a plan's calibration."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Rows:
 
 
 def recalibrate(plan: Plan, plan_path: Path, asked: Labelled, *, say: Say = lambda _: None) -> Plan:
-    """The plan with a calibration fitted on labelled battles; one that it has already is replaced.
+    """The plan with a calibration fitted on labelled battles, in place of one that it has.
 
     `plan_path`: where the plan lies, for its name and to run members. ZooError where members' probabilities are missing (with
     their names and forecast seconds), where all rows are in the fit, or too few are left.

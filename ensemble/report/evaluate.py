@@ -1,6 +1,7 @@
-"""Evaluate a submission against labels: beside what the plan promised, uniform, the prior, equal weights and each member.
+"""Evaluate a submission against labels, beside what the plan promised.
 
-Where the true odds are known, also beside the best possible.
+Uniform, the prior, equal weights and each member stand beside it on the same rows. Where the true odds are known, also beside
+the best possible.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def evaluate(
 
 
 def promise(plan: Plan, blend: Line) -> Line:
-    """What the plan promised: on the rows that it was recalibrated on where there are such, else out of fold on its own.
+    """What the plan promised: on the rows that it was recalibrated on, else on its own.
 
     The submission's rows are others, so that the error of the difference is that of two independent means.
     """

@@ -1,4 +1,4 @@
-"""What a plan knows of other battles, as text for people: its calibration, and the groups that it was built without."""
+"""What a plan knows of other battles, as text: its calibration, and groups left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan keeps of the rows that it was fitted on, for later commands to compare theirs with."""
+"""What a plan keeps of its fitting rows, for later commands to compare theirs with."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def describe_fit(problem: Problem, candidate: Candidate) -> FittingRows:
 
 
 def costs_of_ends(problem: Problem, candidate: Candidate, features: Mapping[str, np.ndarray]) -> tuple[End, ...]:
-    """What the chosen pool loses on the lowest and the highest quarter in each feature when its weights are fitted without.
+    """What the chosen pool loses on the ends of each feature when it is fitted without.
 
-    Against weights fitted by ordinary folds, on the same rows. Prompts of a quarter are left out whole. Of a pool that is not
-    fitted there is nothing to say, nor of a quarter whose prompts have nearly all rows.
+    An end is the lowest or the highest quarter. Against weights fitted by ordinary folds, on the same rows. Prompts of a
+    quarter are left out whole. Of a pool that is not fitted there is nothing to say, nor of a quarter whose prompts have nearly
+    all rows.
     """
     if not candidate.spec.fitted:
         return ()

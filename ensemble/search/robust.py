@@ -1,4 +1,4 @@
-"""Groups of the fitting rows that a rehearsal leaves out in turn, and how candidates are compared by them.
+"""Groups of the fitting rows that a rehearsal leaves out in turn to compare candidates.
 
 Ordinary folds say what a plan loses on more battles of the same mixture. Groups say what it loses on a source, a language or
 a length that it was built without.
@@ -94,13 +94,16 @@ def _values(members: Members, column: str) -> np.ndarray:
 
 
 def score(losses: np.ndarray, of: np.ndarray, by: RobustBy) -> float:
-    """The mean loss of the worst group, or the mean of the groups' means; losses and groups (rows,)."""
+    """The mean loss of the worst group, or the mean of the groups' means.
+
+    `losses` and `of`, the groups: (rows,).
+    """
     means = _means(losses, of)
     return float(means.max() if by == "worst" else means.mean())
 
 
 def beyond(ours: np.ndarray, theirs: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy) -> tuple[float, float]:
-    """How much our score is above theirs, and the error of that; losses, groups and prompts (rows,).
+    """How much our score is above theirs, and the error of that; all arrays (rows,).
 
     By the worst groups the error is that of the paired difference on their worst one; by the mean every group weighs the same.
     """

@@ -63,7 +63,10 @@ def _kept_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_key(plan: Mapping[str, Any]) -> str:
-    """The key of the build that a plan is of, from the plan as JSON. A recalibrated plan is of the build that made it."""
+    """The key of the build that a plan is of, from the plan as JSON.
+
+    A recalibrated plan is of the build that made it.
+    """
     return plan_key(_kept_plan({name: value for name, value in plan.items() if name != "calibration"}))
 
 
