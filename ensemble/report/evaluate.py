@@ -100,11 +100,12 @@ def promise(plan: Plan, blend: Line) -> Line:
     """
     if plan.calibration is not None:
         found, of = plan.calibration, f"recalibrated on {plan.calibration.battles}"
-        loss, error, rows = found.log_loss, found.log_loss_se, found.rows
+        loss, error, rows, right = found.log_loss, found.log_loss_se, found.rows, None
     else:
         loss, error, rows, of = plan.oof_log_loss, plan.oof_log_loss_se, plan.fitted_rows, "out of fold"
+        right = plan.oof_accuracy
     apart = math.hypot(error, blend.log_loss_se or 0.0)
-    return Line(f"{PROMISED}, {of}", loss, error, rows, plan.oof_accuracy, blend.log_loss - loss, apart)
+    return Line(f"{PROMISED}, {of}", loss, error, rows, right, blend.log_loss - loss, apart)
 
 
 def evaluation_table(lines: Sequence[Line]) -> Table:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ensemble.plan import Calibration, Plan
 from zoo.report.text import Cell, Column, Table
 
+_TAKEN = "; it is shrunk, and folds of so few rows do not speak surely against it, so it is taken"
+
 
 def shift_lines(plan: Plan) -> list[str | Table]:
     """Lines and a table for a plan's page; nothing where it knows nothing of other battles."""
@@ -19,6 +21,15 @@ def shift_lines(plan: Plan) -> list[str | Table]:
     ]
     groups = sorted(plan.robust.groups, key=lambda group: -group.log_loss)
     return [*lines, "", Table(columns, [[group.name, group.log_loss, group.log_loss_se, group.rows] for group in groups])]
+
+
+def shift_details(plan: Plan) -> list[tuple[str, str]]:
+    """The same as terms and texts, for the page in HTML."""
+    found = [] if plan.calibration is None else [("Calibration", told_of(plan.calibration))]
+    if plan.robust is not None:
+        losses = ", ".join(f"{group.name} {group.log_loss:.4f} ({group.rows:,} rows)" for group in plan.robust.groups)
+        found.append((f"Built without each {plan.robust.column} in turn", f"log loss on it: {losses}"))
+    return found
 
 
 def calibration_table(calibration: Calibration) -> Table:
@@ -54,5 +65,5 @@ def told_of(calibration: Calibration) -> str:
     return (
         f"calibration on {calibration.battles}: temperature {calibration.temperature:.3f}, tie bias "
         f"{calibration.tie_bias:+.3f}{share}; by prompt folds log loss {calibration.log_loss:.4f} ± "
-        f"{calibration.log_loss_se:.4f}, {against}: {gain} ({rows})"
+        f"{calibration.log_loss_se:.4f}, {against}: {gain} ({rows})" + _TAKEN * (calibration.gain <= 0)
     )

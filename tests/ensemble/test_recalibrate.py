@@ -90,6 +90,8 @@ def test_a_plan_is_recalibrated_into_a_new_one_that_predicts_and_is_evaluated_as
     assert promised["log_loss"] == pytest.approx(found["log_loss"]) and abs(promised["z"]) < 2
     assert lines["good"]["difference"] == pytest.approx(lines["blend"]["log_loss"] - lines["good"]["log_loss"])
     assert "calibration on other.csv: temperature" in ensemble(home, "show", "plan-recalibrated.json").stdout
+    page = ensemble(home, "show", "plan-recalibrated.json", "--html", "plan.html")
+    assert page.returncode == 0 and "calibration on other.csv: temperature" in (home / "plan.html").read_text()
 
 
 def test_what_a_prediction_has_said_is_found_again_also_of_some_of_its_rows_and_without_labels(home):

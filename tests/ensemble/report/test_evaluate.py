@@ -9,6 +9,8 @@ import pytest
 
 from ensemble.plan import Plan
 from ensemble.report import evaluate
+from tests.helpers.plans import plan_member, plan_of, plan_pool
+from tests.helpers.shifts import calibration
 from zoo.data.battles import read_battles
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
@@ -46,3 +48,14 @@ def test_a_submission_without_some_ids_is_refused(plan: None, sample_csv: Path, 
     write_submission(ids[2:], np.full((len(ids) - 2, 3), 1 / 3), tmp_path / "sub.csv")
     with pytest.raises(ZooError, match=f"2 ids of the battles are missing, first {ids[0]}"):
         evaluate.evaluate(tmp_path / "plan.json", sample_csv, tmp_path / "sub.csv")
+
+
+def test_the_promise_is_the_recalibration_s_where_there_is_one_and_z_is_of_two_independent_means() -> None:
+    plan = plan_of([plan_member("m")], [plan_pool(("m",), 1.0)], oof_log_loss=0.9, oof_log_loss_se=0.03, fitted_rows=500)
+    blend = evaluate.Line("blend", 1.05, 0.04, 200)
+    found = evaluate.promise(plan, blend)
+    assert (found.log_loss, found.rows, found.difference) == (0.9, 500, pytest.approx(0.15))
+    assert found.z == pytest.approx(0.15 / 0.05)
+    recalibrated = plan.model_copy(update={"calibration": calibration(log_loss=1.02, log_loss_se=0.03, rows=50)})
+    found = evaluate.promise(recalibrated, blend)
+    assert (found.name, found.log_loss, found.rows) == ("promised, recalibrated on votes.csv", 1.02, 50)
