@@ -175,7 +175,7 @@ def _members(plan: Plan, battles: Battles, frame: pd.DataFrame, blend: np.ndarra
     ]
     if len(lines) > 1:
         equal = equal_weights(by_member, has, ties=plan.ties)
-        lines.insert(0, _line("equal weights of the plan's members", equal, labels, battles, blend))
+        lines.insert(0, _line("equal weights", equal, labels, battles, blend))
     return lines
 
 

@@ -17,6 +17,7 @@ from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.pipeline.import_table import import_scores
 from zoo.scores.metrics import log_loss_rows
+from zoo.tracking.kept import KeptUse, read_kept
 
 KINDS = {"fair": 0.9, "good": 1.3}
 
@@ -85,10 +86,13 @@ def test_a_plan_is_recalibrated_into_a_new_one_that_predicts_and_is_evaluated_as
     assert recalibrated == pytest.approx(found["log_loss"], abs=0.02) and recalibrated < plain
     shown = ensemble(home, "evaluate", "plan-recalibrated.json", "other.csv", "out.csv", "--json")
     lines = {line["name"]: line for line in json.loads(shown.stdout)}
-    assert {"promised, recalibrated on other.csv", "equal weights of the plan's members", *KINDS, "blend"} <= lines.keys()
+    assert {"promised, recalibrated on other.csv", "equal weights", *KINDS, "blend"} <= lines.keys()
     promised = lines["promised, recalibrated on other.csv"]
     assert promised["log_loss"] == pytest.approx(found["log_loss"]) and abs(promised["z"]) < 2
     assert lines["good"]["difference"] == pytest.approx(lines["blend"]["log_loss"] - lines["good"]["log_loss"])
+    kept = sorted((home / "mlruns" / "predictions").glob("*.json"))
+    assert {path.name.partition("-")[0] for path in kept} == {"prediction", "evaluation", "recalibration"}
+    assert all(read_kept(path, KeptUse) for path in kept), "MLflow takes the names of all their metrics"
     assert "calibration on other.csv: temperature" in ensemble(home, "show", "plan-recalibrated.json").stdout
     page = ensemble(home, "show", "plan-recalibrated.json", "--html", "plan.html")
     assert page.returncode == 0 and "calibration on other.csv: temperature" in (home / "plan.html").read_text()
