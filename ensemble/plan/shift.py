@@ -6,6 +6,7 @@ that it was fitted without.
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -60,6 +61,11 @@ class FittingRows(Contract):
     summary: RowSummary
     ends: tuple[End, ...] = ()
     known: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> FittingRows:
+        base64.b64decode(self.known, validate=True)  # its error is a ValueError
+        return self
 
 
 class HeldGroup(Contract):
