@@ -1,10 +1,10 @@
 """The plan: what `ensemble build` decides and `ensemble predict` carries out."""
 
+from ensemble.plan.blends import Blend, PoolKind, Products, Tree, Trees, Triple
 from ensemble.plan.contracts import (
     FEATURES,
     PLAN_VERSION,
     ROUNDING,
-    Blend,
     Bound,
     FrontierPoint,
     Gate,
@@ -14,9 +14,7 @@ from ensemble.plan.contracts import (
     PlanMember,
     PlanTarget,
     Pool,
-    PoolKind,
     TokenEstimate,
-    Triple,
 )
 from ensemble.plan.files import load_plan, save_plan
 
@@ -35,7 +33,10 @@ __all__ = [
     "PlanTarget",
     "Pool",
     "PoolKind",
+    "Products",
     "TokenEstimate",
+    "Tree",
+    "Trees",
     "Triple",
     "load_plan",
     "save_plan",

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from ensemble.plan.contracts import FEATURES, Blend, Gate, Job, Plan, PlanMember
+from ensemble.plan.blends import Blend
+from ensemble.plan.contracts import FEATURES, Gate, Job, Plan, PlanMember
 from zoo.contracts import ScoreRequest
 
 TOLERANCE = 1e-6  # of sums that should be 1

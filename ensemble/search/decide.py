@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.plan import Bound
+from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.judging import judge, judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
-from ensemble.search.simple import simple_candidates
+from ensemble.search.simple import LOG_POOL, simple_candidates
 from ensemble.search.subsets import EXACT_MEMBERS, Searched
 from ensemble.search.with_optuna import SearchLimits, search_with_optuna
 from zoo.scores.metrics import standard_error
@@ -76,6 +77,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float, *
         method += f", then {study.trials} Optuna trials"
     best = min(whole, key=lambda c: (c.loss, c.seconds))
     candidates[SEARCH] = refine(problem, best, whole)
+    candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
     covered: list[Candidate] = []
     if request.coverage and len(problem.members.names) > 1:
         proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
