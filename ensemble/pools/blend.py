@@ -197,18 +197,31 @@ def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: n
 def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
     """The temperature that minimises the log loss of softmax(log p / T); p (rows, labels).
 
-    The problem is convex in 1 / T.
+    The problem is convex in 1 / T: Newton's steps, halved where they overshoot, from T = 1.
     """
-    from scipy.optimize import minimize_scalar
-
     logs = np.log(np.maximum(p, 1e-15))
-    true = logs[np.arange(len(y)), y]
     best = logs.max(axis=1)
-    centred, true = logs - best[:, None], true - best
+    centred, true = logs - best[:, None], float((logs[np.arange(len(y)), y] - best).mean())
 
-    def loss(inverse: float) -> float:
-        return float((np.log(np.exp(inverse * centred).sum(axis=1)) - inverse * true).mean())
+    def value(inverse: float) -> tuple[float, float, float]:
+        """Loss, slope and curvature."""
+        shares = np.exp(inverse * centred)
+        total = shares.sum(axis=1)
+        shares /= total[:, None]
+        mean = (shares * centred).sum(axis=1)
+        second = np.einsum("ij,ij,ij->i", shares, centred, centred)
+        return float(np.log(total).mean()) - inverse * true, float(mean.mean()) - true, float((second - mean**2).mean())
 
-    bounds = (1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0])
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
-    return 1 / float(found.x) if found.fun < loss(1.0) else 1.0
+    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
+    inverse, (loss, slope, curvature) = 1.0, value(1.0)
+    for _ in range(60):
+        step = -slope / max(curvature, 1e-12)
+        moved = min(max(inverse + step, low), high)
+        tried = value(moved)
+        while tried[0] > loss and abs(moved - inverse) > 1e-7:
+            moved = (moved + inverse) / 2
+            tried = value(moved)
+        if tried[0] >= loss or abs(moved - inverse) <= 1e-7:
+            break
+        inverse, (loss, slope, curvature) = moved, tried
+    return 1 / inverse

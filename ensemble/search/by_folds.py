@@ -25,7 +25,7 @@ SHRUNK_SPECS = tuple(
     for shrinkage in (0.01, 0.1, 1.0)
     for center in (1.0, 0.0)
 )
-SECOND_ORDER_SPECS = tuple(BlendSpec("second_order", 0.01, floor=1e-2, products=times) for times in (0.3, 3.0, 30.0))
+SECOND_ORDER_SPECS = tuple(BlendSpec("second_order", 0.01, floor=1e-2, products=times) for times in (1.0, 5.0, 30.0))
 WEIGHTS = np.linspace(0.1, 0.9, 9)  # of the second part of a geometric mean
 
 
