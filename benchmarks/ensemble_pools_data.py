@@ -1,8 +1,9 @@
 """Real comparisons and out-of-fold tables of four text models on them, for `ensemble_pools.py`.
 
 Votes of people (human_train.csv.gz), of GPT-4 (llm_judged.csv.gz) and its preferences between answers of a log
-(judge_preferences.csv.gz, answers_log.jsonl.gz), sides shuffled where one side was always a reference. A preference between 0.35
-and 0.65 is a tie. The models are scikit-learn's, fitted by prompt folds: they are weaker and more alike than language models.
+(judge_preferences.csv.gz, answers_log.jsonl.gz), sides shuffled where one side was always a reference. A preference between
+0.35 and 0.65 is a tie. The models are scikit-learn's, fitted by prompt folds: they are weaker than language models, and GPT-4's
+preferences in that log are easy to guess from the answers' style.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _log(folder: Path) -> pd.DataFrame:
             answers[item["conversation_id"].partition("-")[0], item["model"]] = turns[1]["content"]
             prompts[item["conversation_id"].partition("-")[0]] = turns[0]["content"]
     raw = pd.read_csv(folder / "judge_preferences.csv.gz")
-    swap = np.array([hashlib.blake2b(f"{r.prompt_id} {r.model_a} {r.model_b}".encode()).digest()[0] % 2 for r in raw.itertuples()])
+    pairs = [f"{r.prompt_id} {r.model_a} {r.model_b}" for r in raw.itertuples()]
+    swap = np.array([hashlib.blake2b(pair.encode()).digest()[0] % 2 for pair in pairs])
     first = [answers.get((r.prompt_id, r.model_a)) for r in raw.itertuples()]
     second = [answers.get((r.prompt_id, r.model_b)) for r in raw.itertuples()]
     there = np.array([a is not None and b is not None for a, b in zip(first, second, strict=True)])

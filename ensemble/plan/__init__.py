@@ -1,6 +1,6 @@
 """The plan: what `ensemble build` decides and `ensemble predict` carries out."""
 
-from ensemble.plan.blends import Blend, PoolKind, Products, Tree, Trees, Triple
+from ensemble.plan.blends import TREE_FEATURES, Blend, PoolKind, Products, Tree, Trees, Triple
 from ensemble.plan.contracts import (
     FEATURES,
     PLAN_VERSION,
@@ -22,6 +22,7 @@ __all__ = [
     "FEATURES",
     "PLAN_VERSION",
     "ROUNDING",
+    "TREE_FEATURES",
     "Blend",
     "Bound",
     "FrontierPoint",

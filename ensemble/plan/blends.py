@@ -16,6 +16,9 @@ Triple = tuple[float, float, float]
 PoolKind = Literal["linear", "log", "logistic", "second_order", "trees", "geometric"]
 Matrix = tuple[tuple[float, ...], ...]
 
+# What boosted trees read of a row before its members' leads and pulls: `ensemble.pools.trees.tree_features` computes them.
+TREE_FEATURES = ("lead", "log-odds of a tie", "mean entropy", "spread of leads", "spread of pulls")
+
 
 class Products(Contract):
     """What a second-order pool adds to a logistic one: quadratic forms of its members' coordinates.

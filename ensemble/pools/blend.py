@@ -80,8 +80,9 @@ def _combined(blend: Blend, probabilities: Mapping[str, np.ndarray], tables: Seq
 def _softmax(logits: np.ndarray, *, ties: bool) -> np.ndarray:
     if not ties:
         logits[:, 2] = -np.inf
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    triples: np.ndarray = p / p.sum(axis=1, keepdims=True)
+    top = np.maximum(np.maximum(logits[:, 0], logits[:, 1]), logits[:, 2])  # by columns: numpy is slow along an axis of three
+    p = np.exp(logits - top[:, None])
+    triples: np.ndarray = p / (p[:, 0] + p[:, 1] + p[:, 2])[:, None]
     return triples
 
 
@@ -93,8 +94,8 @@ def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
     """p to the power 1 / temperature, each row scaled to sum 1; zeros stay zeros."""
     if temperature == 1.0:
         return p
-    scaled = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
-    tempered: np.ndarray = scaled / scaled.sum(axis=1, keepdims=True)
+    scaled = (p / np.maximum(np.maximum(p[:, 0], p[:, 1]), p[:, 2])[:, None]) ** (1 / temperature)
+    tempered: np.ndarray = scaled / (scaled[:, 0] + scaled[:, 1] + scaled[:, 2])[:, None]
     return tempered
 
 
@@ -199,17 +200,17 @@ def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
 
     The problem is convex in 1 / T: Newton's steps, halved where they overshoot, from T = 1.
     """
-    logs = np.log(np.maximum(p, 1e-15))
-    best = logs.max(axis=1)
-    centred, true = logs - best[:, None], float((logs[np.arange(len(y)), y] - best).mean())
+    logs = np.log(np.maximum(p.T, 1e-15))
+    best = logs.max(axis=0)
+    centred, true = logs - best, float((logs[y, np.arange(len(y))] - best).mean())
 
     def value(inverse: float) -> tuple[float, float, float]:
         """Loss, slope and curvature."""
-        shares = np.exp(inverse * centred)
-        total = shares.sum(axis=1)
-        shares /= total[:, None]
-        mean = (shares * centred).sum(axis=1)
-        second = np.einsum("ij,ij,ij->i", shares, centred, centred)
+        shares = np.exp(inverse * centred)  # (labels, rows)
+        total = shares.sum(axis=0)
+        shares /= total
+        weighted = shares * centred
+        mean, second = weighted.sum(axis=0), (weighted * centred).sum(axis=0)
         return float(np.log(total).mean()) - inverse * true, float(mean.mean()) - true, float((second - mean**2).mean())
 
     low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]

@@ -62,10 +62,12 @@ class SoftmaxFit:
 
 def softmax_of(lead: np.ndarray, tie: np.ndarray) -> np.ndarray:
     """Probabilities (rows, 3) of U and E."""
-    logits = np.stack([lead / 2, -lead / 2, tie], axis=1)
-    logits -= logits.max(axis=1, keepdims=True)
-    p: np.ndarray = np.exp(logits)
-    p /= p.sum(axis=1, keepdims=True)
+    half = lead / 2
+    top = np.maximum(np.abs(half), tie)
+    p = np.empty((len(lead), 3))  # column by column: numpy is slow along an axis of three
+    for label, logit in enumerate((half, -half, tie)):
+        np.exp(logit - top, out=p[:, label])
+    p /= (p[:, 0] + p[:, 1] + p[:, 2])[:, None]
     return p
 
 

@@ -17,22 +17,21 @@ from ensemble.pools.coordinates import coordinates, lead_and_odds, triples_of
 
 FLOOR = 1e-3  # of the uniform triple in each table, so that logs of exact zeros are no outliers
 UNDECIDED = 1e-9  # a lead below it favours no side
-OF_THE_BLEND = ("lead", "odds of a tie", "mean entropy", "spread of leads", "spread of pulls")
 
 
 def tree_features(p: np.ndarray, base: np.ndarray, *, ties: bool, position_bias: bool) -> tuple[np.ndarray, np.ndarray]:
     """What trees read of rows (rows, features), and from which side (rows,): 1 for A, -1 for B, 0 where none is favoured.
 
-    p (members, rows, 3); `base` (rows, 3), the blend that is corrected. The features are OF_THE_BLEND, then each member's lead,
-    then each one's pull to a tie. Leads are those of the favoured side.
+    p (members, rows, 3); `base` (rows, 3), the blend that is corrected. The features are TREE_FEATURES, then each member's
+    lead, then each one's pull to a tie. Leads are those of the favoured side.
     """
     at = coordinates(p, FLOOR, ties=ties)
     lead, odds = lead_and_odds(base, ties=ties)
     side = np.ones(len(lead)) if position_bias else np.where(np.abs(lead) < UNDECIDED, 0.0, np.sign(lead))
     safe = np.maximum(p, 1e-15)
     entropy = -(safe * np.log(safe)).sum(axis=2).mean(axis=0)
-    rows = (lead * side, odds, entropy, at.leads.std(axis=1), at.pulls.std(axis=1))
-    return np.column_stack([*rows, at.leads * side[:, None], at.pulls]), side
+    of_all = (lead * side, odds, entropy, at.leads.std(axis=1), at.pulls.std(axis=1))  # TREE_FEATURES
+    return np.column_stack([*of_all, at.leads * side[:, None], at.pulls]), side
 
 
 def correct(trees: Trees, p: np.ndarray, base: np.ndarray, *, ties: bool) -> np.ndarray:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.members.table import balanced_folds
-from ensemble.plan import Blend
+from ensemble.plan import TREE_FEATURES, Blend
 from ensemble.pools.blend import RIDGED_LOGISTIC, BlendSpec, apply_blend, fit_blend
 from ensemble.pools.boosting import numbers, tasks, train
 from ensemble.pools.rounds import choose_rounds
-from ensemble.pools.trees import OF_THE_BLEND, evaluate, tree_features
+from ensemble.pools.trees import evaluate, tree_features
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import swap_sides, without_ties
 
@@ -43,7 +43,7 @@ def test_numpy_gives_what_lightgbm_gives(ties, bias):
     p, y, tables = battles(1, ties=ties)
     base = apply_blend(fit_blend(replace(RIDGED_LOGISTIC, ties=ties), list(tables), p, y), tables)
     x, _ = tree_features(p, base, ties=ties, position_bias=bias)
-    assert x.shape == (3000, len(OF_THE_BLEND) + 2 * 3)
+    assert x.shape == (3000, len(TREE_FEATURES) + 2 * 3)
     for task in filter(None, tasks(p, base, y, ties=ties, position_bias=bias)):
         booster = train(task, 60)
         np.testing.assert_allclose(evaluate(numbers(booster), x), booster.predict(x, raw_score=True), atol=1e-9)
