@@ -1,4 +1,4 @@
-"""How members' probabilities become one triple a row: the numbers of a blend, as a plan holds them.
+"""Blends as a plan holds them: how members' probabilities become one triple a row.
 
 `ensemble.pools.blend` fits and applies them. Nothing is pickled: trees too are lists of numbers.
 """
@@ -21,7 +21,7 @@ TREE_FEATURES = ("lead", "log-odds of a tie", "mean entropy", "spread of leads",
 
 
 class Products(Contract):
-    """What a second-order pool adds to a logistic one: quadratic forms of its members' coordinates.
+    """What a second-order pool adds to a logistic one: quadratic forms of coordinates.
 
     Of each of `members` a row has the lead u = log p_a - log p_b over `lead_scale`, and the pull to a tie
     e = log p_tie - (log p_a + log p_b) / 2, less `pull_center`, over `pull_scale`. The lead of the blend gains
@@ -39,9 +39,10 @@ class Products(Contract):
 
 
 class Tree(Contract):
-    """A decision tree: node i sends a row to `left` where its feature is at most the threshold, else to `right`.
+    """A decision tree.
 
-    A child of zero or more is another node, one below zero the leaf ~child, whose value is the row's.
+    Node i sends a row to `left` where its feature is at most the threshold, else to `right`. A child of zero or more is
+    another node, one below zero the leaf ~child, whose value is the row's.
     """
 
     features: tuple[int, ...]

@@ -32,7 +32,10 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One of the two questions that trees answer: features (rows, n), the answer 0 or 1, the blend's log-odds of 1."""
+    """One of the two questions that trees answer.
+
+    `x`: features (rows, n); `answer` (rows,), 0 or 1; `odds` (rows,), the blend's log-odds of 1.
+    """
 
     x: np.ndarray
     answer: np.ndarray
@@ -42,9 +45,10 @@ class Task:
 def fit_trees(
     p: np.ndarray, base: np.ndarray, y: np.ndarray, rounds: tuple[int, int], *, ties: bool, position_bias: bool
 ) -> Trees:
-    """Trees that correct `base` (rows, 3), a blend of tables p (members, rows, 3), toward the labels y (rows,).
+    """Trees that correct a blend toward the labels y (rows,).
 
-    `rounds`: how many trees for the side, and for whether it is a tie.
+    `base` (rows, 3) is what the blend gives of tables p (members, rows, 3). `rounds`: how many trees for the side, and for
+    whether it is a tie.
     """
     side, tie = tasks(p, base, y, ties=ties, position_bias=position_bias)
     return Trees(
@@ -56,7 +60,10 @@ def fit_trees(
 
 
 def tasks(p: np.ndarray, base: np.ndarray, y: np.ndarray, *, ties: bool, position_bias: bool) -> tuple[Task, Task | None]:
-    """Which side wins the battles that are no ties, seen from the favoured side, and which battles are ties."""
+    """The two questions: which side wins the battles that are no ties, and which are ties.
+
+    The side is seen from the one that the blend favours; rows in which it favours none are left out of the first.
+    """
     x, side = tree_features(p, base, ties=ties, position_bias=position_bias)
     lead, odds = lead_and_odds(base, ties=ties)
     decided = (y < 2) & (side != 0)
@@ -66,7 +73,10 @@ def tasks(p: np.ndarray, base: np.ndarray, y: np.ndarray, *, ties: bool, positio
 
 
 def train(task: Task, rounds: int, held: Task | None = None, *, curve: list[float] | None = None) -> Any:
-    """A LightGBM booster of so many trees; `curve` is filled with the log loss of `held` after each."""
+    """A LightGBM booster of so many trees.
+
+    `curve` is filled with the log loss of `held` after each.
+    """
     import lightgbm
 
     data = lightgbm.Dataset(task.x, task.answer, init_score=task.odds)

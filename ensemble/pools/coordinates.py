@@ -1,4 +1,4 @@
-"""The coordinates in which pools are linear: each table's lead of A over B, and its pull to a tie.
+"""Coordinates in which pools are linear: a table's lead of A over B, its pull to a tie.
 
 Exchanging A and B turns a lead into minus itself and leaves a pull as it is.
 """
@@ -29,7 +29,10 @@ class Coordinates:
 
     @property
     def pulls(self) -> np.ndarray:
-        """The pulls to a tie (rows, members); where there are none, how sure each table is of its side."""
+        """The pulls to a tie (rows, members).
+
+        Where there are no ties, how sure each table is of its side.
+        """
         pulls: np.ndarray = self.ties - self.sides if self.has_ties else np.abs(self.leads)
         return pulls
 
@@ -44,7 +47,10 @@ def coordinates(p: np.ndarray, floor: float, *, ties: bool) -> Coordinates:
 
 
 def lead_and_odds(p: np.ndarray, *, ties: bool) -> tuple[np.ndarray, np.ndarray]:
-    """log p_a - log p_b, and the log-odds of a tie, of triples p (rows, 3); the latter is zero where there are no ties."""
+    """log p_a - log p_b, and the log-odds of a tie, of triples p (rows, 3).
+
+    The latter is zero where there are no ties.
+    """
     safe = np.maximum(p, SMALLEST)
     odds = np.log(safe[:, 2]) - np.log(safe[:, 0] + safe[:, 1]) if ties else np.zeros(len(p))
     return np.log(safe[:, 0]) - np.log(safe[:, 1]), odds

@@ -1,8 +1,8 @@
-"""Fit the log, the logistic and the second-order pool: convex likelihoods, solved by `softmax`.
+"""Fit the log, the logistic and the second-order pool, which are convex likelihoods.
 
-All three are linear in features of the tables' leads (odd under an exchange of A and B) and pulls to a tie (even). The
-second-order pool adds their products: of a lead and a pull, which is odd, to the lead; of two leads or two pulls, which are
-even, to the pull.
+`softmax` solves them. All three are linear in features of the tables' leads (odd under an exchange of A and B) and pulls to a
+tie (even). The second-order pool adds their products: of a lead and a pull, which is odd, to the lead; of two leads or two
+pulls, which are even, to the pull.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _SMALL = 1e-9
 
 @dataclass(frozen=True)
 class Terms:
-    """Parameters of one kind: the columns (rows, parameters) that they multiply in the lead, in the pull, or in both.
+    """Parameters of one kind.
 
-    `center`: what ridge pulls them to; `strength`: how strongly, in times of the pool's shrinkage.
+    `lead` and `pull`: the columns (rows, parameters) that they multiply in the lead, in the pull, or in both. `center`: what
+    ridge pulls them to; `strength`: how strongly, in times of the pool's shrinkage.
     """
 
     lead: np.ndarray | None = None
@@ -41,7 +42,7 @@ class Terms:
 
 
 def fit_log_pool(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
-    """The log, logistic or second-order pool of tables p (members, rows, 3) and labels y (rows,)."""
+    """The log, logistic or second-order pool of tables p (members, rows, 3), labels y (rows,)."""
     floor = max(spec.floor, 1e-9)
     at = coordinates(p, floor, ties=spec.ties)
     terms = _linear_terms(spec, at)

@@ -1,4 +1,4 @@
-"""What cross-validation chooses of a blend: its pool, its shrinkage, what is done to a table first."""
+"""What cross-validation chooses of a blend: pool, shrinkage, what is done to a table first."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class BlendSpec:
         return self.parts[0].base if self.parts else self
 
     def of_kind(self, *, ties: bool, position_bias: bool) -> BlendSpec:
-        """The same pool for battles with or without ties, with a bias between the sides where it can have one."""
+        """The same pool for battles of another kind.
+
+        With or without ties, and with a bias between the sides where it can have one.
+        """
         parts = tuple(part.of_kind(ties=ties, position_bias=position_bias) for part in self.parts)
         return replace(self, ties=ties, position_bias=position_bias and self.pool != "linear", parts=parts)
 

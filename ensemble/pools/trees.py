@@ -20,10 +20,11 @@ UNDECIDED = 1e-9  # a lead below it favours no side
 
 
 def tree_features(p: np.ndarray, base: np.ndarray, *, ties: bool, position_bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What trees read of rows (rows, features), and from which side (rows,): 1 for A, -1 for B, 0 where none is favoured.
+    """What trees read of rows (rows, features), and from which side (rows,) they see them.
 
-    p (members, rows, 3); `base` (rows, 3), the blend that is corrected. The features are TREE_FEATURES, then each member's
-    lead, then each one's pull to a tie. Leads are those of the favoured side.
+    The side is 1 for A, -1 for B, 0 where none is favoured. p (members, rows, 3); `base` (rows, 3), the blend that is
+    corrected. The features are TREE_FEATURES, then each member's lead, then each one's pull to a tie. Leads are those of the
+    favoured side.
     """
     at = coordinates(p, FLOOR, ties=ties)
     lead, odds = lead_and_odds(base, ties=ties)

@@ -131,7 +131,7 @@ def unseen_text(plan: Plan) -> str:
 
 
 def pool_text(plan: Plan) -> str:
-    """What blends the members: the pool of all of them, and what takes its place where a row lacks some."""
+    """What blends the members, and what takes its place where a row lacks some."""
     full = next(pool.blend for pool in plan.pools if len(pool.members) == len(plan.members) and not pool.planned)
     plain = full
     while plain.parts:

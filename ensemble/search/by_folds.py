@@ -1,7 +1,8 @@
-"""Candidates whose strength is chosen by folds: shrunken log pools, second-order pools, boosted trees, geometric means.
+"""Candidates whose strength is chosen by folds.
 
-They are of all affordable members or of the set that the search found, whichever their folds prefer, and are judged like every
-other candidate by the rehearsal, which makes these choices anew without each fold.
+They are shrunken log pools, second-order pools, boosted trees and geometric means of the last two. They are of all affordable
+members or of the set that the search found, whichever their folds prefer, and are judged like every other candidate by the
+rehearsal, which makes these choices anew without each fold.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ WEIGHTS = np.linspace(0.1, 0.9, 9)  # of the second part of a geometric mean
 
 
 def candidates_by_folds(problem: Problem, sets: Sequence[Subset]) -> dict[str, Candidate]:
-    """Candidates by name, the simplest first, each of one of the `sets`, which fit the budget. None of them is judged."""
+    """Candidates by name, the simplest first, none of them judged.
+
+    Each is of one of the `sets`, which fit the budget.
+    """
     few = problem.thinned()
     sets = list(dict.fromkeys(sets))
     found = {SHRUNK_LOG: _best(few, sets, SHRUNK_SPECS), SECOND_ORDER: _best(few, sets, SECOND_ORDER_SPECS)}
