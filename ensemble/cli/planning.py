@@ -58,9 +58,9 @@ Parsimony = Annotated[
     ),
 ]
 PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
-Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
-Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
-Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna's trials beside the exact search, in all; 0: none.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="Most time for these trials: 2m, 90s. One that has begun is finished.")]
+Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Trials at a time.")]
 FrontierFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")]
 Points = Annotated[int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
@@ -85,7 +85,7 @@ class Asked:
     alias: Alias = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
-    trials: Trials = 60
+    trials: Trials = 50
     timeout: Timeout = "2m"
     n_jobs: Jobs = 1
 
@@ -115,12 +115,12 @@ def _posed(
 ) -> tuple[Members, BuildRequest]:
     """The members and the request that the options ask for."""
     from ensemble.budget.duration import parse_budget
-    from ensemble.search.decide import BuildRequest
-    from ensemble.search.with_optuna import SearchLimits
+    from ensemble.plan import STUDIES
+    from ensemble.search.decide import BuildRequest, SearchLimits
     from zoo.settings import home
     from zoo.targets import load_target
 
-    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=home() / "optuna.db")
+    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=home() / STUDIES)
     request = BuildRequest(
         load_target(asked.target),
         parse_budget(budget),

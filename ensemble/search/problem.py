@@ -90,9 +90,13 @@ class Problem:
         return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias)
 
     def thinned(self) -> Problem:
-        """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more."""
+        """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more. Its fits are kept."""
+        return self if len(self.members.y) <= FEW_ROWS else self._on_few_rows
+
+    @cached_property
+    def _on_few_rows(self) -> Problem:
         every = -(-len(self.members.y) // FEW_ROWS)
-        return self if every == 1 else self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
+        return self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
 
 
 def recalibrated_truth(members: Members) -> np.ndarray:
