@@ -133,7 +133,9 @@ def importance_of(lines: Sequence[TrialLine], *, seed: int = 0) -> dict[str, flo
         parameters = {name: values[place] for name, values in varied.items()}
         own = {name: distributions[name] for name in varied}
         study.add_trial(optuna.trial.create_trial(params=parameters, distributions=own, value=line.log_loss))
-    found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed))
+    found = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=seed)
+    )
     return {name: float(share) for name, share in found.items()}
 
 

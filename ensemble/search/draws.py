@@ -8,7 +8,7 @@ from typing import Any
 
 from ensemble.pools.blend import BlendSpec
 from ensemble.search.problem import Candidate
-from ensemble.search.space import IN, OUT, SPLITS, Space, without_strength
+from ensemble.search.space import NO, SPLITS, YES, Space, without_strength
 from ensemble.search.subsets import Subset
 
 
@@ -22,7 +22,7 @@ class OfTrial:
         return options[self.trial.suggest_categorical(name, list(options))]
 
     def takes(self, name: str, j: int, place: int) -> bool:
-        return bool(self.trial.suggest_categorical(name, [OUT, IN]) == IN)
+        return bool(self.trial.suggest_categorical(name, [NO, YES]) == YES)
 
     def split(self, name: str, room: float) -> float:
         return float(self.trial.suggest_float(name, *SPLITS))
@@ -51,7 +51,7 @@ class OfPlan:
 
     def takes(self, name: str, j: int, place: int) -> bool:
         taken = list(self.candidate.work)[place : place + 1] == [j]
-        self.noted[name] = IN if taken else OUT
+        self.noted[name] = YES if taken else NO
         return taken
 
     def split(self, name: str, room: float) -> float:

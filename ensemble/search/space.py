@@ -18,8 +18,8 @@ from ensemble.search.problem import Problem
 from ensemble.search.subsets import Subset
 
 SPACE_VERSION = 1  # of the parameters: trials that were drawn otherwise are of another study
-OUT, IN = "out", "in"
-POOL, SHRINKAGE, FLOOR, SPLIT = "pool", "shrinkage", "floor", "share of the first on some rows"
+OUT, IN, NO, YES = "out", "in", "no", "yes"
+POOL, SHRINKAGE, FLOOR, SPLIT = "pool", "shrinkage", "floor", "the first one's share of the seconds"
 LEAST = {SHRINKAGE: 1e-6, FLOOR: 1e-5}  # of what can be drawn; a known plan's 0 stands there, see `Space.strength`
 STRONGER = {SHRINKAGE: 30.0, FLOOR: 5.0}  # beyond the strongest of the exact search: few rows may want more
 SPLITS = (0.2, 0.5)  # of the seconds that are left, what the first of two members on some rows gets
@@ -114,7 +114,7 @@ class Space:
 
     def _parameter(self, entry: str, texts: Sequence[str]) -> str:
         """The entry; with what is offered where that is not all, since a parameter has the same choices in every trial."""
-        return entry if len(texts) == len(self.options[entry]) + 1 else f"{entry} of {', '.join(texts)}"
+        return entry if len(texts) == len(self.options[entry]) + 1 else f"{entry}: {' / '.join(texts)}"
 
     def _text(self, entry: str, option: Subset) -> str:
         if not option or len(self.variants[entry]) == 1:
@@ -139,7 +139,7 @@ class Space:
 
     def _draw_one(self, draws: Draws, place: int, taken: Subset, room: Callable[[int], float]) -> int | None:
         """A member that is not taken and has room, or none."""
-        title = ("some rows", "beside it, some rows")[place]
+        title = ("some rows", "then some rows")[place]
         for j in self.order:
             if j not in taken and room(j) > 0 and draws.takes(f"{title}: {self.names[j]}", j, place):
                 return j
