@@ -29,7 +29,10 @@ def parse_budget(text: str) -> float:
 
 
 def as_budget(seconds: float) -> str:
-    """Whole seconds as `parse_budget` reads them: `9h`, `1h30m`, `45s`; below one the number itself."""
+    """Whole seconds as `parse_budget` reads them.
+
+    `9h`, `1h30m`, `45s`; less than one is the number itself.
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = (f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)

@@ -12,15 +12,15 @@ from zoo.cli.base import say
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members
-    from ensemble.plan import STUDIES
-    from ensemble.search.decide import BuildRequest, SearchLimits
+    from ensemble.search.decide import BuildRequest
     from zoo.pipeline.members import Table
 
 
 def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = False) -> tuple[Members, BuildRequest]:
     """The members and the request that the options ask for."""
     from ensemble.budget.duration import parse_budget
-    from ensemble.search.decide import BuildRequest
+    from ensemble.plan import STUDIES
+    from ensemble.search.decide import BuildRequest, SearchLimits
     from zoo.settings import home
     from zoo.targets import load_target
 

@@ -21,7 +21,7 @@ def study(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """The study behind a plan: Optuna's best trials, what mattered, and how to open it in a browser.
+    """The study behind a plan: Optuna's best trials, what mattered, and a browser's view.
 
     Every build has one beside its exact search, unless `--trials 0`. A trial draws members, rows, pool and shrinkage that fit
     the budget; its log loss is out of fold, and flatters the best of many. Whether the study changed the plan was rehearsed.

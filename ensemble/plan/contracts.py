@@ -209,7 +209,7 @@ class Bound(Contract):
 
 
 class PlanStudy(Contract):
-    """The study of Optuna's that stood beside the exact search; `chosen` says whether the plan is its."""
+    """The study of Optuna's that stood beside the exact search."""
 
     name: str
     storage: str | None = Field(

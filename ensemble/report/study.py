@@ -33,7 +33,10 @@ OUT, SOME, EVERY = "out", "some rows", "every row"
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial: its plan and how it went. `shrinkage` and `floor` are None where the pool has none."""
+    """One trial: its plan and how it went.
+
+    `shrinkage` and `floor` are None where the pool has none.
+    """
 
     number: int
     log_loss: float
@@ -49,7 +52,10 @@ class TrialLine:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study as it lies in its file. `importance`: shares of the variance of log loss, the largest first."""
+    """A study as it lies in its file.
+
+    `importance`: shares of the variance of log loss, the largest first.
+    """
 
     name: str
     path: Path
@@ -70,7 +76,10 @@ class StudyView:
 
 
 def study_of(plan: Plan, plan_path: Path, home: Path) -> tuple[str, Path]:
-    """The name of a plan's study, and where it is kept: in the home, else beside the plan. ZooError where it had none."""
+    """The name of a plan's study, and where it is kept.
+
+    In the home, else beside the plan. ZooError where it had none.
+    """
     if plan.study is None:
         raise ZooError(f"{plan_path}: built without a study; build again with --trials above 0")
     if plan.study.storage is None:
@@ -109,10 +118,11 @@ def _line(trial: Any) -> TrialLine:
 
 
 def importance_of(lines: Sequence[TrialLine], *, seed: int = 0) -> dict[str, float]:
-    """Shares of the variance of log loss that each choice explains, by functional ANOVA of a random forest.
+    """Shares of the variance of log loss that each choice explains.
 
-    Hutter, Hoos and Leyton-Brown, ICML 2014, as in Optuna. Not of a trial's own parameters, of which some exist in some trials
-    only, but of the plan that came of them: who sees which rows, the pool, and its strength (the least where it has none).
+    By functional ANOVA of a random forest: Hutter, Hoos and Leyton-Brown, ICML 2014, as in Optuna. Not of a trial's own
+    parameters, of which some exist in some trials only, but of the plan that came of them: who sees which rows, the pool, and
+    its strength (the least where it has none).
     """
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution

@@ -1,4 +1,4 @@
-"""The search for a plan: affordable subsets, coverage, an out-of-fold rehearsal, and a study beside it.
+"""The search for a plan: affordable subsets, coverage, rehearsal, and a study beside it.
 
 `build.py` tells it in order: pose the problem (problem, prices), propose candidates (proposals, from subsets), judge them
 (judging, with coverage), choose one at the budget and refine its pool (decide), rehearse all of that without each fold and

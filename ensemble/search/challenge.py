@@ -1,4 +1,4 @@
-"""What a study adds to a build: one more candidate, which has to beat what the exact search came to.
+"""What a study adds to a build: one more candidate, which has to beat the exact result.
 
 Its losses are rehearsed as all others' are: for each fold it is the trial that the other folds prefer, fitted without the
 fold's rows. It takes the plan only where it is better by more than the error of that, so that more trials never make the
@@ -28,7 +28,7 @@ STUDY = "study"
 
 @dataclass(frozen=True)
 class Settled:
-    """The candidates with the study's among them, the one that is taken, and the study, where there is one."""
+    """The candidates with the study's among them, the one taken, and the study if there is one."""
 
     found: Found
     confirmed: Confirmed
@@ -36,7 +36,7 @@ class Settled:
 
 
 def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found, rehearsal: Rehearsal) -> Settled:
-    """What the rehearsal confirms, and then what a study makes of it: `build` and `frontier` end alike."""
+    """What the rehearsal confirms, and then what a study makes of it."""
     confirmed = confirm(problem, found, rehearsal, parsimony=request.parsimony)
     if not request.limits.trials:
         return Settled(found, confirmed)
@@ -72,7 +72,10 @@ def candidate_of(problem: Problem, drawn: Drawn) -> Candidate:
 def challenged(
     problem: Problem, confirmed: Confirmed, candidate: Candidate, losses: np.ndarray, folds: np.ndarray
 ) -> Confirmed:
-    """The study's candidate with its rehearsed `losses` (repeats, rows) where it wins, else what was confirmed."""
+    """The study's candidate where its rehearsed `losses` (repeats, rows) win.
+
+    Else what was confirmed.
+    """
     groups, means = problem.members.groups, losses.mean(axis=0)
     beside = confirmed.beside | {STUDY: means}
     difference, error = beyond(losses, confirmed.by_repeat, groups)
@@ -94,7 +97,7 @@ def challenged(
 
 
 def take_over(exact: np.ndarray, study: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """What is reported (repeats, rows) where a study replaces the exact result; None where it does not.
+    """What is reported (repeats, rows) where a study replaces the exact result, else None.
 
     It does where its losses are lower by more than the error of that, on few rows by SURELY errors. Reported is, as for every
     choice, what the other folds would have taken in each fold; were that worse than the exact result's, it stays.

@@ -120,7 +120,10 @@ class Contest:
 
 
 def beyond(one: np.ndarray, other: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Mean of one's losses (repeats, rows) beyond another's, and the error of that: by prompt, and by how repeats differ."""
+    """Mean of one's losses (repeats, rows) beyond another's, and the error of that.
+
+    By prompt, and by how repeats differ.
+    """
     apart = one - other
     difference, error = mean_and_error(apart.mean(axis=0), groups)
     if len(apart) > 1:

@@ -92,7 +92,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float) -
 
 
 def finalists(proposed: Sequence[Candidate]) -> list[Candidate]:
-    """The coverage plans to judge again, the best first; each once, though it was tried with several pools."""
+    """The coverage plans to judge again, the best first, each once, whatever its pools."""
     kept: dict[object, Candidate] = {}
     for candidate in sorted(proposed, key=lambda c: (c.loss, c.seconds)):
         kept.setdefault((candidate.whole, tuple(sorted((j, round(s)) for j, s in candidate.work.items()))), candidate)

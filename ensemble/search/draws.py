@@ -1,4 +1,4 @@
-"""Who draws a plan from the space of a study: a trial of Optuna's, or a plan that is known and is to be tried first."""
+"""Who draws a plan from the space of a study: a trial of Optuna's, or a known plan."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class OfPlan:
 
 
 def parameters(space: Space, candidate: Candidate) -> dict[str, str | float] | None:
-    """The parameters of a trial that draws this candidate; None where the space has no such pool or set."""
+    """The parameters of a trial that draws this candidate; None where the space lacks it."""
     if without_strength(candidate.spec) not in space.pools.values():
         return None
     plan = OfPlan(candidate)

@@ -60,7 +60,7 @@ class Prices:
         return self._whole_file[key]
 
     def seconds_with(self, whole: Subset, work: Mapping[int, float]) -> float:
-        """Seconds of a plan whose members of `work` spend so many seconds of work after `whole`: the most that it can take."""
+        """The most seconds of a plan whose members of `work` do so many seconds after `whole`."""
         return self.seconds(whole) + sum(self._phase(j, seconds) for j, seconds in work.items())
 
     def loads(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> list[Load]:
@@ -105,9 +105,9 @@ class Prices:
         return {first: half, j: work} if work else {}
 
     def work_beside(self, whole: Subset, part: Mapping[int, float], j: int, available: float) -> float:
-        """Seconds of work, over all copies, that member j may do after `whole` and after `part`, seconds of work by member.
+        """Seconds of work, over all copies, that member j may do after `whole` and `part`.
 
-        0 where it is too little to be worth a load.
+        `part`: seconds of work by member. 0 where it is too little to be worth a load.
         """
         left = available - self.overhead - makespan(self.loads(whole), self.pricing.devices)
         left -= sum(self._phase(k, seconds) for k, seconds in part.items())

@@ -28,7 +28,10 @@ SLOW = ("trees",)  # kinds of pool whose one fit takes longer than all other tri
 
 
 class Draws(Protocol):
-    """Who decides: a trial of Optuna's, or a known plan (`draws`). Each is asked by the name of a parameter."""
+    """Who decides: a trial of Optuna's, or a known plan (`draws`).
+
+    Each is asked by the name of a parameter.
+    """
 
     def option(self, name: str, options: Mapping[str, Subset], variants: Subset) -> Subset:
         """One of the options for an entry that has these variants."""
@@ -48,7 +51,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A plan to judge: `whole` see every row, each of `work` spends so many seconds on its best ones."""
+    """A plan to judge: `whole` see every row, each of `work` the best that its seconds buy."""
 
     whole: Subset
     spec: BlendSpec
@@ -146,7 +149,7 @@ class Space:
         return None
 
     def room(self, whole: Subset, j: int) -> float:
-        """Seconds of work that member j may do on some rows after `whole`; 0 where it could see them all."""
+        """Seconds of work that member j may do on some rows; 0 where it could see them all."""
         room = self.problem.prices.gated_work(whole, j, self.available)
         return room if room < self.problem.prices.whole_work(j) else 0.0
 

@@ -1,4 +1,4 @@
-"""The study of a build: Optuna's trials of plans that fit the budget, judged as the exact search's candidates are.
+"""The study of a build: Optuna's trials of plans that fit, judged as the exact ones are.
 
 What the exact search and the simple candidates found is tried first; the rest is drawn from `space`. Each trial's weights are
 fitted exactly and its losses are out of fold, by the rehearsal's own folds, on at most FEW_ROWS rows. The study is kept in
@@ -57,7 +57,7 @@ class Tried:
 def run_study(
     problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
 ) -> Tried | None:
-    """Run, or go on with, the study of this problem; None where the time was not enough for one trial.
+    """Run, or go on with, the study of this problem; None without time for a trial.
 
     `known`: what is tried first, by the name under which the plan would show it.
     """
@@ -85,7 +85,10 @@ def run_study(
 
 
 def study_name(space: Space, budget: Budget, target: str) -> str:
-    """The study's name, the same for the same problem: target, budget, members and data for people, and a digest of it all."""
+    """The study's name, the same for the same problem.
+
+    Target, budget, members and data for people, and a digest of it all.
+    """
     members, pricing = space.problem.members, space.problem.prices.pricing
     digest = hashlib.sha256(f"{members.digest} {budget.available:.3f} {space.problem.position_bias} {space.signature}".encode())
     for array in (members.p, members.y, members.folds, pricing.row_seconds, pricing.load_seconds):
@@ -96,7 +99,7 @@ def study_name(space: Space, budget: Budget, target: str) -> str:
 
 
 class Judge:
-    """Losses of plans out of fold, in all repeats of the rehearsal's folds; equal plans are judged once."""
+    """Losses of plans out of fold, by all of the rehearsal's folds; equal plans judged once."""
 
     def __init__(self, problem: Problem) -> None:
         self.few = problem.thinned()

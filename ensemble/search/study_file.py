@@ -17,10 +17,10 @@ SOME_ROWS = " on some rows"  # follows the name of a member that does not see ev
 
 
 class StudyFile:
-    """The study of a name in a SQLite file, made where it is missing. Without a path it holds nothing.
+    """The study of a name in a SQLite file, made where it is missing.
 
-    `facts` says what a new study is of. Optuna commits each parameter by itself, which takes longer than most trials: they run
-    in memory, and `add` writes each whole.
+    Without a path it holds nothing. `facts` says what a new study is of. Optuna commits each parameter by itself, which takes
+    longer than most trials: they run in memory, and `add` writes each whole.
     """
 
     def __init__(self, name: str, path: Path | None, facts: Callable[[], dict[str, Any]]) -> None:
