@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 from ensemble.pools.blend import GREEDY, RIDGED_LOG, RIDGED_LOGISTIC, SPECS, BlendSpec
-from ensemble.search.problem import Problem
+from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import Subset
 
 SPACE_VERSION = 1  # of the parameters: trials that were drawn otherwise are of another study
@@ -24,7 +24,7 @@ LEAST = {SHRINKAGE: 1e-6, FLOOR: 1e-5}  # of what can be drawn; a known plan's 0
 STRONGER = {SHRINKAGE: 30.0, FLOOR: 5.0}  # beyond the strongest of the exact search: few rows may want more
 SPLITS = (0.2, 0.5)  # of the seconds that are left, what the first of two members on some rows gets
 EVERY_COMBINATION = 3  # an entry with more variants is offered each, each pair and all of them
-SLOW = ("trees",)  # kinds of pool whose one fit takes longer than all other trials
+SLOW = ("trees", "geometric")  # kinds of pool whose one fit takes longer than many trials
 
 
 class Draws(Protocol):
@@ -66,13 +66,15 @@ class Drawn:
 class Space:
     """Plans of a problem within `available` seconds, as parameters of a trial.
 
-    `sets`: whole-file sets that must be there, however many variants of one entry they take. Without `coverage` every member
-    sees every row.
+    `known`: plans that must be there, with their kinds of pool and however many variants of one entry they take. Without
+    `coverage` every member sees every row.
     """
 
-    def __init__(self, problem: Problem, available: float, *, coverage: bool, sets: Iterable[Subset] = ()) -> None:
+    def __init__(self, problem: Problem, available: float, *, coverage: bool, known: Iterable[Candidate] = ()) -> None:
         self.problem, self.available, self.coverage = problem, available, coverage
-        self.names, cards, wanted = problem.members.names, problem.members.cards, list(sets)
+        self.names, cards, plans = problem.members.names, problem.members.cards, list(known)
+        self._specs = (*SPECS, GREEDY, RIDGED_LOG, RIDGED_LOGISTIC, *(plan.spec for plan in plans))
+        wanted = [plan.whole for plan in plans]
         self._affordable = problem.prices.affordable(available)
         self.order: Subset = tuple(sorted(range(len(self.names)), key=lambda j: problem.fitter.score((j,)).loss))
         self.variants: dict[str, Subset] = {}
@@ -83,14 +85,22 @@ class Space:
     @cached_property
     def pools(self) -> dict[str, BlendSpec]:
         """The kinds of pool by their names, each without a strength."""
-        bare = dict.fromkeys(map(without_strength, (*SPECS, GREEDY, RIDGED_LOG, RIDGED_LOGISTIC)))
+        bare = dict.fromkeys(map(without_strength, self._specs))
         return {pool_name(spec): spec for spec in bare if spec.pool not in SLOW}
 
     @property
     def signature(self) -> str:
         """What makes trials comparable: the parameters with their choices."""
         options = {entry: [self._text(entry, option) for option in options] for entry, options in self.options.items()}
-        return f"{SPACE_VERSION} {self.coverage} {options} {list(self.pools)}"
+        return f"{SPACE_VERSION} {self.coverage} {options} {list(self.pools)} {self._ranges}"
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        """From where to where each strength is drawn: beyond the exact search's, and as far as a known plan's."""
+        strongest = {name: STRONGER[name] * max(getattr(spec, name) for spec in SPECS) for name in LEAST}
+        return {
+            name: (LEAST[name], max(high, *(getattr(spec, name) for spec in self._specs))) for name, high in strongest.items()
+        }
 
     def draw(self, draws: Draws) -> Drawn:
         """The plan that is drawn. It fits."""
@@ -155,12 +165,18 @@ class Space:
 
     def _draw_pool(self, draws: Draws) -> BlendSpec:
         spec = self.pools[draws.pool(POOL, self.pools)]
-        strengths = dict.fromkeys((SHRINKAGE, FLOOR), 0.0) | {name: self._strength(draws, name) for name in strengths_of(spec)}
+        strengths = dict.fromkeys((SHRINKAGE, FLOOR), 0.0)
+        strengths |= {name: self._strength(draws, name) for name in self.strengths_of(spec)}
         return self.problem.of_kind(replace(spec, shrinkage=strengths[SHRINKAGE], floor=strengths[FLOOR]))
+
+    def strengths_of(self, spec: BlendSpec) -> tuple[str, ...]:
+        """Which strengths matter to a kind of pool: those that some pool of the exact search has."""
+        alike = [other for other in self._specs if without_strength(other) == without_strength(spec)]
+        return tuple(name for name in (SHRINKAGE, FLOOR) if any(getattr(other, name) for other in alike))
 
     def _strength(self, draws: Draws, name: str) -> float:
         """The least that can be drawn stands for none at all, which the exact search may want."""
-        low, high = LEAST[name], STRONGER[name] * max(getattr(spec, name) for spec in SPECS)
+        low, high = self._ranges[name]
         drawn = draws.strength(name, low, high)
         return drawn if drawn > low else 0.0
 
@@ -182,18 +198,14 @@ def without_strength(spec: BlendSpec) -> BlendSpec:
     return replace(spec, shrinkage=0.0, floor=0.0, ties=True, position_bias=False)
 
 
-def strengths_of(spec: BlendSpec) -> tuple[str, ...]:
-    """Which strengths matter to a kind of pool: those that some pool of the exact search has."""
-    alike = [other for other in (*SPECS, RIDGED_LOG, RIDGED_LOGISTIC) if without_strength(other) == without_strength(spec)]
-    return tuple(name for name in (SHRINKAGE, FLOOR) if any(getattr(other, name) for other in alike))
-
-
 def pool_name(spec: BlendSpec) -> str:
     """A kind of pool for people: its kind, and what else it is."""
     if not spec.fitted:
         return "equal weights"
-    if spec.rounds:
+    if without_strength(spec) == GREEDY:
         return "greedy"
     kind, plain = without_strength(spec), BlendSpec(spec.pool)
-    more = [field.name for field in fields(spec) if getattr(kind, field.name) != getattr(plain, field.name)]
-    return " ".join([*more, spec.pool.replace("_", "-")])
+    differing = {field.name: getattr(kind, field.name) for field in fields(spec)}
+    differing = {name: value for name, value in differing.items() if value != getattr(plain, name)}
+    words = [name if value is True else f"{name} {value:g}" for name, value in differing.items()]
+    return ", ".join([spec.pool.replace("_", "-"), *words])

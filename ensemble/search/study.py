@@ -63,7 +63,7 @@ def run_study(
     """
     ends = time.monotonic() + (np.inf if limits.timeout_seconds is None else limits.timeout_seconds)
     ordered = _in_order(known)
-    space = Space(problem, budget.available, coverage=coverage, sets=[candidate.whole for candidate in ordered.values()])
+    space = Space(problem, budget.available, coverage=coverage, known=ordered.values())
     name = study_name(space, budget, target)
     kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target))
     trials = _Trials(space, Judge(problem))

@@ -17,7 +17,7 @@ from ensemble.search.draws import OfTrial, parameters
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import NOT_JUDGED, Candidate, Problem
 from ensemble.search.proposals import propose_coverage
-from ensemble.search.space import SPLITS, Space, strengths_of
+from ensemble.search.space import SPLITS, Space
 from tests.helpers.members import KINDS, make_members, request
 
 BINDING = (400.0, 3600.0, 6000.0)  # seconds: the lexical member and little else, some, all but one
@@ -84,7 +84,8 @@ def test_variants_of_one_entry_are_one_parameter():
 
 def test_many_variants_are_offered_singly_in_pairs_all_together_and_as_a_known_plan_has_them():
     problem = posed({f"one@{k}": (0.5 + k / 10, 0.4, 10, 0.01) for k in range(5)})
-    space = Space(problem, 1e6, coverage=True, sets=[(0, 1, 4)])
+    known = Candidate((0, 1, 4), RIDGED_LOG, 0.0, NOT_JUDGED)
+    space = Space(problem, 1e6, coverage=True, known=[known])
     sizes = np.bincount([len(option) for option in space.options["one"]])
     assert sizes.tolist() == [0, 5, 10, 1, 0, 1]
 
@@ -100,9 +101,21 @@ def test_every_pool_of_the_exact_search_can_be_drawn_as_it_is(spec):
 
 
 def test_strengths_are_offered_where_they_matter():
-    assert strengths_of(AS_IS) == ()
-    assert strengths_of(GREEDY) == ()
-    assert strengths_of(RIDGED_LOG) == ("shrinkage", "floor")
+    space = Space(posed(), 1e6, coverage=True)
+    assert space.strengths_of(AS_IS) == ()
+    assert space.strengths_of(GREEDY) == ()
+    assert space.strengths_of(RIDGED_LOG) == ("shrinkage", "floor")
+
+
+def test_a_kind_of_pool_that_only_a_known_plan_has_is_offered():
+    """Twelve rounds of greedy selection are no pool of the exact search's."""
+    problem, spec = posed(), replace(GREEDY, rounds=12, fitted=True, pool="linear", tempered=True)
+    known = Candidate((0, 1), problem.of_kind(spec), 0.0, NOT_JUDGED)
+    assert parameters(Space(problem, 3600.0, coverage=True), known) is None
+    wanted = parameters(Space(problem, 3600.0, coverage=True, known=[known]), known)
+    assert wanted is not None
+    drawn = Space(problem, 3600.0, coverage=True, known=[known]).draw(OfTrial(optuna.trial.FixedTrial(wanted)))
+    assert drawn.spec == known.spec
 
 
 def test_coverage_plans_of_the_exact_search_can_be_drawn():
