@@ -1,11 +1,11 @@
 """The plan: what `ensemble build` decides and `ensemble predict` carries out."""
 
+from ensemble.plan.blends import TREE_FEATURES, Blend, PoolKind, Products, Tree, Trees, Triple
 from ensemble.plan.contracts import (
     FEATURES,
     PLAN_VERSION,
     ROUNDING,
     STUDIES,
-    Blend,
     Bound,
     FrontierPoint,
     Gate,
@@ -16,9 +16,7 @@ from ensemble.plan.contracts import (
     PlanStudy,
     PlanTarget,
     Pool,
-    PoolKind,
     TokenEstimate,
-    Triple,
 )
 from ensemble.plan.files import load_plan, save_plan
 
@@ -27,6 +25,7 @@ __all__ = [
     "PLAN_VERSION",
     "ROUNDING",
     "STUDIES",
+    "TREE_FEATURES",
     "Blend",
     "Bound",
     "FrontierPoint",
@@ -39,7 +38,10 @@ __all__ = [
     "PlanTarget",
     "Pool",
     "PoolKind",
+    "Products",
     "TokenEstimate",
+    "Tree",
+    "Trees",
     "Triple",
     "load_plan",
     "save_plan",

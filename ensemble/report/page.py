@@ -15,7 +15,7 @@ from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
 from ensemble.report.page_figures import draw, widths
-from ensemble.report.views import paired_text, taken_text, unseen_text
+from ensemble.report.views import paired_text, pool_text, taken_text, unseen_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
@@ -203,7 +203,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             }
             for member, bar in zip(plan.members, bars, strict=True)
         ],
-        "pool": full.pool if full else "",
+        "pool": full.pool.replace("_", "-") if full else "",
         "target": plan.target.name,
         "margin": f"Margin {plan.margin:g}: {plan.margin_reason}.",
         "baselines": [
@@ -215,7 +215,7 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 
 def _details(plan: Plan) -> list[tuple[str, str]]:
-    found = [("Chosen", plan.parsimony), ("How the log loss was estimated", plan.estimate)]
+    found = [("Chosen", plan.parsimony), ("Blended by", pool_text(plan)), ("How the log loss was estimated", plan.estimate)]
     found.append(("Labels that were never seen", unseen_text(plan)))
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
-from ensemble.plan import FrontierPoint, Plan
+from ensemble.plan import Blend, FrontierPoint, Plan
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -20,6 +20,7 @@ def plan_page(plan: Plan) -> Page:
         f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:g}: {plan.margin_reason}",
         f"chosen: {plan.parsimony}",
+        f"blended by: {pool_text(plan)}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         *([unseen] if (unseen := unseen_text(plan)) else []),
         *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
@@ -131,6 +132,27 @@ def unseen_text(plan: Plan) -> str:
     kept = [f"{share:.4f} for {label}" for share, label in ((side, "A and for B"), (tie, "a tie")) if share]
     labels = f"labels that none of the {plan.fitted_rows:,} fitting rows has keep a share in every row: "
     return labels + " and ".join(kept) if kept else ""
+
+
+def pool_text(plan: Plan) -> str:
+    """What blends the members: the pool of all of them, and what takes its place where a row lacks some."""
+    full = next(pool.blend for pool in plan.pools if len(pool.members) == len(plan.members) and not pool.planned)
+    plain = full
+    while plain.parts:
+        plain = plain.parts[0]
+    if not full.parts or len(plan.members) == 1:
+        return _pool_name(full)
+    return f"{_pool_name(full)}; rows that lack a member get a {_pool_name(plain)} of the others"
+
+
+def _pool_name(blend: Blend) -> str:
+    if blend.pool == "geometric":
+        parts = (f"{w:.0%} of a {_pool_name(part)}" for w, part in zip(blend.part_weights, blend.parts, strict=True))
+        return "geometric mean: " + " and ".join(parts)
+    if blend.trees is not None:
+        counts = f"{len(blend.trees.lead)} boosted trees for the side, {len(blend.trees.tie)} for a tie"
+        return f"{_pool_name(blend.parts[0])} corrected by {counts}"
+    return f"{blend.pool.replace('_', '-')} pool"
 
 
 def paired_text(plan: Plan, name: str) -> str:

@@ -10,6 +10,7 @@ from ensemble.budget.schedule import fixed_seconds
 from ensemble.members.table import Members
 from ensemble.plan import Plan
 from ensemble.search.assemble import assemble
+from ensemble.search.by_folds import TREE_ROWS
 from ensemble.search.challenge import settle
 from ensemble.search.decide import BuildRequest, find_candidates
 from ensemble.search.prices import Budget, Prices, require_feasible
@@ -50,7 +51,7 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
         members = members.subset([j for j, name in enumerate(members.names) if name not in wide])
         members = replace(members, left_out=members.left_out | wide)
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
-    return Problem(members, Prices(pricing), request.position_bias, say)
+    return Problem(members, Prices(pricing), request.position_bias, say, has_trees=len(members.y) >= TREE_ROWS)
 
 
 def plan_numbers(plan: Plan) -> dict[str, float]:

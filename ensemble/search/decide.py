@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.plan import Bound
+from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
-from ensemble.search.simple import simple_candidates
+from ensemble.search.simple import LOG_POOL, simple_candidates
 from ensemble.search.subsets import Searched
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
@@ -79,6 +80,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float) -
     whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
     best = min(whole, key=lambda c: (c.loss, c.seconds))
     candidates[SEARCH] = refine(problem, best, whole)
+    candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
     covered: list[Candidate] = []
     if request.coverage and len(problem.members.names) > 1:
         proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)

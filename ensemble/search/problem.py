@@ -48,6 +48,7 @@ class Candidate:
 class Problem:
     """Members and prices, and the fits and judgements that all steps share.
 
+    `has_trees`: whether the labelled rows of the whole problem allow boosted trees, which a part of them does not change.
     `judged`: whole-file candidates by their members; `quick`: rough losses by members and pool. Both fill as the search goes.
     """
 
@@ -55,6 +56,7 @@ class Problem:
     prices: Prices
     position_bias: bool = False
     say: Say = lambda _: None
+    has_trees: bool = False
     judged: dict[Subset, Candidate] = field(default_factory=dict)
     quick: dict[tuple[Subset, BlendSpec], float] = field(default_factory=dict)
 
@@ -83,11 +85,11 @@ class Problem:
 
         With or without ties, and with a bias between the sides if that was asked for.
         """
-        return replace(spec, ties=self.members.ties, position_bias=self.position_bias and spec.pool != "linear")
+        return spec.of_kind(ties=self.members.ties, position_bias=self.position_bias)
 
     def on_rows(self, keep: np.ndarray) -> Problem:
         """The same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
-        return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias)
+        return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias, has_trees=self.has_trees)
 
     def thinned(self) -> Problem:
         """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more.

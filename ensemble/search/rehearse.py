@@ -8,11 +8,13 @@ says little: the rehearsal is repeated with others.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
@@ -69,10 +71,13 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
     members = problem.members
     folds = rehearsed_folds(problem)
     losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
+    steps, started, done = sum(len(np.unique(assigned)) for assigned in folds), time.monotonic(), 0
     for repeat, assigned in enumerate(folds):
         for place, fold in enumerate(numbers := np.unique(assigned), start=1):
             again = f", division {repeat + 1} of {len(folds)}" if len(folds) > 1 else ""
-            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}")
+            left = _time_left(time.monotonic() - started, done, steps)
+            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
+            done += 1
             held = assigned == fold
             others = problem.on_rows(~held)
             few = others.thinned()
@@ -82,6 +87,11 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
     return [Rehearsal(kept, folds) for kept in losses]
+
+
+def _time_left(seconds: float, done: int, steps: int) -> str:
+    """What is left at the pace so far, in words; nothing where no step is done."""
+    return f", about {format_seconds(seconds / done * (steps - done))} left" if done else ""
 
 
 def rehearsed_folds(problem: Problem) -> np.ndarray:

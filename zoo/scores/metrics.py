@@ -22,8 +22,8 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     competition does. One row without a chance for its label costs 34.5 nats instead of infinity.
     """
     clipped = np.clip(np.asarray(p, dtype=np.float64), CLIP, 1 - CLIP)
-    clipped /= clipped.sum(axis=1, keepdims=True)
-    losses: np.ndarray = -np.log(clipped[np.arange(len(clipped)), y])
+    total = clipped[:, 0] + clipped[:, 1] + clipped[:, 2]  # by columns: numpy is slow along an axis of three
+    losses: np.ndarray = -np.log(clipped[np.arange(len(clipped)), y] / total)
     return losses
 
 
