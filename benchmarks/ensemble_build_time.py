@@ -26,8 +26,7 @@ from ensemble_search import machine, peak_gib, synthetic
 
 from ensemble.search import build as build_module
 from ensemble.search.build import build_plan
-from ensemble.search.decide import BuildRequest
-from ensemble.search.with_optuna import SearchLimits
+from ensemble.search.decide import BuildRequest, SearchLimits
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.targets import load_target
 

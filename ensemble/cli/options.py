@@ -50,9 +50,9 @@ Parsimony = Annotated[
     ),
 ]
 PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
-Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
-Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
-Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna's trials beside the exact search, in all; 0: none.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="Most time for these trials: 2m, 90s. One that has begun is finished.")]
+Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Trials at a time.")]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Asked:
     alias: Alias = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
-    trials: Trials = 60
+    trials: Trials = 50
     timeout: Timeout = "2m"
     n_jobs: Jobs = 1
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = False) -> tuple[Members, BuildRequest]:
     """The members and the request that the options ask for."""
     from ensemble.budget.duration import parse_budget
-    from ensemble.search.decide import BuildRequest
-    from ensemble.search.with_optuna import SearchLimits
+    from ensemble.plan import STUDIES
+    from ensemble.search.decide import BuildRequest, SearchLimits
     from zoo.settings import home
     from zoo.targets import load_target
 
-    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=home() / "optuna.db")
+    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=home() / STUDIES)
     request = BuildRequest(
         load_target(asked.target),
         parse_budget(budget),

@@ -85,7 +85,9 @@ def align(
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
     characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
-    return replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
+    return replace(
+        members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie, data=labelled.path.name
+    )
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:

@@ -19,7 +19,7 @@ class Members:
 
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
-    `ties`: whether a battle can be a tie; where not, every p_tie is 0.
+    `ties`: whether a battle can be a tie; where not, every p_tie is 0. `data`: the name of the battles' file, for people.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
@@ -38,6 +38,7 @@ class Members:
     left_out: dict[str, str]
     lost_by: dict[str, int] = field(default_factory=dict)
     ties: bool = True
+    data: str = ""
 
     @property
     def uniform_loss(self) -> float:

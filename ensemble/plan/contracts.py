@@ -16,6 +16,7 @@ from ensemble.plan.blends import Blend, Triple
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
+STUDIES = "studies.db"  # in the home: every build's study
 ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 
 # What a gate reads of a row: `ensemble.pools.gate.gate_features` computes them, in this order.
@@ -167,6 +168,18 @@ class Bound(Contract):
     seconds: Seconds
 
 
+class PlanStudy(Contract):
+    """The study of Optuna's that stood beside the exact search."""
+
+    name: str
+    storage: str | None = Field(
+        None, pattern=r"^[^/\\]+$", description="its SQLite file in the home, or beside the plan; None: it was not kept"
+    )
+    trials: Annotated[int, Field(gt=0)]
+    feasible: Fraction = Field(description="share of the trials whose plan fits the budget")
+    plans: Annotated[int, Field(ge=0)] = Field(description="different plans among these")
+
+
 class Plan(Contract):
     """Everything that predicting needs. `predicted_seconds * margin <= budget_seconds`."""
 
@@ -204,6 +217,7 @@ class Plan(Contract):
         None, description="of the best plan in which every member sees every row, as `estimate` says"
     )
     bound: Bound | None = None
+    study: PlanStudy | None = added_later(None, description="None: the exact search alone")
     members: tuple[PlanMember, ...]
     pools: tuple[Pool, ...]
     schedule: tuple[Job, ...]

@@ -32,6 +32,10 @@ def plan_page(plan: Plan) -> Page:
             f"search: {plan.bound.method}, {plan.bound.subsets} affordable sets, "
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
+    if plan.study is not None:
+        page.append(
+            f"study: {plan.study.name}, {plan.study.trials} trials, {plan.study.feasible:.0%} fit; see `ensemble study`"
+        )
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 

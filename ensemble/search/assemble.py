@@ -1,6 +1,6 @@
 """Assemble the plan of the confirmed choice: final fits, baselines, schedule.
 
-`build` calls it last, after `find_candidates` and `confirm`; the fits themselves are in `fitting`.
+`build` calls it last, after `find_candidates` and `settle`; the fits themselves are in `fitting`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ensemble.members.table import Members
-from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
+from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanStudy, PlanTarget, Triple
 from ensemble.pools.crossfit import paired
 from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
@@ -23,7 +23,9 @@ from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, s
 from zoo.targets import Target
 
 
-def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budget, target: Target) -> Plan:
+def assemble(
+    problem: Problem, found: Found, confirmed: Confirmed, budget: Budget, target: Target, *, study: PlanStudy | None = None
+) -> Plan:
     """Fit what the confirmed candidate needs at prediction.
 
     What else was rehearsed stands beside it.
@@ -63,6 +65,7 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
         whole_file_oof_log_loss=confirmed.whole_file_loss,
         estimate=confirmed.estimate,
         bound=found.bound,
+        study=study,
         members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,

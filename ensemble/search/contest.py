@@ -38,7 +38,7 @@ class Contest:
     @property
     def few(self) -> bool:
         """Whether the log pool of everybody stays unless something is surely better."""
-        return bool(self.losses.shape[2] < FEW_LABELS)
+        return has_few_rows(self.losses)
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -52,7 +52,7 @@ class Contest:
         return self.names[self._pick(range(len(self.names)), np.ones(self.losses.shape[2], dtype=bool))]
 
     def reported(self, *, whole_files: bool = False) -> np.ndarray:
-        """Losses (rows,) of contests that the other folds decided, the mean over repeats.
+        """Losses (repeats, rows) of contests that the other folds decided.
 
         `whole_files`: of those without coverage plans.
         """
@@ -62,8 +62,7 @@ class Contest:
             for fold in np.unique(folds):
                 held = folds == fold
                 out[repeat, held] = self.losses[self._pick(allowed, ~held), repeat, held]
-        mean: np.ndarray = out.mean(axis=0)
-        return mean
+        return out
 
     def why(self) -> str:
         """Why the winner was taken, in words and numbers."""
@@ -116,12 +115,25 @@ class Contest:
         return difference < -SURELY * error
 
     def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
-        """Mean loss of one beyond another's on `rows`, and the error of that: by prompt, and by how repeats differ."""
-        apart = self.losses[place][:, rows] - self.losses[other][:, rows]
-        difference, error = mean_and_error(apart.mean(axis=0), self.groups[rows])
-        if len(apart) > 1:
-            error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
-        return difference, error
+        """Mean loss of one beyond another's on `rows`, and the error of that."""
+        return beyond(self.losses[place][:, rows], self.losses[other][:, rows], self.groups[rows])
+
+
+def beyond(one: np.ndarray, other: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Mean of one's losses (repeats, rows) beyond another's, and the error of that.
+
+    By prompt, and by how repeats differ.
+    """
+    apart = one - other
+    difference, error = mean_and_error(apart.mean(axis=0), groups)
+    if len(apart) > 1:
+        error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
+    return difference, error
+
+
+def has_few_rows(losses: np.ndarray) -> bool:
+    """Whether losses (..., rows) are of so few rows that what looks better mostly is not."""
+    return bool(losses.shape[-1] < FEW_LABELS)
 
 
 def _words(name: str) -> str:

@@ -92,7 +92,10 @@ class Problem:
         return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias, has_trees=self.has_trees)
 
     def thinned(self) -> Problem:
-        """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more."""
+        """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more.
+
+        Its fits are kept.
+        """
         return self if len(self.members.y) <= FEW_ROWS else self._on_few_rows
 
     @cached_property

@@ -21,7 +21,6 @@ from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Foun
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
-from ensemble.search.subsets import EXACT_MEMBERS
 from zoo.scores.metrics import log_loss_rows
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
@@ -44,17 +43,23 @@ class Rehearsal:
 class Confirmed:
     """The candidate that is taken, its name, and what is reported of it.
 
-    `losses` (rows,) as `estimate` says; `whole_file_loss`: the mean of the same where every member has to see every row.
-    `beside`: losses (rows,) of every candidate in the same rehearsal, by name.
+    `by_repeat` (repeats, rows): losses as `estimate` says; `whole_file_loss`: the mean of the same where every member has to
+    see every row. `beside`: losses (rows,) of every candidate in the same rehearsal, by name.
     """
 
     name: str
     candidate: Candidate
     why: str
-    losses: np.ndarray
+    by_repeat: np.ndarray
     whole_file_loss: float
     estimate: str
     beside: dict[str, np.ndarray]
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Losses (rows,), the mean over repeats."""
+        mean: np.ndarray = self.by_repeat.mean(axis=0)
+        return mean
 
 
 def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) -> list[Rehearsal]:
@@ -77,7 +82,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             others = problem.on_rows(~held)
             few = others.thinned()
             for kept, available in zip(losses, budgets, strict=True):
-                found = find_candidates(few, request, available, trials=False)
+                found = find_candidates(few, request, available)
                 for name, p in _predict_all(problem, held, others, few, found).items():
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
@@ -116,18 +121,17 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         contest.why(),
         losses,
         float(whole_file_losses.mean()),
-        _estimate(problem, rehearsal.folds),
+        _estimate(rehearsal.folds),
         dict(zip(names, contest.means, strict=True)),
     )
 
 
-def _estimate(problem: Problem, folds: np.ndarray) -> str:
+def _estimate(folds: np.ndarray) -> str:
     """How the reported log loss came about, for the plan."""
     number = sum(len(np.unique(assigned)) for assigned in folds)
     times = f"{number} times" + f" ({len(folds)} divisions into folds)" * (len(folds) > 1)
-    without = ", without Optuna's trials" if len(problem.members.names) > EXACT_MEMBERS else ""
     return (
-        f"the whole build, from the choice of members to the gates, was repeated {times}{without}, each time without the rows "
+        f"the whole build, from the choice of members to the gates, was repeated {times}, each time without the rows "
         "that it was then judged on, and so was what is beside it; which of these is taken was decided for each fold by the "
         "other folds"
     )
@@ -138,7 +142,7 @@ def _predict_all(problem: Problem, held: np.ndarray, others: Problem, few: Probl
     out: dict[str, np.ndarray] = {}
     for name, candidate in found.candidates.items():
         twin = next((one for one in out if _are_same(found.candidates[one], candidate)), None)
-        out[name] = out[twin] if twin else _predict(problem, held, others, candidate, same_rows=few is others)
+        out[name] = out[twin] if twin else predict_held(problem, held, others, candidate, same_rows=few is others)
     return out | {name: out[other] for name, other in _IN_PLACE_OF.items() if name not in out}
 
 
@@ -146,7 +150,7 @@ def _are_same(one: Candidate, other: Candidate) -> bool:
     return not one.seen and not other.seen and (one.whole, one.spec) == (other.whole, other.spec)
 
 
-def _predict(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
+def predict_held(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
     """Triples of the held rows by the candidate, fitted to the others' rows.
 
     `same_rows`: it was chosen on exactly these.

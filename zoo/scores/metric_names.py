@@ -135,6 +135,8 @@ METRICS: dict[str, Metric] = {
     "evaluate/rows": Metric("labelled battles that it was measured on", "rows"),
     "weight/{member}": Metric("a member's weight in the blend of all members", "share"),
     "coverage/{member}": Metric("rows that a member scores", "share"),
+    "study/trials": Metric("trials of the study that stood beside the exact search", "count"),
+    "study/feasible": Metric("share of them whose plan fits the budget", "share", "higher"),
     "search/gap": Metric("in-sample log loss above the lower bound of every affordable set", "nats", "lower"),
     "curve/{curve}": Metric("points over the steps of a metric whose final value has the plain name", ""),
 }

@@ -249,7 +249,7 @@ def test_the_plan_is_the_chosen_one_and_the_reason_is_its_own(members):
     chosen, other = judge(problem, (0, 1)), judge(problem, (0, 2))
     found = Found({"search": other, "log_pool": chosen}, (chosen, other), bound)
     beside = {name: candidate.losses for name, candidate in found.candidates.items()}
-    confirmed = Confirmed("log_pool", chosen, "taken", chosen.losses, 1.0, "so", beside)
+    confirmed = Confirmed("log_pool", chosen, "taken", chosen.losses[None], 1.0, "so", beside)
     plan = assemble(problem, found, confirmed, Budget(20_000, 1.5, ""), load_target("t4x2"))
     assert {member.name for member in plan.members} == {members.names[0], members.names[1]}
     assert (plan.parsimony, plan.chosen) == ("taken", "log_pool")
