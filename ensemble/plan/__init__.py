@@ -19,6 +19,7 @@ from ensemble.plan.contracts import (
     Triple,
 )
 from ensemble.plan.files import load_plan, save_plan
+from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons
 
 __all__ = [
     "FEATURES",
@@ -26,15 +27,19 @@ __all__ = [
     "ROUNDING",
     "Blend",
     "Bound",
+    "Change",
+    "ErrorCorrelation",
     "FrontierPoint",
     "Gate",
     "Job",
+    "MemberReason",
     "Paired",
     "Plan",
     "PlanMember",
     "PlanTarget",
     "Pool",
     "PoolKind",
+    "Reasons",
     "TokenEstimate",
     "Triple",
     "load_plan",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import FrontierPoint, Plan
+from ensemble.report.why import why_blocks
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -31,6 +32,7 @@ def plan_page(plan: Plan) -> Page:
             f"search: {plan.bound.method}, {plan.bound.subsets} affordable sets, "
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
+    page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ensemble.members.table import Members
-from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget, Triple
+from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanTarget
 from ensemble.pools.crossfit import paired
 from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
+from ensemble.search.reasons import error_correlation, reasons_of
 from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
 from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, standard_error
@@ -53,7 +54,7 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
         oof_log_loss_se=error,
         ties=members.ties,
         oof_accuracy=_accuracy(losses, members),
-        prior=_prior(members),
+        prior=members.prior,
         parsimony=confirmed.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in beside.items()),
         baselines={name: float(other.mean()) for name, other in beside.items()} | {"uniform": members.uniform_loss},
@@ -68,6 +69,8 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
         schedule=fitted.jobs,
         frontier=frontier_points(found.considered, members, budget.margin),
         left_out=members.left_out,
+        reasons=reasons_of(problem, candidate, fitted.order, budget),
+        error_correlation=error_correlation(members, fitted.order) if len(members.names) > 1 else None,
     )
 
 
@@ -101,16 +104,6 @@ def _accuracy(losses: np.ndarray, members: Members) -> float | None:
     return None if members.ties else accuracy_of_two(losses)
 
 
-def _prior(members: Members) -> Triple:
-    """Label shares with one battle of each label added.
-
-    A and B are alike, since their order is random.
-    """
-    shares = _label_shares(members.y, ties=members.ties)
-    side = float((shares[0] + shares[1]) / 2) if members.ties else 0.5
-    return side, side, 1.0 - 2 * side
-
-
 def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
     members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
@@ -134,13 +127,3 @@ def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted)
         gate=fitted.gates.get(j),
         request=without_paths(card.request) if card.request else None,
     )
-
-
-def _label_shares(y: np.ndarray, *, ties: bool) -> np.ndarray:
-    """Shares (3,) of the labels, one battle of each added.
-
-    Of each that there can be: without `ties` a tie has none.
-    """
-    counts = np.bincount(y, minlength=3) + np.array([1.0, 1.0, float(ties)])
-    shares: np.ndarray = counts / counts.sum()
-    return shares

@@ -37,8 +37,8 @@ class Contest:
 
     @property
     def few(self) -> bool:
-        """Whether the log pool of everybody stays unless something is surely better."""
-        return bool(self.losses.shape[2] < FEW_LABELS)
+        """Whether the log pool of everybody, where it may be taken, stays unless something is surely better."""
+        return bool(self.losses.shape[2] < FEW_LABELS) and LOG_POOL in self.names
 
     @cached_property
     def means(self) -> np.ndarray:
