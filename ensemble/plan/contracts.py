@@ -192,7 +192,7 @@ class FrontierPoint(Contract):
     members: tuple[str, ...]
     coverage: tuple[float, ...]
     rehearsed: bool = False
-    beside_best: Paired | None = added_later(None, description="rehearsed: this point against the best one, row by row")
+    beside_best: Paired | None = added_later(None, description="this point against the best one, row by row")
 
 
 class Bound(Contract):

@@ -37,7 +37,9 @@ class MemberReason(Contract):
 
     name: str
     oof_log_loss: float = Field(description="alone, as its table says")
-    recalibrated_log_loss: float = Field(description="alone, after a temperature and a bias of the tie that other folds gave it")
+    recalibrated_log_loss: float = Field(
+        description="alone, after a temperature and a bias of the tie that other folds gave it"
+    )
     with_it: Change | None = Field(
         None, description="not in the plan: the plan with it on every row; gated: with it on every row; None: not judged"
     )

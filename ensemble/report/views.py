@@ -101,12 +101,18 @@ def baselines_table(plan: Plan) -> Table:
 def frontier_table(points: Sequence[FrontierPoint]) -> Table:
     """The frontier, the smallest budget first; the lowest log loss is marked."""
     has_accuracy = any(point.oof_accuracy is not None for point in points)
+    paired = any(point.beside_best for point in points)
     columns = [
         Column("budget", "budget_seconds", format_seconds),
         Column("predicted", "predicted_seconds", format_seconds, drop=1),
         Column("log loss", "oof_log_loss", ".4f"),
         Column("se", "oof_log_loss_se", ".4f", drop=2),
         *([Column("accuracy", "oof_accuracy", ".4f")] if has_accuracy else []),
+        *(
+            [Column("above best", "above_best", "+.4f", drop=3), Column("its se", "above_best_se", ".4f", drop=4)]
+            if paired
+            else []
+        ),
         Column("members", prose=True),
     ]
     rows: list[list[Cell]] = []
@@ -114,7 +120,10 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
         shares = zip(point.members, point.coverage, strict=True)
         members = " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in shares)
         right = [point.oof_accuracy] if has_accuracy else []
-        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, *right, members])
+        best = point.beside_best
+        above = ([best.difference, best.standard_error] if best else [None, None]) if paired else []
+        seconds = [point.budget_seconds, point.predicted_seconds]
+        rows.append([*seconds, point.oof_log_loss, point.oof_log_loss_se, *right, *above, members])
     return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
 
 

@@ -14,10 +14,10 @@ def why_blocks(plan: Plan) -> list[str | Table]:
     """What `show` says of why; nothing of a plan that does not know."""
     if plan.reasons is None:
         return []
-    others, hidden = others_table(plan), len(_others(plan)) - MOST_OTHERS
-    shown = Table(others.columns, others.rows[:MOST_OTHERS])
+    table, hidden = others_table(plan), len(others(plan)) - MOST_OTHERS
+    shown = Table(table.columns, table.rows[:MOST_OTHERS])
     more = [f"and {hidden} more, which would gain less: --json and --html have all"] if hidden > 0 else []
-    blocks: list[str | Table] = ["", own_table(plan), *([""] if others.rows else []), shown, *more]
+    blocks: list[str | Table] = ["", own_table(plan), *([""] if table.rows else []), shown, *more]
     blocks += [f"judged {judged_text(plan)}", next_text(plan)]
     return blocks + (["", alike, ALIKE_NOTE] if (alike := alike_table(plan)).rows else [])
 
@@ -36,7 +36,7 @@ def own_table(plan: Plan) -> Table:
         Column("saves", "saved_seconds", format_seconds),
     ]
     rows: list[list[Cell]] = []
-    for reason in _own(plan):
+    for reason in own(plan):
         change = reason.without_it
         rows.append([reason.name, reason.oof_log_loss, reason.recalibrated_log_loss, *_numbers(change, saved=True)])
     return Table(columns, rows)
@@ -55,9 +55,9 @@ def others_table(plan: Plan) -> Table:
         Column("fits"),
     ]
     rows: list[list[Cell]] = []
-    for reason in _others(plan):
+    for reason in others(plan):
         alone = (reason.oof_log_loss, reason.recalibrated_log_loss)
-        rows.append([_name(plan, reason), *alone, *_numbers(reason.with_it), *verdict(reason.with_it)])
+        rows.append([candidate_name(plan, reason), *alone, *_numbers(reason.with_it), *verdict(reason.with_it)])
     return Table(columns, rows)
 
 
@@ -65,7 +65,10 @@ def alike_table(plan: Plan, most: int = MOST_ALIKE) -> Table:
     """Correlation of the errors of at most so many members; no rows where the plan does not know it."""
     found = plan.error_correlation
     names = () if found is None else found.members[:most]
-    columns = [Column("errors of", "member", prose=True), *(Column(str(place), form=".2f") for place in range(1, len(names) + 1))]
+    columns = [
+        Column("errors of", "member", prose=True),
+        *(Column(str(place), form=".2f") for place in range(1, len(names) + 1)),
+    ]
     matrix = () if found is None else found.correlation
     return Table(columns, [[f"{place} {name}", *matrix[place - 1][:most]] for place, name in enumerate(names, start=1)])
 
@@ -78,25 +81,20 @@ def verdict(change: Change | None) -> tuple[str, str]:
     return better, "yes" if change.fits else "no"
 
 
-def change_text(change: Change | None) -> str:
-    """The difference with its error, as HTML shows it."""
-    return "–" if change is None else f"{change.log_loss:+.4f} ± {change.standard_error:.4f}".replace("-", "−")
-
-
 def judged_text(plan: Plan) -> str:
     """How the changes of a plan that knows its reasons were judged."""
     assert plan.reasons is not None
     rows = plan.reasons.rows
     of = f"all {rows:,} rows" if rows == plan.fitted_rows else f"{rows:,} of the {plan.fitted_rows:,} rows, taken evenly"
-    missing = sum(reason.without_it is None and len(plan.members) > 1 for reason in _own(plan))
-    missing += sum(reason.with_it is None for reason in _others(plan))
+    missing = sum(reason.without_it is None and len(plan.members) > 1 for reason in own(plan))
+    missing += sum(reason.with_it is None for reason in others(plan))
     unjudged = f"; {missing} changes, of the members that are worst alone, were not judged" if missing else ""
     return f"out of fold on {of}, by {plan.reasons.pool}; below zero the changed plan is better{unjudged}"
 
 
 def next_text(plan: Plan) -> str:
     """What a larger budget would buy: the nearest plan that is surely better, or that there is none, and everybody."""
-    changes = [(reason, change) for reason in _others(plan) if (change := reason.with_it) is not None]
+    changes = [(reason, change) for reason in others(plan) if (change := reason.with_it) is not None]
     dear = [(reason, change) for reason, change in changes if not change.fits]
     better = sorted(((r, c) for r, c in dear if c.is_better), key=lambda item: item[1].budget_seconds)
     if plan.reasons is None or not changes:
@@ -107,7 +105,7 @@ def next_text(plan: Plan) -> str:
         steps = [f"none of the {len(dear)} that do not fit beside this plan would surely add anything by itself"]
     else:
         most = min(better, key=lambda item: item[1].log_loss)
-        steps = [_step(_name(plan, reason), change) for reason, change in dict.fromkeys((better[0], most))]
+        steps = [_step(candidate_name(plan, reason), change) for reason, change in dict.fromkeys((better[0], most))]
     if (everyone := plan.reasons.everyone) is not None and len(changes) > 1:
         steps.append(_step(f"all {len(plan.reasons.members)} candidates", everyone))
     return f"more budget: {'; '.join(steps)}"
@@ -118,7 +116,8 @@ def _step(what: str, change: Change) -> str:
     return f"{what}: {change.log_loss:+.4f} (se {change.standard_error:.4f}{sure}) at {format_seconds(change.budget_seconds)}"
 
 
-def _name(plan: Plan, reason: MemberReason) -> str:
+def candidate_name(plan: Plan, reason: MemberReason) -> str:
+    """A candidate by its name; one of the plan stands for seeing every row."""
     return f"{reason.name} on every row" if _is_in(plan, reason) else reason.name
 
 
@@ -132,11 +131,12 @@ def _is_in(plan: Plan, reason: MemberReason) -> bool:
     return any(member.name == reason.name for member in plan.members)
 
 
-def _own(plan: Plan) -> list[MemberReason]:
+def own(plan: Plan) -> list[MemberReason]:
+    """The plan's members, in the order they run."""
     return [reason for reason in plan.reasons.members if _is_in(plan, reason)] if plan.reasons else []
 
 
-def _others(plan: Plan) -> list[MemberReason]:
+def others(plan: Plan) -> list[MemberReason]:
     """Members that are not in the plan, and those in it that do not see every row."""
     gated = {member.name for member in plan.members if member.gate}
     reasons = plan.reasons.members if plan.reasons else ()

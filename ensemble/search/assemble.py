@@ -79,24 +79,23 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
 
     They are not rehearsed.
     """
-    points: list[FrontierPoint] = []
-    best = np.inf
+    front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (c.seconds, c.loss)):
-        if candidate.loss < best:
-            best = candidate.loss
-            coverage = [1.0] * len(candidate.whole) + [float(mask.mean()) for mask in candidate.seen.values()]
-            points.append(
-                FrontierPoint(
-                    budget_seconds=candidate.seconds * margin,
-                    predicted_seconds=candidate.seconds,
-                    oof_log_loss=candidate.loss,
-                    oof_log_loss_se=standard_error(candidate.losses, members.groups),
-                    oof_accuracy=_accuracy(candidate.losses, members),
-                    members=tuple(members.names[j] for j in candidate.members),
-                    coverage=tuple(coverage),
-                )
-            )
-    return tuple(points)
+        if not front or candidate.loss < front[-1].loss:
+            front.append(candidate)
+    return tuple(
+        FrontierPoint(
+            budget_seconds=candidate.seconds * margin,
+            predicted_seconds=candidate.seconds,
+            oof_log_loss=candidate.loss,
+            oof_log_loss_se=standard_error(candidate.losses, members.groups),
+            oof_accuracy=_accuracy(candidate.losses, members),
+            members=tuple(members.names[j] for j in candidate.members),
+            coverage=(*(1.0 for _ in candidate.whole), *(float(rows.mean()) for rows in candidate.seen.values())),
+            beside_best=paired("best", candidate.losses, front[-1].losses, members.groups),
+        )
+        for candidate in front
+    )
 
 
 def _accuracy(losses: np.ndarray, members: Members) -> float | None:

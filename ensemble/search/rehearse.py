@@ -93,7 +93,9 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
     rehearsed = [name for name in found.candidates if name in rehearsal.losses]
     names = tuple(name for name in rehearsed if problem.may_be(found.candidates[name].spec))
     if not names:
-        raise ZooError(f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another")
+        raise ZooError(
+            f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another"
+        )
     contest = Contest(
         names,
         np.stack([rehearsal.losses[name] for name in names]),
