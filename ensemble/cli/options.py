@@ -54,7 +54,7 @@ PoolKinds = Annotated[
     list[str] | None,
     typer.Option(
         "--pool",
-        help="Only plans with this kind of pool: linear (so are equal and greedy weights), log, logistic. Repeatable.",
+        help="Only plans with this kind of pool: logistic, log, linear (equal and greedy weights are), ... Repeatable.",
         autocompletion=complete_pool,
     ),
 ]

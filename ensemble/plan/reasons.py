@@ -1,4 +1,4 @@
-"""Why a plan has the members that it has: what each is worth in it, and what the others would add.
+"""Why a plan has its members: what each is worth in it, and what the others would add.
 
 All of it is for people; nothing of it is read when a plan is carried out.
 """
@@ -47,7 +47,7 @@ class MemberReason(Contract):
 
 
 class Reasons(Contract):
-    """Every candidate: those in the plan in the order they run, then the others, what would gain most first."""
+    """Every candidate: the plan's in the order they run, then the others, the best gain first."""
 
     pool: str = Field(description="what blends the sets that are compared: the plan's pool, or a ridged one beside a slow one")
     rows: Annotated[int, Field(gt=0)] = Field(description="labelled rows that this was judged on, taken evenly")

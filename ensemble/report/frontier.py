@@ -31,9 +31,9 @@ def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
 
 
 def band(points: Sequence[FrontierPoint]) -> np.ndarray:
-    """The error (points,) to draw around each point: of its difference from the best one, where that is known.
+    """The error (points,) to draw around each point.
 
-    All points have the same rows, and most of each one's own error with them: beside one another it would say nothing.
+    It is that of the difference from the best one, where that is known. All points have the same rows, and most of each one's own error with them: beside one another it would say nothing.
     """
     return np.array([point.beside_best.standard_error if point.beside_best else point.oof_log_loss_se for point in points])
 
@@ -45,7 +45,7 @@ def bars_text(points: Sequence[FrontierPoint]) -> str:
 
 
 def round_times(axes: Axes, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis of budgets from `low` to `high` seconds, at times that people say."""
+    """Ticks of an axis of budgets from `low` to `high` seconds, at times that people say."""
     ticks = [(seconds, label) for seconds, label in ROUND_TIMES if low <= seconds <= high]
     axes.set_xticks([seconds for seconds, _ in ticks], [label for _, label in ticks])
     axes.minorticks_off()
@@ -53,7 +53,10 @@ def round_times(axes: Axes, low: float, high: float) -> None:
 
 
 def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
-    """Steps of log loss over budget with the error of each point beside the best; plans with gates are marked."""
+    """Steps of log loss over budget with the error of each point beside the best.
+
+    Plans with gates are marked.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -64,12 +64,13 @@ TEMPLATE = (
 
 <h2>Members</h2>
 <div class="scroll"><table>
-<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th><th>tokens a row</th>
-<th>log loss alone</th></tr></thead>
+<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th>
+{% if has_tokens %}<th>tokens a row</th>{% endif %}<th>log loss alone</th></tr></thead>
 <tbody>
 {% for row in members %}<tr><td>{{ row.name }}</td>
 <td class="barcell">{{ row.weight }}<span class="bar" style="width: {{ row.width }}%"></span></td>
-<td>{{ row.coverage }}</td><td>{{ row.time }}</td><td>{{ row.tokens }}</td><td>{{ row.alone }}</td></tr>
+<td>{{ row.coverage }}</td><td>{{ row.time }}</td>
+{% if has_tokens %}<td>{{ row.tokens }}</td>{% endif %}<td>{{ row.alone }}</td></tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Weights are shares of influence in the {{ pool }} pool of all members.</p>
 """
@@ -205,6 +206,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
             (format_seconds(allowed), f"with margin {plan.margin:g}, of {format_seconds(plan.budget_seconds)}"),
         ],
+        "has_tokens": any(member.mean_row_tokens for member in plan.members),
         "members": [
             {
                 "name": member.name,

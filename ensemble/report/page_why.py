@@ -19,7 +19,8 @@ WHY_STYLE = """
 WHY_TEMPLATE = """
 {% if why %}<h2>Why these members</h2>
 <div class="scroll"><table>
-<thead><tr><th>in the plan</th><th>the plan without it</th><th>saves</th><th>log loss alone</th><th>recalibrated</th></tr></thead>
+<thead><tr><th>in the plan</th><th>the plan without it</th><th>saves</th><th>log loss alone</th>
+<th>recalibrated</th></tr></thead>
 <tbody>
 {% for row in why.own %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
@@ -38,8 +39,8 @@ WHY_TEMPLATE = """
 {% for row in alike %}<tr><td>{{ loop.index }} {{ row.name }}</td>{% for cell in row.cells %}<td title="{{ cell.title }}"
  style="background: {{ cell.background }}; color: {{ cell.color }}">{{ cell.text }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
-<p class="note">Correlation of log losses by row, the plan’s members first. Darker: they err alike, and have little to give to one
-another. Hold a cell for how often the two disagree on the likeliest label.</p>
+<p class="note">Correlation of log losses by row, the plan’s members first. Darker: they err alike, and have little to give to
+one another. Point at a cell to see how often the two disagree on the likeliest label.</p>
 {% endif %}"""
 
 LIGHT, DARK = (255, 255, 255), (8, 48, 107)  # of the map, readable in greyscale

@@ -62,7 +62,7 @@ def others_table(plan: Plan) -> Table:
 
 
 def alike_table(plan: Plan, most: int = MOST_ALIKE) -> Table:
-    """Correlation of the errors of at most so many members; no rows where the plan does not know it."""
+    """Correlation of the errors of so many members; no rows where the plan does not know it."""
     found = plan.error_correlation
     names = () if found is None else found.members[:most]
     columns = [
@@ -93,7 +93,7 @@ def judged_text(plan: Plan) -> str:
 
 
 def next_text(plan: Plan) -> str:
-    """What a larger budget would buy: the nearest plan that is surely better, or that there is none, and everybody."""
+    """What a larger budget would buy: the nearest surely better plan, or none, and everybody."""
     changes = [(reason, change) for reason in others(plan) if (change := reason.with_it) is not None]
     dear = [(reason, change) for reason, change in changes if not change.fits]
     better = sorted(((r, c) for r, c in dear if c.is_better), key=lambda item: item[1].budget_seconds)

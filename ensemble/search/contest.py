@@ -37,7 +37,10 @@ class Contest:
 
     @property
     def few(self) -> bool:
-        """Whether the log pool of everybody, where it may be taken, stays unless something is surely better."""
+        """Whether the log pool of everybody stays unless something is surely better.
+
+        It can stay only where it may be taken.
+        """
         return bool(self.losses.shape[2] < FEW_LABELS) and LOG_POOL in self.names
 
     @cached_property

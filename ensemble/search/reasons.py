@@ -52,7 +52,7 @@ class _Changed:
 
 
 def reasons_of(problem: Problem, candidate: Candidate, order: Subset, budget: Budget) -> Reasons:
-    """Why `candidate`'s members, which run in this `order`, are in the plan, and all others are not."""
+    """Why the members of `candidate`, which run in this `order`, are in and all others not."""
     problem.say("judging what each member is worth")
     members = problem.members
     alone = log_loss_rows(members.p.reshape(-1, 3), np.tile(members.y, len(members.names))).reshape(len(members.names), -1)
@@ -88,7 +88,10 @@ def reasons_of(problem: Problem, candidate: Candidate, order: Subset, budget: Bu
 
 
 def error_correlation(members: Members, first: Sequence[int]) -> ErrorCorrelation:
-    """How alike members err on all rows: those at `first`, then the best alone of the others, MOST_ERRORS at most."""
+    """How alike members err on all rows.
+
+    Those at `first`, then the best alone of the others, MOST_ERRORS at most.
+    """
     even = np.array([1 / 3, 1 / 3, 1 / 3] if members.ties else [0.5, 0.5, 0.0])
     losses = np.stack([log_loss_rows((1 - FLOOR) * p + FLOOR * even, members.y) for p in members.p])
     others = sorted(set(range(len(losses))) - set(first), key=lambda j: float(losses[j].mean()))
