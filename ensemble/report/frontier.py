@@ -33,7 +33,8 @@ def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
 def band(points: Sequence[FrontierPoint]) -> np.ndarray:
     """The error (points,) to draw around each point.
 
-    It is that of the difference from the best one, where that is known. All points have the same rows, and most of each one's own error with them: beside one another it would say nothing.
+    It is that of the difference from the best one, where that is known. All points have the same rows, and most of each one's
+    own error with them: beside one another it would say nothing.
     """
     return np.array([point.beside_best.standard_error if point.beside_best else point.oof_log_loss_se for point in points])
 
