@@ -50,6 +50,8 @@ def parse_moment(text: str) -> float:
     if not -1 <= ago <= LONGEST_SECONDS:  # clocks that give whole seconds may be up to one ahead
         raise ZooError(f"--started-at {text}: {'to come' if ago < 0 else 'more than 30 days ago'}; {mend}")
     return moment
+
+
 def as_budget(seconds: float) -> str:
     """Whole seconds as `parse_budget` reads them.
 

@@ -6,13 +6,21 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import complete_target
 from zoo.cost.price import COMPETITION_ROWS
+
+
+def complete_pool() -> list[str]:
+    """Kinds of pools for shell completion."""
+    from ensemble.plan import PoolKind
+
+    return list(get_args(PoolKind))
+
 
 Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
 TargetName = Annotated[
@@ -41,6 +49,14 @@ Prefer = Annotated[
 Alias = Annotated[
     str | None,
     typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
+]
+PoolKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool",
+        help="Only plans with this kind of pool: logistic, log, linear (equal and greedy weights are), ... Repeatable.",
+        autocompletion=complete_pool,
+    ),
 ]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
 Parsimony = Annotated[
@@ -72,6 +88,7 @@ class Asked:
     exclude: Exclude = None
     prefer: Prefer = None
     alias: Alias = None
+    pools: PoolKinds = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
     trials: Trials = 50

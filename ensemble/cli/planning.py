@@ -94,7 +94,7 @@ def show(
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach.
+    """A plan for people: its members, and why these; schedule, log loss, what others reach.
 
     `--json` and `--html` give all of it.
 

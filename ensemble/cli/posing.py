@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import typer
 
 from ensemble.cli.options import Asked
 from zoo.cli.base import say
+from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members
+    from ensemble.plan import PoolKind
     from ensemble.search.decide import BuildRequest
     from zoo.pipeline.members import Table
 
@@ -34,10 +37,22 @@ def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony:
         parsimony=parsimony,
         coverage=not asked.whole_file,
         position_bias=asked.position_bias,
+        pools=_pool_kinds(asked.pools or ()),
         limits=limits,
     )
     request, tables = _for_target(context, request)
     return _members(tables, request.target.name, asked), request
+
+
+def _pool_kinds(asked: Sequence[str]) -> tuple[PoolKind, ...]:
+    """The kinds of pool that `--pool` names; ZooError with those there are."""
+    from ensemble.plan import PoolKind
+
+    known: tuple[PoolKind, ...] = get_args(PoolKind)
+    for kind in asked:
+        if kind not in known:
+            raise ZooError(f"--pool {kind}: no such kind of pool; there are {', '.join(known)}")
+    return tuple(kind for kind in known if kind in asked)
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:

@@ -62,6 +62,8 @@ def align(
     """
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
+    if both := sorted(set(include) & set(exclude)):
+        raise ZooError(f"--include {both[0]} and --exclude {both[0]}: give one of them")
     tables = _not_excluded(tables, exclude, left_out)
     chosen = _for_target(tables, target, left_out)
     labelled = _labelled_battles(chosen, battles, say, most_bad)

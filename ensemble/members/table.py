@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ensemble.plan import Triple
 from zoo.contracts import Cost, ScoreCard
 
 FOLDS = 5  # of the blend's own cross-validation
@@ -44,6 +45,16 @@ class Members:
     def uniform_loss(self) -> float:
         """Log loss of giving every outcome that there is the same chance."""
         return float(np.log(3 if self.ties else 2))
+
+    @property
+    def prior(self) -> Triple:
+        """Label shares with one battle of each label added.
+
+        A and B are alike, since their order is random.
+        """
+        counts = np.bincount(self.y, minlength=3) + np.array([1.0, 1.0, float(self.ties)])
+        side = float((counts[0] + counts[1]) / counts.sum() / 2) if self.ties else 0.5
+        return side, side, 1.0 - 2 * side
 
     @property
     def costs(self) -> tuple[Cost, ...]:

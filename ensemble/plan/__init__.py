@@ -19,6 +19,7 @@ from ensemble.plan.contracts import (
     TokenEstimate,
 )
 from ensemble.plan.files import load_plan, save_plan
+from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons
 
 __all__ = [
     "FEATURES",
@@ -28,9 +29,12 @@ __all__ = [
     "TREE_FEATURES",
     "Blend",
     "Bound",
+    "Change",
+    "ErrorCorrelation",
     "FrontierPoint",
     "Gate",
     "Job",
+    "MemberReason",
     "Paired",
     "Plan",
     "PlanMember",
@@ -39,6 +43,7 @@ __all__ = [
     "Pool",
     "PoolKind",
     "Products",
+    "Reasons",
     "TokenEstimate",
     "Tree",
     "Trees",

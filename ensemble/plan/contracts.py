@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from ensemble.plan.blends import Blend, Triple
+from ensemble.plan.reasons import ErrorCorrelation, Reasons
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
@@ -126,6 +127,17 @@ class PlanTarget(Contract):
         return max(1, self.gpus)
 
 
+class Paired(Contract):
+    """Mean difference in log loss a row, clustered by prompt.
+
+    This plan minus the other; below zero the plan is better.
+    """
+
+    other: str
+    difference: float
+    standard_error: float
+
+
 class FrontierPoint(Contract):
     """The best plan that some budget buys.
 
@@ -141,17 +153,7 @@ class FrontierPoint(Contract):
     members: tuple[str, ...]
     coverage: tuple[float, ...]
     rehearsed: bool = False
-
-
-class Paired(Contract):
-    """Mean difference in log loss a row, clustered by prompt.
-
-    This plan minus the other; below zero the plan is better.
-    """
-
-    other: str
-    difference: float
-    standard_error: float
+    beside_best: Paired | None = added_later(None, description="this point against the best one, row by row")
 
 
 class Bound(Contract):
@@ -223,6 +225,8 @@ class Plan(Contract):
     schedule: tuple[Job, ...]
     frontier: tuple[FrontierPoint, ...] = ()
     left_out: dict[str, str] = Field({}, description="members that were not considered, and why")
+    reasons: Reasons | None = added_later(None, description="what each candidate is worth beside the others")
+    error_correlation: ErrorCorrelation | None = added_later(None, description="how alike the candidates err")
 
     @model_validator(mode="after")
     def _check(self) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Blend, FrontierPoint, Plan
+from ensemble.report.why import why_blocks
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -36,6 +37,7 @@ def plan_page(plan: Plan) -> Page:
         page.append(
             f"study: {plan.study.name}, {plan.study.trials} trials, {plan.study.feasible:.0%} fit; see `ensemble study`"
         )
+    page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 
@@ -104,12 +106,18 @@ def baselines_table(plan: Plan) -> Table:
 def frontier_table(points: Sequence[FrontierPoint]) -> Table:
     """The frontier, the smallest budget first; the lowest log loss is marked."""
     has_accuracy = any(point.oof_accuracy is not None for point in points)
+    paired = any(point.beside_best for point in points)
     columns = [
         Column("budget", "budget_seconds", format_seconds),
         Column("predicted", "predicted_seconds", format_seconds, drop=1),
         Column("log loss", "oof_log_loss", ".4f"),
         Column("se", "oof_log_loss_se", ".4f", drop=2),
         *([Column("accuracy", "oof_accuracy", ".4f")] if has_accuracy else []),
+        *(
+            [Column("above best", "above_best", "+.4f", drop=3), Column("its se", "above_best_se", ".4f", drop=4)]
+            if paired
+            else []
+        ),
         Column("members", prose=True),
     ]
     rows: list[list[Cell]] = []
@@ -117,7 +125,10 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
         shares = zip(point.members, point.coverage, strict=True)
         members = " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in shares)
         right = [point.oof_accuracy] if has_accuracy else []
-        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, *right, members])
+        best = point.beside_best
+        above = ([best.difference, best.standard_error] if best else [None, None]) if paired else []
+        seconds = [point.budget_seconds, point.predicted_seconds]
+        rows.append([*seconds, point.oof_log_loss, point.oof_log_loss_se, *right, *above, members])
     return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
 
 

@@ -51,7 +51,8 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
         members = members.subset([j for j, name in enumerate(members.names) if name not in wide])
         members = replace(members, left_out=members.left_out | wide)
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
-    return Problem(members, Prices(pricing), request.position_bias, say, has_trees=len(members.y) >= TREE_ROWS)
+    has_trees = len(members.y) >= TREE_ROWS
+    return Problem(members, Prices(pricing), request.position_bias, say, has_trees=has_trees, pools=request.pools)
 
 
 def plan_numbers(plan: Plan) -> dict[str, float]:

@@ -37,8 +37,11 @@ class Contest:
 
     @property
     def few(self) -> bool:
-        """Whether the log pool of everybody stays unless something is surely better."""
-        return has_few_rows(self.losses)
+        """Whether the log pool of everybody stays unless something is surely better.
+
+        It can stay only where it may be taken.
+        """
+        return has_few_rows(self.losses) and LOG_POOL in self.names
 
     @cached_property
     def means(self) -> np.ndarray:

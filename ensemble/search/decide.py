@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.plan import Bound
+from ensemble.plan import Bound, PoolKind
 from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
@@ -55,6 +55,7 @@ class BuildRequest:
     parsimony: bool = False
     coverage: bool = True
     position_bias: bool = False
+    pools: tuple[PoolKind, ...] = ()
     limits: SearchLimits = field(default_factory=SearchLimits)
 
 
@@ -85,7 +86,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float) -
     if request.coverage and len(problem.members.names) > 1:
         proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
         covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed)]
-        covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
+        covered = [c for c in covered if c.seconds <= available and c.seen and all(seen.any() for seen in c.seen.values())]
     if request.parsimony and (cheaper := cheapest_as_good([*whole, *covered], problem.members.groups)):
         candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
     if covered and min(c.loss for c in covered) <= best.loss:

@@ -21,6 +21,7 @@ from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Foun
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
+from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
@@ -104,7 +105,12 @@ def rehearsed_folds(problem: Problem) -> np.ndarray:
 
 def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: bool) -> Confirmed:
     """The candidate that its rehearsal confirms, and what it reports."""
-    names = tuple(name for name in found.candidates if name in rehearsal.losses)
+    rehearsed = [name for name in found.candidates if name in rehearsal.losses]
+    names = tuple(name for name in rehearsed if problem.may_be(found.candidates[name].spec))
+    if not names:
+        raise ZooError(
+            f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another"
+        )
     contest = Contest(
         names,
         np.stack([rehearsal.losses[name] for name in names]),
@@ -122,7 +128,7 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         losses,
         float(whole_file_losses.mean()),
         _estimate(rehearsal.folds),
-        dict(zip(names, contest.means, strict=True)),
+        {name: rehearsal.losses[name].mean(axis=0) for name in rehearsed},
     )
 
 

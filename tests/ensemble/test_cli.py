@@ -127,6 +127,17 @@ def test_a_frontier_is_asked_as_a_build_is(home):
     assert set(dearest["members"]) <= {"weak@ab", "fair@ab", "good@ab", "weak", "fair", "good"}
 
 
+def test_a_build_takes_the_pool_and_the_members_it_is_told(home):
+    options = ("--budget", "2h", "--pool", "linear", "--exclude", "good", "--json", "-o", "told.json")
+    built = ensemble(home, "build", *options)
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    assert {pool["blend"]["pool"] for pool in plan["pools"]} == {"linear"}
+    assert {reason["name"] for reason in plan["reasons"]["members"]} == {"weak", "fair"}
+    assert plan["left_out"] == {"good": "--exclude good"}
+    assert "left out: good: --exclude good" in ensemble(home, "show", "told.json").stdout
+
+
 def test_without_a_target_the_only_one_with_costs_is_taken_and_said(home, tmp_path):
     for name in ("weak", "good"):
         arguments = {"target": "cpu", "load_seconds": 5.0, "seconds_per_row": 0.01, "store": tmp_path / "mlruns" / "store"}
@@ -155,6 +166,10 @@ def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
         (("build", "--budget", "soon"), "give hours"),
         (("build", "--target", "abacus"), "abacus"),
         (("build", "--margin", "0.5"), "at least 1"),
+        (("build", "--pool", "maple"), "--pool maple: no such kind of pool; there are linear, log, logistic"),
+        (("build", "--include", "best"), "--include best: no score table is called that; there are fair, good, weak"),
+        (("build", "--exclude", "best"), "--exclude best: no score table is called that; there are fair, good, weak"),
+        (("build", "--include", "good", "--exclude", "good"), "--include good and --exclude good: give one of them"),
         (("show", "nothing.json"), "no such plan"),
         (("show", "/dev/zero"), "neither a file nor a link to one"),
         (("build", "--data", "battles.csv", "-o", "battles.csv"), "battles.csv, which the command reads"),
