@@ -1,4 +1,4 @@
-"""The options that `ensemble build` and `frontier` share."""
+"""Options that several commands take, and those of `ensemble build` and `frontier`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,22 @@ PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log poo
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna's trials beside the exact search, in all; 0: none.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Most time for these trials: 2m, 90s. One that has begun is finished.")]
 Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Trials at a time.")]
+PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
+RobustColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--robust",
+        metavar="COLUMN",
+        help="Choose by groups left out of the build in turn: a column of the battles (their source), language, or length.",
+    ),
+]
+RobustMeasure = Annotated[
+    str, typer.Option("--robust-by", metavar="worst|mean", help="With --robust: by the worst group, or by the groups' mean.")
+]
+CalibrateOn = Annotated[
+    Path | None,
+    typer.Option("--calibrate-on", help="Labelled battles of the kind to be predicted: as `ensemble recalibrate` does."),
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,8 @@ class Asked:
     trials: Trials = 50
     timeout: Timeout = "2m"
     n_jobs: Jobs = 1
+    robust: RobustColumn = None
+    robust_by: RobustMeasure = "worst"
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:

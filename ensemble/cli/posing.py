@@ -14,8 +14,9 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from ensemble.members.table import Members
-    from ensemble.plan import PoolKind
+    from ensemble.plan import PoolKind, RobustBy
     from ensemble.search.decide import BuildRequest
+    from ensemble.search.robust import AskedGroups
     from zoo.pipeline.members import Table
 
 
@@ -39,6 +40,7 @@ def pose(context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony:
         position_bias=asked.position_bias,
         pools=_pool_kinds(asked.pools or ()),
         limits=limits,
+        robust=_robust(asked),
     )
     request, tables = _for_target(context, request)
     return _members(tables, request.target.name, asked), request
@@ -53,6 +55,15 @@ def _pool_kinds(asked: Sequence[str]) -> tuple[PoolKind, ...]:
         if kind not in known:
             raise ZooError(f"--pool {kind}: no such kind of pool; there are {', '.join(known)}")
     return tuple(kind for kind in known if kind in asked)
+
+
+def _robust(asked: Asked) -> AskedGroups | None:
+    from ensemble.search.robust import ROBUST_BY, AskedGroups
+
+    by: RobustBy | None = next((name for name in ROBUST_BY if name == asked.robust_by), None)
+    if by is None:
+        raise ZooError(f"--robust-by {asked.robust_by}: give {' or '.join(ROBUST_BY)}")
+    return None if asked.robust is None else AskedGroups(asked.robust, by)
 
 
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
@@ -86,6 +97,7 @@ def _members(tables: list[Table], target: str, asked: Asked) -> Members:
         prefer=asked.prefer or (),
         say=say,
         most_bad=asked.max_bad_rows,
+        column=asked.robust,
     )
     _tell(members)
     return members

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.planning import PlanFile
+from ensemble.cli.options import PlanFile
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
@@ -53,12 +53,7 @@ def predict(
     from ensemble.predict.streams import drain
 
     check_installed()
-    tables: dict[str, Path] = {}
-    for item in scores or []:
-        name, equals, path = item.partition("=")
-        if not equals or not path:
-            raise ZooError(f"--scores {item}: give MEMBER=FILE")
-        tables[name] = Path(path)
+    tables = given_tables(scores)
     seconds = None if budget is None else parse_budget(budget)
     if began is not None:  # a notebook's hours begin before its packages are installed
         started_at = min(started_at, time.monotonic() - (time.time() - parse_moment(began)))
@@ -76,6 +71,17 @@ def predict(
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)
+
+
+def given_tables(scores: list[str] | None) -> dict[str, Path]:
+    """Tables by member, of options MEMBER=FILE."""
+    tables: dict[str, Path] = {}
+    for item in scores or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise ZooError(f"--scores {item}: give MEMBER=FILE")
+        tables[name] = Path(path)
+    return tables
 
 
 def evaluate(

@@ -12,6 +12,7 @@ import pandas as pd
 from ensemble.members.fold_rules import of_one_rule
 from ensemble.members.rows import FEWEST_ROWS, shared_rows
 from ensemble.members.table import Members, balanced_folds
+from ensemble.members.texts import COLUMN, about_rows
 from ensemble.members.vetting import duplicates, suspects
 from zoo.contracts import Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
@@ -48,6 +49,7 @@ def align(
     prefer: Sequence[str] = (),
     say: Say = lambda _: None,
     most_bad: float = MOST_BAD,
+    column: str | None = None,
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
@@ -58,7 +60,8 @@ def align(
     the same name replaces (`zoo.pipeline.members.standing`), and, before rows are joined, tables that look in-sample or partly
     leaked, duplicates, and members that cost more rows than they are worth (`ensemble.members.rows`); `include` names members
     that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`. Where no battle of
-    this kind can be a tie, p_tie is taken out of all tables before anything is judged.
+    this kind can be a tie, p_tie is taken out of all tables before anything is judged. `column`: of the battles file, to keep
+    in `Members.about`.
     """
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
@@ -66,7 +69,7 @@ def align(
         raise ZooError(f"--include {both[0]} and --exclude {both[0]}: give one of them")
     tables = _not_excluded(tables, exclude, left_out)
     chosen = _for_target(tables, target, left_out)
-    labelled = _labelled_battles(chosen, battles, say, most_bad)
+    labelled = _labelled_battles(chosen, battles, say, most_bad, column)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen, rule = of_one_rule(chosen, left_out, prefer)
@@ -86,9 +89,19 @@ def align(
     left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
-    characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
+    rows = truth.loc[list(shared.ids)]
+    characters = count_characters(rows) if labelled.has_texts else members.characters
+    about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
+    if column in labelled.kept.columns:
+        about[COLUMN] = labelled.kept[column]
     return replace(
-        members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie, data=labelled.path.name
+        members,
+        characters=characters,
+        digest=digest,
+        left_out=left_out,
+        ties=labelled.can_tie,
+        about=about,
+        data=labelled.path.name,
     )
 
 
@@ -185,9 +198,10 @@ def _digests(battles: Battles) -> set[str]:
     return {dataset_digest(battles), labels_digest(battles)}
 
 
-def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float) -> Battles:
+def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float, column: str | None) -> Battles:
+    keep = [column] if column else []
     if given is not None:
-        battles = usable_battles(given, say=say, most_bad=most_bad, need_texts=False)
+        battles = usable_battles(given, say=say, most_bad=most_bad, keep=keep, need_texts=False)
         if not battles.labelled:
             raise ZooError(f"{given}: has no winner columns; give the labelled battles that the members were scored on")
         return battles
@@ -207,7 +221,7 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, mos
         named = "; ".join(f"{b.path.name}: {', '.join(sorted(set(names)))}" for b, names in found.values())
         raise ZooError(f"members were scored on different data ({named}); choose one with --data FILE")
     battles = (whole or [found for found, _ in found.values()])[0]
-    return usable_battles(battles.path, say=say, most_bad=most_bad, need_texts=False)
+    return usable_battles(battles.path, say=say, most_bad=most_bad, keep=keep, need_texts=False)
 
 
 def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
 from ensemble.plan import Triple
 from zoo.contracts import Cost, ScoreCard
@@ -21,6 +22,7 @@ class Members:
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
     `ties`: whether a battle can be a tie; where not, every p_tie is 0. `data`: the name of the battles' file, for people.
+    `about`: what is known of the rows' texts (`ensemble.members.texts`), in their order.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
@@ -40,6 +42,7 @@ class Members:
     lost_by: dict[str, int] = field(default_factory=dict)
     ties: bool = True
     data: str = ""
+    about: pd.DataFrame | None = None
 
     @property
     def uniform_loss(self) -> float:
@@ -84,6 +87,7 @@ class Members:
             groups=self.groups[index],
             folds=balanced_folds(self.groups[index]),
             characters=self.characters[index],
+            about=None if self.about is None else self.about.iloc[index],
         )
 
 

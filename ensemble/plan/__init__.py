@@ -20,6 +20,7 @@ from ensemble.plan.contracts import (
 )
 from ensemble.plan.files import load_plan, save_plan
 from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons
+from ensemble.plan.shift import Calibration, End, FittingRows, HeldGroup, Robust, RobustBy, RowSummary
 
 __all__ = [
     "FEATURES",
@@ -29,10 +30,14 @@ __all__ = [
     "TREE_FEATURES",
     "Blend",
     "Bound",
+    "Calibration",
     "Change",
+    "End",
     "ErrorCorrelation",
+    "FittingRows",
     "FrontierPoint",
     "Gate",
+    "HeldGroup",
     "Job",
     "MemberReason",
     "Paired",
@@ -44,6 +49,9 @@ __all__ = [
     "PoolKind",
     "Products",
     "Reasons",
+    "Robust",
+    "RobustBy",
+    "RowSummary",
     "TokenEstimate",
     "Tree",
     "Trees",

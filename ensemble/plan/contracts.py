@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from ensemble.plan.blends import Blend, Triple
 from ensemble.plan.reasons import ErrorCorrelation, Reasons
+from ensemble.plan.shift import Calibration, FittingRows, Robust
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
@@ -227,6 +228,9 @@ class Plan(Contract):
     left_out: dict[str, str] = Field({}, description="members that were not considered, and why")
     reasons: Reasons | None = added_later(None, description="what each candidate is worth beside the others")
     error_correlation: ErrorCorrelation | None = added_later(None, description="how alike the candidates err")
+    fitting: FittingRows | None = added_later(None, description="what the fitting rows were like")
+    robust: Robust | None = added_later(None, description="groups that the rehearsal left out in turn")
+    calibration: Calibration | None = added_later(None, description="of every blend, on battles of another kind")
 
     @model_validator(mode="after")
     def _check(self) -> Plan:

@@ -29,7 +29,8 @@ class Design:
     """Features of both numbers, arrays (rows, features).
 
     `lead_at` and `tie_at` say which parameter each column multiplies. Without features of E there are no ties: E is -infinity.
-    `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
+    `center`: what ridge pulls the parameters to; `penalized`: how much of the ridge each parameter gets, flags or shares;
+    `bounded` (at least zero): flags, one a parameter.
     """
 
     lead: np.ndarray

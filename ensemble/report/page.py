@@ -17,6 +17,7 @@ from ensemble.pools.patterns import blend_for
 from ensemble.report.frontier import bars_text
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
+from ensemble.report.shift import shift_details
 from ensemble.report.views import paired_text, pool_text, taken_text, unseen_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
@@ -237,7 +238,7 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _details(plan: Plan) -> list[tuple[str, str]]:
     found = [("Chosen", plan.parsimony), ("Blended by", pool_text(plan)), ("How the log loss was estimated", plan.estimate)]
-    found.append(("Labels that were never seen", unseen_text(plan)))
+    found += [("Labels that were never seen", unseen_text(plan)), *shift_details(plan)]
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
     if plan.bound is not None:

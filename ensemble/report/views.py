@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Blend, FrontierPoint, Plan
+from ensemble.report.shift import shift_lines
 from ensemble.report.why import why_blocks
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
@@ -24,6 +25,7 @@ def plan_page(plan: Plan) -> Page:
         f"blended by: {pool_text(plan)}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         *([unseen] if (unseen := unseen_text(plan)) else []),
+        *shift_lines(plan),
         *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):

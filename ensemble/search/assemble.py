@@ -15,6 +15,7 @@ from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanStudy, PlanTarget
 from ensemble.pools.crossfit import paired
 from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from ensemble.search.fitting_rows import describe_fit
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.reasons import error_correlation, reasons_of
@@ -74,6 +75,8 @@ def assemble(
         left_out=members.left_out,
         reasons=reasons_of(problem, candidate, fitted.order, budget),
         error_correlation=error_correlation(members, fitted.order) if len(members.names) > 1 else None,
+        fitting=describe_fit(problem, candidate),
+        robust=confirmed.robust,
     )
 
 

@@ -16,6 +16,7 @@ from ensemble.search.decide import BuildRequest, find_candidates
 from ensemble.search.prices import Budget, Prices, require_feasible
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import rehearse
+from ensemble.search.robust import groups_of
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
@@ -31,6 +32,8 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
         say(f"warning: {warning}")
     budget = Budget(request.budget_seconds, *choose_margin(request.target, members.costs, request.margin))
     problem = pose_problem(members, request, say=say)
+    if request.robust:
+        groups_of(problem.members, request.robust)  # what cannot be grouped is refused before anything is searched
     require_feasible(problem.prices, budget)
     found = find_candidates(problem, request, budget.available)
     [rehearsal] = rehearse(problem, request, [budget.available])

@@ -17,6 +17,7 @@ from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
+from ensemble.search.robust import AskedGroups
 from ensemble.search.simple import LOG_POOL, simple_candidates
 from ensemble.search.subsets import Searched
 from zoo.scores.metrics import standard_error
@@ -57,6 +58,7 @@ class BuildRequest:
     position_bias: bool = False
     pools: tuple[PoolKind, ...] = ()
     limits: SearchLimits = field(default_factory=SearchLimits)
+    robust: AskedGroups | None = None
 
 
 @dataclass(frozen=True)

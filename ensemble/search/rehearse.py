@@ -16,11 +16,13 @@ import numpy as np
 
 from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
+from ensemble.plan import Robust
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
+from ensemble.search.robust import Groups, groups_of
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
@@ -32,12 +34,13 @@ _IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where it
 class Rehearsal:
     """Out-of-fold losses (repeats, rows) of each candidate by name.
 
-    `folds` (repeats, rows): what was left out. Each candidate was found, fitted and carried out without the rows that it is
-    judged on.
+    `folds` (repeats, rows): what was left out; these are `groups` where such were asked for. Each candidate was found, fitted
+    and carried out without the rows that it is judged on.
     """
 
     losses: dict[str, np.ndarray]
     folds: np.ndarray
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Confirmed:
     whole_file_loss: float
     estimate: str
     beside: dict[str, np.ndarray]
+    robust: Robust | None = None
 
     @property
     def losses(self) -> np.ndarray:
@@ -70,7 +74,8 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
     of these, and every row is judged. Budgets share the folds, and with them most fits.
     """
     members = problem.members
-    folds = rehearsed_folds(problem)
+    groups = groups_of(members, request.robust) if request.robust else None
+    folds = rehearsed_folds(problem) if groups is None else groups.of[None]
     losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
     steps, started, done = sum(len(np.unique(assigned)) for assigned in folds), time.monotonic(), 0
     for repeat, assigned in enumerate(folds):
@@ -80,14 +85,14 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
             done += 1
             held = assigned == fold
-            others = problem.on_rows(~held)
+            others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
             few = others.thinned()
             for kept, available in zip(losses, budgets, strict=True):
                 found = find_candidates(few, request, available)
                 for name, p in _predict_all(problem, held, others, few, found).items():
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
-    return [Rehearsal(kept, folds) for kept in losses]
+    return [Rehearsal(kept, folds, groups) for kept in losses]
 
 
 def _time_left(seconds: float, done: int, steps: int) -> str:
@@ -118,6 +123,7 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         problem.members.groups,
         np.array([found.candidates[name].seconds for name in names]),
         parsimony,
+        rehearsal.groups,
     )
     candidate, losses = found.candidates[contest.winner], contest.reported()
     whole_file_losses = contest.reported(whole_files=True) if candidate.seen else losses
@@ -127,19 +133,21 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         contest.why(),
         losses,
         float(whole_file_losses.mean()),
-        _estimate(rehearsal.folds),
+        _estimate(rehearsal),
         {name: rehearsal.losses[name].mean(axis=0) for name in rehearsed},
+        None if rehearsal.groups is None else rehearsal.groups.report(losses.mean(axis=0), problem.members.groups),
     )
 
 
-def _estimate(folds: np.ndarray) -> str:
+def _estimate(rehearsal: Rehearsal) -> str:
     """How the reported log loss came about, for the plan."""
+    folds = rehearsal.folds
     number = sum(len(np.unique(assigned)) for assigned in folds)
     times = f"{number} times" + f" ({len(folds)} divisions into folds)" * (len(folds) > 1)
     return (
         f"the whole build, from the choice of members to the gates, was repeated {times}, each time without the rows "
         "that it was then judged on, and so was what is beside it; which of these is taken was decided for each fold by the "
-        "other folds"
+        "other folds" + (f"; a fold is a group of {rehearsal.groups.asked.column}" if rehearsal.groups else "")
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.plan import FEATURES, Gate, Job, Plan, PlanTarget, Pool, load_plan
+from ensemble.plan import FEATURES, End, FittingRows, Gate, HeldGroup, Job, Plan, PlanTarget, Pool, Robust, load_plan
 from ensemble.pools.blend import RIDGED_LOGISTIC, BlendSpec, fit_blend
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board, Submission
@@ -24,6 +24,7 @@ from ensemble.predict.devices import dealt_over
 from ensemble.predict.job import JobRun
 from ensemble.predict.workplace import Workplace
 from tests.helpers.plans import plan_member, plan_of, plan_pool
+from tests.helpers.shifts import SUMMARY, calibration
 from zoo.contracts import Input
 from zoo.errors import ZooError
 from zoo.scores.tables import probabilities, read_submission, score_table
@@ -45,7 +46,7 @@ def geometric_pool() -> Pool:
 
 
 def valid() -> dict[str, Any]:
-    """A plan with whatever a plan may have: a gate, replicas, two phases, every pool kind, a planned pool."""
+    """A plan with whatever a plan may have: a gate, replicas, two phases, every pool kind, a planned pool, ...."""
     gate = Gate(
         features=FEATURES, center=(0.1,) * 9, scale=(1.0,) * 9, coefficients=(0.2,) * 9, intercept=0.01, given=NAMES[:2]
     )
@@ -69,7 +70,14 @@ def valid() -> dict[str, Any]:
         *halves,
         Job(members=NAMES[2:], devices=(0, 1), phase=1, start_seconds=2, end_seconds=3),
     )
-    plan = plan_of(members, pools, target=PlanTarget(name="pair", gpus=2), schedule=schedule)
+    beside = {
+        "calibration": calibration(temperature=1.5, tie_bias=0.2, equal_share=0.3),
+        "fitting": FittingRows(
+            summary=SUMMARY, ends=(End(feature="tie", end="low", rows=9, cost=0.1, cost_se=0.1),), known="AAAA"
+        ),
+        "robust": Robust(column="c", by="mean", groups=(HeldGroup(name="x", rows=9, log_loss=1.0, log_loss_se=0.1),)),
+    }
+    plan = plan_of(members, pools, target=PlanTarget(name="pair", gpus=2), schedule=schedule, **beside)
     return json.loads(plan.model_dump_json())  # type: ignore[no-any-return]
 
 
