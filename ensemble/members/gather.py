@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.members.fold_rules import of_one_rule
+from ensemble.members.prices import PriceList
 from ensemble.members.rows import FEWEST_ROWS, shared_rows
 from ensemble.members.table import Members, balanced_folds
 from ensemble.members.vetting import duplicates, suspects
@@ -42,6 +43,7 @@ def align(
     tables: Sequence[Table],
     *,
     target: str | None = None,
+    prices: PriceList | None = None,
     battles: Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -51,6 +53,7 @@ def align(
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
+    `prices` instead of it prices members for its target that were scored elsewhere.
     Labels and prompts come from `battles`, or from the file the tables were made of; ids and winners alone will do. `exclude`:
     members or tables (fingerprints) to leave out; `prefer`: tables that stand for their members, by fingerprint; `say` and
     `most_bad` as `zoo.data.usable.usable_battles` takes them. Refused, with the members' names: no table, tables of different
@@ -63,7 +66,7 @@ def align(
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
     tables = _not_excluded(tables, exclude, left_out)
-    chosen = _for_target(tables, target, left_out)
+    chosen = _for_target(tables, target, left_out) if prices is None else _priced(tables, prices, left_out)
     labelled = _labelled_battles(chosen, battles, say, most_bad)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
@@ -85,7 +88,8 @@ def align(
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
     characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
-    return replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
+    members = replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
+    return members if prices is None else prices.with_lengths(members)
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:
@@ -155,6 +159,17 @@ def _without(
     reasons = judge([labelled_rows_of(table, labels) for table in tables])
     left_out |= {tables[j].name: reason for j, reason in reasons.items()}
     return [table for j, table in enumerate(tables) if j not in reasons]
+
+
+def _priced(tables: Sequence[Table], prices: PriceList, left_out: dict[str, str]) -> list[Table]:
+    """The tables that have a cost on the target of `prices`, measured there or not."""
+    target, without = prices.target.name, dict[str, str]()
+    priced = prices.priced(tables, without)
+    if tables and not priced:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(without.items())[:3])
+        raise ZooError(f"no member has a cost on target {target} ({reasons})")
+    left_out |= without
+    return _for_target(priced, target, left_out)
 
 
 def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str, str]) -> list[Table]:

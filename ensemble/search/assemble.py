@@ -37,13 +37,15 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
     members, losses = problem.members, confirmed.losses
     loss, error = mean_and_error(losses, members.groups)
     beside = confirmed.beside
+    predicted = max(job.end_seconds for job in fitted.jobs)
+    margin, margin_reason = _margin(problem, candidate, budget, predicted)
     return Plan(
         created_at=datetime.now(UTC),
         target=PlanTarget(name=target.name, gpus=target.gpus),
         budget_seconds=budget.seconds,
-        margin=budget.margin,
-        margin_reason=budget.margin_reason,
-        predicted_seconds=max(job.end_seconds for job in fitted.jobs),
+        margin=margin,
+        margin_reason=margin_reason,
+        predicted_seconds=predicted,
         overhead_seconds=problem.prices.overhead,
         rows=problem.prices.pricing.rows,
         dataset_digest=members.digest,
@@ -69,6 +71,16 @@ def assemble(problem: Problem, found: Found, confirmed: Confirmed, budget: Budge
         frontier=frontier_points(found.considered, members, budget.margin),
         left_out=members.left_out,
     )
+
+
+def _margin(problem: Problem, candidate: Candidate, budget: Budget, predicted: float) -> tuple[float, str]:
+    """The margin on a plan's likely seconds, and its reason: the budget's, and what its forecast members add to that."""
+    members, more = problem.members, problem.prices.seconds(candidate.whole, candidate.seen) / predicted
+    foretold = [members.names[j] for j in candidate.members if members.costs[j].forecast]
+    if not foretold or not (problem.prices.pricing.factors != 1).any():
+        return budget.margin, budget.margin_reason
+    reason = f"{budget.margin_reason}: {budget.margin:g}, and {more:.3g} times that for the upper ends of forecasts"
+    return budget.margin * more, f"{reason} ({', '.join(foretold)})"
 
 
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
@@ -112,7 +124,7 @@ def _prior(members: Members) -> Triple:
 
 
 def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
-    members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
+    members, pricing, card = problem.members, problem.prices.pricing.likely, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
     seen = candidate.seen.get(j)
     losses = log_loss_rows(members.p[j], members.y)
