@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from ensemble.cli.planning import build, frontier, show
+from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
 from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
@@ -19,7 +20,7 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, predict, evaluate)})
+add_commands(app, {START: (build, frontier, show, predict, evaluate, pool)})
 
 
 def main() -> None:

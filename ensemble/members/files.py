@@ -17,6 +17,7 @@ from zoo.pipeline.members import Table
 from zoo.scores.tables import OK
 from zoo.store import file_sha256
 
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".json", ".jsonl", ".gz", ".zip", ".bz2", ".xz", ".zst")
 IMPOSSIBLE = (" + ", "=", ",")  # in a name: plans and options use them
 
 
@@ -29,13 +30,20 @@ def named_files(given: Sequence[str], option: str = "--scores") -> dict[str, Pat
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():
-            name, path = Path(text).name.split(".")[0], text
+            name, path = _stem(Path(text)), text
         if not name.strip() or not name.isprintable() or any(part in name for part in IMPOSSIBLE) or not path:
             raise ZooError(f"{option} {text}: give FILE or NAME=FILE, the name in letters, digits, '.', '_', '@' and '-'")
         if name in found:
             raise ZooError(f"{option}: {found[name]} and {path} are both called {name}; name one of them: NAME=FILE")
         found[name] = Path(path)
     return found
+
+
+def _stem(path: Path) -> str:
+    """A file's name without what says of which format it is, and how it is packed."""
+    while path.suffix.lower() in SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
 
 
 def labelled_file(path: Path, *, most_bad: float = MOST_BAD, say: Say = lambda _: None) -> Battles:

@@ -79,8 +79,8 @@ def _margin(problem: Problem, candidate: Candidate, budget: Budget, predicted: f
     foretold = [members.names[j] for j in candidate.members if members.costs[j].forecast]
     if not foretold or not (problem.prices.pricing.factors != 1).any():
         return budget.margin, budget.margin_reason
-    reason = f"{budget.margin_reason}: {budget.margin:g}, and {more:.3g} times that for the upper ends of forecasts"
-    return budget.margin * more, f"{reason} ({', '.join(foretold)})"
+    reason = f"{budget.margin:g} times {more:.3g} for the upper ends of forecasts ({', '.join(foretold)})"
+    return budget.margin * more, f"{budget.margin_reason}; {reason}"
 
 
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
