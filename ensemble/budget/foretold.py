@@ -16,9 +16,9 @@ BASES = {
 
 
 def forecast_text(cost: Cost, seconds: float, of: str = "of one copy") -> str:
-    """Whose cost a forecast is, what it rests on, and between which seconds 80 in 100 lie; empty of what is no forecast.
+    """Whose cost a forecast is, what it rests on, and how far it may be off.
 
-    `of`: what takes so many `seconds`.
+    Empty of what is no forecast. `of`: what takes so many `seconds`; 80 in 100 lie between the two that are named.
     """
     forecast = cost.forecast
     if forecast is None:

@@ -61,7 +61,7 @@ def pool(
 
 
 def pooled_page(pooled: Pooled) -> Page:
-    """Which rows have which tables and pool, and the log loss beside equal weights and each table."""
+    """Which rows have which pool, and its log loss beside equal weights and each table."""
     made = [f"{rows:,} rows: {kind} of {' + '.join(names)}" for names, (rows, kind) in pooled.kinds.items()]
     if pooled.pool is None:
         return [*made, "no labels: every table weighs the same"]

@@ -47,7 +47,10 @@ def _stem(path: Path) -> str:
 
 
 def labelled_file(path: Path, *, most_bad: float = MOST_BAD, say: Say = lambda _: None) -> Battles:
-    """The labels that tables are fitted to: battles, or ids and winners alone. ZooError where none has a winner."""
+    """The labels that tables are fitted to: battles, or ids and winners alone.
+
+    ZooError where none has a winner.
+    """
     battles = usable_battles(path, say=say, most_bad=most_bad, need_texts=False)
     if not battles.labelled:
         raise ZooError(f"{path}: has no winner columns; give the ids with their winners (`zoo data --help` names the columns)")

@@ -1,4 +1,4 @@
-"""Prices of members for a target that they were not measured on: forecast, as an entry's, or by hand."""
+"""Prices of members on a target: measured, forecast, as an entry's, or by hand."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ class PriceList:
         return next(iter(forecasts_of(entry, variant, self.target, file, known)), None)
 
     def with_lengths(self, members: Members) -> Members:
-        """The members; those whose tables know no tokens, and whose price goes by tokens, with tokens by the rows' characters.
+        """The members, where tables know no tokens with tokens by the rows' characters.
 
-        Nothing is changed where the battles' texts are not at hand: a mean row's price serves then.
+        Those whose price is a forecast need them. Nothing is changed where the battles' texts are not at hand: a mean row's price serves then.
         """
         tokens, cards = members.tokens.copy(), list(members.cards)
         for j, card in enumerate(members.cards):

@@ -1,4 +1,4 @@
-"""Pool whole tables, as of judges: fitted on the labelled rows, out of fold there, and applied to all rows."""
+"""Pool whole tables, as of judges: fitted on the labelled rows, applied to all rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ensemble.pools.crossfit import cross_fit, named
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import NO_FOLD
 
+MOST_ROWS = 5_000  # by which the choice between pools is made
 # Equal weights are among them: on few rows every fit may cost more than it gains.
 CANDIDATES: tuple[BlendSpec, ...] = (AS_IS, RIDGED_LOG, RIDGED_LOGISTIC, BlendSpec("linear", 0.01))
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Log loss of a table on the labelled rows that it has, and the pool's minus its own on the same rows."""
+    """Log loss of a table on its labelled rows, and the pool's minus its own there."""
 
     name: str
     rows: int
@@ -32,9 +33,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Pooled:
-    """Probabilities (rows, 3), NaN where no table has a row, and the fold (rows,) that each labelled row was left out with.
+    """Probabilities (rows, 3), NaN where no table has a row, and folds (rows,).
 
-    `pool`, `beside`: log loss out of fold, and of equal weights and each table; None and nothing without labels. `kinds`: by
+    A labelled row was left out with its fold. `pool`, `beside`: log loss out of fold, and of equal weights and each table; None and nothing without labels. `kinds`: by
     set of tables how many rows it made, and by which pool.
     """
 
@@ -50,8 +51,8 @@ def pool_tables(names: Sequence[str], p: np.ndarray, y: np.ndarray, groups: np.n
 
     `p` (tables, rows, 3), NaN where a table lacks a row; `y` (rows,) labels, -1 where there is none; `groups` (rows,), the same
     number for prompts that may not be parted. Rows that have the same tables share a pool: that of CANDIDATES which loses least
-    out of fold, fitted on all labelled rows that have these tables; rows of a fold by the choice and the fit of the others.
-    Where fewer than FEWEST_ROWS are labelled, equal weights: the mean of the probabilities.
+    out of fold, fitted on all labelled rows that have these tables; for rows of a fold both the choice and the fit are made on
+    the others alone. Where fewer than FEWEST_ROWS are labelled, equal weights: the mean of the probabilities.
     """
     has = ~np.isnan(p[:, :, 0])
     labelled = (y >= 0) & has.any(axis=0)
@@ -83,31 +84,26 @@ def pool_tables(names: Sequence[str], p: np.ndarray, y: np.ndarray, groups: np.n
 
 
 def _fitted(
-    names: Sequence[str],
-    p: np.ndarray,
-    y: np.ndarray,
-    fold: np.ndarray,
-    rows: np.ndarray,
-    fitting: np.ndarray,
-    *,
-    ties: bool,
+    names: Sequence[str], p: np.ndarray, y: np.ndarray, fold: np.ndarray, rows: np.ndarray, fitting: np.ndarray, *, ties: bool
 ) -> tuple[np.ndarray, str]:
     """Triples of `rows`, those that are in `fitting` out of fold, and the pool that makes the others."""
     specs = [replace(spec, ties=ties) for spec in CANDIDATES]
-    folds, labels = fold[fitting], y[fitting]
-    tables = np.stack([cross_fit(spec, names, p[:, fitting], labels, folds) for spec in specs])
-    losses = np.stack([log_loss_rows(table, labels) for table in tables])
-    held_out = np.empty((len(fitting), 3))
-    for held in (folds == one for one in np.unique(folds)):
-        held_out[held] = tables[losses[:, ~held].mean(axis=1).argmin(), held]
-    spec = specs[int(losses.mean(axis=1).argmin())]
-    blend = fit_blend(spec, names, p[:, fitting], labels)
-    out = apply_blend(blend, named(names, p[:, rows]))
-    place = np.full(len(y), -1)
-    place[fitting] = np.arange(len(fitting))
-    of_fit = place[rows] >= 0
-    out[of_fit] = held_out[place[rows[of_fit]]]
-    return out, f"{blend.pool} pool" if spec.fitted else "equal weights"
+    best = _best(specs, names, p, y, fold, fitting)
+    out = apply_blend(fit_blend(best, names, p[:, fitting], y[fitting]), named(names, p[:, rows]))
+    for one in np.unique(fold[fitting]):
+        held, others = rows[fold[rows] == one], fitting[fold[fitting] != one]
+        spec = _best(specs, names, p, y, fold, others)
+        out[fold[rows] == one] = apply_blend(fit_blend(spec, names, p[:, others], y[others]), named(names, p[:, held]))
+    return out, f"{best.pool} pool" if best.fitted else "equal weights"
+
+
+def _best(
+    specs: Sequence[BlendSpec], names: Sequence[str], p: np.ndarray, y: np.ndarray, fold: np.ndarray, rows: np.ndarray
+) -> BlendSpec:
+    """The pool that loses least out of fold on `rows`, of which at most MOST_ROWS are looked at."""
+    few = rows[np.arange(len(rows)) % -(-len(rows) // MOST_ROWS) == 0]
+    tables = [cross_fit(spec, names, p[:, few], y[few], fold[few]) for spec in specs]
+    return specs[int(np.argmin([log_loss_rows(table, y[few]).mean() for table in tables]))]
 
 
 def _compared(name: str, table: np.ndarray, pool: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Compared | None:

@@ -58,7 +58,7 @@ def predict_from_scores(
     files = [path for path in (ids, *scores.values()) if path is not None]
     check_output(output, plan_path, *files)
     plan = load_plan(plan_path)
-    known_members(plan, scores)
+    scores, strangers = _of_members(plan, scores)
     for path in files:
         check_ordinary(path, mend="give a file")
     wanted = read_ids(ids) if ids is not None else []
@@ -70,11 +70,28 @@ def predict_from_scores(
     everywhere = np.ones(len(rows), dtype=bool)
     blended = board.blended(plan, {member.name: everywhere & (member.gate is None) for member in plan.members})
     write_submission(rows, blended.p, output)
-    return FromScores(output, len(rows), blended.patterns, tuple(_warnings(plan, board, scores, tables, blended.made)))
+    warnings = (*strangers, *_warnings(plan, board, scores, tables, blended.made))
+    return FromScores(output, len(rows), blended.patterns, warnings)
+
+
+def _of_members(plan: Plan, scores: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """The tables of the plan's members, and a line for each other: a plan need not take all that it was built from.
+
+    ZooError where none is a member's.
+    """
+    names = [member.name for member in plan.members]
+    found = {name: path for name, path in scores.items() if name in names}
+    if not found:
+        known_members(plan, scores)
+    others = [name for name in scores if name not in names]
+    return found, [f"{name}: no member of the plan, which has {', '.join(names)}; its table is left alone" for name in others]
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a file in their order. ZooError, with the rows, where it has none, or one is blank or there twice."""
+    """The ids of a file in their order.
+
+    ZooError, with the rows, where it has none, or one is blank or there twice.
+    """
     frame = read_file(path, wanted=lambda name: is_id(name, {}), is_id=lambda _: True, is_text=lambda _: False).frame
     if frame.shape[1] != 1:
         names = " and ".join(frame.columns) or "no column"

@@ -1,4 +1,4 @@
-"""Costs of an entry on a machine where it never ran: from another machine's, or from its shape.
+"""Costs of an entry where it never ran: from another machine's, or from its shape.
 
 `forecast` puts intervals and reasons to them.
 """
@@ -17,21 +17,24 @@ TERMS = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
 
 
 def copy_gpus(entry: Entry, target: Target) -> int:
-    """How many of the target's GPUs one copy of the entry takes, in the layout that it serves in there."""
+    """How many of the target's GPUs one copy takes, in the layout that it serves in there."""
     if entry.base is None:
         return 0
     return min(target.gpus, 1) if entry.serve.get(target.name, ServeSpec()).layout == "replicas" else target.gpus
 
 
 def copies_of(cost: Cost, target: Target) -> int:
-    """How many copies work side by side; a target without GPUs, and a member that needs none, has one."""
+    """How many copies work side by side.
+
+    A target without GPUs has one, and so has a member that needs none.
+    """
     return max(1, target.devices // cost.gpus) if cost.gpus else 1
 
 
 def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
-    """A cost of another machine, its work scaled by the ratio of matmul rates; None where one is not known.
+    """A cost of another machine, its work scaled by the ratio of matmul rates.
 
-    An entry without weights runs on processors, of which matmul rates say nothing: it is taken to be as fast as there.
+    None where one is not known. An entry without weights runs on processors, of which matmul rates say nothing: it is taken to be as fast as there.
     """
     gpus = copy_gpus(entry, target)
     if entry.base is None:

@@ -126,9 +126,9 @@ def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None 
 
 
 def with_rows_of(read: Given, ids: Sequence[str], path: Path, of: Path) -> Given:
-    """The rows of a table that the ids of another file ask for; what it lacks and what it has beside is told.
+    """The rows of a table that the ids of another file ask for.
 
-    ZooError where it has none of them.
+    What it lacks and what it has beside is told. ZooError where it has none of them.
     """
     asked, has = set(ids), set(read.table["id"])
     table = read.table[read.table["id"].isin(asked)].reset_index(drop=True)
@@ -264,11 +264,12 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
         sums, logs = p.sum(axis=1), np.exp(np.minimum(p, 1)).sum(axis=1)
+        spread = np.ptp(sums)
     off = ~(np.abs(sums - 1) <= SUM_ROUNDING)
     outside = ((p < 0) | (p > 1)).any(axis=1)
     if (p <= 0).all() and np.mean(np.abs(logs - 1) < 0.01) > 0.99:
         raise ZooError(f"{path}: holds log-probabilities, not probabilities; take exp of p_a, p_b, p_tie")
-    if np.mean(off & outside) > 0.5 and np.ptp(sums) > 0.01 * abs(sums.mean()):  # percentages have one sum
+    if np.mean(off & outside) > 0.5 and spread > 0.01 * abs(sums.mean()):  # percentages have one sum
         raise ZooError(f"{path}: holds raw logits, not probabilities; take the softmax of p_a, p_b, p_tie")
     refuse_rows(path, "a probability that is NaN or infinite", ids[~np.isfinite(p).all(axis=1)])
     refuse_rows(path, "a negative probability", ids[(p < 0).any(axis=1)])
