@@ -40,9 +40,10 @@ def choose_margin(target: Target, costs: Sequence[Cost], given: float | None = N
 def forecast_factors(target: Target, costs: Sequence[Cost], given: float | None = None) -> np.ndarray:
     """By how much the margin of each member's forecast exceeds the target's.
 
-    (members,), 1 where a cost is no forecast. So that the seconds of all fit in 9 of 10 cases: the upper end of the forecast's interval as a submission where that is
-    known, else that end and the target's margin as independent causes, whose logarithms add as squares. The errors of several
-    forecasts by one method are the same error, so that their ends are summed. All are 1 where the user gave the margin.
+    (members,), 1 where a cost is no forecast. So that the seconds of all fit in 9 of 10 cases: the upper end of the forecast's
+    interval as a submission where that is known, else that end and the target's margin as independent causes, whose
+    logarithms add as squares. The errors of several forecasts by one method are the same error, so that their ends are
+    summed. All are 1 where the user gave the margin.
     """
     if given is not None:
         return np.ones(len(costs))

@@ -12,7 +12,7 @@ from ensemble.members.table import Members
 from zoo.checks import check_entry
 from zoo.contracts import Cost, Entry, Foretold, ScoreCard, Variant
 from zoo.cost.fit import row_seconds
-from zoo.cost.forecast import Forecast, forecasts_of, measurements
+from zoo.cost.forecast import Forecast, Measured, forecasts_of, measurements
 from zoo.cost.lengths import File, estimated
 from zoo.cost.published import load_published
 from zoo.entries.load import load_entry, load_variant
@@ -40,6 +40,7 @@ class PriceList:
     like: Mapping[str, str] = field(default_factory=dict)
     stores: Sequence[Path] = ()
     free: bool = False
+    _known: dict[str, list[Measured]] = field(default_factory=dict)  # measurements by entry, each looked for once
 
     def priced(self, tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
         """Tables with their costs on the target; those that have none are left out with the reason.
@@ -117,14 +118,16 @@ class PriceList:
 
     def forecast(self, entry: Entry, variant: Variant, lengths: np.ndarray) -> Forecast | None:
         """The best forecast for rows of these lengths (tokens)."""
-        known = measurements(entry, self.stores)
+        if entry.name not in self._known:
+            self._known[entry.name] = measurements(entry, self.stores)
         file = File(self.rows, {variant: lengths}, ())
-        return next(iter(forecasts_of(entry, variant, self.target, file, known)), None)
+        return next(iter(forecasts_of(entry, variant, self.target, file, self._known[entry.name])), None)
 
     def with_lengths(self, members: Members) -> Members:
         """The members, where tables know no tokens with tokens by the rows' characters.
 
-        Those whose price is a forecast need them. Nothing is changed where the battles' texts are not at hand: a mean row's price serves then.
+        Those whose price is a forecast need them. Nothing is changed where the battles' texts are not at hand: a mean row's
+        price serves then.
         """
         tokens, cards = members.tokens.copy(), list(members.cards)
         for j, card in enumerate(members.cards):

@@ -35,8 +35,8 @@ class Compared:
 class Pooled:
     """Probabilities (rows, 3), NaN where no table has a row, and folds (rows,).
 
-    A labelled row was left out with its fold. `pool`, `beside`: log loss out of fold, and of equal weights and each table; None and nothing without labels. `kinds`: by
-    set of tables how many rows it made, and by which pool.
+    A labelled row was left out with its fold. `pool`, `beside`: log loss out of fold, and of equal weights and each table; None
+    and nothing without labels. `kinds`: by set of tables how many rows it made, and by which pool.
     """
 
     p: np.ndarray

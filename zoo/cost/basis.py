@@ -34,7 +34,8 @@ def copies_of(cost: Cost, target: Target) -> int:
 def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
     """A cost of another machine, its work scaled by the ratio of matmul rates.
 
-    None where one is not known. An entry without weights runs on processors, of which matmul rates say nothing: it is taken to be as fast as there.
+    None where one is not known. An entry without weights runs on processors, of which matmul rates say nothing: it is taken to
+    be as fast as there.
     """
     gpus = copy_gpus(entry, target)
     if entry.base is None:
