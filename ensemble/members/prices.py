@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ensemble.members.table import Members
 from zoo.checks import check_entry
-from zoo.contracts import Cost, Entry, Foretold, ScoreCard, Variant
+from zoo.contracts import Cost, Entry, Foretold, ScoreCard, ScoreRequest, ServeSpec, Variant
 from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import Forecast, Measured, forecasts_of, measurements
 from zoo.cost.lengths import File, estimated
@@ -57,7 +58,7 @@ class PriceList:
             if name in own and name not in self.seconds and name not in self.like:
                 found.append(table)
             elif isinstance(cost := self._cost(table), Cost):
-                found.append(replace(table, card=_with_cost(table.card, cost)))
+                found.append(replace(table, card=_moved(table.card, cost, self.target)))
             else:
                 left_out[f"{name} ({table.which})" if name in own else name] = cost
         return found
@@ -164,5 +165,15 @@ def _by_rows(cost: Cost, lengths: np.ndarray) -> Cost:
     )
 
 
-def _with_cost(card: ScoreCard, cost: Cost) -> ScoreCard:
-    return card.model_copy(update={"target": cost.target, "cost": cost, "emulates": None})
+def _moved(card: ScoreCard, cost: Cost, target: Target) -> ScoreCard:
+    """The card of a member that will serve on the target: its cost there, and its request in the layout it serves in there."""
+    request = card.request
+    if request is not None and request.target != target.name:
+        changes: dict[str, object] = {"target": target.name}
+        if isinstance(request, ScoreRequest):
+            serve = request.serve
+            with suppress(ZooError):  # an entry that is gone, priced by hand
+                serve = load_entry(card.entry).serve.get(target.name, ServeSpec())
+            changes |= {"serve": serve, "emulates": None}
+        request = request.model_copy(update=changes)
+    return card.model_copy(update={"target": target.name, "cost": cost, "emulates": None, "request": request})

@@ -15,7 +15,7 @@ from ensemble.search.build import build_plan
 from ensemble.search.decide import BuildRequest
 from ensemble.search.with_optuna import SearchLimits
 from tests.ensemble.members.test_members import odds, table, write_battles
-from zoo.contracts import Cost, Foretold, Input, LexicalScoreRequest, Variant
+from zoo.contracts import Cost, Foretold, Held, Input, LexicalScoreRequest, ScoreRequest, ScoreSpec, ServeSpec, Variant
 from zoo.cost.basis import copies_of
 from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import forecasts_of
@@ -86,6 +86,34 @@ def test_scored_elsewhere_is_forecast_and_measured_there_is_taken_as_it_is(battl
     assert llama.target == "t4x2" and llama.forecast and llama.forecast.as_entry == "llama-3-8b@ab-2048"
     assert llama.seconds_per_token > 0, "its table knows tokens"
     assert set(members.left_out) == {"own (own)"}
+
+
+def test_what_was_scored_elsewhere_serves_as_the_entry_does_on_the_target(battles: Path) -> None:
+    """Plans hand on the request: two T4s have no bfloat16, and no card of theirs holds 34 billion parameters."""
+    entry, variant = load_variant("yi-34b@ab-768")
+    assert entry.prompt and entry.score
+    given = Input(fingerprint="any")
+    request = ScoreRequest(
+        entry="yi-34b",
+        model=given,
+        battles=given,
+        held=Held(n_folds=5, fold=0),
+        prompt=entry.prompt,
+        spec=ScoreSpec(variants=(variant,)),
+        serve=ServeSpec(dtype="bfloat16"),
+        target="h200",
+        emulates="t4x2",
+    )
+    made = table("yi", battles, odds(1), target="h200")
+    facts = {"entry": "yi-34b", "request": request, "variant": variant, "emulates": "t4x2"}
+    scored = replace(made, card=made.card.model_copy(update=facts))
+    left_out: dict[str, str] = {}
+    (moved,) = PriceList(T4X2, 25_000).priced([scored], left_out)
+    asked = moved.card.request
+    assert isinstance(asked, ScoreRequest) and not left_out
+    assert (asked.target, asked.emulates, asked.serve) == ("t4x2", None, entry.serve["t4x2"])
+    assert asked.spec == request.spec and moved.card.checkpoint == scored.card.checkpoint
+    assert (moved.card.target, moved.card.emulates, moved.card.cost.gpus) == ("t4x2", None, 2)
 
 
 def test_an_entry_that_does_not_fit_is_left_out_with_the_checks_reason(battles: Path) -> None:
