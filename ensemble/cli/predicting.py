@@ -92,7 +92,7 @@ def _blend_tables(
     if budget is not None:
         raise ZooError("--budget: nothing runs where tables alone are given; leave it out")
     named = None if columns is None else parse_columns(columns)
-    done = predict_from_scores(plan, tables, output, ids=ids, columns=named)
+    done = predict_from_scores(plan, tables, output, ids=ids, columns=named, say=say)
     print(printable("\n".join(done.summary()), keep="\n"))
     for warning in done.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ensemble.plan import Plan, load_plan
 from ensemble.predict.board import Board, known_members
+from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.pipeline.import_checks import Given, read_table, told_of_hard, with_rows_of
 from zoo.pipeline.table_columns import is_id
@@ -48,12 +49,13 @@ def predict_from_scores(
     *,
     ids: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    say: Say = lambda _: None,
 ) -> FromScores:
     """Write the blend of the given tables, joined by id.
 
-    `ids`: a file with the ids to write, in their order; without it they are all that some table has, in order of their first.
-    Where a row lacks members it gets the plan's fallback for those that it has; where it has none, the prior. ZooError before
-    anything is written where a table cannot be right, or is of no member.
+    `say` gets how each was read. `ids`: a file with the ids to write, in their order; without it they are all that some table
+    has, in order of their first. Where a row lacks members it gets the plan's fallback for those that it has; where it has
+    none, the prior. ZooError before anything is written where a table cannot be right, or none is of a member.
     """
     files = [path for path in (ids, *scores.values()) if path is not None]
     check_output(output, plan_path, *files)
@@ -64,13 +66,17 @@ def predict_from_scores(
     wanted = read_ids(ids) if ids is not None else []
     tables = _read(plan, scores, wanted, ids, columns)
     rows = wanted or list(dict.fromkeys(row_id for given in tables.values() for row_id in given.table["id"]))
+    for name, given in tables.items():
+        notes = [*given.notes, told_of_hard(probabilities(given.table[given.table["status"] == OK]))]
+        if any(notes):
+            say(f"{scores[name]}: {'; '.join(filter(None, notes))}")
     board = Board(rows, [member.name for member in plan.members], ties=plan.ties)
     for name, given in tables.items():
         board.add(name, given.table)
     everywhere = np.ones(len(rows), dtype=bool)
     blended = board.blended(plan, {member.name: everywhere & (member.gate is None) for member in plan.members})
     write_submission(rows, blended.p, output)
-    warnings = (*strangers, *_warnings(plan, board, scores, tables, blended.made))
+    warnings = (*strangers, *_warnings(plan, board, scores, blended.made))
     return FromScores(output, len(rows), blended.patterns, warnings)
 
 
@@ -122,7 +128,7 @@ def _read(
     return tables
 
 
-def _warnings(plan: Plan, board: Board, scores: Mapping[str, Path], tables: Mapping[str, Given], made: np.ndarray) -> list[str]:
+def _warnings(plan: Plan, board: Board, scores: Mapping[str, Path], made: np.ndarray) -> list[str]:
     """What a reader of the submission has to know, a line each."""
     found = []
     for member in plan.members:
@@ -130,9 +136,6 @@ def _warnings(plan: Plan, board: Board, scores: Mapping[str, Path], tables: Mapp
         if name not in scores:
             found.append(f"{name}: no table is given (--scores {name}=FILE); rows are blended without it")
             continue
-        table = tables[name].table
-        notes = [*tables[name].notes, told_of_hard(probabilities(table[table["status"] == OK]))]
-        found += [f"{scores[name]}: {note}" for note in notes if note]
         if lacking := int((~board.has(name)).sum()):
             found.append(f"{name}: not in {lacking:,} of {len(made):,} rows, which are blended without it")
     if unmade := int((~made).sum()):
