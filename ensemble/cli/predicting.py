@@ -35,6 +35,15 @@ def predict(
         Path | None, typer.Option("--ids", help="With --scores alone: the ids to write. Default: the tables'.")
     ] = None,
     columns: ColumnNames = None,
+    began: Annotated[
+        str | None,
+        typer.Option(
+            "--started-at", help="When the hours began, if not with this command: Unix seconds or 2026-11-26T08:30+00:00."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of checkpoints; may be read-only. Default: store in ZOO_HOME.")
+    ] = None,
 ) -> None:
     """Run the plan's members on the battles and write their blend, within the budget.
 
@@ -52,21 +61,28 @@ def predict(
 
     tables = named_files(scores or ())
     if battles is None:
-        _blend_tables(plan, tables, output, ids=ids, columns=columns, budget=budget)
+        of_runs = {"--budget": budget, "--started-at": began, "--store": store}
+        if given := [option for option, value in of_runs.items() if value is not None]:
+            raise ZooError(f"{given[0]}: nothing runs where tables alone are given; leave it out, or give the battles")
+        _blend_tables(plan, tables, output, ids=ids, columns=columns)
         return
     if ids is not None or columns is not None:
         raise ZooError("--ids and --columns: are for tables alone; leave the battles out, or these options")
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget.duration import parse_budget
+    from ensemble.budget.duration import parse_budget, parse_moment
     from ensemble.predict.deadline import SHORTEST_RESERVE_SECONDS
     from ensemble.predict.run import predict as run
     from ensemble.predict.streams import drain
 
     check_installed()
     seconds = None if budget is None else parse_budget(budget)
-    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
+    if began is not None:  # a notebook's hours begin before its packages are installed
+        started_at = min(started_at, time.monotonic() - (time.time() - parse_moment(began)))
+    if store is not None and not store.is_dir():
+        raise ZooError(f"--store {store}: no such folder; name the one that holds the checkpoints")
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables)
     from ensemble.report.record import RECORD_SECONDS, record_prediction
 
     print(printable("\n".join(done.summary()), keep="\n"))
@@ -80,17 +96,13 @@ def predict(
     raise typer.Exit(done.exit_code)
 
 
-def _blend_tables(
-    plan: Path, tables: dict[str, Path], output: Path, *, ids: Path | None, columns: str | None, budget: str | None
-) -> None:
+def _blend_tables(plan: Path, tables: dict[str, Path], output: Path, *, ids: Path | None, columns: str | None) -> None:
     """Write the blend of tables alone, and say which rows have which members."""
     from ensemble.predict.from_scores import predict_from_scores
     from zoo.pipeline.table_columns import parse_columns
 
     if not tables:
         raise ZooError("give the battles to predict, or the members' tables of them with --scores MEMBER=FILE")
-    if budget is not None:
-        raise ZooError("--budget: nothing runs where tables alone are given; leave it out")
     named = None if columns is None else parse_columns(columns)
     done = predict_from_scores(plan, tables, output, ids=ids, columns=named, say=say)
     print(printable("\n".join(done.summary()), keep="\n"))
