@@ -146,7 +146,7 @@ def _row(member: Member, superseded: str = "", suspect: str = "") -> Row:
         rows=int(metrics.get(ROWS, len(frame))) if LOG_LOSS in metrics else len(frame),
         failed_rows=sum(part.card.failed_rows for part in parts),
         tokens_per_row=cost.get(TOKENS_PER_ROW),
-        load_seconds=None if card.emulates else card.cost.load_seconds,
+        load_seconds=None if card.emulates or not card.cost.priced else card.cost.load_seconds,
         seconds_per_row=cost.get(SECONDS_PER_ROW),
         hours_25k=cost.get(HOURS_25K),
         peak_gib=peak / 2**30 or None,
