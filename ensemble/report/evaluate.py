@@ -23,7 +23,7 @@ from zoo.data.sample import truth_path
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.report.text import Cell, Column, Table, lowest
-from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error
+from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, uniform_loss
 from zoo.scores.tables import PROBABILITIES, probabilities, read_submission, without_ties
 
 BEST_POSSIBLE = "best possible"  # the line of the true probabilities
@@ -61,7 +61,7 @@ def evaluate(
         raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
     labels = frame["label"].to_numpy()
     lines = [
-        Line("uniform", math.log(3 if battles.can_tie else 2), None, len(frame)),
+        Line("uniform", uniform_loss(ties=battles.can_tie), None, len(frame)),
         _line("label prior of the training data", np.tile(np.array(plan.prior), (len(frame), 1)), labels, battles),
         *_members(plan, battles, frame),
         _line("blend", _rows_of(read_submission(submission_path), frame["id"], submission_path), labels, battles),

@@ -43,9 +43,10 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
         frame["id"].tolist(), p, fold=folds, n_tokens=n_tokens, n_truncated_tokens=[e.n_truncated for e in encoded]
     )
     write_scores(table, out_dir / EVALUATED)
-    known = frame["label"].to_numpy() >= 0
+    labels = frame["label"].to_numpy()
+    known = labels >= 0
     return StageResult(
-        metrics=score_metrics(p[known], frame["label"].to_numpy()[known], n_tokens[known]) if known.any() else {},
+        metrics=score_metrics(p[known], labels[known], n_tokens[known], ties=battles.can_tie) if known.any() else {},
         measurements=Measurements(
             run_seconds=process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
         ),

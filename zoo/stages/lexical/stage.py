@@ -101,7 +101,7 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
         described |= {"rule": request.rule, "battles": dataset_digest(battles)}
     write_atomic(folder / "model.json", json.dumps(described))
     measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(frame))
-    return StageResult(metrics=score_metrics(p, y), measurements=measured)
+    return StageResult(metrics=score_metrics(p, y, ties=battles.can_tie), measurements=measured)
 
 
 def engine_version() -> str:
@@ -172,7 +172,7 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / CARD)
     run_seconds = sum(piece.seconds for piece in pieces)
     measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
-    return StageResult(metrics=_metrics(table, frame), measurements=measured)
+    return StageResult(metrics=_metrics(table, frame, ties=battles.can_tie), measurements=measured)
 
 
 def check_rule(request: LexicalScoreRequest, model: LexicalModel, digest: str) -> None:
@@ -230,11 +230,11 @@ def _card(
     )
 
 
-def _metrics(table: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
+def _metrics(table: pd.DataFrame, frame: pd.DataFrame, *, ties: bool) -> dict[str, float]:
     """Counts, and the log loss and its parts of the labelled rows, under the variant's name."""
     metrics = {FAILED_ROWS: float((table["status"] != OK).sum())}
     labelled = frame["label"].to_numpy() >= 0
     if labelled.any():
         scored = probabilities(table)[: len(frame)][labelled]
-        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled])
+        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled], ties=ties)
     return {f"{VARIANT.slug}:{name}": value for name, value in metrics.items()}
