@@ -135,9 +135,9 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
 
 
 def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, tuple[dict[str, int], bool]]:
-    """Labels by row id of each file that a recipe's models are evaluated on, and whether its battles can be ties.
+    """Labels by row id of each file that a recipe's models are evaluated on.
 
-    ZooError for a file without any.
+    Beside them whether the file's battles can be ties. ZooError for a file without any label.
     """
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):

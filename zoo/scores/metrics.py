@@ -29,7 +29,7 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def uniform_loss(*, ties: bool) -> float:
-    """Log loss in nats of giving every outcome that there is the same chance; without `ties` there are two."""
+    """Log loss in nats of giving each outcome the same chance; without `ties` there are two."""
     return float(np.log(3 if ties else 2))
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from zoo.contracts import (
     Entry,
     Manifest,
@@ -20,6 +22,7 @@ from zoo.contracts import (
     ScoreRequest,
     ScoringRequest,
     StageResult,
+    first_fault,
     variants_of,
 )
 from zoo.cost.price import price
@@ -225,12 +228,17 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
     """Curves that the stage left in result.json.
 
     One named like a final metric becomes `curve/NAME`: a run table shows the last point of a name, which must be the final
-    value.
+    value. ZooError where it cannot be read.
     """
     path = folder / RESULT
     if not path.exists():
         return {}
-    curves = StageResult.model_validate_json(path.read_bytes()).curves
+    try:
+        curves = StageResult.model_validate_json(path.read_bytes()).curves
+    except (OSError, ValueError) as error:
+        what = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        mend = f"`zoo rm {folder.name}` removes its artifact, then run the stage again"
+        raise ZooError(f"{path}: not what a stage leaves ({what}); {mend}") from error
     return {curve_name(name, metrics): points for name, points in curves.items()}
 
 
