@@ -101,7 +101,8 @@ def test_a_stage_is_seen_as_it_runs_and_ends_with_its_process(ending: str, home:
         if ending == "killed":
             process.send_signal(signal.SIGKILL)
     finally:
-        (tmp_path / "seen").write_text(ending)
+        (tmp_path / "ending").write_text(ending)
+        (tmp_path / "ending").rename(tmp_path / "seen")  # whole when it is seen
         process.wait()
     if ending == "killed":
         assert log(add_member(home, "next"))
