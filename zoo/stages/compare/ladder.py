@@ -22,6 +22,7 @@ from zoo.report.figures import png
 from zoo.report.ladder import ladder_figure
 from zoo.scores.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_metrics, steps_of
 from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores, without_ties
+from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.quantize.awq_format import write_dequantized
@@ -68,7 +69,7 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
 
 def rows_of(request: LadderRequest, battles: Battles) -> pd.DataFrame:
     """Labelled held-out battles that the engine has scored, with its probabilities."""
-    frame = select_rows(battles, Selection(max_rows=request.max_rows), request.held)
+    frame = select_rows(battles, Selection(max_rows=request.max_rows), request.held, progress.note)
     scores = read_scores(request.scored.path / request.variant.slug / SCORES)
     scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
     table = frame[frame["label"] >= 0].merge(scores, on="id")

@@ -71,7 +71,7 @@ CHUNK_ROWS = 500
 def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     """Fit a model a fold under `model/`; the metrics are out of fold, over every labelled row."""
     battles = read_battles(request.battles.path)
-    folds = assign_folds(battles.frame, request.spec.folds, request.rule)
+    folds = assign_folds(battles.frame, request.spec.folds, request.rule, progress.note)
     labelled = (battles.frame["label"] >= 0).to_numpy()
     frame, folds = battles.frame[labelled].reset_index(drop=True), folds[labelled]
     if frame.empty:
@@ -159,7 +159,7 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     folds = None
     if request.selection.rows == "held_out":
         check_rule(request, model, dataset_digest(battles))
-        folds = folds_of(battles, frame["id"], len(model.folds), request.rule)
+        folds = folds_of(battles, frame["id"], len(model.folds), request.rule, progress.note)
     load_seconds = process_age_seconds()
     done = list(_score_chunks(model, frame, folds, folder / CHUNKS))
     pieces = [piece for _, piece in done]

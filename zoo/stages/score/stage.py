@@ -121,7 +121,7 @@ def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list
     """
     started = time.monotonic()
     battles = read_battles(request.battles.path)
-    frame = select_rows(battles, request.selection, request.held)
+    frame = select_rows(battles, request.selection, request.held, progress.note)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     encodings = write_tokens(frame, request.spec.variants, codec, request.prompt, path)

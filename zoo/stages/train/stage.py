@@ -89,7 +89,7 @@ def read_examples(
     Those of the second file are among the first. ZooError where there is nothing to learn from, or nothing held out.
     """
     spec = request.spec
-    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
+    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed, say=progress.note)
     if train_frame.empty or held_frame.empty:
         together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
         found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
