@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensemble.plan import Plan
 from ensemble.predict.board import Board, Submission, told_of_ties
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest
@@ -49,10 +50,11 @@ class MemberOutcome:
 class Prediction:
     """What `predict` did.
 
-    `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`: rows by the members that made them,
-    `+` between names; `prior` where none did.
+    `plan`: as it was read at the start. `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`:
+    rows by the members that made them, `+` between names; `prior` where none did.
     """
 
+    plan: Plan
     output: Path
     rows: int
     bad_rows: int
@@ -127,6 +129,7 @@ def summarize(
         warnings.append(f"{submission.output} is whole, but lacks the newest scores: {submission.failure}")
     loss, error = _log_loss(submission.p, labels)
     prediction = Prediction(
+        plan=submission.plan,
         output=submission.output,
         rows=len(board.ids),
         bad_rows=len(battles.bad_ids),
@@ -142,7 +145,8 @@ def summarize(
         report=folder / REPORT,
     )
     try:
-        write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
+        report = {name: value for name, value in asdict(prediction).items() if name != "plan"}
+        write_atomic(prediction.report, json.dumps(report, indent=1, default=str))
         write_atomic(folder / TABLES, _tables(board))
     except OSError as error:
         lost = (
