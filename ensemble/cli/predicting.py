@@ -27,6 +27,15 @@ def predict(
     scores: Annotated[
         list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
     ] = None,
+    began: Annotated[
+        str | None,
+        typer.Option(
+            "--started-at", help="When the hours began, if not with this command: Unix seconds or 2026-11-26T08:30+00:00."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of checkpoints; may be read-only. Default: store in ZOO_HOME.")
+    ] = None,
 ) -> None:
     """Run the plan's members on the battles and write their blend, within the budget.
 
@@ -38,7 +47,7 @@ def predict(
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget.duration import parse_budget
+    from ensemble.budget.duration import parse_budget, parse_moment
     from ensemble.predict.deadline import SHORTEST_RESERVE_SECONDS
     from ensemble.predict.run import predict as run
     from ensemble.predict.streams import drain
@@ -51,7 +60,11 @@ def predict(
             raise ZooError(f"--scores {item}: give MEMBER=FILE")
         tables[name] = Path(path)
     seconds = None if budget is None else parse_budget(budget)
-    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, scores=tables)
+    if began is not None:  # a notebook's hours begin before its packages are installed
+        started_at = min(started_at, time.monotonic() - (time.time() - parse_moment(began)))
+    if store is not None and not store.is_dir():
+        raise ZooError(f"--store {store}: no such folder; name the one that holds the checkpoints")
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables)
     from ensemble.report.record import RECORD_SECONDS, record_prediction
 
     print(printable("\n".join(done.summary()), keep="\n"))

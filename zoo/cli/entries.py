@@ -44,7 +44,9 @@ def check(
     name: Name,
     target: TargetName = "t4x2",
     train: Annotated[bool, typer.Option("--train", help="Check training on one of its cards, too.")] = False,
-    engine: Annotated[str | None, typer.Option("--engine", help="Version of vLLM there; default: the one here.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Version of vLLM there; default: the target's, or else the one here.")
+    ] = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:

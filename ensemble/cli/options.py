@@ -1,0 +1,99 @@
+"""The options that `ensemble build` and `frontier` share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.app import MOST_BAD, MaxBadRows
+from zoo.cli.base import complete_target
+from zoo.cost.price import COMPETITION_ROWS
+
+Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
+TargetName = Annotated[
+    str, typer.Option("--target", help="Machine that predicts, one of `zoo target list`.", autocompletion=complete_target)
+]
+Rows = Annotated[int, typer.Option("--rows", min=1, help="Rows of the file to be predicted.")]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="Predicted seconds are multiplied by it. Default: the target's.")
+]
+Lengths = Annotated[Path | None, typer.Option("--lengths", help="Battles whose lengths are those to be predicted.")]
+BattlesFile = Annotated[
+    Path | None,
+    typer.Option("--data", "--battles", help="The labelled battles that the members were scored on."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", help="Keep this member though it looks in-sample or costs many rows. Repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Leave out this member, or one table by its fingerprint. Repeatable.")
+]
+Prefer = Annotated[
+    list[str] | None,
+    typer.Option("--prefer", help="Fingerprint of a table to take for its member, whatever others have. Repeatable."),
+]
+Alias = Annotated[
+    str | None,
+    typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
+]
+WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
+Parsimony = Annotated[
+    bool,
+    typer.Option(
+        "--parsimony/--no-parsimony", help="Of the plans within one standard error of the best take the cheapest, not the best."
+    ),
+]
+PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log pools favour a side: the order is not random.")]
+Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna trials of the study in all; for more than 13 members.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="Time for Optuna trials: 2m, 90s.")]
+Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Optuna trials at a time.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `build` and `frontier` both take: machine, file, members and limits of the search.
+
+    Its fields are options of both commands, see `takes_asked`.
+    """
+
+    target: TargetName = "t4x2"
+    rows: Rows = COMPETITION_ROWS
+    margin: Margin = None
+    lengths: Lengths = None
+    battles: BattlesFile = None
+    include: Include = None
+    max_bad_rows: MaxBadRows = MOST_BAD
+    exclude: Exclude = None
+    prefer: Prefer = None
+    alias: Alias = None
+    whole_file: WholeFile = False
+    position_bias: PositionBias = False
+    trials: Trials = 60
+    timeout: Timeout = "2m"
+    n_jobs: Jobs = 1
+
+
+def takes_asked(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose argument `asked` is given as options, one for each field of `Asked`.
+
+    They stand in help where it stands in the signature. Typer knows no options that come in one object.
+    """
+    spread = inspect.signature(Asked, eval_str=True).parameters
+
+    def command(**given: Any) -> None:
+        function(asked=Asked(**{name: given.pop(name) for name in spread}), **given)
+
+    parameters: list[inspect.Parameter] = []
+    for own in inspect.signature(function, eval_str=True).parameters.values():
+        parameters += spread.values() if own.annotation is Asked else [own]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
