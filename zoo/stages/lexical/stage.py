@@ -179,7 +179,10 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
 
 
 def with_reading(pieces: list[Piece], seconds: float) -> list[Piece]:
-    """The pieces with what reading the file took, by rows: it grows with the file, and loading does not."""
+    """The pieces with their share of what reading the file took.
+
+    It goes by rows, since it grows with the file; loading does not.
+    """
     a_row = seconds / max(1, sum(piece.rows for piece in pieces))
     return [replace(piece, seconds=piece.seconds + a_row * piece.rows) for piece in pieces]
 
