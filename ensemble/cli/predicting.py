@@ -89,7 +89,7 @@ def predict(
         print(f"warning: {printable(warning)}", file=sys.stderr)
     left = done.budget_seconds - done.used_seconds - SHORTEST_RESERVE_SECONDS
     if left > RECORD_SECONDS:
-        record_prediction(plan, battles, done)
+        record_prediction(battles, done)
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)

@@ -79,7 +79,7 @@ def align(
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
-    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
+    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
     chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
