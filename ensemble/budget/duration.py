@@ -31,9 +31,10 @@ def parse_budget(text: str) -> float:
 
 
 def parse_moment(text: str) -> float:
-    """Unix seconds of a moment that has been: such seconds, or an ISO 8601 time with its offset from UTC.
+    """Unix seconds of a moment that has been.
 
-    ZooError on anything else, on a moment to come, and on one more than 30 days ago.
+    It is given as such, or as an ISO 8601 time with its offset from UTC. ZooError on anything else, on a moment to come, and
+    on one more than 30 days ago.
     """
     cleaned, mend = text.strip(), "give Unix seconds (date +%s) or a time with its offset, as in 2026-11-26T08:30:00+00:00"
     if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", cleaned):
