@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import Asked, Budget, Parsimony, takes_asked
+from ensemble.cli.options import Asked, Budget, CalibrateOn, Parsimony, PlanFile, takes_asked
 from ensemble.cli.posing import pose, score_files
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
@@ -16,7 +16,6 @@ from zoo.report.text import show as show_page
 
 FrontierFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for frontier.json and frontier.png.")]
 Points = Annotated[int, typer.Option("--points", min=2, help="How many budgets, from the cheapest plan to all members.")]
-PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 
 
 @takes_asked
@@ -27,6 +26,7 @@ def build(
     asked: Asked,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
     parsimony: Parsimony = False,
+    calibrate_on: CalibrateOn = None,
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -41,6 +41,8 @@ def build(
 
     Example: ensemble build --exclude lexical@ab --prefer 0123456789abcdef
 
+    Example: ensemble build --robust source --calibrate-on votes_of_the_target_kind.csv
+
     Example: ensemble build --target t4x2 --like theirs=llama-3-8b@ab-2048 --seconds small=40m
 
     Example: ensemble build --scores a.csv --scores mine=b.parquet --labels y.csv
@@ -52,7 +54,7 @@ def build(
     from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
-    check_output(output, asked.battles, asked.lengths, *score_files(asked))
+    check_output(output, asked.battles, asked.lengths, calibrate_on, *score_files(asked))
     members, request = pose(context, asked, budget, parsimony=parsimony, output=output)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
@@ -61,6 +63,10 @@ def build(
         artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
         # The plan without its paths, never the file, whatever its name.
         log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
+    if calibrate_on is not None:
+        from ensemble.cli.recalibrating import calibrated
+
+        plan = calibrated(plan, output, calibrate_on, asked.max_bad_rows)
     show_page(plan_page(plan), style, data=plan.model_dump(mode="json"))
     say(f"wrote {output}")
 
@@ -102,7 +108,7 @@ def show(
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as one page that needs nothing else.")] = None,
 ) -> None:
-    """A plan for people: its members, schedule, log loss, and what others would reach.
+    """A plan for people: its members, and why these; schedule, log loss, what others reach.
 
     `--json` and `--html` give all of it.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import typer
 
@@ -15,7 +16,9 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from ensemble.members.prices import PriceList
     from ensemble.members.table import Members
+    from ensemble.plan import PoolKind, RobustBy
     from ensemble.search.decide import BuildRequest
+    from ensemble.search.robust import AskedGroups
     from zoo.pipeline.members import Table
 
 FILES_TARGET = "cpu"  # of a plan of files alone that no budget binds: nothing runs there
@@ -29,12 +32,12 @@ def pose(
     `output`: what is made of them; the study of tables from files lies beside it.
     """
     from ensemble.budget.duration import parse_budget
-    from ensemble.search.decide import BuildRequest
-    from ensemble.search.with_optuna import SearchLimits
+    from ensemble.plan import STUDIES
+    from ensemble.search.decide import BuildRequest, SearchLimits
     from zoo.settings import home
     from zoo.targets import load_target
 
-    storage = output.with_name(f"{output.stem}.optuna.db") if asked.scores else home() / "optuna.db"
+    storage = output.with_name(f"{output.stem}.{STUDIES}") if asked.scores else home() / STUDIES
     limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=storage)
     free = bool(asked.scores) and _is_default(context, "budget")
     request = BuildRequest(
@@ -46,7 +49,9 @@ def pose(
         parsimony=parsimony,
         coverage=not asked.whole_file and not free,
         position_bias=asked.position_bias,
+        pools=_pool_kinds(asked.pools or ()),
         limits=limits,
+        robust=_robust(asked),
     )
     if asked.scores:
         tables = _tables_of_files(asked, request.target.name)
@@ -108,6 +113,26 @@ def _pairs(option: str, form: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
+def _pool_kinds(asked: Sequence[str]) -> tuple[PoolKind, ...]:
+    """The kinds of pool that `--pool` names; ZooError with those there are."""
+    from ensemble.plan import PoolKind
+
+    known: tuple[PoolKind, ...] = get_args(PoolKind)
+    for kind in asked:
+        if kind not in known:
+            raise ZooError(f"--pool {kind}: no such kind of pool; there are {', '.join(known)}")
+    return tuple(kind for kind in known if kind in asked)
+
+
+def _robust(asked: Asked) -> AskedGroups | None:
+    from ensemble.search.robust import ROBUST_BY, AskedGroups
+
+    by: RobustBy | None = next((name for name in ROBUST_BY if name == asked.robust_by), None)
+    if by is None:
+        raise ZooError(f"--robust-by {asked.robust_by}: give {' or '.join(ROBUST_BY)}")
+    return None if asked.robust is None else AskedGroups(asked.robust, by)
+
+
 def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
     """The request with its tables; where the user named no target, for the only one that the tables have a cost on."""
     from zoo.pipeline.members import score_tables
@@ -138,6 +163,7 @@ def _members(tables: list[Table], prices: PriceList, asked: Asked) -> Members:
         prefer=asked.prefer or (),
         say=say,
         most_bad=asked.max_bad_rows,
+        column=asked.robust,
     )
     _tell(members)
     return members

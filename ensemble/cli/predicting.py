@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import ColumnNames
-from ensemble.cli.planning import PlanFile
+from ensemble.cli.options import ColumnNames, PlanFile
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
@@ -90,7 +89,7 @@ def predict(
         print(f"warning: {printable(warning)}", file=sys.stderr)
     left = done.budget_seconds - done.used_seconds - SHORTEST_RESERVE_SECONDS
     if left > RECORD_SECONDS:
-        record_prediction(plan, battles, done)
+        record_prediction(battles, done)
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)

@@ -13,6 +13,7 @@ from ensemble.members.fold_rules import of_one_rule
 from ensemble.members.prices import PriceList
 from ensemble.members.rows import FEWEST_ROWS, shared_rows
 from ensemble.members.table import Members, balanced_folds
+from ensemble.members.texts import COLUMN, about_rows
 from ensemble.members.vetting import duplicates, suspects
 from zoo.contracts import Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
@@ -50,6 +51,7 @@ def align(
     prefer: Sequence[str] = (),
     say: Say = lambda _: None,
     most_bad: float = MOST_BAD,
+    column: str | None = None,
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
@@ -61,20 +63,23 @@ def align(
     the same name replaces (`zoo.pipeline.members.standing`), and, before rows are joined, tables that look in-sample or partly
     leaked, duplicates, and members that cost more rows than they are worth (`ensemble.members.rows`); `include` names members
     that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`. Where no battle of
-    this kind can be a tie, p_tie is taken out of all tables before anything is judged.
+    this kind can be a tie, p_tie is taken out of all tables before anything is judged. `column`: of the battles file, to keep
+    in `Members.about`.
     """
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
+    if both := sorted(set(include) & set(exclude)):
+        raise ZooError(f"--include {both[0]} and --exclude {both[0]}: give one of them")
     tables = _not_excluded(tables, exclude, left_out)
     chosen = _for_target(tables, target, left_out) if prices is None else _priced(tables, prices, left_out)
-    labelled = _labelled_battles(chosen, battles, say, most_bad)
+    labelled = _labelled_battles(chosen, battles, say, most_bad, column)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen, rule = of_one_rule(chosen, left_out, prefer)
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
-    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
+    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
     chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
@@ -87,8 +92,20 @@ def align(
     left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
-    characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
-    members = replace(members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie)
+    rows = truth.loc[list(shared.ids)]
+    characters = count_characters(rows) if labelled.has_texts else members.characters
+    about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
+    if column in labelled.kept.columns:
+        about[COLUMN] = labelled.kept[column]
+    members = replace(
+        members,
+        characters=characters,
+        digest=digest,
+        left_out=left_out,
+        ties=labelled.can_tie,
+        about=about,
+        data=labelled.path.name,
+    )
     return members if prices is None else prices.with_lengths(members)
 
 
@@ -196,9 +213,10 @@ def _digests(battles: Battles) -> set[str]:
     return {dataset_digest(battles), labels_digest(battles)}
 
 
-def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float) -> Battles:
+def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float, column: str | None) -> Battles:
+    keep = [column] if column else []
     if given is not None:
-        battles = usable_battles(given, say=say, most_bad=most_bad, need_texts=False)
+        battles = usable_battles(given, say=say, most_bad=most_bad, keep=keep, need_texts=False)
         if not battles.labelled:
             raise ZooError(f"{given}: has no winner columns; give the labelled battles that the members were scored on")
         return battles
@@ -218,7 +236,7 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, mos
         named = "; ".join(f"{b.path.name}: {', '.join(sorted(set(names)))}" for b, names in found.values())
         raise ZooError(f"members were scored on different data ({named}); choose one with --data FILE")
     battles = (whole or [found for found, _ in found.values()])[0]
-    return usable_battles(battles.path, say=say, most_bad=most_bad, need_texts=False)
+    return usable_battles(battles.path, say=say, most_bad=most_bad, keep=keep, need_texts=False)
 
 
 def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ensemble.plan import Plan
-from ensemble.pools.patterns import Blended, blend_rows
+from ensemble.pools.calibration import blend_by_plan
+from ensemble.pools.patterns import Blended
 from ensemble.predict.deadline import Deadline
 from zoo.data.battles import Battles
 from zoo.errors import ZooError
@@ -89,7 +90,7 @@ class Board:
         """
         tables, has = self.tables()
         as_planned = np.all([has[name] == planned[name] for name in self.members], axis=0)
-        blended = blend_rows(plan.pools, tables, has, as_planned=as_planned, prior=plan.prior)
+        blended = blend_by_plan(plan, tables, has, as_planned=as_planned)
         return replace(blended, p=whole(blended.p, plan.prior))
 
 

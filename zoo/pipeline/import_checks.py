@@ -106,7 +106,7 @@ def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None 
     import numpy as np
 
     from zoo.data.splits import prompt_groups
-    from zoo.scores.tables import OK, probabilities
+    from zoo.scores.tables import OK, probabilities, without_ties
 
     label = battles.frame.set_index("id")["label"]
     read = read_table(path, set(battles.ids), ties=battles.can_tie, given=given)
@@ -119,9 +119,11 @@ def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None 
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     if not known.any():
         raise ZooError(f"{path}: none of its {len(table)} rows is scored and labelled; give a table with probabilities")
-    _check_labels(probabilities(table)[known], truth[known], path, read.columns)
+    p = probabilities(table)[known]
+    p = p if battles.can_tie else without_ties(p)
+    _check_labels(p, truth[known], path, read.columns)
     groups = prompt_groups(battles.frame.set_index("id").loc[table["id"][known]])
-    _check_sides(probabilities(table)[known], truth[known], groups, path)
+    _check_sides(p, truth[known], groups, path)
     return read
 
 

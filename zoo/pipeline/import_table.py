@@ -169,7 +169,8 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
 class Labelled:
     """The rows of a table that are scored and labelled, in its order.
 
-    `p` of shape (rows, 3); `ids`, labels `y` and `groups` (prompts) of shape (rows,).
+    `p` of shape (rows, 3), p_tie taken out where battles of this kind have no ties; `ids`, labels `y` and `groups` (prompts) of
+    shape (rows,).
     """
 
     ids: list[str]
@@ -183,13 +184,14 @@ def labelled_rows(table: pd.DataFrame, battles: Battles) -> Labelled:
     import numpy as np
 
     from zoo.data.splits import prompt_groups
-    from zoo.scores.tables import OK, probabilities
+    from zoo.scores.tables import OK, probabilities, without_ties
 
     truth = battles.frame[battles.frame["label"] >= 0].set_index("id")
     table = table[(table["status"] == OK) & table["id"].isin(truth.index)]
     truth = truth.loc[table["id"]]
     y = truth["label"].to_numpy(dtype=np.int64)
-    return Labelled(table["id"].tolist(), probabilities(table), y, prompt_groups(truth))
+    p = probabilities(table) if battles.can_tie else without_ties(probabilities(table))
+    return Labelled(table["id"].tolist(), p, y, prompt_groups(truth))
 
 
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
@@ -202,7 +204,8 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     tokens = table["n_tokens"].to_numpy()[known]
     lengths = tokens if tokens.any() else None
-    return {FAILED_ROWS: float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
+    measured = score_metrics(probabilities(table)[known], truth[known], lengths, ties=battles.can_tie)
+    return {FAILED_ROWS: float(failed), **measured}
 
 
 def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:

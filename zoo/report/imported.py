@@ -10,6 +10,7 @@ from typing import Any
 from zoo.contracts import Cost, ImportRequest, Manifest
 from zoo.pipeline.import_findings import Findings
 from zoo.report.text import Cell, Column, Page, Table
+from zoo.scores.metrics import even_share
 
 
 def imported_page(manifest: Manifest, path: Path, found: Findings) -> tuple[Page, dict[str, Any]]:
@@ -23,7 +24,7 @@ def imported_page(manifest: Manifest, path: Path, found: Findings) -> tuple[Page
         ["table", f"{scores} ({request.scores.fingerprint})"],
         ["rows", f"{found.rows:,} of {found.labelled:,} labelled in {battles}"],
         ["log loss", f"{found.log_loss:.4f}{error}"],
-        ["beside it", f"label shares {found.label_shares:.4f}, 1/3 each {found.uniform:.4f}"],
+        ["beside it", f"label shares {found.label_shares:.4f}, {even_share(ties=found.ties)} each {found.uniform:.4f}"],
         ["price", _price(cost)],
         ["replaces", found.replaces or "nothing"],
     ]
