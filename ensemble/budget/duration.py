@@ -31,7 +31,7 @@ def parse_budget(text: str) -> float:
 
 
 def parse_moment(text: str) -> float:
-    """Unix seconds of a moment that has been: such seconds, or an ISO 8601 time with its offset from UTC.
+    """Unix seconds of a past moment: such seconds, or an ISO 8601 time with its offset.
 
     ZooError on anything else, on a moment to come, and on one more than 30 days ago.
     """
@@ -50,6 +50,17 @@ def parse_moment(text: str) -> float:
     if not -1 <= ago <= LONGEST_SECONDS:  # clocks that give whole seconds may be up to one ahead
         raise ZooError(f"--started-at {text}: {'to come' if ago < 0 else 'more than 30 days ago'}; {mend}")
     return moment
+
+
+def as_budget(seconds: float) -> str:
+    """Whole seconds as `parse_budget` reads them.
+
+    `9h`, `1h30m`, `45s`; less than one is the number itself.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = (f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
+    return "".join(parts) or f"{seconds:g}s"
 
 
 def format_seconds(seconds: float) -> str:

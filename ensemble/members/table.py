@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ensemble.plan import Triple
 from zoo.contracts import Cost, ScoreCard
+from zoo.scores.metrics import uniform_loss
 
 FOLDS = 5  # of the blend's own cross-validation
 
@@ -20,7 +22,7 @@ class Members:
 
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
-    `ties`: whether a battle can be a tie; where not, every p_tie is 0.
+    `ties`: whether a battle can be a tie; where not, every p_tie is 0. `data`: the name of the battles' file, for people.
     `about`: what is known of the rows' texts (`ensemble.members.texts`), in their order.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
@@ -40,12 +42,23 @@ class Members:
     left_out: dict[str, str]
     lost_by: dict[str, int] = field(default_factory=dict)
     ties: bool = True
+    data: str = ""
     about: pd.DataFrame | None = None
 
     @property
     def uniform_loss(self) -> float:
         """Log loss of giving every outcome that there is the same chance."""
-        return float(np.log(3 if self.ties else 2))
+        return uniform_loss(ties=self.ties)
+
+    @property
+    def prior(self) -> Triple:
+        """Label shares with one battle of each label added.
+
+        A and B are alike, since their order is random.
+        """
+        counts = np.bincount(self.y, minlength=3) + np.array([1.0, 1.0, float(self.ties)])
+        side = float((counts[0] + counts[1]) / counts.sum() / 2) if self.ties else 0.5
+        return side, side, 1.0 - 2 * side
 
     @property
     def costs(self) -> tuple[Cost, ...]:

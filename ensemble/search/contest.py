@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ensemble.search.decide import CHEAPER, COVERAGE, LEAST_SAVING
-from ensemble.search.robust import Groups, beyond, score, words
+from ensemble.search.robust import Groups, beyond_by_group, score, words
 from ensemble.search.simple import LOG_POOL
 from zoo.scores.metrics import mean_and_error, standard_error
 
@@ -40,8 +40,11 @@ class Contest:
 
     @property
     def few(self) -> bool:
-        """Whether the log pool of everybody stays unless something is surely better."""
-        return bool(self.losses.shape[2] < FEW_LABELS)
+        """Whether the log pool of everybody stays unless something is surely better.
+
+        It can stay only where it may be taken.
+        """
+        return has_few_rows(self.losses) and LOG_POOL in self.names
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -55,7 +58,7 @@ class Contest:
         return self.names[self._pick(range(len(self.names)), np.ones(self.losses.shape[2], dtype=bool))]
 
     def reported(self, *, whole_files: bool = False) -> np.ndarray:
-        """Losses (rows,) of contests that the other folds decided, the mean over repeats.
+        """Losses (repeats, rows) of contests that the other folds decided.
 
         `whole_files`: of those without coverage plans.
         """
@@ -65,8 +68,7 @@ class Contest:
             for fold in np.unique(folds):
                 held = folds == fold
                 out[repeat, held] = self.losses[self._pick(allowed, ~held), repeat, held]
-        mean: np.ndarray = out.mean(axis=0)
-        return mean
+        return out
 
     def why(self) -> str:
         """Why the winner was taken, in words and numbers."""
@@ -127,15 +129,28 @@ class Contest:
         return difference < -SURELY * error
 
     def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
-        """Mean loss of one beyond another's on `rows`, and the error of that: by prompt, and by how repeats differ."""
+        """Mean loss of one beyond another's on `rows`, and the error of that."""
         if self.held is not None:
             ours, theirs = self.means[place, rows], self.means[other, rows]
-            return beyond(ours, theirs, self.held.of[rows], self.groups[rows], self.held.asked.by)
-        apart = self.losses[place][:, rows] - self.losses[other][:, rows]
-        difference, error = mean_and_error(apart.mean(axis=0), self.groups[rows])
-        if len(apart) > 1:
-            error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
-        return difference, error
+            return beyond_by_group(ours, theirs, self.held.of[rows], self.groups[rows], self.held.asked.by)
+        return beyond(self.losses[place][:, rows], self.losses[other][:, rows], self.groups[rows])
+
+
+def beyond(one: np.ndarray, other: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Mean of one's losses (repeats, rows) beyond another's, and the error of that.
+
+    By prompt, and by how repeats differ.
+    """
+    apart = one - other
+    difference, error = mean_and_error(apart.mean(axis=0), groups)
+    if len(apart) > 1:
+        error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
+    return difference, error
+
+
+def has_few_rows(losses: np.ndarray) -> bool:
+    """Whether losses (..., rows) are of so few rows that what looks better mostly is not."""
+    return bool(losses.shape[-1] < FEW_LABELS)
 
 
 def _words(name: str) -> str:

@@ -1,7 +1,7 @@
 """Find the candidates at a budget: what needs no search, and the best that the search has.
 
 `build`, `frontier` and each fold of `rehearse` call it; it calls `simple`, `proposals` and `judging`. Which of the candidates
-is taken is the rehearsal's to say, see `contest`.
+is taken is the rehearsal's to say, see `contest`; what a study adds to them, see `challenge`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,36 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.plan import Bound
-from ensemble.search.judging import judge, judge_gated_by_folds
+from ensemble.plan import Bound, PoolKind
+from ensemble.search.by_folds import candidates_by_folds
+from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
 from ensemble.search.robust import AskedGroups
-from ensemble.search.simple import simple_candidates
-from ensemble.search.subsets import EXACT_MEMBERS, Searched
-from ensemble.search.with_optuna import SearchLimits, search_with_optuna
+from ensemble.search.simple import LOG_POOL, simple_candidates
+from ensemble.search.subsets import Searched
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
 
 SEARCH, CHEAPER, COVERAGE = "search", "cheaper_search", "coverage"
-JUDGED_AGAIN = 6  # candidates of a search that are judged with the pool chosen by other folds
+JUDGED_AGAIN = 6  # coverage plans that are judged with the pool chosen by other folds
 REFINED, AS_GOOD_NATS = 3, 0.002  # how many sets are judged by every pool, and how near they must look
+DEFAULT_TRIALS = 50
 LEAST_SAVING = 0.05  # a plan that is cheaper by less is not worth any log loss
+
+
+@dataclass(frozen=True)
+class SearchLimits:
+    """How long to study: trials in all, seconds, threads.
+
+    `storage`: the SQLite file, None for memory.
+    """
+
+    trials: int = DEFAULT_TRIALS
+    timeout_seconds: float | None = 120.0
+    n_jobs: int = 1
+    storage: Path | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class BuildRequest:
     parsimony: bool = False
     coverage: bool = True
     position_bias: bool = False
+    pools: tuple[PoolKind, ...] = ()
     limits: SearchLimits = field(default_factory=SearchLimits)
     robust: AskedGroups | None = None
 
@@ -59,50 +75,33 @@ class Found:
     bound: Bound
 
 
-def find_candidates(problem: Problem, request: BuildRequest, available: float, *, trials: bool = True) -> Found:
-    """The candidates within `available` seconds (the budget without its margin).
-
-    Without `trials` Optuna has no say.
-    """
+def find_candidates(problem: Problem, request: BuildRequest, available: float) -> Found:
+    """The candidates within `available` seconds (the budget without its margin)."""
     problem.say(f"searching subsets of {len(problem.members.names)} members")
     searched = search_subsets(problem, available)
     candidates = simple_candidates(problem, available)
     whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
-    drawn: list[Candidate] = []
-    method = searched.method
-    if trials and request.limits.trials and len(problem.members.names) > EXACT_MEMBERS:
-        study = search_with_optuna(problem, available, searched, request.limits, coverage=request.coverage)
-        sets = dict.fromkeys(c.whole for c in study.candidates if not c.seen)
-        whole += [judge(problem, subset) for subset in list(sets)[:JUDGED_AGAIN]]  # a trial's pool was chosen on all rows
-        drawn = [c for c in study.candidates if c.seen]
-        method += f", then {study.trials} Optuna trials"
     best = min(whole, key=lambda c: (c.loss, c.seconds))
     candidates[SEARCH] = refine(problem, best, whole)
+    candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
     covered: list[Candidate] = []
     if request.coverage and len(problem.members.names) > 1:
         proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
-        covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed, drawn)]
-        covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
+        covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed)]
+        covered = [c for c in covered if c.seconds <= available and c.seen and all(seen.any() for seen in c.seen.values())]
     if request.parsimony and (cheaper := cheapest_as_good([*whole, *covered], problem.members.groups)):
         candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
     if covered and min(c.loss for c in covered) <= best.loss:
         candidates[COVERAGE] = min(covered, key=lambda c: (c.loss, c.seconds))
-    return Found(candidates, (*whole, *covered), _bound(searched, method))
+    return Found(candidates, (*whole, *covered), _bound(searched))
 
 
-def finalists(proposed: Sequence[Candidate], drawn: Sequence[Candidate]) -> list[Candidate]:
-    """The coverage plans to judge again: the exact search's best, and beside them a study's.
-
-    A study tries many pools on the same plan and reports the luckiest: its plans count once each, and never in place of those
-    of the exact search.
-    """
+def finalists(proposed: Sequence[Candidate]) -> list[Candidate]:
+    """The coverage plans to judge again, the best first, each once, whatever its pools."""
     kept: dict[object, Candidate] = {}
-    for candidates in (proposed, drawn):
-        room = len(kept) + JUDGED_AGAIN
-        for candidate in sorted(candidates, key=lambda c: (c.loss, c.seconds)):
-            if len(kept) < room:
-                kept.setdefault((candidate.whole, tuple(sorted((j, round(s)) for j, s in candidate.work.items()))), candidate)
-    return list(kept.values())
+    for candidate in sorted(proposed, key=lambda c: (c.loss, c.seconds)):
+        kept.setdefault((candidate.whole, tuple(sorted((j, round(s)) for j, s in candidate.work.items()))), candidate)
+    return list(kept.values())[:JUDGED_AGAIN]
 
 
 def cheapest_as_good(candidates: Sequence[Candidate], groups: np.ndarray) -> Candidate | None:
@@ -129,14 +128,14 @@ def refine(problem: Problem, best: Candidate, considered: Sequence[Candidate]) -
     return replace(refined, spec=spec)
 
 
-def _bound(searched: Searched, method: str) -> Bound:
+def _bound(searched: Searched) -> Bound:
     found = searched.subsets[0].loss
     lower = min(searched.lower_bound, found)
     return Bound(
         found=found,
         lower_bound=lower,
         gap=found - lower,
-        method=method,
+        method=searched.method,
         subsets=len(searched.subsets),
         seconds=searched.seconds,
     )

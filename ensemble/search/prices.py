@@ -59,6 +59,10 @@ class Prices:
             self._whole_file[key] = self.overhead + makespan(self.loads(key), self.pricing.devices)
         return self._whole_file[key]
 
+    def seconds_with(self, whole: Subset, work: Mapping[int, float]) -> float:
+        """The most seconds of a plan whose members of `work` do so many seconds after `whole`."""
+        return self.seconds(whole) + sum(self._phase(j, seconds) for j, seconds in work.items())
+
     def loads(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> list[Load]:
         """The jobs of a plan, before they are scheduled."""
         return self.pricing.loads(whole, list((seen or {}).items()))
@@ -97,10 +101,18 @@ class Prices:
         Half of what `first` does on the rows `seen` goes to j. Empty where too little is left for j to be worth a load.
         """
         half = float(self.pricing.row_seconds[first] @ seen) / 2
-        room = available - self.overhead - makespan(self.loads(whole), self.pricing.devices)
-        left = room - float(self.pricing.load_seconds[first]) - half / self._copies(first)
+        work = self.work_beside(whole, {first: half}, j, available)
+        return {first: half, j: work} if work else {}
+
+    def work_beside(self, whole: Subset, part: Mapping[int, float], j: int, available: float) -> float:
+        """Seconds of work, over all copies, that member j may do after `whole` and `part`.
+
+        `part`: seconds of work by member. 0 where it is too little to be worth a load.
+        """
+        left = available - self.overhead - makespan(self.loads(whole), self.pricing.devices)
+        left -= sum(self._phase(k, seconds) for k, seconds in part.items())
         work = min(self._room(j, left), self.whole_work(j))
-        return {first: half, j: work} if self._is_worth_a_load(j, work) else {}
+        return work if self._is_worth_a_load(j, work) else 0.0
 
     def on_rows(self, keep: np.ndarray) -> Prices:
         """The same prices by the labelled rows of `keep` (bool, rows).
@@ -111,6 +123,10 @@ class Prices:
 
     def _is_worth_a_load(self, j: int, work: float) -> bool:
         return work >= LEAST_COVERAGE * self.whole_work(j)
+
+    def _phase(self, j: int, work: float) -> float:
+        """Seconds of a phase of its own in which member j does so many seconds of work, over all copies."""
+        return float(self.pricing.load_seconds[j]) + work / self._copies(j)
 
     def _room(self, j: int, seconds: float) -> float:
         """Seconds of work of member j, over all copies, that fit into a phase of its own."""

@@ -8,11 +8,13 @@ says little: the rehearsal is repeated with others.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
 from ensemble.search.contest import FEW_LABELS, Contest
@@ -21,7 +23,7 @@ from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.robust import Groups, groups_of
-from ensemble.search.subsets import EXACT_MEMBERS
+from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
@@ -45,18 +47,24 @@ class Rehearsal:
 class Confirmed:
     """The candidate that is taken, its name, and what is reported of it.
 
-    `losses` (rows,) as `estimate` says; `whole_file_loss`: the mean of the same where every member has to see every row.
-    `beside`: losses (rows,) of every candidate in the same rehearsal, by name.
+    `by_repeat` (repeats, rows): losses as `estimate` says; `whole_file_loss`: the mean of the same where every member has to
+    see every row. `beside`: losses (rows,) of every candidate in the same rehearsal, by name.
     """
 
     name: str
     candidate: Candidate
     why: str
-    losses: np.ndarray
+    by_repeat: np.ndarray
     whole_file_loss: float
     estimate: str
     beside: dict[str, np.ndarray]
     robust: Robust | None = None
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Losses (rows,), the mean over repeats."""
+        mean: np.ndarray = self.by_repeat.mean(axis=0)
+        return mean
 
 
 def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) -> list[Rehearsal]:
@@ -69,19 +77,27 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
     groups = groups_of(members, request.robust) if request.robust else None
     folds = rehearsed_folds(problem) if groups is None else groups.of[None]
     losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
+    steps, started, done = sum(len(np.unique(assigned)) for assigned in folds), time.monotonic(), 0
     for repeat, assigned in enumerate(folds):
         for place, fold in enumerate(numbers := np.unique(assigned), start=1):
             again = f", division {repeat + 1} of {len(folds)}" if len(folds) > 1 else ""
-            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}")
+            left = _time_left(time.monotonic() - started, done, steps)
+            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
+            done += 1
             held = assigned == fold
             others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
             few = others.thinned()
             for kept, available in zip(losses, budgets, strict=True):
-                found = find_candidates(few, request, available, trials=False)
+                found = find_candidates(few, request, available)
                 for name, p in _predict_all(problem, held, others, few, found).items():
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
     return [Rehearsal(kept, folds, groups) for kept in losses]
+
+
+def _time_left(seconds: float, done: int, steps: int) -> str:
+    """What is left at the pace so far, in words; nothing where no step is done."""
+    return f", about {format_seconds(seconds / done * (steps - done))} left" if done else ""
 
 
 def rehearsed_folds(problem: Problem) -> np.ndarray:
@@ -94,7 +110,12 @@ def rehearsed_folds(problem: Problem) -> np.ndarray:
 
 def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: bool) -> Confirmed:
     """The candidate that its rehearsal confirms, and what it reports."""
-    names = tuple(name for name in found.candidates if name in rehearsal.losses)
+    rehearsed = [name for name in found.candidates if name in rehearsal.losses]
+    names = tuple(name for name in rehearsed if problem.may_be(found.candidates[name].spec))
+    if not names:
+        raise ZooError(
+            f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another"
+        )
     contest = Contest(
         names,
         np.stack([rehearsal.losses[name] for name in names]),
@@ -112,20 +133,19 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         contest.why(),
         losses,
         float(whole_file_losses.mean()),
-        _estimate(problem, rehearsal),
-        dict(zip(names, contest.means, strict=True)),
-        None if rehearsal.groups is None else rehearsal.groups.report(losses, problem.members.groups),
+        _estimate(rehearsal),
+        {name: rehearsal.losses[name].mean(axis=0) for name in rehearsed},
+        None if rehearsal.groups is None else rehearsal.groups.report(losses.mean(axis=0), problem.members.groups),
     )
 
 
-def _estimate(problem: Problem, rehearsal: Rehearsal) -> str:
+def _estimate(rehearsal: Rehearsal) -> str:
     """How the reported log loss came about, for the plan."""
     folds = rehearsal.folds
     number = sum(len(np.unique(assigned)) for assigned in folds)
     times = f"{number} times" + f" ({len(folds)} divisions into folds)" * (len(folds) > 1)
-    without = ", without Optuna's trials" if len(problem.members.names) > EXACT_MEMBERS else ""
     return (
-        f"the whole build, from the choice of members to the gates, was repeated {times}{without}, each time without the rows "
+        f"the whole build, from the choice of members to the gates, was repeated {times}, each time without the rows "
         "that it was then judged on, and so was what is beside it; which of these is taken was decided for each fold by the "
         "other folds" + (f"; a fold is a group of {rehearsal.groups.asked.column}" if rehearsal.groups else "")
     )
@@ -136,7 +156,7 @@ def _predict_all(problem: Problem, held: np.ndarray, others: Problem, few: Probl
     out: dict[str, np.ndarray] = {}
     for name, candidate in found.candidates.items():
         twin = next((one for one in out if _are_same(found.candidates[one], candidate)), None)
-        out[name] = out[twin] if twin else _predict(problem, held, others, candidate, same_rows=few is others)
+        out[name] = out[twin] if twin else predict_held(problem, held, others, candidate, same_rows=few is others)
     return out | {name: out[other] for name, other in _IN_PLACE_OF.items() if name not in out}
 
 
@@ -144,7 +164,7 @@ def _are_same(one: Candidate, other: Candidate) -> bool:
     return not one.seen and not other.seen and (one.whole, one.spec) == (other.whole, other.spec)
 
 
-def _predict(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
+def predict_held(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
     """Triples of the held rows by the candidate, fitted to the others' rows.
 
     `same_rows`: it was chosen on exactly these.

@@ -102,7 +102,9 @@ def score(losses: np.ndarray, of: np.ndarray, by: RobustBy) -> float:
     return float(means.max() if by == "worst" else means.mean())
 
 
-def beyond(ours: np.ndarray, theirs: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy) -> tuple[float, float]:
+def beyond_by_group(
+    ours: np.ndarray, theirs: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy
+) -> tuple[float, float]:
     """How much our score is above theirs, and the error of that; all arrays (rows,).
 
     By the worst groups the error is that of the paired difference on their worst one; by the mean every group weighs the same.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -62,24 +64,59 @@ def test_build_writes_a_plan_that_show_explains(home):
     assert plan["predicted_seconds"] * plan["margin"] <= 7200
     assert plan["rows"] == 25_000
     assert not list((home / "mlruns").rglob("blend.json")), "tracking keeps no copy of it"
+    assert re.fullmatch(r"t4x2 2h 3 members battles [0-9a-f]{8}", plan["study"]["name"])
+    assert (plan["study"]["storage"], plan["study"]["trials"], plan["study"]["feasible"]) == ("studies.db", 50, 1.0)
+    assert plan["study"]["name"] in built.stdout
     (home / "blend.json").rename(home / "plan.json")
     assert "margin 1.5: target t4x2" in ensemble(home, "show").stdout
 
 
+def test_a_study_is_shown_with_its_pictures_and_named_in_mlflow(home):
+    built = ensemble(home, "build", "--budget", "2h", "--trials", "12", "--whole-file", "-o", "studied.json")
+    assert built.returncode == 0, built.stderr
+    shown = ensemble(home, "study", "studied.json", "-o", "pictures")
+    assert shown.returncode == 0, shown.stderr
+    for text in ("12 trials", "100% fit the budget", "what mattered", "optuna-dashboard sqlite:///", "the plan is the "):
+        assert text in shown.stdout
+    assert "Optuna" in shown.stdout
+    pictures = {path.name: path.read_bytes()[:4] for path in (home / "pictures").iterdir()}
+    assert pictures == dict.fromkeys(("study-history.png", "study-importance.png", "study-seconds.png"), b"\x89PNG")
+    data = json.loads(ensemble(home, "study", "studied.json", "--json").stdout)
+    assert (len(data["trials"]), data["feasible"], data["facts"]["data"]) == (12, 1.0, "battles.csv")
+    assert sum(data["importance"].values()) == pytest.approx(1)
+    assert str(home) not in (home / "studied.json").read_text()
+    with sqlite3.connect(home / "mlruns" / "mlflow.db") as database:
+        named = database.execute("select value from tags where key = 'zoo.study'").fetchall()
+    assert (data["name"],) in named
+
+
+def test_a_study_that_is_gone_is_one_line(home, tmp_path):
+    built = ensemble(home, "build", "--budget", "2h", "--trials", "1", "--whole-file", "-o", "gone.json")
+    assert built.returncode == 0, built.stderr
+    (tmp_path / "gone.json").write_text((home / "gone.json").read_text())
+    plan = json.loads((home / "gone.json").read_text())
+    (tmp_path / "none.json").write_text(json.dumps({key: value for key, value in plan.items() if key != "study"}))
+    for name, text in (("gone.json", "is not there any more"), ("none.json", "built without a study")):
+        failed = ensemble(tmp_path, "study", name)
+        assert failed.returncode == 2
+        assert text in failed.stderr.splitlines()[-1]
+        assert "Traceback" not in failed.stderr
+
+
 def test_parsimony_is_asked_for(home):
     def plan(*options: str) -> dict:
-        built = ensemble(home, "build", "--budget", "2h", "--whole-file", "--json", "-o", "asked.json", *options)
+        built = ensemble(home, "build", "--trials", "0", "--whole-file", "--json", "-o", "asked.json", *options)
         assert built.returncode == 0, built.stderr
         return json.loads(built.stdout)
 
-    best, same, cheaper = plan(), plan("--no-parsimony"), plan("--parsimony")
+    best, same, cheaper = (plan("--budget", "2h", *more) for more in ((), ("--no-parsimony",), ("--parsimony",)))
     assert best["members"] == same["members"]
     assert cheaper["predicted_seconds"] <= best["predicted_seconds"]
     assert "--parsimony" not in best["parsimony"]
 
 
 def test_a_frontier_is_asked_as_a_build_is(home):
-    options = ("--target", "t4x2", "--rows", "10000", "--include", "weak", "--whole-file", "--margin", "1.2")
+    options = ("--target", "t4x2", "--rows", "10000", "--include", "weak", "--whole-file", "--margin", "1.2", "--trials", "3")
     drawn = ensemble(home, "frontier", *options, "--points", "2", "--json")
     assert drawn.returncode == 0, drawn.stderr
     dearest = json.loads(drawn.stdout)[-1]
@@ -88,6 +125,17 @@ def test_a_frontier_is_asked_as_a_build_is(home):
     plan = json.loads(built.stdout)
     assert (plan["rows"], plan["margin"]) == (10_000, 1.2)
     assert set(dearest["members"]) <= {"weak@ab", "fair@ab", "good@ab", "weak", "fair", "good"}
+
+
+def test_a_build_takes_the_pool_and_the_members_it_is_told(home):
+    options = ("--budget", "2h", "--pool", "linear", "--exclude", "good", "--json", "-o", "told.json")
+    built = ensemble(home, "build", *options)
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    assert {pool["blend"]["pool"] for pool in plan["pools"]} == {"linear"}
+    assert {reason["name"] for reason in plan["reasons"]["members"]} == {"weak", "fair"}
+    assert plan["left_out"] == {"good": "--exclude good"}
+    assert "left out: good: --exclude good" in ensemble(home, "show", "told.json").stdout
 
 
 def test_without_a_target_the_only_one_with_costs_is_taken_and_said(home, tmp_path):
@@ -118,6 +166,10 @@ def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
         (("build", "--budget", "soon"), "give hours"),
         (("build", "--target", "abacus"), "abacus"),
         (("build", "--margin", "0.5"), "at least 1"),
+        (("build", "--pool", "maple"), "--pool maple: no such kind of pool; there are linear, log, logistic"),
+        (("build", "--include", "best"), "--include best: no score table is called that; there are fair, good, weak"),
+        (("build", "--exclude", "best"), "--exclude best: no score table is called that; there are fair, good, weak"),
+        (("build", "--include", "good", "--exclude", "good"), "--include good and --exclude good: give one of them"),
         (("show", "nothing.json"), "no such plan"),
         (("show", "/dev/zero"), "neither a file nor a link to one"),
         (("build", "--data", "battles.csv", "-o", "battles.csv"), "battles.csv, which the command reads"),
@@ -146,3 +198,28 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_headline_command_works_where_nothing_was_measured(home, tmp_path):
+    """Three tables of models that no laptop runs, at the prices of entries: a plan for two T4s, marked as forecast."""
+    entries = {"weak": "llama-3-8b@ab-1024", "fair": "gemma-2-9b", "good": "yi-34b"}
+    for name, entry in entries.items():
+        store = tmp_path / "mlruns" / "store"
+        import_scores(name, home / f"{name}.csv", home / "battles.csv", target="t4x2", like=entry, store=store)
+    built = ensemble(tmp_path, "build", "--budget", "9h", "--target", "t4x2", "--json")
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    for member in plan["members"]:
+        assert member["cost"]["forecast"]["as_entry"].startswith(entries[member["name"]])
+        assert f"{member['name']}: forecast (" in built.stderr
+    assert plan["margin"] > 1.5 and "upper ends of forecasts" in plan["margin_reason"]
+    assert plan["predicted_seconds"] * plan["margin"] <= 9 * 3600 * (1 + 1e-9)
+    shown = ensemble(tmp_path, "show").stdout
+    assert "forecast (" in shown and "as a Kaggle submission" in shown
+    ensemble(tmp_path, "show", "--html", "plan.html")
+    assert ", forecast</td>" in (tmp_path / "plan.html").read_text()
+    priced = ensemble(tmp_path, "build", "--budget", "9h", "--seconds", "good=2h", "--margin", "1.2", "--json", "-o", "p.json")
+    plan = json.loads(priced.stdout)
+    costs = {member["name"]: member["cost"] for member in plan["members"]}
+    assert plan["margin"] == 1.2 and "forecast" not in costs["good"]
+    assert costs["good"]["seconds_per_row"] * 25_000 == pytest.approx(7200)

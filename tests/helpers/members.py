@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ensemble.members.table import Members, balanced_folds
-from ensemble.search.decide import BuildRequest
+from ensemble.search.decide import BuildRequest, SearchLimits
 from tests.helpers.manifests import score_card
 from zoo.contracts import Cost
 from zoo.targets import load_target
@@ -55,5 +55,6 @@ def make_members(kinds=KINDS, rows: int = 500, *, seed: int = 0, gpus: int = 1, 
     )
 
 
-def request(budget: float, *, rows: int = 25_000, target=T4X2, **options) -> BuildRequest:
-    return BuildRequest(target, budget, rows, **options)
+def request(budget: float, *, rows: int = 25_000, target=T4X2, trials: int = 0, **options) -> BuildRequest:
+    """What a build is asked: the exact search alone, unless a study of so many trials is wanted."""
+    return BuildRequest(target, budget, rows, **({"limits": SearchLimits(trials)} | options))

@@ -166,4 +166,4 @@ def _kind(name: str) -> str:
         return "broken database, kept aside"
     if name.startswith("mlflow.db"):
         return "database"
-    return {"builds": "kept builds", "predictions": "kept predictions"}.get(name, "other")
+    return {"builds": "kept builds", "predictions": "kept predictions", "studies.db": "studies"}.get(name, "other")

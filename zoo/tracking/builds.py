@@ -132,6 +132,7 @@ def _tags(
     tags = {"zoo.kind": "build", "zoo.stage": "build", "zoo.fingerprint": key, "zoo.dataset": digest, "zoo.scored": "yes"}
     tags |= {"mlflow.runName": f"build {plan_key(plan)[:6]}", "mlflow.source.name": "ensemble build"}
     tags |= {"zoo.target": str(plan["target"]["name"])} if isinstance(plan.get("target"), dict) else {}
+    tags |= {"zoo.study": str(plan["study"]["name"])} if isinstance(plan.get("study"), dict) else {}
     return tags | {
         f"member.{_tag_name(name)}": str(found.info.run_id) if found else f"fingerprint {members[name]}"
         for name, found in runs.items()

@@ -1,0 +1,100 @@
+"""Pictures of a study: how it went, what mattered, and log loss against seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble.report.study import DRAWN, StudyView
+from zoo.store import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KNOWN, OTHER, BEST = "#c44e00", "#4c72b0", "#222222"
+
+
+def draw_study(view: StudyView, folder: Path) -> list[Path]:
+    """Write FILES into `folder`, without what mattered where nothing varied; the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {name: draw for name, draw in FILES.items() if view.importance or draw is not _importance}
+    return [_write(folder / name, draw, view) for name, draw in pictures.items()]
+
+
+def _write(path: Path, draw: Callable[[Any, StudyView], None], view: StudyView) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from zoo.report.figures import png
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes, view)
+    axes.set_title(view.name, fontsize=10, loc="left")
+    write_atomic(path, png(figure))
+    return path
+
+
+def _history(axes: Axes, view: StudyView) -> None:
+    loss, known = _losses(view)
+    number = np.array([trial.number for trial in view.trials])
+    _dots(axes, number, loss, known)
+    axes.step(number, np.minimum.accumulate(loss), where="post", color=BEST, linewidth=1.2, label="best so far")
+    axes.set(xlabel="trial", ylabel="log loss out of fold")
+    _near_the_best(axes, loss)
+    axes.legend(loc="upper right", framealpha=0.9)
+
+
+def _importance(axes: Axes, view: StudyView) -> None:
+    names, shares = list(view.importance), list(view.importance.values())
+    axes.barh(names, shares, color=OTHER)
+    axes.invert_yaxis()
+    for place, share in enumerate(shares):
+        axes.annotate(f"{share:.0%}", (share, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set(xlabel="share of the variance of log loss (functional ANOVA)", xlim=(0, max(shares) * 1.12))
+
+
+def _seconds(axes: Axes, view: StudyView) -> None:
+    loss, known = _losses(view)
+    hours = np.array([trial.seconds for trial in view.trials]) / 3600
+    _dots(axes, hours, loss, known)
+    axes.set(xlabel="predicted hours, without the margin", ylabel="log loss out of fold")
+    _near_the_best(axes, loss)
+    axes.legend(loc="upper left", framealpha=0.9)
+
+
+def _losses(view: StudyView) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss of each trial, and whether its plan was known beforehand: (trials,) each.
+
+    Their standard errors are not drawn: they are of rows that all trials share, so that trials differ by far less.
+    """
+    trials = view.trials
+    return np.array([trial.log_loss for trial in trials]), np.array([trial.proposed_by != DRAWN for trial in trials])
+
+
+def _dots(axes: Axes, x: np.ndarray, loss: np.ndarray, known: np.ndarray) -> None:
+    for mask, colour, label in ((~known, OTHER, "drawn by Optuna"), (known, KNOWN, "known beforehand")):
+        if mask.any():
+            axes.plot(x[mask], loss[mask], "o", color=colour, markersize=5, label=label, zorder=2)
+
+
+def _near_the_best(axes: Axes, loss: np.ndarray) -> None:
+    """The worst trials would press the others flat: what is beyond the upper quartile by far is cut off, and said."""
+    low, high = np.quantile(loss, (0.0, 0.75))
+    top = high + 1.5 * max(high - low, 1e-4)
+    beyond = int((loss > top).sum())
+    axes.set_ylim(low - 0.1 * (top - low), top)
+    if beyond:
+        axes.set_title(f"{beyond} worse, above the frame", fontsize=9, loc="right", color="0.4")
+    axes.grid(alpha=0.3)
+
+
+FILES: dict[str, Callable[[Any, StudyView], None]] = {
+    "study-history.png": _history,
+    "study-importance.png": _importance,
+    "study-seconds.png": _seconds,
+}
