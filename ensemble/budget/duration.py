@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import time
+from datetime import datetime
 
 from zoo.errors import ZooError
 
@@ -26,6 +28,28 @@ def parse_budget(text: str) -> float:
     if not 0 < seconds <= LONGEST_SECONDS:
         raise ZooError(f"budget {text!r}: must be more than zero seconds and at most {LONGEST_SECONDS / 86400:.0f} days")
     return seconds
+
+
+def parse_moment(text: str) -> float:
+    """Unix seconds of a moment that has been: such seconds, or an ISO 8601 time with its offset from UTC.
+
+    ZooError on anything else, on a moment to come, and on one more than 30 days ago.
+    """
+    cleaned, mend = text.strip(), "give Unix seconds (date +%s) or a time with its offset, as in 2026-11-26T08:30:00+00:00"
+    if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", cleaned):
+        moment = float(cleaned)
+    else:
+        try:
+            parsed = datetime.fromisoformat(cleaned)
+        except ValueError as error:
+            raise ZooError(f"--started-at {text}: not a moment; {mend}") from error
+        if parsed.tzinfo is None:
+            raise ZooError(f"--started-at {text}: without an offset from UTC it names no moment; {mend}")
+        moment = parsed.timestamp()
+    ago = time.time() - moment
+    if not -1 <= ago <= LONGEST_SECONDS:  # clocks that give whole seconds may be up to one ahead
+        raise ZooError(f"--started-at {text}: {'to come' if ago < 0 else 'more than 30 days ago'}; {mend}")
+    return moment
 
 
 def as_budget(seconds: float) -> str:

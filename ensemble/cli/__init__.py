@@ -6,7 +6,9 @@ import sys
 import traceback
 
 from ensemble.cli.planning import build, frontier, show
+from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
+from ensemble.cli.recalibrating import recalibrate
 from ensemble.cli.study import study
 from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
@@ -20,7 +22,7 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, study, predict, evaluate)})
+add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool)})
 
 
 def main() -> None:

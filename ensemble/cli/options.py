@@ -1,4 +1,4 @@
-"""The options that `ensemble build` and `frontier` share."""
+"""Options that several commands take, and those of `ensemble build` and `frontier`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import complete_target
 from zoo.cost.price import COMPETITION_ROWS
+
+
+def complete_pool() -> list[str]:
+    """Kinds of pools for shell completion."""
+    from ensemble.plan import PoolKind
+
+    return list(get_args(PoolKind))
+
 
 Budget = Annotated[str, typer.Option("--budget", help="Time of one whole prediction: 9h, 1h30m, 5m, 90s.")]
 TargetName = Annotated[
@@ -25,7 +33,7 @@ Margin = Annotated[
 Lengths = Annotated[Path | None, typer.Option("--lengths", help="Battles whose lengths are those to be predicted.")]
 BattlesFile = Annotated[
     Path | None,
-    typer.Option("--data", "--battles", help="The labelled battles that the members were scored on."),
+    typer.Option("--data", "--battles", "--labels", help="The labelled battles that the members were scored on."),
 ]
 Include = Annotated[
     list[str] | None,
@@ -42,6 +50,29 @@ Alias = Annotated[
     str | None,
     typer.Option("--alias", help="Only members whose checkpoint has this alias: champion, candidate; see `zoo promote`."),
 ]
+PoolKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool",
+        help="Only plans with this kind of pool: logistic, log, linear (equal and greedy weights are), ... Repeatable.",
+        autocompletion=complete_pool,
+    ),
+]
+Seconds = Annotated[
+    list[str] | None,
+    typer.Option("--seconds", metavar="NAME=TIME", help="This member takes 4h or 900s for all --rows. Repeatable."),
+]
+Like = Annotated[
+    list[str] | None,
+    typer.Option("--like", metavar="NAME=ENTRY[@VARIANT]", help="This member takes what `zoo cost` says of it. Repeatable."),
+]
+ScoreFiles = Annotated[
+    list[str] | None,
+    typer.Option("--scores", metavar="[NAME=]FILE", help="A table of out-of-fold scores, in place of the store's. Repeatable."),
+]
+ColumnNames = Annotated[
+    str | None, typer.Option("--columns", metavar="NAMES", help="Columns of --scores: a=..., b=..., tie=..., id=....")
+]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
 Parsimony = Annotated[
     bool,
@@ -53,6 +84,22 @@ PositionBias = Annotated[bool, typer.Option("--position-bias", help="Let log poo
 Trials = Annotated[int, typer.Option("--trials", min=0, help="Optuna's trials beside the exact search, in all; 0: none.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Most time for these trials: 2m, 90s. One that has begun is finished.")]
 Jobs = Annotated[int, typer.Option("--n-jobs", min=1, help="Trials at a time.")]
+PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
+RobustColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--robust",
+        metavar="COLUMN",
+        help="Choose by groups left out of the build in turn: a column of the battles (their source), language, or length.",
+    ),
+]
+RobustMeasure = Annotated[
+    str, typer.Option("--robust-by", metavar="worst|mean", help="With --robust: by the worst group, or by the groups' mean.")
+]
+CalibrateOn = Annotated[
+    Path | None,
+    typer.Option("--calibrate-on", help="Labelled battles of the kind to be predicted: as `ensemble recalibrate` does."),
+]
 
 
 @dataclass(frozen=True)
@@ -67,16 +114,23 @@ class Asked:
     margin: Margin = None
     lengths: Lengths = None
     battles: BattlesFile = None
+    scores: ScoreFiles = None
+    columns: ColumnNames = None
+    seconds: Seconds = None
+    like: Like = None
     include: Include = None
     max_bad_rows: MaxBadRows = MOST_BAD
     exclude: Exclude = None
     prefer: Prefer = None
     alias: Alias = None
+    pools: PoolKinds = None
     whole_file: WholeFile = False
     position_bias: PositionBias = False
     trials: Trials = 50
     timeout: Timeout = "2m"
     n_jobs: Jobs = 1
+    robust: RobustColumn = None
+    robust_by: RobustMeasure = "worst"
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ensemble.members.fold_rules import of_one_rule
+from ensemble.members.prices import PriceList
 from ensemble.members.rows import FEWEST_ROWS, shared_rows
 from ensemble.members.table import Members, balanced_folds
+from ensemble.members.texts import COLUMN, about_rows
 from ensemble.members.vetting import duplicates, suspects
 from zoo.contracts import Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
@@ -42,15 +44,18 @@ def align(
     tables: Sequence[Table],
     *,
     target: str | None = None,
+    prices: PriceList | None = None,
     battles: Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     prefer: Sequence[str] = (),
     say: Say = lambda _: None,
     most_bad: float = MOST_BAD,
+    column: str | None = None,
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
+    `prices` instead of it prices members for its target that were scored elsewhere.
     Labels and prompts come from `battles`, or from the file the tables were made of; ids and winners alone will do. `exclude`:
     members or tables (fingerprints) to leave out; `prefer`: tables that stand for their members, by fingerprint; `say` and
     `most_bad` as `zoo.data.usable.usable_battles` takes them. Refused, with the members' names: no table, tables of different
@@ -58,20 +63,23 @@ def align(
     the same name replaces (`zoo.pipeline.members.standing`), and, before rows are joined, tables that look in-sample or partly
     leaked, duplicates, and members that cost more rows than they are worth (`ensemble.members.rows`); `include` names members
     that stay nevertheless. A table whose name stays in by another one is listed as `NAME (FINGERPRINT)`. Where no battle of
-    this kind can be a tie, p_tie is taken out of all tables before anything is judged.
+    this kind can be a tie, p_tie is taken out of all tables before anything is judged. `column`: of the battles file, to keep
+    in `Members.about`.
     """
     left_out: dict[str, str] = {}
     check_names(tables, {"--exclude": exclude, "--include": include, "--prefer": prefer})
+    if both := sorted(set(include) & set(exclude)):
+        raise ZooError(f"--include {both[0]} and --exclude {both[0]}: give one of them")
     tables = _not_excluded(tables, exclude, left_out)
-    chosen = _for_target(tables, target, left_out)
-    labelled = _labelled_battles(chosen, battles, say, most_bad)
+    chosen = _for_target(tables, target, left_out) if prices is None else _priced(tables, prices, left_out)
+    labelled = _labelled_battles(chosen, battles, say, most_bad, column)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
     chosen, rule = of_one_rule(chosen, left_out, prefer)
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
-    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
+    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
     chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
@@ -84,10 +92,21 @@ def align(
     left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
     kept = sorted(shared.kept, key=lambda j: chosen[j].name)
     members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
-    characters = count_characters(truth.loc[list(shared.ids)]) if labelled.has_texts else members.characters
-    return replace(
-        members, characters=characters, digest=digest, left_out=left_out, ties=labelled.can_tie, data=labelled.path.name
+    rows = truth.loc[list(shared.ids)]
+    characters = count_characters(rows) if labelled.has_texts else members.characters
+    about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
+    if column in labelled.kept.columns:
+        about[COLUMN] = labelled.kept[column]
+    members = replace(
+        members,
+        characters=characters,
+        digest=digest,
+        left_out=left_out,
+        ties=labelled.can_tie,
+        about=about,
+        data=labelled.path.name,
     )
+    return members if prices is None else prices.with_lengths(members)
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:
@@ -159,6 +178,17 @@ def _without(
     return [table for j, table in enumerate(tables) if j not in reasons]
 
 
+def _priced(tables: Sequence[Table], prices: PriceList, left_out: dict[str, str]) -> list[Table]:
+    """The tables that have a cost on the target of `prices`, measured there or not."""
+    target, without = prices.target.name, dict[str, str]()
+    priced = prices.priced(tables, without)
+    if tables and not priced:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(without.items())[:3])
+        raise ZooError(f"no member has a cost on target {target} ({reasons})")
+    left_out |= without
+    return _for_target(priced, target, left_out)
+
+
 def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str, str]) -> list[Table]:
     if not tables:
         raise ZooError("no scored members; score some with `zoo run NAME`, or bring tables with `zoo import`")
@@ -183,9 +213,10 @@ def _digests(battles: Battles) -> set[str]:
     return {dataset_digest(battles), labels_digest(battles)}
 
 
-def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float) -> Battles:
+def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, most_bad: float, column: str | None) -> Battles:
+    keep = [column] if column else []
     if given is not None:
-        battles = usable_battles(given, say=say, most_bad=most_bad, need_texts=False)
+        battles = usable_battles(given, say=say, most_bad=most_bad, keep=keep, need_texts=False)
         if not battles.labelled:
             raise ZooError(f"{given}: has no winner columns; give the labelled battles that the members were scored on")
         return battles
@@ -205,7 +236,7 @@ def _labelled_battles(tables: Sequence[Table], given: Path | None, say: Say, mos
         named = "; ".join(f"{b.path.name}: {', '.join(sorted(set(names)))}" for b, names in found.values())
         raise ZooError(f"members were scored on different data ({named}); choose one with --data FILE")
     battles = (whole or [found for found, _ in found.values()])[0]
-    return usable_battles(battles.path, say=say, most_bad=most_bad, need_texts=False)
+    return usable_battles(battles.path, say=say, most_bad=most_bad, keep=keep, need_texts=False)
 
 
 def _of_data(tables: Sequence[Table], digests: set[str], chosen_by_user: bool, left_out: dict[str, str]) -> list[Table]:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
+from ensemble.plan import Triple
 from zoo.contracts import Cost, ScoreCard
+from zoo.scores.metrics import uniform_loss
 
 FOLDS = 5  # of the blend's own cross-validation
 
@@ -20,6 +23,7 @@ class Members:
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
     same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
     `ties`: whether a battle can be a tie; where not, every p_tie is 0. `data`: the name of the battles' file, for people.
+    `about`: what is known of the rows' texts (`ensemble.members.texts`), in their order.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
     """
 
@@ -39,11 +43,22 @@ class Members:
     lost_by: dict[str, int] = field(default_factory=dict)
     ties: bool = True
     data: str = ""
+    about: pd.DataFrame | None = None
 
     @property
     def uniform_loss(self) -> float:
         """Log loss of giving every outcome that there is the same chance."""
-        return float(np.log(3 if self.ties else 2))
+        return uniform_loss(ties=self.ties)
+
+    @property
+    def prior(self) -> Triple:
+        """Label shares with one battle of each label added.
+
+        A and B are alike, since their order is random.
+        """
+        counts = np.bincount(self.y, minlength=3) + np.array([1.0, 1.0, float(self.ties)])
+        side = float((counts[0] + counts[1]) / counts.sum() / 2) if self.ties else 0.5
+        return side, side, 1.0 - 2 * side
 
     @property
     def costs(self) -> tuple[Cost, ...]:
@@ -73,6 +88,7 @@ class Members:
             groups=self.groups[index],
             folds=balanced_folds(self.groups[index]),
             characters=self.characters[index],
+            about=None if self.about is None else self.about.iloc[index],
         )
 
 

@@ -1,11 +1,11 @@
 """The plan: what `ensemble build` decides and `ensemble predict` carries out."""
 
+from ensemble.plan.blends import TREE_FEATURES, Blend, PoolKind, Products, Tree, Trees, Triple
 from ensemble.plan.contracts import (
     FEATURES,
     PLAN_VERSION,
     ROUNDING,
     STUDIES,
-    Blend,
     Bound,
     FrontierPoint,
     Gate,
@@ -16,22 +16,30 @@ from ensemble.plan.contracts import (
     PlanStudy,
     PlanTarget,
     Pool,
-    PoolKind,
     TokenEstimate,
-    Triple,
 )
 from ensemble.plan.files import load_plan, save_plan
+from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons
+from ensemble.plan.shift import Calibration, End, FittingRows, HeldGroup, Robust, RobustBy, RowSummary
 
 __all__ = [
     "FEATURES",
     "PLAN_VERSION",
     "ROUNDING",
     "STUDIES",
+    "TREE_FEATURES",
     "Blend",
     "Bound",
+    "Calibration",
+    "Change",
+    "End",
+    "ErrorCorrelation",
+    "FittingRows",
     "FrontierPoint",
     "Gate",
+    "HeldGroup",
     "Job",
+    "MemberReason",
     "Paired",
     "Plan",
     "PlanMember",
@@ -39,7 +47,14 @@ __all__ = [
     "PlanTarget",
     "Pool",
     "PoolKind",
+    "Products",
+    "Reasons",
+    "Robust",
+    "RobustBy",
+    "RowSummary",
     "TokenEstimate",
+    "Tree",
+    "Trees",
     "Triple",
     "load_plan",
     "save_plan",

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from ensemble.plan.contracts import FEATURES, Blend, Gate, Job, Plan, PlanMember
+from ensemble.plan.blends import TREE_FEATURES, Blend, Products, Tree, Trees
+from ensemble.plan.contracts import FEATURES, Gate, Job, Plan, PlanMember
 from zoo.contracts import ScoreRequest
 
 TOLERANCE = 1e-6  # of sums that should be 1
@@ -113,6 +114,53 @@ def _blend_faults(blend: Blend) -> Iterator[str]:
         yield f"weights: those of a linear pool are shares that sum to 1, not to {sum(blend.weights):g}"
     if sum(blend.least) >= 1:
         yield f"least: shares that leave something to the blend are wanted, not {sum(blend.least):g} in all"
+    if blend.products is not None:
+        yield from (f"products.{fault}" for fault in _products_faults(blend, blend.products))
+    if blend.trees is not None:
+        yield from (f"trees.{fault}" for fault in _trees_faults(blend, blend.trees))
+    for place, part in enumerate(blend.parts):
+        if part.members != blend.members or part.ties != blend.ties:
+            yield f"parts.{place}: its members and ties are not those of the whole"
+        yield from (f"parts.{place}.{fault}" for fault in _blend_faults(part))
+
+
+def _products_faults(blend: Blend, products: Products) -> Iterator[str]:
+    count = len(products.members)
+    if not products.members or len(set(products.members)) < count or not set(products.members) <= set(blend.members):
+        yield "members: some of the blend's are wanted, each once"
+    for name in ("lead_scale", "pull_center", "pull_scale"):
+        if len(getattr(products, name)) != count:
+            yield f"{name}: one number for each of the {count} members is wanted"
+    if min((*products.lead_scale, *products.pull_scale), default=1.0) < 1e-9:
+        yield "scales must be more than zero"
+    for name in ("odd", "leads", "pulls"):
+        if [len(row) for row in getattr(products, name)] != [count] * count:
+            yield f"{name}: {count} rows of {count} numbers are wanted"
+
+
+def _trees_faults(blend: Blend, trees: Trees) -> Iterator[str]:
+    features = len(TREE_FEATURES) + 2 * len(blend.members)
+    if trees.n_features != features:
+        yield f"n_features: of {len(blend.members)} members this version reads {features}"
+    for name in ("lead", "tie"):
+        for place, tree in enumerate(getattr(trees, name)):
+            if fault := _tree_fault(tree, trees.n_features):
+                yield f"{name}.{place}: {fault}"
+
+
+def _tree_fault(tree: Tree, features: int) -> str | None:
+    """What keeps a tree from giving every row one value: each node but the first and each leaf has one parent, before it."""
+    nodes = len(tree.features)
+    if {len(tree.thresholds), len(tree.left), len(tree.right)} != {nodes} or len(tree.values) != nodes + 1:
+        return "as many thresholds and children as features are wanted, and one leaf more"
+    if not all(0 <= feature < features for feature in tree.features):
+        return f"features are numbered from 0 to {features - 1}"
+    children = sorted((*tree.left, *tree.right))
+    if children != sorted((*range(1, nodes), *(~leaf for leaf in range(nodes + 1)))) and nodes:
+        return "every node but the first and every leaf is the child of one node"
+    if any(0 <= child <= node for node, pair in enumerate(zip(tree.left, tree.right, strict=True)) for child in pair):
+        return "a node is numbered before its children"
+    return None
 
 
 # --- the schedule -----------------------------------------------------------------------------------------------------------

@@ -8,10 +8,13 @@ probabilities has the columns A, B, tie.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from ensemble.plan.blends import Blend, Triple
+from ensemble.plan.reasons import ErrorCorrelation, Reasons
+from ensemble.plan.shift import Calibration, FittingRows, Robust
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
@@ -30,47 +33,6 @@ FEATURES = (
     "log_characters^2",
     "entropy*log_characters",
 )
-
-Temperature = Annotated[float, Field(ge=0.01, le=100)]  # fitted ones lie between 0.05 and 20
-Triple = tuple[float, float, float]
-PoolKind = Literal["linear", "log", "logistic"]
-
-
-class Blend(Contract):
-    """How the probabilities of `members` become one triple a row.
-
-    `ensemble.pools.blend.apply_blend` carries it out.
-
-    Each member's triple is first mixed with `floor` of the uniform one (tables hold exact zeros), then raised to
-    1 / its temperature. `linear`: (1 - uniform) * sum_j weights_j p_j + uniform of the uniform triple. `log`: softmax of
-    sum_j weights_j log p_j + biases. `logistic`: softmax of sum_j coefficients_j @ log p_j + biases; its `weights` are shares
-    of influence, for reading only. The result is raised to 1 / `temperature`. Last, `least` keeps a share of every row for
-    labels that the fitting rows lacked: (1 - sum(least)) * result + least. Without `ties` the uniform triple is (1/2, 1/2, 0),
-    every softmax is over A and B alone, and what comes out of tables whose p_tie is 0 has a p_tie of 0.
-    """
-
-    pool: PoolKind
-    members: tuple[str, ...]
-    weights: tuple[float, ...]
-    temperatures: tuple[Temperature, ...]
-    uniform: Fraction = 0.0
-    coefficients: tuple[tuple[Triple, Triple, Triple], ...] = Field(
-        (), description="logistic: member, output label, input label"
-    )
-    biases: Triple = (0.0, 0.0, 0.0)
-    temperature: Temperature = 1.0
-    floor: Fraction = 0.0
-    ties: bool = added_later(True, description="whether a battle can be a tie")
-    least: tuple[Fraction, Fraction, Fraction] = (0.0, 0.0, 0.0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Blend:
-        expected = len(self.members)
-        if len(self.weights) != expected or len(self.temperatures) != expected:
-            raise ValueError(f"weights and temperatures need one number for each of the {expected} members")
-        if self.pool == "logistic" and len(self.coefficients) != expected:
-            raise ValueError(f"a logistic pool needs coefficients for each of its {expected} members")
-        return self
 
 
 class Pool(Contract):
@@ -166,6 +128,17 @@ class PlanTarget(Contract):
         return max(1, self.gpus)
 
 
+class Paired(Contract):
+    """Mean difference in log loss a row, clustered by prompt.
+
+    This plan minus the other; below zero the plan is better.
+    """
+
+    other: str
+    difference: float
+    standard_error: float
+
+
 class FrontierPoint(Contract):
     """The best plan that some budget buys.
 
@@ -181,17 +154,7 @@ class FrontierPoint(Contract):
     members: tuple[str, ...]
     coverage: tuple[float, ...]
     rehearsed: bool = False
-
-
-class Paired(Contract):
-    """Mean difference in log loss a row, clustered by prompt.
-
-    This plan minus the other; below zero the plan is better.
-    """
-
-    other: str
-    difference: float
-    standard_error: float
+    beside_best: Paired | None = added_later(None, description="this point against the best one, row by row")
 
 
 class Bound(Contract):
@@ -263,6 +226,11 @@ class Plan(Contract):
     schedule: tuple[Job, ...]
     frontier: tuple[FrontierPoint, ...] = ()
     left_out: dict[str, str] = Field({}, description="members that were not considered, and why")
+    reasons: Reasons | None = added_later(None, description="what each candidate is worth beside the others")
+    error_correlation: ErrorCorrelation | None = added_later(None, description="how alike the candidates err")
+    fitting: FittingRows | None = added_later(None, description="what the fitting rows were like")
+    robust: Robust | None = added_later(None, description="groups that the rehearsal left out in turn")
+    calibration: Calibration | None = added_later(None, description="of every blend, on battles of another kind")
 
     @model_validator(mode="after")
     def _check(self) -> Plan:

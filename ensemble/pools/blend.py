@@ -1,65 +1,39 @@
-"""The pools: linear, log and logistic blends of members' probabilities.
+"""The pools: blends of members' probabilities.
 
-They are fitted exactly and applied by numbers alone. By default every pool treats A and B alike: exchanging the answers in all
-tables exchanges the result. A temperature for each member is part of the log and the logistic pool already (it scales the
+They are fitted by rules that need no seed and applied by numbers alone. By default every pool treats A and B alike: exchanging
+the answers in all tables exchanges the result. A temperature for each member is part of the log pools already (it scales the
 weights), so only the linear pool fits them, and one more on the blend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.plan import Blend, PoolKind, Triple
-from ensemble.pools.greedy import GREEDY_ROUNDS, greedy_weights
+from ensemble.plan import Blend, Triple
+from ensemble.pools.coordinates import EVEN, EVEN_SIDES, coordinates
+from ensemble.pools.greedy import greedy_weights
 from ensemble.pools.linear import fit_linear
-from ensemble.pools.softmax import Design, fit_softmax
+from ensemble.pools.log_pools import fit_log_pool, quadratic_forms
+from ensemble.pools.spec import AS_IS, GREEDY, RIDGED_LOG, RIDGED_LOGISTIC, SPECS, BlendSpec
+from ensemble.pools.trees import correct
+
+__all__ = [
+    "AS_IS",
+    "GREEDY",
+    "RIDGED_LOG",
+    "RIDGED_LOGISTIC",
+    "SPECS",
+    "BlendSpec",
+    "apply_blend",
+    "fit_blend",
+    "fit_temperature",
+    "least_shares",
+]
 
 _TEMPERATURES = (0.05, 20.0)
 AS_IS_FLOOR = 1e-5
-EVEN, EVEN_SIDES = np.array([3.0, 3.0, 3.0]), np.array([2.0, 2.0, np.inf])  # what the uniform triple's 1 is divided by
-
-
-@dataclass(frozen=True)
-class BlendSpec:
-    """What cross-validation chooses: the pool, its shrinkage, and what is done to a table first.
-
-    `shrinkage`: linear, the Dirichlet prior toward equal weights; log and logistic, the ridge toward the log pool with equal
-    weights. `tempered`: the linear pool's temperatures, one a member and one on the blend. `floor`: share of the uniform
-    triple mixed into each member's; the linear pool has the uniform triple as a member of its own instead. `position_bias`:
-    let the log pools favour a side, for battles whose order is not random. `rounds`: the linear pool's weights are those of so
-    many rounds of greedy selection, 0: the best ones. `ties`: whether a battle can be a tie; where not, the tables' p_tie must
-    be 0, and the blend's is. Not `fitted`: equal weights and nothing else, of one member its table as
-    it is but for a small floor; on few rows every fit may cost more than it gains.
-    """
-
-    pool: PoolKind = "linear"
-    shrinkage: float = 0.0
-    tempered: bool = False
-    floor: float = 0.0
-    position_bias: bool = False
-    fitted: bool = True
-    rounds: int = 0
-    ties: bool = True
-
-    @property
-    def labels(self) -> int:
-        """How many outcomes there are: A, B and, where there are ties, a tie."""
-        return 3 if self.ties else 2
-
-
-AS_IS = BlendSpec(fitted=False)
-GREEDY = BlendSpec("linear", rounds=GREEDY_ROUNDS)
-RIDGED_LOG = BlendSpec("log", 0.01, floor=1e-2)  # of one member: its temperature and the bias of a tie
-RIDGED_LOGISTIC = BlendSpec("logistic", 0.01, floor=1e-2)
-SPECS: tuple[BlendSpec, ...] = (
-    AS_IS,
-    *(BlendSpec("linear", shrinkage, tempered) for shrinkage in (0.0, 0.01) for tempered in (False, True)),
-    *(BlendSpec("log", shrinkage, floor=floor) for shrinkage in (0.0, 0.01) for floor in (1e-4, 1e-2)),
-    *(BlendSpec("logistic", shrinkage, floor=floor) for shrinkage in (1e-4, 1e-2) for floor in (1e-4, 1e-2)),
-)
 
 
 def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -75,6 +49,9 @@ def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarra
     if not tables:
         raise ValueError("a blend without members says nothing about a row; use the plan's prior")
     even = EVEN if blend.ties else EVEN_SIDES
+    if blend.pool in ("trees", "geometric"):
+        return _combined(blend, probabilities, tables)
+    even = EVEN if blend.ties else EVEN_SIDES
     prepared = [_prepare(p, blend.floor, even, t) for p, t in zip(tables, blend.temperatures, strict=True)]
     if blend.pool == "linear":
         mixed = sum((w * p for w, p in zip(blend.weights, prepared, strict=True) if w), np.zeros_like(tables[0]))
@@ -83,12 +60,29 @@ def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarra
     logits = np.tile(np.asarray(blend.biases), (len(tables[0]), 1))
     for place, p in enumerate(prepared):
         logs = np.log(np.maximum(p, 1e-15))
-        logits += logs @ np.asarray(blend.coefficients[place]).T if blend.pool == "logistic" else blend.weights[place] * logs
-    if not blend.ties:
+        logits += blend.weights[place] * logs if blend.pool == "log" else logs @ np.asarray(blend.coefficients[place]).T
+    if blend.products is not None:
+        some = np.stack([tables[blend.members.index(name)] for name in blend.products.members])
+        lead, pull = quadratic_forms(blend.products, coordinates(some, blend.floor, ties=blend.ties))
+        logits += np.column_stack([lead / 2, -lead / 2, pull])
+    return _softmax(logits / blend.temperature, ties=blend.ties)
+
+
+def _combined(blend: Blend, probabilities: Mapping[str, np.ndarray], tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The blends that are made of other blends of the same members."""
+    parts = [_blended(part, probabilities) for part in blend.parts]
+    if blend.trees is not None:
+        return correct(blend.trees, np.stack(tables), parts[0], ties=blend.ties)
+    logs = [w * np.log(np.maximum(p, 1e-15)) for w, p in zip(blend.part_weights, parts, strict=True)]
+    return _softmax(np.sum(logs, axis=0), ties=blend.ties)
+
+
+def _softmax(logits: np.ndarray, *, ties: bool) -> np.ndarray:
+    if not ties:
         logits[:, 2] = -np.inf
-    logits = (logits - logits.max(axis=1, keepdims=True)) / blend.temperature
-    p = np.exp(logits)
-    triples: np.ndarray = p / p.sum(axis=1, keepdims=True)
+    top = np.maximum(np.maximum(logits[:, 0], logits[:, 1]), logits[:, 2])  # by columns: numpy is slow along an axis of three
+    p = np.exp(logits - top[:, None])
+    triples: np.ndarray = p / (p[:, 0] + p[:, 1] + p[:, 2])[:, None]
     return triples
 
 
@@ -100,8 +94,8 @@ def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
     """p to the power 1 / temperature, each row scaled to sum 1; zeros stay zeros."""
     if temperature == 1.0:
         return p
-    scaled = (p / p.max(axis=1, keepdims=True)) ** (1 / temperature)
-    tempered: np.ndarray = scaled / scaled.sum(axis=1, keepdims=True)
+    scaled = (p / np.maximum(np.maximum(p[:, 0], p[:, 1]), p[:, 2])[:, None]) ** (1 / temperature)
+    tempered: np.ndarray = scaled / (scaled[:, 0] + scaled[:, 1] + scaled[:, 2])[:, None]
     return tempered
 
 
@@ -138,7 +132,32 @@ def _fit(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, st
         return _weighted(names, greedy_weights(p, y, spec.rounds), ties=spec.ties)
     if spec.pool == "linear":
         return _fit_linear_blend(spec, names, p, y, start)
-    return _fit_log_blend(spec, names, p, y)
+    if spec.pool in ("trees", "geometric"):
+        return _fit_combined(spec, names, p, y)
+    return fit_log_pool(spec, names, p, y)
+
+
+def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
+    """Trees that correct a pool, or the geometric mean of pools; the parts are fitted to the same rows."""
+    parts = tuple(_fit(part, names, p, y, None) for part in spec.parts)
+    weights, ones = parts[0].weights, (1.0,) * len(names)
+    if spec.pool == "geometric":
+        return Blend(
+            pool="geometric",
+            members=tuple(names),
+            weights=weights,
+            temperatures=ones,
+            ties=spec.ties,
+            parts=parts,
+            part_weights=spec.part_weights,
+        )
+    from ensemble.pools.boosting import fit_trees  # LightGBM, which only a build needs
+
+    base = _blended(parts[0], dict(zip(names, p, strict=True)))
+    trees = fit_trees(p, base, y, spec.tree_rounds, ties=spec.ties, position_bias=spec.position_bias)
+    return Blend(
+        pool="trees", members=tuple(names), weights=weights, temperatures=ones, ties=spec.ties, parts=parts, trees=trees
+    )
 
 
 def _weighted(names: Sequence[str], weights: np.ndarray, *, ties: bool) -> Blend:
@@ -179,85 +198,31 @@ def _fit_linear_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: n
 def fit_temperature(p: np.ndarray, y: np.ndarray) -> float:
     """The temperature that minimises the log loss of softmax(log p / T); p (rows, labels).
 
-    The problem is convex in 1 / T.
+    The problem is convex in 1 / T: Newton's steps, halved where they overshoot, from T = 1.
     """
-    from scipy.optimize import minimize_scalar
+    logs = np.log(np.maximum(p.T, 1e-15))
+    best = logs.max(axis=0)
+    centred, true = logs - best, float((logs[y, np.arange(len(y))] - best).mean())
 
-    logs = np.log(np.maximum(p, 1e-15))
-    true = logs[np.arange(len(y)), y]
-    best = logs.max(axis=1)
-    centred, true = logs - best[:, None], true - best
+    def value(inverse: float) -> tuple[float, float, float]:
+        """Loss, slope and curvature."""
+        shares = np.exp(inverse * centred)  # (labels, rows)
+        total = shares.sum(axis=0)
+        shares /= total
+        weighted = shares * centred
+        mean, second = weighted.sum(axis=0), (weighted * centred).sum(axis=0)
+        return float(np.log(total).mean()) - inverse * true, float(mean.mean()) - true, float((second - mean**2).mean())
 
-    def loss(inverse: float) -> float:
-        return float((np.log(np.exp(inverse * centred).sum(axis=1)) - inverse * true).mean())
-
-    bounds = (1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0])
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
-    return 1 / float(found.x) if found.fun < loss(1.0) else 1.0
-
-
-def _fit_log_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
-    floor = max(spec.floor, 1e-9)
-    logs = np.log((1 - floor) * p[:, :, : spec.labels] + floor / spec.labels)
-    leads = (logs[:, :, 0] - logs[:, :, 1]).T
-    sides = ((logs[:, :, 0] + logs[:, :, 1]) / 2).T
-    ties = logs[:, :, 2].T if spec.ties else np.zeros_like(sides)
-    m = len(names)
-    if not spec.ties:  # what pulls to a tie means nothing; the pools differ in whether a weight may be below zero
-        shared = spec.pool == "log"
-        design = _design(leads, None, np.full(m, 1 / m), shared=shared, position_bias=spec.position_bias)
-    elif spec.pool == "log":
-        design = _design(leads, ties - sides, np.full(m, 1 / m), shared=True, position_bias=spec.position_bias)
-    else:
-        center = np.repeat([1 / m, -1 / m, 1 / m], m)
-        design = _design(leads, np.hstack([sides, ties]), center, shared=False, position_bias=spec.position_bias)
-    x = fit_softmax(design, y, ridge=spec.shrinkage).parameters
-    lean = float(x[-1]) / 2 if spec.position_bias else 0.0
-    biases: Triple = (lean, -lean, float(x[len(design.center) - 1 - spec.position_bias]))
-    coefficients: tuple[tuple[Triple, Triple, Triple], ...] = ()
-    weights = x[:m]
-    if spec.pool == "logistic":
-        side, tie = (x[m : 2 * m], x[2 * m : 3 * m]) if spec.ties else np.zeros((2, m))
-        coefficients = tuple(_coefficients(x[j], side[j], tie[j]) for j in range(m))
-        influence = np.abs(x[:m]) * leads.std(axis=0) + (side * sides + tie * ties).std(axis=0)
-        weights = influence / influence.sum() if influence.sum() > 0 else np.full(m, 1 / m)
-    return Blend(
-        pool=spec.pool,
-        members=tuple(names),
-        weights=tuple(weights.tolist()),
-        temperatures=(1.0,) * m,
-        coefficients=coefficients,
-        biases=biases,
-        floor=floor,
-        ties=spec.ties,
-    )
-
-
-def _design(leads: np.ndarray, ties: np.ndarray | None, center: np.ndarray, *, shared: bool, position_bias: bool) -> Design:
-    """The design of the log pools' parameters.
-
-    They are the leads', the ties' (the same ones, at least zero, if `shared`), the bias of a tie, that of A. Where there are no
-    ties (None), nothing moves theirs.
-    """
-    k, ones = len(center), np.ones((len(leads), 1))
-    lead_at = np.arange(leads.shape[1])
-    if ties is None:
-        tie, tie_at = np.empty((len(leads), 0)), np.empty(0, dtype=np.int64)
-    else:
-        tie = np.hstack([ties, ones])
-        tie_at = np.append(np.arange(ties.shape[1]) + (0 if shared else leads.shape[1]), k)
-    return Design(
-        lead=np.hstack([leads, ones]) if position_bias else leads,
-        lead_at=np.append(lead_at, k + 1) if position_bias else lead_at,
-        tie=tie,
-        tie_at=tie_at,
-        center=np.append(center, np.zeros(1 + position_bias)),
-        penalized=np.append(np.ones(k), np.zeros(1 + position_bias)),
-        bounded=np.append(np.full(k, shared), np.zeros(1 + position_bias, dtype=bool)),
-    )
-
-
-def _coefficients(lead: float, side: float, tie: float) -> tuple[Triple, Triple, Triple]:
-    """One member's matrix (output label, input label), unchanged when A and B are exchanged."""
-    lead, side, tie = float(lead), float(side), float(tie)
-    return (lead / 2, -lead / 2, 0.0), (-lead / 2, lead / 2, 0.0), (side / 2, side / 2, tie)
+    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
+    inverse, (loss, slope, curvature) = 1.0, value(1.0)
+    for _ in range(60):
+        step = -slope / max(curvature, 1e-12)
+        moved = min(max(inverse + step, low), high)
+        tried = value(moved)
+        while tried[0] > loss and abs(moved - inverse) > 1e-7:
+            moved = (moved + inverse) / 2
+            tried = value(moved)
+        if tried[0] >= loss or abs(moved - inverse) <= 1e-7:
+            break
+        inverse, (loss, slope, curvature) = moved, tried
+    return 1 / inverse

@@ -34,10 +34,10 @@ def cross_fit(
     out = np.empty((len(y), 3))
     start: Blend | None = None
     for fold in np.unique(folds):
-        held = folds == fold
-        fitting = ~held if seen is None else ~held & seen
-        start = fit_blend(spec, names, p[:, fitting], y[fitting], start=start)
-        out[held] = apply_blend(start, named(names, p[:, held]))
+        held = np.flatnonzero(folds == fold)
+        fitting = np.flatnonzero(folds != fold if seen is None else (folds != fold) & seen)
+        start = fit_blend(spec, names, np.take(p, fitting, axis=1), y[fitting], start=start)
+        out[held] = apply_blend(start, named(names, np.take(p, held, axis=1)))
     return out
 
 

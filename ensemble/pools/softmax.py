@@ -20,6 +20,7 @@ import numpy as np
 from ensemble.pools.linear import nonnegative_quadratic
 
 LEAST_RIDGE = 1e-10
+SETTLED = 1e-15  # a step that gains less than this share of the objective is the last: a sum of rows cannot show the next
 _MAX_ITERATIONS = 60
 
 
@@ -28,7 +29,8 @@ class Design:
     """Features of both numbers, arrays (rows, features).
 
     `lead_at` and `tie_at` say which parameter each column multiplies. Without features of E there are no ties: E is -infinity.
-    `center`: what ridge pulls the parameters to; `penalized` and `bounded` (at least zero): flags, one a parameter.
+    `center`: what ridge pulls the parameters to; `penalized`: how much of the ridge each parameter gets, flags or shares;
+    `bounded` (at least zero): flags, one a parameter.
     """
 
     lead: np.ndarray
@@ -61,10 +63,12 @@ class SoftmaxFit:
 
 def softmax_of(lead: np.ndarray, tie: np.ndarray) -> np.ndarray:
     """Probabilities (rows, 3) of U and E."""
-    logits = np.stack([lead / 2, -lead / 2, tie], axis=1)
-    logits -= logits.max(axis=1, keepdims=True)
-    p: np.ndarray = np.exp(logits)
-    p /= p.sum(axis=1, keepdims=True)
+    half = lead / 2
+    top = np.maximum(np.abs(half), tie)
+    p = np.empty((len(lead), 3))  # column by column: numpy is slow along an axis of three
+    for label, logit in enumerate((half, -half, tie)):
+        np.exp(logit - top, out=p[:, label])
+    p /= (p[:, 0] + p[:, 1] + p[:, 2])[:, None]
     return p
 
 
@@ -84,17 +88,17 @@ def fit_softmax(
         loss = -float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-300)).mean())
         return loss + float((penalty * (parameters - design.center) ** 2).sum()) / 2, p
 
-    value, p = objective(x)
+    (value, p), last = objective(x), False
     for _ in range(_MAX_ITERATIONS):
         gradient, hessian = _derivatives(design, p, truth)
         gradient += penalty * (x - design.center)
         gap = certified_gap(x, gradient, penalty, design.bounded)
-        if gap <= tolerance:
+        if gap <= tolerance or last:
             break
         hessian[np.diag_indices_from(hessian)] += penalty
         direction = nonnegative_quadratic(hessian, hessian @ x - gradient, start=x, bounded=design.bounded) - x
         decrement = -float(gradient @ direction) / 2
-        step, rounding = 1.0, 1e-15 * abs(value)
+        step, rounding, last = 1.0, 1e-15 * abs(value), decrement <= SETTLED * abs(value)
         while step > 1e-8:
             candidate, candidate_p = objective(x + step * direction)
             if candidate <= value - 1e-4 * step * decrement + rounding:

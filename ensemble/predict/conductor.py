@@ -52,7 +52,7 @@ class Conductor:
         `given`: members whose tables are on the board already, and where from; their jobs do not run.
         """
         self.plan, self.board, self.deadline, self.say = plan, board, deadline, say
-        self._characters, self._usable = characters, usable
+        self.characters, self._usable = characters, usable
         self.planned = {name: usable.copy() for name in board.members}
         self.seconds = {member.name: predicted_row_seconds(member, characters) for member in plan.members}
         self.runs: list[JobRun] = []
@@ -295,7 +295,7 @@ class Conductor:
         if gate is None or run.coverage >= 1.0:
             return np.full(len(self._usable), alone)
         tables, has = self.board.tables()
-        return gated_gain(gate, self.plan.pools, tables, has, self._characters, otherwise=alone)
+        return gated_gain(gate, self.plan.pools, tables, has, self.characters, otherwise=alone)
 
 
 def _devices(job: Job) -> set[int]:

@@ -6,14 +6,18 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ensemble.members.texts import DIGEST, SCRIPT
+from ensemble.plan import Plan
+from ensemble.pools.features import Distance
 from ensemble.predict.board import Board, Submission, told_of_ties
+from ensemble.predict.compare import compare, told_of_distance
 from ensemble.predict.conductor import Conductor
 from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
@@ -25,7 +29,10 @@ from zoo.scores.tables import PROBABILITIES, without_ties
 from zoo.store import write_atomic
 
 REPORT = "predict.json"  # in the work folder: what a prediction did
-TABLES = "members.parquet"  # beside it: id, and p_a, p_b, p_tie of each member by `NAME p_a`, NaN where it has not scored
+# Beside it: id, the digest of its texts under DIGEST (0 where they cannot be read), and p_a, p_b, p_tie of each member by `NAME
+# p_a`, NaN where it has not scored.
+TABLES = "members.parquet"
+COMPARED_SECONDS = 0.5  # must be left to compare the rows with the plan's
 PRIOR_ALONE = 3  # exit code
 
 
@@ -43,16 +50,19 @@ class MemberOutcome:
     log_loss: float | None
     log_loss_se: float | None
     note: str = ""
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What `predict` did.
 
-    `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`: rows by the members that made them,
-    `+` between names; `prior` where none did.
+    `plan`: as it was read at the start. `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`:
+    rows by the members that made them, `+` between names; `prior` where none did. `distance`: how far the rows are from those
+    of the plan's promise, as a line, and by feature.
     """
 
+    plan: Plan
     output: Path
     rows: int
     bad_rows: int
@@ -66,6 +76,8 @@ class Prediction:
     stopped_by: str
     warnings: tuple[str, ...]
     report: Path
+    distance: str = ""
+    distances: dict[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -97,7 +109,7 @@ class Prediction:
         if self.log_loss is not None:
             error = "" if self.log_loss_se is None else f" ± {self.log_loss_se:.4f}"
             lines.append(f"  log loss {self.log_loss:.4f}{error}")
-        return lines
+        return [*lines, *([f"  {self.distance}"] if self.distance else [])]
 
 
 def summarize(
@@ -109,10 +121,11 @@ def summarize(
     given: Mapping[str, str],
     folder: Path,
     predicted_seconds: float,
+    about: pd.DataFrame,
 ) -> Prediction:
     """What the prediction did, also left as predict.json in the work folder.
 
-    `given`: where tables brought by the user came from.
+    `given`: where tables brought by the user came from; `about`: `ensemble.members.texts.about_rows` of the usable rows by id.
     """
     board = submission.board
     warnings = [f"{stop.signal_name}: stopped early"] if stop else []
@@ -126,7 +139,9 @@ def summarize(
     if submission.failure:
         warnings.append(f"{submission.output} is whole, but lacks the newest scores: {submission.failure}")
     loss, error = _log_loss(submission.p, labels)
+    found = _distances(conductor, submission, deadline, about)
     prediction = Prediction(
+        plan=submission.plan,
         output=submission.output,
         rows=len(board.ids),
         bad_rows=len(battles.bad_ids),
@@ -140,10 +155,13 @@ def summarize(
         stopped_by=stop.signal_name,
         warnings=tuple(warnings),
         report=folder / REPORT,
+        distance=told_of_distance(submission.plan, found),
+        distances={one.feature: round(one.ks, 4) for one in found},
     )
     try:
-        write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
-        write_atomic(folder / TABLES, _tables(board))
+        report = {name: value for name, value in asdict(prediction).items() if name != "plan"}
+        write_atomic(prediction.report, json.dumps(report, indent=1, default=str))
+        write_atomic(folder / TABLES, _tables(board, about))
     except OSError as error:
         lost = (
             f"{folder}: {error.strerror or error}; the submission is whole, but `ensemble evaluate` will not find its members"
@@ -157,9 +175,18 @@ def exit_code(submission: Submission) -> int:
     return 0 if submission.contributed else PRIOR_ALONE
 
 
-def _tables(board: Board) -> bytes:
+def _distances(conductor: Conductor, submission: Submission, deadline: Deadline, about: pd.DataFrame) -> list[Distance]:
+    """How far the rows are from those of the plan's promise; nothing where no time is left to look."""
+    if deadline.budget_seconds - deadline.now() < COMPARED_SECONDS:
+        return []
+    tables, has = submission.board.tables()
+    return compare(submission.plan, tables, has, conductor.characters, about[SCRIPT].tolist())
+
+
+def _tables(board: Board, about: pd.DataFrame) -> bytes:
     """What every member said, as parquet."""
-    columns: dict[str, Any] = {"id": list(board.ids)}
+    digests = about[DIGEST].reindex(list(board.ids), fill_value=0).to_numpy(dtype=np.uint64)
+    columns: dict[str, Any] = {"id": list(board.ids), DIGEST: digests}
     for name in board.members:
         columns |= {f"{name} {column}": board.table(name)[:, place] for place, column in enumerate(PROBABILITIES)}
     buffer = io.BytesIO()
@@ -184,7 +211,8 @@ def _outcome(
     has = board.has(name)
     p = board.table(name) if ties else without_ties(board.table(name))
     loss, error = _log_loss(p, np.where(has, labels, UNLABELLED))
-    return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note)
+    checkpoint = conductor.plan.member(name).checkpoint
+    return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note, checkpoint)
 
 
 def _labels(battles: Battles) -> np.ndarray:

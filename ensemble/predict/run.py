@@ -17,6 +17,7 @@ from typing import TextIO
 
 import numpy as np
 
+from ensemble.members.texts import about_rows
 from ensemble.plan import Plan, load_plan
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board, Submission, add_given, check_given, told_of_ties
@@ -41,11 +42,12 @@ LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
 def work_folder(plan: Plan, battles: Battles) -> Path:
     """Where a prediction's jobs and its predict.json lie.
 
-    It goes by the plan and by what members read, ids and texts. Labels say nothing of it, so that a file is evaluated that
-    was predicted without. Folders of version 0.1.0 went by labels too, and are used where they are.
+    It goes by the plan without its calibration and by what members read, ids and texts. Labels say nothing of it, so that a
+    file is evaluated that was predicted without. Folders of version 0.1.0 went by labels too, and are used where they are.
     """
+    members = plan.model_copy(update={"calibration": None}).model_dump_json()  # a recalibrated plan finds what they have said
     before, now = (
-        home() / "predict" / hashlib.sha256((plan.model_dump_json() + digest(battles)).encode()).hexdigest()[:16]
+        home() / "predict" / hashlib.sha256((members + digest(battles)).encode()).hexdigest()[:16]
         for digest in (dataset_digest, texts_digest)
     )
     return before if before.exists() else now
@@ -120,6 +122,7 @@ def _in_workplace(work: _Begun, store: Path, stop: StopRequest) -> Prediction:
     early = work.conduct(plan, setting)
     if early.look():  # at what another process may be working on: the file is no worse than one that it has written
         work.submission.write(early.planned)
+    about = about_rows(work.battles.frame.set_index("id"))
     try:
         with only_one(folder, min(LOCK_PATIENCE_SECONDS, deadline.budget_seconds / 4), display.say) as lock:
             if lock is not None:
@@ -134,7 +137,9 @@ def _in_workplace(work: _Begun, store: Path, stop: StopRequest) -> Prediction:
                 _finish(conductor, work.submission, deadline)
             finally:
                 conductor.kill()
-            return summarize(work.battles, conductor, work.submission, deadline, stop, work.given, folder, predicted_seconds)
+            return summarize(
+                work.battles, conductor, work.submission, deadline, stop, work.given, folder, predicted_seconds, about
+            )
     finally:
         place.remove_temporary()
 

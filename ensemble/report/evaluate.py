@@ -1,6 +1,7 @@
-"""Evaluate a submission against labels, beside uniform, the prior and each member.
+"""Evaluate a submission against labels, beside what the plan promised.
 
-Where the true odds are known, also beside the best possible.
+Uniform, the prior, equal weights and each member stand beside it on the same rows. Where the true odds are known, also beside
+the best possible.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ensemble.plan import Plan, load_plan
+from ensemble.pools.calibration import equal_weights
 from ensemble.predict.outcome import REPORT, TABLES
 from ensemble.predict.run import work_folder
 from zoo.contracts import Say
@@ -23,10 +25,12 @@ from zoo.data.sample import truth_path
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.report.text import Cell, Column, Table, lowest
-from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error
+from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, uniform_loss
 from zoo.scores.tables import PROBABILITIES, probabilities, read_submission, without_ties
 
+BLEND = "blend"  # the submission's own line
 BEST_POSSIBLE = "best possible"  # the line of the true probabilities
+PROMISED = "promised"  # the plan's own estimate, on other rows
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Line:
     """One row of the table: mean log loss and its standard error over `rows`.
 
     The error is None for a constant or one row. `accuracy`: the share of rows whose winner is the likelier, None where
-    battles can be ties, or where only losses are known.
+    battles can be ties, or where only losses are known. `difference`: log loss of the submission minus this, on the same rows
+    (of the promise, on other ones), with its standard error.
     """
 
     name: str
@@ -42,12 +47,19 @@ class Line:
     log_loss_se: float | None
     rows: int
     accuracy: float | None = None
+    difference: float | None = None
+    difference_se: float | None = None
+
+    @property
+    def z(self) -> float | None:
+        """The difference in its standard errors."""
+        return self.difference / self.difference_se if self.difference is not None and self.difference_se else None
 
 
 def evaluate(
     plan_path: Path, battles_path: Path, submission_path: Path, *, say: Say = lambda _: None, most_bad: float = MOST_BAD
 ) -> list[Line]:
-    """Log loss of a submission and of what stands beside it, the worst first.
+    """Log loss of a submission and of what stands beside it.
 
     Losses are means over the labelled rows of `battles_path`. Members alone are read from what `predict` left, so they
     are there for the plan and battles it ran on, labelled then or not. The best possible is that of the true
@@ -60,23 +72,46 @@ def evaluate(
     if frame.empty:
         raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
     labels = frame["label"].to_numpy()
+    p = _rows_of(read_submission(submission_path), frame["id"], submission_path)
+    if not battles.can_tie:
+        p = without_ties(p)
+    losses = log_loss_rows(p, labels)
+    prior = np.tile(np.array(plan.prior), (len(frame), 1))
+    uniform = uniform_loss(ties=battles.can_tie)
+    even = np.tile([1 / 3] * 3 if battles.can_tie else [1 / 2, 1 / 2, 0], (len(frame), 1))
     lines = [
-        Line("uniform", math.log(3 if battles.can_tie else 2), None, len(frame)),
-        _line("label prior of the training data", np.tile(np.array(plan.prior), (len(frame), 1)), labels, battles),
-        *_members(plan, battles, frame),
-        _line("blend", _rows_of(read_submission(submission_path), frame["id"], submission_path), labels, battles),
+        replace(_line("uniform", even, labels, battles, losses), log_loss=uniform, log_loss_se=None, accuracy=None),
+        _line("label prior of the training data", prior, labels, battles, losses),
+        *_members(plan, battles, frame, losses),
     ]
+    blend = _line(BLEND, p, labels, battles)
+    lines = [promise(plan, blend), *lines, blend]
     truth = truth_path(battles_path)
     if truth.exists():
         known = pd.read_csv(truth, dtype={"id": "str"}, float_precision="round_trip")
-        lines.append(_line(BEST_POSSIBLE, _rows_of(known, frame["id"], truth), labels, battles))
+        lines.append(_line(BEST_POSSIBLE, _rows_of(known, frame["id"], truth), labels, battles, losses))
     return lines
+
+
+def promise(plan: Plan, blend: Line) -> Line:
+    """What the plan promised: on the rows that it was recalibrated on, else on its own.
+
+    The submission's rows are others, so that the error of the difference is that of two independent means.
+    """
+    if plan.calibration is not None:
+        found, of = plan.calibration, f"recalibrated on {plan.calibration.battles}"
+        loss, error, rows, right = found.log_loss, found.log_loss_se, found.rows, None
+    else:
+        loss, error, rows, of = plan.oof_log_loss, plan.oof_log_loss_se, plan.fitted_rows, "out of fold"
+        right = plan.oof_accuracy
+    apart = math.hypot(error, blend.log_loss_se or 0.0)
+    return Line(f"{PROMISED}, {of}", loss, error, rows, right, blend.log_loss - loss, apart)
 
 
 def evaluation_table(lines: Sequence[Line]) -> Table:
     """A submission beside what it must beat.
 
-    The lowest log loss is marked, the best possible apart.
+    The lowest log loss is marked, the best possible and the promise apart.
     """
     has_accuracy = any(line.accuracy is not None for line in lines)
     columns = [
@@ -84,19 +119,32 @@ def evaluation_table(lines: Sequence[Line]) -> Table:
         Column("log loss", "log_loss", ".4f"),
         Column("se", "log_loss_se", ".4f"),
         *([Column("accuracy", form=".4f")] if has_accuracy else []),
+        Column("blend against it", "difference", "+.4f"),
+        Column("se", "difference_se", ".4f", drop=2),
+        Column("z", form="+.1f", drop=3),
         Column("rows", form=",", drop=1),
     ]
-    rows: list[list[Cell]] = [
-        [line.name, line.log_loss, line.log_loss_se, *([line.accuracy] if has_accuracy else []), line.rows] for line in lines
-    ]
-    return Table(columns, rows, lowest([None if line.name == BEST_POSSIBLE else line.log_loss for line in lines]))
+    rows: list[list[Cell]] = []
+    for line in lines:
+        right = [line.accuracy] if has_accuracy else []
+        apart = [line.difference, line.difference_se, line.z]
+        rows.append([line.name, line.log_loss, line.log_loss_se, *right, *apart, line.rows])
+    return Table(columns, rows, lowest([None if is_apart(line) else line.log_loss for line in lines]))
 
 
-def _line(name: str, p: np.ndarray, labels: np.ndarray, battles: Battles) -> Line:
+def is_apart(line: Line) -> bool:
+    """Whether a line is no rival of the submission: the best possible, and the promise."""
+    return line.name == BEST_POSSIBLE or line.name.startswith(PROMISED)
+
+
+def _line(name: str, p: np.ndarray, labels: np.ndarray, battles: Battles, blend: np.ndarray | None = None) -> Line:
+    """The line of triples (rows, 3); `blend`: the submission's losses (rows,) on the same rows."""
     losses = log_loss_rows(p if battles.can_tie else without_ties(p), labels)
     right = None if battles.can_tie else accuracy_of_two(losses)
     loss, error = mean_and_error(losses)
-    return Line(name, loss, None if math.isnan(error) else error, len(labels), right)
+    difference, apart = (None, None) if blend is None else mean_and_error(blend - losses)
+    known = [None if value is None or math.isnan(value) else value for value in (error, difference, apart)]
+    return Line(name, loss, known[0], len(labels), right, *known[1:])
 
 
 def _rows_of(table: pd.DataFrame, ids: pd.Series, path: Path) -> np.ndarray:
@@ -107,19 +155,27 @@ def _rows_of(table: pd.DataFrame, ids: pd.Series, path: Path) -> np.ndarray:
     return probabilities(table.set_index("id").loc[ids])
 
 
-def _members(plan: Plan, battles: Battles, frame: pd.DataFrame) -> list[Line]:
-    """Each member alone on the rows of `frame` that it scored, from what `predict` left; none where it left nothing."""
+def _members(plan: Plan, battles: Battles, frame: pd.DataFrame, blend: np.ndarray) -> list[Line]:
+    """Equal weights, and each member alone on the rows of `frame` that it scored, from what `predict` left.
+
+    None where it left nothing. `blend`: the submission's losses (rows,).
+    """
     folder = work_folder(plan, battles)
     try:
         tables = pd.read_parquet(folder / TABLES).set_index("id").loc[frame["id"]]
         by_member = {m.name: tables[[f"{m.name} {column}" for column in PROBABILITIES]].to_numpy() for m in plan.members}
     except (OSError, ValueError, KeyError):
         return _reported(folder / REPORT)
-    labels, lines = frame["label"].to_numpy(), []
-    for name, p in by_member.items():
-        scored = ~np.isnan(p[:, 0])
-        if scored.any():
-            lines.append(_line(name, p[scored], labels[scored], battles))
+    labels = frame["label"].to_numpy()
+    has = {name: ~np.isnan(p[:, 0]) for name, p in by_member.items()}
+    lines = [
+        _line(name, p[has[name]], labels[has[name]], battles, blend[has[name]])
+        for name, p in by_member.items()
+        if has[name].any()
+    ]
+    if len(lines) > 1:
+        equal = equal_weights(by_member, has, ties=plan.ties)
+        lines.insert(0, _line("equal weights", equal, labels, battles, blend))
     return lines
 
 

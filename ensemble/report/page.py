@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 
 from ensemble.budget.duration import format_seconds
+from ensemble.budget.foretold import MARK, forecast_text
 from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
+from ensemble.report.frontier import bars_text
 from ensemble.report.page_figures import draw, widths
-from ensemble.report.views import paired_text, taken_text, unseen_text
+from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
+from ensemble.report.shift import shift_details
+from ensemble.report.views import paired_text, pool_text, taken_text, unseen_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
 
-TEMPLATE = """<!doctype html>
+TEMPLATE = (
+    """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -36,12 +41,20 @@ TEMPLATE = """<!doctype html>
   .tile span, .note { color: #555; font-size: .9rem }
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
   th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
-  th:first-child, td:first-child, .text { text-align: left } td.text { white-space: normal }
+  th { white-space: normal; vertical-align: bottom }
+  th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
   .bar { display: inline-block; height: .75rem; background: #1b1b1b; vertical-align: middle; margin-left: .5rem }
   .barcell { width: 30% ; text-align: left }
-  .scroll { overflow-x: auto } svg { width: 100%; height: auto }
+  .scroll { overflow-x: auto } svg { width: 100%; height: auto; min-width: 22rem } .wide svg { min-width: 44rem }
+  .spaced { margin-top: 1.2rem }
   .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
-  dt { font-weight: 600; margin-top: .6rem } dd { margin: 0 }
+  dt { font-weight: 600; margin-top: .6rem } dd { margin: 0; overflow-wrap: anywhere }"""
+    + WHY_STYLE
+    + """
+  @media (max-width: 40rem) {
+    th, td { padding: .3rem .4rem; font-size: .9rem } .bar { display: none }
+    td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6.5rem }
+  }
 </style>
 </head>
 <body>
@@ -53,22 +66,25 @@ TEMPLATE = """<!doctype html>
 
 <h2>Members</h2>
 <div class="scroll"><table>
-<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th><th>tokens a row</th>
-<th>log loss alone</th></tr></thead>
+<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th>
+{% if has_tokens %}<th>tokens a row</th>{% endif %}<th>log loss alone</th></tr></thead>
 <tbody>
 {% for row in members %}<tr><td>{{ row.name }}</td>
 <td class="barcell">{{ row.weight }}<span class="bar" style="width: {{ row.width }}%"></span></td>
-<td>{{ row.coverage }}</td><td>{{ row.time }}</td><td>{{ row.tokens }}</td><td>{{ row.alone }}</td></tr>
+<td>{{ row.coverage }}</td><td>{{ row.time }}</td>
+{% if has_tokens %}<td>{{ row.tokens }}</td>{% endif %}<td>{{ row.alone }}</td></tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Weights are shares of influence in the {{ pool }} pool of all members.</p>
-
+"""
+    + WHY_TEMPLATE
+    + """
 <h2>Schedule on {{ target }}</h2>
-{{ figures.schedule }}
+<div class="scroll wide">{{ figures.schedule }}</div>
 <p class="note">{{ margin }}</p>
 
 <h2>What the budget bought</h2>
 <div class="pair">
-<div>{{ figures.bought }}</div>
+<div class="scroll">{{ figures.bought }}</div>
 <div class="scroll"><table>
 <thead><tr><th>in the same rehearsal</th><th>log loss</th><th>plan against it</th></tr></thead>
 <tbody>
@@ -79,13 +95,13 @@ TEMPLATE = """<!doctype html>
 
 <div class="pair">
 <div><h2>Frontier</h2>
-{% if figures.frontier %}{{ figures.frontier }}
+{% if figures.frontier %}<div class="scroll">{{ figures.frontier }}</div>
 <p class="note">Plans that no cheaper one beats, of those that this build looked at. Their losses are out
-of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble frontier</code> rehearses every point. Bars are
-one standard error.</p>
+of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble frontier</code> rehearses every point.
+{{ frontier_bars }}</p>
 {% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>
 <div><h2>Reliability of the blend</h2>
-{% if figures.reliability %}{{ figures.reliability }}
+{% if figures.reliability %}<div class="scroll">{{ figures.reliability }}</div>
 <p class="note">{{ reliability_note }}</p>
 {% else %}<p>Not drawn: {{ reliability_note }}.</p>{% endif %}</div>
 </div>
@@ -97,6 +113,7 @@ one standard error.</p>
 </body>
 </html>
 """
+)
 
 
 def plan_html(plan: Plan, store: Path | None = None) -> str:
@@ -151,13 +168,10 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
 def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
     """The plan's members' tables by name, as a build takes them, of the plan's data and checkpoints."""
     wanted = {member.name: member.checkpoint for member in plan.members}
-    on_data = [
-        table
-        for table in score_tables(store)
-        if table.card.dataset_digest == plan.dataset_digest
-        and table.card.target == plan.target.name
-        and not table.card.emulates
-    ]
+    of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
+    at_home = [table for table in of_data if table.card.target == plan.target.name and not table.card.emulates]
+    priced = {table.name for table in at_home}
+    on_data = [*at_home, *(table for table in of_data if table.name not in priced)]  # those have the cost of a forecast
     of_plan = {(t.name, t.recipe) for t in on_data if wanted.get(t.name) == t.card.checkpoint}
     found = standing([table for table in on_data if (table.name, table.recipe) in of_plan]).members
     return {
@@ -189,38 +203,46 @@ def _content(plan: Plan) -> dict[str, Any]:
             *([] if plan.oof_accuracy is None else [(f"{plan.oof_accuracy:.4f}", "accuracy out of fold; no battle is a tie")]),
             (f"{gain:+.4f}".replace("+", "−") if gain >= 0 else f"+{-gain:.4f}", "against the best single member"),
             (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
-            (format_seconds(allowed), f"with margin {plan.margin:g}, of {format_seconds(plan.budget_seconds)}"),
+            (format_seconds(allowed), f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
         ],
+        "has_tokens": any(member.mean_row_tokens for member in plan.members),
         "members": [
             {
                 "name": member.name,
                 "weight": f"{member.weight:.3f}",
                 "width": f"{0.6 * bar:.1f}",
                 "coverage": f"{member.coverage:.0%}",
-                "time": format_seconds(member.predicted_seconds),
+                "time": format_seconds(member.predicted_seconds) + (f", {MARK}" if member.cost.forecast else ""),
                 "tokens": f"{member.mean_row_tokens:.0f}" if member.mean_row_tokens else "–",
                 "alone": f"{member.oof_log_loss:.4f}",
             }
             for member, bar in zip(plan.members, bars, strict=True)
         ],
-        "pool": full.pool if full else "",
+        "pool": full.pool.replace("_", "-") if full else "",
         "target": plan.target.name,
-        "margin": f"Margin {plan.margin:g}: {plan.margin_reason}.",
+        "frontier_bars": bars_text(plan.frontier),
+        "margin": f"Margin {plan.margin:.4g}: {plan.margin_reason}.",
         "baselines": [
-            (taken_text(plan, name).replace("_", " "), f"{loss:.4f}", paired_text(plan, name).replace("+-", "±"))
+            (
+                taken_text(plan, name).replace("_", " "),
+                f"{loss:.4f}",
+                paired_text(plan, name).replace("+-", "±").replace("-", "−"),
+            )
             for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
         ],
         "details": _details(plan),
-    }
+    } | why_content(plan)
 
 
 def _details(plan: Plan) -> list[tuple[str, str]]:
-    found = [("Chosen", plan.parsimony), ("How the log loss was estimated", plan.estimate)]
-    found.append(("Labels that were never seen", unseen_text(plan)))
+    found = [("Chosen", plan.parsimony), ("Blended by", pool_text(plan)), ("How the log loss was estimated", plan.estimate)]
+    found += [("Labels that were never seen", unseen_text(plan)), *shift_details(plan)]
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
     if plan.bound is not None:
         text = f"{plan.bound.method}, {plan.bound.subsets:,} affordable sets; in-sample gap to the bound {plan.bound.gap:.1e}"
         found.append(("Search", text))
+    for member in plan.members:
+        found.append((f"Seconds of {member.name}", forecast_text(member.cost, member.predicted_seconds)))
     found += [(f"Left out: {name}", reason) for name, reason in plan.left_out.items()]
     return [(term, text) for term, text in found if text]

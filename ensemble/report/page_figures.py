@@ -14,16 +14,13 @@ import numpy as np
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Job, Plan
+from ensemble.report.frontier import band, round_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SHADES = ("#1b1b1b", "#0072b2", "#d55e00", "#7a7a7a", "#009e73", "#b58900")  # one a member, told apart by hatching too
-ROUND_TIMES = (
-    *((1, "1 s"), (3, "3 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (180, "3 min"), (600, "10 min"), (1800, "30 min")),
-    *((3600, "1 h"), (10800, "3 h"), (32400, "9 h"), (86400, "1 d"), (259200, "3 d")),
-)
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
 
@@ -125,7 +122,7 @@ def frontier_figure(plan: Plan) -> Figure:
     points = plan.frontier
     budget = np.array([point.budget_seconds for point in points])
     loss = np.array([point.oof_log_loss for point in points])
-    error = np.array([point.oof_log_loss_se for point in points])
+    error = band(points)
     axes.errorbar(
         budget,
         loss,
@@ -140,11 +137,7 @@ def frontier_figure(plan: Plan) -> Figure:
     axes.plot([own], [plan.oof_log_loss], marker="*", markersize=16, color=SHADES[2], linestyle="none", label="this plan")
     axes.axvline(plan.budget_seconds, color="#1b1b1b", linestyle=":", label=f"budget {format_seconds(plan.budget_seconds)}")
     axes.set(xscale="log", xlabel="budget, margin included", ylabel="log loss out of fold, nats")
-    low, high = budget.min() / 1.3, max(plan.budget_seconds, budget.max()) * 1.3
-    ticks = [(seconds, label) for seconds, label in ROUND_TIMES if low <= seconds <= high]
-    axes.set_xticks([seconds for seconds, _ in ticks], [label for _, label in ticks])
-    axes.minorticks_off()
-    axes.set_xlim(low, high)
+    round_times(axes, budget.min() / 1.3, max(plan.budget_seconds, budget.max()) * 1.3)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     return figure

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
-from ensemble.plan import FrontierPoint, Plan
+from ensemble.budget.foretold import MARK, forecast_lines
+from ensemble.plan import Blend, FrontierPoint, Plan
+from ensemble.report.shift import shift_lines
+from ensemble.report.why import why_blocks
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -17,11 +20,14 @@ def plan_page(plan: Plan) -> Page:
         f"{plan.fitted_rows:,} rows",
         *([] if plan.ties else ["no battle of this kind is a tie: p_tie is 0 in every row"]),
         f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
-        f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
-        f"margin {plan.margin:g}: {plan.margin_reason}",
+        f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
+        f"margin {plan.margin:.4g}: {plan.margin_reason}",
+        *forecast_lines([(m.name, m.cost, m.predicted_seconds) for m in plan.members]),
         f"chosen: {plan.parsimony}",
+        f"blended by: {pool_text(plan)}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         *([unseen] if (unseen := unseen_text(plan)) else []),
+        *shift_lines(plan),
         *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
@@ -35,6 +41,7 @@ def plan_page(plan: Plan) -> Page:
         page.append(
             f"study: {plan.study.name}, {plan.study.trials} trials, {plan.study.feasible:.0%} fit; see `ensemble study`"
         )
+    page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
 
@@ -51,9 +58,17 @@ def members_table(plan: Plan) -> Table:
         Column("seconds", "predicted_seconds", ".1f"),
         Column("alone", "oof_log_loss", ".4f"),
         *_accuracies(plan),
+        *([Column("cost", "cost_is")] if any(m.cost.forecast for m in plan.members) else []),
     ]
-    rows: list[list[Cell]] = [[m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss] for m in plan.members]
-    return Table(columns, rows if plan.ties else [[*row, m.oof_accuracy] for row, m in zip(rows, plan.members, strict=True)])
+    rows: list[list[Cell]] = [
+        [
+            *(m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss),
+            *([] if plan.ties else [m.oof_accuracy]),
+            *([MARK if m.cost.forecast else ""] if any(other.cost.forecast for other in plan.members) else []),
+        ]
+        for m in plan.members
+    ]
+    return Table(columns, rows)
 
 
 def _accuracies(plan: Plan) -> list[Column]:
@@ -103,12 +118,18 @@ def baselines_table(plan: Plan) -> Table:
 def frontier_table(points: Sequence[FrontierPoint]) -> Table:
     """The frontier, the smallest budget first; the lowest log loss is marked."""
     has_accuracy = any(point.oof_accuracy is not None for point in points)
+    paired = any(point.beside_best for point in points)
     columns = [
         Column("budget", "budget_seconds", format_seconds),
         Column("predicted", "predicted_seconds", format_seconds, drop=1),
         Column("log loss", "oof_log_loss", ".4f"),
         Column("se", "oof_log_loss_se", ".4f", drop=2),
         *([Column("accuracy", "oof_accuracy", ".4f")] if has_accuracy else []),
+        *(
+            [Column("above best", "above_best", "+.4f", drop=3), Column("its se", "above_best_se", ".4f", drop=4)]
+            if paired
+            else []
+        ),
         Column("members", prose=True),
     ]
     rows: list[list[Cell]] = []
@@ -116,7 +137,10 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
         shares = zip(point.members, point.coverage, strict=True)
         members = " + ".join(name if share == 1 else f"{name} on {share:.0%}" for name, share in shares)
         right = [point.oof_accuracy] if has_accuracy else []
-        rows.append([point.budget_seconds, point.predicted_seconds, point.oof_log_loss, point.oof_log_loss_se, *right, members])
+        best = point.beside_best
+        above = ([best.difference, best.standard_error] if best else [None, None]) if paired else []
+        seconds = [point.budget_seconds, point.predicted_seconds]
+        rows.append([*seconds, point.oof_log_loss, point.oof_log_loss_se, *right, *above, members])
     return Table(columns, rows, lowest([point.oof_log_loss for point in points]))
 
 
@@ -131,6 +155,27 @@ def unseen_text(plan: Plan) -> str:
     kept = [f"{share:.4f} for {label}" for share, label in ((side, "A and for B"), (tie, "a tie")) if share]
     labels = f"labels that none of the {plan.fitted_rows:,} fitting rows has keep a share in every row: "
     return labels + " and ".join(kept) if kept else ""
+
+
+def pool_text(plan: Plan) -> str:
+    """What blends the members, and what takes its place where a row lacks some."""
+    full = next(pool.blend for pool in plan.pools if len(pool.members) == len(plan.members) and not pool.planned)
+    plain = full
+    while plain.parts:
+        plain = plain.parts[0]
+    if not full.parts or len(plan.members) == 1:
+        return _pool_name(full)
+    return f"{_pool_name(full)}; rows that lack a member get a {_pool_name(plain)} of the others"
+
+
+def _pool_name(blend: Blend) -> str:
+    if blend.pool == "geometric":
+        parts = (f"{w:.0%} of a {_pool_name(part)}" for w, part in zip(blend.part_weights, blend.parts, strict=True))
+        return "geometric mean: " + " and ".join(parts)
+    if blend.trees is not None:
+        counts = f"{len(blend.trees.lead)} boosted trees for the side, {len(blend.trees.tie)} for a tie"
+        return f"{_pool_name(blend.parts[0])} corrected by {counts}"
+    return f"{blend.pool.replace('_', '-')} pool"
 
 
 def paired_text(plan: Plan, name: str) -> str:

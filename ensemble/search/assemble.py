@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ensemble.members.table import Members
-from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanStudy, PlanTarget, Triple
+from ensemble.plan import FrontierPoint, Plan, PlanMember, PlanStudy, PlanTarget
 from ensemble.pools.crossfit import paired
 from ensemble.search.decide import Found
 from ensemble.search.fitting import Fitted, fit_candidate, without_idle
+from ensemble.search.fitting_rows import describe_fit
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
+from ensemble.search.reasons import error_correlation, reasons_of
 from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
 from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, standard_error
@@ -39,13 +41,15 @@ def assemble(
     members, losses = problem.members, confirmed.losses
     loss, error = mean_and_error(losses, members.groups)
     beside = confirmed.beside
+    predicted = max(job.end_seconds for job in fitted.jobs)
+    margin, margin_reason = _margin(problem, candidate, budget, predicted)
     return Plan(
         created_at=datetime.now(UTC),
         target=PlanTarget(name=target.name, gpus=target.gpus),
         budget_seconds=budget.seconds,
-        margin=budget.margin,
-        margin_reason=budget.margin_reason,
-        predicted_seconds=max(job.end_seconds for job in fitted.jobs),
+        margin=margin,
+        margin_reason=margin_reason,
+        predicted_seconds=predicted,
         overhead_seconds=problem.prices.overhead,
         rows=problem.prices.pricing.rows,
         dataset_digest=members.digest,
@@ -55,7 +59,7 @@ def assemble(
         oof_log_loss_se=error,
         ties=members.ties,
         oof_accuracy=_accuracy(losses, members),
-        prior=_prior(members),
+        prior=members.prior,
         parsimony=confirmed.why,
         paired=tuple(paired(name, losses, other, members.groups) for name, other in beside.items()),
         baselines={name: float(other.mean()) for name, other in beside.items()} | {"uniform": members.uniform_loss},
@@ -71,7 +75,21 @@ def assemble(
         schedule=fitted.jobs,
         frontier=frontier_points(found.considered, members, budget.margin),
         left_out=members.left_out,
+        reasons=reasons_of(problem, candidate, fitted.order, budget),
+        error_correlation=error_correlation(members, fitted.order) if len(members.names) > 1 else None,
+        fitting=describe_fit(problem, candidate),
+        robust=confirmed.robust,
     )
+
+
+def _margin(problem: Problem, candidate: Candidate, budget: Budget, predicted: float) -> tuple[float, str]:
+    """The margin on a plan's likely seconds, and its reason: the budget's, and what its forecast members add to that."""
+    members, more = problem.members, problem.prices.seconds(candidate.whole, candidate.seen) / predicted
+    foretold = [members.names[j] for j in candidate.members if members.costs[j].forecast]
+    if not foretold or not (problem.prices.pricing.factors != 1).any():
+        return budget.margin, budget.margin_reason
+    reason = f"{budget.margin:g} times {more:.3g} for the upper ends of forecasts ({', '.join(foretold)})"
+    return budget.margin * more, f"{budget.margin_reason}; {reason}"
 
 
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
@@ -79,24 +97,23 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
 
     They are not rehearsed.
     """
-    points: list[FrontierPoint] = []
-    best = np.inf
+    front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (c.seconds, c.loss)):
-        if candidate.loss < best:
-            best = candidate.loss
-            coverage = [1.0] * len(candidate.whole) + [float(mask.mean()) for mask in candidate.seen.values()]
-            points.append(
-                FrontierPoint(
-                    budget_seconds=candidate.seconds * margin,
-                    predicted_seconds=candidate.seconds,
-                    oof_log_loss=candidate.loss,
-                    oof_log_loss_se=standard_error(candidate.losses, members.groups),
-                    oof_accuracy=_accuracy(candidate.losses, members),
-                    members=tuple(members.names[j] for j in candidate.members),
-                    coverage=tuple(coverage),
-                )
-            )
-    return tuple(points)
+        if not front or candidate.loss < front[-1].loss:
+            front.append(candidate)
+    return tuple(
+        FrontierPoint(
+            budget_seconds=candidate.seconds * margin,
+            predicted_seconds=candidate.seconds,
+            oof_log_loss=candidate.loss,
+            oof_log_loss_se=standard_error(candidate.losses, members.groups),
+            oof_accuracy=_accuracy(candidate.losses, members),
+            members=tuple(members.names[j] for j in candidate.members),
+            coverage=(*(1.0 for _ in candidate.whole), *(float(rows.mean()) for rows in candidate.seen.values())),
+            beside_best=paired("best", candidate.losses, front[-1].losses, members.groups),
+        )
+        for candidate in front
+    )
 
 
 def _accuracy(losses: np.ndarray, members: Members) -> float | None:
@@ -104,18 +121,8 @@ def _accuracy(losses: np.ndarray, members: Members) -> float | None:
     return None if members.ties else accuracy_of_two(losses)
 
 
-def _prior(members: Members) -> Triple:
-    """Label shares with one battle of each label added.
-
-    A and B are alike, since their order is random.
-    """
-    shares = _label_shares(members.y, ties=members.ties)
-    side = float((shares[0] + shares[1]) / 2) if members.ties else 0.5
-    return side, side, 1.0 - 2 * side
-
-
 def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
-    members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
+    members, pricing, card = problem.members, problem.prices.pricing.likely, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
     seen = candidate.seen.get(j)
     losses = log_loss_rows(members.p[j], members.y)
@@ -137,13 +144,3 @@ def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted)
         gate=fitted.gates.get(j),
         request=without_paths(card.request) if card.request else None,
     )
-
-
-def _label_shares(y: np.ndarray, *, ties: bool) -> np.ndarray:
-    """Shares (3,) of the labels, one battle of each added.
-
-    Of each that there can be: without `ties` a tie has none.
-    """
-    counts = np.bincount(y, minlength=3) + np.array([1.0, 1.0, float(ties)])
-    shares: np.ndarray = counts / counts.sum()
-    return shares

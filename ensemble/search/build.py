@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ensemble.budget.margin import choose_margin, warn_of_kinds
+from ensemble.budget.margin import choose_margin, forecast_factors, warn_of_kinds
 from ensemble.budget.pricing import price
 from ensemble.budget.schedule import fixed_seconds
 from ensemble.members.table import Members
 from ensemble.plan import Plan
 from ensemble.search.assemble import assemble
+from ensemble.search.by_folds import TREE_ROWS
 from ensemble.search.challenge import settle
 from ensemble.search.decide import BuildRequest, find_candidates
 from ensemble.search.prices import Budget, Prices, require_feasible
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import rehearse
+from ensemble.search.robust import groups_of
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
@@ -30,6 +32,8 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
         say(f"warning: {warning}")
     budget = Budget(request.budget_seconds, *choose_margin(request.target, members.costs, request.margin))
     problem = pose_problem(members, request, say=say)
+    if request.robust:
+        groups_of(problem.members, request.robust)  # what cannot be grouped is refused before anything is searched
     require_feasible(problem.prices, budget)
     found = find_candidates(problem, request, budget.available)
     [rehearsal] = rehearse(problem, request, [budget.available])
@@ -50,7 +54,9 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
         members = members.subset([j for j, name in enumerate(members.names) if name not in wide])
         members = replace(members, left_out=members.left_out | wide)
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
-    return Problem(members, Prices(pricing), request.position_bias, say)
+    pricing = pricing.with_factors(forecast_factors(request.target, members.costs, request.margin))
+    has_trees = len(members.y) >= TREE_ROWS
+    return Problem(members, Prices(pricing), request.position_bias, say, has_trees=has_trees, pools=request.pools)
 
 
 def plan_numbers(plan: Plan) -> dict[str, float]:

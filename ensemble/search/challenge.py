@@ -38,7 +38,9 @@ class Settled:
 def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found, rehearsal: Rehearsal) -> Settled:
     """What the rehearsal confirms, and then what a study makes of it."""
     confirmed = confirm(problem, found, rehearsal, parsimony=request.parsimony)
-    if not request.limits.trials:
+    if rehearsal.groups is not None and request.limits.trials:
+        problem.say("no study: its trials are judged by ordinary folds, and --robust leaves groups out")
+    if rehearsal.groups is not None or not request.limits.trials:
         return Settled(found, confirmed)
     known, target = found.candidates, request.target.name
     tried = run_study(problem, budget, request.limits, known, target=target, coverage=request.coverage)

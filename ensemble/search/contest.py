@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ensemble.search.decide import CHEAPER, COVERAGE, LEAST_SAVING
+from ensemble.search.robust import Groups, beyond_by_group, score, words
 from ensemble.search.simple import LOG_POOL
 from zoo.scores.metrics import mean_and_error, standard_error
 
@@ -25,7 +26,8 @@ class Contest:
     """Candidates by `names`, the simplest first, and how they went.
 
     `losses` (names, repeats, rows) of the rehearsal, `folds` (repeats, rows) what was left out for each, `groups` (rows,) the
-    prompts, `seconds` (names,) the price of each candidate.
+    prompts, `seconds` (names,) the price of each candidate. `held`: the groups that the folds are, where candidates are
+    compared by these and not by the mean over rows.
     """
 
     names: tuple[str, ...]
@@ -34,11 +36,15 @@ class Contest:
     groups: np.ndarray
     seconds: np.ndarray
     parsimony: bool = False
+    held: Groups | None = None
 
     @property
     def few(self) -> bool:
-        """Whether the log pool of everybody stays unless something is surely better."""
-        return has_few_rows(self.losses)
+        """Whether the log pool of everybody stays unless something is surely better.
+
+        It can stay only where it may be taken.
+        """
+        return has_few_rows(self.losses) and LOG_POOL in self.names
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -71,10 +77,12 @@ class Contest:
         others = [place for place in range(len(self.names)) if not np.array_equal(self.means[place], self.means[won])]
         if not others:
             return f"{_words(self.winner)}: no other candidate differs from it"
-        nearest = min(others, key=lambda place: float(self.means[place].mean()))
-        difference, error = self._beyond(nearest, won, np.ones(rows, dtype=bool))
+        everything = np.ones(rows, dtype=bool)
+        nearest = min(others, key=lambda place: self._score(place, everything))
+        difference, error = self._beyond(nearest, won, everything)
         beside = f"{_words(self.names[nearest])} came out {difference:+.5f} +- {error:.5f} against it in rehearsal"
-        return f"{_words(self.winner)}: {self._reason(won)}; {beside}"
+        by = f" by {words(self.held.asked, self.held.names)}" if self.held else ""
+        return f"{_words(self.winner)}: {self._reason(won)}{by}; {beside}"
 
     def _reason(self, won: int) -> str:
         rows = self.losses.shape[2]
@@ -84,7 +92,8 @@ class Contest:
             return f"{rows:,} labelled rows are few, so it stays where nothing is surely better"
         if self.few:
             return f"surely better than the log pool of everybody, on {rows:,} labelled rows"
-        if won == int(self.means.mean(axis=1).argmin()):
+        scores = [self._score(place, np.ones(rows, dtype=bool)) for place in range(len(self.names))]
+        if won == int(np.argmin(scores)):
             return "least log loss in rehearsal"
         return "the simplest within one standard error of the least log loss in rehearsal"
 
@@ -98,13 +107,18 @@ class Contest:
         return min(as_good, key=lambda place: float(self.seconds[place]), default=best)
 
     def _best(self, allowed: Sequence[int], rows: np.ndarray) -> int:
-        loss = {place: float(self.means[place, rows].mean()) for place in allowed}
+        loss = {place: self._score(place, rows) for place in allowed}
         least = min(allowed, key=lambda place: loss[place])
         if not self.few:
             return next(place for place in allowed if place == least or self._is_as_good(place, least, rows))
         default = self.names.index(LOG_POOL)
         better = [place for place in allowed if self._is_better(place, default, rows)]
         return min(better, key=lambda place: loss[place], default=default)
+
+    def _score(self, place: int, rows: np.ndarray) -> float:
+        """What a candidate is compared by, on `rows` (bool, rows): the mean loss, or that of held-out groups."""
+        losses = self.means[place, rows]
+        return float(losses.mean()) if self.held is None else score(losses, self.held.of[rows], self.held.asked.by)
 
     def _is_as_good(self, place: int, best: int, rows: np.ndarray) -> bool:
         difference, error = self._beyond(place, best, rows)
@@ -116,6 +130,9 @@ class Contest:
 
     def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
         """Mean loss of one beyond another's on `rows`, and the error of that."""
+        if self.held is not None:
+            ours, theirs = self.means[place, rows], self.means[other, rows]
+            return beyond_by_group(ours, theirs, self.held.of[rows], self.groups[rows], self.held.asked.by)
         return beyond(self.losses[place][:, rows], self.losses[other][:, rows], self.groups[rows])
 
 

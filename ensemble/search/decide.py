@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.plan import Bound
+from ensemble.plan import Bound, PoolKind
+from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
-from ensemble.search.simple import simple_candidates
+from ensemble.search.robust import AskedGroups
+from ensemble.search.simple import LOG_POOL, simple_candidates
 from ensemble.search.subsets import Searched
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
@@ -54,7 +56,9 @@ class BuildRequest:
     parsimony: bool = False
     coverage: bool = True
     position_bias: bool = False
+    pools: tuple[PoolKind, ...] = ()
     limits: SearchLimits = field(default_factory=SearchLimits)
+    robust: AskedGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,12 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float) -
     whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
     best = min(whole, key=lambda c: (c.loss, c.seconds))
     candidates[SEARCH] = refine(problem, best, whole)
+    candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
     covered: list[Candidate] = []
     if request.coverage and len(problem.members.names) > 1:
         proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
         covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed)]
-        covered = [c for c in covered if c.seconds <= available and all(seen.any() for seen in c.seen.values())]
+        covered = [c for c in covered if c.seconds <= available and c.seen and all(seen.any() for seen in c.seen.values())]
     if request.parsimony and (cheaper := cheapest_as_good([*whole, *covered], problem.members.groups)):
         candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
     if covered and min(c.loss for c in covered) <= best.loss:

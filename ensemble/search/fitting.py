@@ -13,7 +13,7 @@ import numpy as np
 
 from ensemble.budget.schedule import place
 from ensemble.members.table import Members
-from ensemble.plan import Gate, Job, Pool
+from ensemble.plan import Blend, Gate, Job, Pool
 from ensemble.pools.blend import apply_blend, fit_blend
 from ensemble.pools.crossfit import named
 from ensemble.pools.gate import divergence, fit_gate, mask_of, spend
@@ -46,7 +46,8 @@ def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = T
     Without `fallbacks` only what a run without mishap needs.
     """
     prices = problem.prices
-    jobs = place(prices.loads(candidate.whole, candidate.seen), prices.pricing.devices, start_seconds=prices.overhead)
+    loads = prices.pricing.likely.loads(candidate.whole, list(candidate.seen.items()))
+    jobs = place(loads, prices.pricing.devices, start_seconds=prices.overhead)
     order = _run_order(problem, candidate, jobs)
     pools = tuple(_Pools(problem.members, candidate, order).all(fallbacks=fallbacks))
     gates = {j: _gate(problem.members, candidate, j, pools) for j in candidate.seen}
@@ -56,8 +57,8 @@ def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = T
 def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Candidate:
     """The candidate without members that have no weight in any blend of its rows.
 
-    They would cost seconds and say nothing. A logistic pool weighs everyone. A gated member stays where patterns have blends of
-    their own, since it parts the rows.
+    They would cost seconds and say nothing. Only linear and log pools have members without weight. A gated member stays where
+    patterns have blends of their own, since it parts the rows.
     """
     names = problem.members.names
     patterns = pattern_rows(candidate.whole, candidate.seen, len(problem.members.y))
@@ -65,7 +66,7 @@ def without_idle(problem: Problem, candidate: Candidate, fitted: Fitted) -> Cand
     for pattern in patterns:
         blend = blend_for(fitted.pools, frozenset(names[j] for j in pattern))
         for j in pattern:
-            if blend is None or blend.pool == "logistic":
+            if blend is None or blend.pool not in ("linear", "log"):
                 weight[j] += 1.0
             else:
                 weight[j] += blend.weights[blend.members.index(names[j])]
@@ -114,7 +115,11 @@ def _run_order(problem: Problem, candidate: Candidate, jobs: Sequence[Job]) -> S
 
 
 class _Pools:
-    """Blends of a plan: of all members, of coverage patterns, and of what mishaps may leave."""
+    """Blends of a plan: of all members, of coverage patterns, and of what mishaps may leave.
+
+    A pool that is made of others, as trees are, is fitted for all members; mishaps get its first part, which is quick to fit
+    and small to keep.
+    """
 
     def __init__(self, members: Members, candidate: Candidate, order: Subset) -> None:
         self.members, self.candidate, self.order = members, candidate, order
@@ -142,10 +147,16 @@ class _Pools:
         members = self.members
         ordered = [j for j in self.order if j in subset]
         names, p, y = [members.names[j] for j in ordered], members.p[ordered][:, rows], members.y[rows]
-        blend = fit_blend(self.candidate.spec, names, p, y)
-        losses = log_loss_rows(apply_blend(blend, named(names, p)), y)
+        spec = self.candidate.spec
+        blend = fit_blend(spec if len(subset) == len(self.order) else spec.base, names, p, y)
+        losses = log_loss_rows(apply_blend(_plain(blend), named(names, p)), y)
         share = float(rows.mean()) if planned else 1.0
         return Pool(members=tuple(names), planned=planned, blend=blend, rows_fraction=share, log_loss=float(losses.mean()))
+
+
+def _plain(blend: Blend) -> Blend:
+    """The blend, or its first part: by that the losses of pools are compared, since trees flatter on their own rows."""
+    return _plain(blend.parts[0]) if blend.parts else blend
 
 
 def fallback_subsets(order: Subset) -> list[Subset]:

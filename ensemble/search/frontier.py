@@ -7,9 +7,11 @@ import numpy as np
 from ensemble.budget.margin import choose_margin
 from ensemble.members.table import Members
 from ensemble.plan import FrontierPoint
+from ensemble.pools.crossfit import paired
 from ensemble.search.build import pose_problem
 from ensemble.search.challenge import settle
 from ensemble.search.decide import BuildRequest, find_candidates
+from ensemble.search.fitting import fit_candidate, without_idle
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import Confirmed, rehearse
@@ -42,12 +44,16 @@ def compute_frontier(
         settle(problem, request, Budget(budget, margin, reason), one, rehearsal).confirmed
         for budget, one, rehearsal in zip(budgets, found, rehearsals, strict=True)
     ]
-    every = [_point(problem, one, budget) for one, budget in zip(confirmed, budgets, strict=True)]
-    return tuple(point for place, point in enumerate(every) if all(point.oof_log_loss < p.oof_log_loss for p in every[:place]))
+    means = [float(one.losses.mean()) for one in confirmed]
+    kept = [place for place, mean in enumerate(means) if all(mean < cheaper for cheaper in means[:place])]
+    best = confirmed[kept[-1]].losses
+    return tuple(_point(problem, confirmed[place], budgets[place], best) for place in kept)
 
 
-def _point(problem: Problem, confirmed: Confirmed, budget: float) -> FrontierPoint:
-    members, candidate = problem.members, confirmed.candidate
+def _point(problem: Problem, confirmed: Confirmed, budget: float, best: np.ndarray) -> FrontierPoint:
+    """A budget's plan; `best`: losses (rows,) of the frontier's best, by which its band is drawn."""
+    members = problem.members
+    candidate = without_idle(problem, confirmed.candidate, fit_candidate(problem, confirmed.candidate, fallbacks=False))
     return FrontierPoint(
         budget_seconds=budget,
         predicted_seconds=candidate.seconds,
@@ -56,4 +62,5 @@ def _point(problem: Problem, confirmed: Confirmed, budget: float) -> FrontierPoi
         members=tuple(members.names[j] for j in candidate.members),
         coverage=(*(1.0 for _ in candidate.whole), *(float(rows.mean()) for rows in candidate.seen.values())),
         rehearsed=True,
+        beside_best=paired("best", confirmed.losses, best, members.groups),
     )

@@ -35,12 +35,15 @@ def judge(problem: Problem, subset: Subset) -> Candidate:
 def judge_gated(problem: Problem, whole: Subset, spec: BlendSpec, work: Mapping[int, float]) -> Candidate:
     """The coverage candidate of a set and gated members, judged by one given pool.
 
-    Each member of `work` spends its seconds on its best rows.
+    Each member of `work` spends its seconds on its best rows. One whose seconds are enough for every row needs no gate: it is
+    one of the members that see the whole file.
     """
     row_seconds = problem.prices.pricing.row_seconds
     covered = cover(problem.evaluator, spec, problem.members.characters, row_seconds, whole, list(work.items()))
-    seconds = problem.prices.seconds(whole, covered.seen)
-    return Candidate(whole, spec, seconds, covered.losses, covered.seen, covered.own_blend, dict(work))
+    seen = {j: rows for j, rows in covered.seen.items() if not rows.all()}
+    whole = tuple(sorted((*whole, *(set(covered.seen) - set(seen)))))
+    seconds = problem.prices.seconds(whole, seen)
+    return Candidate(whole, spec, seconds, covered.losses, seen, covered.own_blend, {j: work[j] for j in seen})
 
 
 def judge_gated_by_folds(problem: Problem, candidate: Candidate) -> Candidate:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from ensemble.members.table import Members
+from ensemble.plan import PoolKind
 from ensemble.pools.blend import SPECS, BlendSpec, apply_blend, fit_blend
 from ensemble.pools.crossfit import DEFAULT_SPECS, Evaluator, named
 from ensemble.search.prices import Prices
@@ -48,15 +50,19 @@ class Candidate:
 class Problem:
     """Members and prices, and the fits and judgements that all steps share.
 
+    `has_trees`: whether the labelled rows of the whole problem allow boosted trees, which a part of them does not change.
     `judged`: whole-file candidates by their members; `quick`: rough losses by members and pool. Both fill as the search goes.
+    `pools`: the kinds of pool that a plan may have; none: all.
     """
 
     members: Members
     prices: Prices
     position_bias: bool = False
     say: Say = lambda _: None
+    has_trees: bool = False
     judged: dict[Subset, Candidate] = field(default_factory=dict)
     quick: dict[tuple[Subset, BlendSpec], float] = field(default_factory=dict)
+    pools: tuple[PoolKind, ...] = ()
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -71,23 +77,33 @@ class Problem:
     @cached_property
     def specs(self) -> tuple[BlendSpec, ...]:
         """The few pools that every candidate is judged by."""
-        return tuple(map(self.of_kind, DEFAULT_SPECS.values()))
+        return self._allowed(DEFAULT_SPECS.values())
 
     @cached_property
     def all_specs(self) -> tuple[BlendSpec, ...]:
         """Every pool there is, for the last few candidates."""
-        return tuple(map(self.of_kind, SPECS))
+        return self._allowed(SPECS)
+
+    def _allowed(self, specs: Iterable[BlendSpec]) -> tuple[BlendSpec, ...]:
+        """Those of `specs` whose kind was asked for, or all of that kind; where no search knows the kind, `specs`."""
+        chosen = [spec for spec in specs if self.may_be(spec)] or [spec for spec in SPECS if self.may_be(spec)]
+        return tuple(map(self.of_kind, chosen or specs))
+
+    def may_be(self, spec: BlendSpec) -> bool:
+        """Whether a plan may have this pool."""
+        return not self.pools or spec.pool in self.pools
 
     def of_kind(self, spec: BlendSpec) -> BlendSpec:
         """The pool for battles of this kind.
 
         With or without ties, and with a bias between the sides if that was asked for.
         """
-        return replace(spec, ties=self.members.ties, position_bias=self.position_bias and spec.pool != "linear")
+        return spec.of_kind(ties=self.members.ties, position_bias=self.position_bias)
 
     def on_rows(self, keep: np.ndarray) -> Problem:
         """The same problem that knows only the rows of `keep` (bool, rows); it says nothing."""
-        return Problem(self.members.rows(keep), self.prices.on_rows(keep), self.position_bias)
+        members, prices = self.members.rows(keep), self.prices.on_rows(keep)
+        return Problem(members, prices, self.position_bias, has_trees=self.has_trees, pools=self.pools)
 
     def thinned(self) -> Problem:
         """The problem on at most FEW_ROWS of the rows, evenly; itself where there are no more.

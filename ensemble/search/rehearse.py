@@ -8,17 +8,22 @@ says little: the rehearsal is repeated with others.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
+from ensemble.plan import Robust
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
+from ensemble.search.robust import Groups, groups_of
+from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
@@ -29,12 +34,13 @@ _IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where it
 class Rehearsal:
     """Out-of-fold losses (repeats, rows) of each candidate by name.
 
-    `folds` (repeats, rows): what was left out. Each candidate was found, fitted and carried out without the rows that it is
-    judged on.
+    `folds` (repeats, rows): what was left out; these are `groups` where such were asked for. Each candidate was found, fitted
+    and carried out without the rows that it is judged on.
     """
 
     losses: dict[str, np.ndarray]
     folds: np.ndarray
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Confirmed:
     whole_file_loss: float
     estimate: str
     beside: dict[str, np.ndarray]
+    robust: Robust | None = None
 
     @property
     def losses(self) -> np.ndarray:
@@ -67,21 +74,30 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
     of these, and every row is judged. Budgets share the folds, and with them most fits.
     """
     members = problem.members
-    folds = rehearsed_folds(problem)
+    groups = groups_of(members, request.robust) if request.robust else None
+    folds = rehearsed_folds(problem) if groups is None else groups.of[None]
     losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
+    steps, started, done = sum(len(np.unique(assigned)) for assigned in folds), time.monotonic(), 0
     for repeat, assigned in enumerate(folds):
         for place, fold in enumerate(numbers := np.unique(assigned), start=1):
             again = f", division {repeat + 1} of {len(folds)}" if len(folds) > 1 else ""
-            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}")
+            left = _time_left(time.monotonic() - started, done, steps)
+            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
+            done += 1
             held = assigned == fold
-            others = problem.on_rows(~held)
+            others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
             few = others.thinned()
             for kept, available in zip(losses, budgets, strict=True):
                 found = find_candidates(few, request, available)
                 for name, p in _predict_all(problem, held, others, few, found).items():
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
-    return [Rehearsal(kept, folds) for kept in losses]
+    return [Rehearsal(kept, folds, groups) for kept in losses]
+
+
+def _time_left(seconds: float, done: int, steps: int) -> str:
+    """What is left at the pace so far, in words; nothing where no step is done."""
+    return f", about {format_seconds(seconds / done * (steps - done))} left" if done else ""
 
 
 def rehearsed_folds(problem: Problem) -> np.ndarray:
@@ -94,7 +110,12 @@ def rehearsed_folds(problem: Problem) -> np.ndarray:
 
 def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: bool) -> Confirmed:
     """The candidate that its rehearsal confirms, and what it reports."""
-    names = tuple(name for name in found.candidates if name in rehearsal.losses)
+    rehearsed = [name for name in found.candidates if name in rehearsal.losses]
+    names = tuple(name for name in rehearsed if problem.may_be(found.candidates[name].spec))
+    if not names:
+        raise ZooError(
+            f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another"
+        )
     contest = Contest(
         names,
         np.stack([rehearsal.losses[name] for name in names]),
@@ -102,6 +123,7 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         problem.members.groups,
         np.array([found.candidates[name].seconds for name in names]),
         parsimony,
+        rehearsal.groups,
     )
     candidate, losses = found.candidates[contest.winner], contest.reported()
     whole_file_losses = contest.reported(whole_files=True) if candidate.seen else losses
@@ -111,19 +133,21 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         contest.why(),
         losses,
         float(whole_file_losses.mean()),
-        _estimate(rehearsal.folds),
-        dict(zip(names, contest.means, strict=True)),
+        _estimate(rehearsal),
+        {name: rehearsal.losses[name].mean(axis=0) for name in rehearsed},
+        None if rehearsal.groups is None else rehearsal.groups.report(losses.mean(axis=0), problem.members.groups),
     )
 
 
-def _estimate(folds: np.ndarray) -> str:
+def _estimate(rehearsal: Rehearsal) -> str:
     """How the reported log loss came about, for the plan."""
+    folds = rehearsal.folds
     number = sum(len(np.unique(assigned)) for assigned in folds)
     times = f"{number} times" + f" ({len(folds)} divisions into folds)" * (len(folds) > 1)
     return (
         f"the whole build, from the choice of members to the gates, was repeated {times}, each time without the rows "
         "that it was then judged on, and so was what is beside it; which of these is taken was decided for each fold by the "
-        "other folds"
+        "other folds" + (f"; a fold is a group of {rehearsal.groups.asked.column}" if rehearsal.groups else "")
     )
 
 

@@ -129,7 +129,11 @@ def search_exactly(true: np.ndarray, affordable: Affordable, *, fitter: Fitter |
     with ThreadPoolExecutor(_THREADS) as pool:
         for size in range(len(true), 0, -1):
             level = [s for s in itertools.combinations(range(len(true)), size) if affordable(s)]
-            found += pool.map(fitter.score, level)
+            try:
+                found += pool.map(fitter.score, level)
+            except BaseException:  # Ctrl-C, which would wait for the rest of the level
+                pool.shutdown(cancel_futures=True)
+                raise
     found.sort(key=lambda s: (s.loss, len(s.members), s.members))
     bound = found[0].loss if found else np.inf
     return Searched(tuple(found), bound, fitter.fits, time.monotonic() - started, "all subsets")

@@ -127,6 +127,17 @@ def test_a_frontier_is_asked_as_a_build_is(home):
     assert set(dearest["members"]) <= {"weak@ab", "fair@ab", "good@ab", "weak", "fair", "good"}
 
 
+def test_a_build_takes_the_pool_and_the_members_it_is_told(home):
+    options = ("--budget", "2h", "--pool", "linear", "--exclude", "good", "--json", "-o", "told.json")
+    built = ensemble(home, "build", *options)
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    assert {pool["blend"]["pool"] for pool in plan["pools"]} == {"linear"}
+    assert {reason["name"] for reason in plan["reasons"]["members"]} == {"weak", "fair"}
+    assert plan["left_out"] == {"good": "--exclude good"}
+    assert "left out: good: --exclude good" in ensemble(home, "show", "told.json").stdout
+
+
 def test_without_a_target_the_only_one_with_costs_is_taken_and_said(home, tmp_path):
     for name in ("weak", "good"):
         arguments = {"target": "cpu", "load_seconds": 5.0, "seconds_per_row": 0.01, "store": tmp_path / "mlruns" / "store"}
@@ -155,6 +166,10 @@ def test_a_budget_that_buys_nothing_is_one_line_with_the_way_out(home):
         (("build", "--budget", "soon"), "give hours"),
         (("build", "--target", "abacus"), "abacus"),
         (("build", "--margin", "0.5"), "at least 1"),
+        (("build", "--pool", "maple"), "--pool maple: no such kind of pool; there are linear, log, logistic"),
+        (("build", "--include", "best"), "--include best: no score table is called that; there are fair, good, weak"),
+        (("build", "--exclude", "best"), "--exclude best: no score table is called that; there are fair, good, weak"),
+        (("build", "--include", "good", "--exclude", "good"), "--include good and --exclude good: give one of them"),
         (("show", "nothing.json"), "no such plan"),
         (("show", "/dev/zero"), "neither a file nor a link to one"),
         (("build", "--data", "battles.csv", "-o", "battles.csv"), "battles.csv, which the command reads"),
@@ -183,3 +198,28 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_headline_command_works_where_nothing_was_measured(home, tmp_path):
+    """Three tables of models that no laptop runs, at the prices of entries: a plan for two T4s, marked as forecast."""
+    entries = {"weak": "llama-3-8b@ab-1024", "fair": "gemma-2-9b", "good": "yi-34b"}
+    for name, entry in entries.items():
+        store = tmp_path / "mlruns" / "store"
+        import_scores(name, home / f"{name}.csv", home / "battles.csv", target="t4x2", like=entry, store=store)
+    built = ensemble(tmp_path, "build", "--budget", "9h", "--target", "t4x2", "--json")
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    for member in plan["members"]:
+        assert member["cost"]["forecast"]["as_entry"].startswith(entries[member["name"]])
+        assert f"{member['name']}: forecast (" in built.stderr
+    assert plan["margin"] > 1.5 and "upper ends of forecasts" in plan["margin_reason"]
+    assert plan["predicted_seconds"] * plan["margin"] <= 9 * 3600 * (1 + 1e-9)
+    shown = ensemble(tmp_path, "show").stdout
+    assert "forecast (" in shown and "as a Kaggle submission" in shown
+    ensemble(tmp_path, "show", "--html", "plan.html")
+    assert ", forecast</td>" in (tmp_path / "plan.html").read_text()
+    priced = ensemble(tmp_path, "build", "--budget", "9h", "--seconds", "good=2h", "--margin", "1.2", "--json", "-o", "p.json")
+    plan = json.loads(priced.stdout)
+    costs = {member["name"]: member["cost"] for member in plan["members"]}
+    assert plan["margin"] == 1.2 and "forecast" not in costs["good"]
+    assert costs["good"]["seconds_per_row"] * 25_000 == pytest.approx(7200)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.plan import FEATURES, Gate, Job, Plan, PlanTarget, load_plan
+from ensemble.plan import FEATURES, End, FittingRows, Gate, HeldGroup, Job, Plan, PlanTarget, Pool, Robust, load_plan
+from ensemble.pools.blend import RIDGED_LOGISTIC, BlendSpec, fit_blend
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board, Submission
 from ensemble.predict.conductor import Conductor
@@ -23,6 +24,7 @@ from ensemble.predict.devices import dealt_over
 from ensemble.predict.job import JobRun
 from ensemble.predict.workplace import Workplace
 from tests.helpers.plans import plan_member, plan_of, plan_pool
+from tests.helpers.shifts import SUMMARY, calibration
 from zoo.contracts import Input
 from zoo.errors import ZooError
 from zoo.scores.tables import probabilities, read_submission, score_table
@@ -31,8 +33,20 @@ NAMES = ("cheap@ab", "split@ab", "dear@ab")
 IDS = tuple(str(i) for i in range(20))
 
 
+def geometric_pool() -> Pool:
+    """The geometric mean of a second-order pool and of trees, of all members."""
+    rng = np.random.default_rng(0)
+    odds = rng.normal(size=(len(NAMES), 500, 3))
+    y = (odds.mean(axis=0) + rng.gumbel(size=(500, 3))).argmax(axis=1)
+    trees = BlendSpec("trees", parts=(RIDGED_LOGISTIC,), tree_rounds=(1, 1))
+    second = BlendSpec("second_order", 0.01, floor=1e-2)
+    spec = BlendSpec("geometric", parts=(second, trees), part_weights=(0.5, 0.5))
+    blend = fit_blend(spec, NAMES, np.exp(odds) / np.exp(odds).sum(axis=2, keepdims=True), y)
+    return Pool(members=NAMES, blend=blend, log_loss=0.8)
+
+
 def valid() -> dict[str, Any]:
-    """A plan with whatever a plan may have: a gate, replicas, two phases, every pool kind, a planned pool."""
+    """A plan with whatever a plan may have: a gate, replicas, two phases, every pool kind, a planned pool, ...."""
     gate = Gate(
         features=FEATURES, center=(0.1,) * 9, scale=(1.0,) * 9, coefficients=(0.2,) * 9, intercept=0.01, given=NAMES[:2]
     )
@@ -41,10 +55,11 @@ def valid() -> dict[str, Any]:
         plan_member(NAMES[2], weight=0.2, coverage=0.5, gate=gate),
     ]
     pools = [
-        plan_pool(NAMES, 0.8, "logistic"),
+        geometric_pool(),
         plan_pool(NAMES[:2], 0.85, "log", planned=True),
         plan_pool(NAMES[:2], 0.9, "linear", temperature=1.2),
         plan_pool(NAMES[:1], 1.0),
+        plan_pool(NAMES[::2], 0.8, "logistic"),
     ]
     halves = [
         Job(members=NAMES[1:2], devices=(d,), replica=d, replicas=2, row_share=0.5, start_seconds=1, end_seconds=2)
@@ -55,7 +70,14 @@ def valid() -> dict[str, Any]:
         *halves,
         Job(members=NAMES[2:], devices=(0, 1), phase=1, start_seconds=2, end_seconds=3),
     )
-    plan = plan_of(members, pools, target=PlanTarget(name="pair", gpus=2), schedule=schedule)
+    beside = {
+        "calibration": calibration(temperature=1.5, tie_bias=0.2, equal_share=0.3),
+        "fitting": FittingRows(
+            summary=SUMMARY, ends=(End(feature="tie", end="low", rows=9, cost=0.1, cost_se=0.1),), known="AAAA"
+        ),
+        "robust": Robust(column="c", by="mean", groups=(HeldGroup(name="x", rows=9, log_loss=1.0, log_loss_se=0.1),)),
+    }
+    plan = plan_of(members, pools, target=PlanTarget(name="pair", gpus=2), schedule=schedule, **beside)
     return json.loads(plan.model_dump_json())  # type: ignore[no-any-return]
 
 
@@ -159,6 +181,14 @@ def test_an_edited_plan_is_refused_or_gives_a_valid_submission(instant, tmp_path
     refused_or_predicted(raw, tmp_path_factory.getbasetemp(), gpus)
 
 
+def part(plan: dict[str, Any], place: int) -> dict[str, Any]:
+    return plan["pools"][0]["blend"]["parts"][place]  # type: ignore[no-any-return]
+
+
+def tree(plan: dict[str, Any]) -> dict[str, Any]:
+    return part(plan, 1)["trees"]["lead"][0]  # type: ignore[no-any-return]
+
+
 def edit(change: Callable[..., object]) -> dict[str, Any]:
     raw = valid()
     change(raw)
@@ -185,6 +215,15 @@ def edit(change: Callable[..., object]) -> dict[str, Any]:
         (lambda p: p["pools"][2]["blend"].update(temperature=0), "pools.2.blend.temperature"),
         (lambda p: p["pools"][2]["blend"].update(temperatures=[0, 1]), "pools.2.blend.temperatures.0"),
         (lambda p: p["pools"][2].update(log_loss=float("inf")), "pools.2.log_loss"),
+        (lambda p: p["pools"][2]["blend"].update(pool="trees"), "trees belong to pools of that kind"),
+        (lambda p: part(p, 0).update(members=[*NAMES[::-1]]), "blend.parts.0: its members and ties are not those of the whole"),
+        (lambda p: part(p, 0)["products"].update(members=["nobody@ab"] * 3), "parts.0.products.members: some of the blend's"),
+        (lambda p: part(p, 0)["products"]["odd"].pop(), "parts.0.products.odd: 3 rows of 3 numbers"),
+        (lambda p: part(p, 0)["products"]["lead_scale"].pop(), "parts.0.products.lead_scale: one number for each"),
+        (lambda p: part(p, 1)["trees"].update(n_features=7), "parts.1.trees.n_features: of 3 members this version reads 11"),
+        (lambda p: tree(p)["features"].__setitem__(0, 11), "trees.lead.0: features are numbered from 0 to 10"),
+        (lambda p: tree(p)["values"].pop(), "trees.lead.0: as many thresholds"),
+        (lambda p: tree(p)["left"].__setitem__(0, 0), "trees.lead.0: every node but the first"),
         (lambda p: p["members"][2]["gate"].update(given=["nobody@ab"]), "gate.given: 'nobody@ab' is not a member"),
         (lambda p: p["members"][2]["gate"].update(features=["entropy"]), "gate.features: this version knows"),
         (lambda p: p["members"][2]["gate"]["scale"].__setitem__(0, 0), "gate.scale: must be more than zero"),

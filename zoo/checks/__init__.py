@@ -45,12 +45,13 @@ def check_entry(
     """What holds for an entry on a target.
 
     Sizes come from the model's folder (config.json, tokenizer.json) where it is given, else from the entry's `[shape]`.
-    `train`: training on one of its cards too. `engine`: the version of vLLM there; None is the one installed here.
+    `train`: training on one of its cards too. `engine`: the version of vLLM there; None is the one that the target names, or
+    else the one installed here.
     `label_ids`: the tokens of the labels, where that folder's tokenizer was asked already.
     """
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
-    serve, engine = entry.serve.get(target.name, ServeSpec()), engine or engine_at_hand()
+    serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
     findings = [
         check_architecture(entry.base.architecture, entry.quantize.backend),
         check_engine(serve, engine),

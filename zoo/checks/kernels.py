@@ -13,7 +13,6 @@ from zoo.checks.rules import (
     LABELS_BY_ID,
     RESCALABLE,
     RESCALE_BITS,
-    RESCALING,
     RESCALING_TRIED,
     attention_backend,
     awq_kernel,
@@ -114,8 +113,9 @@ def check_attention(shape: Shape, serve: ServeSpec, target: Target, engine: str 
         return fail("attention", f"{what}: crashes on sm_75 (vllm#44379)", f"install vLLM {BEST_ON_TURING}, or 0.24 or newer")
     if capability < AMPERE and version >= FLASHINFER_GATED:
         what = f"{what}: without tensor cores on sm_{capability[0]}{capability[1]}, by estimate 20 to 40 % slower at 1k tokens"
-        faster = f"vLLM {BEST_ON_TURING} takes FlashInfer there, if the driver is 580 or newer"
-        return warn("attention", what, "none: rescaling needs 0.26 or newer" if serve.float16_rescale_bits else faster)
+        return warn("attention", what, f"vLLM {BEST_ON_TURING} takes FlashInfer there, if the driver is 580 or newer")
+    if capability == TURING and backend == "FLASHINFER":
+        what += ": its kernels are compiled at the first row, some minutes without a cache of them"
     return ok("attention", what)
 
 
@@ -129,10 +129,7 @@ def check_engine(serve: ServeSpec, engine: str | None) -> Finding:
     if version < LABELS_BY_ID:
         what = f"vLLM {engine} returns the likeliest tokens only: a label can be missing (`logprob_token_ids` came with 0.20)"
         return fail("engine", what, "install vLLM 0.20 or newer")
-    if serve.float16_rescale_bits and version < RESCALING:
-        what = f"vLLM {engine}: rescaling was written for 0.26 to 0.32, older ones compute norms otherwise"
-        return fail("engine", what, "install vLLM 0.26 or newer")
-    if serve.float16_rescale_bits and version > RESCALING_TRIED:
-        what = f"vLLM {engine}: rescaling was written for 0.26 to 0.32, and not tried with newer ones"
-        return warn("engine", what, "install vLLM 0.32, or compare with float32 first: benchmarks/gemma_float16.py")
+    if serve.float16_rescale_bits and not any(first <= version <= last for first, last in RESCALING_TRIED):
+        what = f"vLLM {engine}: rescaling was tried with 0.21 and 0.26 to 0.32 only"
+        return warn("engine", what, "install one of these, or compare with float32 first: benchmarks/gemma_float16.py")
     return ok("engine", f"vLLM {engine}")

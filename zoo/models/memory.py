@@ -29,6 +29,9 @@ Layout = Literal["replicas", "pipeline", "tensor"]
 WORKSPACE_BYTES = 2**27
 # CUDA context, kernels, and what torch's allocator keeps unused: 12.5 GiB used by the 8B shape on an H200, less allocated.
 CONTEXT_BYTES = 5 * 2**28
+# Beside that on each card of a copy over several: NCCL's buffers and what its worker holds. The 34B shape over two H100 took
+# 1.43 GiB more than the parts computed below as a pipeline, 1.17 with tensor parallelism (benchmarks/engine_versions.md).
+COMMUNICATION_BYTES = 23 * 2**26
 EVALUATION_TOKENS = 8192  # of a batch in transformers (zoo/stages/compare/in_transformers.py)
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
 PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
@@ -137,6 +140,7 @@ def scoring_memory(
         cache=kv_cache_bytes or kv_bytes_per_token(shape) * tokens // parts,
         activations=_activations(shape, batch, max_seqs, layout, parts),
         conversion=_conversion(shape, parts if layout == "tensor" else 1) if converted else 0,
+        context=CONTEXT_BYTES + (COMMUNICATION_BYTES if parts > 1 else 0),
     )
 
 

@@ -146,6 +146,7 @@ def _rendered(page: Page, terminal: Console | None) -> str:
     else:
         system: Any = terminal.color_system
         console = Console(**options, width=terminal.width, color_system=system, force_terminal=True, no_color=terminal.no_color)
+    first = next((block for block in page if isinstance(block, Table)), None)
     for block in _shown(page):
         if isinstance(block, str):
             buffer.write(_broken(_lines(block), console.width) + "\n")
@@ -153,7 +154,8 @@ def _rendered(page: Page, terminal: Console | None) -> str:
         kept, dropped, fits = _fitting(block, console.width)
         console.print(_rich_table(block, kept, fits=fits))
         if dropped:
-            console.print(f"not shown at this width: {', '.join(dropped)}; --format csv has all", style="dim", soft_wrap=True)
+            option = "--format csv" if block is first else "--json"  # CSV is the page's first table
+            console.print(f"not shown at this width: {', '.join(dropped)}; {option} has all", style="dim", soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

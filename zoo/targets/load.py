@@ -43,6 +43,7 @@ class Target(Contract):
     dtypes: tuple[Dtype, ...]
     interconnect: Literal["none", "pcie", "nvlink"] = "none"
     margin: Annotated[float, Field(ge=1)] = Field(description="predicted seconds are multiplied by this before they must fit")
+    engine: str = Field("", description="version of vLLM that is run there; empty: the one that is installed here")
     gpu: str = Field("", description="a part of the name that the driver gives the GPU, e.g. T4; empty: told by memory alone")
     declared: Rates = Field(Rates(), description="rates of the data sheet")
     measured: Rates = Field(Rates(), description="rates that `zoo target measure` found")

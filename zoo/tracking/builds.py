@@ -63,8 +63,11 @@ def _kept_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_key(plan: Mapping[str, Any]) -> str:
-    """The key of the build that a plan is of, from the plan as JSON."""
-    return plan_key(_kept_plan(plan))
+    """The key of the build that a plan is of, from the plan as JSON.
+
+    A recalibrated plan is of the build that made it.
+    """
+    return plan_key(_kept_plan({name: value for name, value in plan.items() if name != "calibration"}))
 
 
 def build_mark(folder: Path) -> str:

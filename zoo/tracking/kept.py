@@ -32,9 +32,9 @@ Numbers = dict[MetricName, float]
 
 
 class KeptUse(BaseModel):
-    """A prediction or an evaluation, as `zoo.tracking.uses` keeps it."""
+    """A prediction, an evaluation or a recalibration, as `zoo.tracking.uses` keeps it."""
 
-    kind: Annotated[str, Field(pattern="^(prediction|evaluation)$")]
+    kind: Annotated[str, Field(pattern="^(prediction|evaluation|recalibration)$")]
     build: str
     dataset_digest: str
     at: Time

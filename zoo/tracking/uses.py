@@ -1,7 +1,7 @@
-"""Predictions and evaluations of a plan as MLflow runs, under the run of its build.
+"""What a plan was used for, as MLflow runs under the run of its build.
 
-Each is first a small file of the home: a prediction has no time for MLflow. The next command that logs anything, and
-`zoo sync`, log it.
+Predictions, evaluations and recalibrations. Each is first a small file of the home: a prediction has no time for MLflow. The
+next command that logs anything, and `zoo sync`, log it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from zoo.tracking.kept import KeptUse, read_kept
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
+Kind = Literal["prediction", "evaluation", "recalibration"]
+_COMMANDS: dict[Kind, str] = {"prediction": "predict", "evaluation": "evaluate", "recalibration": "recalibrate"}
+
 
 def keep_use(
-    kind: Literal["prediction", "evaluation"],
+    kind: Kind,
     plan: Mapping[str, Any],
     *,
     seconds: float,
     numbers: Mapping[str, float],
     params: Mapping[str, str],
 ) -> Path:
-    """Keep what a prediction or an evaluation logs as a file of the home.
+    """Keep what a use of a plan logs as a file of the home.
 
     `plan`: as JSON; `seconds`: how long it took. OSError where the file cannot be written.
     """
@@ -50,7 +53,7 @@ def keep_use(
 
 
 def mirror_use(path: Path) -> bool:
-    """Log a kept prediction or evaluation; whether it was missing. Raises what MLflow raises.
+    """Log a kept use of a plan; whether it was missing. Raises what MLflow raises.
 
     A file that cannot be read is told and left.
     """
@@ -74,7 +77,7 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
     kind, build = record["kind"], record["build"]
     tags = {"zoo.kind": kind, "zoo.stage": kind, "zoo.fingerprint": key, "zoo.dataset": record["dataset_digest"]}
     tags |= {"mlflow.runName": f"{kind} of build {build[:6]}", "zoo.build": build}
-    tags |= {"mlflow.source.name": "ensemble predict" if kind == "prediction" else "ensemble evaluate"}
+    tags |= {"mlflow.source.name": f"ensemble {_COMMANDS[kind]}"}
     parent = find_run(client, experiment, fingerprint=f"build:{build}")
     if parent is not None:
         tags["mlflow.parentRunId"] = parent.info.run_id
@@ -90,5 +93,5 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
 def _read(path: Path) -> dict[str, Any] | None:
     record: dict[str, Any] | None = read_kept(path, KeptUse)
     if record is None:
-        leave_out(ZooError(f"{path}: not a kept prediction or evaluation; remove it"))
+        leave_out(ZooError(f"{path}: not a kept prediction, evaluation or recalibration; remove it"))
     return record

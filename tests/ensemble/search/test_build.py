@@ -23,7 +23,7 @@ from ensemble.search.assemble import assemble
 from ensemble.search.build import build_plan, plan_numbers, pose_problem
 from ensemble.search.decide import Found, cheapest_as_good, refine
 from ensemble.search.frontier import compute_frontier
-from ensemble.search.judging import judge
+from ensemble.search.judging import judge, judge_gated
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate
 from ensemble.search.rehearse import Confirmed
@@ -308,6 +308,47 @@ def test_the_frontier_falls_with_the_budget_and_promises_what_a_build_reports(tm
     save_frontier(points, tmp_path)
     assert (tmp_path / "frontier.png").stat().st_size > 1000
     assert len(as_text(frontier_table(points)).splitlines()) == len(points) + 1
+
+
+def test_a_frontier_with_gates_says_what_builds_say_and_its_bands_are_of_differences():
+    members = make_members(rows=2_000).subset([0, 1])
+    points = compute_frontier(members, request(1), points=3)
+    assert any(min(point.coverage) < 1 for point in points)
+    plans = [build_plan(members, request(point.budget_seconds)) for point in points]
+    for point, plan in zip(points, plans, strict=True):
+        assert (plan.oof_log_loss, plan.predicted_seconds) == pytest.approx((point.oof_log_loss, point.predicted_seconds))
+        coverage = {member.name: member.coverage for member in plan.members}
+        assert coverage == pytest.approx(dict(zip(point.members, point.coverage, strict=True)))
+        assert point.beside_best.difference == pytest.approx(point.oof_log_loss - points[-1].oof_log_loss)
+    assert points[-1].beside_best.standard_error == 0
+    assert 0 < points[0].beside_best.standard_error < points[0].oof_log_loss_se, "both see the same rows"
+
+
+def test_a_gated_member_that_could_see_every_row_needs_no_gate(members):
+    problem = pose_problem(members, request(1e6))
+    spec = problem.specs[-1]
+    for share, gated in ((0.5, True), (1.0, False)):
+        judged = judge_gated(problem, (0,), spec, {1: share * problem.prices.whole_work(1)})
+        assert bool(judged.seen) == bool(judged.work) == gated
+        assert judged.whole == ((0,) if gated else (0, 1))
+    assert judged.seconds == problem.prices.seconds((0, 1))
+    np.testing.assert_allclose(judged.losses, log_loss_rows(problem.evaluator.oof((0, 1), spec), members.y))
+    both = judge_gated(problem, (0,), spec, {1: 0.5 * problem.prices.whole_work(1), 3: problem.prices.whole_work(3)})
+    assert (both.whole, list(both.seen)) == ((0, 3), [1])
+
+
+@pytest.mark.parametrize("kinds", [("linear",), ("log", "logistic")])
+@pytest.mark.parametrize("rows", [300, 2_000])
+def test_a_plan_has_a_pool_of_the_kinds_that_were_asked_for(kinds, rows):
+    members = make_members(rows=rows).subset([0, 1])
+    plan = build_plan(members, request(2_000, pools=kinds))
+    assert {pool.blend.pool for pool in plan.pools} <= set(kinds)
+    assert {"log_pool", "equal_weights"} <= set(plan.baselines), "what it may not be stands beside it all the same"
+
+
+def test_a_kind_of_pool_that_nothing_has_is_told(members):
+    with pytest.raises(ZooError, match="--pool trees: no plan of that kind"):
+        build_plan(members.subset([0]), request(2_000, pools=("trees",)))
 
 
 def test_a_label_that_was_never_seen_is_told_and_keeps_its_share():

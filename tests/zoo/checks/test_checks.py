@@ -108,13 +108,13 @@ def test_a_model_that_no_layout_takes_is_refused_with_what_is_left_to_do() -> No
 def test_fewer_tokens_a_batch_are_no_mend_for_what_loading_takes() -> None:
     """A card that holds Yi 34B's half but not one of its matrices unpacked beside it."""
     entry = load_entry("yi-34b")
-    card = load_target("t4x2").model_copy(update={"usable_bytes": round(12.4 * 2**30)})
+    card = load_target("t4x2").model_copy(update={"usable_bytes": round(13.85 * 2**30)})
     pipeline = findings(entry, card)["memory, pipeline"]
     assert pipeline.verdict == "fail" and "to load" in pipeline.what and "one matrix unpacked" in pipeline.what
     assert pipeline.mend == 'set serve.t4x2.layout = "tensor"'
     assert failed(override(entry, ["score.max_batched_tokens=1100"]), card), "as much"
     assert "memory, tensor" not in failed(mended(entry, pipeline), card)
-    tight = findings(entry, load_target("t4x2").model_copy(update={"usable_bytes": round(12.6 * 2**30)}))["memory, pipeline"]
+    tight = findings(entry, load_target("t4x2").model_copy(update={"usable_bytes": round(14.05 * 2**30)}))["memory, pipeline"]
     assert tight.verdict == "warn" and "lower" not in tight.mend
     packed = override(entry, ["quantize.backend=llm-compressor"])
     assert findings(packed, card)["memory, pipeline"].verdict == "warn", "its checkpoint needs no conversion"
@@ -146,7 +146,14 @@ def test_training_is_checked_only_where_asked(name: str) -> None:
     entry = load_entry(name)
     assert "training memory" not in findings(entry, "t4x2")
     assert "training memory" not in failed(entry, "h200", train=True)
-    assert ("training memory" in failed(entry, "t4x2", train=True)) == (name == "yi-34b"), "16 GiB of weights in NF4"
+    assert ("training memory" in failed(entry, "t4x2", train=True)) == (name != "llama-3-8b")
+
+
+def test_gemma_trains_on_a_t4_with_smaller_batches_and_yi_does_not() -> None:
+    gemma, yi = load_entry("gemma-2-9b"), load_entry("yi-34b")
+    finding = findings(gemma, "t4x2", train=True)["training memory"]
+    assert "training memory" not in failed(mended(gemma, finding), "t4x2", train=True)
+    assert "larger card" in findings(yi, "t4x2", train=True)["training memory"].mend, "16 GiB of weights in NF4"
 
 
 @pytest.mark.parametrize("setting", ["train.gradient_checkpointing=false", "train.micro_batch_tokens=65536"])
@@ -179,14 +186,18 @@ def test_versions_known_bad_on_turing(engine: str, check: str, verdict: str) -> 
         assert findings(load_entry("llama-3-8b"), "l4x2", engine=engine)[check].verdict == "ok", "Ampere and later"
 
 
-def test_rescaling_needs_an_engine_it_was_written_for() -> None:
-    assert failed(load_entry("gemma-2-9b"), "t4x2", engine="0.21.0") == {"engine"}
-    verdicts = {
-        e: findings(load_entry("gemma-2-9b"), "t4x2", engine=e)["engine"].verdict for e in ("0.26.0", "0.32.1", "0.33.0")
-    }
-    assert verdicts == {"0.26.0": "ok", "0.32.1": "ok", "0.33.0": "warn"} and not failed(load_entry("gemma-2-9b"), "t4x2")
+def test_rescaling_needs_an_engine_that_it_was_tried_with() -> None:
+    versions = {"0.20.2": "warn", "0.21.0": "ok", "0.25.1": "warn", "0.26.0": "ok", "0.32.1": "ok", "0.33.0": "warn"}
+    assert {e: findings(load_entry("gemma-2-9b"), "t4x2", engine=e)["engine"].verdict for e in versions} == versions
     assert findings(load_entry("llama-3-8b"), "t4x2", engine="0.33.0")["engine"].verdict == "ok", "nothing is rescaled"
-    assert BEST_ON_TURING not in findings(load_entry("gemma-2-9b"), "t4x2")["attention"].mend
+
+
+@pytest.mark.parametrize("target", ["t4", "t4x2"])
+def test_a_target_is_checked_with_the_engine_that_runs_there(target: str) -> None:
+    assert load_target(target).engine == BEST_ON_TURING
+    found = {finding.check: finding.what for finding in check_entry(load_entry("llama-3-8b"), load_target(target))}
+    assert found["engine"] == f"vLLM {BEST_ON_TURING}" and "FLASHINFER" in found["attention"], "whatever is installed here"
+    assert "TRITON_ATTN" in findings(load_entry("llama-3-8b"), target, engine="0.32.0")["attention"].what, "--engine says more"
 
 
 def test_a_version_that_is_none() -> None:

@@ -12,6 +12,7 @@ from tests.helpers.tracked import (
 from zoo.entries.load import load_entry
 from zoo.scores.tables import CARD, read_card
 from zoo.tracking import client as tracking_client
+from zoo.tracking.builds import build_key
 from zoo.tracking.promote import members_with_alias
 from zoo.tracking.sync import log_build, log_stage
 
@@ -56,3 +57,9 @@ def test_a_build_crowns_its_members(home: Path) -> None:
     assert log_build(other, numbers, {"smollm2-135m@ab-512": artifact.fingerprint})
     (other_build,) = (run for run in all_runs("build") if run.info.run_id != build.info.run_id)
     assert client.list_artifacts(other_build.info.run_id, "figures") == [], "losses on other rows share no axis"
+
+
+def test_a_recalibrated_plan_is_of_the_build_that_made_it() -> None:
+    plan = {"target": {"name": "cpu"}, "members": [{"name": "m"}]}
+    assert build_key(plan | {"calibration": {"temperature": 1.3}}) == build_key(plan)
+    assert build_key(plan | {"members": []}) != build_key(plan)

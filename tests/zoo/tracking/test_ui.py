@@ -7,7 +7,6 @@ Needs Chromium (scripts/install_services.sh) and playwright (the `dev` extra). S
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.browser import browser_page
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.pipeline.import_table import import_scores
@@ -25,25 +25,12 @@ from zoo.store import read_manifest
 from zoo.tracking.sync import log_stage
 from zoo.tracking.view import COLUMNS
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-WAIT_MILLISECONDS = 120_000  # a loaded machine draws MLflow's pages slowly
-
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
     """A page of a headless Chromium with nothing in its storage."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(
-            f"no browser: none of {', '.join(BROWSERS)} is installed; `sh scripts/install_services.sh` gets one as root"
-        )
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the `dev` extra")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.set_default_timeout(WAIT_MILLISECONDS)
+    with browser_page() as page:
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")
