@@ -55,6 +55,8 @@ def build(
 
     style = style_of(format_, as_json)
     check_output(output, asked.battles, asked.lengths, calibrate_on, *score_files(asked))
+    if asked.scores and calibrate_on is not None:
+        raise ZooError("--calibrate-on: files say nothing of it; build, then `ensemble recalibrate` with --scores NAME=FILE")
     members, request = pose(context, asked, budget, parsimony=parsimony, output=output)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
