@@ -29,10 +29,14 @@ def stand_in(entries: Path, model: Path) -> str:
 
 
 def tables_of_others(folder: Path) -> None:
-    """`oof.csv`, as somebody else's model would leave it for the README's generated battles."""
-    sample = write_sample(folder / "elsewhere.csv", rows=600, seed=0)
-    ids = pd.read_csv(sample.path, dtype={"id": str})["id"].tolist()
-    write_submission(ids, np.random.default_rng(0).dirichlet([4, 4, 3], size=len(ids)), folder / "oof.csv")
+    """Tables as somebody else's models would leave them for the README's generated battles, and for its test file."""
+    rng = np.random.default_rng(0)
+    for rows, seed, end in ((600, 0, ""), (200, 1, "-test")):
+        sample = write_sample(folder / "elsewhere.csv", rows=rows, seed=seed)
+        odds = pd.read_csv(sample.truth_path, dtype={"id": str})
+        for name, sharp in (("oof", 3), ("llama", 8), ("yi", 12)):
+            p = np.stack([rng.dirichlet(sharp * row + 1) for row in odds.iloc[:, 1:4].to_numpy()])
+            write_submission(odds["id"].tolist(), p, folder / f"{name}{end}.csv")
 
 
 @pytest.mark.slow
@@ -45,4 +49,7 @@ def test_the_readme_works_as_it_stands(tiny_llama: Path, tmp_path: Path) -> None
     assert "smollm2-135m@ab" in said and "lexical@ab" in said, "both are on the leaderboard"
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 201
     assert (tmp_path / "plan.html").exists() and (tmp_path / "frontier" / "frontier.png").exists()
-    assert json.loads((tmp_path / "kaggle.json").read_text())["target"]["name"] == "t4x2"
+    kaggle = json.loads((tmp_path / "kaggle.json").read_text())
+    assert kaggle["target"]["name"] == "t4x2"
+    assert any("forecast" in member["cost"] for member in kaggle["members"])
+    assert len((tmp_path / "blend.csv").read_text().splitlines()) == 201

@@ -31,7 +31,7 @@ def parse_budget(text: str) -> float:
 
 
 def parse_moment(text: str) -> float:
-    """Unix seconds of a moment that has been: such seconds, or an ISO 8601 time with its offset from UTC.
+    """Unix seconds of a past moment: such seconds, or an ISO 8601 time with its offset.
 
     ZooError on anything else, on a moment to come, and on one more than 30 days ago.
     """

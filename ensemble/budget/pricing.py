@@ -25,7 +25,8 @@ class Pricing:
     """Prices of the candidates for a prediction of `rows` rows.
 
     `row_seconds` (members, fitted rows): seconds of each row on one copy of the model, scaled so that their sum over the fitted
-    rows is the member's whole work on the file to be predicted.
+    rows is the member's whole work on the file to be predicted. `factors` (members,), which are in both: what a forecast's
+    margin exceeds the target's by, so that a plan that fits does so in bad cases too.
     """
 
     load_seconds: np.ndarray
@@ -37,6 +38,20 @@ class Pricing:
     devices: int
     rows: int
     mean_tokens: np.ndarray
+    factors: np.ndarray
+
+    @property
+    def likely(self) -> Pricing:
+        """The same prices without what forecasts' margins add."""
+        return self._times(1 / self.factors, np.ones_like(self.factors))
+
+    def with_factors(self, factors: np.ndarray) -> Pricing:
+        """The same prices with what forecasts' margins add, (members,)."""
+        return self._times(factors / self.factors, factors)
+
+    def _times(self, ratio: np.ndarray, factors: np.ndarray) -> Pricing:
+        loading, rows = self.load_seconds * ratio, self.row_seconds * ratio[:, None]
+        return replace(self, load_seconds=loading, row_seconds=rows, factors=factors)
 
     def loads(self, whole: Sequence[int], gated: Sequence[tuple[int, np.ndarray]] = ()) -> list[Load]:
         """Loads of members that see every row (`whole`) and of `gated` ones, each a phase.
@@ -107,6 +122,7 @@ def price(members: Members, target: Target, rows: int, *, lengths: Path | None =
         devices=max(1, target.gpus),
         rows=rows,
         mean_tokens=mean_tokens,
+        factors=np.ones(len(estimates)),
     )
 
 

@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from ensemble.cli.planning import build, frontier, show
+from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
 from ensemble.cli.recalibrating import recalibrate
 from ensemble.cli.study import study
@@ -21,7 +22,7 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate)})
+add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool)})
 
 
 def main() -> None:

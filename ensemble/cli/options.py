@@ -33,7 +33,7 @@ Margin = Annotated[
 Lengths = Annotated[Path | None, typer.Option("--lengths", help="Battles whose lengths are those to be predicted.")]
 BattlesFile = Annotated[
     Path | None,
-    typer.Option("--data", "--battles", help="The labelled battles that the members were scored on."),
+    typer.Option("--data", "--battles", "--labels", help="The labelled battles that the members were scored on."),
 ]
 Include = Annotated[
     list[str] | None,
@@ -57,6 +57,21 @@ PoolKinds = Annotated[
         help="Only plans with this kind of pool: logistic, log, linear (equal and greedy weights are), ... Repeatable.",
         autocompletion=complete_pool,
     ),
+]
+Seconds = Annotated[
+    list[str] | None,
+    typer.Option("--seconds", metavar="NAME=TIME", help="This member takes 4h or 900s for all --rows. Repeatable."),
+]
+Like = Annotated[
+    list[str] | None,
+    typer.Option("--like", metavar="NAME=ENTRY[@VARIANT]", help="This member takes what `zoo cost` says of it. Repeatable."),
+]
+ScoreFiles = Annotated[
+    list[str] | None,
+    typer.Option("--scores", metavar="[NAME=]FILE", help="A table of out-of-fold scores, in place of the store's. Repeatable."),
+]
+ColumnNames = Annotated[
+    str | None, typer.Option("--columns", metavar="NAMES", help="Columns of --scores: a=..., b=..., tie=..., id=....")
 ]
 WholeFile = Annotated[bool, typer.Option("--whole-file", help="Every member sees every row; no gates.")]
 Parsimony = Annotated[
@@ -99,6 +114,10 @@ class Asked:
     margin: Margin = None
     lengths: Lengths = None
     battles: BattlesFile = None
+    scores: ScoreFiles = None
+    columns: ColumnNames = None
+    seconds: Seconds = None
+    like: Like = None
     include: Include = None
     max_bad_rows: MaxBadRows = MOST_BAD
     exclude: Exclude = None

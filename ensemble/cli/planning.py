@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.options import Asked, Budget, CalibrateOn, Parsimony, PlanFile, takes_asked
-from ensemble.cli.posing import pose
+from ensemble.cli.posing import pose, score_files
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Format
@@ -36,9 +36,16 @@ def build(
 
     Example: ensemble build --budget 5m --target cpu --rows 200 --data battles.csv -o plan.json
 
+    Members that were scored elsewhere are priced by what `zoo cost` forecasts for the target, and the margin says how far that
+    may be off. Tables that the zoo did not make are priced by --seconds or --like.
+
     Example: ensemble build --exclude lexical@ab --prefer 0123456789abcdef
 
     Example: ensemble build --robust source --calibrate-on votes_of_the_target_kind.csv
+
+    Example: ensemble build --target t4x2 --like theirs=llama-3-8b@ab-2048 --seconds small=40m
+
+    Example: ensemble build --scores a.csv --scores mine=b.parquet --labels y.csv
     """
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_page
@@ -47,14 +54,17 @@ def build(
     from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
-    check_output(output, asked.battles, asked.lengths, calibrate_on)
-    members, request = pose(context, asked, budget, parsimony=parsimony)
+    check_output(output, asked.battles, asked.lengths, calibrate_on, *score_files(asked))
+    if asked.scores and calibrate_on is not None:
+        raise ZooError("--calibrate-on: files say nothing of it; build, then `ensemble recalibrate` with --scores NAME=FILE")
+    members, request = pose(context, asked, budget, parsimony=parsimony, output=output)
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
-    used = {member.name for member in plan.members}
-    artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
-    # The plan without its paths, never the file, whatever its name.
-    log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
+    if not asked.scores:  # a plan of files alone leaves nothing in the home
+        used = {member.name for member in plan.members}
+        artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
+        # The plan without its paths, never the file, whatever its name.
+        log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
     if calibrate_on is not None:
         from ensemble.cli.recalibrating import calibrated
 
@@ -86,8 +96,8 @@ def frontier(
 
     style = style_of(format_, as_json)
     for file in FILES:
-        check_output(output / file, asked.battles, asked.lengths)
-    members, request = pose(context, asked)
+        check_output(output / file, asked.battles, asked.lengths, *score_files(asked))
+    members, request = pose(context, asked, output=output)
     found = compute_frontier(members, request, points=points, say=say)
     save_frontier(found, output)
     show_page([frontier_table(found)], style, data=[point.model_dump(mode="json") for point in found])

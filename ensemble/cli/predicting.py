@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import PlanFile
+from ensemble.cli.options import ColumnNames, PlanFile
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
@@ -21,12 +21,19 @@ LONGEST_DRAIN_SECONDS = 10.0  # for a terminal that is slow to take the last lin
 
 def predict(
     plan: PlanFile,
-    battles: Annotated[Path, typer.Argument(help="File of battles; see `zoo data --help`.")],
+    battles: Annotated[
+        Path | None, typer.Argument(help="File of battles; see `zoo data --help`. Not needed with --scores alone.")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
     budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
     scores: Annotated[
-        list[str] | None, typer.Option("--scores", help="MEMBER=FILE: its table for these battles, made elsewhere. Repeatable.")
+        list[str] | None,
+        typer.Option("--scores", metavar="[MEMBER=]FILE", help="A member's table for these rows, made elsewhere. Repeatable."),
     ] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="With --scores alone: the ids to write. Default: the tables'.")
+    ] = None,
+    columns: ColumnNames = None,
     began: Annotated[
         str | None,
         typer.Option(
@@ -39,11 +46,27 @@ def predict(
 ) -> None:
     """Run the plan's members on the battles and write their blend, within the budget.
 
+    Without battles the tables of --scores are blended by id, and nothing runs; a row that lacks a member gets the plan's
+    fallback.
+
     Exit code 0: members are in the submission, a warning names those that are not in every row. 3: none is, every row is the
     plan's prior. 2: it cannot be done as asked; 1: the budget ended before anything was written.
 
     Example: ensemble predict plan.json test.csv -o submission.csv
+
+    Example: ensemble predict plan.json --scores a=a-test.csv --scores b=b-test.csv --ids sample_submission.csv
     """
+    from ensemble.members.files import named_files
+
+    tables = named_files(scores or ())
+    if battles is None:
+        of_runs = {"--budget": budget, "--started-at": began, "--store": store}
+        if given := [option for option, value in of_runs.items() if value is not None]:
+            raise ZooError(f"{given[0]}: nothing runs where tables alone are given; leave it out, or give the battles")
+        _blend_tables(plan, tables, output, ids=ids, columns=columns)
+        return
+    if ids is not None or columns is not None:
+        raise ZooError("--ids and --columns: are for tables alone; leave the battles out, or these options")
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
@@ -53,7 +76,6 @@ def predict(
     from ensemble.predict.streams import drain
 
     check_installed()
-    tables = given_tables(scores)
     seconds = None if budget is None else parse_budget(budget)
     if began is not None:  # a notebook's hours begin before its packages are installed
         started_at = min(started_at, time.monotonic() - (time.time() - parse_moment(began)))
@@ -67,21 +89,24 @@ def predict(
         print(f"warning: {printable(warning)}", file=sys.stderr)
     left = done.budget_seconds - done.used_seconds - SHORTEST_RESERVE_SECONDS
     if left > RECORD_SECONDS:
-        record_prediction(plan, battles, done)
+        record_prediction(battles, done)
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)
 
 
-def given_tables(scores: list[str] | None) -> dict[str, Path]:
-    """Tables by member, of options MEMBER=FILE."""
-    tables: dict[str, Path] = {}
-    for item in scores or []:
-        name, equals, path = item.partition("=")
-        if not equals or not path:
-            raise ZooError(f"--scores {item}: give MEMBER=FILE")
-        tables[name] = Path(path)
-    return tables
+def _blend_tables(plan: Path, tables: dict[str, Path], output: Path, *, ids: Path | None, columns: str | None) -> None:
+    """Write the blend of tables alone, and say which rows have which members."""
+    from ensemble.predict.from_scores import predict_from_scores
+    from zoo.pipeline.table_columns import parse_columns
+
+    if not tables:
+        raise ZooError("give the battles to predict, or the members' tables of them with --scores MEMBER=FILE")
+    named = None if columns is None else parse_columns(columns)
+    done = predict_from_scores(plan, tables, output, ids=ids, columns=named, say=say)
+    print(printable("\n".join(done.summary()), keep="\n"))
+    for warning in done.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
 
 
 def evaluate(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensemble.cli.options import PlanFile
-from ensemble.cli.predicting import given_tables
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
@@ -44,6 +43,7 @@ def recalibrate(
 
     Example: ensemble recalibrate plan.json --labels votes.csv --scores words=words_on_votes.csv -o for_votes.json
     """
+    from ensemble.members.files import named_files
     from ensemble.plan import load_plan, save_plan
     from ensemble.predict.missing import Labelled
     from ensemble.predict.recalibrate import recalibrate as fit
@@ -51,7 +51,7 @@ def recalibrate(
     from ensemble.report.shift import calibration_table, told_of
     from zoo.store import check_output
 
-    style, started, tables = style_of(format_, as_json), time.monotonic(), given_tables(scores)
+    style, started, tables = style_of(format_, as_json), time.monotonic(), named_files(scores or ())
     output = output or plan.with_name(f"{plan.stem}-recalibrated.json")
     check_output(output, plan, labels, *tables.values())
     new = fit(load_plan(plan), plan, Labelled(labels, tables, run, max_bad_rows), say=say)

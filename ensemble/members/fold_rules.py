@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from zoo.contracts import FoldRule, rule_name
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, standing
-from zoo.scores.tables import NO_FOLD
 
 
 def of_one_rule(
@@ -20,12 +19,12 @@ def of_one_rule(
     ZooError where no rule is common to all, or none that the preferred tables go by: one member would be judged on near-copies
     of what it has learned, the other not, and the blend would trust the first too much. `gather` lists the oldest first.
     """
-    known = [table for table in tables if says_its_rule(table)]
+    known = [table for table in tables if table.says_its_rule]
     rules = list(dict.fromkeys(table.card.fold_rule for table in reversed(known)))
     if len(rules) < 2:
         return list(tables), rules[0] if rules else None
     names = {table.name for table in tables}
-    by_rule = {rule: [t for t in tables if not says_its_rule(t) or t.card.fold_rule == rule] for rule in rules}
+    by_rule = {rule: [t for t in tables if not t.says_its_rule or t.card.fold_rule == rule] for rule in rules}
     common = {rule: chosen for rule, chosen in by_rule.items() if {table.name for table in chosen} == names}
     if not common:
         of_rule = {rule: sorted({table.name for table in known if table.card.fold_rule == rule}) for rule in rules}
@@ -43,11 +42,3 @@ def of_one_rule(
             reason = f"its folds are by {rule_name(table.card.fold_rule)}, the others' by {rule_name(rule)}"
             left_out[f"{table.name} ({table.which})"] = reason + f", with {kept[rule]:,} rows of all members"
     return common[rule], rule
-
-
-def says_its_rule(table: Table) -> bool:
-    """Whether it is known by which rule a table's folds go.
-
-    It is not of one that was imported, nor of one without folds.
-    """
-    return table.card.request is not None and bool((table.frame["fold"] != NO_FOLD).any())

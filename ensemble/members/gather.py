@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.members.fold_rules import of_one_rule
+from ensemble.members.prices import PriceList
 from ensemble.members.rows import FEWEST_ROWS, shared_rows
 from ensemble.members.table import Members, balanced_folds
 from ensemble.members.texts import COLUMN, about_rows
@@ -43,6 +44,7 @@ def align(
     tables: Sequence[Table],
     *,
     target: str | None = None,
+    prices: PriceList | None = None,
     battles: Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -53,6 +55,7 @@ def align(
 ) -> Members:
     """Candidates for `target` (None: any) on the rows that all of them scored out of fold.
 
+    `prices` instead of it prices members for its target that were scored elsewhere.
     Labels and prompts come from `battles`, or from the file the tables were made of; ids and winners alone will do. `exclude`:
     members or tables (fingerprints) to leave out; `prefer`: tables that stand for their members, by fingerprint; `say` and
     `most_bad` as `zoo.data.usable.usable_battles` takes them. Refused, with the members' names: no table, tables of different
@@ -68,7 +71,7 @@ def align(
     if both := sorted(set(include) & set(exclude)):
         raise ZooError(f"--include {both[0]} and --exclude {both[0]}: give one of them")
     tables = _not_excluded(tables, exclude, left_out)
-    chosen = _for_target(tables, target, left_out)
+    chosen = _for_target(tables, target, left_out) if prices is None else _priced(tables, prices, left_out)
     labelled = _labelled_battles(chosen, battles, say, most_bad, column)
     digest = dataset_digest(labelled)
     chosen = _of_data(chosen, _digests(labelled), battles is not None, left_out)
@@ -76,7 +79,7 @@ def align(
     chosen = _standing(chosen, prefer, left_out)
     if not labelled.can_tie:
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
-    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule))
+    grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
     chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
@@ -94,7 +97,7 @@ def align(
     about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
     if column in labelled.kept.columns:
         about[COLUMN] = labelled.kept[column]
-    return replace(
+    members = replace(
         members,
         characters=characters,
         digest=digest,
@@ -103,6 +106,7 @@ def align(
         about=about,
         data=labelled.path.name,
     )
+    return members if prices is None else prices.with_lengths(members)
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:
@@ -172,6 +176,17 @@ def _without(
     reasons = judge([labelled_rows_of(table, labels) for table in tables])
     left_out |= {tables[j].name: reason for j, reason in reasons.items()}
     return [table for j, table in enumerate(tables) if j not in reasons]
+
+
+def _priced(tables: Sequence[Table], prices: PriceList, left_out: dict[str, str]) -> list[Table]:
+    """The tables that have a cost on the target of `prices`, measured there or not."""
+    target, without = prices.target.name, dict[str, str]()
+    priced = prices.priced(tables, without)
+    if tables and not priced:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(without.items())[:3])
+        raise ZooError(f"no member has a cost on target {target} ({reasons})")
+    left_out |= without
+    return _for_target(priced, target, left_out)
 
 
 def _for_target(tables: Sequence[Table], target: str | None, left_out: dict[str, str]) -> list[Table]:

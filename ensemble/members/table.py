@@ -11,6 +11,7 @@ import pandas as pd
 
 from ensemble.plan import Triple
 from zoo.contracts import Cost, ScoreCard
+from zoo.scores.metrics import uniform_loss
 
 FOLDS = 5  # of the blend's own cross-validation
 
@@ -47,7 +48,7 @@ class Members:
     @property
     def uniform_loss(self) -> float:
         """Log loss of giving every outcome that there is the same chance."""
-        return float(np.log(3 if self.ties else 2))
+        return uniform_loss(ties=self.ties)
 
     @property
     def prior(self) -> Triple:

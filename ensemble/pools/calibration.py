@@ -13,7 +13,8 @@ import numpy as np
 
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Calibration, Plan
-from ensemble.pools.blend import AS_IS_FLOOR, EVEN, EVEN_SIDES
+from ensemble.pools.blend import AS_IS_FLOOR
+from ensemble.pools.coordinates import EVEN, EVEN_SIDES
 from ensemble.pools.patterns import Blended, blend_rows
 from ensemble.pools.softmax import Design, fit_softmax
 from zoo.scores.metrics import log_loss_rows, mean_and_error

@@ -157,12 +157,18 @@ class Submission:
         return self.deadline.now() - self._last >= max(interval, self.deadline.write_seconds / WRITE_SHARE)
 
 
-def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
-    """ZooError where a given table fits no member, or a member has no table and cannot run."""
+def known_members(plan: Plan, scores: Mapping[str, Path]) -> None:
+    """ZooError where a given table is of no member."""
     names = [member.name for member in plan.members]
     for name in scores:
         if name not in names:
-            raise ZooError(f"--scores {name}=...: the plan has no member {name!r}; it has {', '.join(names)}")
+            mend = f"name its table: --scores MEMBER={scores[name]}"
+            raise ZooError(f"--scores {name}=...: the plan has no member {name!r}; it has {', '.join(names)}; {mend}")
+
+
+def check_given(plan: Plan, scores: Mapping[str, Path]) -> None:
+    """ZooError where a given table fits no member, or a member has no table and cannot run."""
+    known_members(plan, scores)
     for member in plan.members:
         if member.request is None and member.name not in scores:
             raise ZooError(
@@ -186,6 +192,7 @@ def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[s
         board.add(name, known)
         lacking = len(board.ids) - len(known)
         lacks = [f"which lacks {lacking:,} rows"] if lacking else []
+        lacks += [f"{len(frame) - len(known):,} rows of other ids are left alone"] if len(known) < len(frame) else []
         hard = told_of_hard(probabilities(known[known["status"] == OK]))
         sources[name] = ", ".join([str(path), *lacks, *given.notes, *([hard] if hard else [])])
     return sources

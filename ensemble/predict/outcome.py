@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.members.texts import DIGEST, SCRIPT
+from ensemble.plan import Plan
 from ensemble.pools.features import Distance
 from ensemble.predict.board import Board, Submission, told_of_ties
 from ensemble.predict.compare import compare, told_of_distance
@@ -56,11 +57,12 @@ class MemberOutcome:
 class Prediction:
     """What `predict` did.
 
-    `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`: rows by the members that made them,
-    `+` between names; `prior` where none did. `distance`: how far the rows are from those of the plan's promise, as a line,
-    and by feature.
+    `plan`: as it was read at the start. `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`:
+    rows by the members that made them, `+` between names; `prior` where none did. `distance`: how far the rows are from those
+    of the plan's promise, as a line, and by feature.
     """
 
+    plan: Plan
     output: Path
     rows: int
     bad_rows: int
@@ -139,6 +141,7 @@ def summarize(
     loss, error = _log_loss(submission.p, labels)
     found = _distances(conductor, submission, deadline, about)
     prediction = Prediction(
+        plan=submission.plan,
         output=submission.output,
         rows=len(board.ids),
         bad_rows=len(battles.bad_ids),
@@ -156,7 +159,8 @@ def summarize(
         distances={one.feature: round(one.ks, 4) for one in found},
     )
     try:
-        write_atomic(prediction.report, json.dumps(asdict(prediction), indent=1, default=str))
+        report = {name: value for name, value in asdict(prediction).items() if name != "plan"}
+        write_atomic(prediction.report, json.dumps(report, indent=1, default=str))
         write_atomic(folder / TABLES, _tables(board, about))
     except OSError as error:
         lost = (

@@ -25,7 +25,7 @@ from zoo.data.sample import truth_path
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.report.text import Cell, Column, Table, lowest
-from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error
+from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, uniform_loss
 from zoo.scores.tables import PROBABILITIES, probabilities, read_submission, without_ties
 
 BLEND = "blend"  # the submission's own line
@@ -77,7 +77,7 @@ def evaluate(
         p = without_ties(p)
     losses = log_loss_rows(p, labels)
     prior = np.tile(np.array(plan.prior), (len(frame), 1))
-    uniform = math.log(3 if battles.can_tie else 2)
+    uniform = uniform_loss(ties=battles.can_tie)
     even = np.tile([1 / 3] * 3 if battles.can_tie else [1 / 2, 1 / 2, 0], (len(frame), 1))
     lines = [
         replace(_line("uniform", even, labels, battles, losses), log_loss=uniform, log_loss_se=None, accuracy=None),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.budget.duration import format_seconds
+from ensemble.budget.foretold import MARK, forecast_text
 from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
@@ -167,13 +168,10 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
 def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
     """The plan's members' tables by name, as a build takes them, of the plan's data and checkpoints."""
     wanted = {member.name: member.checkpoint for member in plan.members}
-    on_data = [
-        table
-        for table in score_tables(store)
-        if table.card.dataset_digest == plan.dataset_digest
-        and table.card.target == plan.target.name
-        and not table.card.emulates
-    ]
+    of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
+    at_home = [table for table in of_data if table.card.target == plan.target.name and not table.card.emulates]
+    priced = {table.name for table in at_home}
+    on_data = [*at_home, *(table for table in of_data if table.name not in priced)]  # those have the cost of a forecast
     of_plan = {(t.name, t.recipe) for t in on_data if wanted.get(t.name) == t.card.checkpoint}
     found = standing([table for table in on_data if (table.name, table.recipe) in of_plan]).members
     return {
@@ -205,7 +203,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             *([] if plan.oof_accuracy is None else [(f"{plan.oof_accuracy:.4f}", "accuracy out of fold; no battle is a tie")]),
             (f"{gain:+.4f}".replace("+", "−") if gain >= 0 else f"+{-gain:.4f}", "against the best single member"),
             (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
-            (format_seconds(allowed), f"with margin {plan.margin:g}, of {format_seconds(plan.budget_seconds)}"),
+            (format_seconds(allowed), f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
         ],
         "has_tokens": any(member.mean_row_tokens for member in plan.members),
         "members": [
@@ -214,7 +212,7 @@ def _content(plan: Plan) -> dict[str, Any]:
                 "weight": f"{member.weight:.3f}",
                 "width": f"{0.6 * bar:.1f}",
                 "coverage": f"{member.coverage:.0%}",
-                "time": format_seconds(member.predicted_seconds),
+                "time": format_seconds(member.predicted_seconds) + (f", {MARK}" if member.cost.forecast else ""),
                 "tokens": f"{member.mean_row_tokens:.0f}" if member.mean_row_tokens else "–",
                 "alone": f"{member.oof_log_loss:.4f}",
             }
@@ -223,7 +221,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "pool": full.pool.replace("_", "-") if full else "",
         "target": plan.target.name,
         "frontier_bars": bars_text(plan.frontier),
-        "margin": f"Margin {plan.margin:g}: {plan.margin_reason}.",
+        "margin": f"Margin {plan.margin:.4g}: {plan.margin_reason}.",
         "baselines": [
             (
                 taken_text(plan, name).replace("_", " "),
@@ -244,5 +242,7 @@ def _details(plan: Plan) -> list[tuple[str, str]]:
     if plan.bound is not None:
         text = f"{plan.bound.method}, {plan.bound.subsets:,} affordable sets; in-sample gap to the bound {plan.bound.gap:.1e}"
         found.append(("Search", text))
+    for member in plan.members:
+        found.append((f"Seconds of {member.name}", forecast_text(member.cost, member.predicted_seconds)))
     found += [(f"Left out: {name}", reason) for name, reason in plan.left_out.items()]
     return [(term, text) for term, text in found if text]

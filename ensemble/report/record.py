@@ -17,14 +17,16 @@ logger = logging.getLogger("zoo")
 RECORD_SECONDS = 1.0  # for a small file, when the submission is written: a disk that stalls holds nobody up
 
 
-def record_prediction(plan_path: Path, battles: Path, done: Prediction) -> None:
-    """Keep what a prediction did; a line where that fails, which costs the prediction nothing."""
+def record_prediction(battles: Path, done: Prediction) -> None:
+    """Keep what a prediction did; a line where that fails, which costs the prediction nothing.
+
+    Under the plan that it carried out, whatever has become of the plan's file meanwhile.
+    """
 
     def keep() -> None:
-        plan = load_plan(plan_path)
-        numbers, params = prediction_numbers(done), _params(plan, battles)
+        numbers, params = prediction_numbers(done), _params(done.plan, battles)
         params |= {"output": done.output.name, "stopped_by": done.stopped_by}
-        dumped = plan.model_dump(mode="json")
+        dumped = done.plan.model_dump(mode="json")
         keep_use("prediction", dumped, seconds=done.used_seconds, numbers=numbers, params=params)
 
     try:

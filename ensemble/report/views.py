@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
+from ensemble.budget.foretold import MARK, forecast_lines
 from ensemble.plan import Blend, FrontierPoint, Plan
 from ensemble.report.shift import shift_lines
 from ensemble.report.why import why_blocks
@@ -19,8 +20,9 @@ def plan_page(plan: Plan) -> Page:
         f"{plan.fitted_rows:,} rows",
         *([] if plan.ties else ["no battle of this kind is a tie: p_tie is 0 in every row"]),
         f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
-        f"{plan.margin:g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
-        f"margin {plan.margin:g}: {plan.margin_reason}",
+        f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
+        f"margin {plan.margin:.4g}: {plan.margin_reason}",
+        *forecast_lines([(m.name, m.cost, m.predicted_seconds) for m in plan.members]),
         f"chosen: {plan.parsimony}",
         f"blended by: {pool_text(plan)}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
@@ -56,9 +58,17 @@ def members_table(plan: Plan) -> Table:
         Column("seconds", "predicted_seconds", ".1f"),
         Column("alone", "oof_log_loss", ".4f"),
         *_accuracies(plan),
+        *([Column("cost", "cost_is")] if any(m.cost.forecast for m in plan.members) else []),
     ]
-    rows: list[list[Cell]] = [[m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss] for m in plan.members]
-    return Table(columns, rows if plan.ties else [[*row, m.oof_accuracy] for row, m in zip(rows, plan.members, strict=True)])
+    rows: list[list[Cell]] = [
+        [
+            *(m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss),
+            *([] if plan.ties else [m.oof_accuracy]),
+            *([MARK if m.cost.forecast else ""] if any(other.cost.forecast for other in plan.members) else []),
+        ]
+        for m in plan.members
+    ]
+    return Table(columns, rows)
 
 
 def _accuracies(plan: Plan) -> list[Column]:

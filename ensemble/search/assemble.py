@@ -41,13 +41,15 @@ def assemble(
     members, losses = problem.members, confirmed.losses
     loss, error = mean_and_error(losses, members.groups)
     beside = confirmed.beside
+    predicted = max(job.end_seconds for job in fitted.jobs)
+    margin, margin_reason = _margin(problem, candidate, budget, predicted)
     return Plan(
         created_at=datetime.now(UTC),
         target=PlanTarget(name=target.name, gpus=target.gpus),
         budget_seconds=budget.seconds,
-        margin=budget.margin,
-        margin_reason=budget.margin_reason,
-        predicted_seconds=max(job.end_seconds for job in fitted.jobs),
+        margin=margin,
+        margin_reason=margin_reason,
+        predicted_seconds=predicted,
         overhead_seconds=problem.prices.overhead,
         rows=problem.prices.pricing.rows,
         dataset_digest=members.digest,
@@ -80,6 +82,16 @@ def assemble(
     )
 
 
+def _margin(problem: Problem, candidate: Candidate, budget: Budget, predicted: float) -> tuple[float, str]:
+    """The margin on a plan's likely seconds, and its reason: the budget's, and what its forecast members add to that."""
+    members, more = problem.members, problem.prices.seconds(candidate.whole, candidate.seen) / predicted
+    foretold = [members.names[j] for j in candidate.members if members.costs[j].forecast]
+    if not foretold or not (problem.prices.pricing.factors != 1).any():
+        return budget.margin, budget.margin_reason
+    reason = f"{budget.margin:g} times {more:.3g} for the upper ends of forecasts ({', '.join(foretold)})"
+    return budget.margin * more, f"{budget.margin_reason}; {reason}"
+
+
 def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
     """Of judged candidates, those that no cheaper one beats, the cheapest first.
 
@@ -110,7 +122,7 @@ def _accuracy(losses: np.ndarray, members: Members) -> float | None:
 
 
 def _plan_member(problem: Problem, candidate: Candidate, j: int, fitted: Fitted) -> PlanMember:
-    members, pricing, card = problem.members, problem.prices.pricing, problem.members.cards[j]
+    members, pricing, card = problem.members, problem.prices.pricing.likely, problem.members.cards[j]
     full = next(pool.blend for pool in fitted.pools if len(pool.members) == len(fitted.order) and not pool.planned)
     seen = candidate.seen.get(j)
     losses = log_loss_rows(members.p[j], members.y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ensemble.budget.margin import choose_margin, warn_of_kinds
+from ensemble.budget.margin import choose_margin, forecast_factors, warn_of_kinds
 from ensemble.budget.pricing import price
 from ensemble.budget.schedule import fixed_seconds
 from ensemble.members.table import Members
@@ -54,6 +54,7 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
         members = members.subset([j for j, name in enumerate(members.names) if name not in wide])
         members = replace(members, left_out=members.left_out | wide)
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
+    pricing = pricing.with_factors(forecast_factors(request.target, members.costs, request.margin))
     has_trees = len(members.y) >= TREE_ROWS
     return Problem(members, Prices(pricing), request.position_bias, say, has_trees=has_trees, pools=request.pools)
 

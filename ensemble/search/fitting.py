@@ -46,7 +46,8 @@ def fit_candidate(problem: Problem, candidate: Candidate, *, fallbacks: bool = T
     Without `fallbacks` only what a run without mishap needs.
     """
     prices = problem.prices
-    jobs = place(prices.loads(candidate.whole, candidate.seen), prices.pricing.devices, start_seconds=prices.overhead)
+    loads = prices.pricing.likely.loads(candidate.whole, list(candidate.seen.items()))
+    jobs = place(loads, prices.pricing.devices, start_seconds=prices.overhead)
     order = _run_order(problem, candidate, jobs)
     pools = tuple(_Pools(problem.members, candidate, order).all(fallbacks=fallbacks))
     gates = {j: _gate(problem.members, candidate, j, pools) for j in candidate.seen}

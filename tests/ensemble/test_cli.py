@@ -198,3 +198,28 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_headline_command_works_where_nothing_was_measured(home, tmp_path):
+    """Three tables of models that no laptop runs, at the prices of entries: a plan for two T4s, marked as forecast."""
+    entries = {"weak": "llama-3-8b@ab-1024", "fair": "gemma-2-9b", "good": "yi-34b"}
+    for name, entry in entries.items():
+        store = tmp_path / "mlruns" / "store"
+        import_scores(name, home / f"{name}.csv", home / "battles.csv", target="t4x2", like=entry, store=store)
+    built = ensemble(tmp_path, "build", "--budget", "9h", "--target", "t4x2", "--json")
+    assert built.returncode == 0, built.stderr
+    plan = json.loads(built.stdout)
+    for member in plan["members"]:
+        assert member["cost"]["forecast"]["as_entry"].startswith(entries[member["name"]])
+        assert f"{member['name']}: forecast (" in built.stderr
+    assert plan["margin"] > 1.5 and "upper ends of forecasts" in plan["margin_reason"]
+    assert plan["predicted_seconds"] * plan["margin"] <= 9 * 3600 * (1 + 1e-9)
+    shown = ensemble(tmp_path, "show").stdout
+    assert "forecast (" in shown and "as a Kaggle submission" in shown
+    ensemble(tmp_path, "show", "--html", "plan.html")
+    assert ", forecast</td>" in (tmp_path / "plan.html").read_text()
+    priced = ensemble(tmp_path, "build", "--budget", "9h", "--seconds", "good=2h", "--margin", "1.2", "--json", "-o", "p.json")
+    plan = json.loads(priced.stdout)
+    costs = {member["name"]: member["cost"] for member in plan["members"]}
+    assert plan["margin"] == 1.2 and "forecast" not in costs["good"]
+    assert costs["good"]["seconds_per_row"] * 25_000 == pytest.approx(7200)

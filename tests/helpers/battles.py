@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
+
+from zoo.data.battles import Battles
+from zoo.data.columns import COMPETITION
 
 
 def battle_frame(rows: int) -> pd.DataFrame:
@@ -14,3 +19,8 @@ def battle_frame(rows: int) -> pd.DataFrame:
     return pd.DataFrame(
         {"id": ids, "prompt": turns, "response_a": [["x"]] * rows, "response_b": [[None]] * rows, "label": label}
     )
+
+
+def battles_of(frame: pd.DataFrame, kind: str = COMPETITION) -> Battles:
+    """Battles as they would be read from a file of that kind of columns."""
+    return Battles(Path("battles.csv"), frame, tuple(frame["id"]), (), (), True, (), pd.DataFrame(), kind=kind)

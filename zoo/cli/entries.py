@@ -119,6 +119,9 @@ def import_(
     gpus: Annotated[
         int | None, typer.Option("--gpus", min=0, help="GPUs that one copy takes. Default: all of the target.")
     ] = None,
+    like: Annotated[
+        str, typer.Option("--like", metavar="ENTRY[@VARIANT]", help="As dear as this entry, as `zoo cost` forecasts it.")
+    ] = "",
     max_bad_rows: MaxBadRows = MOST_BAD,
     output: Output = Format.table,
     as_json: AsJson = False,
@@ -128,7 +131,11 @@ def import_(
     What cannot be right is refused, with row ids. What it is is shown: its log loss beside guessing, what it replaces, what was
     mended in reading, and what looks wrong (in-sample, partly leaked from the labels, worse than guessing).
 
+    Its price is declared in seconds, or is that of an entry of the zoo; without one `ensemble build` asks for it.
+
     Example: zoo import theirs --scores oof.csv --labels battles.csv --target t4x2 --load-seconds 90 --seconds-per-row 0.6
+
+    Example: zoo import theirs --scores oof.csv --labels battles.csv --like llama-3-8b@ab-2048
 
     Example: zoo import theirs --scores oof.parquet --labels battles.csv --columns a=x0,b=x1,tie=x2 --seconds-per-row 0.6
     """
@@ -150,6 +157,7 @@ def import_(
         seconds_per_row=seconds_per_row,
         seconds_per_1k_tokens=seconds_per_1k_tokens,
         gpus=gpus,
+        like=like,
         columns=parse_columns(columns) if columns is not None else None,
         store=store_folder(),
         say=say,

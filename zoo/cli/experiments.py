@@ -36,8 +36,13 @@ def experiment(
     check_installed()
     style = style_of(output, as_json)
     if load_recipe(folder).until == "score":
-        if only or jobs != 1:
-            raise ZooError(f"{folder}: --only and --jobs are for recipes with until = 'train'; `zoo run` takes one entry")
+        if only:
+            raise ZooError(f"{folder}: --only is for recipes with until = 'train'; `zoo run ENTRY` takes one entry")
+        if jobs != 1:
+            raise ZooError(
+                f"{folder}: --jobs is for recipes with until = 'train': scoring measures what a member costs on the whole "
+                "target, and runs beside it would make that false; leave --jobs out, or set until = 'train'"
+            )
         run_recipe(folder, data_dir, store_folder(), say=say)
         leaderboard(output=style)
         return

@@ -20,7 +20,7 @@ from zoo.contracts.base import (
     added_later,
     changed,
 )
-from zoo.contracts.cost import Cost
+from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
     Base,
     Entry,
@@ -79,6 +79,7 @@ __all__ = [
     "FetchRequest",
     "FileRecord",
     "FoldRule",
+    "Foretold",
     "Fraction",
     "Held",
     "ImportRequest",

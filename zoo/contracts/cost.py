@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zoo.contracts.base import Contract, Seconds
+from zoo.contracts.base import Contract, Seconds, added_later
+
+
+class Foretold(Contract):
+    """How a cost was told that nobody measured on its target, and how far it may be off.
+
+    `as_entry`: ENTRY@VARIANT whose cost it is. `low` and `high`: factors on the seconds, between which about 80 in 100 true
+    times lie; `high_submitted`: as `high`, of a Kaggle submission, whose machines took longer.
+    """
+
+    as_entry: str
+    basis: Literal["measured", "scaled", "published"]
+    low: Annotated[float, Field(gt=0, le=1)]
+    high: Annotated[float, Field(ge=1)]
+    high_submitted: Annotated[float, Field(ge=1)] | None = None
 
 
 class Cost(Contract):
@@ -29,3 +43,6 @@ class Cost(Contract):
     pieces: tuple[tuple[int, int, int, float], ...] = Field(
         (), description="what it was fitted to, for an interval: rows, tokens, tokens squared and seconds of timed pieces"
     )
+    like: str = added_later("", description="ENTRY or ENTRY@VARIANT whose forecast prices an imported table on any target")
+    priced: bool = added_later(True, description="False: nobody has said what it costs, or it is priced by `like`")
+    forecast: Foretold | None = added_later(None, description="of a cost that was not measured on its target")

@@ -14,18 +14,18 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.checks import entry_shape
 from zoo.checks.layouts import TIGHT, layout_memory
-from zoo.contracts import Contract, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
+from zoo.contracts import Contract, Cost, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
+from zoo.cost.basis import copies_of, is_t4, published_cost, rate_of_machine, scaled_cost, shape_of, t4_ratio
 from zoo.cost.fit import row_seconds
 from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost.lengths import File
-from zoo.cost.published import START_SECONDS, load_published, published_machine, published_rates
+from zoo.cost.published import START_SECONDS, load_published, published_rates
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
-from zoo.targets import Target, is_of_kind, list_targets, machine_fingerprint, matmul_rate
+from zoo.targets import Target, is_of_kind, machine_fingerprint, matmul_rate
 
 # Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
 # ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
@@ -39,8 +39,9 @@ class Forecast(Contract):
     """Seconds of scoring a file with one variant of an entry on the whole target.
 
     Loading is included. `submission_seconds`: the same as a Kaggle submission, whose machines took longer than an interactive
-    run on the same kind. `peak_bytes` of one device: over the runs that were measured, else by arithmetic. `assumed` and
-    `extrapolates` are for people: what was taken for granted, and in what the forecast goes beyond what was measured.
+    run on the same kind. `cost`: of one copy, the likely one. `peak_bytes` of one device: over the runs that were measured,
+    else by arithmetic. `assumed` and `extrapolates` are for people: what was taken for granted, and in what the forecast goes
+    beyond what was measured.
     """
 
     entry: str
@@ -50,6 +51,7 @@ class Forecast(Contract):
     rows: int
     tokens: int
     seconds: Interval
+    cost: Cost
     submission_seconds: Interval | None = None
     peak_bytes: Interval | None = None
     assumed: tuple[str, ...] = ()
@@ -80,7 +82,7 @@ def forecast(entry: Entry, target: Target, file: File, stores: Sequence[Path]) -
 def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, known: Sequence[Measured]) -> list[Forecast]:
     """The forecasts of one variant, the best basis first."""
     on_kind = [m for m in known if is_of_kind(m.card.cost.machine, target)]
-    elsewhere = [m for m in known if m not in on_kind and rate_of_machine(m.card.cost.machine)]
+    elsewhere = [m for m in known if m not in on_kind and scaled_cost(entry, target, m.card.cost)]
     found = []
     if on_kind:
         found.append(_measured(entry, variant, target, file, nearest(on_kind, variant), on_kind))
@@ -120,7 +122,7 @@ def _measured(
     entry: Entry, variant: Variant, target: Target, file: File, by: Measured, on_kind: Sequence[Measured]
 ) -> Forecast:
     cost, lengths = by.card.cost, file.tokens[variant]
-    copies = max(1, target.devices // cost.gpus) if cost.gpus else 1  # a CPU target has one copy
+    copies = copies_of(cost, target)
     here = machine_fingerprint()
     peaks = [m.manifest.measurements.peak_bytes for m in on_kind if m.manifest.measurements.peak_bytes]
     own = by.manifest.measurements.peak_bytes
@@ -138,6 +140,7 @@ def _measured(
         **_facts(entry, variant, target, file),
         basis="measured",
         seconds=seconds,
+        cost=cost.model_copy(update={"target": target.name}),
         submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
         peak_bytes=Interval(low=min(peaks), likely=own, high=max(peaks)) if own else None,
         assumed=tuple(assumed),
@@ -146,25 +149,26 @@ def _measured(
 
 
 def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Measured) -> Forecast | None:
-    """A measurement scaled by the ratio of matmul rates; None where one is not known."""
-    to, source, cost = matmul_rate(target), rate_of_machine(by.card.cost.machine), by.card.cost
-    if to is None or source is None:
+    """A measurement carried over from another machine; None where that cannot be done."""
+    cost, lengths = by.card.cost, file.tokens[variant]
+    carried = scaled_cost(entry, target, cost)
+    if carried is None:
         return None
-    # One copy on `gpus` devices does as much as its share of the machine: layouts differ between machines, operations do not.
-    slower = source[0] / to[0] * max(1, cost.gpus) / target.devices
-    terms = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
-    pieces = tuple((r, t, q, s * slower) for r, t, q, s in cost.pieces)
-    carried = cost.model_copy(update={name: getattr(cost, name) * slower for name in terms} | {"pieces": pieces})
-    spread = MEASURED_RATES_SPREAD if to[1] and source[1] else DECLARED_RATES_SPREAD
-    how = "measured" if to[1] and source[1] else "declared, not measured: `zoo target measure` narrows this"
-    lengths = file.tokens[variant]
-    rates = f"scaled from {source[0] / 1e12:.3g} to {to[0] / 1e12:.3g} TFLOP/s a device ({how})"
-    seconds = file_seconds(carried, lengths, rows=file.rows).times(spread_factor(spread))
+    to, source = matmul_rate(target), rate_of_machine(cost.machine)
+    measured = entry.base is not None and to is not None and source is not None and to[1] and source[1]
+    spread = MEASURED_RATES_SPREAD if measured else DECLARED_RATES_SPREAD
+    if entry.base is None or to is None or source is None:
+        rates = "on processors: taken to be as fast as where it was measured"
+    else:
+        how = "measured" if measured else "declared, not measured: `zoo target measure` narrows this"
+        rates = f"scaled from {source[0] / 1e12:.3g} to {to[0] / 1e12:.3g} TFLOP/s a device ({how})"
+    seconds = file_seconds(carried, lengths, rows=file.rows, copies=copies_of(carried, target)).times(spread_factor(spread))
     return Forecast(
         **_facts(entry, variant, target, file),
         basis="scaled",
         peak_bytes=predicted_bytes(entry, target),
         seconds=seconds,
+        cost=carried,
         submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
         assumed=(
             *file.assumed,
@@ -182,13 +186,12 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
 
 def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Forecast | None:
     """A forecast from the model's shape; None where the shape or the target's rate is not known."""
-    shape, rate = shape_of(entry), matmul_rate(target)
-    if shape is None or rate is None:
+    shape, rate, cost = shape_of(entry), matmul_rate(target), published_cost(entry, target)
+    if shape is None or rate is None or cost is None:
         return None
     totals = totals_of(file.tokens[variant], file.rows)
     work, fit = flops_of_shape(shape).split(totals) / target.devices, published_rates()
-    t4 = published_machine().declared.matmul_flop_per_second["float16"]
-    scale, spread = (1.0, 0.0) if is_t4(target) else (rate[0] / t4, DECLARED_RATES_SPREAD)
+    scale, spread = t4_ratio(target) or 1.0, 0.0 if is_t4(target) else DECLARED_RATES_SPREAD
     size = _of_other_size(shape)
     spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
     matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
@@ -207,6 +210,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         basis="published",
         peak_bytes=predicted_bytes(entry, target),
         seconds=fit.seconds(work, scale=scale, spread=spread),
+        cost=cost,
         submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
         assumed=tuple(assumed),
         extrapolates=(f"never ran on {target.name}", *size),
@@ -250,32 +254,6 @@ def one_of_each_run(known: Sequence[Measured], variant: Variant) -> list[Measure
 def _of_another_variant(by: Measured, variant: Variant) -> list[str]:
     own = by.card.variant
     return [] if own == variant else [f"as fast as {own.slug}, which was measured"]
-
-
-def is_t4(target: Target) -> bool:
-    """Whether the target's cards are those of the published runs."""
-    return (target.gpu, target.compute_capability) == (published_machine().gpu, published_machine().compute_capability)
-
-
-def rate_of_machine(machine: str) -> tuple[float, bool] | None:
-    """Matmul rate of a machine, and whether it was measured.
-
-    Of the targets of its kind, those measured on it come first.
-    """
-    kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
-    kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
-    return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
-
-
-def shape_of(entry: Entry) -> Shape | None:
-    """The shape of the entry's fetched weights, else its declared one.
-
-    None where neither is there.
-    """
-    from zoo.pipeline.weights import fetched_folder
-    from zoo.settings import store_folder
-
-    return entry_shape(entry, fetched_folder(entry, store_folder()))
 
 
 def predicted_bytes(entry: Entry, target: Target) -> Interval | None:

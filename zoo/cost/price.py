@@ -30,11 +30,12 @@ def price_of(cost: Cost, lengths: np.ndarray) -> dict[str, float]:
     """Seconds and tokens a row, and the hours of 25,000 such rows on the whole target.
 
     `lengths` (rows,): tokens of the rows that were scored, 0 where they are not known. Seconds a row are those of these rows.
+    Nothing where nobody has said what it costs.
     """
     from zoo.cost.fit import row_seconds
     from zoo.targets import load_target
 
-    if not len(lengths):
+    if not len(lengths) or not cost.priced:
         return {}
     seconds = float(row_seconds(cost, lengths).mean())
     try:

@@ -31,7 +31,7 @@ from zoo.data.columns import (
 )
 from zoo.data.formats import Cells, Row, open_cells
 from zoo.data.rows import ParsedRow, Problem, check_id, read_label, read_texts
-from zoo.data.turns import Turns, is_plain
+from zoo.data.turns import Turns, are_plain, lists_among_texts
 from zoo.errors import ZooError
 
 
@@ -44,7 +44,8 @@ class Battles:
     `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither texts
     nor winners; `kept`: those of them that the reader was asked for, as text by row id, also of rows that are not usable (of an
     id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`. `has_texts` False: ids and
-    winners alone, perhaps with the prompts; texts that are not there have no turns.
+    winners alone, perhaps with the prompts; texts that are not there have no turns. `lists_as_text`: cells of plain columns
+    that are JSON lists of texts, taken as they stand.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Battles:
     plain: tuple[str, ...] = ()
     bad_prompts: Mapping[str, Turns] = field(default_factory=dict)
     has_texts: bool = True
+    lists_as_text: int = 0
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -82,7 +84,8 @@ class Battles:
         if not self.plain:
             return f"{self.kind} columns; {self.format}"
         where = "plain text" if len(self.plain) == len(TEXT_COLUMNS) else f"{', '.join(self.plain)}: plain text"
-        return f"{self.kind} columns; {self.format}; {where}, one turn each"
+        lists = f" ({self.lists_as_text:,} cells are JSON lists of texts, taken as they stand)" if self.lists_as_text else ""
+        return f"{self.kind} columns; {self.format}; {where}, one turn each{lists}"
 
 
 def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), need_texts: bool = True) -> Battles:
@@ -144,6 +147,7 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
         tuple(name for name, is_text in zip(columns.texts, plain, strict=True) if is_text),
         {parsed.row_id: parsed.texts[0] for parsed in rows if not parsed.usable and parsed.texts[0] is not None},
         columns.has_texts,
+        sum(lists_among_texts([row[1 + place] for row, _ in body]) for place, is_text in enumerate(plain) if is_text),
     )
 
 
@@ -209,7 +213,7 @@ def _plain_columns(columns: Columns, rows: Sequence[list[Any]]) -> list[bool]:
     """Which text columns are plain text; a column without any text is as the others are."""
     if len(columns.texts) == 2:
         return [False, False]  # whole conversations are messages
-    found = [is_plain([row[1 + place] for row in rows]) for place in range(len(columns.texts))]
+    found = are_plain([[row[1 + place] for row in rows] for place in range(len(columns.texts))])
     return [any(found) if plain is None else plain for plain in found]
 
 

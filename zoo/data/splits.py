@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from zoo.contracts import Say
 from zoo.data.battles import Battles
 from zoo.data.near import near_groups
 from zoo.data.turns import Turns
@@ -20,6 +21,10 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.contracts import FoldRule, Held, Selection
+
+
+def silent(_: str) -> None:
+    """Where nobody is told."""
 
 
 def fold_of(prompt_turns: Turns, n_folds: int) -> int:
@@ -45,32 +50,32 @@ def normal_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def group_hashes(frame: pd.DataFrame, rule: FoldRule | None = None) -> np.ndarray:
+def group_hashes(frame: pd.DataFrame, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
     """What is the same for battles that must share a fold: uint64, shape (rows,).
 
     Without a rule the hash of the prompt. With `near-prompts-1` the smallest of the hashes in its group of near-copies, for
-    which the frame must be all usable rows of the file.
+    which the frame must be all usable rows of the file; `say` as `near_groups` takes it.
     """
     prompts = frame["prompt"].map(prompt_of)
     hashes = {prompt: prompt_hash(prompt) for prompt in prompts}
     if rule is not None:
         distinct = sorted(hashes, key=hashes.__getitem__)  # the first of a group is then the one with the smallest hash
-        hashes = {prompt: hashes[distinct[first]] for prompt, first in zip(distinct, near_groups(distinct), strict=True)}
+        hashes = {prompt: hashes[distinct[first]] for prompt, first in zip(distinct, near_groups(distinct, say), strict=True)}
     return prompts.map(hashes).to_numpy(dtype=np.uint64)
 
 
-def assign_folds(frame: pd.DataFrame, n_folds: int, rule: FoldRule | None = None) -> np.ndarray:
+def assign_folds(frame: pd.DataFrame, n_folds: int, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
     """Fold of each row of a battles frame: int64, shape (rows,). See `group_hashes`."""
-    return (group_hashes(frame, rule) % np.uint64(n_folds)).astype(np.int64)
+    return (group_hashes(frame, rule, say) % np.uint64(n_folds)).astype(np.int64)
 
 
-def folds_of(battles: Battles, ids: pd.Series, n_folds: int, rule: FoldRule | None) -> np.ndarray:
+def folds_of(battles: Battles, ids: pd.Series, n_folds: int, rule: FoldRule | None, say: Say = silent) -> np.ndarray:
     """Folds of some of a file's usable rows by their ids: int64, shape (ids,)."""
-    folds = pd.Series(assign_folds(battles.frame, n_folds, rule), index=battles.frame["id"])
+    folds = pd.Series(assign_folds(battles.frame, n_folds, rule, say), index=battles.frame["id"])
     return folds.loc[ids].to_numpy()
 
 
-def prompt_groups(frame: pd.DataFrame, rule: FoldRule | None = None) -> np.ndarray:
+def prompt_groups(frame: pd.DataFrame, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
     """A number for each row of a battles frame: int64, shape (rows,).
 
     It is the same where rows must share a fold. It goes by the prompt, and by the id (a column, or the index) where there is
@@ -78,10 +83,10 @@ def prompt_groups(frame: pd.DataFrame, rule: FoldRule | None = None) -> np.ndarr
     """
     ids = frame["id"] if "id" in frame.columns else frame.index
     prompts = [turns or [row_id] for row_id, turns in zip(ids, frame["prompt"], strict=True)]
-    return assign_folds(frame.assign(prompt=pd.Series(prompts, index=frame.index)), 2**61 - 1, rule)
+    return assign_folds(frame.assign(prompt=pd.Series(prompts, index=frame.index)), 2**61 - 1, rule, say)
 
 
-def select_rows(battles: Battles, selection: Selection, held: Held | None = None) -> pd.DataFrame:
+def select_rows(battles: Battles, selection: Selection, held: Held | None = None, say: Say = silent) -> pd.DataFrame:
     """The usable rows that a selection asks for.
 
     They are in file order, or for `listed` in the order of the list. `held_out` takes fold `held.fold`, or every row where
@@ -94,7 +99,7 @@ def select_rows(battles: Battles, selection: Selection, held: Held | None = None
         bad = set(battles.bad_ids)
         frame = frame.set_index("id", drop=False).loc[[row_id for row_id in wanted if row_id not in bad]]
     elif selection.rows == "held_out" and held is not None:
-        frame = frame[assign_folds(frame, held.n_folds, held.rule) == held.fold]
+        frame = frame[assign_folds(frame, held.n_folds, held.rule, say) == held.fold]
     if selection.max_rows is not None:
         frame = sample_rows(frame, selection.max_rows)
     return frame.reset_index(drop=True)
@@ -149,14 +154,14 @@ def _listed_ids(battles: Battles, selection: Selection) -> list[str]:
 
 
 def select_training(
-    battles: Battles, held: Held, *, max_rows: int | None = None, seed: int = 0
+    battles: Battles, held: Held, *, max_rows: int | None = None, seed: int = 0, say: Say = silent
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labelled rows to learn from and labelled rows of the held-out fold, both in file order.
 
     `max_rows` takes a seeded sample of the first; which rows it takes depends on their ids, not on their order in the file.
     """
     labelled = (battles.frame["label"] >= 0).to_numpy()
-    is_held = assign_folds(battles.frame, held.n_folds, held.rule) == held.fold
+    is_held = assign_folds(battles.frame, held.n_folds, held.rule, say) == held.fold
     train, held_out = battles.frame[labelled & ~is_held], battles.frame[labelled & is_held]
     if max_rows is not None and len(train) > max_rows:
         keys = [hashlib.sha256(f"{seed}/{row_id}".encode()).digest() for row_id in train["id"]]

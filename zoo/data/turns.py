@@ -18,22 +18,48 @@ FEW_SHARE, FEW_CELLS, FEW_OF_SMALL = 0.01, 3, 0.1
 ASKING, ANSWERING = ("user", "human", "system", "developer"), ("assistant", "gpt", "model", "chatbot")
 
 
-def is_plain(cells: Sequence[Any]) -> bool | None:
-    """Whether a column's cells are plain texts, each one turn, and not lists of turns.
+def are_plain(columns: Sequence[Sequence[Any]]) -> list[bool | None]:
+    """Which columns' cells are plain texts, each one turn, and not lists of turns.
 
-    None where all are blank. Told over the whole column, so that one text that begins with a bracket stays a text, and one
+    None where all cells are blank. Told over whole columns, so that one text that begins with a bracket stays a text, and one
     broken list a broken list. A column is plain where few of its cells look like lists: 1 %, or in a small file up to 3 cells
-    of at least 30. JSON lists of something else than turns, as models write them, say nothing where most cells are no lists.
-    A number among texts is a text.
+    of at least 30. With more, but less than half, it is plain too where no column of the file is of lists: models write JSON
+    when they are asked to, while a column of broken lists stands beside whole ones. There, JSON lists of something else than
+    turns say nothing. A number among texts is a text.
     """
-    filled = [cell for cell in cells if cell is not None and cell == cell and not (isinstance(cell, str) and not cell.strip())]
-    if not filled:
-        return None
-    lists = [cell for cell in filled if not isinstance(cell, _SCALAR) or (isinstance(cell, str) and _LIST.match(cell))]
-    few = max(FEW_SHARE * len(filled), min(FEW_CELLS, FEW_OF_SMALL * len(filled)))
-    if few < len(lists) < len(filled) / 2:
-        lists = [cell for cell in lists if not (isinstance(cell, str) and _says_nothing(cell))]
-    return len(lists) <= few
+    found = [_filled(cells) for cells in columns]
+    lists = [[cell for cell in filled if _looks_like_list(cell)] for filled in found]
+    has_lists = any(len(own) >= len(filled) / 2 for own, filled in zip(lists, found, strict=True) if filled)
+    return [_is_plain(own, len(filled), has_lists) if filled else None for own, filled in zip(lists, found, strict=True)]
+
+
+def _is_plain(lists: Sequence[Any], filled: int, has_lists: bool) -> bool:
+    few = max(FEW_SHARE * filled, min(FEW_CELLS, FEW_OF_SMALL * filled))
+    if len(lists) <= few or len(lists) >= filled / 2:
+        return len(lists) <= few
+    return not has_lists or sum(not (isinstance(cell, str) and _says_nothing(cell)) for cell in lists) <= few
+
+
+def lists_among_texts(cells: Sequence[Any]) -> int:
+    """How many of a plain column's cells could be meant as turns: JSON lists of texts and nulls."""
+    return sum(
+        _looks_like_list(cell) and not _says_nothing(cell) and _is_whole(cell) for cell in cells if isinstance(cell, str)
+    )
+
+
+def _filled(cells: Sequence[Any]) -> list[Any]:
+    return [cell for cell in cells if cell is not None and cell == cell and not (isinstance(cell, str) and not cell.strip())]
+
+
+def _looks_like_list(cell: Any) -> bool:
+    return bool(_LIST.match(cell)) if isinstance(cell, str) else not isinstance(cell, _SCALAR)
+
+
+def _is_whole(cell: str) -> bool:
+    try:
+        return isinstance(json.loads(cell, strict=False), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _says_nothing(cell: str) -> bool:

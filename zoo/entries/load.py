@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.contracts import Entry, explain
+from zoo.contracts import Entry, Variant, explain
 from zoo.errors import ZooError
 from zoo.settings import entry_folders, read_toml
 
@@ -25,6 +25,20 @@ def load_entry(name: str) -> Entry:
         if os.path.lexists(path):  # a broken link is named as what it is
             return read_entry(path)
     raise ZooError(f"no entry {name!r}; {_suggest(name, entry_names())}")
+
+
+def load_variant(text: str) -> tuple[Entry, Variant]:
+    """The entry and the variant that ENTRY@VARIANT means; ENTRY alone means its first variant.
+
+    ZooError where there is no such entry or variant.
+    """
+    name, at, slug = text.partition("@")
+    entry = load_entry(name)
+    variants = entry.score.variants if entry.score else (Variant(),)
+    found = next((variant for variant in variants if not at or variant.slug == slug), None)
+    if found is None:
+        raise ZooError(f"{text}: {name} has no variant {slug!r}; it has {', '.join(variant.slug for variant in variants)}")
+    return entry, found
 
 
 def entry_names() -> list[str]:

@@ -23,7 +23,8 @@ from zoo.targets import SHARE, free_gpu_bytes, gpu_uuids, only_gpus
 
 POLL_SECONDS = 0.2
 CAPACITY, TURN, LOAN = "capacity.json", "turn", ".loan"
-COUNTED = 1 << 20  # a capacity below it is a number of runs, not bytes
+COUNTED = 1 << 20  # a capacity up to it is a number of runs, not bytes
+FILLED = COUNTED + 1  # bytes of a card that has no more or less: never none, or a run would wait for room that cannot come
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ class Cards:
             capacity = self._capacity(lent)
             wanted = {name: self._part(need, capacity[key], alone) for name, key in self._keys.items()}
             left = {name: capacity[key] - lent.get(key, 0) for name, key in self._keys.items()}
-            roomy = sorted((name for name in self.names if wanted[name] <= left[name]), key=lambda name: -left[name])
             count = min(need.gpus, len(self.names))
+            able = self._able(need, capacity, count)
+            roomy = sorted((name for name in able if wanted[name] <= left[name]), key=lambda name: -left[name])
             if len(roomy) < count:
                 return None
             taken = sorted(roomy[:count], key=self.names.index)
@@ -138,6 +140,16 @@ class Cards:
         whole = all(wanted[name] == capacity[self._keys[name]] for name in taken)
         least = min(wanted[name] for name in taken)
         return Loan(only_gpus(taken) | ({SHARE: str(least)} if not whole and least > COUNTED else {}), whole, lock)
+
+    def _able(self, need: Need, capacity: Mapping[str, int], count: int) -> Sequence[str]:
+        """The GPUs that have what a run needs, if they are enough for it; else more, and it says itself what it lacks.
+
+        Nobody is sent to a card that another program has filled while there are others.
+        """
+        sizes = {name: capacity[key] for name, key in self._keys.items()}
+        fits = [name for name, size in sizes.items() if size <= COUNTED or size >= max(need.bytes or 0, FILLED + 1)]
+        usable = [name for name, size in sizes.items() if size != FILLED]
+        return next((names for names in (fits, usable) if len(names) >= count), self.names)
 
     def _part(self, need: Need, capacity: int, alone: bool) -> int:
         """What a run takes of a card: all of it at most."""
@@ -182,7 +194,7 @@ class Cards:
         keys = self._keys.values()
         if stale := [key for key in keys if not lent.get(key) or key not in known]:
             free = free_gpu_bytes()
-            known |= {key: free.get(key, self.parts) for key in stale}
+            known |= {key: max(free[key], FILLED) if key in free else self.parts for key in stale}
             write_atomic(path, json.dumps(known))
         return {key: known[key] for key in keys}
 

@@ -146,4 +146,5 @@ def climb(entry: Entry, requests: Sequence[Request], store: Path, *, say: Say) -
 def _out_of_fold(scored: Sequence[Artifact], battles: Path) -> list[OutOfFold]:
     from zoo.data.battles import read_battles
 
-    return out_of_fold(scored, read_battles(battles).frame.set_index("id")["label"])
+    read = read_battles(battles)
+    return out_of_fold(scored, read.frame.set_index("id")["label"], ties=read.can_tie)

@@ -24,8 +24,8 @@ from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metric_names import REFINEMENT
-from zoo.scores.metrics import log_loss_rows, mean_and_error
-from zoo.scores.tables import EVALUATED, probabilities, read_scores
+from zoo.scores.metrics import log_loss_rows, mean_and_error, uniform_loss
+from zoo.scores.tables import EVALUATED, probabilities, read_scores, without_ties
 from zoo.store import Artifact
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
 class Trial:
     """One model on one file.
 
-    `losses` (rows,) by row id; `change` against the first trained model of its entry, paired.
+    `losses` (rows,) by row id; `ties`: whether the file's battles can be ties; `change` against the first trained model of its
+    entry, paired.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Trial:
     data: str
     losses: dict[str, float]
     recalibrated: float
+    ties: bool = True
     change: tuple[float, float] | None = None
 
     @property
@@ -121,7 +123,7 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
                 continue  # once, however many runs train the entry
             if form:
                 seen.add(artifact.fingerprint)
-                trials.append(_trial(artifact, run, entry, form, data, labels[data]))
+                trials.append(_trial(artifact, run, entry, form, data, *labels[data]))
     return compared(trials)
 
 
@@ -132,31 +134,33 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
         raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(titles)}")
 
 
-def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, dict[str, int]]:
+def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, tuple[dict[str, int], bool]]:
     """Labels by row id of each file that a recipe's models are evaluated on.
 
-    ZooError for a file without any.
+    Beside them whether the file's battles can be ties. ZooError for a file without any label.
     """
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
         labels[name] = _labels(data_folder / name, say)
-        if not labels[name]:
+        if not labels[name][0]:
             raise ZooError(f"{key}: {data_folder / name}: no row is labelled; models are compared by log loss on labelled rows")
     return labels
 
 
-def _labels(path: Path, say: Say) -> dict[str, int]:
-    frame = usable_battles(path, say=say).frame
-    return {row_id: int(label) for row_id, label in zip(frame["id"], frame["label"], strict=True) if label >= 0}
+def _labels(path: Path, say: Say) -> tuple[dict[str, int], bool]:
+    battles = usable_battles(path, say=say)
+    rows = zip(battles.frame["id"], battles.frame["label"], strict=True)
+    return {row_id: int(label) for row_id, label in rows if label >= 0}, battles.can_tie
 
 
-def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: str, labels: dict[str, int]) -> Trial:
+def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: str, labels: dict[str, int], ties: bool) -> Trial:
     table = read_scores(artifact.path / EVALUATED)
     table = table[table["id"].isin(labels.keys())]
-    losses = log_loss_rows(probabilities(table), np.array([labels[row_id] for row_id in table["id"]]))
+    p = probabilities(table) if ties else without_ties(probabilities(table))
+    losses = log_loss_rows(p, np.array([labels[row_id] for row_id in table["id"]]))
     name = entry.name if form == ZERO_SHOT else run.title
     by_id = dict(zip(table["id"], losses.tolist(), strict=True))
-    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics[REFINEMENT])
+    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics[REFINEMENT], ties)
 
 
 def compared(trials: Sequence[Trial]) -> list[Trial]:
@@ -221,7 +225,8 @@ def trials_figure(trials: Sequence[Trial]) -> Figure:
         marks = {"fmt": "o", "color": "#1b1b1b", "capsize": 3, "linewidth": 1, "label": "log loss ± standard error"}
         axes.errorbar(losses, np.arange(len(shown)), xerr=errors, **marks)
         axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color="#0072b2", label="recalibrated")
-        axes.axvline(np.log(3), color="0.5", linestyle="--", linewidth=1, label="guessing")
+        guessing = uniform_loss(ties=shown[0].ties)
+        axes.axvline(guessing, color="0.5", linestyle="--", linewidth=1, label="guessing")
         names = [t.name if t.form == TRAINED else f"{t.name} ({t.form})" for t in shown]
         axes.set(yticks=np.arange(len(shown)), yticklabels=names, xlabel="log loss, nats", title=data)
         axes.set_ylim(-0.5, len(shown) - 0.5)

@@ -6,8 +6,8 @@ What cannot be right is refused by row id, what is harmless is mended and told.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,25 +98,49 @@ def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[s
     return Given(table, columns, (*notes, *told), chosen)
 
 
-def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None = None) -> Given:
-    """The score table of a file for labelled battles. ZooError where it cannot be right."""
+def checked_table(path: Path, battles: Battles, given: Mapping[str, str] | None = None, *, whole: bool = True) -> Given:
+    """The score table of a file for labelled battles. ZooError where it cannot be right.
+
+    Not `whole`: it may lack rows of the battles, and have others, which are left alone and told.
+    """
     import numpy as np
 
     from zoo.data.splits import prompt_groups
-    from zoo.scores.tables import OK, probabilities
+    from zoo.scores.tables import OK, probabilities, without_ties
 
     label = battles.frame.set_index("id")["label"]
     read = read_table(path, set(battles.ids), ties=battles.can_tie, given=given)
+    if whole:
+        _check_battles(read.table["id"], battles, path)
+    else:
+        read = with_rows_of(read, battles.ids, path, battles.path)
     table = read.table
-    _check_battles(table["id"], battles, path)
     truth = label.reindex(table["id"]).fillna(-1).to_numpy(dtype=np.int64)
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     if not known.any():
         raise ZooError(f"{path}: none of its {len(table)} rows is scored and labelled; give a table with probabilities")
-    _check_labels(probabilities(table)[known], truth[known], path, read.columns)
+    p = probabilities(table)[known]
+    p = p if battles.can_tie else without_ties(p)
+    _check_labels(p, truth[known], path, read.columns)
     groups = prompt_groups(battles.frame.set_index("id").loc[table["id"][known]])
-    _check_sides(probabilities(table)[known], truth[known], groups, path)
+    _check_sides(p, truth[known], groups, path)
     return read
+
+
+def with_rows_of(read: Given, ids: Sequence[str], path: Path, of: Path) -> Given:
+    """The rows of a table that the ids of another file ask for.
+
+    What it lacks and what it has beside is told. ZooError where it has none of them.
+    """
+    asked, has = set(ids), set(read.table["id"])
+    table = read.table[read.table["id"].isin(asked)].reset_index(drop=True)
+    if table.empty:
+        raise ZooError(f"{path}: none of its {len(read.table):,} ids is in {of}; give the table of those rows")
+    lacking = [row_id for row_id in ids if row_id not in has]
+    told = [f"lacks {len(lacking):,} of the {len(asked):,} rows of {of.name}, first {lacking[0]}"] if lacking else []
+    if beside := len(read.table) - len(table):
+        told.append(f"{beside:,} rows whose ids {of.name} does not have are left alone")
+    return replace(read, table=table, notes=(*read.notes, *told))
 
 
 def _with_known_ids(frame: pd.DataFrame, ids: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -242,11 +266,12 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
         sums, logs = p.sum(axis=1), np.exp(np.minimum(p, 1)).sum(axis=1)
+        spread = np.ptp(sums)
     off = ~(np.abs(sums - 1) <= SUM_ROUNDING)
     outside = ((p < 0) | (p > 1)).any(axis=1)
     if (p <= 0).all() and np.mean(np.abs(logs - 1) < 0.01) > 0.99:
         raise ZooError(f"{path}: holds log-probabilities, not probabilities; take exp of p_a, p_b, p_tie")
-    if np.mean(off & outside) > 0.5 and np.ptp(sums) > 0.01 * abs(sums.mean()):  # percentages have one sum
+    if np.mean(off & outside) > 0.5 and spread > 0.01 * abs(sums.mean()):  # percentages have one sum
         raise ZooError(f"{path}: holds raw logits, not probabilities; take the softmax of p_a, p_b, p_tie")
     refuse_rows(path, "a probability that is NaN or infinite", ids[~np.isfinite(p).all(axis=1)])
     refuse_rows(path, "a negative probability", ids[(p < 0).any(axis=1)])

@@ -12,16 +12,17 @@ from zoo.pipeline.import_checks import told_of_hard
 from zoo.pipeline.import_table import Imported, Labelled, labelled_rows
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.leaks import in_sample, partly_leaked
-from zoo.scores.metrics import label_share_loss, log_loss_rows, mean_and_error
-from zoo.scores.tables import probabilities
+from zoo.scores.metrics import even_share, label_share_loss, log_loss_rows, mean_and_error, uniform_loss
+from zoo.scores.tables import probabilities, without_ties
 
 
 @dataclass(frozen=True)
 class Findings:
     """A member from elsewhere, measured over the rows that are scored and labelled.
 
-    Log losses are in nats, `error` is by prompt. `labelled`: rows of the battles that could have been scored. `replaces`: what
-    became of tables of the same name. `notes`: what was read and mended; `warnings`: why it should not be trusted as it is.
+    Log losses are in nats, `error` is by prompt. `labelled`: rows of the battles that could have been scored. `ties`: whether
+    the battles can be ties; where not, losses are of A and B alone. `replaces`: what became of tables of the same name.
+    `notes`: what was read and mended; `warnings`: why it should not be trusted as it is.
     """
 
     rows: int
@@ -30,6 +31,7 @@ class Findings:
     error: float
     label_shares: float
     uniform: float
+    ties: bool
     replaces: str
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -42,12 +44,13 @@ def findings(imported: Imported, store: Path) -> Findings:
     loss, error = mean_and_error(log_loss_rows(p, y), groups)
     tables = score_tables(store)
     own = next((t for t in tables if imported.path in (t.path, t.path.parent)), None)
-    peers = _peers(tables, own, rows)
-    uniform = float(np.log(3))
+    peers = _peers(tables, own, rows, ties=imported.battles.can_tie)
+    ties = imported.battles.can_tie
+    uniform, even = uniform_loss(ties=ties), even_share(ties=ties)
     warnings = [
         in_sample(p, y, groups, peers),
         partly_leaked(p, y),
-        f"worse than 1/3 for each label: log loss {loss:.4f}, where that has {uniform:.4f}" if loss > uniform else "",
+        f"worse than {even} for each label: log loss {loss:.4f}, where that has {uniform:.4f}" if loss > uniform else "",
         _hard(p, y),
     ]
     return Findings(
@@ -57,13 +60,14 @@ def findings(imported: Imported, store: Path) -> Findings:
         error=error,
         label_shares=label_share_loss(y),
         uniform=uniform,
+        ties=ties,
         replaces=_replaces(tables, own),
         notes=imported.given.notes,
         warnings=tuple(filter(None, warnings)),
     )
 
 
-def _peers(tables: Sequence[Table], own: Table | None, rows: Labelled) -> list[tuple[np.ndarray, np.ndarray]]:
+def _peers(tables: Sequence[Table], own: Table | None, rows: Labelled, *, ties: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """Other checkpoints' members on the same battles: the places of the rows that each shares, and its losses there."""
     if own is None:
         return []
@@ -78,7 +82,8 @@ def _peers(tables: Sequence[Table], own: Table | None, rows: Labelled) -> list[t
         frame = other.usable
         frame = frame[frame["id"].isin(place)]
         places = np.array([place[i] for i in frame["id"]], dtype=np.int64)
-        found.append((places, log_loss_rows(probabilities(frame), rows.y[places])))
+        p = probabilities(frame) if ties else without_ties(probabilities(frame))
+        found.append((places, log_loss_rows(p, rows.y[places])))
     return found
 
 

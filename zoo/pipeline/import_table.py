@@ -42,10 +42,11 @@ def import_scores(
     labels: Path,
     *,
     target: str,
-    load_seconds: float,
+    load_seconds: float = 0.0,
     seconds_per_row: float | None = None,
     seconds_per_1k_tokens: float | None = None,
     gpus: int | None = None,
+    like: str = "",
     columns: Mapping[str, str] | None = None,
     store: Path,
     say: Say = lambda _: None,
@@ -58,7 +59,8 @@ def import_scores(
     usual names (`prob_model_a`, `pred_a`, `A`, ..., a submission's `winner_model_a`), or with
     those in `columns` (by `id`, `a`, `b`, `tie`). It has a row for every usable battle; rows that were not scored say so in
     `status`. The cost is that of one copy on `gpus` of the target's GPUs (None: all of them, so that nothing is assumed to run
-    beside it). ZooError, with row ids, for what cannot be right.
+    beside it); `like`: that of an entry (ENTRY or ENTRY@VARIANT), forecast for whichever target a build is for. With neither
+    a build asks for one. ZooError, with row ids, for what cannot be right.
     """
     from zoo.data.battles import dataset_digest
     from zoo.data.usable import MOST_BAD, usable_battles
@@ -74,9 +76,7 @@ def import_scores(
         entry=name,
         scores=Input(path=scores.absolute(), fingerprint=file_sha256(scores)[:16]),
         battles=Input(path=labels.absolute(), fingerprint=dataset_digest(battles)),
-        cost=_cost(
-            target, load_seconds, seconds_per_row, seconds_per_1k_tokens, gpus, has_tokens=bool((table["n_tokens"] > 0).all())
-        ),
+        cost=_cost(target, load_seconds, seconds_per_row, seconds_per_1k_tokens, gpus, like, table),
         columns=_choice(given),
     )
     with locked(store, artifact_name(request)):
@@ -94,21 +94,37 @@ def _choice(given: Given) -> str:
 
 
 def _cost(
-    target: str, load: float, per_row: float | None, per_1k_tokens: float | None, gpus: int | None, *, has_tokens: bool
+    target: str,
+    load: float,
+    per_row: float | None,
+    per_1k_tokens: float | None,
+    gpus: int | None,
+    like: str,
+    table: pd.DataFrame,
 ) -> Cost:
+    """The cost that the options declare; one without a price where they declare none."""
+    from zoo.entries.load import load_variant
     from zoo.targets import load_target
 
     prices = {"--load-seconds": load, "--seconds-per-row": per_row, "--seconds-per-1k-tokens": per_1k_tokens}
     for option, seconds in prices.items():
         if seconds is not None and not 0 <= seconds <= MOST_SECONDS:
             raise ZooError(f"{option} {seconds:g}: give seconds between 0 and {MOST_SECONDS:g}")
-    if (per_row is None) == (per_1k_tokens is None):
-        raise ZooError("a member needs a price: give either --seconds-per-row or --seconds-per-1k-tokens")
-    if per_1k_tokens is not None and not has_tokens:
+    if sum((per_row is not None, per_1k_tokens is not None, bool(like))) > 1:
+        raise ZooError("a member has one price: give one of --seconds-per-row, --seconds-per-1k-tokens and --like")
+    if per_1k_tokens is not None and not (table["n_tokens"] > 0).all():
         raise ZooError("--seconds-per-1k-tokens needs the column n_tokens in the table; add it, or give --seconds-per-row")
     machine = load_target(target)
     if gpus is not None and gpus > machine.gpus:
         raise ZooError(f"--gpus {gpus}: target {machine.name} has {machine.gpus}")
+    if per_row is None and per_1k_tokens is None:
+        if load or gpus is not None:
+            raise ZooError(
+                "--load-seconds and --gpus are parts of a price: give --seconds-per-row or --seconds-per-1k-tokens too"
+            )
+        if like:
+            load_variant(like)
+        return Cost(target=machine.name, load_seconds=0.0, gpus=machine.gpus, like=like, priced=False)
     return Cost(
         target=machine.name,
         load_seconds=load,
@@ -153,7 +169,8 @@ def _commit(request: ImportRequest, table: pd.DataFrame, battles: Battles, store
 class Labelled:
     """The rows of a table that are scored and labelled, in its order.
 
-    `p` of shape (rows, 3); `ids`, labels `y` and `groups` (prompts) of shape (rows,).
+    `p` of shape (rows, 3), p_tie taken out where battles of this kind have no ties; `ids`, labels `y` and `groups` (prompts) of
+    shape (rows,).
     """
 
     ids: list[str]
@@ -167,13 +184,14 @@ def labelled_rows(table: pd.DataFrame, battles: Battles) -> Labelled:
     import numpy as np
 
     from zoo.data.splits import prompt_groups
-    from zoo.scores.tables import OK, probabilities
+    from zoo.scores.tables import OK, probabilities, without_ties
 
     truth = battles.frame[battles.frame["label"] >= 0].set_index("id")
     table = table[(table["status"] == OK) & table["id"].isin(truth.index)]
     truth = truth.loc[table["id"]]
     y = truth["label"].to_numpy(dtype=np.int64)
-    return Labelled(table["id"].tolist(), probabilities(table), y, prompt_groups(truth))
+    p = probabilities(table) if battles.can_tie else without_ties(probabilities(table))
+    return Labelled(table["id"].tolist(), p, y, prompt_groups(truth))
 
 
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
@@ -186,7 +204,8 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     tokens = table["n_tokens"].to_numpy()[known]
     lengths = tokens if tokens.any() else None
-    return {FAILED_ROWS: float(failed), **score_metrics(probabilities(table)[known], truth[known], lengths)}
+    measured = score_metrics(probabilities(table)[known], truth[known], lengths, ties=battles.can_tie)
+    return {FAILED_ROWS: float(failed), **measured}
 
 
 def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:

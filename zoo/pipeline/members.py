@@ -15,7 +15,7 @@ from zoo.contracts import Manifest, Request, ScoreCard, ScoreRequest, ScoringReq
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import SCORING
 from zoo.scores.metric_names import ROWS
-from zoo.scores.tables import CARD, OK, SCORES, read_card, read_scores, variant_metrics
+from zoo.scores.tables import CARD, NO_FOLD, OK, SCORES, read_card, read_scores, variant_metrics
 from zoo.store import leave_out, list_artifacts, names_fingerprint, recipe_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,14 @@ class Table:
     @cached_property
     def knows_folds(self) -> bool:
         return bool((self.frame["fold"] >= 0).any())
+
+    @property
+    def says_its_rule(self) -> bool:
+        """Whether it is known by which rule its folds go.
+
+        It is not of a table that was imported, nor of one without folds.
+        """
+        return self.card.request is not None and bool((self.frame["fold"] != NO_FOLD).any())
 
     def is_called(self, text: str) -> bool:
         """Whether `text` is its fingerprint, or the beginning of it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.cost.price import COMPETITION_ROWS
-from zoo.scores.metrics import log_loss_rows, standard_error
+from zoo.scores.metrics import log_loss_rows, standard_error, uniform_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +22,15 @@ NAMES = ("A wins", "B wins", "tie")
 STYLES = (("#1b1b1b", "o", "-"), ("#0072b2", "s", "--"), ("#d55e00", "^", ":"))  # tell apart without colour
 
 
-def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray) -> dict[str, bytes]:
+def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray, *, ties: bool = True) -> dict[str, bytes]:
     """PNG files by name, from probabilities (rows, 3) and labels 0, 1, 2 (rows,).
 
-    Lengths of the battles have shape (rows,).
+    Lengths of the battles have shape (rows,). Without `ties` there are two outcomes to draw.
     """
     figures = {
-        "reliability": reliability(p, y),
-        "confusion": confusion(p, y),
-        "log_loss_by_length": by_length(p, y, characters),
+        "reliability": reliability(p, y, ties=ties),
+        "confusion": confusion(p, y, ties=ties),
+        "log_loss_by_length": by_length(p, y, characters, ties=ties),
     }
     return {f"{name}.png": png(figure) for name, figure in figures.items()}
 
@@ -46,6 +46,11 @@ def curve_figures(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str
     return {"curves.png": png(_panels(panels))} if panels else {}
 
 
+def outcomes(*, ties: bool) -> tuple[str, ...]:
+    """Names of the outcomes that battles can have."""
+    return NAMES if ties else NAMES[:2]
+
+
 def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
     """Mean prediction, share that happened, and rows, of bins of equal numbers of rows.
 
@@ -56,7 +61,7 @@ def reliability_points(predicted: np.ndarray, happened: np.ndarray, bins: int = 
     return np.array([(predicted[part].mean(), happened[part].mean(), len(part)) for part in parts if len(part)])
 
 
-def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
+def reliability(p: np.ndarray, y: np.ndarray, *, ties: bool = True) -> Figure:
     """Share that happened against the predicted probability, a line a label.
 
     Bars are one standard error.
@@ -66,7 +71,7 @@ def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for label, (name, (color, marker, line)) in enumerate(zip(NAMES, STYLES, strict=True)):
+    for label, (name, (color, marker, line)) in enumerate(zip(outcomes(ties=ties), STYLES, strict=False)):
         points = reliability_points(p[:, label], y == label)
         error = np.sqrt(points[:, 1] * (1 - points[:, 1]) / points[:, 2])
         axes.errorbar(points[:, 0], points[:, 1], yerr=error, label=name, color=color, marker=marker, linestyle=line, capsize=2)
@@ -76,7 +81,7 @@ def reliability(p: np.ndarray, y: np.ndarray) -> Figure:
     return figure
 
 
-def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 8) -> Figure:
+def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 8, *, ties: bool = True) -> Figure:
     """Mean log loss by the battles' length, with one standard error.
 
     Bins of equal numbers of rows; guessing for scale.
@@ -91,8 +96,9 @@ def by_length(p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.errorbar(lengths, means, yerr=errors, color=STYLES[0][0], marker="o", capsize=3, linewidth=2)
-    axes.axhline(np.log(3), color="0.5", linestyle="--", linewidth=1)
-    axes.annotate("guessing", (0.99, np.log(3)), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
+    guessing = uniform_loss(ties=ties)
+    axes.axhline(guessing, color="0.5", linestyle="--", linewidth=1)
+    axes.annotate("guessing", (0.99, guessing), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
     axes.set(xscale="log", xlabel="characters of a battle", ylabel="log loss, nats", title=f"Log loss by length, {len(y)} rows")
     _round_ticks(axes, lengths)
     return figure
@@ -166,22 +172,23 @@ def _panels(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]
     return figure
 
 
-def confusion(p: np.ndarray, y: np.ndarray) -> Figure:
+def confusion(p: np.ndarray, y: np.ndarray, *, ties: bool = True) -> Figure:
     """Rows by true label and most probable label, with shares of each true label."""
     from matplotlib.figure import Figure
 
-    counts = np.zeros((3, 3), dtype=np.int64)
-    np.add.at(counts, (y, p.argmax(axis=1)), 1)
+    names = outcomes(ties=ties)
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (y, p[:, : len(names)].argmax(axis=1)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
-    for truth in range(3):
-        for guess in range(3):
+    for truth in range(len(names)):
+        for guess in range(len(names)):
             color = "white" if shares[truth, guess] > 0.6 else "black"
             text = f"{counts[truth, guess]}\n{shares[truth, guess]:.0%}"
             axes.text(guess, truth, text, ha="center", va="center", color=color, fontsize=14)
-    axes.set(xticks=range(3), yticks=range(3), xticklabels=NAMES, yticklabels=NAMES)
+    axes.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names)
     axes.set(xlabel="most probable", ylabel="true", title=f"Confusion, {len(y)} rows")
     return figure
 

@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from zoo.contracts import ImportRequest, Manifest
+from zoo.contracts import Cost, ImportRequest, Manifest
 from zoo.pipeline.import_findings import Findings
 from zoo.report.text import Cell, Column, Page, Table
+from zoo.scores.metrics import even_share
 
 
 def imported_page(manifest: Manifest, path: Path, found: Findings) -> tuple[Page, dict[str, Any]]:
@@ -23,8 +24,8 @@ def imported_page(manifest: Manifest, path: Path, found: Findings) -> tuple[Page
         ["table", f"{scores} ({request.scores.fingerprint})"],
         ["rows", f"{found.rows:,} of {found.labelled:,} labelled in {battles}"],
         ["log loss", f"{found.log_loss:.4f}{error}"],
-        ["beside it", f"label shares {found.label_shares:.4f}, 1/3 each {found.uniform:.4f}"],
-        ["price", f"{cost.load_seconds:g} s, then {_per(cost.seconds_per_row, cost.seconds_per_token)} on {cost.target}"],
+        ["beside it", f"label shares {found.label_shares:.4f}, {even_share(ties=found.ties)} each {found.uniform:.4f}"],
+        ["price", _price(cost)],
         ["replaces", found.replaces or "nothing"],
     ]
     rows += [["read", "; ".join(found.notes)]] if found.notes else []
@@ -40,6 +41,14 @@ def imported_page(manifest: Manifest, path: Path, found: Findings) -> tuple[Page
     ]
     record = {"member": request.entry, "path": str(path), "fingerprint": manifest.fingerprint}
     return page, {**record, **dataclasses.asdict(found), "price": cost.model_dump(mode="json"), "next": following}
+
+
+def _price(cost: Cost) -> str:
+    if cost.like:
+        return f"like {cost.like}, forecast for the target of a build"
+    if not cost.priced:
+        return "none: `ensemble build` asks for it with --seconds or --like"
+    return f"{cost.load_seconds:g} s, then {_per(cost.seconds_per_row, cost.seconds_per_token)} on {cost.target}"
 
 
 def _per(row: float, token: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.ladder import TITLES, Step
+from zoo.scores.metrics import uniform_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +38,11 @@ def ladder_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [vars(step) for step in steps]
 
 
-def ladder_figure(steps: Sequence[Step], rows: int) -> Figure:
-    """Log loss of each form with its standard error, and between neighbours the paired change."""
+def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True) -> Figure:
+    """Log loss of each form with its standard error, and between neighbours the paired change.
+
+    `ties`: whether the battles can be ties, for what guessing has.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -50,8 +54,9 @@ def ladder_figure(steps: Sequence[Step], rows: int) -> Figure:
         middle = (losses[place] + losses[place - 1]) / 2
         text = f"{step.change:+.4f}\n± {step.change_se:.4f}"
         axes.annotate(text, (place - 0.5, middle), ha="center", va="center", fontsize=8, bbox=BOX)
-    axes.axhline(np.log(3), color="0.5", linestyle="--", linewidth=1)
-    axes.annotate("guessing", (0.01, np.log(3)), xycoords=("axes fraction", "data"), va="bottom", color="0.35", fontsize=8)
+    guessing = uniform_loss(ties=ties)
+    axes.axhline(guessing, color="0.5", linestyle="--", linewidth=1)
+    axes.annotate("guessing", (0.01, guessing), xycoords=("axes fraction", "data"), va="bottom", color="0.35", fontsize=8)
     axes.set(xticks=places, ylabel="log loss, nats", title=f"The ladder, {rows} held-out rows")
     axes.set_xticklabels([TITLES[step.form].replace(", ", ",\n") for step in steps], fontsize=8)
     return figure

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.contracts import Contract
+from zoo.contracts import Contract, rule_name
 from zoo.cost.price import price_of
 from zoo.pipeline.members import Member, score_tables, standing
 from zoo.pipeline.suspicion import suspects_of_data
@@ -40,6 +40,8 @@ class Row(Contract):
     build judges it; it is never the best, and no build takes it unless asked. That of a superseded table is what its import
     found.
 
+    `fold_rule`: by which prompts were dealt into folds; empty where nobody knows, or nothing was held out.
+
     None where the battles have no labels or no row was scored. `rows`: those that the log loss is of, or all where there is
     none. Tables of all folds of one recipe are one member, under the fingerprint of the last.
     """
@@ -60,6 +62,7 @@ class Row(Contract):
     dataset: str
     created_at: datetime
     fingerprint: str
+    fold_rule: str = ""
     superseded: str = ""
     suspect: str = ""
 
@@ -146,7 +149,7 @@ def _row(member: Member, superseded: str = "", suspect: str = "") -> Row:
         rows=int(metrics.get(ROWS, len(frame))) if LOG_LOSS in metrics else len(frame),
         failed_rows=sum(part.card.failed_rows for part in parts),
         tokens_per_row=cost.get(TOKENS_PER_ROW),
-        load_seconds=None if card.emulates else card.cost.load_seconds,
+        load_seconds=None if card.emulates or not card.cost.priced else card.cost.load_seconds,
         seconds_per_row=cost.get(SECONDS_PER_ROW),
         hours_25k=cost.get(HOURS_25K),
         peak_gib=peak / 2**30 or None,
@@ -154,6 +157,7 @@ def _row(member: Member, superseded: str = "", suspect: str = "") -> Row:
         dataset=card.dataset_digest,
         created_at=max(part.manifest.created_at for part in parts if part.manifest),
         fingerprint=table.fingerprint,
+        fold_rule=rule_name(card.fold_rule) if table.says_its_rule else "",
         superseded=superseded,
         suspect=suspect,
     )
@@ -196,6 +200,7 @@ COLUMNS = (
     Column("data", "dataset", lambda digest: digest[:8], drop=11),
     Column("made", "created_at", lambda moment: moment[:10], drop=12),
 )
+RULE = Column("folds by", "fold_rule")  # where members of one data set differ in it
 TOLD = (Column("superseded", prose=True), Column("suspect", prose=True))  # where any row has it
 
 
@@ -208,6 +213,19 @@ def leaderboard_page(rows: Sequence[Row]) -> tuple[Page, list[dict[str, Any]]]:
     for group in (group for data in _by_data(rows) for group in row_sets(data) if not group[0].superseded):
         honest = [row for row in group if not row.suspect]
         best |= lowest([row.log_loss if any(row is other for other in honest) else None for row in rows])
-    columns = (*COLUMNS, *(column for column in TOLD if any(record[column.key or column.title] for record in records)))
+    rules = _rules_that_differ(rows)
+    told = (column for column in TOLD if any(record[column.key or column.title] for record in records))
+    columns = (*COLUMNS, *((RULE,) if rules else ()), *told)
     table = Table(columns, [[record[column.key or column.title] for column in columns] for record in records], best)
-    return [table], records
+    note = (
+        f"folds go by different rules ({', '.join(rules)}): by one that parts near-copies of a prompt, a model may "
+        "have learned from those of its held-out rows, which flatters it; no build mixes them; score all by one: "
+        "zoo run NAME --fold-rule RULE"
+    )
+    return [table, *([note] if rules else [])], records
+
+
+def _rules_that_differ(rows: Sequence[Row]) -> list[str]:
+    """The fold rules of members of one data set, where there is more than one that is known."""
+    by_data = [{row.fold_rule for row in data if row.fold_rule} for data in _by_data(rows)]
+    return sorted({rule for rules in by_data if len(rules) > 1 for rule in rules})

@@ -59,7 +59,7 @@ METRICS: dict[str, Metric] = {
     "val/log_loss_before": Metric("held-out log loss before training", "nats", "lower"),
     "val/log_loss_whole_file": Metric("of the best plan in which every member sees every row", "nats", "lower"),
     "val/tokens_mean": Metric("tokens of a labelled row, as the model reads them", "tokens"),
-    "baseline/log_loss_uniform": Metric("log loss of 1/3 for each label", "nats", "lower"),
+    "baseline/log_loss_uniform": Metric("log loss of 1/3 for each label; of 1/2 where no battle can be a tie", "nats", "lower"),
     "baseline/log_loss_prior": Metric("log loss of these rows' own label shares", "nats", "lower"),
     "baseline/log_loss_{baseline}": Metric("of another way to combine the same members, out of fold", "nats", "lower"),
     "paired/{baseline}": Metric("the plan's log loss minus the baseline's, over the same rows", "nats", "lower"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.contracts import LABELS
 from zoo.scores.metric_names import ACCURACY, CALIBRATION_ERROR, LOG_LOSS, LOG_LOSS_SE, REFINEMENT, ROWS
+from zoo.scores.tables import without_ties
 
 CLIP = 1e-15  # the floor scikit-learn's log_loss used through 1.2 and the competition's metric keeps
 
@@ -25,6 +26,16 @@ def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     total = clipped[:, 0] + clipped[:, 1] + clipped[:, 2]  # by columns: numpy is slow along an axis of three
     losses: np.ndarray = -np.log(clipped[np.arange(len(clipped)), y] / total)
     return losses
+
+
+def uniform_loss(*, ties: bool) -> float:
+    """Log loss in nats of giving each outcome the same chance; without `ties` there are two."""
+    return float(np.log(3 if ties else 2))
+
+
+def even_share(*, ties: bool) -> str:
+    """What `uniform_loss` gives each outcome, for people."""
+    return "1/3" if ties else "1/2"
 
 
 def accuracy_of_two(losses: np.ndarray) -> float:
@@ -63,49 +74,52 @@ def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> floa
 
 
 def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
-    """Least mean log loss that a temperature and three label biases reach.
+    """Least mean log loss that a temperature and a bias for each label reach.
 
-    Fitted and measured on these same rows. Three free parameters flatter it by about 1.5 / rows nats (half a nat per parameter
-    and row). Never above the log loss.
+    `p` of shape (rows, labels): A, B and tie, or A and B alone. Fitted and measured on these same rows: each free parameter, of
+    which there are as many as labels, flatters it by about 0.5 / rows nats. Never above the log loss.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
     logs = np.log(np.clip(np.asarray(p, dtype=np.float64), CLIP, 1))
-    truth = np.eye(3)[y]
+    labels = logs.shape[1]
+    truth = np.eye(labels)[y]
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         biases = np.append(parameters[1:], 0.0)
         log_q = log_softmax(parameters[0] * logs + biases, axis=1)
         residual = (np.exp(log_q) - truth) / len(truth)
-        gradient = np.append((residual * logs).sum(), residual[:, :2].sum(axis=0))
+        gradient = np.append((residual * logs).sum(), residual[:, :-1].sum(axis=0))
         return -(truth * log_q).sum() / len(truth), gradient
 
-    bounds = [(0.0, 1e3), (-50.0, 50.0), (-50.0, 50.0)]  # inverse temperature; biases of A and B against the tie's
+    bounds = [(0.0, 1e3), *[(-50.0, 50.0)] * (labels - 1)]  # inverse temperature; biases against the last label's
     options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
-    fit = minimize(objective, np.array([1.0, 0.0, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
+    fit = minimize(objective, np.eye(labels)[0], jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     return float(min(fit.fun, log_loss_rows(p, y).mean()))
 
 
-def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = None) -> dict[str, float]:
+def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = None, *, ties: bool = True) -> dict[str, float]:
     """Metrics of probabilities (rows, 3) against labels 0, 1, 2, with baselines.
 
     Log losses are in nats. `val/log_loss_a` and so on are means over the rows with that label and absent where there is none;
     `val/log_loss_se` is the standard error of the mean; `baseline/log_loss_prior` predicts these rows' own label shares. With
-    `n_tokens` (what the model read of each row) also their mean and the log loss of the longest quarter of the rows.
+    `n_tokens` (what the model read of each row) also their mean and the log loss of the longest quarter of the rows. Without
+    `ties` the battles are of a kind that has none: p_tie is taken out, and every metric is of A and B alone.
     """
     p, y = np.asarray(p, dtype=np.float64), np.asarray(y, dtype=np.int64)
+    p = p if ties else without_ties(p)
     if not len(y):
         return {}
     losses = log_loss_rows(p, y)
-    log_loss, refinement = float(losses.mean()), recalibrated_log_loss(p, y)
+    log_loss, refinement = float(losses.mean()), recalibrated_log_loss(p if ties else p[:, :2], y)
     metrics = {
         LOG_LOSS: log_loss,
-        ACCURACY: float((p.argmax(axis=1) == y).mean()),
+        ACCURACY: float((p.argmax(axis=1) == y).mean()) if ties else accuracy_of_two(losses),
         REFINEMENT: refinement,
         CALIBRATION_ERROR: log_loss - refinement,
         ROWS: float(len(y)),
-        "baseline/log_loss_uniform": float(np.log(3)),
+        "baseline/log_loss_uniform": uniform_loss(ties=ties),
         "baseline/log_loss_prior": label_share_loss(y),
     }
     if len(y) > 1:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.scores.metrics import log_loss_rows
-from zoo.scores.tables import OK, probabilities
+from zoo.scores.tables import OK, probabilities, without_ties
 
 FEWEST_ROWS = 20  # a mean over fewer says more about chance than about the model
 # The most frequent function words of English that are not words of its neighbours too (so no "in", "a", "me").
@@ -38,15 +38,18 @@ class LabelledRows:
     english: np.ndarray
 
 
-def labelled_rows(table: pd.DataFrame, battles: pd.DataFrame) -> LabelledRows:
-    """The rows of a score table that were scored and that the battles label."""
+def labelled_rows(table: pd.DataFrame, battles: pd.DataFrame, *, ties: bool = True) -> LabelledRows:
+    """The rows of a score table that were scored and that the battles label.
+
+    Without `ties` the battles are of a kind that has none, and p_tie is taken out.
+    """
     ok = table[table["status"] == OK]
     known = battles[battles["label"] >= 0].set_index("id")
     ok = ok[ok["id"].isin(known.index)]
     found = known.loc[ok["id"]]
     texts = [_texts(*turns) for turns in zip(found["prompt"], found["response_a"], found["response_b"], strict=True)]
     return LabelledRows(
-        p=probabilities(ok),
+        p=probabilities(ok) if ties else without_ties(probabilities(ok)),
         y=found["label"].to_numpy(dtype=np.int64),
         characters=np.array([len(text) for text in texts], dtype=np.int64),
         turns=np.array([len(turns) for turns in found["prompt"]], dtype=np.int64),

@@ -28,6 +28,7 @@ from zoo.store.files import file_sha256, write_atomic
 PARTIAL = ".partial"  # folder of the store where stages work
 SHORTEST_NAME = 6  # digits of a fingerprint that say which is meant
 ASIDE = ".aside"  # folder of the store for what lay under an artifact's name and was none
+CHECKED_BY = ("packages_sha256",)  # a package is named by its version; its hash, given later, makes it no other one
 SMALL_BYTES = 64 << 20  # files below are hashed when a stage is given them: seconds at most for all of an artifact's
 logger = logging.getLogger("zoo")
 # What the runner and a stage's process leave in a stage's folder, beside what the stage makes.
@@ -63,11 +64,11 @@ def identity(request: BaseRequest | Mapping[str, Any]) -> dict[str, JsonValue]:
 
 
 def _without_paths(value: JsonValue) -> JsonValue:
-    """JSON in which every input is its fingerprint alone."""
+    """JSON in which every input is its fingerprint alone, without what it is only checked by."""
     if isinstance(value, dict):
         if value.keys() == {"path", "fingerprint"}:
             return value["fingerprint"]
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: _without_paths(item) for key, item in value.items() if key not in CHECKED_BY}
     return [_without_paths(item) for item in value] if isinstance(value, list) else value
 
 

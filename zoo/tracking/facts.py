@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from zoo.contracts import (
     Entry,
     Manifest,
@@ -20,6 +22,7 @@ from zoo.contracts import (
     ScoreRequest,
     ScoringRequest,
     StageResult,
+    first_fault,
     variants_of,
 )
 from zoo.cost.price import price
@@ -30,7 +33,7 @@ from zoo.scores.tables import CARD, SCORES, variant_metrics
 from zoo.store import RESULT, artifact_name, fingerprint, identity, leave_out, list_artifacts, source_of, sources
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from zoo.data.battles import Battles
 
 # Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
 LEFT_OUT = (
@@ -64,7 +67,7 @@ class Facts:
         return self.tags["zoo.fingerprint"], self.tags.get("zoo.variant", "")
 
 
-def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: pd.DataFrame | None = None) -> list[Facts]:
+def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: Battles | None = None) -> list[Facts]:
     """The runs of a finished stage.
 
     One, or for a score stage one a variant, so that each member has a run of its own. `battles`: the labelled battles that were
@@ -123,7 +126,7 @@ def variant_facts(
     tags: dict[str, str],
     params: dict[str, str],
     shared: dict[str, float],
-    battles: pd.DataFrame | None,
+    battles: Battles | None,
 ) -> Facts:
     """The run of one variant.
 
@@ -140,7 +143,8 @@ def variant_facts(
     metrics = {**variant_metrics(manifest, slug), **cost, **shared}
     if battles is not None:
         table = read_scores(folder / slug / SCORES)
-        metrics = slice_metrics(labelled_rows(table, battles)) | quantization_delta(manifest, folder, slug, battles) | metrics
+        parts = slice_metrics(labelled_rows(table, battles.frame, ties=battles.can_tie))
+        metrics = parts | quantization_delta(manifest, folder, slug, battles) | metrics
     ordered = {name: metrics[name] for name in (*HEADLINES, *sorted(metrics)) if name in metrics}
     name = f"{manifest.stage} {slug}" if manifest.stage != "import" else card.member
     return Facts(name, tags | own, params | variant, ordered, card=card)
@@ -224,12 +228,17 @@ def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tup
     """Curves that the stage left in result.json.
 
     One named like a final metric becomes `curve/NAME`: a run table shows the last point of a name, which must be the final
-    value.
+    value. ZooError where it cannot be read.
     """
     path = folder / RESULT
     if not path.exists():
         return {}
-    curves = StageResult.model_validate_json(path.read_bytes()).curves
+    try:
+        curves = StageResult.model_validate_json(path.read_bytes()).curves
+    except (OSError, ValueError) as error:
+        what = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        mend = f"`zoo rm {folder.name}` removes its artifact, then run the stage again"
+        raise ZooError(f"{path}: not what a stage leaves ({what}); {mend}") from error
     return {curve_name(name, metrics): points for name, points in curves.items()}
 
 
@@ -253,7 +262,7 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
     return Data(battles.fingerprint, name.removesuffix(".gz").removesuffix(".csv"))
 
 
-def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.DataFrame) -> dict[str, float]:
+def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: Battles) -> dict[str, float]:
     """`quant/delta_log_loss`: what quantization cost.
 
     The quantized checkpoint's log loss minus that of the merged one it was made from. Both by the same engine stage, variant
@@ -280,7 +289,8 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: pd.
             leave_out(unreadable)
             continue
         shared = sorted(set(table["id"][table["status"] == OK]) & set(before["id"][before["status"] == OK]))
-        pair = [labelled_rows(t.set_index("id", drop=False).loc[shared], battles) for t in (table, before)]
+        both = [t.set_index("id", drop=False).loc[shared] for t in (table, before)]
+        pair = [labelled_rows(t, battles.frame, ties=battles.can_tie) for t in both]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
             difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)
             mean, error = mean_and_error(difference)

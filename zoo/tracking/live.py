@@ -175,5 +175,14 @@ def read_lines(path: Path, place: int) -> tuple[int, list[dict[str, Any]]]:
             whole, newline, _ = file.read().rpartition(b"\n")
     except OSError:  # not yet, or no more
         return place, []
-    said = [json.loads(line) for line in whole.splitlines()]
+    said = [found for line in whole.splitlines() if (found := _read_line(line))]
     return place + len(whole) + len(newline), said
+
+
+def _read_line(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None of one that is damaged: the others are shown, and the stage's end has all of it."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -35,8 +35,7 @@ from zoo.tracking.models import log_checkpoint, register_scored
 PROGRESS = "zoo.progress"  # tag of a running stage: how far it is
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from zoo.data.battles import Battles
     from zoo.tracking.client import MlflowClient
 
 
@@ -72,7 +71,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SE
     return bool(missing)
 
 
-def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
+def read_scored_battles(manifest: Manifest) -> Battles | None:
     """The labelled battles that a stage read, if their file is still there and unchanged."""
     battles = manifest.request.inputs.get("battles")
     if battles is None or battles.place is None or stage_of(manifest.stage).data != "evaluation":
@@ -86,7 +85,7 @@ def read_scored_battles(manifest: Manifest) -> pd.DataFrame | None:
         return None
     if not found.labelled or dataset_digest(found) != battles.fingerprint:
         return None
-    return found.frame
+    return found
 
 
 def clean_manifest(manifest: Manifest) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _milliseconds(manifest: Manifest) -> int:
     return round(1000 * manifest.created_at.timestamp())
 
 
-def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, battles: pd.DataFrame | None) -> None:
+def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, battles: Battles | None) -> None:
     """The score table, its card, and where labels are known the figures."""
     from zoo.scores.slices import labelled_rows
     from zoo.scores.tables import read_scores
@@ -178,8 +177,10 @@ def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, 
     client.log_artifact(run_id, str(folder / SCORES), "scores")
     asked = identity(fact.card.request) if fact.card.request else {}
     client.log_dict(run_id, public_data({**fact.card.model_dump(mode="json"), "request": asked}), f"scores/{CARD}")
-    rows = None if battles is None else labelled_rows(read_scores(folder / SCORES), battles)
-    if rows is not None and len(rows.y):
+    if battles is None:
+        return
+    rows = labelled_rows(read_scores(folder / SCORES), battles.frame, ties=battles.can_tie)
+    if len(rows.y):
         from zoo.report.figures import score_figures
 
-        write_files(client, run_id, score_figures(rows.p, rows.y, rows.characters), "figures")
+        write_files(client, run_id, score_figures(rows.p, rows.y, rows.characters, ties=battles.can_tie), "figures")

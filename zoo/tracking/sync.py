@@ -41,7 +41,8 @@ def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None
         if seconds <= 0:
             mark_begun(name)
             raise TimeoutError("no answer when the stage had ended")
-        added = 0 if is_marked(name) else int(mirror_stage(Artifact(artifact_dir, manifest), entry, seconds=seconds))
+        artifact = Artifact(artifact_dir, manifest)
+        added = 0 if is_marked(name) else _mirror_or_leave(artifact, entry, seconds=seconds)
         if added + _log_owed(artifact_dir.parent) or _is_unsettled():
             _settle()
 
@@ -112,9 +113,10 @@ def _log_owed(store: Path) -> int:
         if is_owed(folder.name):
             try:
                 manifest = read_manifest(folder)
-                added += mirror_stage(Artifact(folder, manifest), entry_of(manifest))
-            except ZooError as error:  # one bad artifact never keeps the others back
-                _left_or_raise(error, folder)
+            except ZooError as error:
+                leave_out(error)
+                continue
+            added += _mirror_or_leave(Artifact(folder, manifest), entry_of(manifest))
     for folder in _builds():
         if is_owed(build_mark(folder)):
             added += mirror_build(folder)
@@ -129,11 +131,18 @@ def _uses() -> list[Path]:
     return sorted(kept_uses().glob("*.json"))
 
 
-def _left_or_raise(error: ZooError, folder: Path) -> None:
-    """Tell of an artifact that cannot be read; what is said of anything else is raised."""
-    if str(folder) not in str(error):
-        raise error
-    leave_out(error)
+def _mirror_or_leave(artifact: Artifact, entry: Entry | None, *, seconds: float = SECONDS) -> int:
+    """Log a stage's runs; 1 where any was missing.
+
+    One bad artifact never keeps the others back: it is told and left out. What is said of anything else is raised.
+    """
+    try:
+        return int(mirror_stage(artifact, entry, seconds=seconds))
+    except ZooError as error:
+        if str(artifact.path) not in str(error):
+            raise
+        leave_out(error)
+        return 0
 
 
 def sync(store: Path) -> int:
@@ -144,10 +153,7 @@ def sync(store: Path) -> int:
     added = 0
     try:
         for artifact in list_artifacts(store):
-            try:
-                added += mirror_stage(artifact, entry_of(artifact.manifest))
-            except ZooError as error:
-                _left_or_raise(error, artifact.path)
+            added += _mirror_or_leave(artifact, entry_of(artifact.manifest))
         for folder in _builds():
             added += mirror_build(folder)
         for path in _uses():

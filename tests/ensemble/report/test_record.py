@@ -17,6 +17,7 @@ from zoo.scores.metric_names import find_metric
 
 def predicted(work: Path) -> Prediction:
     return Prediction(
+        plan=plan_of([plan_member("m@ab-512")], [plan_pool(("m@ab-512",), 1.0)]),
         output=work / "submission.csv",
         rows=40,
         bad_rows=2,
@@ -70,7 +71,7 @@ def test_every_name_is_in_the_list_and_fit_for_mlflow(tmp_path: Path) -> None:
 def test_records_are_files_of_the_home_and_hold_no_path(own_home: Path, plan: Path, tmp_path: Path) -> None:
     work = own_home / "predict" / "w"
     work.mkdir(parents=True)
-    record_prediction(plan, tmp_path / "secret" / "test.csv", predicted(work))
+    record_prediction(tmp_path / "secret" / "test.csv", predicted(work))
     record_evaluation(plan, tmp_path / "secret" / "test.csv", tmp_path / "s.csv", [Line("blend", 0.9, 0.01, 40)], 0.5)
     kept = {path.name.partition("-")[0]: json.loads(path.read_text()) for path in (own_home / "predictions").iterdir()}
     assert kept.keys() == {"prediction", "evaluation"}
@@ -84,5 +85,5 @@ def test_what_cannot_be_kept_costs_a_line_and_nothing_else(
     own_home.mkdir()
     (own_home / "predictions").write_text("a file where a folder should be")
     (own_home / "predict").mkdir()
-    record_prediction(plan, tmp_path / "test.csv", predicted(own_home / "predict"))
+    record_prediction(tmp_path / "test.csv", predicted(own_home / "predict"))
     assert len(caplog.records) == 1 and "is not kept for MLflow" in caplog.text

@@ -16,7 +16,8 @@ from tests.helpers.manifests import manifest, score_card
 from zoo.checks.layouts import layout_memory
 from zoo.cli.main import app
 from zoo.contracts import Cost, Entry, Measurements, ScoreCard, Variant
-from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest, rate_of_machine
+from zoo.cost.basis import rate_of_machine
+from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest
 from zoo.cost.lengths import File, estimated, file_of
 from zoo.cost.measure import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
 from zoo.cost.published import load_published
@@ -105,7 +106,7 @@ def test_a_measurement_elsewhere_is_scaled_by_rates_and_wider() -> None:
 
 
 def test_measured_rates_narrow_a_scaled_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
-    import zoo.cost.forecast
+    import zoo.cost.basis
 
     rates = Rates(matmul_flop_per_second={"float16": 700e12})
     both = [
@@ -113,7 +114,7 @@ def test_measured_rates_narrow_a_scaled_forecast(monkeypatch: pytest.MonkeyPatch
         for name, m in (("h200", H200), ("t4x2", T4S))
     ]
     before = {f.basis: f for f in forecasts_of(LLAMA, LONG, load_target("t4x2"), file(), [measured(H200)])}["scaled"]
-    monkeypatch.setattr(zoo.cost.forecast, "list_targets", lambda: both)
+    monkeypatch.setattr(zoo.cost.basis, "list_targets", lambda: both)
     after = {f.basis: f for f in forecasts_of(LLAMA, LONG, both[1], file(), [measured(H200)])}["scaled"]
     assert rate_of_machine(H200) == (700e12, True)
     assert after.seconds.high / after.seconds.likely < before.seconds.high / before.seconds.likely

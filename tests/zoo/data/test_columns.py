@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.helpers.battles_files import Row, arena, as_csv, as_jsonl, as_parquet, competition, named, write
 from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles
 from zoo.data.columns import ids_of, label_of
-from zoo.data.turns import conversation_of, is_plain, turns_of
+from zoo.data.turns import are_plain, conversation_of, turns_of
 from zoo.errors import ZooError
 
 PLAIN: list[Row] = [(str(i), [f"why {i}?"], [f"since {i}"], [f"never {i}"], i % 2) for i in range(30)]
@@ -49,12 +50,32 @@ def test_a_file_of_which_few_rows_are_lists_is_not_taken_for_plain_text(tmp_path
     assert len(battles.bad_ids) == 480 and not battles.plain
 
 
+@pytest.mark.parametrize("share", [0.011, 0.05, 0.2, 0.45])
+def test_lists_of_texts_among_plain_answers_are_answers(tmp_path, share):
+    """Models that were asked for JSON write it; no column of the file is of lists, and what was read says how many are."""
+    rows = [(str(i), [f"name {i}"], [f"because {i}"], [f"never {i}"], i % 3) for i in range(200)]
+    frame = named(rows)
+    count = math.ceil(share * len(frame))
+    frame.loc[: count - 1, "response_a"] = [json.dumps([f"a{i}", "b"]) for i in range(count)]
+    battles = read_battles(write(tmp_path / "b.csv", as_csv(frame)))
+    assert not battles.bad_ids and battles.frame["response_a"].tolist() == [[cell] for cell in frame["response_a"]]
+    assert battles.told.endswith(f"plain text, one turn each ({count} cells are JSON lists of texts, taken as they stand)")
+
+
+@pytest.mark.parametrize("broken", [1, 20, 90])
+def test_a_column_of_lists_beside_others_is_one_however_many_are_broken(tmp_path, broken):
+    frame = competition([(str(i), ["q"], ["x"], ["y"], 0) for i in range(100)])
+    frame.loc[: broken - 1, "response_b"] = "cut of"
+    battles = read_battles(write(tmp_path / "b.csv", as_csv(frame)))
+    assert len(battles.bad_ids) == broken and not battles.plain and "plain" not in battles.told
+
+
 @given(st.lists(st.text(min_size=1, max_size=20).filter(lambda text: text.strip()), min_size=1, max_size=40))
 def test_a_column_of_lists_is_never_plain_and_one_of_native_lists_neither(texts):
-    assert is_plain([json.dumps([text]) for text in texts]) is False
-    assert is_plain([[text] for text in texts]) is False
-    assert is_plain([f"a {text}" for text in texts]) is True
-    assert is_plain(["", None, " "]) is None
+    assert are_plain([[json.dumps([text]) for text in texts]]) == [False]
+    assert are_plain([[[text] for text in texts]]) == [False]
+    assert are_plain([[f"a {text}" for text in texts]]) == [True]
+    assert are_plain([["", None, " "]]) == [None]
 
 
 def test_an_empty_cell_of_a_plain_column_is_an_empty_turn(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from zoo.data import near
 from zoo.data.near import COMMON_LEAST, SHINGLE, THRESHOLD, _Candidates, near_groups, near_places
+from zoo.data.prefix_join import candidates
 from zoo.errors import ZooError
 
 RIDDLE = "sally (a girl) has 3 brothers. each brother has 2 sisters. how many sisters does sally have?"
@@ -129,3 +132,55 @@ def test_groups_asked_for_again_are_the_same_and_ones_own() -> None:
     texts = [RIDDLE, f"{RIDDLE} let's think step by step", "why"]
     near_groups(texts)[:] = 9
     assert near_groups(texts).tolist() == [0, 0, 2] and near_groups(texts[::-1]).tolist() == [0, 1, 1]
+
+
+def templated(count: int, templates: int, words: int) -> list[str]:
+    """Questions with one of several templates before them, each around less than a quarter of all."""
+    rng = random.Random(2)
+    around = [" ".join("".join(rng.choices("klmnopqrst", k=rng.randint(3, 9))) for _ in range(words)) for _ in range(templates)]
+    return [f"{around[i % templates]} {text}" for i, text in enumerate(questions(count))]
+
+
+@pytest.mark.parametrize("words", [10, 24, 26, 60])
+def test_large_buckets_are_grouped_as_small_ones(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing every pair of a bucket, or those with rare shingles in common: no group differs, above the threshold and below.
+
+    Where templates are a little more or less than what makes two texts near-copies, some pairs of them are and others are not.
+    """
+    texts = templated(300, 6, words)
+    texts += [f"{text} or not" for text in texts[::20]] + texts[:30]
+    monkeypatch.setattr(near, "LARGE", 1)
+    found, places = near._near_groups(texts), near_places(texts[:150], texts[150:])
+    monkeypatch.setattr(near, "LARGE", len(texts))
+    assert np.array_equal(found, near._near_groups(texts))
+    assert places == near_places(texts[:150], texts[150:])
+    assert len(set(found.tolist())) < len(set(texts))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.sets(st.integers(0, 25), min_size=1), max_size=25), st.sampled_from([0.5, 0.7, 0.8, 1.0]))
+def test_no_pair_of_similar_sets_is_missed_by_the_join(sets: list[set[int]], threshold: float) -> None:
+    """Against comparing every pair: each similar one comes once."""
+    arrays = [np.array(sorted(one), dtype=np.uint64) for one in sets]
+    found = [tuple(sorted((i, int(j)))) for i, others in candidates(arrays, threshold) for j in others]
+    similar = {
+        (i, j)
+        for (i, one), (j, other) in combinations(enumerate(sets), 2)
+        if Fraction(len(one & other), len(one | other)) >= Fraction(threshold).limit_denominator(10)
+    }
+    assert len(found) == len(set(found)) and similar <= set(found)
+
+
+def test_sets_that_share_only_what_many_have_are_not_compared() -> None:
+    common = np.arange(140, dtype=np.uint64)
+    sets = [np.concatenate([common, np.arange(60, dtype=np.uint64) + np.uint64(1000 * (i + 1))]) for i in range(50)]
+    assert list(candidates(sets, THRESHOLD)) == []
+
+
+def test_it_is_told_that_many_texts_take_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    near_groups(["few", "texts"], said.append)
+    monkeypatch.setattr(near, "MANY", 3)
+    near_groups(["some", "more", "texts"], said.append)
+    near_groups(["some", "more", "texts"], said.append)
+    assert len(said) == 1 and "among 3 prompts" in said[0], "once, and not of few"

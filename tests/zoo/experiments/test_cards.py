@@ -199,3 +199,41 @@ def test_what_is_not_known_is_an_even_part(tmp_path: Path, monkeypatch: pytest.M
         assert loan.environment[SHARE] == str(20 * GIB)
     with Cards(["0"], 4, tmp_path).lent(Need(bytes=5 * GIB, elastic=True)) as loan:
         assert loan.environment[SHARE] == str(20 * GIB)
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, *free: int) -> list[str]:
+    monkeypatch.setattr(cards_module, "free_gpu_bytes", lambda: {f"GPU-{i}": size for i, size in enumerate(free)})
+    monkeypatch.setattr(cards_module, "gpu_uuids", lambda: {str(i): f"GPU-{i}" for i in range(len(free))})
+    return [str(i) for i in range(len(free))]
+
+
+@pytest.mark.parametrize("need", [Need(), Need(bytes=8 * GIB), Need(bytes=8 * GIB, elastic=True), Need(gpus=2)])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_card_without_free_memory_keeps_nobody_waiting(
+    need: Need, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no other, the run gets it and says itself that it is out of memory."""
+    cards = Cards(with_free(monkeypatch, 0), 3, tmp_path)
+    with cards.lent(need, alone=alone) as loan:
+        assert loan.environment == {"CUDA_VISIBLE_DEVICES": "0"} and (loan.whole or not alone)
+
+
+def test_a_run_waits_for_a_card_that_it_fits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes none beside it that has nothing free, or too little, for all that it has room for nobody else."""
+    cards = Cards(with_free(monkeypatch, 0, 80 * GIB, 2 * GIB), 3, tmp_path)
+    for need in (Need(bytes=60 * GIB), Need()):
+        with ThreadPoolExecutor(1) as pool:
+            with cards.lent(Need(bytes=80 * GIB)) as first:
+                assert first.environment["CUDA_VISIBLE_DEVICES"] == "1"
+                later = pool.submit(lambda need=need: take(cards, need))
+                if need.bytes is None:
+                    assert later.result() == "2", "what is not known may fit anywhere but on a full card"
+                else:
+                    time.sleep(0.05)
+                    assert not later.done()
+            assert later.result() in ("1", "2")
+
+
+def take(cards: Cards, need: Need) -> str:
+    with cards.lent(need) as loan:
+        return loan.environment["CUDA_VISIBLE_DEVICES"]

@@ -81,6 +81,13 @@ def test_the_table_and_the_figure_hold_every_trial() -> None:
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["two", "one"]  # the first run is drawn on top
 
 
+def test_guessing_is_drawn_where_the_file_s_outcomes_have_it() -> None:
+    losses = {"a": 0.6, "b": 0.7}
+    figure = trials_figure([trial("one", losses), replace(trial("one", losses, data="two.csv"), ties=False)])
+    found = [next(line for line in axes.lines if line.get_label() == "guessing").get_xdata()[0] for axes in figure.axes]
+    assert found == pytest.approx([math.log(3), math.log(2)])
+
+
 def test_what_a_run_takes_in_order(sample_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "dev.csv").write_bytes(sample_csv.read_bytes())
     (tmp_path / "votes.csv").write_bytes(sample_csv.read_bytes())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.battles_files import as_csv, named, write
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.errors import ZooError
@@ -59,6 +60,23 @@ def test_an_honest_table_is_measured_and_the_next_step_is_shown(tmp_path: Path, 
     assert found.label_shares <= found.uniform == pytest.approx(np.log(3))
     assert "400 of 400 labelled in battles.csv" in page and f"{found.log_loss:.4f} +- {found.error:.4f}" in page
     assert "warning" not in page and "next: ensemble build --target t4x2 --data " in page
+
+
+def test_without_ties_uniform_is_one_half(tmp_path: Path) -> None:
+    """What a table gives to a tie is taken out before it is judged, as a build does it."""
+    rows = [(str(i), [f"what is {i}?"], [f"it is {i}"], [f"it is {i + 1}"], i % 2) for i in range(ROWS)]
+    wsdm = write(tmp_path / "wsdm.csv", as_csv(named(rows, language="English")))
+    good = np.array([[0.3, 0.2, 0.5], [0.2, 0.3, 0.5]])[labels(wsdm)]
+    found, page = bring(tmp_path, wsdm, good)
+    assert found.log_loss == pytest.approx(-np.log(0.6)) and found.uniform == pytest.approx(np.log(2))
+    assert "1/2 each 0.6931" in page and "1/3" not in page and "worse" not in page
+    (row,) = leaderboard(tmp_path / "store")
+    assert row.log_loss == pytest.approx(-np.log(0.6))
+    wrong = np.array([[0.9, 0.1, 0], [0.1, 0.9, 0]])[np.random.default_rng(0).integers(0, 2, ROWS)]
+    found, _ = bring(tmp_path, wsdm, wrong, name="worse")
+    assert any(
+        w.startswith("worse than 1/2 for each label: log loss") and w.endswith("that has 0.6931") for w in found.warnings
+    )
 
 
 def test_what_it_replaces_or_what_stands_before_it_is_told(tmp_path: Path, battles: Path) -> None:

@@ -142,10 +142,11 @@ def test_refused(tmp_path: Path, battles: Path, frame: pd.DataFrame, message: st
 
 
 def test_prices(tmp_path: Path, battles: Path) -> None:
-    with pytest.raises(ZooError, match="either --seconds-per-row or --seconds-per-1k-tokens"):
+    with pytest.raises(ZooError, match="parts of a price: give --seconds-per-row or --seconds-per-1k-tokens"):
         bring(tmp_path, table(), battles, seconds_per_row=None)
-    with pytest.raises(ZooError, match="either --seconds-per-row or --seconds-per-1k-tokens"):
-        bring(tmp_path, table(), battles, seconds_per_1k_tokens=1.0)
+    for second in ({"seconds_per_1k_tokens": 1.0}, {"like": "llama-3-8b"}):
+        with pytest.raises(ZooError, match="one price: give one of --seconds-per-row, --seconds-per-1k-tokens and --like"):
+            bring(tmp_path, table(), battles, **second)
     with pytest.raises(ZooError, match="needs the column n_tokens"):
         bring(tmp_path, table(), battles, seconds_per_row=None, seconds_per_1k_tokens=1.0)
     with pytest.raises(ZooError, match="no target 't5'"):
@@ -157,6 +158,21 @@ def test_prices(tmp_path: Path, battles: Path) -> None:
         bring(tmp_path, table(), battles, gpus=3)
     (row,) = leaderboard(tmp_path / "store")
     assert row.seconds_per_row == pytest.approx(1.0) and row.hours_25k == pytest.approx((60 + 25_000) / 3600)
+
+
+def test_a_price_may_be_an_entrys_or_come_later(tmp_path: Path, battles: Path) -> None:
+    """What nobody has priced has no price on the leaderboard, not one of zero."""
+    free: dict[str, Any] = {"load_seconds": 0.0, "seconds_per_row": None}
+    with pytest.raises(ZooError, match="no variant 'xy'; it has ab-2048, ba-2048, ab-1024"):
+        bring(tmp_path, table(), battles, like="llama-3-8b@xy", **free)
+    with pytest.raises(ZooError, match="did you mean 'llama-3-8b'"):
+        bring(tmp_path, table(), battles, like="llama-3-8", **free)
+    for like in ("", "llama-3-8b@ab-1024"):
+        folder = bring(tmp_path, table(), battles, like=like, **free)
+        cost = read_card(folder / "ab" / "scores.json").cost
+        assert (cost.like, cost.priced) == (like, False)
+    for row in leaderboard(tmp_path / "store"):
+        assert (row.load_seconds, row.seconds_per_row, row.hours_25k) == (None, None, None)
 
 
 def test_files_that_are_no_tables(tmp_path: Path, battles: Path) -> None:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from zoo.report.figures import cost_figure, curve_figures, png, reliability_points, score_figures
+from zoo.report.figures import (
+    by_length,
+    confusion,
+    cost_figure,
+    curve_figures,
+    png,
+    reliability,
+    reliability_points,
+    score_figures,
+)
 
 
 def test_figures_hold_every_row() -> None:
@@ -29,3 +39,14 @@ def test_figures_of_curves_and_costs() -> None:
     points = {"a@ab": (0.01, 1.0, 0.01), "b@ab": (3.0, 0.9, 0.01)}
     for plan in (None, (3.1, 0.88, 0.01)):
         assert png(cost_figure(points, plan, target="t4x2", rows=480)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("ties", "outcomes"), [(True, 3), (False, 2)])
+def test_figures_draw_the_outcomes_that_there_are(ties: bool, outcomes: int) -> None:
+    y, p = np.arange(100) % outcomes, np.full((100, 3), 1 / outcomes)
+    (lengths,) = by_length(p, y, np.arange(100), ties=ties).axes
+    (guessing,) = (text for text in lengths.texts if text.get_text() == "guessing")
+    assert guessing.xy[1] == pytest.approx(np.log(outcomes)), "where uniform probabilities are"
+    assert len(reliability(p, y, ties=ties).axes[0].get_legend().get_texts()) == outcomes
+    (cells,) = confusion(p, y, ties=ties).axes
+    assert len(cells.texts) == outcomes**2 and len(cells.get_xticklabels()) == outcomes

@@ -28,6 +28,7 @@ def score(
     emulates: str | None = None,
     rows: int = 8,
     held: Held = Held(),
+    folds: bool = False,
 ) -> None:
     """A finished score stage: variant slug -> log loss; scored rows of 100 and 300 tokens in turn."""
     variants = tuple(Variant(order="ab" if slug.startswith("ab") else "ba", max_tokens=512) for slug in losses)
@@ -45,6 +46,7 @@ def score(
     for variant in variants:
         (partial / variant.slug).mkdir(parents=True)
         frame = score_table([f"r{i}" for i in range(rows)], np.full((rows, 3), 1 / 3), n_tokens=[100, 300] * (rows // 2))
+        frame = frame.assign(fold=0) if folds else frame
         if failed:
             import pandas as pd
 
@@ -58,6 +60,8 @@ def score(
             dataset_digest=digest,
             rows=rows + failed,
             failed_rows=failed,
+            fold_rule=held.rule if folds else None,
+            request=request,
             cost=Cost(target="t4x2", load_seconds=120, seconds_per_row=0.1, seconds_per_token=0.002, seconds_per_token_sq=1e-6),
         )
         write_card(card, partial / variant.slug / "scores.json")
@@ -139,3 +143,26 @@ def test_losses_of_other_row_counts_are_not_ranked_together(tmp_path: Path) -> N
     assert [row.member for row in rows] == ["nearly@ab-512", "all@ab-512", "fold@ab-512", "fold@ba-512"]
     text = as_text(leaderboard_page(rows)[0])
     assert "nearly@ab-512 (best)" in text and "fold@ab-512 (best)" in text and text.count("(best)") == 2
+
+
+def test_fold_rules_are_shown_where_members_of_one_data_set_differ_in_them(tmp_path: Path) -> None:
+    """A member by prompts alone may have learned from near-copies of what it is scored on; one without folds says nothing."""
+    near = Held(rule="near-prompts-1")
+    score(tmp_path, "one", {"ab-512": 1.0}, folds=True)
+    score(tmp_path, "other", {"ab-512": 1.0}, digest="e" * 64, folds=True, held=near)
+    score(tmp_path, "whole", {"ab-512": 1.0})
+    page, records = leaderboard_page(leaderboard(tmp_path))
+    assert len(page) == 1 and "folds by" not in as_text(page), "of each data set there is one rule"
+    assert {record["member"][:3]: record["fold_rule"] for record in records} == {
+        "one": "prompts",
+        "oth": "near-prompts-1",
+        "who": "",
+    }
+    score(tmp_path, "two", {"ab-512": 1.1}, folds=True, held=near)
+    page, _ = leaderboard_page(leaderboard(tmp_path))
+    text = as_text(page, Format.markdown)
+    (one,), (two,), (whole,) = (
+        [line for line in text.splitlines() if f"| {name}@" in line] for name in ("one", "two", "whole")
+    )
+    assert "| prompts |" in one and "| near-prompts-1 |" in two and "prompts" not in whole
+    assert "folds go by different rules (near-prompts-1, prompts)" in str(page[1]) and "--fold-rule RULE" in str(page[1])

@@ -48,3 +48,11 @@ def test_parts_with_few_rows_are_not_reported() -> None:
     frame = battle_frame(FEWEST_ROWS)
     rows = labelled_rows(score_table(frame["id"].tolist(), np.full((len(frame), 3), 1 / 3)), frame)
     assert slice_metrics(rows) == {}
+
+
+def test_parts_of_battles_without_ties_are_of_two_outcomes() -> None:
+    frame = battle_frame(61)
+    frame["label"] = frame["label"].clip(upper=1)
+    table = score_table(frame["id"].tolist(), np.full((61, 3), 1 / 3))
+    found = slice_metrics(labelled_rows(table, frame, ties=False))
+    assert found and all(loss == pytest.approx(np.log(2)) for loss in found.values())

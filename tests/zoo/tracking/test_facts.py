@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.battles import battle_frame
+from tests.helpers.battles import battle_frame, battles_of
 from tests.helpers.manifests import finished, input_of, partial_folder
 from tests.helpers.tracked import (
     BATTLES,
@@ -89,6 +89,7 @@ def test_data_of_a_merge_are_those_of_its_training(home: Path) -> None:
 
 def test_quantization_delta_is_paired_with_the_merged_weights(tmp_path: Path) -> None:
     frame, rng = battle_frame(101), np.random.default_rng(1)
+    battles = battles_of(frame)
     ids, data = frame["id"].tolist(), Input(path=Path("b.csv"), fingerprint="d" * 64)
     prompt = PromptSpec(template="{prompt}{response_a}{response_b}")
 
@@ -110,9 +111,9 @@ def test_quantization_delta_is_paired_with_the_merged_weights(tmp_path: Path) ->
     quantized = finished(tmp_path, quantize)
     before, after = rng.dirichlet((2, 2, 2), size=101), rng.dirichlet((2, 2, 2), size=80)
     scored = score(quantized, after, ids[:80])
-    assert quantization_delta(scored.manifest, scored.path, "ab-64", frame) == {}, "nothing to compare with yet"
+    assert quantization_delta(scored.manifest, scored.path, "ab-64", battles) == {}, "nothing to compare with yet"
     score(merged, before[::-1], ids[::-1])
-    found = quantization_delta(scored.manifest, scored.path, "ab-64", frame)
+    found = quantization_delta(scored.manifest, scored.path, "ab-64", battles)
     y = frame["label"].to_numpy()[:80]
     difference = log_loss_rows(after, y) - log_loss_rows(before[:80], y)
     assert found["quant/delta_log_loss"] == pytest.approx(difference.mean())

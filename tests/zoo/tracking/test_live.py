@@ -101,7 +101,8 @@ def test_a_stage_is_seen_as_it_runs_and_ends_with_its_process(ending: str, home:
         if ending == "killed":
             process.send_signal(signal.SIGKILL)
     finally:
-        (tmp_path / "seen").write_text(ending)
+        (tmp_path / "ending").write_text(ending)
+        (tmp_path / "ending").rename(tmp_path / "seen")  # whole when it is seen
         process.wait()
     if ending == "killed":
         assert log(add_member(home, "next"))
@@ -198,3 +199,9 @@ def test_lines_are_read_once_and_only_whole(tmp_path: Path) -> None:
     assert said == [{"a": 1}] and live.read_lines(path, place) == (place, [])
     path.write_text('{"a": 1}\n{"b": 2}\n')
     assert live.read_lines(path, place) == (len(path.read_text()), [{"b": 2}])
+
+
+def test_a_damaged_line_hides_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "live.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"b\n[1]\n\xff\n' + b"[" * 100_000 + b'\n{"b": 2}\n')
+    assert live.read_lines(path, 0) == (path.stat().st_size, [{"a": 1}, {"b": 2}])

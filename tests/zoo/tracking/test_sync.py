@@ -12,6 +12,7 @@ from tests.helpers.tracked import (
     SECRET,
     all_runs,
     logged,
+    scored,
     train_request,
     trained,
 )
@@ -60,3 +61,38 @@ def test_removed_entries_do_not_break_sync(home: Path) -> None:
     assert sync(home / "store") == 1
     (parent,) = all_runs("entry")
     assert parent.info.run_name == "gone" and parent.data.tags["zoo.entry_version"] == "unknown"
+
+
+DAMAGED = [b"", b"{", b"[]", b"\xff", b'{"curves": 3}', b'{"curves": {"a": [["x", 1]]}}', b"[" * 100_000, None]
+
+
+def test_damaged_results_are_told_and_the_others_are_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the stage's own logging and by `zoo sync` alike; each is named with its mend."""
+    bad = [trained(home / "store", seed) for seed in range(len(DAMAGED))]
+    for artifact, content in zip(bad, DAMAGED, strict=True):
+        path = artifact.path / "result.json"
+        path.unlink()
+        path.mkdir() if content is None else path.write_bytes(content)
+    good = trained(home / "store", seed=99)
+    with caplog.at_level(logging.WARNING):
+        assert log_stage(bad[0].manifest, bad[0].path)
+    assert len(all_runs("stage")) == 1, "the good one, which was owed"
+    assert sync(home / "store") == 0
+    said = [r.getMessage() for r in caplog.records if r.name == "zoo"]
+    for artifact in bad:
+        (line,) = (text for text in said if str(artifact.path / "result.json") in text)
+        assert "\n" not in line and f"`zoo rm {artifact.path.name}` removes its artifact, then run the stage again" in line
+    assert not any(good.fingerprint in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["ab-512/scores.parquet", "ba-512/scores.json"])
+def test_damaged_tables_and_cards_are_told_and_the_others_are_logged(
+    name: str, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = scored(home / "store"), scored(home / "store", model="n" * 16)
+    (bad.path / name).write_bytes(b"{")
+    with caplog.at_level(logging.WARNING):
+        assert sync(home / "store") == 1
+    (line,) = (r.getMessage() for r in caplog.records if r.name == "zoo")
+    assert str(bad.path / name) in line and "zoo rm" in line
+    assert {run.data.tags["zoo.fingerprint"] for run in all_runs("stage")} == {good.fingerprint}

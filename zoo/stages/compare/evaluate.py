@@ -16,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import EVALUATED, NO_FOLD, score_table, write_scores
+from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
 from zoo.stages.device import compute_dtype, gpu_peak_bytes, keep_to_share
 from zoo.targets import process_age_seconds
@@ -27,7 +28,7 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     With labels, the metrics of a scored variant.
     """
     battles = read_battles(request.battles.path)
-    frame = select_rows(battles, request.selection, request.held)
+    frame = select_rows(battles, request.selection, request.held, progress.note)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to evaluate on ({request.selection.rows})")
     keep_to_share()
@@ -43,9 +44,10 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
         frame["id"].tolist(), p, fold=folds, n_tokens=n_tokens, n_truncated_tokens=[e.n_truncated for e in encoded]
     )
     write_scores(table, out_dir / EVALUATED)
-    known = frame["label"].to_numpy() >= 0
+    labels = frame["label"].to_numpy()
+    known = labels >= 0
     return StageResult(
-        metrics=score_metrics(p[known], frame["label"].to_numpy()[known], n_tokens[known]) if known.any() else {},
+        metrics=score_metrics(p[known], labels[known], n_tokens[known], ties=battles.can_tie) if known.any() else {},
         measurements=Measurements(
             run_seconds=process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
         ),

@@ -14,14 +14,15 @@ import pandas as pd
 import torch
 
 from zoo.contracts import LadderRequest, Measurements, Selection, StageResult, TrainSpec
-from zoo.data.battles import read_battles
+from zoo.data.battles import Battles, read_battles
 from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.report.figures import png
 from zoo.report.ladder import ladder_figure
 from zoo.scores.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_metrics, steps_of
-from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores
+from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores, without_ties
+from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.quantize.awq_format import write_dequantized
@@ -34,7 +35,8 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
 
     Returns the metrics of each step. A form that a killed run had finished is not computed again.
     """
-    table = rows_of(request)
+    battles = read_battles(request.battles.path)
+    table = rows_of(request, battles)
     codec = load_codec(request.quantized.path / "model", request.prompt)
     turns = list(zip(table["prompt"], table["response_a"], table["response_b"], strict=True))
     encoded = encode_battles(turns, codec, request.prompt, request.variant.order, request.variant.max_tokens)
@@ -50,9 +52,9 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
             )
     p[ENGINE] = probabilities(table)
     y = table["label"].to_numpy(dtype=np.int64)
-    steps = steps_of(p, y)
+    steps = steps_of(p if battles.can_tie else {form: without_ties(own) for form, own in p.items()}, y)
     write_table(table, p, out_dir)
-    (out_dir / "ladder.png").write_bytes(png(ladder_figure(steps, len(y))))
+    (out_dir / "ladder.png").write_bytes(png(ladder_figure(steps, len(y), ties=battles.can_tie)))
     return StageResult(
         metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(dtype == torch.float32)},
         curves={"ladder/log_loss": tuple((i, step.loss) for i, step in enumerate(steps))},
@@ -65,9 +67,9 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     )
 
 
-def rows_of(request: LadderRequest) -> pd.DataFrame:
+def rows_of(request: LadderRequest, battles: Battles) -> pd.DataFrame:
     """Labelled held-out battles that the engine has scored, with its probabilities."""
-    frame = select_rows(read_battles(request.battles.path), Selection(max_rows=request.max_rows), request.held)
+    frame = select_rows(battles, Selection(max_rows=request.max_rows), request.held, progress.note)
     scores = read_scores(request.scored.path / request.variant.slug / SCORES)
     scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
     table = frame[frame["label"] >= 0].merge(scores, on="id")

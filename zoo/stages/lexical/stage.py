@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -71,7 +71,7 @@ CHUNK_ROWS = 500
 def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     """Fit a model a fold under `model/`; the metrics are out of fold, over every labelled row."""
     battles = read_battles(request.battles.path)
-    folds = assign_folds(battles.frame, request.spec.folds, request.rule)
+    folds = assign_folds(battles.frame, request.spec.folds, request.rule, progress.note)
     labelled = (battles.frame["label"] >= 0).to_numpy()
     frame, folds = battles.frame[labelled].reset_index(drop=True), folds[labelled]
     if frame.empty:
@@ -101,7 +101,7 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
         described |= {"rule": request.rule, "battles": dataset_digest(battles)}
     write_atomic(folder / "model.json", json.dumps(described))
     measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(frame))
-    return StageResult(metrics=score_metrics(p, y), measurements=measured)
+    return StageResult(metrics=score_metrics(p, y, ties=battles.can_tie), measurements=measured)
 
 
 def engine_version() -> str:
@@ -150,6 +150,7 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     A killed run goes on from the finished pieces in `ab/chunks/`.
     """
     model = load_model(request.model.path / MODEL)
+    load_seconds, started = process_age_seconds(), time.monotonic()
     battles = read_battles(request.battles.path)
     frame, bad = select_rows(battles, request.selection), unusable_ids(battles, request.selection)
     if frame.empty and not bad:
@@ -159,8 +160,8 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     folds = None
     if request.selection.rows == "held_out":
         check_rule(request, model, dataset_digest(battles))
-        folds = folds_of(battles, frame["id"], len(model.folds), request.rule)
-    load_seconds = process_age_seconds()
+        folds = folds_of(battles, frame["id"], len(model.folds), request.rule, progress.note)
+    prepare_seconds = time.monotonic() - started
     done = list(_score_chunks(model, frame, folds, folder / CHUNKS))
     pieces = [piece for _, piece in done]
     tables = [table for table, _ in done]
@@ -169,10 +170,21 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
         tables.append(unscored_table(bad, BAD_ROW).assign(fold=[bad_folds[row_id] for row_id in bad]))
     table = pd.concat(tables)
     write_scores(table, folder / SCORES)
-    write_card(_card(request, table, pieces, load_seconds, dataset_digest(battles)), folder / CARD)
-    run_seconds = sum(piece.seconds for piece in pieces)
+    write_card(
+        _card(request, table, with_reading(pieces, prepare_seconds), load_seconds, dataset_digest(battles)), folder / CARD
+    )
+    run_seconds = prepare_seconds + sum(piece.seconds for piece in pieces)
     measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
-    return StageResult(metrics=_metrics(table, frame), measurements=measured)
+    return StageResult(metrics=_metrics(table, frame, ties=battles.can_tie), measurements=measured)
+
+
+def with_reading(pieces: list[Piece], seconds: float) -> list[Piece]:
+    """The pieces with their share of what reading the file took.
+
+    It goes by rows, since it grows with the file; loading does not.
+    """
+    a_row = seconds / max(1, sum(piece.rows for piece in pieces))
+    return [replace(piece, seconds=piece.seconds + a_row * piece.rows) for piece in pieces]
 
 
 def check_rule(request: LexicalScoreRequest, model: LexicalModel, digest: str) -> None:
@@ -230,11 +242,11 @@ def _card(
     )
 
 
-def _metrics(table: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
+def _metrics(table: pd.DataFrame, frame: pd.DataFrame, *, ties: bool) -> dict[str, float]:
     """Counts, and the log loss and its parts of the labelled rows, under the variant's name."""
     metrics = {FAILED_ROWS: float((table["status"] != OK).sum())}
     labelled = frame["label"].to_numpy() >= 0
     if labelled.any():
         scored = probabilities(table)[: len(frame)][labelled]
-        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled])
+        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled], ties=ties)
     return {f"{VARIANT.slug}:{name}": value for name, value in metrics.items()}

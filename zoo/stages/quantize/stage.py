@@ -122,7 +122,7 @@ def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
     """
     spec = request.spec
     codec = load_codec(request.model.path / "model", request.prompt)
-    frame, _ = select_training(read_battles(request.battles.path), request.held)
+    frame, _ = select_training(read_battles(request.battles.path), request.held, say=progress.note)
     order = np.random.default_rng(spec.seed).permutation(len(frame))
     tokens: list[int] = []
     for index in order:

@@ -44,7 +44,8 @@ WORK = "work"  # token ids and the like: not needed once the tables are written
 class Rows:
     """What is scored, without its texts.
 
-    Ids and labels (rows,), the fold that all are of or NO_FOLD, and the ids whose rows cannot be read.
+    Ids and labels (rows,), the fold that all are of or NO_FOLD, the ids whose rows cannot be read, and whether battles of this
+    kind can be ties.
     """
 
     ids: list[str]
@@ -52,6 +53,7 @@ class Rows:
     fold: int
     bad: list[str]
     digest: str
+    ties: bool
 
 
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
@@ -119,7 +121,7 @@ def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list
     """
     started = time.monotonic()
     battles = read_battles(request.battles.path)
-    frame = select_rows(battles, request.selection, request.held)
+    frame = select_rows(battles, request.selection, request.held, progress.note)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     encodings = write_tokens(frame, request.spec.variants, codec, request.prompt, path)
@@ -133,6 +135,7 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
         fold=request.held.fold if request.selection.rows == "held_out" else NO_FOLD,
         bad=unusable_ids(battles, request.selection, request.held),
         digest=dataset_digest(battles),
+        ties=battles.can_tie,
     )
 
 
@@ -254,14 +257,15 @@ def finish_variant(
         request=request,
     )
     write_card(card, out_dir / slug / CARD)
-    return metrics_of(table, rows.labels, slug, failed)
+    return metrics_of(table, rows, slug, failed)
 
 
-def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) -> dict[str, float]:
+def metrics_of(table: pd.DataFrame, rows: Rows, slug: str, failed: int) -> dict[str, float]:
     """Counts, and for labelled battles the log loss and its parts, by variant.
 
     Each stands under the variant's name.
     """
+    labels = rows.labels
     count = len(labels)  # those that cannot be used come after
     counts: dict[str, Any] = {
         FAILED_ROWS: failed,
@@ -271,5 +275,5 @@ def metrics_of(table: pd.DataFrame, labels: np.ndarray, slug: str, failed: int) 
     ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0)
     if ok.any():
         lengths = table["n_tokens"].to_numpy()[:count][ok]
-        counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths)
+        counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths, ties=rows.ties)
     return {f"{slug}:{name}": float(value) for name, value in counts.items()}

@@ -14,7 +14,7 @@ from zoo.contracts import TrainSpec
 from zoo.models.memory import optimizer_states
 from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
-from zoo.scores.tables import label_probabilities
+from zoo.scores.tables import label_probabilities, without_ties
 from zoo.stages.device import compute_dtype, device
 from zoo.stages.train.activation_checkpoints import Later, fit_memory
 from zoo.stages.train.adapters import causal_model, trained_parameters
@@ -27,10 +27,15 @@ from zoo.stages.train.objectives import OBJECTIVES
 
 
 class Learner:
-    """A model in training: its passes, its optimizer, and what of it is fused."""
+    """A model in training: its passes, its optimizer, and what of it is fused.
 
-    def __init__(self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE) -> None:
-        self.model, self.codec, self.spec, self.ranks = model, codec, spec, ranks
+    `ties`: whether the battles can be ties; where not, it is judged on A and B alone. What it learns has three labels always.
+    """
+
+    def __init__(
+        self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE, ties: bool = True
+    ) -> None:
+        self.model, self.codec, self.spec, self.ranks, self.ties = model, codec, spec, ranks, ties
         self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
         self.optimizer = make_optimizer(model, spec)
         self.parameters = list(trained_parameters(model).values())
@@ -129,7 +134,7 @@ def evaluate(learner: Learner, held: list[Example]) -> float:
     Not finite where an answer is not.
     """
     p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
-    return float(log_loss_rows(p, np.array([e.label for e in held])).mean())
+    return float(log_loss_rows(p if learner.ties else without_ties(p), np.array([e.label for e in held])).mean())
 
 
 def held_probabilities(

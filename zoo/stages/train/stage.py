@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
-from zoo.data.battles import read_battles
+from zoo.data.battles import Battles, read_battles
 from zoo.data.splits import sample_rows, select_training
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
 from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
+from zoo.scores.metrics import uniform_loss
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import gpu_peak_bytes, keep_to_share
@@ -49,9 +50,10 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     out_dir = shared_folder(out_dir, ranks)
     keep_to_share()
     codec = load_codec(base, request.prompt)
-    train, held, counts = read_examples(request, codec)
+    battles = read_battles(request.battles.path, keep=VOTES)
+    train, held, counts = read_examples(request, codec, battles)
     torch.manual_seed(spec.seed)
-    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks)
+    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks, ties=battles.can_tie)
     memory = learner.fit_memory(train)
     load_seconds = process_age_seconds()
     state = fit(learner, train, held, out_dir)
@@ -79,14 +81,15 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     )
 
 
-def read_examples(request: TrainRequest, codec: Codec) -> tuple[list[Example], list[Example], dict[str, float]]:
+def read_examples(
+    request: TrainRequest, codec: Codec, battles: Battles
+) -> tuple[list[Example], list[Example], dict[str, float]]:
     """Examples to learn from, a sample of the held-out ones, and how many are of what kind.
 
     Those of the second file are among the first. ZooError where there is nothing to learn from, or nothing held out.
     """
     spec = request.spec
-    battles = read_battles(request.battles.path, keep=VOTES)
-    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed)
+    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed, say=progress.note)
     if train_frame.empty or held_frame.empty:
         together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
         found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
@@ -146,7 +149,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.seconds += time.monotonic() - started
             state.log(TRAIN_LOSS, loss)
             state.log("train/learning_rate", rate)
-            refuse_divergence(state, loss_before(state, spec), batches, train)
+            refuse_divergence(state, loss_before(state, spec, ties=learner.ties), batches, train)
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
             held_out = state.curves[HELD_OUT_LOSS][-1][1]
@@ -252,14 +255,16 @@ def diverged(step: int, what: str, rows: list[int], train: list[Example]) -> Zoo
     return ZooError(f"training diverged at step {step}: {what} on rows {ids}; lower train.learning_rate")
 
 
-def loss_before(state: Progress, spec: TrainSpec) -> float:
-    """The objective's loss before training: for labels the held-out one, at least chance's.
+def loss_before(state: Progress, spec: TrainSpec, *, ties: bool) -> float:
+    """The objective's loss before training, at least chance's.
 
-    For text the first step's.
+    For labels the held-out one, for text the first step's. Without `ties` the held-out one is of A and B alone, while the
+    objective is over three labels: then it is the first step's again.
     """
+    first = state.curves[TRAIN_LOSS][0][1]
     if spec.objective == "text":
-        return state.curves[TRAIN_LOSS][0][1]
-    return max(math.log(3), state.curves[HELD_OUT_LOSS][0][1])
+        return first
+    return max(uniform_loss(ties=ties), state.curves[HELD_OUT_LOSS][0][1] if ties else first)
 
 
 def refuse_divergence(state: Progress, before: float, batches: list[list[int]], train: list[Example]) -> None:

@@ -73,6 +73,9 @@ def test_steps_are_paired_differences_of_the_same_rows() -> None:
     (axes,) = ladder_figure(steps, len(y)).axes
     changes = [text for text in axes.texts if "±" in text.get_text()]
     assert len(changes) == 4 and all(text.get_bbox_patch() for text in changes), "the line does not run through a label"
+    for ties, outcomes in ((True, 3), (False, 2)):
+        (guessing,) = (t for t in ladder_figure(steps, len(y), ties=ties).axes[0].texts if t.get_text() == "guessing")
+        assert guessing.xy[1] == pytest.approx(math.log(outcomes))
 
 
 @given(st.floats(0, 0.5), st.integers(0, 20))

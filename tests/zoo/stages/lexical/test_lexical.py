@@ -105,6 +105,23 @@ def test_scores_of_training_and_scoring_agree_and_the_card_says_what_it_cost(mod
     assert LexicalScoreRequest.model_validate(card.request).selection.rows == "held_out"
 
 
+def test_the_price_of_a_larger_file_counts_reading_it_and_loading_does_not(model, battles, tmp_path, monkeypatch):
+    """Reading takes 100 s on the clock of this test, and nothing else takes any time."""
+    now = [5.0]
+
+    def slow_read(path):
+        now[0] += 100
+        return read_battles(path)
+
+    monkeypatch.setattr(lexical, "read_battles", slow_read)
+    monkeypatch.setattr(lexical, "process_age_seconds", lambda: now[0])
+    monkeypatch.setattr(lexical.time, "monotonic", lambda: now[0])
+    result, table = score(model, battles, tmp_path / "out", rows="all")
+    cost = read_card(tmp_path / "out" / "ab" / "scores.json").cost
+    assert cost.load_seconds == 5 == result.measurements.load_seconds and result.measurements.run_seconds == 100
+    assert cost.seconds_per_row * len(table) == pytest.approx(100)
+
+
 def test_all_rows_get_the_mean_of_the_fold_models(model, battles, tmp_path):
     _, table = score(model, battles, tmp_path / "out", rows="all", max_rows=20)
     frame = read_battles(battles).frame.set_index("id", drop=False).loc[table["id"]]

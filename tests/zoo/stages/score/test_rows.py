@@ -36,7 +36,7 @@ def test_over_all_folds_every_row_is_counted_once(tmp_path: Path) -> None:
         table = assemble([score_table(rows.ids[::-1], p, n_tokens=7)], rows)
         assert table["id"].tolist() == [*rows.ids, *rows.bad] and set(table["fold"]) == {fold}
         assert (table["status"] == BAD_ROW).sum() == len(rows.bad)
-        metrics = metrics_of(table, rows.labels, "ab", len(rows.bad))
+        metrics = metrics_of(table, rows, "ab", len(rows.bad))
         assert metrics["ab:rows/mean_tokens"] == 7 and metrics["ab:val/rows"] == len(rows.ids)
         failed += metrics["ab:rows/failed"]
         seen += table["id"].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -264,12 +265,23 @@ def test_divergence_is_measured_from_the_first_step_s_loss_of_text() -> None:
     rows = [examples.Example(str(i), [5], [5], 0, (1.0, 0.0, 0.0)) for i in range(2)]
     state = checkpoint.Progress(step=40)
     state.curves = {"held_out/log_loss": [(0, 1.2)], "train/loss": [(i, 5.0 if i < 20 else 6.5) for i in range(40)]}
-    before = train.loss_before(state, SPEC)
+    before = train.loss_before(state, SPEC, ties=True)
     assert before == 5.0
     with pytest.raises(ZooError, match=r"mean loss 6\.50 of the last 20 steps, 5\.00 before training, on rows 1; "):
         train.refuse_divergence(state, before, [[1]], rows)
     state.curves["train/loss"] = state.curves["train/loss"][:20]
     train.refuse_divergence(state, before, [[1]], rows)
+
+
+def test_divergence_where_no_battle_is_a_tie_is_measured_by_the_objective_s_three_labels() -> None:
+    """The held-out loss is of A and B alone then, and says nothing of what the objective had at first."""
+    state = checkpoint.Progress(step=20)
+    state.curves = {"held_out/log_loss": [(0, 0.7)], "train/loss": [(i, 2.6) for i in range(20)]}
+    assert train.loss_before(state, SPEC.model_copy(update={"objective": "labels"}), ties=False) == 2.6
+    state.curves["train/loss"] = [(0, 0.1)]
+    labels = SPEC.model_copy(update={"objective": "labels"})
+    assert train.loss_before(state, labels, ties=False) == pytest.approx(math.log(2))
+    assert train.loss_before(state, labels, ties=True) == pytest.approx(math.log(3))
 
 
 def test_requests_for_labels_are_what_they_were_and_text_is_another() -> None:

@@ -235,7 +235,7 @@ def test_divergence_names_the_step_and_the_rows(base: Path, sample_csv: Path) ->
     state = checkpoint.Progress(step=30)
     state.curves = {"held_out/log_loss": [(0, 1.2)], "train/loss": [(i, 2.5) for i in range(30)]}
     with pytest.raises(ZooError, match=rf"diverged at step 30: mean loss 2\.50 .* on rows {rows[3].id}, "):
-        train.refuse_divergence(state, train.loss_before(state, SPEC), [[3, 1]], rows)
+        train.refuse_divergence(state, train.loss_before(state, SPEC, ties=True), [[3, 1]], rows)
     next(iter(adapters.trained_parameters(learner.model).values())).data.fill_(math.nan)
     fused.refresh(learner.adapted)
     with pytest.raises(ZooError, match=rf"diverged at step 8: loss nan on rows {rows[2].id}"):

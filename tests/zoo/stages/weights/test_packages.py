@@ -16,14 +16,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic import ValidationError
 
-from zoo.contracts import Base
-from zoo.entries.load import read_entry
+from zoo.contracts import Base, FetchRequest
+from zoo.entries.load import entry_names, load_entry, read_entry
 from zoo.errors import ZooError
 from zoo.pipeline.runner import stage_environment
 from zoo.settings import entry_folders
 from zoo.stages import progress
 from zoo.stages.weights import fetch
-from zoo.store import file_sha256
+from zoo.store import file_sha256, fingerprint, identity
 
 FACTS = {"hub_id": "x/tiny", "architecture": "LlamaForCausalLM", "parameters": 1, "licence": "MIT"}
 ATTACKS = [
@@ -97,6 +97,22 @@ def test_hashes_are_one_a_package_and_leave_old_dumps_as_they_were() -> None:
     for wrong in ("0" * 63, "A" * 64, "sha256:" + "0" * 64):
         with pytest.raises(ValidationError, match="packages_sha256"):
             Base.model_validate({**known, "packages_sha256": (wrong, "0" * 64)})
+
+
+def test_every_entry_of_the_zoo_says_what_its_packages_wheels_are() -> None:
+    entries = [load_entry(name) for name in entry_names()]
+    packaged = [entry.base for entry in entries if entry.base and entry.base.packages]
+    assert len(packaged) >= 3
+    for base in packaged:
+        assert len(set(base.packages_sha256)) == len(base.packages) == len(set(base.packages))
+
+
+def test_a_hash_that_is_given_later_makes_no_other_artifact() -> None:
+    """A store that was fetched before an entry had hashes serves it: the version names the package, the hash checks it."""
+    base = Base.model_validate({**FACTS, "packages": ("a==1",)})
+    plain = FetchRequest(entry="m", source="package", base=base)
+    checked = plain.model_copy(update={"base": base.model_copy(update={"packages_sha256": ("0" * 64,)})})
+    assert fingerprint(checked) == fingerprint(plain) and identity(checked) == identity(plain)
 
 
 def write_wheel(folder: Path, name: str, content: bytes) -> Path:

@@ -1,0 +1,98 @@
+"""Costs of an entry where it never ran: from another machine's, or from its shape.
+
+`forecast` puts intervals and reasons to them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo.checks import entry_shape
+from zoo.contracts import Cost, Entry, ServeSpec, Shape
+from zoo.cost.published import START_SECONDS, published_machine, published_rates
+from zoo.models.shapes import flops_of_shape
+from zoo.targets import Target, is_of_kind, list_targets, matmul_rate
+
+TERMS = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
+
+
+def copy_gpus(entry: Entry, target: Target) -> int:
+    """How many of the target's GPUs one copy takes, in the layout that it serves in there."""
+    if entry.base is None:
+        return 0
+    return min(target.gpus, 1) if entry.serve.get(target.name, ServeSpec()).layout == "replicas" else target.gpus
+
+
+def copies_of(cost: Cost, target: Target) -> int:
+    """How many copies work side by side.
+
+    A target without GPUs has one, and so has a member that needs none.
+    """
+    return max(1, target.devices // cost.gpus) if cost.gpus else 1
+
+
+def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
+    """A cost of another machine, its work scaled by the ratio of matmul rates.
+
+    None where one is not known. An entry without weights runs on processors, of which matmul rates say nothing: it is taken to
+    be as fast as there.
+    """
+    gpus = copy_gpus(entry, target)
+    if entry.base is None:
+        return cost.model_copy(update={"target": target.name, "machine": "", "gpus": gpus})
+    to, source = matmul_rate(target), rate_of_machine(cost.machine)
+    if to is None or source is None:
+        return None
+    # Layouts differ between machines, operations do not: a copy does as much as the rates of its GPUs say.
+    slower = source[0] * max(1, cost.gpus) / (to[0] * max(1, gpus))
+    pieces = tuple((r, t, q, s * slower) for r, t, q, s in cost.pieces)
+    scaled = {name: getattr(cost, name) * slower for name in TERMS}
+    return cost.model_copy(update=scaled | {"pieces": pieces, "target": target.name, "machine": "", "gpus": gpus})
+
+
+def published_cost(entry: Entry, target: Target) -> Cost | None:
+    """A cost from the model's operations at the rates of published runs.
+
+    None where the shape or the target's rate is not known.
+    """
+    shape, scale, gpus = shape_of(entry), t4_ratio(target), copy_gpus(entry, target)
+    if shape is None or scale is None:
+        return None
+    rates = np.array([published_rates().rate(0).likely, published_rates().rate(1).likely]) * scale * max(1, gpus)
+    flops = flops_of_shape(shape)
+    seconds = [float((flops.split(one) / rates).sum()) for one in np.eye(3)]  # of a row, a token, and a token squared
+    return Cost(target=target.name, load_seconds=START_SECONDS, gpus=gpus, **dict(zip(TERMS, seconds, strict=True)))
+
+
+def t4_ratio(target: Target) -> float | None:
+    """The target's matmul rate as a multiple of a T4's; None where it is not known."""
+    rate = matmul_rate(target)
+    if rate is None:
+        return None
+    return 1.0 if is_t4(target) else rate[0] / published_machine().declared.matmul_flop_per_second["float16"]
+
+
+def is_t4(target: Target) -> bool:
+    """Whether the target's cards are those of the published runs."""
+    return (target.gpu, target.compute_capability) == (published_machine().gpu, published_machine().compute_capability)
+
+
+def rate_of_machine(machine: str) -> tuple[float, bool] | None:
+    """Matmul rate of a machine, and whether it was measured.
+
+    Of the targets of its kind, those measured on it come first.
+    """
+    kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
+    kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
+    return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
+
+
+def shape_of(entry: Entry) -> Shape | None:
+    """The shape of the entry's fetched weights, else its declared one.
+
+    None where neither is there.
+    """
+    from zoo.pipeline.weights import fetched_folder
+    from zoo.settings import store_folder
+
+    return entry_shape(entry, fetched_folder(entry, store_folder()))
