@@ -86,9 +86,9 @@ class Space:
 
     @cached_property
     def pools(self) -> dict[str, BlendSpec]:
-        """The kinds of pool by their names, each without a strength."""
+        """The kinds of pool that a plan may have by their names, each without a strength."""
         bare = dict.fromkeys(map(without_strength, self._specs))
-        return {pool_name(spec): spec for spec in bare if spec.pool not in SLOW}
+        return {pool_name(spec): spec for spec in bare if spec.pool not in SLOW and self.problem.may_be(spec)}
 
     @property
     def signature(self) -> str:
