@@ -41,7 +41,7 @@ class Draws(Protocol):
         """Whether member j sees some rows, as the first (0) or second (1) that does."""
 
     def share(self, name: str, room: float, low: float, high: float) -> float:
-        """The share of `room` seconds, between low and high, that the first member on some rows gets."""
+        """The share of `room` seconds, from low to high, that the first member on some rows gets."""
 
     def pool(self, name: str, pools: Mapping[str, BlendSpec]) -> str:
         """The name of a kind of pool."""
