@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ensemble.search.with_optuna import SearchLimits
 
 from ensemble.budget.margin import choose_margin, forecast_factors
 from ensemble.members.gather import align
 from ensemble.members.prices import PriceList, foretold
 from ensemble.search.build import build_plan
-from ensemble.search.decide import BuildRequest
+from ensemble.search.decide import BuildRequest, SearchLimits
 from tests.ensemble.members.test_members import odds, table, write_battles
 from zoo.contracts import Cost, Foretold, Held, Input, LexicalScoreRequest, ScoreRequest, ScoreSpec, ServeSpec, Variant
 from zoo.cost.basis import copies_of
