@@ -31,10 +31,9 @@ def parse_budget(text: str) -> float:
 
 
 def parse_moment(text: str) -> float:
-    """Unix seconds of a moment that has been.
+    """Unix seconds of a past moment: such seconds, or an ISO 8601 time with its offset.
 
-    It is given as such, or as an ISO 8601 time with its offset from UTC. ZooError on anything else, on a moment to come, and
-    on one more than 30 days ago.
+    ZooError on anything else, on a moment to come, and on one more than 30 days ago.
     """
     cleaned, mend = text.strip(), "give Unix seconds (date +%s) or a time with its offset, as in 2026-11-26T08:30:00+00:00"
     if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", cleaned):

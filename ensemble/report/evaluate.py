@@ -103,7 +103,7 @@ def promise(plan: Plan, blend: Line) -> Line:
         loss, error, rows, right = found.log_loss, found.log_loss_se, found.rows, None
     else:
         loss, error, rows, of = plan.oof_log_loss, plan.oof_log_loss_se, plan.fitted_rows, "out of fold"
-        right = plan.oof_accuracy
+        right = plan.oof_accuracy if blend.accuracy is not None else None
     apart = math.hypot(error, blend.log_loss_se or 0.0)
     return Line(f"{PROMISED}, {of}", loss, error, rows, right, blend.log_loss - loss, apart)
 

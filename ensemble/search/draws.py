@@ -8,7 +8,7 @@ from typing import Any
 
 from ensemble.pools.blend import BlendSpec
 from ensemble.search.problem import Candidate
-from ensemble.search.space import NO, SPLITS, YES, Space, without_strength
+from ensemble.search.space import NO, YES, Space, without_strength
 from ensemble.search.subsets import Subset
 
 
@@ -24,8 +24,8 @@ class OfTrial:
     def takes(self, name: str, j: int, place: int) -> bool:
         return bool(self.trial.suggest_categorical(name, [NO, YES]) == YES)
 
-    def split(self, name: str, room: float) -> float:
-        return float(self.trial.suggest_float(name, *SPLITS))
+    def share(self, name: str, room: float, low: float, high: float) -> float:
+        return float(self.trial.suggest_float(name, low, high))
 
     def pool(self, name: str, pools: Mapping[str, BlendSpec]) -> str:
         return str(self.trial.suggest_categorical(name, list(pools)))
@@ -54,8 +54,8 @@ class OfPlan:
         self.noted[name] = YES if taken else NO
         return taken
 
-    def split(self, name: str, room: float) -> float:
-        return self._number(name, next(iter(self.candidate.work.values())) / room, *SPLITS)
+    def share(self, name: str, room: float, low: float, high: float) -> float:
+        return self._number(name, next(iter(self.candidate.work.values())) / room, low, high)
 
     def pool(self, name: str, pools: Mapping[str, BlendSpec]) -> str:
         kind = without_strength(self.candidate.spec)

@@ -105,8 +105,17 @@ def propose_coverage(problem: Problem, whole: Sequence[Candidate], available: fl
     for base, j in pairs[:_PAIRS]:
         first, seen = next(iter(base.seen.items()))
         if work := problem.prices.shared_work(base.whole, first, seen, j, available):
-            found.append(_gated(problem, base.whole, work))
-    return [c for c in found if c.seconds <= available]  # who needs no gate runs with the others, by another schedule
+            pair = _gated(problem, base.whole, work)
+            found.append(pair if j in pair.seen else _with_the_rest(problem, pair, available))
+    return [
+        c for c in found if c.seen and c.seconds <= available
+    ]  # who needs no gate runs with the others, by another schedule
+
+
+def _with_the_rest(problem: Problem, pair: Candidate, available: float) -> Candidate:
+    """A pair whose second member turned out to see every row: the first gets all seconds that are left."""
+    work = {k: seconds for k in pair.seen if (seconds := problem.prices.gated_work(pair.whole, k, available)) > 0}
+    return _gated(problem, pair.whole, work) if work else pair
 
 
 def _option(problem: Problem, base: Candidate, j: int, available: float) -> tuple[float, Subset, int, float] | None:

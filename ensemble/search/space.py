@@ -23,6 +23,7 @@ POOL, SHRINKAGE, FLOOR, SPLIT = "pool", "shrinkage", "floor", "the first one's s
 LEAST = {SHRINKAGE: 1e-6, FLOOR: 1e-5}  # of what can be drawn; a known plan's 0 stands there, see `Space.strength`
 STRONGER = {SHRINKAGE: 30.0, FLOOR: 5.0}  # beyond the strongest of the exact search: few rows may want more
 SPLITS = (0.2, 0.5)  # of the seconds that are left, what the first of two members on some rows gets
+PART, PARTS = "share of the seconds that it uses", (0.2, 1.0)  # of a single one, where a known plan leaves some over
 EVERY_COMBINATION = 3  # an entry with more variants is offered each, each pair and all of them
 SLOW = ("trees", "geometric")  # kinds of pool whose one fit takes longer than many trials
 
@@ -39,8 +40,8 @@ class Draws(Protocol):
     def takes(self, name: str, j: int, place: int) -> bool:
         """Whether member j sees some rows, as the first (0) or second (1) that does."""
 
-    def split(self, name: str, room: float) -> float:
-        """The share of `room` seconds that the first of two gets."""
+    def share(self, name: str, room: float, low: float, high: float) -> float:
+        """The share of `room` seconds, between low and high, that the first member on some rows gets."""
 
     def pool(self, name: str, pools: Mapping[str, BlendSpec]) -> str:
         """The name of a kind of pool."""
@@ -75,6 +76,7 @@ class Space:
         self.names, cards, plans = problem.members.names, problem.members.cards, list(known)
         self._specs = (*SPECS, GREEDY, RIDGED_LOG, RIDGED_LOGISTIC, *(plan.spec for plan in plans))
         wanted = [plan.whole for plan in plans]
+        self._plans = plans
         self._affordable = problem.prices.affordable(available)
         self.order: Subset = tuple(sorted(range(len(self.names)), key=lambda j: problem.fitter.score((j,)).loss))
         self.variants: dict[str, Subset] = {}
@@ -84,15 +86,15 @@ class Space:
 
     @cached_property
     def pools(self) -> dict[str, BlendSpec]:
-        """The kinds of pool by their names, each without a strength."""
+        """The kinds of pool that a plan may have by their names, each without a strength."""
         bare = dict.fromkeys(map(without_strength, self._specs))
-        return {pool_name(spec): spec for spec in bare if spec.pool not in SLOW}
+        return {pool_name(spec): spec for spec in bare if spec.pool not in SLOW and self.problem.may_be(spec)}
 
     @property
     def signature(self) -> str:
         """What makes trials comparable: the parameters with their choices."""
         options = {entry: [self._text(entry, option) for option in options] for entry, options in self.options.items()}
-        return f"{SPACE_VERSION} {self.coverage} {options} {list(self.pools)} {self._ranges}"
+        return f"{SPACE_VERSION} {self.coverage} {options} {list(self.pools)} {self._ranges} {self._leaves_some_over}"
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[float, float]]:
@@ -146,9 +148,15 @@ class Space:
         room = self.room(whole, first)
         second = self._draw_one(draws, 1, (*whole, first), beside({first: SPLITS[1] * room}))
         if second is None:
-            return {first: room}
-        part = {first: draws.split(SPLIT, room) * room}
+            return {first: draws.share(PART, room, *PARTS) * room if self._leaves_some_over else room}
+        part = {first: draws.share(SPLIT, room, *SPLITS) * room}
         return part | {second: beside(part)(second)}
+
+    @cached_property
+    def _leaves_some_over(self) -> bool:
+        """Whether a known plan has a single member on some rows that uses less than the seconds that are left."""
+        single = [(plan.whole, *next(iter(plan.work.items()))) for plan in self._plans if len(plan.work) == 1]
+        return any(seconds < 0.99 * self.room(whole, j) for whole, j, seconds in single)
 
     def _draw_one(self, draws: Draws, place: int, taken: Subset, room: Callable[[int], float]) -> int | None:
         """A member that is not taken and has room, or none."""

@@ -57,7 +57,7 @@ class Tried:
 def run_study(
     problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
 ) -> Tried | None:
-    """Run, or go on with, the study of this problem; None without time for a trial.
+    """Run, or go on with, the study of this problem; None without time, or a pool, for a trial.
 
     `known`: what is tried first, by the name under which the plan would show it.
     """
@@ -65,6 +65,8 @@ def run_study(
     ordered = _in_order(known)
     space = Space(problem, budget.available, coverage=coverage, known=ordered.values())
     name = study_name(space, budget, target)
+    if not space.pools:
+        return None  # of the kinds that were asked for every one is too slow for trials
     kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target))
     trials = _Trials(space, Judge(problem))
     done = kept.finished()[: limits.trials]

@@ -12,7 +12,7 @@ from ensemble.members.texts import COLUMN, SCRIPT
 from ensemble.search.build import build_plan, pose_problem
 from ensemble.search.contest import Contest
 from ensemble.search.rehearse import rehearse
-from ensemble.search.robust import LEAST_ROWS, AskedGroups, Groups, beyond, groups_of, score
+from ensemble.search.robust import LEAST_ROWS, AskedGroups, Groups, beyond_by_group, groups_of, score
 from tests.helpers.members import make_members, request
 from zoo.errors import ZooError
 
@@ -30,10 +30,12 @@ def test_scores_are_the_worst_group_and_the_mean_of_groups():
     prompts = np.arange(1_000)
     noise = np.random.default_rng(0).normal(size=1_000)
     for by in ("worst", "mean"):
-        difference, error = beyond(losses + noise, losses, OF, prompts, by)
+        difference, error = beyond_by_group(losses + noise, losses, OF, prompts, by)
         assert difference == pytest.approx(score(losses + noise, OF, by) - score(losses, OF, by))
-        assert error > 0 and beyond(losses, losses, OF, prompts, by) == (0, 0)
-    assert beyond(losses + noise, losses, OF, prompts, "worst")[1] == pytest.approx(noise[OF == 2].std(ddof=1) / 10, rel=1e-6)
+        assert error > 0 and beyond_by_group(losses, losses, OF, prompts, by) == (0, 0)
+    assert beyond_by_group(losses + noise, losses, OF, prompts, "worst")[1] == pytest.approx(
+        noise[OF == 2].std(ddof=1) / 10, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(("by", "winner"), [("worst", "steady"), ("mean", "steady"), (None, "specialist")])

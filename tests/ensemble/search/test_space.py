@@ -123,7 +123,7 @@ def test_coverage_plans_of_the_exact_search_can_be_drawn():
     found = find_candidates(problem, request(1.0), 3600.0)
     whole = [c for c in found.considered if not c.seen]
     plans = [c for c in propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], 3600.0) if c.spec in SPECS]
-    space = Space(problem, 3600.0, coverage=True)
+    space = Space(problem, 3600.0, coverage=True, known=plans)
     known = [(c, wanted) for c in plans if (wanted := parameters(space, c)) is not None]
     assert {len(c.work) for c, _ in known} == {1, 2}
     assert len(known) >= 0.8 * len(plans)
