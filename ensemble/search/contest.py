@@ -95,7 +95,8 @@ class Contest:
         scores = [self._score(place, np.ones(rows, dtype=bool)) for place in range(len(self.names))]
         if won == int(np.argmin(scores)):
             return "least log loss in rehearsal"
-        return "the simplest within one standard error of the least log loss in rehearsal"
+        which = "of everybody" if self.winner == LOG_POOL else "the simplest"
+        return f"{which}, within one standard error of the least log loss in rehearsal"
 
     def _pick(self, allowed: Sequence[int], rows: np.ndarray) -> int:
         """The place of the winner among `allowed`, by the losses of `rows` (bool, rows)."""
@@ -110,7 +111,9 @@ class Contest:
         loss = {place: self._score(place, rows) for place in allowed}
         least = min(allowed, key=lambda place: loss[place])
         if not self.few:
-            return next(place for place in allowed if place == least or self._is_as_good(place, least, rows))
+            as_good = [place for place in allowed if place == least or self._is_as_good(place, least, rows)]
+            # Of several that are as good, many members lose least where the rows to predict differ from these.
+            return next((place for place in as_good if self.names[place] == LOG_POOL), as_good[0])
         default = self.names.index(LOG_POOL)
         better = [place for place in allowed if self._is_better(place, default, rows)]
         return min(better, key=lambda place: loss[place], default=default)
