@@ -357,7 +357,8 @@ def report(found: dict[str, Any]) -> str:
     lines += ["", f"|z| under 2 in {(np.abs(every) < 2).mean():.0%} of {len(every)} problems without shift."]
     median = {m: np.median([x["seconds"][m] for x in runs if m in x["seconds"]]) for m in methods}
     lines += ["", "Median seconds a problem: " + ", ".join(f"{m} {s:.2g}" for m, s in median.items()) + "."]
-    return "\n".join(lines) + "\n"
+    lines += ["", *found.get("notes", [])]  # what a reader must know of its runs, kept in the JSON by hand
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def with_error(values: np.ndarray, *, sign: str = "") -> str:
