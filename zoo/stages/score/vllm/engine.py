@@ -1,7 +1,8 @@
 """The vLLM engine: token ids in, raw logits of the three label tokens out.
 
 One position is computed; the token that vLLM samples there is not used. `logprob_token_ids` with `logprobs_mode="raw_logits"`
-returns exactly the label tokens' logits, after the final soft-cap where the model has one. The usual way, top-k
+returns exactly the label tokens' logits, after the final soft-cap where the model has one (vLLM 0.21 their log-probabilities,
+which are less by one number in each row: the softmax over the labels is the same). The usual way, top-k
 log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does not change what is returned.
 """
 
