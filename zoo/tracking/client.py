@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import locked
-from zoo.tracking.bounded import SECONDS, answered_within
+from zoo.tracking.bounded import SECONDS, Patient, answered_within
 from zoo.tracking.database import Schema, ensure_database, follow_home
 from zoo.tracking.facts import Data
 from zoo.tracking.home import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 BATCH = 900  # MLflow takes at most 1,000 entities a request, of which 100 parameters
 EXPERIMENTS = "preference-"  # what our experiments' names begin with
+MAKING_SECONDS = 120.0  # for the tables of a new database
 WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles went into
 
 
@@ -70,9 +71,14 @@ def connect(seconds: float = SECONDS) -> MlflowClient:
         ensure_database(path, _schema(), make=_make_tables, made=forget_marks)
         if is_own_database():
             follow_home(path, artifact_root().as_uri())
-    elif not uri.startswith("sqlite"):
-        answered_within(min(seconds, SECONDS), lambda: _ask(uri))
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    is_made = uri.startswith("sqlite") or answered_within(min(seconds, SECONDS), lambda: _ask(uri))
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if path:
+        return client
+    if not is_made:  # the first question makes the tables, which takes seconds
+        answered_within(MAKING_SECONDS, lambda: client.search_experiments(max_results=1))
+    elsewhere: Any = Patient(client, SECONDS)  # it answered, and can fall silent at any call
+    return elsewhere
 
 
 def _schema() -> Schema:
@@ -92,8 +98,8 @@ def _make_tables(path: Path) -> None:
     SqlAlchemyStore(uri, artifact_root().as_uri())
 
 
-def _ask(uri: str) -> None:
-    """Ask a server or a database the least there is to ask.
+def _ask(uri: str) -> bool:
+    """Ask a server or a database the least there is to ask: whether MLflow's tables are there.
 
     MLflow itself asks a dead database for two minutes.
     """
@@ -101,12 +107,12 @@ def _ask(uri: str) -> None:
         from mlflow.tracking import MlflowClient
 
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-        return
+        return True
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("SELECT 1"))
+        return bool(sqlalchemy.inspect(connection).has_table("alembic_version"))
 
 
 def ensure_store() -> None:

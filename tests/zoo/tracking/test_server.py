@@ -8,13 +8,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from tests.helpers.logged import add_member, log
 from tests.helpers.waiting import wait_until
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
@@ -23,6 +28,7 @@ from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
 from zoo.tracking import client as tracking_client
+from zoo.tracking import stages
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, log_stage, sync
 from zoo.tracking.ui import serve
@@ -219,3 +225,36 @@ def test_processes_that_log_at_once_lose_nothing(
     logged = [(run.data.params["process"], run.data.params["run"], run.data.metrics["val/log_loss"]) for run in found]
     expected = [(str(n), str(k), pytest.approx(1 + k / 100)) for n in range(PROCESSES) for k in range(RUNS)]
     assert sorted(logged) == sorted(expected, key=lambda row: (row[0], row[1]))
+
+
+@pytest.mark.services
+def test_a_database_that_stops_answering_costs_a_stage_a_line(
+    database: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is stopped right after it has answered that it is there: no setting of the client or the server ends such a wait."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.replace("postgresql://", "postgresql+psycopg://"))
+    monkeypatch.setattr(tracking_client, "SECONDS", 2.0)
+    assert log(add_member(own_home, "before"))
+    postmaster = psutil.Process(int(Path(f"/tmp/zoo-postgres-{os.getpid()}/data/postmaster.pid").read_text().split()[0]))
+    experiment_of, stopped = tracking_client.experiment_of, list[psutil.Process]()
+
+    def stop_then_ask(*arguments: Any) -> str:
+        stopped.extend([*postmaster.children(), postmaster])
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):  # a worker of the database's own may end meanwhile
+                process.suspend()
+        return experiment_of(*arguments)
+
+    artifact, answers = add_member(own_home, "hung"), list[bool]()
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "experiment_of", stop_then_ask)
+        asking = threading.Thread(target=lambda: answers.append(log(artifact)), daemon=True)
+        asking.start()
+        asking.join(120)
+    for process in stopped:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    assert answers == [False], "given up, and not waited for"
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "zoo"]
+    assert "run `zoo sync`" in said and "\n" not in said and "hunter2" not in said
+    assert log(artifact), "it is back"
