@@ -34,7 +34,7 @@ def pool_files(
 ) -> Pooled:
     """Pool the tables of `files` and write the result, a row for each id that some table has.
 
-    ZooError, with row ids, where a table cannot be right; and where none of the labelled rows is in any, or all have one winner.
+    ZooError, with row ids, where a table cannot be right, where no labelled row is in any, and where all have one winner.
     """
     battles = None if labels is None else labelled_file(labels, most_bad=most_bad, say=say)
     ties = battles is None or battles.can_tie

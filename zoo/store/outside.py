@@ -22,7 +22,7 @@ def check_output(output: Path, *inputs: Path | None) -> None:
     for path in inputs:
         if path is not None and _same(output, path):
             raise ZooError(f"{output}: the output would replace {path}, which the command reads; give another name")
-    folder = next(path for path in Path(os.path.abspath(output)).parents if path.exists())
+    folder = next(path for path in output.absolute().parents if path.exists())
     if not folder.is_dir():
         raise ZooError(f"{output}: {folder} is no folder; give a name in one")
     if not os.access(folder, os.W_OK | os.X_OK):
