@@ -69,7 +69,7 @@ def format_seconds(seconds: float) -> str:
     `8 h 59 min`, `4 min 10 s`, `12.3 s`.
     """
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:z.1f} s"  # z: what rounds to nothing has no sign
     whole = math.ceil(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"

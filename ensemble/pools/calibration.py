@@ -64,13 +64,15 @@ def fit_calibration(p: np.ndarray, equal: np.ndarray, y: np.ndarray, groups: np.
     of equal weights is fitted where the folds say, by more than the error, that it is better to. The whole is taken unless the
     folds say, by more than SURELY errors, that it hurts. It is shrunk so much that it needs no stronger proof: on 50 rows the
     error of any gain is larger than the gain, and to wait for a gain beyond its error is to lose half of what there is to gain
-    and more. ValueError for fewer than FEWEST_ROWS rows or FEWEST_PROMPTS prompts.
+    and more. ValueError for fewer than FEWEST_ROWS rows or FEWEST_PROMPTS prompts, and where all have the same winner.
     """
     if len(y) < FEWEST_ROWS or len(np.unique(groups)) < FEWEST_PROMPTS:
         raise ValueError(
             f"{len(y)} labelled rows of {len(np.unique(groups))} prompts are too few to calibrate on; need {FEWEST_ROWS} rows "
             f"of {FEWEST_PROMPTS} prompts"
         )
+    if len(np.unique(y)) == 1:
+        raise ValueError(f"all {len(y)} labelled rows have the same winner; there is nothing to learn from them")
     repeats = REPEATS if len(y) < FEW else 1
     folds = [balanced_folds(groups, repeat=repeat + 1) for repeat in range(repeats)]
     before = log_loss_rows(p, y)

@@ -20,6 +20,11 @@ ROUND_TIMES = (
     *((1, "1 s"), (3, "3 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (180, "3 min"), (600, "10 min"), (1800, "30 min")),
     *((3600, "1 h"), (10800, "3 h"), (32400, "9 h"), (86400, "1 d"), (259200, "3 d")),
 )
+BETWEEN = (  # of a range in which fewer than FEWEST_TICKS of them lie
+    *((2, "2 s"), (5, "5 s"), (20, "20 s"), (120, "2 min"), (300, "5 min"), (1200, "20 min"), (2700, "45 min")),
+    *((7200, "2 h"), (14400, "4 h"), (21600, "6 h"), (43200, "12 h"), (172800, "2 d")),
+)
+FEWEST_TICKS = 3
 
 
 def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
@@ -48,6 +53,8 @@ def bars_text(points: Sequence[FrontierPoint]) -> str:
 def round_times(axes: Axes, low: float, high: float) -> None:
     """Ticks of an axis of budgets from `low` to `high` seconds, at times that people say."""
     ticks = [(seconds, label) for seconds, label in ROUND_TIMES if low <= seconds <= high]
+    if len(ticks) < FEWEST_TICKS:
+        ticks = sorted([*ticks, *((seconds, label) for seconds, label in BETWEEN if low <= seconds <= high)])
     axes.set_xticks([seconds for seconds, _ in ticks], [label for _, label in ticks])
     axes.minorticks_off()
     axes.set_xlim(low, high)

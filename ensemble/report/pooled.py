@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.members.files import labelled_file
+from ensemble.members.rows import FEWEST_ROWS
 from ensemble.pools.tables import Pooled, pool_tables
 from zoo.contracts import Say
 from zoo.data.battles import Battles
@@ -33,7 +34,7 @@ def pool_files(
 ) -> Pooled:
     """Pool the tables of `files` and write the result, a row for each id that some table has.
 
-    ZooError, with row ids, where a table cannot be right, and where none of the labelled rows is in any.
+    ZooError, with row ids, where a table cannot be right, where no labelled row is in any, and where all have one winner.
     """
     battles = None if labels is None else labelled_file(labels, most_bad=most_bad, say=say)
     ties = battles is None or battles.can_tie
@@ -51,6 +52,9 @@ def pool_files(
         raise ZooError(
             f"{labels}: none of its labelled rows is in {', '.join(map(str, files.values()))}; give labels of these rows"
         )
+    known = y[y >= 0]
+    if len(known) >= FEWEST_ROWS and len(np.unique(known)) == 1:
+        raise ZooError(f"{labels}: all {len(known)} labelled rows have the same winner; there is nothing to learn from them")
     pooled = pool_tables(list(files), p, y, groups, ties=ties)
     scored = ~np.isnan(pooled.p[:, 0])
     status = np.where(scored, OK, UNSCORED).tolist()

@@ -90,7 +90,8 @@ def _values(members: Members, column: str) -> np.ndarray:
         return about[SCRIPT].to_numpy(dtype=str)
     if column in (LENGTH, LANGUAGE):
         raise ZooError(f"--robust {column}: the members' battles came without texts; give --data a file with texts")
-    raise ZooError(f"--robust {column}: the battles have no such column; give one of theirs, {LANGUAGE} or {LENGTH}")
+    theirs = "beside their ids, models, texts and winners"  # which nothing holds as groups
+    raise ZooError(f"--robust {column}: the battles have no such column {theirs}; give one of theirs, {LANGUAGE} or {LENGTH}")
 
 
 def score(losses: np.ndarray, of: np.ndarray, by: RobustBy) -> float:

@@ -152,12 +152,14 @@ def test_rows_that_are_in_the_fit_are_left_out_and_counted(home):
         (["--labels", "other.csv", *scores(), "-o", "fair-other.csv"], "would replace fair-other.csv"),
         (["--labels", "test.csv", *scores()], "no winner columns"),
         (["--labels", "few.csv", *scores()], "are too few to calibrate on; need 20 rows"),
+        (["--labels", "one.csv", *scores()], "labelled rows have the same winner; there is nothing to learn"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_nothing_is_written(home, arguments, message):
     other = pd.read_csv(home / "other.csv")
     other.filter(regex="^(id|prompt|response)").to_csv(home / "test.csv", index=False)
     other.iloc[:15].to_csv(home / "few.csv", index=False)
+    other.assign(winner_model_a=1, winner_model_b=0, winner_tie=0).to_csv(home / "one.csv", index=False)
     before = {path: path.read_bytes() for path in home.glob("*.*")}
     done = ensemble(home, "recalibrate", "plan.json", *arguments)
     assert done.returncode == 2 and message in done.stderr, done.stderr

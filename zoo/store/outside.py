@@ -13,7 +13,7 @@ def check_output(output: Path, *inputs: Path | None) -> None:
 
     That is an input of the same command, or anything that is no file. Inputs are recognised by their place and, under another
     name, by what lies there. Where a link lies, the file that it leads to is the one to be named. Called before any work is
-    done; an earlier output is replaced as ever.
+    done, so that a folder in which nothing can be written is also told now; an earlier output is replaced as ever.
     """
     if output.is_symlink():
         raise ZooError(f"{output}: a link to {os.path.realpath(output)}, which the output would replace; name that file itself")
@@ -22,6 +22,11 @@ def check_output(output: Path, *inputs: Path | None) -> None:
     for path in inputs:
         if path is not None and _same(output, path):
             raise ZooError(f"{output}: the output would replace {path}, which the command reads; give another name")
+    folder = next(path for path in output.absolute().parents if path.exists())
+    if not folder.is_dir():
+        raise ZooError(f"{output}: {folder} is no folder; give a name in one")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ZooError(f"{output}: nothing can be written in {folder}; give a name in a folder of yours")
 
 
 def _same(output: Path, path: Path) -> bool:

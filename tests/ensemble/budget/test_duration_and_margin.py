@@ -61,6 +61,7 @@ def test_hours_minutes_and_seconds_add_up(hours, minutes, seconds):
 
 def test_shown_times_never_say_less_than_there_is():
     assert format_seconds(12.34) == "12.3 s"
+    assert format_seconds(-0.0) == format_seconds(-0.04) == "0.0 s", "what saves nothing has no sign"
     assert format_seconds(250) == "4 min 10 s"
     assert format_seconds(32340.5) == "9 h 0 min"
 

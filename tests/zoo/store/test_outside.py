@@ -48,6 +48,16 @@ def test_an_output_that_is_no_file_is_refused_in_one_line(inputs: tuple[Path, Pa
     assert "\n" not in str(told.value)
 
 
+def test_a_place_where_nothing_can_be_written_is_refused_before_the_work(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ZooError, match=r"^test\.csv/new/out\.csv: .*/test\.csv is no folder; give"):
+        check_output(Path("test.csv/new/out.csv"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(ZooError, match=rf"^new/out\.csv: nothing can be written in {tmp_path}; give"):
+        check_output(Path("new/out.csv"))
+
+
 def test_an_earlier_output_and_a_new_one_are_fine(inputs: tuple[Path, Path]) -> None:
     Path("out.csv").write_text("before")
     check_output(Path("out.csv"), *inputs)
