@@ -54,11 +54,10 @@ def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found
 
 def rehearse_study(problem: Problem, tried: Tried, folds: np.ndarray) -> np.ndarray:
     """Losses (repeats, rows) of the trial that, for each fold, the other folds prefer."""
-    losses = np.empty(folds.shape)
+    losses, judged = np.empty(folds.shape), problem.thinned_rows
     for repeat, held in _each_fold(folds):
         others = problem.on_rows(~held)
-        number = folds[repeat, held][0]
-        candidate = candidate_of(others, tried.preferred(tried.folds[repeat] != number))
+        candidate = candidate_of(others, tried.preferred(~held[judged]))
         p = predict_held(problem, held, others, candidate, same_rows=True)
         losses[repeat, held] = log_loss_rows(p, problem.members.y[held])
     return losses

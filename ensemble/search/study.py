@@ -40,14 +40,12 @@ BEYOND = "seconds beyond the budget"  # the constraint: zero or less where the p
 class Tried:
     """What a study left, each plan once.
 
-    `losses` (plans, rows), the mean over repeats of the rehearsal's folds; `folds` (repeats, rows). The rows are those of the
-    problem `thinned`.
+    `losses` (plans, rows), the mean over repeats of folds. The rows are those of the problem `thinned`.
     """
 
     kept: PlanStudy
     plans: tuple[Drawn, ...]
     losses: np.ndarray
-    folds: np.ndarray
 
     def preferred(self, rows: np.ndarray) -> Drawn:
         """The plan that did best on `rows` (bool, rows)."""
@@ -178,7 +176,7 @@ class _Trials:
             plans=len(numbers),
         )
         losses = np.stack([self.losses[number] for number in numbers])
-        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses, self.judge.folds)
+        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses)
 
     def _note(self, number: int, drawn: Drawn, losses: np.ndarray, *, fits: bool) -> None:
         self.drawn[number], self.losses[number] = drawn, losses
