@@ -45,7 +45,6 @@ def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found
     known, target = found.candidates, request.target.name
     tried = run_study(problem, budget, request.limits, known, target=target, coverage=request.coverage)
     if tried is None:
-        problem.say("the study had no time for a trial: the plan is the exact search's")
         return Settled(found, confirmed)
     candidate = candidate_of(problem, tried.preferred(np.ones(tried.losses.shape[1], dtype=bool)))
     confirmed = challenged(problem, confirmed, candidate, rehearse_study(problem, tried, rehearsal.folds), rehearsal.folds)

@@ -55,7 +55,7 @@ class Tried:
 def run_study(
     problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
 ) -> Tried | None:
-    """Run, or go on with, the study of this problem; None without time, or a pool, for a trial.
+    """Run, or go on with, the study of this problem; None without time, or a pool, for a trial, which is said.
 
     `known`: what is tried first, by the name under which the plan would show it.
     """
@@ -64,7 +64,8 @@ def run_study(
     space = Space(problem, budget.available, coverage=coverage, known=ordered.values())
     name = study_name(space, budget, target)
     if not space.pools:
-        return None  # of the kinds that were asked for every one is too slow for trials
+        problem.say(f"no study: a fit of --pool {' --pool '.join(problem.pools)} takes too long for trials")
+        return None
     kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target))
     trials = _Trials(space, Judge(problem))
     done = kept.finished()[: limits.trials]
@@ -81,7 +82,10 @@ def run_study(
         study.optimize(
             trials.run, n_trials=wanted, timeout=timeout, n_jobs=limits.n_jobs, catch=catch, callbacks=[_adding(kept)]
         )
-    return trials.left(name, limits.storage) if trials.fitting else None
+    if not trials.fitting:
+        problem.say("the study had no time for a trial: the plan is the exact search's")
+        return None
+    return trials.left(name, limits.storage)
 
 
 def study_name(space: Space, budget: Budget, target: str) -> str:

@@ -66,6 +66,14 @@ def test_a_study_without_time_has_no_trials_and_one_with_little_ends_before_all(
     assert 1 <= tried.kept.trials < 1_000_000
 
 
+def test_why_there_is_no_study_is_said(problem, known):
+    for pools, seconds, reason in (((), 0.0, "no time for a trial"), (("trees", "geometric"), 60.0, "takes too long for trials")):
+        said: list[str] = []
+        asked = replace(problem, pools=pools, say=said.append)
+        assert run(asked, known, SearchLimits(30, timeout_seconds=seconds)) is None
+        assert reason in said[-1]
+
+
 def test_the_same_study_is_not_run_again_and_goes_on_where_it_stopped(tmp_path: Path, problem, known):
     said: list[str] = []
     problem, path = replace(problem, say=said.append), tmp_path / "new" / "studies.db"
