@@ -77,8 +77,8 @@ def groups_of(members: Members, asked: AskedGroups) -> Groups:
         left = members.groups[~np.isin(members.groups, members.groups[rows])]
         if len(left) < FEWEST_ROWS or len(np.unique(left)) < FOLDS:
             raise ZooError(
-                f"--robust {asked.column}: without the prompts of {name} {len(left)} rows are left, too few to build on; give a "
-                "column whose values share fewer prompts"
+                f"--robust {asked.column}: without the prompts of {name} {len(left)} rows are left, too few to build on; give "
+                "a column whose values share fewer prompts"
             )
     return Groups(asked, tuple(together), np.argmax([rows for _, rows in groups], axis=0))
 

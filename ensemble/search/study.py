@@ -95,8 +95,10 @@ def study_name(space: Space, budget: Budget, target: str) -> str:
     """
     members, pricing = space.problem.members, space.problem.prices.pricing
     digest = hashlib.sha256(f"{members.digest} {budget.available:.3f} {space.problem.position_bias} {space.signature}".encode())
-    for array in (members.p, members.y, members.folds, pricing.row_seconds, pricing.load_seconds):
+    told = (members.p, members.y, members.folds, members.groups, members.characters)
+    for array in (*told, pricing.row_seconds, pricing.load_seconds, pricing.wide):
         digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(f"{pricing.devices} {pricing.rows} {pricing.processes}".encode())  # by these too plans fit or do not
     count = f"{len(members.names)} member{'s' * (len(members.names) > 1)}"
     words = (target, as_budget(budget.seconds), count, Path(members.data).stem, digest.hexdigest()[:8])
     return " ".join(filter(None, words))
