@@ -114,7 +114,10 @@ class Problem:
 
     @property
     def thinned_rows(self) -> np.ndarray:
-        """Which rows, bool (rows,), `thinned` keeps; its folds are its own, and no part of this problem's."""
+        """Which rows, bool (rows,), `thinned` keeps.
+
+        Its folds are its own, and no part of this problem's.
+        """
         count = len(self.members.y)
         kept: np.ndarray = np.arange(count) % -(-count // FEW_ROWS) == 0  # rows are in order of ids
         return kept

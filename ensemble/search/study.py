@@ -55,7 +55,7 @@ class Tried:
 def run_study(
     problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
 ) -> Tried | None:
-    """Run, or go on with, the study of this problem; None without time, or a pool, for a trial, which is said.
+    """Run, or go on with, the study of this problem; None, and the reason said, without a trial.
 
     `known`: what is tried first, by the name under which the plan would show it.
     """
