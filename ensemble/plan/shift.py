@@ -91,10 +91,10 @@ class Robust(Contract):
 class Calibration(Contract):
     """What is done to the plan's blend on battles of another kind, fitted on labelled ones.
 
-    `ensemble.pools.calibration.apply_calibration` carries it out: softmax of ((1 - equal_share) log p + equal_share log e) /
-    temperature + tie_bias for a tie, where e is the mean of the members' triples. It is the identity where `kept` is false: the
-    gain was not beyond its error. Log losses are out of fold: every row is judged by what the other prompts' rows chose and
-    fitted.
+    `ensemble.pools.calibration.apply_numbers` carries it out: softmax of ((1 - equal_share) log p + equal_share log e) /
+    temperature + tie_bias for a tie, where e is the mean of the members' triples. It is the identity where `kept` is false: by
+    the folds it surely hurt. Log losses are out of fold: every row is judged by what the other prompts' rows fitted. Whether
+    there is a share of equal weights was chosen on all rows.
     """
 
     temperature: Temperature = 1.0

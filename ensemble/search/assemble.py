@@ -73,7 +73,7 @@ def assemble(
         members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,
-        frontier=frontier_points(found.considered, members, budget.margin),
+        frontier=frontier_points(problem, found.considered, budget.margin),
         left_out=members.left_out,
         reasons=reasons_of(problem, candidate, fitted.order, budget),
         error_correlation=error_correlation(members, fitted.order) if len(members.names) > 1 else None,
@@ -92,11 +92,12 @@ def _margin(problem: Problem, candidate: Candidate, budget: Budget, predicted: f
     return budget.margin * more, f"{budget.margin_reason}; {reason}"
 
 
-def frontier_points(candidates: Sequence[Candidate], members: Members, margin: float) -> tuple[FrontierPoint, ...]:
+def frontier_points(problem: Problem, candidates: Sequence[Candidate], margin: float) -> tuple[FrontierPoint, ...]:
     """Of judged candidates, those that no cheaper one beats, the cheapest first.
 
     They are not rehearsed.
     """
+    members = problem.members
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (c.seconds, c.loss)):
         if not front or candidate.loss < front[-1].loss:
@@ -104,7 +105,7 @@ def frontier_points(candidates: Sequence[Candidate], members: Members, margin: f
     return tuple(
         FrontierPoint(
             budget_seconds=candidate.seconds * margin,
-            predicted_seconds=candidate.seconds,
+            predicted_seconds=problem.prices.likely.seconds(candidate.whole, candidate.seen),
             oof_log_loss=candidate.loss,
             oof_log_loss_se=standard_error(candidate.losses, members.groups),
             oof_accuracy=_accuracy(candidate.losses, members),

@@ -17,6 +17,7 @@ from ensemble.search.prices import Budget, Prices, require_feasible
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import rehearse
 from ensemble.search.robust import groups_of
+from ensemble.search.space import SLOW
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError
@@ -44,7 +45,10 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
 
 
 def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Problem:
-    """Price the members for the request; those too wide for the target are left out."""
+    """Price the members for the request; those too wide for the target are left out.
+
+    ZooError where none is left, or where the rows are too few for every pool that was asked for.
+    """
     devices = max(1, request.target.gpus)
     needs = {name: card.cost.gpus for name, card in zip(members.names, members.cards, strict=True)}
     wide = {name: f"one copy needs {gpus} GPUs" for name, gpus in needs.items() if gpus > devices}
@@ -56,6 +60,11 @@ def pose_problem(members: Members, request: BuildRequest, *, say: Say = lambda _
     pricing = price(members, request.target, request.rows, lengths=request.lengths)
     pricing = pricing.with_factors(forecast_factors(request.target, members.costs, request.margin))
     has_trees = len(members.y) >= TREE_ROWS
+    if request.pools and not has_trees and set(request.pools) <= set(SLOW):
+        raise ZooError(
+            f"--pool {' --pool '.join(request.pools)}: boosted trees need {TREE_ROWS:,} labelled rows, and there are "
+            f"{len(members.y):,}; leave --pool out, or add another"
+        )
     return Problem(members, Prices(pricing), request.position_bias, say, has_trees=has_trees, pools=request.pools)
 
 

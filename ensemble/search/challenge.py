@@ -45,7 +45,6 @@ def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found
     known, target = found.candidates, request.target.name
     tried = run_study(problem, budget, request.limits, known, target=target, coverage=request.coverage)
     if tried is None:
-        problem.say("the study had no time for a trial: the plan is the exact search's")
         return Settled(found, confirmed)
     candidate = candidate_of(problem, tried.preferred(np.ones(tried.losses.shape[1], dtype=bool)))
     confirmed = challenged(problem, confirmed, candidate, rehearse_study(problem, tried, rehearsal.folds), rehearsal.folds)
@@ -54,11 +53,10 @@ def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found
 
 def rehearse_study(problem: Problem, tried: Tried, folds: np.ndarray) -> np.ndarray:
     """Losses (repeats, rows) of the trial that, for each fold, the other folds prefer."""
-    losses = np.empty(folds.shape)
+    losses, judged = np.empty(folds.shape), problem.thinned_rows
     for repeat, held in _each_fold(folds):
         others = problem.on_rows(~held)
-        number = folds[repeat, held][0]
-        candidate = candidate_of(others, tried.preferred(tried.folds[repeat] != number))
+        candidate = candidate_of(others, tried.preferred(~held[judged]))
         p = predict_held(problem, held, others, candidate, same_rows=True)
         losses[repeat, held] = log_loss_rows(p, problem.members.y[held])
     return losses

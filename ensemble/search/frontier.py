@@ -56,7 +56,7 @@ def _point(problem: Problem, confirmed: Confirmed, budget: float, best: np.ndarr
     candidate = without_idle(problem, confirmed.candidate, fit_candidate(problem, confirmed.candidate, fallbacks=False))
     return FrontierPoint(
         budget_seconds=budget,
-        predicted_seconds=candidate.seconds,
+        predicted_seconds=problem.prices.likely.seconds(candidate.whole, candidate.seen),
         oof_log_loss=float(confirmed.losses.mean()),
         oof_log_loss_se=standard_error(confirmed.losses, members.groups),
         members=tuple(members.names[j] for j in candidate.members),

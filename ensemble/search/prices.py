@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -39,7 +40,8 @@ class Budget:
 class Prices:
     """Seconds of plans on the target, overhead included, without the margin.
 
-    Each whole-file set is priced once.
+    What a forecast's margin exceeds the target's by is in them: by these seconds plans fit or do not, and by those of `likely`
+    they are told. Each whole-file set is priced once.
     """
 
     pricing: Pricing
@@ -49,6 +51,11 @@ class Prices:
     def overhead(self) -> float:
         """Seconds of a prediction beside its members."""
         return overhead_seconds(self.pricing.rows)
+
+    @cached_property
+    def likely(self) -> Prices:
+        """The same without what forecasts' margins add: what a plan is predicted to take."""
+        return Prices(self.pricing.likely) if (self.pricing.factors != 1).any() else self
 
     def seconds(self, whole: Subset, seen: Mapping[int, np.ndarray] | None = None) -> float:
         """Seconds of a plan: `whole` see every row, others the rows of their mask in `seen`."""

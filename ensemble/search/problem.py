@@ -112,10 +112,19 @@ class Problem:
         """
         return self if len(self.members.y) <= FEW_ROWS else self._on_few_rows
 
+    @property
+    def thinned_rows(self) -> np.ndarray:
+        """Which rows, bool (rows,), `thinned` keeps.
+
+        Its folds are its own, and no part of this problem's.
+        """
+        count = len(self.members.y)
+        kept: np.ndarray = np.arange(count) % -(-count // FEW_ROWS) == 0  # rows are in order of ids
+        return kept
+
     @cached_property
     def _on_few_rows(self) -> Problem:
-        every = -(-len(self.members.y) // FEW_ROWS)
-        return self.on_rows(np.arange(len(self.members.y)) % every == 0)  # rows are in order of ids
+        return self.on_rows(self.thinned_rows)
 
 
 def recalibrated_truth(members: Members) -> np.ndarray:

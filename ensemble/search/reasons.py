@@ -157,12 +157,14 @@ def _change(
     """What a change came out at; `alike`: how many of its kind are judged, one of which chance favours most."""
     difference, error = judged
     beyond = NormalDist().inv_cdf(1 - CHANCE / 2 / alike)
-    seconds = problem.prices.seconds(one.whole, one.seen)
+    prices = problem.prices
+    seconds = prices.seconds(one.whole, one.seen)
+    more = prices.likely.seconds(one.whole, one.seen) - prices.likely.seconds(candidate.whole, candidate.seen)
     return Change(
         log_loss=difference,
         standard_error=error,
         sure=abs(difference) > max(beyond * error, ROUNDING),
-        seconds=seconds - candidate.seconds,
+        seconds=more,
         budget_seconds=seconds * budget.margin,
         fits=seconds <= budget.available * (1 + ROUNDING),
     )

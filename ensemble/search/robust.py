@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.members.table import Members
+from ensemble.members.rows import FEWEST_ROWS
+from ensemble.members.table import FOLDS, Members
 from ensemble.members.texts import COLUMN, SCRIPT
 from ensemble.plan import HeldGroup, Robust, RobustBy
 from zoo.errors import ZooError
@@ -55,7 +56,7 @@ def groups_of(members: Members, asked: AskedGroups) -> Groups:
     """The groups of the members' rows by a column of their battles, by language or by length.
 
     Groups of fewer than LEAST_ROWS rows are put together, the smallest first. ZooError where the column is not there, has too
-    many values, or leaves one group.
+    many values, leaves one group, or where a group has nearly all prompts, so that nothing is left to build without it.
     """
     values = _values(members, asked.column)
     names, of = np.unique(values, return_inverse=True)
@@ -72,6 +73,13 @@ def groups_of(members: Members, asked: AskedGroups) -> Groups:
     if len(groups) < 2:
         raise ZooError(f"--robust {asked.column}: fewer than two groups of {LEAST_ROWS} rows; give another column")
     together = [" and ".join(some) if len(some) <= _NAMED else "others" for some, _ in groups]
+    for name, (_, rows) in zip(together, groups, strict=True):
+        left = members.groups[~np.isin(members.groups, members.groups[rows])]
+        if len(left) < FEWEST_ROWS or len(np.unique(left)) < FOLDS:
+            raise ZooError(
+                f"--robust {asked.column}: without the prompts of {name} {len(left)} rows are left, too few to build on; give "
+                "a column whose values share fewer prompts"
+            )
     return Groups(asked, tuple(together), np.argmax([rows for _, rows in groups], axis=0))
 
 

@@ -40,14 +40,12 @@ BEYOND = "seconds beyond the budget"  # the constraint: zero or less where the p
 class Tried:
     """What a study left, each plan once.
 
-    `losses` (plans, rows), the mean over repeats of the rehearsal's folds; `folds` (repeats, rows). The rows are those of the
-    problem `thinned`.
+    `losses` (plans, rows), the mean over repeats of folds. The rows are those of the problem `thinned`.
     """
 
     kept: PlanStudy
     plans: tuple[Drawn, ...]
     losses: np.ndarray
-    folds: np.ndarray
 
     def preferred(self, rows: np.ndarray) -> Drawn:
         """The plan that did best on `rows` (bool, rows)."""
@@ -57,7 +55,7 @@ class Tried:
 def run_study(
     problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
 ) -> Tried | None:
-    """Run, or go on with, the study of this problem; None without time, or a pool, for a trial.
+    """Run, or go on with, the study of this problem; None, and the reason said, without a trial.
 
     `known`: what is tried first, by the name under which the plan would show it.
     """
@@ -66,7 +64,8 @@ def run_study(
     space = Space(problem, budget.available, coverage=coverage, known=ordered.values())
     name = study_name(space, budget, target)
     if not space.pools:
-        return None  # of the kinds that were asked for every one is too slow for trials
+        problem.say(f"no study: a fit of --pool {' --pool '.join(problem.pools)} takes too long for trials")
+        return None
     kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target))
     trials = _Trials(space, Judge(problem))
     done = kept.finished()[: limits.trials]
@@ -83,7 +82,10 @@ def run_study(
         study.optimize(
             trials.run, n_trials=wanted, timeout=timeout, n_jobs=limits.n_jobs, catch=catch, callbacks=[_adding(kept)]
         )
-    return trials.left(name, limits.storage) if trials.fitting else None
+    if not trials.fitting:
+        problem.say("the study had no time for a trial: the plan is the exact search's")
+        return None
+    return trials.left(name, limits.storage)
 
 
 def study_name(space: Space, budget: Budget, target: str) -> str:
@@ -93,8 +95,10 @@ def study_name(space: Space, budget: Budget, target: str) -> str:
     """
     members, pricing = space.problem.members, space.problem.prices.pricing
     digest = hashlib.sha256(f"{members.digest} {budget.available:.3f} {space.problem.position_bias} {space.signature}".encode())
-    for array in (members.p, members.y, members.folds, pricing.row_seconds, pricing.load_seconds):
+    told = (members.p, members.y, members.folds, members.groups, members.characters)
+    for array in (*told, pricing.row_seconds, pricing.load_seconds, pricing.wide):
         digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(f"{pricing.devices} {pricing.rows} {pricing.processes}".encode())  # by these too plans fit or do not
     count = f"{len(members.names)} member{'s' * (len(members.names) > 1)}"
     words = (target, as_budget(budget.seconds), count, Path(members.data).stem, digest.hexdigest()[:8])
     return " ".join(filter(None, words))
@@ -178,7 +182,7 @@ class _Trials:
             plans=len(numbers),
         )
         losses = np.stack([self.losses[number] for number in numbers])
-        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses, self.judge.folds)
+        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses)
 
     def _note(self, number: int, drawn: Drawn, losses: np.ndarray, *, fits: bool) -> None:
         self.drawn[number], self.losses[number] = drawn, losses

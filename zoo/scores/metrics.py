@@ -19,11 +19,14 @@ CLIP = 1e-15  # the floor scikit-learn's log_loss used through 1.2 and the compe
 def log_loss_rows(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Log loss of each row in nats: p of shape (rows, 3), y the labels 0, 1, 2 -> (rows,).
 
-    Probabilities are clipped to [1e-15, 1 - 1e-15] and each row is then divided by its sum, as scikit-learn used to and the
-    competition does. One row without a chance for its label costs 34.5 nats instead of infinity.
+    Of A and B alone p may be (rows, 2). Probabilities are clipped to [1e-15, 1 - 1e-15] and each row is then divided by its
+    sum, as scikit-learn used to and the competition does. One row without a chance for its label costs 34.5 nats instead of
+    infinity.
     """
     clipped = np.clip(np.asarray(p, dtype=np.float64), CLIP, 1 - CLIP)
-    total = clipped[:, 0] + clipped[:, 1] + clipped[:, 2]  # by columns: numpy is slow along an axis of three
+    total = np.zeros(len(clipped))
+    for column in clipped.T:  # by columns: numpy is slow along an axis of three
+        total += column
     losses: np.ndarray = -np.log(clipped[np.arange(len(clipped)), y] / total)
     return losses
 

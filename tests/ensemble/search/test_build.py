@@ -346,9 +346,12 @@ def test_a_plan_has_a_pool_of_the_kinds_that_were_asked_for(kinds, rows):
     assert {"log_pool", "equal_weights"} <= set(plan.baselines), "what it may not be stands beside it all the same"
 
 
-def test_a_kind_of_pool_that_nothing_has_is_told(members):
-    with pytest.raises(ZooError, match="--pool trees: no plan of that kind"):
-        build_plan(members.subset([0]), request(2_000, pools=("trees",)))
+@pytest.mark.parametrize("kinds", [("trees",), ("geometric", "trees")])
+def test_pools_that_need_more_rows_are_refused_before_anything_is_searched(members, kinds):
+    said: list[str] = []
+    with pytest.raises(ZooError, match=f"--pool {' --pool '.join(kinds)}: boosted trees need 5,000 labelled rows, and .* 500"):
+        build_plan(members, request(2_000, pools=kinds), say=said.append)
+    assert not said
 
 
 def test_a_label_that_was_never_seen_is_told_and_keeps_its_share():

@@ -135,7 +135,7 @@ def test_a_fold_is_judged_by_a_trial_that_was_fitted_without_its_labels():
     for turned in range(3):
         problem = pose_problem(replace(members, y=np.where(held, (members.y + turned) % 3, members.y)), asked)
         judge = Judge(problem)
-        tried = Tried(None, plans, np.stack([judge.losses(plan) for plan in plans]), judge.folds)
+        tried = Tried(None, plans, np.stack([judge.losses(plan) for plan in plans]))
         tried = replace(tried, losses=np.where(held, 9.0, 1.0) * np.ones((3, 1)) + np.array([[0.1], [0.0], [0.2]]))
         losses.append(rehearse_study(problem, tried, judge.folds[:1])[0, held])
     np.testing.assert_allclose(np.exp(-np.stack(losses)).sum(axis=0), 1, atol=1e-6)
@@ -146,8 +146,21 @@ def test_a_fold_has_the_trial_that_the_other_folds_prefer():
     folds = rehearsed_folds(problem)[:1]
     plans = (Drawn((0,), RIDGED_LOG, {}), Drawn((1,), RIDGED_LOG, {}))
     lucky = np.where(folds[0] == 1, -10.0, 1.0)  # the first is far better in fold 1 and worse in all others
-    found = rehearse_study(problem, Tried(None, plans, np.stack([lucky, np.full(150, 0.5)]), folds), folds)
-    first, second = (rehearse_study(problem, Tried(None, (plan,), np.ones((1, 150)), folds), folds) for plan in plans)
+    found = rehearse_study(problem, Tried(None, plans, np.stack([lucky, np.full(150, 0.5)])), folds)
+    first, second = (rehearse_study(problem, Tried(None, (plan,), np.ones((1, 150))), folds) for plan in plans)
+    np.testing.assert_array_equal(found, np.where(folds == 1, second, first))
+
+
+def test_on_many_rows_too_no_trial_is_preferred_for_what_it_did_on_the_fold(monkeypatch):
+    """Trials are judged on some of the rows, whose own division into folds is another one."""
+    monkeypatch.setattr("ensemble.search.problem.FEW_ROWS", 60)
+    problem = pose_problem(make_members(rows=150), request(5400))
+    folds, judged = rehearsed_folds(problem)[:1], problem.thinned_rows
+    assert judged.sum() == len(problem.thinned().members.y) == 50
+    plans = (Drawn((0,), RIDGED_LOG, {}), Drawn((1,), RIDGED_LOG, {}))
+    lucky = np.where(folds[0][judged] == 1, -10.0, 1.0)  # the first is far better in fold 1 and worse in all others
+    found = rehearse_study(problem, Tried(None, plans, np.stack([lucky, np.full(50, 0.5)])), folds)
+    first, second = (rehearse_study(problem, Tried(None, (plan,), np.ones((1, 50))), folds) for plan in plans)
     np.testing.assert_array_equal(found, np.where(folds == 1, second, first))
 
 

@@ -12,8 +12,9 @@ from ensemble.plan import Reasons
 from ensemble.pools.blend import AS_IS, RIDGED_LOG, RIDGED_LOGISTIC
 from ensemble.pools.crossfit import cross_fit
 from ensemble.search import reasons as module
+from ensemble.search.assemble import frontier_points
 from ensemble.search.build import build_plan, pose_problem
-from ensemble.search.prices import Budget
+from ensemble.search.prices import Budget, Prices
 from ensemble.search.problem import NOT_JUDGED, Candidate, Problem
 from ensemble.search.reasons import FLOOR, MOST_ERRORS, error_correlation, reasons_of
 from tests.helpers.members import make_members, request
@@ -71,6 +72,20 @@ def test_a_change_is_the_paired_difference_of_two_cross_fits_on_the_same_folds(p
     assert found.rows == len(members.y)
     assert found.of("big").recalibrated_log_loss == pytest.approx(losses(members, BIG).mean())
     assert found.of("big").oof_log_loss == pytest.approx(log_loss_rows(members.p[BIG], members.y).mean())
+
+
+def test_seconds_are_predicted_ones_and_the_budget_has_what_a_forecast_may_take_more(problem):
+    slower = np.array([1.0, 1.0, 1.6, 1.0])
+    doubtful = replace(problem, prices=Prices(problem.prices.pricing.with_factors(slower)))
+    plain, found = (why(one, (LEXICAL, BIG)) for one in (problem, doubtful))
+    for name in ("big", "small"):
+        change, like = (one.of(name).without_it or one.of(name).with_it for one in (found, plain))
+        assert change.seconds == pytest.approx(like.seconds)
+    assert found.of("small").with_it.budget_seconds > 1.2 * plain.of("small").with_it.budget_seconds
+    candidates = [Candidate(whole, RIDGED_LOG, doubtful.prices.seconds(whole), np.ones(2_000)) for whole in ((BIG,),)]
+    (point,) = frontier_points(doubtful, candidates, 1.5)
+    assert point.predicted_seconds == pytest.approx(problem.prices.seconds((BIG,)))
+    assert point.budget_seconds == pytest.approx(1.5 * doubtful.prices.seconds((BIG,)))
 
 
 def test_what_a_change_costs_is_its_price_and_fits_says_whether_the_budget_is_enough(problem):

@@ -76,6 +76,18 @@ def test_small_groups_are_put_together_and_what_leaves_one_is_refused():
             groups_of(make_members(rows=100), AskedGroups(column))
 
 
+def test_a_group_with_nearly_all_prompts_leaves_nothing_to_build_on_and_is_refused():
+    """Judges, or lengths of answers, of the same prompts: leaving one out leaves all of its prompts out."""
+    members = with_column(["x", "y", "x"] * 100)  # of each prompt three rows
+    with pytest.raises(ZooError, match="without the prompts of x 0 rows are left"):
+        groups_of(members, AskedGroups("source"))
+    every_other = with_column(["x", "y", "y", *["y"] * 3] * 50)
+    with pytest.raises(ZooError, match="without the prompts of y 0 rows are left"):
+        groups_of(every_other, AskedGroups("source"))
+    apart = with_column((["x"] * 3 + ["y"] * 3) * 50)
+    assert len(groups_of(apart, AskedGroups("source")).names) == 2
+
+
 @pytest.mark.slow
 def test_a_group_is_judged_by_a_build_that_never_saw_it_nor_its_prompts():
     """Whatever the group's labels are, its rows' three probabilities stay, and sum to 1. Prompts lie in two groups here."""

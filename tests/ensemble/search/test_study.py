@@ -16,7 +16,7 @@ from ensemble.pools.crossfit import cross_fit
 from ensemble.search.build import pose_problem
 from ensemble.search.decide import SearchLimits
 from ensemble.search.judging import judge_gated
-from ensemble.search.prices import Budget
+from ensemble.search.prices import Budget, Prices
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import rehearsed_folds
 from ensemble.search.simple import simple_candidates
@@ -66,6 +66,17 @@ def test_a_study_without_time_has_no_trials_and_one_with_little_ends_before_all(
     assert 1 <= tried.kept.trials < 1_000_000
 
 
+def test_why_there_is_no_study_is_said(problem, known):
+    for pools, seconds, reason in (
+        ((), 0.0, "no time for a trial"),
+        (("trees", "geometric"), 60.0, "takes too long for trials"),
+    ):
+        said: list[str] = []
+        asked = replace(problem, pools=pools, say=said.append)
+        assert run(asked, known, SearchLimits(30, timeout_seconds=seconds)) is None
+        assert reason in said[-1]
+
+
 def test_the_same_study_is_not_run_again_and_goes_on_where_it_stopped(tmp_path: Path, problem, known):
     said: list[str] = []
     problem, path = replace(problem, say=said.append), tmp_path / "new" / "studies.db"
@@ -104,11 +115,20 @@ def test_what_is_kept_says_what_it_is_of(tmp_path: Path, problem, known):
 
 
 def test_another_problem_is_another_study(problem, known):
+    pricing = problem.prices.pricing
     others = [
         run(problem, known, SearchLimits(1)),
         run(problem, known, SearchLimits(1), budget=Budget(5400.0, 1.4, "")),
         run(replace(problem, position_bias=True), known, SearchLimits(1)),
         run(pose_problem(make_members(rows=150, seed=1), request(1.0)), known, SearchLimits(1)),
+        run(
+            replace(problem, members=replace(problem.members, characters=problem.members.characters[::-1])),
+            known,
+            SearchLimits(1),
+        ),
+        run(replace(problem, members=replace(problem.members, groups=np.arange(150))), known, SearchLimits(1)),
+        run(replace(problem, prices=Prices(replace(pricing, wide=~pricing.wide))), known, SearchLimits(1)),
+        run(replace(problem, prices=Prices(replace(pricing, processes=("one",) * len(pricing.names)))), known, SearchLimits(1)),
     ]
     assert len({tried.kept.name for tried in others if tried}) == len(others)
 
