@@ -13,7 +13,7 @@ step zoo data sample demo/test.csv --rows 200 --seed 1
 step zoo run lexical --data demo/train.csv --target cpu
 step zoo run smollm2-135m --data demo/train.csv --target cpu --set train.max_rows=192 --set quantize.calibration_rows=4
 step zoo leaderboard
-step ensemble build --budget 5m --target cpu --rows 200 --battles demo/train.csv -o demo/plan.json
+step ensemble build --budget 5m --target cpu --rows 200 --data demo/train.csv -o demo/plan.json
 step ensemble predict demo/plan.json demo/test.csv -o demo/submission.csv
 step ensemble evaluate demo/plan.json demo/test.csv demo/submission.csv
 

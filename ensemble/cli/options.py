@@ -33,8 +33,9 @@ Margin = Annotated[
 Lengths = Annotated[Path | None, typer.Option("--lengths", help="Battles whose lengths are those to be predicted.")]
 BattlesFile = Annotated[
     Path | None,
-    typer.Option("--data", "--battles", "--labels", help="The labelled battles that the members were scored on."),
+    typer.Option("--data", "--labels", help="The labelled battles that the members were scored on."),
 ]
+BattlesFileBefore = Annotated[Path | None, typer.Option("--battles", hidden=True, help="What --data was called before.")]
 Include = Annotated[
     list[str] | None,
     typer.Option("--include", help="Keep this member though it looks in-sample or costs many rows. Repeatable."),
@@ -64,7 +65,9 @@ Seconds = Annotated[
 ]
 Like = Annotated[
     list[str] | None,
-    typer.Option("--like", metavar="NAME=ENTRY[@VARIANT]", help="This member takes what `zoo cost` says of it. Repeatable."),
+    typer.Option(
+        "--like", metavar="NAME=ENTRY", help="This member takes what `zoo cost` says of ENTRY or ENTRY@VARIANT. Repeatable."
+    ),
 ]
 ScoreFiles = Annotated[
     list[str] | None,
@@ -131,6 +134,10 @@ class Asked:
     n_jobs: Jobs = 1
     robust: RobustColumn = None
     robust_by: RobustMeasure = "worst"
+    battles_before: BattlesFileBefore = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "battles", self.battles or self.battles_before)
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:

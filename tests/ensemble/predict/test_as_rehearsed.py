@@ -42,7 +42,7 @@ def planned(gates: int, own_blends: bool) -> tuple[Plan, Candidate, Fitted]:
     fitting = [c for c in found.considered if len(c.seen) == gates and bool(c.own_blend) == own_blends]
     candidate = min(fitting, key=lambda c: c.loss)
     found = replace(found, candidates={"coverage": candidate})
-    confirmed = Confirmed("coverage", candidate, "chosen", candidate.losses, 1.0, "so", {"coverage": candidate.losses})
+    confirmed = Confirmed("coverage", candidate, "chosen", candidate.losses[None], 1.0, "so", {"coverage": candidate.losses})
     plan = assemble(problem, found, confirmed, Budget(BUDGET, MARGIN, "given"), load_target("t4x2"))
     assert len(plan.members) == len(candidate.members)
     return plan.model_copy(update={"margin": NO_SPARE_TIME}), candidate, fit_candidate(problem, candidate)

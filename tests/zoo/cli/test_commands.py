@@ -147,7 +147,7 @@ def test_debug_may_stand_anywhere(place: int) -> None:
         ("zoo show", "missing argument 'name'"),
         ("zoo show lexcal", "did you mean 'lexical'?"),
         ("zoo check lexical --trget t4", "--target"),
-        ("ensemble predict plan.json", "missing argument 'battles'"),
+        ("ensemble predict plan.json", "give the battles to predict"),
         ("zoo data sample .", "give the name of a file"),
         ("zoo run lexical --data none.csv --average", "give --folds"),
         ("zoo run lexical --data none.csv --average --fold 1 --folds 3", "without --fold"),

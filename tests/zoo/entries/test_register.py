@@ -37,7 +37,7 @@ def test_a_chat_model_becomes_an_entry(tmp_path: Path, monkeypatch: pytest.Monke
     assert entry.quantize.group_size == 64, "128 does not divide 576"
     assert entry.serve["t4x2"].layout == "replicas" and entry.serve["t4x2"].dtype == "float16"
     findings = check_entry(entry, load_target("t4x2"), model_folder=folder)
-    assert [f.check for f in findings if f.verdict != "ok"] == ["attention"], "on a T4 it has no tensor cores"
+    assert [f.check for f in findings if f.verdict != "ok"] == [], "heads of 64 have FlashInfer's attention there"
 
 
 def test_committed_entries_use_the_question_that_register_writes() -> None:
