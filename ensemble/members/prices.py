@@ -94,7 +94,7 @@ class PriceList:
             except ZooError as error:
                 return f"its cost was measured on {card.target}, and {error}"
         if self.free:
-            return Cost(target=self.target.name, load_seconds=0.0, gpus=self.target.gpus)
+            return Cost(target=self.target.name, load_seconds=0.0, gpus=self.target.gpus, priced=False)
         if card.cost.priced:
             return f"its cost was declared for {card.target}, not for {self.target.name}; {HOW.format(name)}"
         return f"nobody has said what it costs; {HOW.format(name)}"

@@ -240,6 +240,11 @@ class Plan(Contract):
         self._check_fold_rules()
         return self
 
+    @property
+    def has_prices(self) -> bool:
+        """Whether any member has a price: of tables that nobody priced nothing runs, and no budget binds."""
+        return any(member.cost.priced for member in self.members)
+
     def _check_fold_rules(self) -> None:
         """Blends are fitted on out-of-fold tables; one rule says what that means for all of them."""
         scored = [(m.name, m.request) for m in self.members if m.request and m.request.selection.rows == "held_out"]

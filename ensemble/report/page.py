@@ -78,11 +78,15 @@ TEMPLATE = (
 """
     + WHY_TEMPLATE
     + """
+{% if has_prices %}
 <h2>Schedule on {{ target }}</h2>
 <div class="scroll wide">{{ figures.schedule }}</div>
 <p class="note">{{ margin }}</p>
 
 <h2>What the budget bought</h2>
+{% else %}
+<h2>Beside what needs no search</h2>
+{% endif %}
 <div class="pair">
 <div class="scroll">{{ figures.bought }}</div>
 <div class="scroll"><table>
@@ -189,21 +193,29 @@ def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
     return None
 
 
+def _time_tiles(plan: Plan) -> list[tuple[str, str]]:
+    allowed = format_seconds(plan.predicted_seconds * plan.margin)
+    return [
+        (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
+        (allowed, f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
+    ]
+
+
 def _content(plan: Plan) -> dict[str, Any]:
     """What the template says, as text."""
-    allowed = plan.predicted_seconds * plan.margin
     gain = plan.baselines.get("best_single", plan.oof_log_loss) - plan.oof_log_loss
     bars = widths([member.weight for member in plan.members])
     full = blend_for(plan.pools, frozenset(member.name for member in plan.members), planned=False)
     return {
-        "title": f"{len(plan.members)} members, {format_seconds(plan.budget_seconds)} on {plan.target.name}",
+        "title": f"{len(plan.members)} members, "
+        + (f"{format_seconds(plan.budget_seconds)} on {plan.target.name}" if plan.has_prices else "of tables alone"),
+        "has_prices": plan.has_prices,
         "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",
         "tiles": [
             (f"{plan.oof_log_loss:.4f}", f"log loss out of fold, ± {plan.oof_log_loss_se:.4f}"),
             *([] if plan.oof_accuracy is None else [(f"{plan.oof_accuracy:.4f}", "accuracy out of fold; no battle is a tie")]),
             (f"{gain:+.4f}".replace("+", "−") if gain >= 0 else f"+{-gain:.4f}", "against the best single member"),
-            (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
-            (format_seconds(allowed), f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
+            *(_time_tiles(plan) if plan.has_prices else []),
         ],
         "has_tokens": any(member.mean_row_tokens for member in plan.members),
         "members": [

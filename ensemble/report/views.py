@@ -14,21 +14,18 @@ from zoo.report.text import Cell, Column, Page, Table, lowest
 
 def plan_page(plan: Plan) -> Page:
     """A plan as text: predicted log loss and time, members, schedule, baselines."""
-    allowed = plan.predicted_seconds * plan.margin
     page: list[str | Table] = [
         f"log loss {plan.oof_log_loss:.4f} +- {plan.oof_log_loss_se:.4f}{_accuracy(plan)} out of fold on "
         f"{plan.fitted_rows:,} rows",
         *([] if plan.ties else ["no battle of this kind is a tie: p_tie is 0 in every row"]),
-        f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
-        f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
-        f"margin {plan.margin:.4g}: {plan.margin_reason}",
+        *_time_lines(plan),
         *forecast_lines([(m.name, m.cost, m.predicted_seconds) for m in plan.members]),
         f"chosen: {plan.parsimony}",
         f"blended by: {pool_text(plan)}",
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         *([unseen] if (unseen := unseen_text(plan)) else []),
         *shift_lines(plan),
-        *("", members_table(plan), "", schedule_table(plan), "", baselines_table(plan)),
+        *("", members_table(plan), *(["", schedule_table(plan)] if plan.has_prices else []), "", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
         page.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
@@ -43,6 +40,18 @@ def plan_page(plan: Plan) -> Page:
         )
     page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
+
+
+def _time_lines(plan: Plan) -> list[str]:
+    """What the prediction takes, and of which budget."""
+    if not plan.has_prices:
+        return ["of tables that nobody priced: nothing runs, and no budget binds; --seconds or --like with --budget price them"]
+    allowed = plan.predicted_seconds * plan.margin
+    return [
+        f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
+        f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
+        f"margin {plan.margin:.4g}: {plan.margin_reason}",
+    ]
 
 
 def _accuracy(plan: Plan) -> str:

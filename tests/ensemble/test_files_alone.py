@@ -63,8 +63,12 @@ def test_a_plan_of_files_needs_no_store_and_no_cost_and_leaves_no_home(folder: P
     assert plan["fitted_rows"] == 300
     assert all(member["coverage"] == 1 and member["predicted_seconds"] == 0 for member in plan["members"])
     assert not (folder / "home").exists()
-    assert run(folder, "show", "plan.json").returncode == 0
+    shown = run(folder, "show", "plan.json")
+    assert shown.returncode == 0 and "nothing runs" in shown.stdout
     assert run(folder, "show", "plan.json", "--html", "plan.html").returncode == 0
+    page = (folder / "plan.html").read_text()
+    for said in (shown.stdout, page):
+        assert "9 h" not in said and "margin 1" not in said.lower(), "nobody gave a budget"
 
 
 @pytest.mark.slow
