@@ -78,7 +78,7 @@ def calibrated(plan: Plan, path: Path, labels: Path, max_bad_rows: float) -> Pla
         new = fit(plan, path, Labelled(labels, most_bad=max_bad_rows), say=say)
     except ZooError as error:
         mend = f"ensemble recalibrate {path} --labels {labels}"
-        raise ZooError(f"{error}; {path} is written without calibration, to go on with: {mend}") from error
+        raise ZooError(f"{error}; {path} is written without calibration: these are options of `{mend}`") from error
     save_plan(new, path)
     record_recalibration(new, time.monotonic() - started)
     return new
