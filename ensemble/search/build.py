@@ -40,7 +40,7 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
     [rehearsal] = rehearse(problem, request, [budget.available])
     settled = settle(problem, request, budget, found, rehearsal)
     plan = assemble(problem, settled.found, settled.confirmed, budget, request.target, study=settled.study)
-    say(f"taking {len(plan.members)} member{"s" * (len(plan.members) > 1)}: {plan.parsimony}")
+    say(f"taking {len(plan.members)} member{'s' * (len(plan.members) > 1)}: {plan.parsimony}")
     return plan
 
 
