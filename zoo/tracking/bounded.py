@@ -39,7 +39,7 @@ def answered_within(seconds: float, question: Callable[[], _Answer]) -> _Answer:
 
 
 class Patient:
-    """A client of a store somewhere else, each of whose calls is answered in time or raises TimeoutError.
+    """A client of a store somewhere else: a call is answered in time or raises TimeoutError.
 
     What it answers is what the client answers; attributes that are no methods are the client's own.
     """
