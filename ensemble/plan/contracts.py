@@ -242,7 +242,10 @@ class Plan(Contract):
 
     @property
     def has_prices(self) -> bool:
-        """Whether any member has a price: of tables that nobody priced nothing runs, and no budget binds."""
+        """Whether any member has a price.
+
+        Of tables that nobody priced nothing runs, and no budget binds.
+        """
         return any(member.cost.priced for member in self.members)
 
     def _check_fold_rules(self) -> None:

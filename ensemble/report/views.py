@@ -25,7 +25,9 @@ def plan_page(plan: Plan) -> Page:
         *([f"log loss: {plan.estimate}"] if plan.estimate else []),
         *([unseen] if (unseen := unseen_text(plan)) else []),
         *shift_lines(plan),
-        *("", members_table(plan), *(["", schedule_table(plan)] if plan.has_prices else []), "", baselines_table(plan)),
+        *("", members_table(plan)),
+        *(("", schedule_table(plan)) if plan.has_prices else ()),
+        *("", baselines_table(plan)),
     ]
     if plan.whole_file_oof_log_loss is not None and any(m.gate for m in plan.members):
         page.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
