@@ -20,8 +20,7 @@ from tests.soak.ledger import Counts, Ledger
 from tests.soak.processes import Ended, environment, run
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
-from zoo.data.splits import assign_folds
-from zoo.data.stats import NEAR
+from zoo.data.splits import assign_folds, rule_that_serves
 
 KILLS = 30
 ROWS = 150
@@ -114,7 +113,7 @@ def _check_through(folder: Path, place: Path, counts: Counts) -> None:
     check_tracking(place / "home", place, counts)
     check_store(place / "home", counts)
     frame = read_battles(folder / "battles.csv").frame
-    held = set(frame["id"][assign_folds(frame, 5, NEAR) == 0])
+    held = set(frame["id"][assign_folds(frame, 5, rule_that_serves(frame, 5)) == 0])
     for slug in ("ab-160", "ba-160"):
         found = list((place / "home" / "store").glob(f"score-*/{slug}/scores.parquet"))
         whole = pd.read_parquet(next((folder / "reference" / "home" / "store").glob(f"score-*/{slug}/scores.parquet")))

@@ -14,7 +14,6 @@ from zoo.cli.app import (
     MaxBadRows,
     MaxRows,
     Name,
-    Rule,
     Settings,
     Source,
     TargetName,
@@ -31,7 +30,7 @@ def ladder(
     target: TargetName = "cpu",
     fold: Fold = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = 5,
-    fold_rule: FoldRule = Rule.near_prompts,
+    fold_rule: FoldRule = None,
     score_rows: MaxRows = None,
     settings: Settings = None,
     source: Source = None,
@@ -57,7 +56,7 @@ def ladder(
 
     check_installed()
     style, store = style_of(output, as_json), store_folder()
-    entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule)
+    entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule, data)
     options = RunOptions(
         last="score",
         battles=data,

@@ -22,6 +22,9 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from zoo.contracts import FoldRule, Held, Selection
 
+NEAR_PROMPTS: FoldRule = "near-prompts-1"
+FEW_ROWS = 2_000  # with more, near-copies leave enough to every fold
+
 
 def silent(_: str) -> None:
     """Where nobody is told."""
@@ -67,6 +70,24 @@ def group_hashes(frame: pd.DataFrame, rule: FoldRule | None = None, say: Say = s
 def assign_folds(frame: pd.DataFrame, n_folds: int, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
     """Fold of each row of a battles frame: int64, shape (rows,). See `group_hashes`."""
     return (group_hashes(frame, rule, say) % np.uint64(n_folds)).astype(np.int64)
+
+
+def rule_that_serves(frame: pd.DataFrame, n_folds: int) -> FoldRule | None:
+    """The rule of folds that commands take of their own accord.
+
+    Near-copies share a fold, unless that leaves a fold without rows, or what is trained beside it without one of the labels,
+    and folds by prompt alone do not: of few battles made from a handful of sentences. Where there are more than FEW_ROWS no
+    fold is looked at.
+    """
+    labels = frame["label"].to_numpy()
+    if len(frame) > FEW_ROWS or not (labels >= 0).any():
+        return NEAR_PROMPTS
+
+    def serves(rule: FoldRule | None) -> bool:
+        folds = assign_folds(frame, n_folds, rule)
+        return all((folds == fold).any() and set(labels[folds != fold]) == set(labels) for fold in range(n_folds))
+
+    return NEAR_PROMPTS if serves(NEAR_PROMPTS) or not serves(None) else None
 
 
 def folds_of(battles: Battles, ids: pd.Series, n_folds: int, rule: FoldRule | None, say: Say = silent) -> np.ndarray:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import LABELS, FoldRule
+from zoo.contracts import LABELS
 from zoo.data.battles import Battles, dataset_digest, join_turns
 from zoo.data.columns import TEXT_COLUMNS
 from zoo.data.rows import FATAL, Problem
-from zoo.data.splits import group_hashes, prompt_of
+from zoo.data.splits import NEAR_PROMPTS, group_hashes, prompt_of
 from zoo.data.votes import unreadable_votes
 
-NEAR: FoldRule = "near-prompts-1"
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 SHOWN_IDS = 8
 
@@ -66,7 +65,9 @@ def near_copies(frame: pd.DataFrame) -> dict[str, Any]:
 
     How many, and the prompts, rows and first id of the largest by rows; nothing where there are none.
     """
-    rows = pd.DataFrame({"id": frame["id"], "prompt": frame["prompt"].map(prompt_of), "group": group_hashes(frame, NEAR)})
+    rows = pd.DataFrame(
+        {"id": frame["id"], "prompt": frame["prompt"].map(prompt_of), "group": group_hashes(frame, NEAR_PROMPTS)}
+    )
     by_group = rows.groupby("group").agg(prompts=("prompt", "nunique"), rows=("id", "size"), first_id=("id", "first"))
     by_group = by_group[by_group["prompts"] > 1]
     if by_group.empty:

@@ -100,6 +100,19 @@ def test_the_lexical_entry_runs_on_every_case(tmp_path, zoo, name):
         assert re.search(r"9000003 \(response_a: .*9000004 \(response_b: ", told)
 
 
+@pytest.mark.services
+def test_a_handful_of_sentences_with_numbers_behind_them_can_be_learned_from(tmp_path, zoo):
+    """Near-copies in one fold would leave folds without a winner: each prompt goes alone, and that is said."""
+    frame = competition(ROWS)
+    asked = ("How do I boil an egg?", "Name a river.", "Say hello.")
+    frame["prompt"] = [json.dumps([f"{asked[i % 3]} ({i})"]) for i in range(len(frame))]
+    write(tmp_path / "b.csv", as_csv(frame))
+    done = zoo("run", "lexical", "--data", "b.csv")
+    assert done.returncode == 0 and "--fold-rule prompts" in done.stderr, done.stderr
+    asked_for = zoo("run", "lexical", "--data", "b.csv", "--fold-rule", "near-prompts-1")
+    assert asked_for.returncode != 0 and "error: " in asked_for.stderr, "what was asked for is not changed"
+
+
 def test_above_a_share_the_command_stops_before_anything_runs(tmp_path, zoo):
     frame = competition(ROWS)
     frame.loc[range(4), "prompt"] = "oops"

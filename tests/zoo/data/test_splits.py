@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Held, Selection
 from zoo.data.battles import Battles, read_battles
-from zoo.data.splits import assign_folds, fold_of, folds_of, group_hashes, prompt_hash, select_rows, select_training
+from zoo.data.splits import (
+    assign_folds,
+    fold_of,
+    folds_of,
+    group_hashes,
+    prompt_hash,
+    rule_that_serves,
+    select_rows,
+    select_training,
+)
 from zoo.data.stats import battle_stats
 
 NEAR = "near-prompts-1"
@@ -86,3 +96,28 @@ def test_statistics_name_the_largest_group_of_near_copies(sample_csv: Path) -> N
     assert battle_stats(battles)["near_copies"] == expected
     assert battle_stats(battles_of(["Alone.", "Alone."]))["near_copies"] == {}
     assert battle_stats(read_battles(sample_csv))["near_copies"]["groups"] > 0
+
+
+# --- the rule that commands take ---------------------------------------------------------------------------------------------
+
+
+def made_of(sentences: Sequence[str], rows: int) -> pd.DataFrame:
+    """Battles whose prompts are a few sentences with a number behind them; the label goes by the sentence."""
+    prompts = [[f"{sentences[i % len(sentences)]} ({i})"] for i in range(rows)]
+    return pd.DataFrame({"id": [str(i) for i in range(rows)], "prompt": prompts, "label": [i % 3 for i in range(rows)]})
+
+
+def test_near_copies_share_a_fold_where_that_leaves_every_label_to_learn_from() -> None:
+    words = [f"{a} {b} the {c}?" for a in ("how does", "why is") for b in ("rain reach", "iron meet") for c in ("sea", "moon")]
+    many = made_of([f"{word} {place * 7919}" for place, word in enumerate(words * 6)], 60)
+    assert rule_that_serves(many, 5) == "near-prompts-1"
+    few = made_of(["How do I boil an egg, please?", "Name a river in the north of Asia.", "What is 7 times 6, exactly?"], 30)
+    assert rule_that_serves(few, 5) is None
+    folds = assign_folds(few, 5)
+    assert all(set(few["label"][folds != fold]) == {0, 1, 2} for fold in range(5))
+
+
+def test_what_no_rule_can_deal_keeps_near_copies_together() -> None:
+    one = made_of(["How do I boil an egg, please?"], 3)
+    assert rule_that_serves(one, 5) == "near-prompts-1"
+    assert rule_that_serves(one.assign(label=-1), 5) == "near-prompts-1", "no labels, nothing to learn"
