@@ -123,7 +123,7 @@ def few_ties(seed: int) -> Setting:
 
 
 def zeros(seed: int) -> Setting:
-    """Tables rounded to one decimal of a percent of a tenth, as text files hold them: many are 0."""
+    """Sharpened tables rounded to two decimals, as text files hold them: many are 0."""
     everything = synthetic(8, 2_000 + FRESH, seed=seed)[0]
     sharp = softmax(1.5 * np.log(everything.p)).round(2)
     return split(replace(everything, p=sharp / sharp.sum(axis=2, keepdims=True)), 2_000)
