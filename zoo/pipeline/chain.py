@@ -78,7 +78,7 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    train = _train_request(entry.name, entry.prompt, entry.train, base=base, battles=battles, held=held)
+    train = train_request(entry.name, entry.prompt, entry.train, base=base, battles=battles, held=held)
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
         entry=entry.name,
@@ -120,7 +120,8 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
 
 
-def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
+def train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
+    """The request to train an entry called `name` from the weights `base`, all but a fold of the battles."""
     if spec.teacher is not None:
         check_teacher(spec.teacher, held.rule)
     return TrainRequest(
