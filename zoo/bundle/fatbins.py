@@ -1,9 +1,8 @@
 """GPU code inside libraries: for which compute capabilities a wheel has it.
 
-nvcc embeds code as fatbins: a header of 16 bytes (magic, version, its own size as 16 bits, the size of what follows as 64), then
-entries of a header (kind as 16 bits, its own size at offset 4, the code's size at 8, the architecture at 28) and code, which may
-be compressed; headers are not. NVIDIA does not document the layout: it is what its own tools and libraries agree on, and the counts
-of it are told in benchmarks/bundle.md.
+nvcc embeds code as fatbins: a header of 16 bytes (magic, version, its own size as 16 bits, the size of what follows as 64),
+then entries of a header (kind as 16 bits, its own size at offset 4, the code's size at 8, the architecture at 28) and code,
+which may be compressed; headers are not. NVIDIA does not document this: the counts that it gives are in benchmarks/bundle.md.
 """
 
 from __future__ import annotations

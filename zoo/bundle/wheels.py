@@ -1,7 +1,7 @@
 """Wheels for an image: locked once, downloaded once, and kept in the home for every bundle.
 
-`ZOO_HOME/wheels/` holds the files of all sets and a lock a set, so that a second plan downloads nothing. A file has its own name
-there only when it is whole and has the hash of its lock.
+`ZOO_HOME/wheels/` holds the files of all sets and a lock a set, so that a second plan downloads nothing. A file has its own
+name there only when it is whole and has the hash of its lock.
 """
 
 from __future__ import annotations
