@@ -20,7 +20,7 @@ ALWAYS = {
     "PYTHONNOUSERSITE": "1",
 }
 IMAGE_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "MPLBACKEND")  # of the image's packages, not the environment's
-ATTENTION = "ZOO_ATTENTION"  # read by zoo/stages/score/attention.py
+ATTENTION = "ZOO_ATTENTION"  # read by zoo/stages/score/second_start.py
 SLOW_ATTENTION = "TRITON_ATTN: without tensor cores on these cards, by estimate 20 to 40 % more time at 1,000 tokens a row"
 
 
