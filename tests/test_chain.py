@@ -153,3 +153,27 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     submission = read_submission(tmp_path / "sub.csv")
     assert submission["id"].tolist() == pd.read_csv(tmp_path / "test.csv", dtype=str)["id"].tolist()
     assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)
+
+
+def test_a_bundle_is_run_dry_with_an_engine(scored: tuple[Path, list], sample_csv: Path, tmp_path: Path) -> None:
+    """The script of a bundle predicts with the tiny model and without it, and a file that is too long is cut."""
+    from ensemble.bundle.dry_run import dry_run
+    from ensemble.plan import load_plan
+    from tests.helpers.bundles import small_bundle
+
+    store = scored[0]
+    run_cli("zoo", "run", "lexical", "--data", str(sample_csv), home=store.parent)
+    plan = tmp_path / "plan.json"
+    built = ["build", "--budget", "1h", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
+    run_cli("ensemble", *built, "--include", "tiny@ab-160", "--include", "lexical@ab", home=store.parent)
+    members = {member.name: member for member in load_plan(plan).members}
+    quantized, lexical = (
+        next(path.name for path in store.glob(f"*-{members[name].checkpoint}")) for name in ("tiny@ab-160", "lexical@ab")
+    )
+    small_bundle(tmp_path / "bundle", plan, store, in_job=[lexical], models={quantized: ["tiny@ab-160"]}, budget_seconds=3600)
+    trials = {trial.name: trial for trial in dry_run(tmp_path / "bundle", sample_csv)}
+    assert [trial.line() for trial in trials.values() if not trial.whole] == []
+    assert "20 rows lexical@ab + tiny@ab-160" in trials["20 rows"].came or "tiny@ab-160 + lexical@ab" in trials["20 rows"].came
+    for name in ("one missing", "one damaged"):
+        assert "20 rows lexical@ab;" in trials[name].came and "tiny@ab-160 left out (model-1" in trials[name].came
+    assert "tiny@ab-160" in trials["25,000 rows"].came
