@@ -272,7 +272,8 @@ def _start(scene: Scene, environment: Path, *, isolated: bool) -> tuple[int, int
     script = inputs / scene.part("job") / "script"
     started = time.time() - max(0.0, scene.bundle.budget_seconds - scene.seconds)
     spec = {
-        "command": [os.path.realpath(sys.executable), str(script)],  # the bare interpreter: the standard library alone
+        # The bare interpreter, which has the standard library alone. -B: without namespaces the job is the folder itself.
+        "command": [os.path.realpath(sys.executable), "-B", str(script)],
         "environment": _cell(scene, inputs, working, scratch, environment, started),
         "folder": str(working),
         "seconds": scene.seconds + AFTER_SECONDS,

@@ -77,7 +77,7 @@ def _winners(spelled: Iterable[str]) -> tuple[str, str]:
     return usual
 
 
-def test_ids(test: Path) -> Iterator[str]:
+def battle_ids(test: Path) -> Iterator[str]:
     """Ids of the battles in the file's order, each once.
 
     Nothing else of the file is kept: it may be large. Refused where it is no table with ids.
@@ -109,7 +109,7 @@ def write_prior(test: Path, form: Form, prior: Sequence[float], output: Path) ->
         with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(form.columns)
-            for row_id in test_ids(test):
+            for row_id in battle_ids(test):
                 writer.writerow(form.row(row_id, prior))
                 rows += 1
         os.replace(partial, output)
@@ -129,7 +129,7 @@ def fault(output: Path, test: Path, form: Form) -> str:
         if header != form.columns:
             return f"columns {', '.join(header)}, {', '.join(form.columns)} wanted"
         place = form.parts.index("id")
-        for number, (row, row_id) in enumerate(itertools.zip_longest(rows, test_ids(test)), start=1):
+        for number, (row, row_id) in enumerate(itertools.zip_longest(rows, battle_ids(test)), start=1):
             if row is None or row_id is None:
                 return f"{'fewer' if row is None else 'more'} rows than test.csv, from row {number} on"
             if len(row) != len(header):
