@@ -16,6 +16,7 @@ ALWAYS = {
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it would be compiled for minutes, and nothing is sampled
+    "VLLM_HOST_IP": "127.0.0.1",  # else vLLM asks the network for this machine's address
     "DO_NOT_TRACK": "1",
     "PYTHONNOUSERSITE": "1",
 }
@@ -29,6 +30,8 @@ def variables(inherited: Mapping[str, str], job: Path, places: Places, environme
     found = {name: value for name, value in inherited.items() if name not in IMAGE_OWN} | ALWAYS
     found["ZOO_HOME"] = str(places.home)
     found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [DRIVER_LIBRARIES, inherited.get("LD_LIBRARY_PATH")]))
+    if (job / "targets").is_dir():  # of machines that members were scored on, and the package does not know
+        found["ZOO_TARGETS"] = str(job / "targets")
     if environment.product:
         found["PYTHONPATH"] = environment.product
     if environment.on_processors:

@@ -63,7 +63,7 @@ def make(found: Found, wheels: Path, places: Places, seconds: float, *, engine: 
             lock.write_text(light_lock((wheels / found.bundle["lock"]).read_text(encoding="utf-8"), found.bundle["light"]))
         uv = _uv(wheels, places)
     except (OSError, zipfile.BadZipFile, StopIteration) as error:
-        return None, f"{wheels}: {error or 'no uv in the image, and no wheel of it'}"
+        return None, f"{wheels}: {str(error) or 'no uv in the image, and no wheel of it'}"
     variables = {**os.environ, **QUIET, "UV_CACHE_DIR": str(places.scratch / "uv")}
     variables.pop("PYTHONPATH", None)  # the image's own packages are not the environment's
     steps = (

@@ -47,7 +47,7 @@ def look(session: Session) -> None:
     """Write the prior of every row at once; then say what is here, what is wrong with it, and the mend."""
     found, places, state = session.found, session.places, session.state
     rows = first_file(found, session.form, places)
-    say(standing(found, session.form, places)[1] + ", until members are")
+    say(standing(found, session.form, places)[1])
     say(f"job {found.bundle['name']} at {found.job}; {found.test}: {rows:,} rows; {session.told_of_form}")
     for line in found.told:
         say(f"warn  {line}")
@@ -62,9 +62,18 @@ def look(session: Session) -> None:
     state.checks = [asdict(check) for check in checks]
 
 
+def _stand(session: Session) -> None:
+    """Say what is on disk, in the first line of a stage; write the prior where nothing whole is."""
+    whole, line = standing(session.found, session.form, session.places)
+    if not whole:
+        first_file(session.found, session.form, session.places)
+        line = standing(session.found, session.form, session.places)[1]
+    say(line)
+
+
 def prepare(session: Session) -> None:
     """Make the environment to predict in, or say why there is none; the submission stays as it is."""
-    say(standing(session.found, session.form, session.places)[1])
+    _stand(session)
     plan, wrong = read_plan(session.found)
     if plan is None:
         say(f"fail  {wrong}; the prior stays")
@@ -107,7 +116,7 @@ def _environment(session: Session, *, engine: bool) -> Environment | None:
 
 def predict(session: Session) -> None:
     """Predict within the budget what can be predicted here, and leave the submission with what was done."""
-    say(standing(session.found, session.form, session.places)[1])
+    _stand(session)
     said: dict[str, Any] = {"told": list(session.found.told), "left_out": {}}
     code: int | None = None
     try:
