@@ -13,7 +13,7 @@ import pytest
 from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.bundles import attach, cell_environment, small_bundle
 from tests.helpers.paths import ROOT
-from tests.helpers.wheels import lock_line, write_wheel
+from tests.helpers.tiny_wheels import lock_line, write_wheel
 from tests.zoo.bundle.notebook.scenes import IMAGE, T4, Scene, make_scene
 from ensemble.bundle.dry_run import write_driver
 from zoo.bundle import Image
