@@ -347,8 +347,8 @@ def _told(kept: Path, scene: Scene) -> str:
     except (OSError, ValueError):
         last = (scene.work / "output.txt").read_text(errors="replace").strip().splitlines()[-1]
         return f"whole, without a predict.json: {last}"
-    patterns = report.get("patterns") or {"prior": scene.rows}
-    rows = ", ".join(f"{count:,} rows {names}" for names, count in patterns.items())
+    patterns = report.get("patterns", {})
+    rows = ", ".join(f"{count:,} rows {names}" for names, count in patterns.items()) or report["notebook"]["submission"]
     out = [f"{name} left out ({why})" for name, why in report["notebook"]["left_out"].items()]
     notes = [f"{member['name']}: {member['note']}" for member in report.get("members", ()) if member.get("note")]
     return "; ".join([f"whole, {rows}", *out, *notes])

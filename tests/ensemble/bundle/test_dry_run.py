@@ -49,7 +49,7 @@ def test_every_run_leaves_a_whole_file(scene: Scene) -> None:
     assert "big@ab left out (model-1 is not mounted)" in trials["one missing"].came
     assert "big@ab left out (model-1: " in trials["one damaged"].came and "is damaged" in trials["one damaged"].came
     assert "left out" not in trials["one doubled"].came + trials["20 rows"].came
-    assert "20 rows prior" in trials["budget spent"].came and "No space left" not in trials["20 rows"].came
+    assert "20 rows, ALL the plan's prior" in trials["budget spent"].came and "No space left" not in trials["20 rows"].came
     assert "predict.json" in trials["full disk"].came
 
 
@@ -71,7 +71,7 @@ def test_inputs_are_read_only(scene: Scene) -> None:
     """As they are mounted in a notebook: what would write there is seen."""
     body = "(test.parent / 'x').touch()" + MEMBER_IN_EVERY_ROW
     trial = run(scene, "20 rows", body=body)["20 rows"]
-    assert "20 rows prior" in trial.came and sorted(path.name for path in (scene.made).iterdir()) == ["job", "model-1"]
+    assert "ALL the plan's prior" in trial.came and sorted(path.name for path in (scene.made).iterdir()) == ["job", "model-1"]
 
 
 def test_without_namespaces_it_says_what_is_not_proven(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,5 +123,5 @@ def test_a_lexical_member_is_predicted_in_every_run_that_allows_it(trained: tupl
     assert [trial.line() for trial in trials.values() if not trial.whole] == []
     for name in ("20 rows", "one missing", "one doubled", "one card"):
         assert "20 rows lexical@ab" in trials[name].came
-    assert "lexical@ab left out (job: " in trials["one damaged"].came and "20 rows prior" in trials["budget spent"].came
+    assert "lexical@ab left out (job: " in trials["one damaged"].came and "ALL the plan's prior" in trials["budget spent"].came
     assert "25,000 rows lexical@ab" in trials["25,000 rows"].came
