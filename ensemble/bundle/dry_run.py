@@ -306,6 +306,7 @@ def _cell(
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        **{"TERM": "xterm-color", "FORCE_COLOR": "1", "CLICOLOR": "1", "CLICOLOR_FORCE": "1"},  # as Jupyter's kernel sets them
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),

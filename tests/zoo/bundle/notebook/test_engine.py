@@ -17,6 +17,8 @@ INHERITED = {
     "PYTHONPATH": "/kaggle/lib",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "LD_LIBRARY_PATH": "/opt/lib",
+    "FORCE_COLOR": "1",
+    "TERM": "xterm-color",
 }
 
 
@@ -39,7 +41,7 @@ def test_libraries_of_the_driver_come_first_and_nothing_of_the_image_s_packages_
     job, places, environment = made(tmp_path)
     found = variables(INHERITED, job, places, environment, State(0.0))
     assert found["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64:/opt/lib" and found["PATH"] == "/usr/bin"
-    assert not {"PYTHONPATH", "MPLBACKEND"} & found.keys()
+    assert not {"PYTHONPATH", "MPLBACKEND", "FORCE_COLOR", "TERM"} & found.keys()
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     assert (offline | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "ZOO_HOME": str(places.home)}).items() <= found.items()
     assert ATTENTION not in found and "FLASHINFER_DISABLE_JIT" not in found
