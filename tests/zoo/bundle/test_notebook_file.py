@@ -106,9 +106,7 @@ def test_cards_that_notebooks_are_not_lent(gpu: str) -> None:
         accelerator(gpu, "mine")
 
 
-SCRIPT = (
-    "import sys, os; print('stage', sys.argv[1], float(os.environ['PZ_STARTED_AT']) > 0); sys.exit(sys.argv[1] == {fails!r})"
-)
+SCRIPT = "import sys, os; print('stage', sys.argv[1], float(os.environ['PZ_STARTED_AT']) > 0); sys.exit(sys.argv[1] == {!r})"
 
 
 @pytest.mark.parametrize("layout", ["pz-job", "datasets/me/pz-job", "datasets/me/pz-job/versions/1/job"])
@@ -118,7 +116,7 @@ def test_the_cells_find_the_job_and_run_its_script(bundle: Bundle, tmp_path: Pat
     job = tmp_path / "input" / layout
     (job / "script").mkdir(parents=True)
     (job / "bundle.json").write_text(json.dumps({"name": NAME}))
-    (job / "script" / "__main__.py").write_text(SCRIPT.format(fails=fails))
+    (job / "script" / "__main__.py").write_text(SCRIPT.format(fails))
     other = tmp_path / "input" / "other"
     other.mkdir()
     (other / "bundle.json").write_text(json.dumps({"name": "another"}))
