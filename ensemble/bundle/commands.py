@@ -14,9 +14,7 @@ from zoo.bundle.parts import has_folders, slug_of
 def commands_of(bundle: Bundle, folder: Path) -> list[str]:
     """Upload, push, watch, fetch and submit, in that order; a data set that is there already need not be sent again."""
     kernel = f"{bundle.owner}/{slug_of(title_of(bundle))}"
-    uploads = [
-        f"kaggle datasets create -p {shlex.quote(str(folder / name))}{_folders(folder / name)}" for name in _sets(bundle)
-    ]
+    uploads = [_upload(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
     shape = f" --accelerator {accelerator(bundle.target.gpu, bundle.target.name)}" if bundle.target.gpus else ""
     return [
         *uploads,

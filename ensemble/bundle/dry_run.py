@@ -1,4 +1,4 @@
-"""The dry run of a bundle: its own script, run here as a notebook would run it, first as planned and then with faults.
+"""The dry run of a bundle: its own script as a notebook runs it, as planned and with faults.
 
 Every run is the real script on the real parts in namespaces of its own: no network, inputs read-only, an environment with
 nothing of this shell. Two things differ from the notebook, and each run says so: this machine's environment stands for the
@@ -74,10 +74,10 @@ class Scene:
 def dry_run(
     folder: Path, battles: Path, *, environment: Path | None = None, say: Say = lambda _: None, only: Sequence[str] = ()
 ) -> list[Trial]:
-    """Run a bundle's script on rows of a battles file as planned, and with each of the faults that a notebook may meet.
+    """Run a bundle's script on rows of a battles file, as planned and with each fault.
 
-    `environment`: a virtual environment in the place of the wheels (default: this one). `only`: names of runs, all without.
-    ZooError where the folder is no bundle, or the file has no battles.
+    The faults are those that a notebook may meet. `environment`: a virtual environment in the place of the wheels (default:
+    this one). `only`: names of runs; all, where none is named. ZooError where the folder is no bundle, or the file has no battles.
     """
     path = folder / "job" / BUNDLE
     if not path.is_file():
@@ -85,7 +85,9 @@ def dry_run(
     bundle = Bundle.model_validate_json(path.read_bytes())
     refusal = refused()
     if refusal:
-        say(f"the kernel refuses namespaces ({refusal}): the network is not cut off, and inputs are links; run as root for both")
+        say(
+            f"the kernel refuses namespaces ({refusal}): the network is not cut off, and inputs are links; run as root for both"
+        )
     found = []
     with tempfile.TemporaryDirectory(prefix="dry-run-") as temporary:
         for place, (name, prepare) in enumerate(TRIALS.items()):
@@ -243,9 +245,9 @@ def _competition(scene: Scene) -> Path:
 
 
 def write_rows(battles: Path, test: Path, rows: int) -> None:
-    """The first rows of a battles file as a competition's test.csv; over again under new ids where it has fewer.
+    """The first rows of a battles file as a competition's test.csv.
 
-    ZooError where it is no CSV with a prompt and two responses.
+    Over again, under new ids, where it has fewer. ZooError where it is no CSV with a prompt and two responses.
     """
     csv.field_size_limit(sys.maxsize)
     wanted = ("id", "prompt", "response_a", "response_b")
@@ -294,9 +296,7 @@ def _start(scene: Scene, environment: Path, *, isolated: bool) -> tuple[int, int
     return told["code"], told["attempts"]
 
 
-def _cell(
-    scene: Scene, inputs: Path, working: Path, scratch: Path, environment: Path, started: float
-) -> dict[str, str]:
+def _cell(scene: Scene, inputs: Path, working: Path, scratch: Path, environment: Path, started: float) -> dict[str, str]:
     """The variables that a notebook's cell has, and those that put other places into its script."""
     return {
         "PATH": scene.path,
@@ -306,6 +306,10 @@ def _cell(
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        "TERM": "xterm-color",
+        "FORCE_COLOR": "1",
+        "CLICOLOR": "1",
+        "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),

@@ -17,7 +17,7 @@ def undefined_names(sources: Sequence[str]) -> list[str]:
     missing: list[str] = []
     for source in sources:
         tree = ast.parse(source)
-        known |= _bound(tree)
+        known |= _bound(tree) | {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
         missing += [name for name in _read_in(tree, known) if name not in missing]
     return missing
 
@@ -51,7 +51,7 @@ def _bound(scope: ast.AST) -> set[str]:
                 continue
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
                 names.add(name)
-            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
                 names.add(name)
             case ast.alias(name=name, asname=other):
                 names.add(other or name.partition(".")[0])

@@ -103,10 +103,15 @@ def kept(folder: Path, pin: Pin, image: Image) -> Path | None:
     """The file of a pin in the home; of a package without a wheel on the index, one that was made of its source."""
     if pin.file is not None:
         path = folder / pin.file
-        return path if path.exists() and path.stat().st_size == (pin.bytes or path.stat().st_size) else None
+        return path if path.is_file() and _is_whole(path, pin) else None
     prefix = f"{pin.name.replace('-', '_')}-{pin.version}-"
     found = best_wheel([path.name for path in folder.glob("*.whl") if path.name.lower().startswith(prefix)], image)
     return folder / found if found else None
+
+
+def _is_whole(path: Path, pin: Pin) -> bool:
+    """Whether a file that got its name when it was whole still is: by size, by hash where the index tells no size."""
+    return path.stat().st_size == pin.bytes if pin.bytes else file_sha256(path) == pin.sha256
 
 
 def download(pin: Pin, image: Image, folder: Path) -> None:

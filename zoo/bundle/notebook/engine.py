@@ -1,4 +1,4 @@
-"""What the engine reads from its environment in a notebook: libraries, no network, and attention for the cards at hand."""
+"""What the engine reads from its environment: libraries, no network, the cards' attention."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ ALWAYS = {
     "PYTHONNOUSERSITE": "1",
 }
 IMAGE_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "MPLBACKEND")  # of the image's packages, not the environment's
+# Jupyter's kernel sets these; with them a live display is drawn anew ten times a second, and the notebook keeps every one.
+OF_A_TERMINAL = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM")
 ATTENTION = "ZOO_ATTENTION"  # read by zoo/stages/score/second_start.py
 SLOW_ATTENTION = "TRITON_ATTN: without tensor cores on these cards, by estimate 20 to 40 % more time at 1,000 tokens a row"
 
 
-def variables(inherited: Mapping[str, str], job: Path, places: Places, environment: Environment, state: State) -> dict[str, str]:
+def variables(
+    inherited: Mapping[str, str], job: Path, places: Places, environment: Environment, state: State
+) -> dict[str, str]:
     """The environment that members are predicted in."""
-    found = {name: value for name, value in inherited.items() if name not in IMAGE_OWN} | ALWAYS
+    found = {name: value for name, value in inherited.items() if name not in (*IMAGE_OWN, *OF_A_TERMINAL)} | ALWAYS
     found["ZOO_HOME"] = str(places.home)
     found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [DRIVER_LIBRARIES, inherited.get("LD_LIBRARY_PATH")]))
     if (job / "targets").is_dir():  # of machines that members were scored on, and the package does not know

@@ -1,4 +1,4 @@
-"""The stages of the script: look, prepare, predict. Each can be called alone, and leaves a whole submission."""
+"""The stages of the script: look, prepare, predict; each leaves a whole submission."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AMPERE = (8, 0)  # compute capability of the first cards with attention that nee
 
 
 class Session:
-    """What every stage knows: the places, what is attached, the submission's form, and what earlier stages left."""
+    """What every stage knows: places, what is attached, the form, and what earlier stages left."""
 
     def __init__(self) -> None:
         self.places = places_of(os.environ)
@@ -44,7 +44,7 @@ class Session:
 
 
 def look(session: Session) -> None:
-    """Write the prior of every row at once; then say what is here, what is wrong with it, and the mend."""
+    """Write the prior of every row at once; then say what is here, what is wrong, and the mend."""
     found, places, state = session.found, session.places, session.state
     rows = first_file(found, session.form, places)
     say(standing(found, session.form, places)[1])
@@ -72,7 +72,7 @@ def _stand(session: Session) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Make the environment to predict in, or say why there is none; the submission stays as it is."""
+    """Make the environment to predict in, or say why there is none."""
     _stand(session)
     plan, wrong = read_plan(session.found)
     if plan is None:
@@ -115,7 +115,7 @@ def _environment(session: Session, *, engine: bool) -> Environment | None:
 
 
 def predict(session: Session) -> None:
-    """Predict within the budget what can be predicted here, and leave the submission with what was done."""
+    """Predict within the budget what can be predicted, and leave it with what was done."""
     _stand(session)
     said: dict[str, Any] = {"told": list(session.found.told), "left_out": {}}
     code: int | None = None

@@ -17,6 +17,8 @@ INHERITED = {
     "PYTHONPATH": "/kaggle/lib",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "LD_LIBRARY_PATH": "/opt/lib",
+    "FORCE_COLOR": "1",
+    "TERM": "xterm-color",
 }
 
 
@@ -39,7 +41,7 @@ def test_libraries_of_the_driver_come_first_and_nothing_of_the_image_s_packages_
     job, places, environment = made(tmp_path)
     found = variables(INHERITED, job, places, environment, State(0.0))
     assert found["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64:/opt/lib" and found["PATH"] == "/usr/bin"
-    assert not {"PYTHONPATH", "MPLBACKEND"} & found.keys()
+    assert not {"PYTHONPATH", "MPLBACKEND", "FORCE_COLOR", "TERM"} & found.keys()
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     assert (offline | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "ZOO_HOME": str(places.home)}).items() <= found.items()
     assert ATTENTION not in found and "FLASHINFER_DISABLE_JIT" not in found
@@ -50,7 +52,10 @@ def test_modules_go_where_flashinfer_looks_for_compiled_ones(tmp_path: Path) -> 
     found = variables(INHERITED, job, places, environment, State(0.0, turing=True))
     assert found["FLASHINFER_WORKSPACE_BASE"] == str(places.scratch) and found["FLASHINFER_DISABLE_JIT"] == "1"
     aot = tmp_path / "environment" / "lib" / "python3.12" / "site-packages" / "flashinfer" / "data" / "aot"
-    assert sorted(path.relative_to(aot).as_posix() for path in aot.rglob("*.so")) == ["batch_prefill_f16/batch_prefill_f16.so", "page/page.so"]
+    assert sorted(path.relative_to(aot).as_posix() for path in aot.rglob("*.so")) == [
+        "batch_prefill_f16/batch_prefill_f16.so",
+        "page/page.so",
+    ]
     assert (aot / "page" / "page.so").read_bytes() == b"page" and not list(aot.rglob("*.o")) and ATTENTION not in found
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.bundle.dry_run import write_driver
 from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.bundles import attach, cell_environment, small_bundle
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_wheels import lock_line, write_wheel
 from tests.zoo.bundle.notebook.scenes import IMAGE, T4, Scene, make_scene
-from ensemble.bundle.dry_run import write_driver
 from zoo.bundle import Image
 from zoo.bundle.notebook.environment import light_lock
 from zoo.data.sample import write_sample
@@ -80,7 +80,10 @@ def test_a_wheel_that_is_not_as_locked_is_named_and_the_light_ones_do(scene: Sce
         wheel.write_bytes(data)
     done = scene.run()
     assert done.returncode == 0 and scene.rows()[1] == "0,0.7,0.2,0.1"
-    assert f"wheels: {scene.mounted('wheels')}/vllm-1.0-py3-none-any.whl" in done.stdout and "fail  uv pip ended with" in done.stdout
+    assert (
+        f"wheels: {scene.mounted('wheels')}/vllm-1.0-py3-none-any.whl" in done.stdout
+        and "fail  uv pip ended with" in done.stdout
+    )
     assert "engine: False" in done.stdout and "big@ab is left out: needs the engine: uv pip ended with" in done.stdout
 
 
@@ -104,9 +107,11 @@ def test_no_uv_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_light_lock_has_the_requirements_of_its_wheels_alone() -> None:
-    lock = "# made here\na-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nvllm==2 --hash=sha256:3\nC.d[x]==4 --hash=sha256:5\n"
-    light = light_lock(lock, ["a_b-1-py3-none-any.whl", "c_d-4-cp312-cp312-linux_x86_64.whl"])
-    assert light == "a-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nC.d[x]==4 --hash=sha256:5\n"
+    first, last = "a-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n", "C.d[x]==4 --hash=sha256:5\n"
+    light = light_lock(
+        f"# made here\n{first}vllm==2 --hash=sha256:3\n{last}", ["a_b-1-py3-none-any.whl", "c_d-4-cp312-cp312-linux_x86_64.whl"]
+    )
+    assert light == first + last
 
 
 @pytest.mark.slow
@@ -130,7 +135,9 @@ def test_a_lexical_member_runs_in_the_image_s_own_python(trained: tuple[Path, Pa
     write_sample(tmp_path / "test.csv", 20, 5)
     job = attach(bundle, made, tmp_path / "input", tmp_path / "test.csv")
     environment = cell_environment(tmp_path, tmp_path / "input")
-    done = subprocess.run([sys.executable, str(job / "script")], env=environment, cwd="/", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(job / "script")], env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "the wheels are for 3.99" in done.stdout, done.stdout + done.stderr
     assert "exit code 0" in done.stdout.splitlines()[-1], done.stdout
     assert read_submission(tmp_path / "working" / "submission.csv")["p_a"].nunique() > 10
