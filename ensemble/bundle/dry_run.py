@@ -85,7 +85,9 @@ def dry_run(
     bundle = Bundle.model_validate_json(path.read_bytes())
     refusal = refused()
     if refusal:
-        say(f"the kernel refuses namespaces ({refusal}): the network is not cut off, and inputs are links; run as root for both")
+        say(
+            f"the kernel refuses namespaces ({refusal}): the network is not cut off, and inputs are links; run as root for both"
+        )
     found = []
     with tempfile.TemporaryDirectory(prefix="dry-run-") as temporary:
         for place, (name, prepare) in enumerate(TRIALS.items()):
@@ -306,7 +308,7 @@ def _cell(
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-        **{"TERM": "xterm-color", "FORCE_COLOR": "1", "CLICOLOR": "1", "CLICOLOR_FORCE": "1"},  # as Jupyter's kernel sets them
+        "TERM": "xterm-color", "FORCE_COLOR": "1", "CLICOLOR": "1", "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),

@@ -27,7 +27,9 @@ ATTENTION = "ZOO_ATTENTION"  # read by zoo/stages/score/second_start.py
 SLOW_ATTENTION = "TRITON_ATTN: without tensor cores on these cards, by estimate 20 to 40 % more time at 1,000 tokens a row"
 
 
-def variables(inherited: Mapping[str, str], job: Path, places: Places, environment: Environment, state: State) -> dict[str, str]:
+def variables(
+    inherited: Mapping[str, str], job: Path, places: Places, environment: Environment, state: State
+) -> dict[str, str]:
     """The environment that members are predicted in."""
     found = {name: value for name, value in inherited.items() if name not in (*IMAGE_OWN, *OF_A_TERMINAL)} | ALWAYS
     found["ZOO_HOME"] = str(places.home)

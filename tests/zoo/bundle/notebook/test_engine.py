@@ -52,7 +52,10 @@ def test_modules_go_where_flashinfer_looks_for_compiled_ones(tmp_path: Path) -> 
     found = variables(INHERITED, job, places, environment, State(0.0, turing=True))
     assert found["FLASHINFER_WORKSPACE_BASE"] == str(places.scratch) and found["FLASHINFER_DISABLE_JIT"] == "1"
     aot = tmp_path / "environment" / "lib" / "python3.12" / "site-packages" / "flashinfer" / "data" / "aot"
-    assert sorted(path.relative_to(aot).as_posix() for path in aot.rglob("*.so")) == ["batch_prefill_f16/batch_prefill_f16.so", "page/page.so"]
+    assert sorted(path.relative_to(aot).as_posix() for path in aot.rglob("*.so")) == [
+        "batch_prefill_f16/batch_prefill_f16.so",
+        "page/page.so",
+    ]
     assert (aot / "page" / "page.so").read_bytes() == b"page" and not list(aot.rglob("*.o")) and ATTENTION not in found
 
 

@@ -80,7 +80,10 @@ def test_a_wheel_that_is_not_as_locked_is_named_and_the_light_ones_do(scene: Sce
         wheel.write_bytes(data)
     done = scene.run()
     assert done.returncode == 0 and scene.rows()[1] == "0,0.7,0.2,0.1"
-    assert f"wheels: {scene.mounted('wheels')}/vllm-1.0-py3-none-any.whl" in done.stdout and "fail  uv pip ended with" in done.stdout
+    assert (
+        f"wheels: {scene.mounted('wheels')}/vllm-1.0-py3-none-any.whl" in done.stdout
+        and "fail  uv pip ended with" in done.stdout
+    )
     assert "engine: False" in done.stdout and "big@ab is left out: needs the engine: uv pip ended with" in done.stdout
 
 
@@ -130,7 +133,9 @@ def test_a_lexical_member_runs_in_the_image_s_own_python(trained: tuple[Path, Pa
     write_sample(tmp_path / "test.csv", 20, 5)
     job = attach(bundle, made, tmp_path / "input", tmp_path / "test.csv")
     environment = cell_environment(tmp_path, tmp_path / "input")
-    done = subprocess.run([sys.executable, str(job / "script")], env=environment, cwd="/", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(job / "script")], env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "the wheels are for 3.99" in done.stdout, done.stdout + done.stderr
     assert "exit code 0" in done.stdout.splitlines()[-1], done.stdout
     assert read_submission(tmp_path / "working" / "submission.csv")["p_a"].nunique() > 10

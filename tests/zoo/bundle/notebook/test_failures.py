@@ -72,7 +72,9 @@ def test_an_image_of_another_python(tmp_path: Path) -> None:
     with_cards(tmp_path, scene.environment, T4, T4)
     done = scene.run()
     assert done.returncode == 0 and scene.rows() == PRIOR_ROWS
-    assert "the wheels are for 3.99; pin the image in kernel-metadata.json (docker_image: gcr.io/kaggle@sha256:abc)" in done.stdout
+    assert (
+        "the wheels are for 3.99; pin the image in kernel-metadata.json (docker_image: gcr.io/kaggle@sha256:abc)" in done.stdout
+    )
     assert "no wheel is installed: Python" in done.stdout and "image's own Python" in done.stdout
 
 
@@ -101,7 +103,11 @@ def test_a_disk_without_room_for_the_wheels(tmp_path: Path) -> None:
     ("cards", "driver", "said"),
     [
         ((), "580.1", "no GPU, 2 x T4 wanted; choose the accelerator 2 x T4"),
-        (({"name": "Tesla P100-PCIE-16GB", "memory.total": "16384", "compute_cap": "6.0"},), "580.1", "capability 6.0, 7.5 wanted"),
+        (
+            ({"name": "Tesla P100-PCIE-16GB", "memory.total": "16384", "compute_cap": "6.0"},),
+            "580.1",
+            "capability 6.0, 7.5 wanted",
+        ),
         ((T4, T4), "570.86.10", "570.86.10, 580 or newer wanted"),
     ],
     ids=["none", "P100", "old driver"],
@@ -120,7 +126,10 @@ def test_cards_that_cannot_serve_leave_the_other_members(
     ("cards", "said"),
     [
         ((T4,), "Tesla T4, 2 x T4 wanted; choose 2 x T4; members are dealt over 1"),
-        (({"name": "NVIDIA L4", "memory.total": "23034", "compute_cap": "8.9"},), "capability 8.9, 7.5 wanted; the engine has code"),
+        (
+            ({"name": "NVIDIA L4", "memory.total": "23034", "compute_cap": "8.9"},),
+            "capability 8.9, 7.5 wanted; the engine has code",
+        ),
         (({**T4, "memory.total": "8192"},) * 2, "8.00 GiB a card; 14.56 GiB are wanted"),
     ],
     ids=["one T4", "L4", "small"],
@@ -267,8 +276,10 @@ def test_no_member_contributed(tmp_path: Path) -> None:
 def test_a_file_that_is_not_whole_gives_way_to_the_prior(tmp_path: Path, body: str, wrong: str) -> None:
     scene = make_scene(tmp_path)
     done = scene.run(**given(tmp_path, body))
-    assert done.returncode == 0 and scene.rows() == PRIOR_ROWS and f"is NOT whole: {wrong}" in done.stdout.replace(
-        f"[Errno 2] {wrong}", wrong
+    assert (
+        done.returncode == 0
+        and scene.rows() == PRIOR_ROWS
+        and f"is NOT whole: {wrong}" in done.stdout.replace(f"[Errno 2] {wrong}", wrong)
     ), done.stdout
 
 
@@ -335,11 +346,14 @@ def test_a_given_environment_is_told_and_one_that_is_none_too(tmp_path: Path) ->
 
 
 def test_what_predict_json_says_comes_from_the_prediction_and_the_notebook(tmp_path: Path) -> None:
-    body = MEMBER_IN_EVERY_ROW + """
+    body = (
+        MEMBER_IN_EVERY_ROW
+        + """
 folder = Path(os.environ["ZOO_HOME"], "predict", "x")
 folder.mkdir(parents=True)
 (folder / "predict.json").write_text('{"patterns": {"lexical@ab": 3}}')
 """
+    )
     scene = make_scene(tmp_path)
     assert scene.run(**given(tmp_path, body, engine="")).returncode == 0
     report = scene.report()

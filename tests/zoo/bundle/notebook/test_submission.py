@@ -28,7 +28,11 @@ def table(ids: list[str], column: str = "id") -> str:
     return text.getvalue()
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1).map(str.strip).filter(bool), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1).map(str.strip).filter(bool), min_size=1
+    )
+)
 def test_the_prior_has_every_id_once_and_is_whole(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     folder = tmp_path_factory.mktemp("prior")
     (folder / "test.csv").write_text(table(ids), newline="")
@@ -52,10 +56,18 @@ def test_the_product_reads_the_same_ids_and_the_prior(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sample", "columns", "row"),
     [
-        ("winner_tie,id,winner_model_b,winner_model_a\n0.3,7,0.3,0.3\n", ["winner_tie", "id", "winner_model_b", "winner_model_a"], ["0.25", "7", "0.35", "0.4"]),
+        (
+            "winner_tie,id,winner_model_b,winner_model_a\n0.3,7,0.3,0.3\n",
+            ["winner_tie", "id", "winner_model_b", "winner_model_a"],
+            ["0.25", "7", "0.35", "0.4"],
+        ),
         ("id,winner\n7,model_b\n", ["id", "winner"], ["7", "model_a"]),
         ("ID,Winner\n7,B\n", ["ID", "Winner"], ["7", "A"]),
-        ("id,winner_model_a,winner_model_b\n7,1,0\n", ["id", "winner_model_a", "winner_model_b"], ["7", repr(0.4 / 0.75), repr(0.35 / 0.75)]),
+        (
+            "id,winner_model_a,winner_model_b\n7,1,0\n",
+            ["id", "winner_model_a", "winner_model_b"],
+            ["7", repr(0.4 / 0.75), repr(0.35 / 0.75)],
+        ),
     ],
 )
 def test_a_sample_s_columns_and_order(tmp_path: Path, sample: str, columns: list[str], row: list[str]) -> None:
