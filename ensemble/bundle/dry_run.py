@@ -310,10 +310,11 @@ def _cell(scene: Scene, inputs: Path, working: Path, scratch: Path, environment:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        # As Jupyter's kernel sets them.
         "TERM": "xterm-color",
         "FORCE_COLOR": "1",
         "CLICOLOR": "1",
-        "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
+        "CLICOLOR_FORCE": "1",
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),
