@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from zoo.cli.base import START, AsJson, Output, add_commands, complete_target, new_group, say, style_of
-from zoo.report.text import Format
+from zoo.report.text import Column, Format, Table
 from zoo.report.text import show as show_page
+
+if TYPE_CHECKING:
+    from ensemble.bundle.dry_run import Trial
 
 PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 BundleFolder = Annotated[Path, typer.Argument(help="A folder that `ensemble bundle` made.")]
@@ -20,6 +25,9 @@ User = Annotated[str, typer.Option("--user", help="Your name as in your profile'
 BundleTarget = Annotated[
     str | None,
     typer.Option("--target", help="The notebook's machine. Default: the plan's target.", autocompletion=complete_target),
+]
+DryRunOn = Annotated[
+    Path | None, typer.Option("--battles", help="Run its script here on rows of this file, without a network.")
 ]
 Modules = Annotated[
     Path | None, typer.Option("--flashinfer", help="Folder of FlashInfer's modules, compiled for the target's cards.")
@@ -54,27 +62,56 @@ def make(
     _checked(output, style, commands_of(bundle, output))
 
 
-def check(folder: BundleFolder, format_: Output = Format.table, as_json: AsJson = False) -> None:
+def check(
+    folder: BundleFolder,
+    battles: DryRunOn = None,
+    format_: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
     """Prove of a bundle what can be proven before it is uploaded, one line each with its mend.
 
     Tags and hashes of the wheels, that they are complete without an index, their code for the target's cards; the plan against
-    the target with the engine that is bundled; sizes, names, metadata, notebook, licences. Exit code 1 if anything fails.
+    the target with the engine that is bundled; sizes, names, metadata, notebook, licences. With --battles its script runs, too:
+    without a network, as planned and with faults. Exit code 1 if anything fails.
 
     Example: ensemble bundle check bundle
+
+    Example: ensemble bundle check bundle --battles test.csv
     """
-    _checked(folder, style_of(format_, as_json), [])
+    _checked(folder, style_of(format_, as_json), [], battles)
 
 
-def _checked(folder: Path, style: Format, commands: list[str]) -> None:
+def _checked(folder: Path, style: Format, commands: list[str], battles: Path | None = None) -> None:
     """Show the findings about a bundle and the commands; exit with 1 where a finding is a failure."""
     from ensemble.bundle.check import check_bundle
+    from ensemble.bundle.dry_run import dry_run
     from zoo.report.views import findings_table
 
     findings = check_bundle(folder)
-    data = {"findings": [finding.model_dump() for finding in findings], "commands": commands}
-    show_page([findings_table(findings), *(["", "\n".join(commands)] if commands else [])], style, data=data)
-    if any(finding.verdict == "fail" for finding in findings):
+    page: list[str | Table] = [findings_table(findings), *(["", "\n".join(commands)] if commands else [])]
+    data: dict[str, Any] = {"findings": [finding.model_dump() for finding in findings], "commands": commands}
+    failed = any(finding.verdict == "fail" for finding in findings)
+    if battles is not None:
+        trials = dry_run(folder, battles, say=say)
+        page += ["", trials_table(trials)]
+        data["dry_runs"] = [dataclasses.asdict(trial) for trial in trials]
+        failed = failed or not all(trial.whole for trial in trials)
+    show_page(page, style, data=data)
+    if failed:
         raise typer.Exit(1)
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """The dry runs: what was done to each, what came of it, and whether the submission is whole."""
+    columns = [
+        Column("dry run"),
+        Column("verdict"),
+        Column("what was done", prose=True),
+        Column("what came", prose=True),
+        Column("seconds", form=".1f"),
+    ]
+    rows = [(trial.name, "ok" if trial.whole else "fail", trial.done, trial.came, trial.seconds) for trial in trials]
+    return Table(columns, rows)
 
 
 class _MakesByDefault(TyperGroup):

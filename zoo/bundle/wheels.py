@@ -37,6 +37,7 @@ from zoo.store import file_sha256, locked, write_atomic
 LIGHT = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil", "scikit-learn", "scipy")
 FOR_MODELS = ("tokenizers", "safetensors")
 INSTALLER = "uv"
+BATCH_FILES, BATCH_BYTES = 25, 50 * 10**6  # of one call of pip
 
 
 class Wheel(Contract):
@@ -76,10 +77,10 @@ def wheels_for(engine: str | None, image: Image, say: Say) -> tuple[Pins, list[W
             size = sum(pin.bytes for pin in missing)
             say(f"wheels: {len(pins.pins)} packages, {len(missing)} to download, {size / 1e9:.2f} GB")
             with progress.bar(size, "download", "byte", unit_scale=True) as bar:
-                for pin in sorted(missing, key=lambda pin: -pin.bytes):
-                    bar.set_postfix_str(pin.release, refresh=False)
-                    download(pin, image, folder)
-                    bar.update(pin.bytes)
+                for batch in batches(missing):
+                    bar.set_postfix_str(batch[0].release, refresh=False)
+                    download(batch, image, folder)
+                    bar.update(sum(pin.bytes for pin in batch))
     return pins, [_wheel(folder, pin, image) for pin in pins.pins]
 
 
@@ -114,30 +115,45 @@ def _is_whole(path: Path, pin: Pin) -> bool:
     return path.stat().st_size == pin.bytes if pin.bytes else file_sha256(path) == pin.sha256
 
 
-def download(pin: Pin, image: Image, folder: Path) -> None:
-    """Put the wheel of a pin into a folder, by pip, which checks its hash; made of the source where there is no wheel.
+def batches(pins: Sequence[Pin]) -> list[list[Pin]]:
+    """What pip fetches in one call: large wheels alone, small ones together, since each call takes a second to start.
+
+    Largest first. A call that is cut short loses what it had fetched.
+    """
+    found: list[list[Pin]] = []
+    for pin in sorted(pins, key=lambda pin: (pin.file is None, -pin.bytes)):
+        room = bool(found) and found[-1][-1].file is not None and pin.file is not None
+        if room and len(found[-1]) < BATCH_FILES and sum(other.bytes for other in found[-1]) + pin.bytes <= BATCH_BYTES:
+            found[-1].append(pin)
+        else:
+            found.append([pin])
+    return found
+
+
+def download(pins: Sequence[Pin], image: Image, folder: Path) -> None:
+    """Put the wheels of a batch into a folder, by pip, which checks their hashes; made of the source where there is none.
 
     ZooError with pip's own words where that fails.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:
         asked = Path(scratch) / "asked.txt"
-        asked.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n")
+        asked.write_text("".join(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n" for pin in pins))
         common = ("-q", "--no-deps", "--require-hashes", "--disable-pip-version-check", "-r", str(asked))
-        if pin.file is not None:
-            tags = pin.file.removesuffix(".whl").rpartition("-")[2].split(".")
-            on = [word for tag in tags if tag in platforms(image.glibc) for word in ("--platform", tag)]
+        if all(pin.file is not None for pin in pins):
+            named = {tag for pin in pins for tag in (pin.file or "").removesuffix(".whl").rpartition("-")[2].split(".")}
+            on = [word for tag in platforms(image.glibc) if tag in named for word in ("--platform", tag)]
             python = ("--python-version", image.python, "--implementation", "cp")
             _pip("download", *common, "--only-binary=:all:", "--no-cache-dir", *python, *on, "-d", scratch)
         else:
-            _pip("wheel", *common, "--no-binary", pin.name, "-w", scratch)
-        (wheel,) = Path(scratch).glob("*.whl")
-        if pin.file is None and not wheel.name.endswith("-none-any.whl"):
-            raise ZooError(
-                f"{pin.release} has no wheel for Python {image.python} and is not pure Python: make one on the image by "
-                f"`pip wheel {pin.name}=={pin.version}` and put it into {folder}",
-                exit_code=1,
-            )
-        wheel.replace(folder / wheel.name)
+            _pip("wheel", *common, "--no-binary", ",".join(pin.name for pin in pins), "-w", scratch)
+        for wheel in sorted(Path(scratch).glob("*.whl")):
+            if pins[0].file is None and not wheel.name.endswith("-none-any.whl"):
+                raise ZooError(
+                    f"{pins[0].release} has no wheel for Python {image.python} and is not pure Python: make one on the image "
+                    f"by `pip wheel {pins[0].name}=={pins[0].version}` and put it into {folder}",
+                    exit_code=1,
+                )
+            wheel.replace(folder / wheel.name)
 
 
 def _pip(*arguments: str) -> None:

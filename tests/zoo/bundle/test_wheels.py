@@ -5,12 +5,25 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.helpers.wheels import PURE, use_index, write_source, write_wheel
 from zoo.bundle.contracts import Image
 from zoo.bundle.lock import Pin, releases_from, resolve
 from zoo.bundle.product import make_wheel
-from zoo.bundle.wheels import closure, download, kept, requirements_for, wheel_at, wheels_folder, wheels_for
+from zoo.bundle.wheels import (
+    BATCH_BYTES,
+    BATCH_FILES,
+    batches,
+    closure,
+    download,
+    kept,
+    requirements_for,
+    wheel_at,
+    wheels_folder,
+    wheels_for,
+)
 from zoo.errors import ZooError
 from zoo.store import file_sha256
 
@@ -83,11 +96,25 @@ def test_a_download_that_was_cut_short_goes_on(index: Path, monkeypatch: pytest.
     assert whole.read_bytes() == data and "1 to download" in said[-1]
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**8), st.booleans()), max_size=60))
+def test_every_wheel_is_in_one_batch(sizes: list[tuple[int, bool]]) -> None:
+    pins = [
+        Pin(name=f"p{n}", version="1", file="p.whl" if has_wheel else None, sha256="0" * 64, bytes=size)
+        for n, (size, has_wheel) in enumerate(sizes)
+    ]
+    found = batches(pins)
+    assert sorted(pin.name for batch in found for pin in batch) == sorted(pin.name for pin in pins)
+    for batch in found:
+        together = len(batch) > 1
+        assert len(batch) <= BATCH_FILES and not (together and any(pin.file is None for pin in batch))
+        assert not together or sum(pin.bytes for pin in batch) <= BATCH_BYTES
+
+
 def test_a_file_with_another_hash_is_refused(index: Path, tmp_path: Path) -> None:
     path = write_wheel(index, "top")
     pin = Pin(name="top", version="1.0", file=path.name, sha256="0" * 64, bytes=path.stat().st_size)
     with pytest.raises(ZooError, match=r"pip download: .*(?i:hash)"):
-        download(pin, IMAGE, tmp_path)
+        download([pin], IMAGE, tmp_path)
     assert list(tmp_path.glob("*.whl")) == [] and kept(tmp_path, pin, IMAGE) is None
 
 
@@ -95,7 +122,7 @@ def test_a_source_that_is_not_pure_python_is_not_built_here(index: Path, tmp_pat
     source = write_source(index, "native", tag="cp311-cp311-linux_x86_64")
     pin = Pin(name="native", version="1.0", file=None, sha256=file_sha256(source), bytes=1)
     with pytest.raises(ZooError, match="make one on the image"):
-        download(pin, IMAGE, tmp_path)
+        download([pin], IMAGE, tmp_path)
     write_wheel(tmp_path, "native", tag="cp312-cp312-linux_x86_64")  # as the message says
     assert kept(tmp_path, pin, IMAGE) is not None
 

@@ -18,6 +18,7 @@ from .engine import variables
 from .environment import Environment
 from .find import find
 from .places import Refused, load_state, places_of, say
+from .rates import measure
 from .submission import USUAL, form_of
 from .weights import file_fault, make_store, needs_engine, read_plan
 
@@ -147,8 +148,11 @@ def _predicted(session: Session, said: dict[str, Any]) -> int | None:
     if seconds < SHORTEST_SECONDS:
         say(f"the budget of {found.bundle['budget_seconds']:g} s is spent; the prior stays")
         return None
-    output = places.submission if state.direct else places.scratch / "submission.csv"
     environment = variables(os.environ, found.job, places, chosen, state)
+    if serves and not chosen.on_processors and (rates := measure(found, chosen, environment, seconds)):
+        said["rates"] = rates
+        seconds = session.ends - time.time()
+    output = places.submission if state.direct else places.scratch / "submission.csv"
     code, _ = run_told(_command(session, chosen, output), environment, places.log, seconds + SHORTEST_SECONDS)
     if not state.direct and output.exists() and (why := put(output, places.submission)):
         say(f"fail  {why}")

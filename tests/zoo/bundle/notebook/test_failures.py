@@ -361,3 +361,21 @@ folder.mkdir(parents=True)
     assert report["patterns"] == {"lexical@ab": 3} and report["notebook"]["left_out"]["big@ab"].startswith("needs the engine")
     assert {check["name"] for check in report["notebook"]["checks"]} >= {"cards", "Python", "glibc", "RAM", "disk", "working"}
     assert json.dumps(report)
+
+
+def test_rates_of_the_cards_come_home_in_predict_json(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, budget_seconds=32400)
+    with_cards(tmp_path, scene.environment, T4, T4)
+    measured = {"target": "t4x2", "rates": {"disk_bytes_per_second": 1e8}}
+    done = scene.run(**given(tmp_path), RATES=json.dumps(measured))
+    assert done.returncode == 0 and "zoo target import predict.json" in done.stdout
+    assert scene.report()["notebook"]["rates"] == measured
+
+
+@pytest.mark.parametrize("budget", [32400, 3600], ids=["no JSON", "no time"])
+def test_rates_that_cannot_be_measured_hold_nothing_up(tmp_path: Path, budget: float) -> None:
+    scene = make_scene(tmp_path, budget_seconds=budget)
+    with_cards(tmp_path, scene.environment, T4, T4)
+    done = scene.run(**given(tmp_path))
+    assert done.returncode == 0 and BOTH in done.stdout and "rates" not in scene.report()["notebook"]
+    assert ("warn  rates are not measured" in done.stdout) == (budget == 32400)
