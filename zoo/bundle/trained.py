@@ -134,7 +134,9 @@ def _extract(archive: Path, trained: Trained, scratch: Path) -> None:
                     continue
                 top, _, below = record.name.partition("/")
                 if top not in known or not below or not record.isfile() or Path(below).suffix not in SUFFIXES:
-                    raise ZooError(f"{archive}: holds {record.name!r}, which is no file of a training; nothing was taken from it")
+                    raise ZooError(
+                        f"{archive}: holds {record.name!r}, which is no file of a training; nothing was taken from it"
+                    )
                 tar.extract(record, scratch, filter="data")
     except (OSError, tarfile.TarError) as error:
         raise ZooError(f"{archive}: {error}; download the notebook's output again") from error

@@ -28,7 +28,7 @@ from zoo.pipeline.runner import run_stage
 from zoo.store import MANIFEST, PARTIAL, artifact_name, write_atomic
 
 TRAINING = "training.json"  # in a bundle's job/, where an entry is to be trained
-# Where the train stage has the step that it reached; under another name where it was ended as one checkpoint took the other's place.
+# Where the train stage has the step that it reached: under another name where it was ended while one took the other's place.
 CHECKPOINTS = tuple(Path(name) / "state.json" for name in ("checkpoint", "checkpoint.new", "checkpoint.old"))
 
 

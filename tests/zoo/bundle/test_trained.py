@@ -128,6 +128,6 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
 def test_a_cut_archive(left: tuple[Path, Trained, Path], tmp_path: Path) -> None:
     archive = left[2]
     archive.write_bytes(archive.read_bytes()[:2048])
-    with pytest.raises(ZooError, match="trained.tar"):
+    with pytest.raises(ZooError, match=r"trained\.tar"):
         unpack(archive, tmp_path / "here")
     assert not list_artifacts(tmp_path / "here")

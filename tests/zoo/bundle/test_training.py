@@ -33,7 +33,9 @@ ENTRY = {
 }
 
 
-def start(folder: Path, training: Training, battles: Path, store: Path, *, earlier: tuple[Path, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, training: Training, battles: Path, store: Path, *, earlier: tuple[Path, ...] = ()
+) -> subprocess.Popen[str]:
     folder.mkdir()
     write_atomic(folder / "training.json", training.model_dump_json())
     write_atomic(folder / "orders.json", Orders(store=store, ends_at=time.time() + 500, earlier=earlier).model_dump_json())
@@ -69,7 +71,7 @@ def test_two_runs_of_a_notebook_train_what_the_store_at_home_takes(tiny_llama: P
     assert "the hours are over" in said and "error" not in said
 
     archive = tmp_path / "first" / "working" / ARCHIVE
-    process = start(tmp_path / "second" , training, sample_csv, notebook("second-store"), earlier=(archive, sample_csv))
+    process = start(tmp_path / "second", training, sample_csv, notebook("second-store"), earlier=(archive, sample_csv))
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert "goes on from step" in said and "warning" in said, "the other file among the inputs is no archive"
