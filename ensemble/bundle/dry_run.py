@@ -296,9 +296,7 @@ def _start(scene: Scene, environment: Path, *, isolated: bool) -> tuple[int, int
     return told["code"], told["attempts"]
 
 
-def _cell(
-    scene: Scene, inputs: Path, working: Path, scratch: Path, environment: Path, started: float
-) -> dict[str, str]:
+def _cell(scene: Scene, inputs: Path, working: Path, scratch: Path, environment: Path, started: float) -> dict[str, str]:
     """The variables that a notebook's cell has, and those that put other places into its script."""
     return {
         "PATH": scene.path,
@@ -308,7 +306,10 @@ def _cell(
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-        "TERM": "xterm-color", "FORCE_COLOR": "1", "CLICOLOR": "1", "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
+        "TERM": "xterm-color",
+        "FORCE_COLOR": "1",
+        "CLICOLOR": "1",
+        "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),
