@@ -1,6 +1,7 @@
-"""`python -m ensemble.bundle.cell SPEC.json`: run a command as a notebook's cell would, cut off from every network.
+"""`python -m ensemble.bundle.cell SPEC.json`: run a command as a notebook's cell would.
 
-It is started inside new namespaces, which it furnishes: the loopback up, inputs bound read-only, small disks where asked for.
+Cut off from every network: it is started inside new namespaces, which it furnishes with the loopback up, inputs bound
+read-only, and small disks where asked for.
 When the command has ended it tells how often anything in the namespace tried to reach a network. With `--open` it is started in
 none, and furnishes nothing.
 """
@@ -33,7 +34,10 @@ def loopback_up() -> None:
 
 
 def furnish(spec: dict[str, Any]) -> None:
-    """Mount what the cell is to see: folders read-only, small disks, and a name server that cannot be reached."""
+    """Mount what the cell is to see.
+
+    Folders read-only, small disks, and a name server that cannot be reached.
+    """
     loopback_up()
     for source, target in spec["binds"]:
         _mount("--bind", source, target)

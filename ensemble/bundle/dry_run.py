@@ -1,4 +1,4 @@
-"""The dry run of a bundle: its own script, run here as a notebook would run it, first as planned and then with faults.
+"""The dry run of a bundle: its own script as a notebook runs it, as planned and with faults.
 
 Every run is the real script on the real parts in namespaces of its own: no network, inputs read-only, an environment with
 nothing of this shell. Two things differ from the notebook, and each run says so: this machine's environment stands for the
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.bundle.cell import OPEN
+from ensemble.plan import load_plan
 from zoo.bundle import Bundle, Part
 from zoo.bundle.contracts import BUNDLE
 from zoo.bundle.notebook.submission import fault, form_of
@@ -30,8 +31,8 @@ from zoo.contracts import Say
 from zoo.errors import ZooError
 
 ROWS, MANY_ROWS = 20, 25_000  # the competition's hidden file is about as long as the latter
-SECONDS = 240.0  # of its hours that a run is given: a long file is cut where that is too little
-AFTER_SECONDS = 120.0  # and the script may go on for so long after them
+CUT_SECONDS = 240.0  # beside loading, of the hours: too little for a long file on processors, which is cut
+LONGEST_SECONDS = 1800.0  # of any run, on the clock
 PAGE, CELLS_BYTES = 4096, 66  # of a disk in memory; of a submission's row without its id
 OWNER = "dry-run"
 
@@ -60,7 +61,7 @@ class Scene:
     battles: Path
     work: Path  # of this run
     rows: int = ROWS
-    seconds: float = SECONDS
+    seconds: float | None = None  # of the budget that are left; None: all
     mounts: dict[str, Path] = field(default_factory=dict)  # below the inputs -> what is there
     path: str = "/usr/local/bin:/usr/bin:/bin"
     full: bool = False
@@ -74,10 +75,11 @@ class Scene:
 def dry_run(
     folder: Path, battles: Path, *, environment: Path | None = None, say: Say = lambda _: None, only: Sequence[str] = ()
 ) -> list[Trial]:
-    """Run a bundle's script on rows of a battles file as planned, and with each of the faults that a notebook may meet.
+    """Run a bundle's script on rows of a battles file, as planned and with each fault.
 
-    `environment`: a virtual environment in the place of the wheels (default: this one). `only`: names of runs, all without.
-    ZooError where the folder is no bundle, or the file has no battles.
+    The faults are those that a notebook may meet. `environment`: a virtual environment in the place of the wheels (default:
+    this one). `only`: names of runs; all, where none is named. ZooError where the folder is no bundle, or the file has no
+    battles.
     """
     path = folder / "job" / BUNDLE
     if not path.is_file():
@@ -176,8 +178,10 @@ def _spent(scene: Scene) -> str:
 
 
 def _long(scene: Scene) -> str:
-    scene.rows = MANY_ROWS
-    return f"test.csv has {MANY_ROWS:,} rows, {SECONDS:g} s are left"
+    members = load_plan(scene.folder / "job" / scene.bundle.plan).members
+    loads = {member.checkpoint: member.cost.load_seconds for member in members}
+    scene.rows, scene.seconds = MANY_ROWS, CUT_SECONDS + sum(loads.values())
+    return f"test.csv has {MANY_ROWS:,} rows, {scene.seconds:.0f} s are left"
 
 
 TRIALS: dict[str, Callable[[Scene], str]] = {
@@ -245,9 +249,9 @@ def _competition(scene: Scene) -> Path:
 
 
 def write_rows(battles: Path, test: Path, rows: int) -> None:
-    """The first rows of a battles file as a competition's test.csv; over again under new ids where it has fewer.
+    """The first rows of a battles file as a competition's test.csv.
 
-    ZooError where it is no CSV with a prompt and two responses.
+    Over again, under new ids, where it has fewer. ZooError where it is no CSV with a prompt and two responses.
     """
     csv.field_size_limit(sys.maxsize)
     wanted = ("id", "prompt", "response_a", "response_b")
@@ -272,13 +276,14 @@ def _start(scene: Scene, environment: Path, *, isolated: bool) -> tuple[int, int
         target.parent.mkdir(parents=True, exist_ok=True)
         target.mkdir() if isolated else target.symlink_to(source)
     script = inputs / scene.part("job") / "script"
-    started = time.time() - max(0.0, scene.bundle.budget_seconds - scene.seconds)
+    budget = scene.bundle.budget_seconds
+    started = time.time() - max(0.0, budget - (budget if scene.seconds is None else scene.seconds))
     spec = {
         # The bare interpreter, which has the standard library alone. -B: without namespaces the job is the folder itself.
         "command": [os.path.realpath(sys.executable), "-B", str(script)],
         "environment": _cell(scene, inputs, working, scratch, environment, started),
         "folder": str(working),
-        "seconds": scene.seconds + AFTER_SECONDS,
+        "seconds": LONGEST_SECONDS,
         "binds": [[str(source), str(inputs / place)] for place, source in scene.mounts.items()],
         "small_disks": [[str(working), _room(scene)]] if scene.full else [],
         "resolver": str(scene.work / "resolv.conf"),
@@ -306,10 +311,11 @@ def _cell(scene: Scene, inputs: Path, working: Path, scratch: Path, environment:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": "/kaggle/lib/kagglegym:/kaggle/lib",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        # As Jupyter's kernel sets them.
         "TERM": "xterm-color",
         "FORCE_COLOR": "1",
         "CLICOLOR": "1",
-        "CLICOLOR_FORCE": "1",  # as Jupyter's kernel sets them
+        "CLICOLOR_FORCE": "1",
         "PZ_INPUT": str(inputs),
         "PZ_WORKING": str(working),
         "PZ_SCRATCH": str(scratch),
@@ -335,24 +341,28 @@ def _outcome(scene: Scene, test: Path, code: int, tried: int) -> tuple[str, bool
     kept = scene.work / "kept"
     form, _ = form_of(None)
     wrong = fault(kept / "submission.csv", test, form)
-    if wrong or code:
-        last = ((scene.work / "output.txt").read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
-        return f"exit code {code}, {wrong or 'the file is whole'}; last line: {last}", False
-    told = _told(kept, scene)
-    if tried:
-        return f"{told}; {tried} attempts to reach a network", False
-    return told, True
+    told = f"exit code {code}, {wrong or 'the file is whole'}; last line: {_last(scene)}" if wrong or code else _told(scene)
+    told += f"; {tried} attempts to reach a network" if tried else ""
+    return told.replace(f"{scene.work}/", ""), not (wrong or code or tried)
 
 
-def _told(kept: Path, scene: Scene) -> str:
-    """Rows by the members that made them, and who was left out."""
+def _last(scene: Scene) -> str:
+    """The last line that the script printed."""
+    lines = (scene.work / "output.txt").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def _told(scene: Scene) -> str:
+    """Rows by the members that made them, and why the others are left out."""
     try:
-        report: dict[str, Any] = json.loads((kept / "predict.json").read_text())
+        report: dict[str, Any] = json.loads((scene.work / "kept" / "predict.json").read_text())
     except (OSError, ValueError):
-        last = (scene.work / "output.txt").read_text(errors="replace").strip().splitlines()[-1]
-        return f"whole, without a predict.json: {last}"
+        return f"whole, without a predict.json; last line: {_last(scene)}"
     patterns = report.get("patterns", {})
     rows = ", ".join(f"{count:,} rows {names}" for names, count in patterns.items()) or report["notebook"]["submission"]
-    out = [f"{name} left out ({why})" for name, why in report["notebook"]["left_out"].items()]
-    notes = [f"{member['name']}: {member['note']}" for member in report.get("members", ()) if member.get("note")]
-    return "; ".join([f"whole, {rows}", *out, *notes])
+    out: dict[str, list[str]] = {}
+    left_out = report["notebook"]["left_out"]
+    notes = {member["name"]: member["note"] for member in report.get("members", ()) if member.get("note")}
+    for name, why in (notes | left_out).items():
+        out.setdefault(why, []).append(name)
+    return "; ".join([f"whole, {rows}", *(f"{', '.join(names)} left out ({why})" for why, names in out.items())])

@@ -16,9 +16,7 @@ from zoo.bundle.contracts import BUNDLE, MARKER, UNCOUNTED, digest_of
 
 SCRIPT = ROOT / "zoo" / "bundle" / "notebook"
 COMPETITION = "llm-classification-finetuning"
-T4X2 = BundleTarget(
-    name="t4x2", gpus=2, gpu="T4", compute_capability=(7, 5), usable_bytes=15636037632, engine="0.21.0"
-)
+T4X2 = BundleTarget(name="t4x2", gpus=2, gpu="T4", compute_capability=(7, 5), usable_bytes=15636037632, engine="0.21.0")
 
 
 def small_bundle(

@@ -24,7 +24,7 @@ WHEELS, ENGINE = "wheels", "engine"  # what a failed check takes away
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it is, and where it is not as expected what follows and the mend.
+    """One line: what was looked at and how it is; where not as expected, the mend.
 
     `takes`: WHEELS where nothing of the bundle's can be installed, ENGINE where the language models cannot be served.
     """
@@ -112,7 +112,7 @@ def _check_driver(image: dict[str, Any], cards: list[Card]) -> list[Check]:
 
 
 def check_image(bundle: dict[str, Any], places: Places) -> list[Check]:
-    """Python and C library against those of the wheels, memory, the loopback, and room on both disks."""
+    """Python and C library against those of the wheels, memory, loopback, and room for these."""
     image = bundle["image"]
     pin = f"pin the image in kernel-metadata.json (docker_image{_named(image)}), or make the bundle for this one"
     python = platform.python_version()
@@ -150,7 +150,7 @@ def _check_scratch(bundle: dict[str, Any], places: Places) -> Check:
 
 
 def check_working(places: Places, rows: int) -> Check:
-    """Room for the submission twice, so that it can be replaced at once, with the log and predict.json."""
+    """Room for the submission twice, so that it is replaced at once, the log and predict.json."""
     wanted, free = 2 * rows * ROW_BYTES + 4 * MIB, free_bytes(places.working)
     told = f"{free / 1e6:.0f} MB free at {places.working}"
     if free < wanted:

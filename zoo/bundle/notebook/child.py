@@ -1,4 +1,4 @@
-"""Child processes whose output goes to the notebook and to the log, and that end when their time is up."""
+"""Child processes that are heard in the notebook and the log, and end when their time is up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAST_BYTES = 4096
 
 
 def run_told(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> tuple[int, str]:
-    """Run a command to its end, at most so many seconds; its exit code and the last line that it printed.
+    """Run a command, at most so many seconds; its exit code and the last line that it printed.
 
     What it prints goes on to this process's own output and to the end of `log`, whose disk may be full. SIGTERM, SIGINT and
     SIGHUP of this process are handed to it.

@@ -1,4 +1,4 @@
-"""The end, however it comes: a whole submission, what was done beside it, and one line that says which."""
+"""The end, however it comes: a whole submission, what was done, and a line that says which."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def put(made: Path, submission: Path) -> str:
 
 
 def first_file(found: Found, form: Form, places: Places) -> int:
-    """Write the prior of every row at once; how many rows. OSError where there is no room for one such file."""
+    """Write the prior of every row at once; how many rows.
+
+    OSError where there is no room for one such file.
+    """
     prior = found.bundle["prior"]
     try:
         places.working.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the engine reads from its environment in a notebook: libraries, no network, and attention for the cards at hand."""
+"""What the engine reads from its environment: libraries, no network, the cards' attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment to predict in: made of the bundle's wheels, or given, or the image's own Python."""
+"""The environment to predict in: made of the wheels, or given, or the image's own Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Environment:
 
 
 def given(folder: Path) -> Environment | None:
-    """An environment that is there already, in the place of one made of wheels; None where it is none."""
+    """An environment that is there already; None where the folder is none."""
     python = folder / "bin" / "python"
     if not python.exists():
         return None
@@ -82,7 +82,7 @@ def make(found: Found, wheels: Path, places: Places, seconds: float, *, engine: 
 
 
 def light_lock(lock: str, light: list[str]) -> str:
-    """The requirements of a lock file that the light wheels meet, with their hashes, by the wheels' file names."""
+    """The requirements of a lock file that the light wheels meet, by their file names."""
     names = {wheel.partition("-")[0].lower().replace("_", "-") for wheel in light}
     kept, keep = [], False
     for line in lock.splitlines():
@@ -94,7 +94,7 @@ def light_lock(lock: str, light: list[str]) -> str:
 
 
 def of_the_image(wheels: Path | None, places: Places) -> Environment | None:
-    """The image's own Python with the product's wheel unpacked beside it; None where its packages do not do.
+    """The image's own Python with the product's wheel unpacked; None where it does not do.
 
     Enough for members that need no engine. Nothing is installed into the image.
     """
@@ -116,7 +116,7 @@ def of_the_image(wheels: Path | None, places: Places) -> Environment | None:
 
 
 def import_fault(environment: Environment, variables: Mapping[str, str]) -> str:
-    """What the interpreter says where it cannot import what predicting needs; empty where it can."""
+    """What the interpreter says where it cannot import what predicting needs; else empty."""
     command = [str(environment.python), "-c", "import ensemble.predict.run, zoo.stages.lexical.model"]
     own = {name: value for name, value in variables.items() if name != "PYTHONPATH"}
     own |= {"PYTHONPATH": environment.product} if environment.product else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -45,7 +44,10 @@ class Places:
 
 
 def places_of(environment: Mapping[str, str]) -> Places:
-    """The places by `PZ_INPUT`, `PZ_WORKING`, `PZ_SCRATCH` and `PZ_ENVIRONMENT`, Kaggle's own where these are not set."""
+    """The places that the environment names, Kaggle's own where it names none.
+
+    By `PZ_INPUT`, `PZ_WORKING`, `PZ_SCRATCH` and `PZ_ENVIRONMENT`.
+    """
     given = environment.get("PZ_ENVIRONMENT")
     return Places(
         inputs=Path(environment.get("PZ_INPUT", "/kaggle/input")),
@@ -77,7 +79,10 @@ class State:
     checks: list[dict[str, str]] = field(default_factory=list)
 
     def save(self, places: Places) -> None:
-        """Write it whole; a scratch folder that takes nothing is told, not raised: the stage itself goes on."""
+        """Write it whole.
+
+        A scratch folder that takes nothing is told, not raised: the stage itself goes on.
+        """
         try:
             places.scratch.mkdir(parents=True, exist_ok=True)
             write_whole(places.scratch / STATE, json.dumps(vars(self), indent=1))
@@ -95,9 +100,11 @@ def load_state(places: Places, environment: Mapping[str, str]) -> State:
         state = State(**kept)
     except (OSError, ValueError, TypeError):
         state = State(time.time())
-    told = environment.get("PZ_STARTED_AT")
-    if told:
-        state.started_at = float(told)
+    if told := environment.get("PZ_STARTED_AT"):
+        try:
+            state.started_at = float(told)
+        except ValueError as error:
+            raise Refused(f"PZ_STARTED_AT={told}: no Unix seconds; leave it out, or set it to time.time()") from error
     return state
 
 
@@ -106,7 +113,7 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

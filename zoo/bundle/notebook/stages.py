@@ -1,4 +1,4 @@
-"""The stages of the script: look, prepare, predict. Each can be called alone, and leaves a whole submission."""
+"""The stages of the script: look, prepare, predict; each leaves a whole submission."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .engine import variables
 from .environment import Environment
 from .find import find
 from .places import Refused, load_state, places_of, say
+from .rates import measure
 from .submission import USUAL, form_of
 from .weights import file_fault, make_store, needs_engine, read_plan
 
@@ -28,7 +29,7 @@ AMPERE = (8, 0)  # compute capability of the first cards with attention that nee
 
 
 class Session:
-    """What every stage knows: the places, what is attached, the submission's form, and what earlier stages left."""
+    """What every stage knows: places, what is attached, the form, and what earlier stages left."""
 
     def __init__(self) -> None:
         self.places = places_of(os.environ)
@@ -44,7 +45,7 @@ class Session:
 
 
 def look(session: Session) -> None:
-    """Write the prior of every row at once; then say what is here, what is wrong with it, and the mend."""
+    """Write the prior of every row at once; then say what is here, what is wrong, and the mend."""
     found, places, state = session.found, session.places, session.state
     rows = first_file(found, session.form, places)
     say(standing(found, session.form, places)[1])
@@ -72,7 +73,7 @@ def _stand(session: Session) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Make the environment to predict in, or say why there is none; the submission stays as it is."""
+    """Make the environment to predict in, or say why there is none."""
     _stand(session)
     plan, wrong = read_plan(session.found)
     if plan is None:
@@ -86,7 +87,14 @@ def prepare(session: Session) -> None:
         return
     state.python, state.product, state.engine = str(chosen.python), chosen.product, chosen.engine
     state.on_processors = chosen.on_processors
-    say(f"predicting with {chosen.python}, {'with' if chosen.engine else 'without'} an engine")
+    engine = (
+        "an engine for processors, whatever the cards"
+        if chosen.on_processors
+        else "an engine"
+        if chosen.engine
+        else "no engine"
+    )
+    say(f"predicting with {chosen.python} and {engine}")
 
 
 def _environment(session: Session, *, engine: bool) -> Environment | None:
@@ -115,7 +123,7 @@ def _environment(session: Session, *, engine: bool) -> Environment | None:
 
 
 def predict(session: Session) -> None:
-    """Predict within the budget what can be predicted here, and leave the submission with what was done."""
+    """Predict within the budget what can be predicted, and leave it with what was done."""
     _stand(session)
     said: dict[str, Any] = {"told": list(session.found.told), "left_out": {}}
     code: int | None = None
@@ -147,8 +155,11 @@ def _predicted(session: Session, said: dict[str, Any]) -> int | None:
     if seconds < SHORTEST_SECONDS:
         say(f"the budget of {found.bundle['budget_seconds']:g} s is spent; the prior stays")
         return None
-    output = places.submission if state.direct else places.scratch / "submission.csv"
     environment = variables(os.environ, found.job, places, chosen, state)
+    if serves and not chosen.on_processors and (rates := measure(found, chosen, environment, seconds)):
+        said["rates"] = rates
+        seconds = session.ends - time.time()
+    output = places.submission if state.direct else places.scratch / "submission.csv"
     code, _ = run_told(_command(session, chosen, output), environment, places.log, seconds + SHORTEST_SECONDS)
     if not state.direct and output.exists() and (why := put(output, places.submission)):
         say(f"fail  {why}")

@@ -1,11 +1,10 @@
-"""The submission: its columns as the competition's sample has them, the prior of every row, and whether a file is whole."""
+"""The submission: its columns by the sample, every row's prior, whether a file is whole."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import math
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +39,10 @@ class Form:
     winners: tuple[str, str] = ("model_a", "model_b")
 
     def row(self, row_id: str, p: Sequence[float]) -> list[str]:
-        """The cells of a row with probabilities A, B, tie; scaled to A and B where there is no column for ties."""
+        """The cells of a row with probabilities A, B, tie.
+
+        Scaled to A and B where there is no column for ties.
+        """
         a, b = p[0], p[1]
         if "tie" not in self.parts:
             a, b = a / (a + b), b / (a + b)
@@ -112,7 +114,7 @@ def write_prior(test: Path, form: Form, prior: Sequence[float], output: Path) ->
             for row_id in battle_ids(test):
                 writer.writerow(form.row(row_id, prior))
                 rows += 1
-        os.replace(partial, output)
+        partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
     return rows

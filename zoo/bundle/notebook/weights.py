@@ -1,4 +1,4 @@
-"""The store that members are predicted from: links to the parts, without those whose files are not as they were packed."""
+"""The store that members are predicted from: links to the parts that are whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENGINE_STAGE = "score"  # the stage of members that need the engine; others need
 
 
 def file_fault(folder: Path, records: Iterable[dict[str, Any]]) -> str:
-    """The first file below a folder that is not as recorded, with what is wrong; empty where all are."""
+    """The first file below a folder that is not as recorded, with what is wrong; else empty."""
     for record in records:
         path = folder / record["path"]
         try:
@@ -49,7 +49,7 @@ def needs_engine(member: dict[str, Any]) -> bool:
 
 
 def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bool, why_not: str) -> dict[str, str]:
-    """Link every checkpoint that is whole and can be used here into the store; by member, why it is left out.
+    """Link what is whole and can be used here into the store; by member, why it is left out.
 
     The store lies in the scratch folder; the checkpoints stay where they are mounted, which is read-only.
     """

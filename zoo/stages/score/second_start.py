@@ -1,4 +1,4 @@
-"""What is tried where an engine cannot start as it was told to: smaller batches, other attention, no peer access."""
+"""Second starts of an engine: with smaller batches, other attention, without peer access."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SecondStart:
 
 
 def told_attention(on_gpu: bool) -> dict[str, str]:
-    """The argument for the attention backend that the environment names; nothing where it names none."""
+    """The argument for the attention backend that the environment names, if it names one."""
     name = os.environ.get(ATTENTION)
     return {"attention_backend": name} if on_gpu and name else {}
 
@@ -44,13 +44,18 @@ def second_starts(
     *,
     gpus: int,
 ) -> tuple[SecondStart, ...]:
-    """What can be tried on cards of this capability, each once, where the engine has not loaded yet.
+    """What can be tried on cards of this capability, where the engine has not loaded yet.
 
-    Numbers of another attention, or of other batches, differ from those of the plan by rounding alone. `gpus`: of one copy.
+    Each once. Numbers of another attention, or of other batches, differ from those of the plan by rounding alone. `gpus`: of
+    one copy.
     """
     found = []
     smaller = spec.model_copy(
-        update={"max_batched_tokens": spec.max_batched_tokens // 2, "max_seqs": max(1, spec.max_seqs // 2), "kv_cache_bytes": None}
+        update={
+            "max_batched_tokens": spec.max_batched_tokens // 2,
+            "max_seqs": max(1, spec.max_seqs // 2),
+            "kv_cache_bytes": None,
+        }
     )
     if spec.max_batched_tokens // 2 > longest_row(spec):
         changed = {
@@ -64,7 +69,9 @@ def second_starts(
         told = "started again without direct access between the cards, which takes some percent more time"
         found.append(SecondStart("silence", told, environment={"NCCL_P2P_DISABLE": "1"}))
     if capability is not None and capability < AMPERE and "attention_backend" not in arguments:
-        told = f"started again with {ANY_CARD}: without tensor cores here, by estimate 20 to 40 % more time at 1,000 tokens a row"
+        told = (
+            f"started again with {ANY_CARD}: without tensor cores here, by estimate 20 to 40 % more time at 1,000 tokens a row"
+        )
         found.append(SecondStart("other", told, {"attention_backend": ANY_CARD}))
     return tuple(found)
 

@@ -97,6 +97,9 @@ def stand_in(folder: Path, body: str, *, engine: str = "") -> str:
         import csv, os, sys, time
         from pathlib import Path
         argv = sys.argv[1:]
+        if argv[1:5] == ["zoo", "target", "measure", "--quick"]:
+            print(os.environ.get("RATES", ""))
+            sys.exit(0)
         output, test = Path(argv[argv.index("-o") + 1]), Path(argv[4])
         store = sorted(p.name for p in Path(argv[argv.index("--store") + 1]).iterdir() if (p / "manifest.json").exists())
         ids = [row["id"] for row in csv.DictReader(test.open())]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.bundle.dry_run import write_driver
 from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.bundles import attach, cell_environment, small_bundle
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_wheels import lock_line, write_wheel
 from tests.zoo.bundle.notebook.scenes import IMAGE, T4, Scene, make_scene
-from ensemble.bundle.dry_run import write_driver
 from zoo.bundle import Image
 from zoo.bundle.notebook.environment import light_lock
 from zoo.data.sample import write_sample
@@ -107,9 +107,11 @@ def test_no_uv_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_light_lock_has_the_requirements_of_its_wheels_alone() -> None:
-    lock = "# made here\na-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nvllm==2 --hash=sha256:3\nC.d[x]==4 --hash=sha256:5\n"
-    light = light_lock(lock, ["a_b-1-py3-none-any.whl", "c_d-4-cp312-cp312-linux_x86_64.whl"])
-    assert light == "a-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nC.d[x]==4 --hash=sha256:5\n"
+    first, last = "a-b==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n", "C.d[x]==4 --hash=sha256:5\n"
+    light = light_lock(
+        f"# made here\n{first}vllm==2 --hash=sha256:3\n{last}", ["a_b-1-py3-none-any.whl", "c_d-4-cp312-cp312-linux_x86_64.whl"]
+    )
+    assert light == first + last
 
 
 @pytest.mark.slow

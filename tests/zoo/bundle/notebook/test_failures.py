@@ -1,4 +1,4 @@
-"""The failures that a notebook meets, each brought about for real: a whole submission is there every time, and a line that says why."""
+"""The failures that a notebook meets, each brought about for real: a whole submission every time, and a line that says why."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_stage_that_is_none(tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_python(tmp_path: Path) -> None:
-    """Its wheels cannot be installed: the digest to pin is named, and members without an engine are tried in the image's own."""
+    """Its wheels cannot be installed: the digest to pin is named, and the image's own Python is tried."""
     image = Image(python="3.99", glibc="2.17", driver=580, docker_image="gcr.io/kaggle@sha256:abc")
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -255,6 +255,11 @@ def test_a_budget_that_is_spent(tmp_path: Path) -> None:
     assert done.returncode == 0 and scene.rows() == PRIOR_ROWS and "the budget of 3600 s is spent" in done.stdout
 
 
+def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
+    done = make_scene(tmp_path).run(PZ_STARTED_AT="noon")
+    assert done.returncode == 1 and "REFUSED: PZ_STARTED_AT=noon" in done.stdout
+
+
 def test_no_member_contributed(tmp_path: Path) -> None:
     """`ensemble predict` says 3, and the file is the prior: whole, and the last line says so."""
     done = make_scene(tmp_path).run(**given(tmp_path, "sys.exit(3)"))
@@ -322,7 +327,8 @@ def test_a_full_disk_where_the_notebook_leaves_its_files(tmp_path: Path) -> None
     """One page: room for the submission and for nothing else. It is written over where it cannot be replaced."""
     scene = make_scene(tmp_path)
     working = scene.submission.parent
-    script = f"mount -t tmpfs -o size=4096 tmpfs {working} && {sys.executable} {scene.job / 'script'}; code=$?; cat {scene.submission}; exit $code"
+    mount, shown = f"mount -t tmpfs -o size=4096 tmpfs {working}", f"cat {scene.submission}"
+    script = f"{mount} && {sys.executable} {scene.job / 'script'}; code=$?; {shown}; exit $code"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
     done = subprocess.run(command, env=scene.environment | given(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "the submission is made elsewhere and copied at the end" in done.stdout, done.stdout
@@ -360,3 +366,21 @@ folder.mkdir(parents=True)
     assert report["patterns"] == {"lexical@ab": 3} and report["notebook"]["left_out"]["big@ab"].startswith("needs the engine")
     assert {check["name"] for check in report["notebook"]["checks"]} >= {"cards", "Python", "glibc", "RAM", "disk", "working"}
     assert json.dumps(report)
+
+
+def test_rates_of_the_cards_come_home_in_predict_json(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, budget_seconds=32400)
+    with_cards(tmp_path, scene.environment, T4, T4)
+    measured = {"target": "t4x2", "rates": {"disk_bytes_per_second": 1e8}}
+    done = scene.run(**given(tmp_path), RATES=json.dumps(measured))
+    assert done.returncode == 0 and "zoo target import predict.json" in done.stdout
+    assert scene.report()["notebook"]["rates"] == measured
+
+
+@pytest.mark.parametrize("budget", [32400, 3600], ids=["no JSON", "no time"])
+def test_rates_that_cannot_be_measured_hold_nothing_up(tmp_path: Path, budget: float) -> None:
+    scene = make_scene(tmp_path, budget_seconds=budget)
+    with_cards(tmp_path, scene.environment, T4, T4)
+    done = scene.run(**given(tmp_path))
+    assert done.returncode == 0 and BOTH in done.stdout and "rates" not in scene.report()["notebook"]
+    assert ("warn  rates are not measured" in done.stdout) == (budget == 32400)

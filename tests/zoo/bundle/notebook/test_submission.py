@@ -1,4 +1,4 @@
-"""The submission's form, the prior of every row, and what makes a file whole; with pandas and the product's reader as oracles."""
+"""The submission's form, the prior of every row, and what makes a file whole; the product's own reader is the oracle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.bundle.notebook.places import Refused
-from zoo.bundle.notebook.submission import USUAL, Form, fault, form_of, battle_ids, write_prior
+from zoo.bundle.notebook.submission import USUAL, Form, battle_ids, fault, form_of, write_prior
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.scores.tables import read_submission
