@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ensemble.bundle.contents import has_language_models
+from ensemble.bundle.make import FLASHINFER
 from ensemble.plan import Plan, PlanMember, load_plan
 from zoo.bundle.check import AGAIN, JOB, check_folder, read_bundle
 from zoo.bundle.contracts import Bundle, Part
@@ -17,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
 from zoo.store import file_sha256, read_manifest
 from zoo.targets import Target, load_target
+from zoo.targets.capabilities import AMPERE
 
 # Competitions that ask row by row through a server (`kaggle_evaluation`) instead of reading a file, as far as they are known:
 # the notebook's script refuses any other when it finds one.
@@ -49,6 +52,8 @@ def check_plan(folder: Path, bundle: Bundle) -> Iterator[Finding]:
         yield fail("plan", str(error), AGAIN)
         return
     yield check_budget(plan, bundle)
+    if has_language_models(plan):
+        yield check_modules(bundle)
     parts = {name: part for part in bundle.parts for name in part.members}
     for member in plan.members:
         if isinstance(member.request, ScoreRequest):
@@ -81,6 +86,17 @@ def check_budget(plan: Plan, bundle: Bundle) -> Finding:
     return ok("budget", what)
 
 
+def check_modules(bundle: Bundle) -> Finding:
+    """Whether the target's cards get attention on their tensor cores: below 8.0 by FlashInfer's modules alone."""
+    count = sum(file.path.startswith(f"{FLASHINFER}/") for file in bundle.files)
+    if bundle.target.compute_capability is None or bundle.target.compute_capability >= AMPERE:
+        return ok("attention", "the engine's own")
+    if not count:
+        what = "by TRITON_ATTN, without tensor cores on these cards: the bundle has no FlashInfer modules compiled for them"
+        return warn("attention", what, "give them: ensemble bundle PLAN --flashinfer FOLDER")
+    return ok("attention", f"by FlashInfer, {count} modules compiled beforehand; by TRITON_ATTN where they do not load")
+
+
 def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: ScoreRequest, part: Part | None) -> Finding:
     """One member on the target with the bundled engine: the worst of what its checkpoint and settings come to."""
     if part is None:
@@ -93,8 +109,7 @@ def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: Scor
     if worst.verdict in ("ok", "info"):
         memory = next(f.what for f in findings if f.check == f"memory, {request.serve.layout}")
         kernel = next(f.what for f in findings if f.check == "kernel")
-        attention = next(f.what for f in findings if f.check == "attention")
-        return ok(member.name, f"{part.name}; {kernel}; {attention}; {memory}")
+        return ok(member.name, f"{part.name}; vLLM {bundle.target.engine}; {kernel}; {memory}")
     what = "; ".join(f"{f.check}: {f.what}" for f in findings if f.verdict == worst.verdict)
     return Finding(check=member.name, verdict=worst.verdict, what=f"{part.name}; {what}", mend=worst.mend)
 

@@ -178,8 +178,9 @@ def _spent(scene: Scene) -> str:
 
 
 def _long(scene: Scene) -> str:
-    loads = [member.cost.load_seconds for member in load_plan(scene.folder / "job" / scene.bundle.plan).members]
-    scene.rows, scene.seconds = MANY_ROWS, CUT_SECONDS + sum(loads)
+    members = load_plan(scene.folder / "job" / scene.bundle.plan).members
+    loads = {member.checkpoint: member.cost.load_seconds for member in members}
+    scene.rows, scene.seconds = MANY_ROWS, CUT_SECONDS + sum(loads.values())
     return f"test.csv has {MANY_ROWS:,} rows, {scene.seconds:.0f} s are left"
 
 

@@ -78,7 +78,12 @@ def check(
 
     Example: ensemble bundle check bundle --battles test.csv
     """
-    _checked(folder, style_of(format_, as_json), [], battles)
+    style = style_of(format_, as_json)
+    if battles is not None:
+        from zoo.data.battles import read_battles
+
+        read_battles(battles, strict=False)  # what is wrong with the file is told before minutes are spent on the folder
+    _checked(folder, style, [], battles)
 
 
 def _checked(folder: Path, style: Format, commands: list[str], battles: Path | None = None) -> None:

@@ -30,6 +30,8 @@ NEVER_LAUNCHED = {
     "_vllm_fa3_C.abi3.so": "FlashAttention 3, which the engine takes on 9.0",
     "_flashmla_C.abi3.so": "FlashMLA, which the engine takes from 9.0 up",
     "_flashmla_extension_C.abi3.so": "FlashMLA, which the engine takes from 9.0 up",
+    "cute_dsl_fmha_fp8_e4m3_to_bf16_hd192_sm_100a_x86_64.so": "attention of multi-head latent models on 10.0",
+    "cute_dsl_fmha_fp8_e4m3_to_bf16_hd192_sm_103a_x86_64.so": "attention of multi-head latent models on 10.3",
 }
 
 

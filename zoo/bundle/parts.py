@@ -20,7 +20,7 @@ DATASET_BYTES = 200 * 10**9
 MOST_FILES = 1000  # loose ones of a data set; folders are sent as archives
 METADATA_KEYS = ("title", "id", "licenses")
 LICENCE = "other"  # of a private data set; each file's own stands in bundle.json
-_USER = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_ADDRESS = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 
 
 def place(source: Path, target: Path) -> None:
@@ -63,9 +63,9 @@ def slug_of(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def check_user(name: str, what: str) -> str:
+def check_address(name: str, what: str) -> str:
     """A name as it stands in the host's addresses; ZooError where it cannot be one."""
-    if not _USER.fullmatch(name):
+    if not _ADDRESS.fullmatch(name):
         raise ZooError(f"{what} {name!r}: give it as it stands in its address, small letters, digits and hyphens")
     return name
 

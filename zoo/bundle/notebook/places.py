@@ -100,9 +100,11 @@ def load_state(places: Places, environment: Mapping[str, str]) -> State:
         state = State(**kept)
     except (OSError, ValueError, TypeError):
         state = State(time.time())
-    told = environment.get("PZ_STARTED_AT")
-    if told:
-        state.started_at = float(told)
+    if told := environment.get("PZ_STARTED_AT"):
+        try:
+            state.started_at = float(told)
+        except ValueError as error:
+            raise Refused(f"PZ_STARTED_AT={told}: no Unix seconds; leave it out, or set it to time.time()") from error
     return state
 
 

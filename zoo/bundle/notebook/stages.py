@@ -59,7 +59,14 @@ def prepare(session: Session) -> None:
         return
     state.python, state.product, state.engine = str(chosen.python), chosen.product, chosen.engine
     state.on_processors = chosen.on_processors
-    say(f"predicting with {chosen.python}, {'with' if chosen.engine else 'without'} an engine")
+    engine = (
+        "an engine for processors, whatever the cards"
+        if chosen.on_processors
+        else "an engine"
+        if chosen.engine
+        else "no engine"
+    )
+    say(f"predicting with {chosen.python} and {engine}")
 
 
 def predict(session: Session) -> None:

@@ -255,6 +255,11 @@ def test_a_budget_that_is_spent(tmp_path: Path) -> None:
     assert done.returncode == 0 and scene.rows() == PRIOR_ROWS and "the budget of 3600 s is spent" in done.stdout
 
 
+def test_a_start_that_is_no_time_is_refused(tmp_path: Path) -> None:
+    done = make_scene(tmp_path).run(PZ_STARTED_AT="noon")
+    assert done.returncode == 1 and "REFUSED: PZ_STARTED_AT=noon" in done.stdout
+
+
 def test_no_member_contributed(tmp_path: Path) -> None:
     """`ensemble predict` says 3, and the file is the prior: whole, and the last line says so."""
     done = make_scene(tmp_path).run(**given(tmp_path, "sys.exit(3)"))
