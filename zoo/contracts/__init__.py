@@ -26,14 +26,12 @@ from zoo.contracts.entry import (
     Entry,
     LadderSpec,
     LexicalSpec,
-    MergeSpec,
     PromptSpec,
     Quantizer,
     QuantizeSpec,
     ScoreSpec,
     ServeSpec,
     Shape,
-    TrainSpec,
     Variant,
 )
 from zoo.contracts.explain import explain, first_fault
@@ -42,6 +40,7 @@ from zoo.contracts.requests import (
     REQUESTS,
     BaseRequest,
     EvaluateRequest,
+    ExtraBattles,
     FetchRequest,
     Held,
     ImportRequest,
@@ -63,6 +62,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
+from zoo.contracts.training import ExtraFile, MergeSpec, TrainSpec
 
 __all__ = [
     "EACH_PROMPT",
@@ -76,6 +76,8 @@ __all__ = [
     "Cost",
     "Entry",
     "EvaluateRequest",
+    "ExtraBattles",
+    "ExtraFile",
     "FetchRequest",
     "FileRecord",
     "FoldRule",

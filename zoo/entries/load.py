@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.contracts import Entry, Variant, explain
+from zoo.contracts import Entry, Variant, changed, explain
 from zoo.errors import ZooError
 from zoo.settings import entry_folders, read_toml
 
@@ -69,9 +69,11 @@ def with_files_from(entry: Entry, folder: Path) -> Entry:
     """
     if entry.train is None:
         return entry
-    paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
-    found = {key: folder / path for key, path in paths.items() if path is not None}  # an absolute one stays as it is
-    return entry.model_copy(update={"train": entry.train.model_copy(update=found)})
+    train = entry.train
+    found: dict[str, object] = {"extra": tuple(changed(extra, file=folder / extra.file) for extra in train.extra)}
+    if train.teacher is not None:
+        found["teacher"] = folder / train.teacher  # an absolute one stays as it is
+    return changed(entry, train=changed(train, **found))
 
 
 def override(entry: Entry, settings: list[str]) -> Entry:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zoo.contracts import (
     Entry,
+    ExtraBattles,
     FetchRequest,
     FoldRule,
     Held,
@@ -29,6 +30,7 @@ from zoo.contracts import (
     ServeSpec,
     TrainRequest,
     TrainSpec,
+    changed,
 )
 from zoo.errors import ZooError
 from zoo.pipeline.fold_rules import check_teacher
@@ -36,6 +38,7 @@ from zoo.pipeline.weights import fetch_request
 from zoo.store import artifact_name, file_sha256, fingerprint
 from zoo.targets import load_target, visible_gpus
 
+EXTRA = "a file of labelled battles"
 _SOURCES: dict[str, type[Request]] = {
     "base": FetchRequest,
     "trained": TrainRequest,
@@ -123,6 +126,10 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
     if spec.teacher is not None:
         check_teacher(spec.teacher, held.rule)
+    extra = tuple(
+        ExtraBattles(battles=_file_input("train.extra", one.file, EXTRA), weight=spec.extra_weight * one.weight)
+        for one in spec.extra
+    )
     return TrainRequest(
         entry=name,
         base=base,
@@ -130,18 +137,18 @@ def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Inpu
         held=held,
         prompt=prompt,
         # A path is no part of identity; the inputs below are.
-        spec=spec.model_copy(update={"teacher": None, "extra": None}),
-        teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
-        extra=_file_input("train.extra", spec.extra, "a file of labelled battles"),
-        extra_rule="near-prompts-1" if spec.extra else None,  # whatever the rule of the folds
+        spec=changed(spec, teacher=None, extra=(), extra_weight=extra[0].weight if extra else spec.extra_weight),
+        teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows") if spec.teacher else None,
+        extra=extra[0].battles if extra else None,
+        more_extra=extra[1:],
+        extra_rule="near-prompts-1" if extra else None,  # whatever the rule of the folds
+        teaches_extra=bool(extra and spec.teacher),
         votes_digest=_votes_digest(spec, battles),
     )
 
 
-def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
+def _file_input(key: str, path: Path, wanted: str) -> Input:
     """A file that an entry's setting names as a stage's input, identified by its content."""
-    if path is None:
-        return None
     if not path.is_file():
         raise ZooError(f"{key}: {path}: no such file; give {wanted}")
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])

@@ -31,8 +31,8 @@ from zoo.stages.train.adapters import load_model, save_weights
 from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
-from zoo.stages.train.examples import Example, examples, learned_targets
-from zoo.stages.train.extra_battles import extra_rows
+from zoo.stages.train.examples import Example, examples, learned_targets, read_teacher
+from zoo.stages.train.extra_battles import all_extra_rows
 from zoo.stages.train.fused import refresh
 from zoo.stages.train.learner import Learner, evaluate
 from zoo.targets import process_age_seconds
@@ -86,7 +86,7 @@ def read_examples(
 ) -> tuple[list[Example], list[Example], dict[str, float]]:
     """Examples to learn from, a sample of the held-out ones, and how many are of what kind.
 
-    Those of the second file are among the first. ZooError where there is nothing to learn from, or nothing held out.
+    Those of extra files are among the first. ZooError where there is nothing to learn from, or nothing held out.
     """
     spec = request.spec
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed, say=progress.note)
@@ -94,13 +94,19 @@ def read_examples(
         together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
         found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
         raise ZooError(f"{request.battles.path}: {found_rows}; label more rows")
-    teacher = request.teacher.path if request.teacher else None
-    targets, counts = learned_targets(train_frame, battles, spec, teacher)
-    train = examples(train_frame, codec, request.prompt, targets)
-    if request.extra:
-        extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec, request.extra_rule)
-        train += examples(extra_frame, codec, request.prompt, extra_targets)
-        counts |= found
+    teacher = read_teacher(request.teacher.path) if request.teacher else None
+    learned = learned_targets(train_frame, battles, spec, votes=spec.targets == "votes", teacher=teacher)
+    extra, counts = all_extra_rows(request, battles, teacher if request.teaches_extra else None)
+    counts |= {"train/rows_with_votes": float(learned.voted)} if spec.targets == "votes" else {}
+    if request.teacher:
+        counts["train/rows_with_teacher"] = float(learned.taught)
+        if not learned.taught and not any(one.taught for one in extra):
+            raise ZooError(
+                f"{request.teacher.path}: has none of the rows to train on; score the teacher on the same battles, out of fold"
+            )
+    train = examples(train_frame, codec, request.prompt, learned.targets)
+    for one in extra:
+        train += examples(one.frame, codec, request.prompt, one.targets)
     held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
     return train, held, counts
 
