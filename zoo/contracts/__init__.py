@@ -62,7 +62,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
-from zoo.contracts.training import ExtraFile, MergeSpec, TrainSpec
+from zoo.contracts.training import EarlierTraining, ExtraFile, MergeSpec, TrainSpec
 
 __all__ = [
     "EACH_PROMPT",
@@ -74,6 +74,7 @@ __all__ = [
     "BaseRequest",
     "Contract",
     "Cost",
+    "EarlierTraining",
     "Entry",
     "EvaluateRequest",
     "ExtraBattles",

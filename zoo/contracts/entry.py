@@ -218,6 +218,8 @@ class Entry(Contract):
         missing = [key for key in needed if getattr(self, key) is None]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
+            raise ValueError("train.only_extra = true learns from train.extra alone; name its files")
         if self.kind == "causal_lm" and self.score and self.prompt:
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
             if uncapped:  # the engine is made for the longest row, and memory is counted by it

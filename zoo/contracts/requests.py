@@ -125,6 +125,7 @@ class TrainRequest(BaseRequest):
     extra_rule: FoldRule | None = added_later(
         None, description="by which near-copies of held-out prompts among the extra rows are found; None: exact copies alone"
     )
+    start: Input | None = added_later(None, description="the train artifact whose adapter training goes on from")
     teaches_extra: bool = added_later(
         False, description="whether the teacher's table is learned from for extra rows too; False: requests of before 0.2"
     )

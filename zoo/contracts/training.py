@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from zoo.contracts.base import Contract, Fraction, Positive, added_later
+from zoo.contracts.base import Contract, Fraction, Positive, added_later, changed
 
 Targets = Literal["hard", "votes"]  # a row's label, or its shares of votes where it has them
 
@@ -36,6 +36,21 @@ def _as_written(files: tuple[ExtraFile, ...]) -> Any:
 
 
 ExtraFiles = Annotated[tuple[ExtraFile, ...], BeforeValidator(_files), PlainSerializer(_as_written, when_used="json")]
+
+
+class EarlierTraining(Contract):
+    """A training before an entry's own, from extra battles alone.
+
+    The entry's own goes on from its adapter with a fresh optimizer and schedule: made rows first, human rows last. Its settings
+    are those of [train] but for these; None: as there, but a teacher is not taken over.
+    """
+
+    extra: ExtraFiles = Field(min_length=1)
+    extra_targets: Targets | None = None
+    teacher: Path | None = None
+    epochs: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    label_smoothing: Fraction | None = None
 
 
 class TrainSpec(Contract):
@@ -82,6 +97,13 @@ class TrainSpec(Contract):
     extra_targets: Targets | None = added_later(
         None, description="votes: soft labels of the extra rows, whatever the main file has; None: as `targets`"
     )
+    only_extra: bool = added_later(
+        False, description="learn from the extra battles alone; of the main file only the held-out fold is used, to judge"
+    )
+    first: EarlierTraining | None = added_later(None, description="a training before this one, which goes on from its adapter")
+    start: str | None = added_later(
+        None, description="a train artifact whose adapter training goes on from; it must have held out the same fold"
+    )
     label_smoothing: Fraction = 0.0
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
@@ -98,7 +120,18 @@ class TrainSpec(Contract):
     def _check(self) -> TrainSpec:
         if self.method == "full" and (self.dora or self.rslora):
             raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
+        if self.method == "full" and (self.first or self.start):
+            raise ValueError("train.first and train.start go on from an adapter; method = 'full' has none")
         return self
+
+    def earlier(self) -> TrainSpec | None:
+        """The settings of the training before this one; None where there is none."""
+        if self.first is None:
+            return None
+        own = {name: value for name, value in self.first if value is not None}
+        return changed(
+            self, **{"teacher": None, "extra_weight": 1.0, "max_rows": None, **own, "first": None, "only_extra": True}
+        )
 
 
 class MergeSpec(Contract):

@@ -27,7 +27,7 @@ from zoo.scores.metrics import uniform_loss
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import gpu_peak_bytes, keep_to_share
-from zoo.stages.train.adapters import load_model, save_weights
+from zoo.stages.train.adapters import load_model, save_weights, start_from
 from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
@@ -53,7 +53,10 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     battles = read_battles(request.battles.path, keep=VOTES)
     train, held, counts = read_examples(request, codec, battles)
     torch.manual_seed(spec.seed)
-    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks, ties=battles.can_tie)
+    model = load_model(base, spec)
+    if request.start:
+        start_from(model, request.start.path / "adapter")
+    learner = Learner(model, codec, spec, ranks=ranks, ties=battles.can_tie)
     memory = learner.fit_memory(train)
     load_seconds = process_age_seconds()
     state = fit(learner, train, held, out_dir)
@@ -90,14 +93,17 @@ def read_examples(
     """
     spec = request.spec
     train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed, say=progress.note)
-    if train_frame.empty or held_frame.empty:
+    if spec.only_extra:
+        train_frame = train_frame.iloc[:0]
+    if held_frame.empty or (train_frame.empty and not spec.only_extra):
         together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
         found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
         raise ZooError(f"{request.battles.path}: {found_rows}; label more rows")
     teacher = read_teacher(request.teacher.path) if request.teacher else None
-    learned = learned_targets(train_frame, battles, spec, votes=spec.targets == "votes", teacher=teacher)
+    votes = spec.targets == "votes" and not spec.only_extra
+    learned = learned_targets(train_frame, battles, spec, votes=votes, teacher=teacher)
     extra, counts = all_extra_rows(request, battles, teacher if request.teaches_extra else None)
-    counts |= {"train/rows_with_votes": float(learned.voted)} if spec.targets == "votes" else {}
+    counts |= {"train/rows_with_votes": float(learned.voted)} if votes else {}
     if request.teacher:
         counts["train/rows_with_teacher"] = float(learned.taught)
         if not learned.taught and not any(one.taught for one in extra):
