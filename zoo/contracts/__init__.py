@@ -62,9 +62,10 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
-from zoo.contracts.training import EarlierTraining, ExtraFile, MergeSpec, TrainSpec
+from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, MergeSpec, Scale, TrainSpec
 
 __all__ = [
+    "CHOSEN",
     "EACH_PROMPT",
     "LABELS",
     "REQUESTS",
@@ -105,6 +106,7 @@ __all__ = [
     "Quantizer",
     "Request",
     "Say",
+    "Scale",
     "ScoreCard",
     "ScoreRequest",
     "ScoreSpec",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
-from zoo.contracts.training import MergeSpec, TrainSpec
+from zoo.contracts.training import CHOSEN, MergeSpec, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
 
@@ -220,6 +220,10 @@ class Entry(Contract):
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
         if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
             raise ValueError("train.only_extra = true learns from train.extra alone; name its files")
+        if self.train and self.merge.scale == CHOSEN and not self.train.scales:
+            raise ValueError("merge.scale = 'chosen' needs train.scales, as in [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]")
+        if self.train and self.merge.scale != 1 and (self.train.method == "full" or self.train.dora):
+            raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
         if self.kind == "causal_lm" and self.score and self.prompt:
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
             if uncapped:  # the engine is made for the longest row, and memory is counted by it

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_val
 from zoo.contracts.base import EACH_PROMPT, SCHEMA_VERSION, AnyContract, Contract, FoldRule, Name, Order, Positive, added_later
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, Variant
-from zoo.contracts.training import MergeSpec, TrainSpec
+from zoo.contracts.training import MergeSpec, Scale, TrainSpec
 
 
 class Input(Contract):
@@ -226,6 +226,7 @@ class EvaluateRequest(BaseRequest):
     selection: Selection = Selection()
     prompt: PromptSpec
     order: Order = "ab"
+    scale: Scale = added_later(1.0, description="of the adapter's update, as merging would take it")
 
 
 class LexicalTrainRequest(BaseRequest):

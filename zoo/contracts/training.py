@@ -12,6 +12,19 @@ from zoo.contracts.base import Contract, Fraction, Positive, added_later, change
 Targets = Literal["hard", "votes"]  # a row's label, or its shares of votes where it has them
 
 
+def _scale(value: Any) -> Any:
+    """A factor of an update, or the word for that which training chose."""
+    if value == CHOSEN or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LARGEST_SCALE):
+        return value
+    raise ValueError(f"give a factor above 0 and up to {LARGEST_SCALE:g}, or '{CHOSEN}' with train.scales")
+
+
+CHOSEN = "chosen"
+LARGEST_SCALE = 2.0
+Factor = Annotated[float, Field(gt=0, le=LARGEST_SCALE)]
+Scale = Annotated[float | Literal["chosen"], BeforeValidator(_scale)]
+
+
 class ExtraFile(Contract):
     """A file of more battles to learn from, and what they count."""
 
@@ -104,6 +117,10 @@ class TrainSpec(Contract):
     start: str | None = added_later(
         None, description="a train artifact whose adapter training goes on from; it must have held out the same fold"
     )
+    scales: tuple[Factor, ...] = added_later(
+        (),
+        description="factors of the trained update, tried on prompts that are set apart; merge.scale = 'chosen' takes the best",
+    )
     label_smoothing: Fraction = 0.0
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
@@ -122,6 +139,8 @@ class TrainSpec(Contract):
             raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
         if self.method == "full" and (self.first or self.start):
             raise ValueError("train.first and train.start go on from an adapter; method = 'full' has none")
+        if self.scales and (self.method == "full" or self.dora):
+            raise ValueError("train.scales scale a low-rank update; with method = 'full' and with dora there is none")
         return self
 
     def earlier(self) -> TrainSpec | None:
@@ -138,7 +157,11 @@ class MergeSpec(Contract):
     """Adapter into base weights, shard by shard as the base has them, in the base's dtype.
 
     `trained`: into the weights that training saw, which for QLoRA are NF4 there and back: an adapter has learned to make up for
-    their rounding. `original`: into the base as it is.
+    their rounding. `original`: into the base as it is. With a `scale` s below 1 the merged weights lie between the base's and
+    the trained ones, W + s * update, as WiSE-FT has them against a shift (Wortsman et al. 2022, arXiv 2109.01903).
     """
 
     into: Literal["trained", "original"] = "trained"
+    scale: Scale = added_later(
+        1.0, description="factor of the adapter's update (WiSE-FT); chosen: that which training found best, see train.scales"
+    )

@@ -100,6 +100,7 @@ def _evaluation(
         base=base,
         trained=trained,
         method=entry.train.method if trained else "lora",
+        scale=entry.merge.scale if trained else 1.0,
         battles=battles,
         held=held,
         selection=selection,

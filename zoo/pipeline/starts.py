@@ -26,8 +26,8 @@ def start_input(name: str, store: Path) -> Input:
 def check_start(request: TrainRequest) -> None:
     """ZooError where a training may not start from the adapter that it is given.
 
-    As far as that is there. An adapter must have held out what is held out now: else it has seen these prompts, and every log loss on them is false. And
-    it must be the same tensors of the same base.
+    As far as that is there. An adapter must have held out what is held out now: else it has seen these prompts, and every log
+    loss on them is false. And it must be the same tensors of the same base.
     """
     if request.start is None or request.start.place is None or not (request.start.path / MANIFEST).exists():
         return

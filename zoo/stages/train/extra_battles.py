@@ -11,7 +11,7 @@ import numpy as np
 from zoo.contracts import ExtraBattles, FoldRule, Held, TrainRequest, TrainSpec
 from zoo.data.battles import Battles
 from zoo.data.near import near_places
-from zoo.data.splits import assign_folds, group_hashes, normal_text, prompt_hash, prompt_of
+from zoo.data.splits import apart_share, group_hashes, kept_out, normal_text, prompt_hash, prompt_of
 from zoo.data.usable import usable_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
@@ -20,7 +20,7 @@ from zoo.stages.train.examples import learned_targets
 
 # Why a row is not learned from, in the order in which it is asked and told.
 DOUBLED = "also in the main file"
-HELD_OUT = "of the held-out fold"
+HELD_OUT = "of held-out prompts"
 NEAR = "near-copies of held-out prompts"
 BETWEEN = "near-copies of two groups of prompts"
 EARLIER = "also in an extra file before it"
@@ -87,7 +87,7 @@ def extra_rows(
     votes = (spec.extra_targets or spec.targets) == "votes" and set(VOTES) <= set(battles.kept)
     says = np.isfinite(learned_targets(battles.frame, battles, spec, votes=votes, teacher=teacher).targets).all(axis=1)
     frame = battles.frame[says]
-    reasons = why_not(frame, main.frame, held, rule, earlier)
+    reasons = why_not(frame, main.frame, held, rule, earlier, share_apart(main, held, spec))
     usable = frame[reasons == ""].reset_index(drop=True)
     left_out = {reason: int((reasons == reason).sum()) for reason in REASONS if (reasons == reason).any()}
     told = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
@@ -100,17 +100,28 @@ def extra_rows(
     return ExtraRows(usable, extra.weight * learned.targets, len(frame), left_out, learned.voted, learned.taught)
 
 
-def why_not(extra: Any, main: Any, held: Held, rule: FoldRule | None, earlier: Sequence[Any] = ()) -> np.ndarray:
+def share_apart(main: Battles, held: Held, spec: TrainSpec) -> float:
+    """The share of the training side's prompts that is set apart to choose a scale.
+
+    0 where none is chosen.
+    """
+    return apart_share(main.frame, held, spec.eval_rows) if spec.scales else 0.0
+
+
+def why_not(
+    extra: Any, main: Any, held: Held, rule: FoldRule | None, earlier: Sequence[Any] = (), apart: float = 0.0
+) -> np.ndarray:
     """Why each row of `extra` may not be learned from; empty where it may. str, shape (rows,).
 
-    `main`: all usable rows of the main file; `earlier`: those learned from extra files before this one. A row is doubled if
+    `main`: all usable rows of the main file; `earlier`: those learned from extra files before this one; `apart`: share of the
+    prompts that is held out like those of the fold. A row is doubled if
     one of these files has its id, or its prompt with the same two responses in either order. It is of the held-out fold if its
     prompt's fold is, or if one of its prompt's turns, or all of them as one text, is also a turn or the whole of a prompt
     there: a question that is asked second there may be asked first here. One that is nearly so is a near-copy, where `rule`
     asks for these. Where the folds have a rule, a row is of the fold of the group that its prompt joins; one whose prompt would
     join two is left out, since it would tie them together.
     """
-    held_out = main[assign_folds(main, held.n_folds, held.rule) == held.fold]
+    held_out = main[kept_out(group_hashes(main, held.rule), held, apart)]
     asked = {text for turns in held_out["prompt"] for text in prompt_texts(turns)}
     texts = [prompt_texts(turns) for turns in extra["prompt"]]
     near = near_copies({text for row in texts for text in row}, asked) if rule or held.rule else set()
@@ -118,7 +129,7 @@ def why_not(extra: Any, main: Any, held: Held, rule: FoldRule | None, earlier: S
     keys = battle_keys(extra)
     reasons = np.full(len(extra), "", dtype=object)
     reasons[[len(groups) > 1 for groups in joined]] = BETWEEN
-    reasons[[any(group % held.n_folds == held.fold for group in groups) for groups in joined]] = HELD_OUT
+    reasons[[kept_out(np.array(list(groups), np.uint64), held, apart).any() for groups in joined]] = HELD_OUT
     reasons[[not near.isdisjoint(row) for row in texts]] = NEAR
     reasons[[not asked.isdisjoint(row) for row in texts]] = HELD_OUT
     for reason, frames in ((EARLIER, earlier), (DOUBLED, [main])):

@@ -17,6 +17,7 @@ from zoo.models.prompts import load_codec
 from zoo.stages.train import adapters
 from zoo.stages.train import stage as train
 from zoo.stages.train.learner import Learner
+from zoo.stages.train.rows import read_examples
 
 pytestmark = pytest.mark.usefixtures("float32")
 SMALL = changed(SPEC, max_rows=24, batch_rows=8, eval_rows=12, evals_per_epoch=1)
@@ -42,10 +43,10 @@ def test_it_equals_going_on_by_hand_with_a_fresh_optimizer(base: Path, sample_cs
     saved = trained_tensors(tmp_path / "first")
     for name, parameter in adapters.trained_parameters(model).items():
         parameter.data.copy_(saved[name.replace(".default", "")])
-    rows, held, _ = train.read_examples(request, codec, read_battles(sample_csv))
+    rows = read_examples(request, codec, read_battles(sample_csv))
     learner = Learner(model, codec, spec)
     assert not learner.optimizer.state
-    train.fit(learner, rows, held, tmp_path / "by hand")
+    train.fit(learner, rows.train, rows.held, tmp_path / "by hand")
     ours, start = trained_tensors(tmp_path / "second"), saved
     for name, parameter in adapters.trained_parameters(model).items():
         key = name.replace(".default", "")
@@ -94,7 +95,7 @@ def test_extra_battles_alone_are_learned_from(base: Path, sample_csv: Path, tmp_
     )
     result = train.run(request, tmp_path / "out")
     main, made = (set(read_battles(tmp_path / name).frame["id"]) for name in ("main.csv", "made.csv"))
-    rows, held, counts = train.read_examples(request, load_codec(base / "model", PROMPT), read_battles(tmp_path / "main.csv"))
-    assert {row.id for row in rows} <= made and {row.id for row in held} <= main
-    assert result.metrics["train/rows"] == len(rows) == counts["train/extra_rows"] > 0
-    assert all(sum(row.target) == pytest.approx(0.5) for row in rows)
+    rows = read_examples(request, load_codec(base / "model", PROMPT), read_battles(tmp_path / "main.csv"))
+    assert {row.id for row in rows.train} <= made and {row.id for row in rows.held} <= main and not rows.apart
+    assert result.metrics["train/rows"] == len(rows.train) == rows.counts["train/extra_rows"] > 0
+    assert all(sum(row.target) == pytest.approx(0.5) for row in rows.train)
