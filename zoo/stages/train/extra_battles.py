@@ -61,9 +61,11 @@ def all_extra_rows(request: TrainRequest, main: Battles, teacher: Any = None) ->
         "train/extra_rows": sum(len(one.frame) for one in rows),
         "train/extra_rows_left_out": sum(sum(one.left_out.values()) for one in rows),
         "train/extra_rows_near_copies": sum(one.left_out.get(NEAR, 0) for one in rows),
-        "train/extra_rows_with_votes": sum(one.voted for one in rows),
-        "train/extra_rows_with_teacher": sum(one.taught for one in rows),
     }
+    if (spec.extra_targets or spec.targets) == "votes":
+        counts["train/extra_rows_with_votes"] = sum(one.voted for one in rows)
+    if teacher is not None:
+        counts["train/extra_rows_with_teacher"] = sum(one.taught for one in rows)
     return rows, {name: float(count) for name, count in counts.items()}
 
 

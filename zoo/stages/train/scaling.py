@@ -57,8 +57,9 @@ def choose_scale(
 ) -> tuple[dict[str, float], list[tuple[int, float]]]:
     """Evaluate every factor of `train.scales`, and 1, on rows that were set apart.
 
-    The best is written to `out_dir`. Returns metrics, among them the held-out log loss with the best factor, and the curve of log loss over percent of the
-    update. Of equal ones the largest is taken. This process evaluates alone: others may have ended.
+    The best is written to `out_dir`. Returns metrics, among them the held-out log loss with the best factor, and the curve of
+    log loss over percent of the update. Of equal ones the largest is taken. This process evaluates
+    alone: others may have ended.
     """
     losses = {}
     for factor in sorted({*learner.spec.scales, 1.0}):
