@@ -25,6 +25,7 @@ from zoo.contracts import (
     TrainRequest,
     TrainSpec,
     parse_request,
+    without_paths,
 )
 from zoo.data.battles import Battles, read_battles
 from zoo.data.splits import fold_of, normal_text, prompt_hash, select_training
@@ -308,6 +309,7 @@ def test_one_file_is_the_same_request_however_it_is_written(sample_csv: Path, tm
     )
     assert fingerprint(other) != fingerprint(two)
     assert parse_request(two.model_dump_json()) == two
+    assert fingerprint(without_paths(two)) == fingerprint(two) and str(tmp_path) not in without_paths(two).model_dump_json()
 
 
 def test_extra_files_survive_being_written_as_toml() -> None:
