@@ -30,7 +30,8 @@ class Design:
 
     `lead_at` and `tie_at` say which parameter each column multiplies. Without features of E there are no ties: E is -infinity.
     `center`: what ridge pulls the parameters to; `penalized`: how much of the ridge each parameter gets, flags or shares;
-    `bounded` (at least zero): flags, one a parameter.
+    `bounded` (at least zero): flags, one a parameter; `precision`: of a normal prior around `center` that weighs as much on
+    any number of rows, so that it fades as rows come.
     """
 
     lead: np.ndarray
@@ -40,6 +41,7 @@ class Design:
     center: np.ndarray
     penalized: np.ndarray
     bounded: np.ndarray
+    precision: np.ndarray | float = 0.0
 
     def probabilities(self, parameters: np.ndarray) -> np.ndarray:
         """Probabilities (rows, 3) by these parameters."""
@@ -77,10 +79,10 @@ def fit_softmax(
 ) -> SoftmaxFit:
     """Minimise the mean log loss with a ridge around `center`.
 
-    ridge / 2 * |parameters - center|^2 over the penalized ones; y are labels (rows,).
+    ridge / 2 * |parameters - center|^2 over the penalized ones, and the design's prior; y are labels (rows,).
     """
     x = design.center.copy() if start is None else np.asarray(start, dtype=np.float64).copy()
-    penalty = ridge * design.penalized + LEAST_RIDGE
+    penalty = ridge * design.penalized + design.precision / len(y) + LEAST_RIDGE
     truth = np.eye(3)[y]
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
