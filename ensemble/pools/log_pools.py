@@ -46,8 +46,13 @@ class Terms:
         return 0 if columns is None else columns.shape[1]
 
 
-def fit_log_pool(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
-    """The log, logistic or second-order pool of tables p (members, rows, 3), labels y (rows,)."""
+def fit_log_pool(
+    spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None
+) -> Blend:
+    """The log, logistic or second-order pool of tables p (members, rows, 3), labels y (rows,).
+
+    `start`: a blend of the same members and pool to start from.
+    """
     floor = max(spec.floor, 1e-9)
     at = coordinates(p, floor, ties=spec.ties)
     terms = _linear_terms(spec, at)
@@ -55,7 +60,8 @@ def fit_log_pool(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.nda
     if spec.pool == "second_order":
         products = _standardised(names, at, _most_influential(spec, names, at, y))
         terms |= _product_terms(spec, products, at, [names.index(name) for name in products.members])
-    x = _solve(spec, terms, y)
+    near = _parameters(start, products) if start is not None else {}
+    x = _solve(spec, terms, y, near)
     blend = _blend(spec, names, at, x, floor)
     if products is None:
         return blend
@@ -105,7 +111,7 @@ def _most_influential(spec: BlendSpec, names: Sequence[str], at: Coordinates, y:
     """The members whose products are taken: all, or those of most influence in the logistic pool."""
     if len(names) <= PRODUCT_MEMBERS:
         return list(range(len(names)))
-    influence = np.asarray(_blend(spec, names, at, _solve(spec, _linear_terms(spec, at), y), 0.0).weights)
+    influence = np.asarray(_blend(spec, names, at, _solve(spec, _linear_terms(spec, at), y, {}), 0.0).weights)
     return sorted(np.argsort(-influence, kind="stable")[:PRODUCT_MEMBERS].tolist())
 
 
@@ -139,8 +145,8 @@ def _scaled(products: Products, at: Coordinates) -> tuple[np.ndarray, np.ndarray
 # --- the fit ----------------------------------------------------------------------------------------------------------------
 
 
-def _solve(spec: BlendSpec, terms: dict[str, Terms], y: np.ndarray) -> dict[str, np.ndarray]:
-    """The fitted parameters by name."""
+def _solve(spec: BlendSpec, terms: dict[str, Terms], y: np.ndarray, near: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The fitted parameters by name; `near`: some to start from."""
     counts = [item.count for item in terms.values()]
     ends = np.cumsum(counts)
     places = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
@@ -156,8 +162,23 @@ def _solve(spec: BlendSpec, terms: dict[str, Terms], y: np.ndarray) -> dict[str,
         bounded=np.repeat([item.bounded for item in terms.values()], counts),
         precision=np.repeat([item.precision for item in terms.values()], counts),
     )
-    x = fit_softmax(design, y, ridge=spec.shrinkage).parameters
+    start = np.concatenate([near.get(name, np.full(item.count, item.center)) for name, item in terms.items()])
+    x = fit_softmax(design, y, ridge=spec.shrinkage, start=start).parameters
     return {name: x[place] for name, place in zip(terms, places, strict=True)}
+
+
+def _parameters(blend: Blend, products: Products | None) -> dict[str, np.ndarray]:
+    """The parameters of a fitted blend by name; those of products where they are of the same members."""
+    x = {"bias": np.array(blend.biases[2:]), "lean": np.array([2 * blend.biases[0]])}
+    if blend.pool == "log":
+        return x | {"weight": np.array(blend.weights)}
+    matrices = np.array(blend.coefficients)
+    x |= {"weight": 2 * matrices[:, 0, 0], "side": 2 * matrices[:, 2, 0], "tie": matrices[:, 2, 2]}
+    if products is not None and blend.products is not None and blend.products.members == products.members:
+        upper = np.triu_indices(len(products.members))
+        x |= {"odd": np.array(blend.products.odd).ravel()}
+        x |= {name: np.array(getattr(blend.products, name))[upper] for name in ("leads", "pulls")}
+    return x
 
 
 def _blend(spec: BlendSpec, names: Sequence[str], at: Coordinates, x: dict[str, np.ndarray], floor: float) -> Blend:
