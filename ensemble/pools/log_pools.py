@@ -46,9 +46,7 @@ class Terms:
         return 0 if columns is None else columns.shape[1]
 
 
-def fit_log_pool(
-    spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None
-) -> Blend:
+def fit_log_pool(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None) -> Blend:
     """The log, logistic or second-order pool of tables p (members, rows, 3), labels y (rows,).
 
     `start`: a blend of the same members and pool to start from.
