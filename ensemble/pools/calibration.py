@@ -45,8 +45,8 @@ class Numbers:
 class Fitted:
     """A calibration, and out-of-fold losses (rows,) without and with it.
 
-    `gain`: what it gained, every choice made without the fold, and the error of that, clustered by prompt. `kept`: whether it is taken, see `fit_calibration`;
-    where not, `numbers` are the identity's and both losses are the same.
+    `gain`: what it gained, every choice made without the fold, and the error of that, clustered by prompt. `kept`: whether it
+    is taken, see `fit_calibration`; where not, `numbers` are the identity's and both losses are the same.
     """
 
     numbers: Numbers
@@ -89,15 +89,19 @@ def fit_calibration(p: np.ndarray, equal: np.ndarray, y: np.ndarray, groups: np.
 
 
 def is_better(mixed: np.ndarray, plain: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether losses (repeats, rows) with a share of equal weights are lower by more than the error of that."""
+    """Whether a share of equal weights lowers the losses (repeats, rows).
+
+    By more than the error of that.
+    """
     more, error = mean_and_error((plain - mixed).mean(axis=0), groups)
     return more > error
 
 
 def chosen_by_other_folds(plain: np.ndarray, mixed: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Losses (repeats, rows) where for each fold the others say whether there is a share of equal weights.
+    """Losses (repeats, rows) where other folds choose for each fold.
 
-    Where a fold's own rows had a say in it, what is reported would flatter by the choice.
+    What they choose is whether there is a share of equal weights. Where a fold's own rows had a say in it, what is reported
+    would flatter by the choice.
     """
     out = plain.copy()
     for repeat, assigned in enumerate(folds):

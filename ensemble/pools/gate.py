@@ -47,9 +47,10 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
 
 
 def gain_out_of_fold(p: np.ndarray, characters: np.ndarray, gain: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Nats (rows,) that gates predict which were fitted, as by `fit_gate`, to the rows of the other folds (rows,).
+    """Nats (rows,) by gates that were fitted to the rows of the other folds (rows,).
 
-    A ridge regression needs sums over rows alone: those of the other folds are all rows' less the fold's own.
+    As `fit_gate` fits them. A ridge regression needs sums over rows alone: those of the other folds are all rows' less the
+    fold's own.
     """
     x = gate_features(p, characters)
     x -= x.mean(axis=0)  # so that no sum is a small difference of large ones

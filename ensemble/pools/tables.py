@@ -48,7 +48,7 @@ class Pooled:
 
     @property
     def better(self) -> Compared | None:
-        """What loses less than the pool, out of fold and as it is, where it has all of the pool's rows: the best such."""
+        """The best of what loses less as it is than the pool does out of fold, on all of its rows."""
         if self.pool is None:
             return None
         lower = [line for line in self.beside if line.rows == self.pool.rows and line.difference > LEAST_LOSS]

@@ -78,7 +78,10 @@ class Found:
 
     @property
     def everything(self) -> dict[str, Candidate]:
-        """All candidates by name, the simplest first: the best single ones come before all single ones."""
+        """All candidates by name, the simplest first.
+
+        The best single ones come before all single ones.
+        """
         best = {name: self.candidates[name] for name in BEST_SINGLES if name in self.candidates}
         return best | self.singles | self.candidates
 

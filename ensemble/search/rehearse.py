@@ -92,7 +92,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             done += 1
             held = assigned == fold
             others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
-            few, made = others.thinned(), {}
+            few, made = others.thinned(), dict[tuple[Subset, BlendSpec], np.ndarray]()
             for kept, available, alone in zip(losses, budgets, singles, strict=True):
                 candidates = find_candidates(few, request, available).candidates | alone
                 for name, p in _predict_all(problem, held, others, few, candidates, made).items():
@@ -147,7 +147,10 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
 
 
 def _shown(names: Sequence[str], found: Found, rehearsal: Rehearsal, winner: str) -> list[str]:
-    """What stands beside a plan: of the single members the best few and the winner; why not the others, its reasons say."""
+    """What stands beside a plan: of the single members the best few and the winner.
+
+    How the others do, its reasons say.
+    """
     best = sorted(found.singles.keys() & set(names), key=lambda name: float(rehearsal.losses[name].mean()))
     return [name for name in names if name not in found.singles or name in best[:SHOWN_SINGLES] or name == winner]
 
@@ -172,7 +175,10 @@ def _predict_all(
     candidates: Mapping[str, Candidate],
     made: dict[tuple[Subset, BlendSpec], np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Triples of the held rows by each candidate, fitted to the others' rows; equal ones once, which `made` keeps."""
+    """Triples of the held rows by each candidate, fitted to the others' rows.
+
+    Equal ones are fitted once: `made` keeps them.
+    """
     out: dict[str, np.ndarray] = {}
     for name, candidate in candidates.items():
         key = (candidate.whole, candidate.spec)

@@ -38,10 +38,10 @@ def simple_candidates(problem: Problem, available: float) -> dict[str, Candidate
 
 
 def single_candidates(problem: Problem, available: float) -> dict[str, Candidate]:
-    """Each member alone within `available` seconds by name, as it is and then recalibrated, the best first.
+    """Each member alone within `available` seconds, by name.
 
-    None of them is judged. "The best single" of `simple_candidates` is another member in another fold; each of these is one
-    member throughout, and may be worth its price where that one is dear.
+    First as they are, then recalibrated, the best first. None of them is judged. "The best single" of `simple_candidates` is
+    another member in another fold; each of these is one member throughout, and may be worth its price where that one is dear.
     """
     affordable, names = problem.prices.affordable(available), problem.members.names
     singles = [j for j in range(len(names)) if affordable((j,))]
