@@ -65,9 +65,7 @@ def recalibrate(
     say(f"wrote {output}")
 
 
-def calibration_asked(
-    labels: Path | None, scores: Sequence[str] | None, *, run: bool, max_bad_rows: float
-) -> Labelled | None:
+def calibration_asked(labels: Path | None, scores: Sequence[str] | None, *, run: bool, max_bad_rows: float) -> Labelled | None:
     """What `build` is asked to calibrate on; None where it is not.
 
     ZooError for what cannot be right: no build's time is spent before that is known.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.pools.blend import BlendSpec
-from ensemble.pools.crossfit import Evaluator, choose_by_other_folds
+from ensemble.pools.crossfit import Evaluator, choose_by_other_folds, rows_beside
 from ensemble.pools.gate import divergence, fit_gate, mask_of, predicted_gain, spend
 from zoo.scores.metrics import log_loss_rows
 
@@ -95,7 +95,8 @@ def _gain_out_of_fold(evaluator: Evaluator, before: np.ndarray, characters: np.n
     predicted = np.empty(len(gain))
     for fold in np.unique(evaluator.folds):
         held = evaluator.folds == fold
-        gate = fit_gate((), before[~held], characters[~held], gain[~held])
+        beside = rows_beside(held, evaluator.prompts)
+        gate = fit_gate((), before[beside], characters[beside], gain[beside])
         predicted[held] = predicted_gain(gate, before[held], characters[held])
     return predicted
 

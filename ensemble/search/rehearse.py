@@ -17,6 +17,7 @@ import numpy as np
 from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
+from ensemble.pools.crossfit import rows_beside
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
@@ -85,7 +86,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
             done += 1
             held = assigned == fold
-            others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
+            others = problem.on_rows(rows_beside(held, members.groups))  # a prompt may lie in two groups
             few = others.thinned()
             for kept, available in zip(losses, budgets, strict=True):
                 found = find_candidates(few, request, available)

@@ -212,7 +212,10 @@ def test_a_build_that_cannot_run_what_is_missing_names_the_command_that_goes_on_
     ("arguments", "message"),
     [
         (["--calibrate-on", "none.csv"], "none.csv"),
-        (["--calibrate-on", "other.csv", "--calibrate-scores", "nobody=fair-other.csv"], "no candidate is called so; there are"),
+        (
+            ["--calibrate-on", "other.csv", "--calibrate-scores", "nobody=fair-other.csv"],
+            "no candidate is called so; there are",
+        ),
         (["--calibrate-on", "other.csv", "--calibrate-scores", "fair=none.csv"], "none.csv"),
         (["--run"], "--run: is for --calibrate-on"),
         (["--calibrate-scores", "fair=fair-other.csv"], "--calibrate-scores: is for --calibrate-on"),
