@@ -9,7 +9,7 @@ from typing import Any
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Change, ErrorCorrelation, Plan
-from ensemble.report.why import candidate_name, judged_text, next_text, others, own, verdict
+from ensemble.report.why import candidate_name, exchanges, judged_text, next_text, others, own, verdict
 
 WHY_STYLE = """
   .heat { width: auto } .heat th { text-align: center } .heat th:first-child { text-align: left }
@@ -30,6 +30,12 @@ WHY_TEMPLATE = """
 <tbody>
 {% for row in why.others %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
+{% endif %}{% if why.exchanged %}<div class="scroll spaced"><table>
+<thead><tr><th>too dear beside the plan</th><th>in place of</th><th>the plan then</th><th>surely better</th><th>takes</th></tr>
+</thead>
+<tbody>
+{% for row in why.exchanged %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
 {% endif %}<p>{{ why.next }}</p>
 <p class="note">{{ why.note }}</p>
 {% endif %}{% if alike %}<h2>How alike members err</h2>
@@ -44,6 +50,9 @@ one another. Point at a cell to see how often the two disagree on the likeliest 
 {% endif %}"""
 
 LIGHT, DARK = (255, 255, 255), (8, 48, 107)  # of the map, readable in greyscale
+
+
+_SURE = {"surely": "yes", "surely not": "worse", "not surely": "no"}
 
 
 def why_content(plan: Plan) -> dict[str, Any]:
@@ -62,11 +71,15 @@ def _why(plan: Plan) -> dict[str, Any]:
     for r in others(plan):
         better, fits = verdict(r.with_it)
         needs = "–" if r.with_it is None else "fits" if fits == "yes" else format_seconds(r.with_it.budget_seconds)
-        sure = {"surely": "yes", "surely not": "worse", "not surely": "no"}.get(better, better)
+        sure = _SURE.get(better, better)
         alone = (loss(r.oof_log_loss), loss(r.recalibrated_log_loss))
         rest.append((candidate_name(plan, r), _difference(r.with_it), sure, _seconds(r.with_it, 1), needs, *alone))
     note = f"Judged {judged_text(plan)}. Standard errors are of paired differences, clustered by prompt."
-    return {"own": mine, "others": rest, "next": _sentence(next_text(plan)), "note": note}
+    dear = [
+        (r.name, r.in_place_of, _difference(r.exchanged), _SURE[verdict(r.exchanged)[0]], _seconds(r.exchanged, 1))
+        for r in exchanges(plan)
+    ]
+    return {"own": mine, "others": rest, "exchanged": dear, "next": _sentence(next_text(plan)), "note": note}
 
 
 def _sentence(text: str) -> str:

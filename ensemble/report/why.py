@@ -18,6 +18,8 @@ def why_blocks(plan: Plan) -> list[str | Table]:
     shown = Table(table.columns, table.rows[:MOST_OTHERS])
     more = [f"and {hidden} more, which would gain less: --json and --html have all"] if hidden > 0 else []
     blocks: list[str | Table] = ["", own_table(plan), *([""] if table.rows else []), shown, *more]
+    if (dear := exchange_table(plan)).rows:
+        blocks += ["", Table(dear.columns, dear.rows[:MOST_OTHERS])]
     blocks += [f"judged {judged_text(plan)}", next_text(plan)]
     return blocks + (["", alike, ALIKE_NOTE] if (alike := alike_table(plan)).rows else [])
 
@@ -58,6 +60,23 @@ def others_table(plan: Plan) -> Table:
     for reason in others(plan):
         alone = (reason.oof_log_loss, reason.recalibrated_log_loss)
         rows.append([candidate_name(plan, reason), *alone, *_numbers(reason.with_it), *verdict(reason.with_it)])
+    return Table(columns, rows)
+
+
+def exchange_table(plan: Plan) -> Table:
+    """What does not fit beside the plan in the place of one of its members, what would gain most first."""
+    columns = [
+        Column("too dear beside the plan", "member", prose=True),
+        Column("in place of", "in_place_of", prose=True),
+        Column("exchanged", "exchanged", "+.4f"),
+        Column("se", "exchanged_se", ".4f", drop=1),
+        Column("takes", "more_seconds", format_seconds),
+        Column("better", "is_better"),
+    ]
+    rows: list[list[Cell]] = [
+        [reason.name, reason.in_place_of, *_numbers(reason.exchanged), verdict(reason.exchanged)[0]]
+        for reason in exchanges(plan)
+    ]
     return Table(columns, rows)
 
 
@@ -142,3 +161,9 @@ def others(plan: Plan) -> list[MemberReason]:
     reasons = plan.reasons.members if plan.reasons else ()
     found = [reason for reason in reasons if not _is_in(plan, reason) or reason.name in gated]
     return sorted(found, key=lambda reason: reason.with_it.log_loss if reason.with_it else float("inf"))
+
+
+def exchanges(plan: Plan) -> list[MemberReason]:
+    """Members that were judged in the place of one of the plan's."""
+    found = [(reason, reason.exchanged) for reason in (plan.reasons.members if plan.reasons else ()) if reason.exchanged]
+    return [reason for reason, _ in sorted(found, key=lambda item: item[1].log_loss)]
