@@ -19,7 +19,7 @@ from ensemble.report.frontier import bars_text
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
 from ensemble.report.shift import shift_details
-from ensemble.report.views import paired_text, pool_text, taken_text, unseen_text
+from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
@@ -66,12 +66,12 @@ TEMPLATE = (
 
 <h2>Members</h2>
 <div class="scroll"><table>
-<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th>
+<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th>{% if has_prices %}<th>time</th>{% endif %}
 {% if has_tokens %}<th>tokens a row</th>{% endif %}<th>log loss alone</th></tr></thead>
 <tbody>
 {% for row in members %}<tr><td>{{ row.name }}</td>
 <td class="barcell">{{ row.weight }}<span class="bar" style="width: {{ row.width }}%"></span></td>
-<td>{{ row.coverage }}</td><td>{{ row.time }}</td>
+<td>{{ row.coverage }}</td>{% if has_prices %}<td>{{ row.time }}</td>{% endif %}
 {% if has_tokens %}<td>{{ row.tokens }}</td>{% endif %}<td>{{ row.alone }}</td></tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Weights are shares of influence in the {{ pool }} pool of all members.</p>
@@ -98,12 +98,12 @@ TEMPLATE = (
 </div>
 
 <div class="pair">
-<div><h2>Frontier</h2>
+{% if has_prices %}<div><h2>Frontier</h2>
 {% if figures.frontier %}<div class="scroll">{{ figures.frontier }}</div>
 <p class="note">Plans that no cheaper one beats, of those that this build looked at. Their losses are out
 of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble frontier</code> rehearses every point.
 {{ frontier_bars }}</p>
-{% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>
+{% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>{% endif %}
 <div><h2>Reliability of the blend</h2>
 {% if figures.reliability %}<div class="scroll">{{ figures.reliability }}</div>
 <p class="note">{{ reliability_note }}</p>
@@ -113,7 +113,8 @@ of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble
 <h2>How it was found</h2>
 <dl>
 {% for term, text in details %}<dt>{{ term }}</dt><dd>{{ text }}</dd>
-{% endfor %}</dl>
+{% endfor %}{% if study %}<dt>Study</dt><dd>{{ study }}; <code>ensemble study PLAN</code> shows it, and how to open it</dd>
+{% endif %}</dl>
 </body>
 </html>
 """
@@ -243,6 +244,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
         ],
         "details": _details(plan),
+        "study": study_text(plan.study) if plan.study else "",
     } | why_content(plan)
 
 
@@ -257,4 +259,4 @@ def _details(plan: Plan) -> list[tuple[str, str]]:
     for member in plan.members:
         found.append((f"Seconds of {member.name}", forecast_text(member.cost, member.predicted_seconds)))
     found += [(f"Left out: {name}", reason) for name, reason in plan.left_out.items()]
-    return [(term, text) for term, text in found if text]
+    return [(term, text.replace("+-", "±")) for term, text in found if text]

@@ -20,7 +20,7 @@ def why_blocks(plan: Plan) -> list[str | Table]:
     blocks: list[str | Table] = ["", own_table(plan), *([""] if table.rows else []), shown, *more]
     if (dear := exchange_table(plan)).rows:
         blocks += ["", Table(dear.columns, dear.rows[:MOST_OTHERS])]
-    blocks += [f"judged {judged_text(plan)}", next_text(plan)]
+    blocks += [f"judged {judged_text(plan)}", *([next_text(plan)] if plan.has_prices else [])]
     return blocks + (["", alike, ALIKE_NOTE] if (alike := alike_table(plan)).rows else [])
 
 
@@ -35,12 +35,12 @@ def own_table(plan: Plan) -> Table:
         Column("recalibrated", "recalibrated_log_loss", ".4f"),
         Column("without it", "without_it", "+.4f"),
         Column("se", "without_it_se", ".4f"),
-        Column("saves", "saved_seconds", format_seconds),
+        *([Column("saves", "saved_seconds", format_seconds)] if plan.has_prices else []),
     ]
     rows: list[list[Cell]] = []
     for reason in own(plan):
-        change = reason.without_it
-        rows.append([reason.name, reason.oof_log_loss, reason.recalibrated_log_loss, *_numbers(change, saved=True)])
+        numbers = _numbers(reason.without_it, saved=True)[: 3 if plan.has_prices else 2]
+        rows.append([reason.name, reason.oof_log_loss, reason.recalibrated_log_loss, *numbers])
     return Table(columns, rows)
 
 
@@ -52,14 +52,19 @@ def others_table(plan: Plan) -> Table:
         Column("recalibrated", "recalibrated_log_loss", ".4f", drop=3),
         Column("with it", "with_it", "+.4f"),
         Column("se", "with_it_se", ".4f", drop=1),
-        Column("takes", "more_seconds", format_seconds),
+        *([Column("takes", "more_seconds", format_seconds)] if plan.has_prices else []),
         Column("better", "is_better"),
-        Column("fits"),
+        *([Column("fits")] if plan.has_prices else []),
     ]
     rows: list[list[Cell]] = []
     for reason in others(plan):
-        alone = (reason.oof_log_loss, reason.recalibrated_log_loss)
-        rows.append([candidate_name(plan, reason), *alone, *_numbers(reason.with_it), *verdict(reason.with_it)])
+        alone, numbers, words = (
+            (reason.oof_log_loss, reason.recalibrated_log_loss),
+            _numbers(reason.with_it),
+            verdict(reason.with_it),
+        )
+        judged = (*numbers, *words) if plan.has_prices else (*numbers[:2], words[0])
+        rows.append([candidate_name(plan, reason), *alone, *judged])
     return Table(columns, rows)
 
 

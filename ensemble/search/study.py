@@ -31,7 +31,7 @@ from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import rehearsed_folds
 from ensemble.search.robust import Groups, words
 from ensemble.search.space import Drawn, Space
-from ensemble.search.study_file import ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
+from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
 from zoo.scores.metrics import log_loss_rows
 
 STARTUP_TRIALS = 15  # that are drawn at random, known plans included, before the sampler models what went well
@@ -104,7 +104,7 @@ def run_study(
 def study_name(space: Space, budget: Budget, target: str, groups: Groups | None = None) -> str:
     """The study's name, the same for the same problem.
 
-    Target, budget, members and data for people, and a digest of it all.
+    Target and budget (of what has prices), members and data for people, and a digest of it all.
     """
     members, pricing = space.problem.members, space.problem.prices.pricing
     digest = hashlib.sha256(f"{members.digest} {budget.available:.3f} {space.problem.position_bias} {space.signature}".encode())
@@ -115,8 +115,9 @@ def study_name(space: Space, budget: Budget, target: str, groups: Groups | None 
     if groups is not None:
         digest.update(f"{groups.asked} {groups.names}".encode() + np.ascontiguousarray(groups.of).tobytes())
     count = f"{len(members.names)} member{'s' * (len(members.names) > 1)}"
-    words = (target, as_budget(budget.seconds), count, Path(members.data).stem, digest.hexdigest()[:8])
-    return " ".join(filter(None, words))
+    where = (target, as_budget(budget.seconds)) if any(cost.priced for cost in members.costs) else ("tables",)
+    told_as = (*where, count, Path(members.data).stem, digest.hexdigest()[:8])
+    return " ".join(filter(None, told_as))
 
 
 class Judge:
@@ -224,17 +225,21 @@ def _in_order(known: Mapping[str, Candidate]) -> dict[str, Candidate]:
 def facts_of(problem: Problem, budget: Budget, target: str, groups: Groups | None = None) -> dict[str, Any]:
     """What a study is of, as its attributes."""
     members = problem.members
-    return {
-        "data": members.data or "unnamed",
-        "data digest": members.digest,
-        "rows with labels": len(members.y),
+    priced = {
         "target": target,
         "rows to predict": problem.prices.pricing.rows,
         "budget": as_budget(budget.seconds),
         "margin": budget.margin,
+    }
+    return {
+        "data": members.data or "unnamed",
+        DIGEST: members.digest,
+        "rows with labels": len(members.y),
         "members": list(members.names),
         "code version": _code_version(),
-    } | ({} if groups is None else {"compared by": words(groups.asked, groups.names)})
+        **({} if groups is None else {"compared by": words(groups.asked, groups.names)}),
+        **(priced if any(cost.priced for cost in members.costs) else {}),
+    }
 
 
 def _code_version() -> str:

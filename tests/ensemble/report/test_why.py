@@ -94,7 +94,7 @@ def test_what_is_too_dear_beside_the_plan_stands_in_the_place_of_a_member():
     ]
     text, page = as_text(plan_page(plan)), plan_html(plan)
     assert "-1 min 30 s" in text and "in place of" in text
-    assert "<td>dear</td><td>one</td><td>+0.0100 ± 0.0010</td><td>worse</td><td>-1 min 30 s</td>" in page
+    assert "<td>dear</td><td>one</td><td>+0.0100 ± 0.0010</td><td>worse</td><td>−1 min 30 s</td>" in page
     assert "in place of" not in as_text(plan_page(planned(reason("dear", change(-0.02)))))
 
 
