@@ -20,7 +20,7 @@ from ensemble.report.page_figures import draw, widths
 from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
 from ensemble.report.shift import shift_details
 from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
 
@@ -197,7 +197,7 @@ def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
 def _time_tiles(plan: Plan) -> list[tuple[str, str]]:
     allowed = format_seconds(plan.predicted_seconds * plan.margin)
     return [
-        (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
+        (format_seconds(plan.predicted_seconds), f"predicted for {amount(plan.rows, 'row')}"),
         (allowed, f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
     ]
 
@@ -208,7 +208,7 @@ def _content(plan: Plan) -> dict[str, Any]:
     bars = widths([member.weight for member in plan.members])
     full = blend_for(plan.pools, frozenset(member.name for member in plan.members), planned=False)
     return {
-        "title": f"{len(plan.members)} members, "
+        "title": f"{amount(len(plan.members), 'member')}, "
         + (f"{format_seconds(plan.budget_seconds)} on {plan.target.name}" if plan.has_prices else "of tables alone"),
         "has_prices": plan.has_prices,
         "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",
@@ -254,7 +254,8 @@ def _details(plan: Plan) -> list[tuple[str, str]]:
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
     if plan.bound is not None:
-        text = f"{plan.bound.method}, {plan.bound.subsets:,} affordable sets; in-sample gap to the bound {plan.bound.gap:.1e}"
+        sets = amount(plan.bound.subsets, "affordable set")
+        text = f"{plan.bound.method}, {sets}; in-sample gap to the bound {plan.bound.gap:.1e}"
         found.append(("Search", text))
     for member in plan.members:
         found.append((f"Seconds of {member.name}", forecast_text(member.cost, member.predicted_seconds)))

@@ -24,7 +24,7 @@ from ensemble.search.study_file import (
     address,
     load_study,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 SHOWN = 12  # trials, the best first
@@ -168,8 +168,8 @@ def study_page(view: StudyView, plan: Plan) -> Page:
     known = sum(trial.proposed_by != DRAWN for trial in view.trials)
     facts = ", ".join(f"{key} {_text(key, value)}" for key, value in view.facts.items())
     page: list[str | Table] = [
-        f"study {view.name}: {len(view.trials)} trials, {known} of them of plans known beforehand, {view.feasible:.0%} fit the "
-        "budget",
+        f"study {view.name}: {amount(len(view.trials), 'trial')}, {known} of them of plans known beforehand, "
+        f"{view.feasible:.0%} fit the budget",
         facts,
         *("", f"{taken}: {plan.parsimony}", ""),
         trials_table(view.trials, has_seconds=view.has_seconds),

@@ -9,6 +9,7 @@ from ensemble.budget.foretold import MARK, forecast_lines
 from ensemble.plan import Blend, FrontierPoint, Plan, PlanStudy
 from ensemble.report.shift import shift_lines
 from ensemble.report.why import why_blocks
+from zoo.errors import amount
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -33,7 +34,7 @@ def plan_page(plan: Plan) -> Page:
         page.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
     if plan.bound is not None:
         page.append(
-            f"search: {plan.bound.method}, {plan.bound.subsets} affordable sets, "
+            f"search: {plan.bound.method}, {amount(plan.bound.subsets, 'affordable set')}, "
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
     if plan.study is not None:
@@ -48,7 +49,7 @@ def _time_lines(plan: Plan) -> list[str]:
         return ["of tables that nobody priced: nothing runs, and no budget binds; --seconds or --like with --budget price them"]
     allowed = plan.predicted_seconds * plan.margin
     return [
-        f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
+        f"{amount(plan.rows, 'row')} on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
         f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:.4g}: {plan.margin_reason}",
     ]
@@ -162,7 +163,7 @@ def taken_text(plan: Plan, name: str) -> str:
 
 def study_text(study: PlanStudy) -> str:
     """A plan's study, in a few words."""
-    return f"{study.name}, {study.trials} trial{'s' * (study.trials > 1)}, {study.feasible:.0%} fit the budget"
+    return f"{study.name}, {amount(study.trials, 'trial')}, {study.feasible:.0%} fit the budget"
 
 
 def unseen_text(plan: Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Change, MemberReason, Plan
+from zoo.errors import amount
 from zoo.report.text import Cell, Column, Table
 
 MOST_OTHERS = 12  # lines of members that are not in the plan; all of them are in JSON and on the page
@@ -112,7 +113,7 @@ def judged_text(plan: Plan) -> str:
     of = f"all {rows:,} rows" if rows == plan.fitted_rows else f"{rows:,} of the {plan.fitted_rows:,} rows, taken evenly"
     missing = sum(reason.without_it is None and len(plan.members) > 1 for reason in own(plan))
     missing += sum(reason.with_it is None for reason in others(plan))
-    unjudged = f"; {missing} changes, of the members that are worst alone, were not judged" if missing else ""
+    unjudged = f"; {amount(missing, 'change')}, of the members that are worst alone, not judged" if missing else ""
     return f"out of fold on {of}, by {plan.reasons.pool}; below zero the changed plan is better{unjudged}"
 
 
@@ -126,7 +127,8 @@ def next_text(plan: Plan) -> str:
     if not dear:
         steps = ["is not needed: each other candidate would fit beside this plan"]
     elif not better:
-        steps = [f"none of the {len(dear)} that do not fit beside this plan would surely add anything by itself"]
+        none = "what does not" if len(dear) == 1 else f"none of the {len(dear)} that do not"
+        steps = [f"{none} fit beside this plan would surely add {'nothing' if len(dear) == 1 else 'anything'} by itself"]
     else:
         most = min(better, key=lambda item: item[1].log_loss)
         steps = [_step(candidate_name(plan, reason), change) for reason, change in dict.fromkeys((better[0], most))]

@@ -32,6 +32,7 @@ from ensemble.search.rehearse import rehearsed_folds
 from ensemble.search.robust import Groups, words
 from ensemble.search.space import Drawn, Space
 from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
+from zoo.errors import amount
 from zoo.scores.metrics import log_loss_rows
 
 STARTUP_TRIALS = 15  # that are drawn at random, known plans included, before the sampler models what went well
@@ -85,11 +86,11 @@ def run_study(
     study = _new_study(limits.seed + len(done))
     study.add_trials(done)
     if done:
-        problem.say(f"going on with study {name!r}: {len(done)} trials are there")
+        problem.say(f"going on with study {name!r}: it has {amount(len(done), 'trial')}")
         trials.judge_again(study.trials, ends)
     wanted, left = limits.trials - len(done), ends - time.monotonic()
     if wanted > 0 and left > 0:
-        problem.say(f"study {name!r}: {wanted} trials")
+        problem.say(f"study {name!r}: {amount(wanted, 'trial')}")
         _enqueue(study, space, ordered)
         timeout, catch = (None if left == np.inf else left), (ArithmeticError, np.linalg.LinAlgError)
         study.optimize(
@@ -114,7 +115,7 @@ def study_name(space: Space, budget: Budget, target: str, groups: Groups | None 
     digest.update(f"{pricing.devices} {pricing.rows} {pricing.processes}".encode())  # by these too plans fit or do not
     if groups is not None:
         digest.update(f"{groups.asked} {groups.names}".encode() + np.ascontiguousarray(groups.of).tobytes())
-    count = f"{len(members.names)} member{'s' * (len(members.names) > 1)}"
+    count = amount(len(members.names), "member")
     where = (target, as_budget(budget.seconds)) if any(cost.priced for cost in members.costs) else ("tables",)
     told_as = (*where, count, Path(members.data).stem, digest.hexdigest()[:8])
     return " ".join(filter(None, told_as))

@@ -137,7 +137,7 @@ def test_rows_that_are_in_the_fit_are_left_out_and_counted(home):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert 60 <= found["also_in_fit"] <= 63 and found["rows"] + found["also_in_fit"] == 360
-    assert f"{found['also_in_fit']} of 360 rows are also in the plan's fit" in done.stderr
+    assert f"{found['also_in_fit']} of 360 rows left out: also in the plan's fit" in done.stderr
     done = ensemble(home, "recalibrate", "plan.json", "--labels", "battles.csv")
     assert done.returncode == 2 and "fitted on all of its 200 labelled rows" in done.stderr
 

@@ -49,9 +49,9 @@ def alike(count: int) -> ErrorCorrelation:
         (
             (reason("dear", change(-0.001, sure=False)),),
             None,
-            "none of the 1 that do not fit beside this plan would surely add",
+            "what does not fit beside this plan would surely add nothing by itself",
         ),
-        ((reason("bad", change(0.01)),), None, "none of the 1 that do not fit beside this plan would surely add"),
+        ((reason("bad", change(0.01)),), None, "what does not fit beside this plan would surely add nothing"),
         ((reason("dear", change(-0.01)),), None, "dear: -0.0100 (se 0.0010) at 2 min 0 s"),
         (
             (reason("most", change(-0.03, budget=7200)), reason("next", change(-0.01))),
@@ -77,7 +77,7 @@ def test_show_says_why_of_every_member():
         ("dear", "surely", "no"),
         ("slow", "not judged", "-"),
     ]
-    assert "50 of the 100 rows, taken evenly" in text and "1 changes" in text
+    assert "50 of the 100 rows, taken evenly" in text and "1 change, of the members" in text
     assert "errors of" in text and "1 m0" in text
 
 
