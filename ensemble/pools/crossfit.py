@@ -48,7 +48,7 @@ def cross_fit(
 
 
 def rows_beside(held: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-    """The rows, bool (rows,), that may be fitted to where the `held` ones are judged: the others.
+    """The other rows, bool (rows,): those to fit to where the `held` ones are judged.
 
     Without those of a held row's prompt, where `prompts` are given: a prompt may lie in two groups of battles.
     """

@@ -34,7 +34,7 @@ def shift_details(plan: Plan) -> list[tuple[str, str]]:
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """Log loss with and without the calibration, by prompt folds, also of one that was not taken."""
+    """Log loss with and without a calibration, taken or not, by prompt folds."""
     columns = [
         Column("plan", "name"),
         Column("log loss", "log_loss", ".4f"),

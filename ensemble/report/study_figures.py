@@ -19,7 +19,7 @@ KNOWN, OTHER, BEST = "#c44e00", "#4c72b0", "#222222"
 
 
 def draw_study(view: StudyView, folder: Path) -> list[Path]:
-    """Write FILES into `folder`, without what mattered or seconds where nothing varied; the files."""
+    """Write FILES into `folder`, but for what did not vary; the files."""
     folder.mkdir(parents=True, exist_ok=True)
     empty: dict[Callable[[Any, StudyView], None], bool] = {_importance: not view.importance, _seconds: not view.has_seconds}
     pictures = {name: draw for name, draw in FILES.items() if not empty.get(draw)}

@@ -70,7 +70,7 @@ def others_table(plan: Plan) -> Table:
 
 
 def exchange_table(plan: Plan) -> Table:
-    """What does not fit beside the plan in the place of one of its members, what would gain most first."""
+    """What does not fit beside the plan, in the place of a member: the best first."""
     columns = [
         Column("too dear beside the plan", "member", prose=True),
         Column("in place of", "in_place_of", prose=True),

@@ -1,4 +1,4 @@
-"""By what candidates are compared: log loss of the mean row, or of groups that are left out in turn."""
+"""By what candidates are compared: log loss of the mean row, or of left-out groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from zoo.scores.metrics import mean_and_error, standard_error
 
 @dataclass(frozen=True)
 class Measure:
-    """How losses of the same rows are compared; `held`: the groups, None where every row weighs the same."""
+    """How losses of the same rows are compared.
+
+    `held`: the groups, None where every row weighs the same.
+    """
 
     held: Groups | None = None
 

@@ -1,4 +1,4 @@
-"""Why these members: what the plan would be with one more, with one less, or with one exchanged.
+"""Why these members: what the plan would be with one more, one less, or one exchanged.
 
 Each change is judged as candidates are: out of fold, by the same folds and one pool on both sides, the difference row by row.
 Members that a gate sends to some rows keep these rows. Choosing is not repeated: what a search would have done without the

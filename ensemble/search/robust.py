@@ -112,7 +112,10 @@ def score(losses: np.ndarray, of: np.ndarray, by: RobustBy) -> float:
 
 
 def score_and_error(losses: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy) -> tuple[float, float]:
-    """What `score` says, and the error of that by prompt: of the worst group's rows, or with every group weighing the same."""
+    """What `score` says, and the error of that by prompt.
+
+    Of the worst group's rows, or with every group weighing the same.
+    """
     if by == "worst":
         rows = _worst(losses, of)
         return mean_and_error(losses[rows], prompts[rows])

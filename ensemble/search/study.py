@@ -122,7 +122,10 @@ def study_name(space: Space, budget: Budget, target: str, groups: Groups | None 
 
 
 class Judge:
-    """Losses of plans out of fold, by all of the rehearsal's folds, or out of `groups`; equal plans judged once."""
+    """Losses of plans out of fold, equal plans judged once.
+
+    By all of the rehearsal's folds, or out of `groups`.
+    """
 
     def __init__(self, problem: Problem, groups: Groups | None = None) -> None:
         self.few = problem.thinned()
