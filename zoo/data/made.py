@@ -12,7 +12,7 @@ from zoo.store.files import replacing
 
 PAIRS, REPORT = "pairs.parquet", "report.json"  # what a stage leaves
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
-UNLABELLED_STATUS, OK = "unlabelled", "ok"
+STATUS, UNLABELLED, OK = "status", "unlabelled", "ok"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 CHUNK = 2_000  # rows that are held at once
 

@@ -22,7 +22,7 @@ import pandas as pd
 from zoo.contracts import Input, Log, Measurements, MineRequest, StageResult
 from zoo.data.keys import prompt_texts, turns_key
 from zoo.data.logs import Conversation, Unusable, read_log
-from zoo.data.made import PAIRS, REPORT, UNLABELLED_STATUS, write_pairs
+from zoo.data.made import PAIRS, REPORT, STATUS, UNLABELLED, write_pairs
 from zoo.data.masks import asked_in, nearest, why_masked
 from zoo.data.pairing import Choice, choose, possible_pairs
 from zoo.data.preferences import read_preferences
@@ -225,7 +225,7 @@ def _records(request: MineRequest, prompts: Sequence[Prompt], choice: Choice) ->
                 "generator_b": b.model,
                 "log_id_a": a.id,
                 "log_id_b": b.id,
-                "status": UNLABELLED_STATUS,
+                STATUS: UNLABELLED,
             }
             bar.update()
 
