@@ -37,7 +37,9 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="File to write: .csv, .cs
 def mine(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of conversations, in LMSYS-Chat-1M's shape.")],
     out: Out,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="At most this many pairs, in rounds over the prompts.")] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="At most this many pairs, in rounds over the prompts.")
+    ] = None,
     per_prompt: Annotated[
         int | None, typer.Option("--per-prompt", min=1, help="At most this many pairs of a prompt. Default: 1 without --rows.")
     ] = None,
@@ -50,7 +52,9 @@ def mine(
         typer.Option("--judged", metavar="FILE", help="Only pairs that this file of preferences judges. Repeatable."),
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Of conversations that name none.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="Of conversations that name none. Default: the log's name.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Of conversations that name none. Default: the log's name.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same pairs.")] = 0,
     output: Output = Format.table,
     as_json: AsJson = False,
@@ -88,15 +92,21 @@ def mine(
 
 def label(
     pairs: Annotated[Path, typer.Argument(help="Pairs: of `zoo data mine`, or battles that a judge has labelled.")],
-    human: Annotated[Path, typer.Option("--human", metavar="FILE", help="Battles that humans judged, some of them the judge too.")],
+    human: Annotated[
+        Path, typer.Option("--human", metavar="FILE", help="Battles that humans judged, some of them the judge too.")
+    ],
     out: Out,
     judge: Annotated[
         list[Path] | None,
-        typer.Option("--judge", metavar="TABLE", help="Score table, labels or preferences. Default: PAIRS' own winners. Repeatable."),
+        typer.Option(
+            "--judge", metavar="TABLE", help="Score table, labels or preferences. Default: PAIRS' own winners. Repeatable."
+        ),
     ] = None,
     maps: Annotated[
         Path | None,
-        typer.Option("--map", metavar="REPORT", help="An earlier report, whose map serves judges that no human was asked beside."),
+        typer.Option(
+            "--map", metavar="REPORT", help="An earlier report, whose map serves judges that no human was asked beside."
+        ),
     ] = None,
     drop: Annotated[
         list[Filter] | None,

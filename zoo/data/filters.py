@@ -12,7 +12,9 @@ from zoo.data.keys import ordered_keys, turns_key
 from zoo.data.near import near_groups
 from zoo.data.turns import Turns
 
-COIN_FLIP = 0.03  # lead of the likeliest label; the second place of WSDM Cup left out pairs whose two probabilities differ by less
+COIN_FLIP = (
+    0.03  # lead of the likeliest label; the second place of WSDM Cup left out pairs whose two probabilities differ by less
+)
 CUT_LEAST_CHARACTERS, CUT_LINE = 400, 40  # of an answer, and of its last line, which has to be prose
 _FENCE, _UNFINISHED = "```", (",", "-", "(", "/")
 
@@ -20,8 +22,9 @@ _FENCE, _UNFINISHED = "```", (",", "-", "(", "/")
 def which(drop: Drop, frame: pd.DataFrame, shares: np.ndarray) -> np.ndarray:
     """The rows of a battles frame that a filter would leave out: bool, (rows,). `shares` (rows, 3): their labels."""
     if drop == "coin-flip":
-        lead = np.sort(shares, axis=1)
-        return lead[:, 2] - lead[:, 1] <= COIN_FLIP
+        ordered = np.sort(shares, axis=1)
+        close: np.ndarray = ordered[:, 2] - ordered[:, 1] <= COIN_FLIP
+        return close
     if drop == "near-duplicate":
         return _repeated(frame)
     answers = zip(frame["response_a"], frame["response_b"], strict=True)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from zoo.data.battles import Battles
 from zoo.data.columns import WINNER_COLUMNS, cell_text
 from zoo.data.formats import read_records
-from zoo.data.keys import ordered_keys
+from zoo.data.keys import battle_digests
 from zoo.data.preferences import NEEDED, is_preferences, read_preferences
 from zoo.data.tally import Tally
 from zoo.errors import ZooError
@@ -23,7 +22,11 @@ from zoo.scores.tables import OK, PROBABILITIES, swap_sides
 
 LOG_IDS = ("log_id_a", "log_id_b")
 VERDICTS = "verdicts"
-NO_SHARES, NOT_SCORED, OF_NO_ROW = "no probabilities that can be read", "not scored by the judge", "of no pair and no human battle"
+NO_SHARES, NOT_SCORED, OF_NO_ROW = (
+    "no probabilities that can be read",
+    "not scored by the judge",
+    "of no pair and no human battle",
+)
 BY_SOME, BY_ANOTHER = "by some of the tables only", "of a pair that another judge has judged"
 SUM_TOLERANCE = 0.01  # of probabilities that people round to two places
 TINY = 1e-6  # below any verdict that is meant as impossible
@@ -33,8 +36,8 @@ TINY = 1e-6  # below any verdict that is meant as impossible
 class Verdicts:
     """What judges say of the rows of one file of battles.
 
-    `p` (rows, 3): in the row's own A and B, NaN where no judge says anything; `judge` (rows,): whose it is, empty where nobody's;
-    `consistency` (rows,): share of probability that a row's tables agree on, NaN where there is one table.
+    `p` (rows, 3): in the row's own A and B, NaN where no judge says anything; `judge` (rows,): whose it is, empty where it is
+    nobody's; `consistency` (rows,): share of probability that a row's tables agree on, NaN where there is one table.
     """
 
     p: np.ndarray
@@ -118,12 +121,14 @@ def _refuse_shared_ids(pairs: Battles, human: Battles, tables: Mapping[str, Mapp
     if not shared:
         return
     keys = [
-        dict(zip(part["id"], ordered_keys(part), strict=True))
+        dict(zip(part["id"], battle_digests(part), strict=True))
         for part in (battles.frame[battles.frame["id"].isin(shared)] for battles in (pairs, human))
     ]
     for row_id in sorted(shared):
         if keys[0][row_id] != keys[1][row_id]:
-            raise ZooError(f"id {row_id} is of one battle in {pairs.path} and of another in {human.path}; give one of them other ids")
+            raise ZooError(
+                f"id {row_id} is of one battle in {pairs.path} and of another in {human.path}; give one of them other ids"
+            )
 
 
 def _add_tables(tables: Mapping[str, Mapping[str, np.ndarray]], battles: Battles, verdicts: Verdicts, tally: Tally) -> None:
@@ -149,8 +154,11 @@ def _add_preferences(path: Path, name: str, pairs: Battles, verdicts: Verdicts, 
     unreadable = table["share_b"].isna()
     tally.add(VERDICTS, NO_SHARES, path.name, int(unreadable.sum()))
     shares: dict[frozenset[str], list[tuple[str, str, float]]] = defaultdict(list)
-    for row in table[~unreadable].itertuples():
-        shares[frozenset((row.id_a, row.id_b))].append((row.judge or name, row.id_a, row.share_b))
+    rows = table[~unreadable]
+    for id_a, id_b, share, judge in zip(
+        *(rows[column].tolist() for column in ("id_a", "id_b", "share_b", "judge")), strict=True
+    ):
+        shares[frozenset((id_a, id_b))].append((judge or name, id_a, share))
     for place, (id_a, id_b) in enumerate(_log_ids(pairs)):
         said = shares.pop(frozenset((id_a, id_b)), [])
         if said:
@@ -169,6 +177,19 @@ def _log_ids(pairs: Battles) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A file of battles, what judges say of its rows, and what tells its rows' texts apart (`battle_digests`)."""
+
+    battles: Battles
+    verdicts: Verdicts
+    keys: list[tuple[bytes, bytes, bytes]]
+
+    @classmethod
+    def of(cls, battles: Battles, verdicts: Verdicts) -> Judged:
+        return cls(battles, verdicts, battle_digests(battles.frame))
+
+
+@dataclass(frozen=True)
 class Shared:
     """Verdicts of one judge on human battles: their places in the human file, and `p` (rows, 3) in its A and B."""
 
@@ -176,38 +197,37 @@ class Shared:
     p: np.ndarray
 
 
-def shared_with_humans(
-    judge: str, pairs: Battles, on_pairs: Verdicts, human: Battles, on_human: Verdicts, rows: np.ndarray
-) -> Shared:
+def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarray) -> Shared:
     """What a judge says of the human battles in `rows` (bool): by their own ids, or of pairs that are the same battles.
 
     The same but for white space and case, in either order; the mean where there are several. Battles whose answers are the same
     have no sides, and are left out.
     """
-    said: dict[tuple[str, frozenset[str]], list[tuple[str, np.ndarray]]] = defaultdict(list)
-    own = np.flatnonzero(on_pairs.judge == judge)
-    for place, (prompt, a, b) in zip(own, ordered_keys(pairs.frame.iloc[own]), strict=True):
-        said[prompt, frozenset((a, b))].append((a, on_pairs.p[place]))
+    said: dict[tuple[bytes, frozenset[bytes]], list[tuple[bytes, np.ndarray]]] = defaultdict(list)
+    for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
+        prompt, a, b = pairs.keys[place]
+        said[prompt, frozenset((a, b))].append((a, pairs.verdicts.p[place]))
     places, found = [], []
-    for place, (prompt, a, b) in zip(np.flatnonzero(rows), ordered_keys(human.frame[rows]), strict=True):
+    for place in np.flatnonzero(rows).tolist():
+        prompt, a, b = human.keys[place]
         if a == b:
             continue
         seen = [p if first == a else swap_sides(p[None])[0] for first, p in said.get((prompt, frozenset((a, b))), [])]
-        if on_human.judge[place] == judge:
-            seen = [on_human.p[place]]
+        if human.verdicts.judge[place] == judge:
+            seen = [human.verdicts.p[place]]
         if seen:
             places.append(place)
             found.append(np.mean(seen, axis=0))
     return Shared(np.array(places, dtype=np.int64), np.array(found).reshape(-1, 3))
 
 
-def both_orders(pairs: Battles, verdicts: Verdicts, judge: str) -> tuple[int, float | None]:
+def both_orders(pairs: Judged, judge: str) -> tuple[int, float | None]:
     """How many battles a judge was given in both orders as rows of their own, and how often it then says the same."""
-    own = np.flatnonzero(verdicts.judge == judge)
-    said: dict[tuple[str, frozenset[str]], dict[str, np.ndarray]] = defaultdict(dict)
-    for place, (prompt, a, b) in zip(own, ordered_keys(pairs.frame.iloc[own]), strict=True):
+    said: dict[tuple[bytes, frozenset[bytes]], dict[bytes, np.ndarray]] = defaultdict(dict)
+    for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
+        prompt, a, b = pairs.keys[place]
         if a != b:
-            said[prompt, frozenset((a, b))][a] = verdicts.p[place]
+            said[prompt, frozenset((a, b))][a] = pairs.verdicts.p[place]
     orders = [tuple(by_first.values()) for by_first in said.values() if len(by_first) == 2]
     if not orders:
         return 0, None

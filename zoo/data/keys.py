@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zoo.data.near import near_places
@@ -31,12 +32,23 @@ def battle_keys(frame: Any) -> list[tuple[str, frozenset[str]]]:
 
 def ordered_keys(frame: Any) -> list[tuple[str, str, str]]:
     """Prompt and responses of each battle as one text each, but for white space and case."""
-    return [
-        (turns_key(prompt), turns_key(a), turns_key(b))
-        for prompt, a, b in zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
-    ]
+    return list(_ordered_keys(frame))
+
+
+def battle_digests(frame: Any) -> list[tuple[bytes, bytes, bytes]]:
+    """Digests of the same three texts of each battle, for many battles: equal where the texts are."""
+    return [(_digest(prompt), _digest(a), _digest(b)) for prompt, a, b in _ordered_keys(frame)]
 
 
 def turns_key(turns: Iterable[str | None]) -> str:
     """Turns as one text that is the same where they differ in white space, case and Unicode form alone."""
     return "\0".join(normal_text(turn or "") for turn in turns)
+
+
+def _ordered_keys(frame: Any) -> Iterator[tuple[str, str, str]]:
+    for prompt, a, b in zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True):
+        yield turns_key(prompt), turns_key(a), turns_key(b)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16]

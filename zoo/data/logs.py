@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.data.columns import cell_text
 from zoo.data.formats import read_records
-from zoo.data.turns import questions_and_answers
+from zoo.data.turns import SURROGATE, questions_and_answers
 from zoo.errors import ZooError
 
 COLUMNS = {  # what is looked for, and under which names, the first that a log has
@@ -27,7 +27,11 @@ COLUMNS = {  # what is looked for, and under which names, the first that a log h
 NAMES = tuple(name for names in COLUMNS.values() for name in names)
 # Why a row is not used.
 NO_OBJECT, NO_ID, NO_MODEL = "not a JSON object", "no conversation_id", "no model"
-NO_CONVERSATION, NO_QUESTION, NO_ANSWER = "no conversation that can be read", "a turn without a question", "a turn without an answer"
+NO_CONVERSATION, NO_QUESTION, NO_ANSWER = (
+    "no conversation that can be read",
+    "a turn without a question",
+    "a turn without an answer",
+)
 TOO_LONG = "too long"
 
 
@@ -63,17 +67,22 @@ def read_log(path: Path, most_characters: int) -> Iterator[Conversation | Unusab
     found, first = False, ""
     for number, record in read_records(path, NAMES):
         row = _conversation(number, record, most_characters)
-        found = found or (isinstance(record, dict) and all(_cell(record, what) is not None for what in ("model", "conversation")))
+        found = found or (
+            isinstance(record, dict) and all(_cell(record, what) is not None for what in ("model", "conversation"))
+        )
         first = first or (f"; the first row has {', '.join(map(str, record))[:200]}" if isinstance(record, dict) else "")
         yield row
     if not found:
-        raise ZooError(f"{path}: no row has a model and a conversation{first}; give a log with conversation_id, model, conversation")
+        raise ZooError(
+            f"{path}: no row has a model and a conversation{first}; give a log with conversation_id, model, conversation"
+        )
 
 
 def _conversation(row: int, record: Mapping[str, Any] | str, most_characters: int) -> Conversation | Unusable:
     if isinstance(record, str):
         return Unusable(row, NO_OBJECT, record)
-    text = {what: cell_text(_cell(record, what)).strip() for what in COLUMNS if what != "conversation"}
+    cells = {what: cell_text(_cell(record, what)).strip() for what in COLUMNS if what != "conversation"}
+    text = {what: SURROGATE.sub("\ufffd", cell) for what, cell in cells.items()}
     for what, reason in (("id", NO_ID), ("model", NO_MODEL)):
         if not text[what]:
             return Unusable(row, reason)
@@ -88,8 +97,9 @@ def _conversation(row: int, record: Mapping[str, Any] | str, most_characters: in
     characters = sum(len(turn or "") for turn in (*asked, *answered))
     if characters > most_characters:
         return Unusable(row, TOO_LONG, f"{text['id']}: {characters:,} characters")
-    whole = [[turn or "" for turn in turns] for turns in (asked, answered)]
-    return Conversation(row, text["id"], text["model"], *whole, text["language"], text["source"], text["licence"])
+    questions, answers = ([turn or "" for turn in turns] for turns in (asked, answered))
+    particulars = (text["language"], text["source"], text["licence"])
+    return Conversation(row, text["id"], text["model"], questions, answers, *particulars)
 
 
 def _cell(record: Mapping[str, Any], what: str) -> Any:

@@ -28,7 +28,10 @@ class Neighbours:
 
 
 def asked_in(paths: Sequence[Path]) -> set[str]:
-    """Every turn and every whole prompt of some files of battles, rows that cannot be used included, as `prompt_texts` has them."""
+    """Every turn and every whole prompt of some files of battles, as `prompt_texts` has them.
+
+    Also of rows that cannot be used, where their prompt can be read.
+    """
     texts: set[str] = set()
     for path in paths:
         battles = read_battles(path, strict=False, need_texts=False)

@@ -84,7 +84,9 @@ def _rounds(
                 return
             first, second = pairs[prompt].T
             ours, theirs = models[prompt][first], models[prompt][second]
-            order = np.lexsort((rng.random(len(first)), met[ours, theirs], used[prompt][first] + used[prompt][second], ~left[prompt]))
+            order = np.lexsort(
+                (rng.random(len(first)), met[ours, theirs], used[prompt][first] + used[prompt][second], ~left[prompt])
+            )
             best = int(order[0])
             i, j = int(first[best]), int(second[best])
             left[prompt][best] = False

@@ -39,5 +39,5 @@ def read_preferences(path: Path) -> pd.DataFrame:
         if model_a != model_b:
             rows.append((f"{prompt}-{model_a}", f"{prompt}-{model_b}", share, cell_text(record.get(JUDGE)).strip()))
     frame = pd.DataFrame(rows, columns=["id_a", "id_b", "share_b", "judge"])
-    share = pd.to_numeric(frame["share_b"], errors="coerce").astype(np.float64)
-    return frame.assign(share_b=share.where((share >= 0) & (share <= 1)))
+    numbers: pd.Series[float] = pd.to_numeric(frame["share_b"], errors="coerce").astype(np.float64)
+    return frame.assign(share_b=numbers.where((numbers >= 0) & (numbers <= 1)))

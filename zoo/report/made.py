@@ -8,13 +8,16 @@ from typing import Any
 
 from zoo.data.pairing import EXHAUSTED
 from zoo.report.text import Column, Page, Table
+from zoo.scores.certificate import PRIOR, WITH_LENGTH
 
 SHOWN_CHARACTERS = 60
 
 
 def mine_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
     """What was mined, what was not used and why, and the prompts nearest to those that must not be met."""
-    ended = report["ended_by"] if report["ended_by"] == EXHAUSTED else f"{report['ended_by']} ended it, and a larger one goes on"
+    ended = (
+        report["ended_by"] if report["ended_by"] == EXHAUSTED else f"{report['ended_by']} ended it, and a larger one goes on"
+    )
     head = (
         f"{out}: {report['rows']:,} pairs of {len(report['models']):,} models, {report['prompts']:,} prompts in "
         f"{report['prompt_groups']:,} groups of near-copies, at most {report['most_pairs_of_a_prompt']:,} of a prompt; {ended}"
@@ -42,7 +45,12 @@ def label_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
 
 
 def _counts(records: Sequence[Mapping[str, Any]]) -> Table:
-    columns = [Column("count", form=",d"), Column("what"), Column("reason"), Column("for example", "example", drop=1, prose=True)]
+    columns = [
+        Column("count", form=",d"),
+        Column("what"),
+        Column("reason"),
+        Column("for example", "example", drop=1, prose=True),
+    ]
     return Table(columns, [[each["count"], each["what"], each["reason"], _short(each["example"])] for each in records])
 
 
@@ -58,16 +66,25 @@ def _certificate(name: str, judge: Mapping[str, Any]) -> Page:
         own += f"; commonest model {facts['commonest'][0]} in {facts['commonest_share']:.0%} of the pairs"
     if certificate is None:
         return [own, f"no certificate: {judge['fault']}"]
-    where = f"measured for {judge['borrowed']}, not here" if judge["borrowed"] else "judged by humans too"
+    if judge["borrowed"]:
+        mapped, prior = (next(s for s in certificate["steps"] if s["name"] == name) for name in (WITH_LENGTH, PRIOR))
+        there = f"there at {mapped['log_loss']:.3f} (prior {prior['log_loss']:.3f})"
+        return [own, f"the map of {judge['borrowed']}, {there}; not measured here"]
     measured = (
-        f"{certificate['rows']:,} rows, {certificate['prompts']:,} prompts, {where}: agreement {certificate['agreement']:.1%}, "
+        f"{certificate['rows']:,} rows, {certificate['prompts']:,} prompts, judged by humans too: "
+        f"agreement {certificate['agreement']:.1%}, "
         f"ties {certificate['judge_ties']:.1%} (humans {certificate['human_ties']:.1%})"
     )
     if certificate["judge_longer"] is not None and certificate["human_longer"] is not None:
         measured += f", longer wins {certificate['judge_longer']:.1%} (humans {certificate['human_longer']:.1%})"
     numbers = [Column(title, form=".3f") for title in ("log loss", "se", "below the prior", "se of it")]
     rows = [[s["name"], s["log_loss"], s["error"], s["gain"], s["gain_error"]] for s in certificate["steps"]]
-    return [own, measured, Table([Column("verdicts"), *numbers], rows), *([f"REFUSED: {judge['fault']}"] if judge["fault"] else [])]
+    return [
+        own,
+        measured,
+        Table([Column("verdicts"), *numbers], rows),
+        *([f"REFUSED: {judge['fault']}"] if judge["fault"] else []),
+    ]
 
 
 def _filters(report: Mapping[str, Any]) -> Table:

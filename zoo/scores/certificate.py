@@ -11,7 +11,9 @@ from zoo.scores.metrics import log_loss_rows, mean_and_error, standard_error
 from zoo.scores.vote_map import VoteMap, fit_vote_map, smoothed_verdicts
 
 FOLDS = 5
-LEAST_PROMPTS = 20  # groups of near-copies: with 20 of MT-Bench's 80 the map reaches 0.84 on the other 60, with 64 it reaches 0.83
+LEAST_PROMPTS = (
+    20  # groups of near-copies: with 20 of MT-Bench's 80 the map reaches 0.84 on the other 60, with 64 it reaches 0.83
+)
 ERRORS = 2.0  # standard errors by which a judge has to be below the prior
 UNIFORM, PRIOR, LENGTH, RAW, SMOOTHED = "uniform", "prior", "length alone", "raw", "smoothed"
 MAPPED, WITH_LENGTH = "mapped", "mapped with length"
@@ -85,7 +87,9 @@ def certify(p: np.ndarray, lengths: np.ndarray, y: np.ndarray, groups: np.ndarra
         losses = log_loss_rows(probabilities, y)
         gain = prior - losses
         mean, error = mean_and_error(losses, groups)
-        steps.append(Step(name=name, log_loss=mean, error=error, gain=float(gain.mean()), gain_error=standard_error(gain, groups)))
+        steps.append(
+            Step(name=name, log_loss=mean, error=error, gain=float(gain.mean()), gain_error=standard_error(gain, groups))
+        )
     human = np.eye(3)[y]
     return Certificate(
         rows=len(y),
@@ -120,7 +124,10 @@ def group_folds(groups: np.ndarray) -> np.ndarray:
 
 
 def cross_fitted(folds: np.ndarray, predict: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Probabilities (rows, 3) of each fold by `predict(rest, own)`, which takes masks of the other folds' rows and of its own."""
+    """Probabilities (rows, 3), each fold's by `predict(rest, own)`.
+
+    That takes masks of the other folds' rows and of its own.
+    """
     made = np.empty((len(folds), 3))
     for fold in np.unique(folds):
         own = folds == fold

@@ -3,8 +3,8 @@
 Dirichlet calibration (Kull et al. 2019, "Beyond temperature scaling") under the symmetry of sides: a softmax whose margin of A
 over B is odd in the exchange of sides and whose share of ties is even. Of a verdict p, smoothed by SMOOTHING towards uniform,
 the margin's features are log(p_a / p_b) and a length ratio; those of ties are 1, log(p_tie / sqrt(p_a p_b)), the length ratio's
-size, and how far the verdict goes with it. Verdicts that are labels make of it the symmetric 3 x 3 table of what humans say where
-the judge says so. The ridge is small beside 20 prompts of votes and keeps weights finite where a verdict never occurs.
+size, and how far the verdict goes with it. Of verdicts that are labels it makes the symmetric 3 x 3 table of what humans say
+where the judge says so. The ridge is small beside 20 prompts of votes and keeps weights finite where a verdict never occurs.
 """
 
 from __future__ import annotations

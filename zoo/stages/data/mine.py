@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import Input, Log, Measurements, MineRequest, StageResult
+from zoo.contracts import Input, Log, Measurements, MineRequest, StageResult, inputs_of
 from zoo.data.keys import prompt_texts, turns_key
 from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.data.made import PAIRS, REPORT, STATUS, UNLABELLED, write_pairs
@@ -167,7 +167,9 @@ def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[li
     return prompts, never
 
 
-def _conversations(logs: Sequence[Log], wanted: set[tuple[int, int]], most_characters: int) -> dict[tuple[int, int], Conversation]:
+def _conversations(
+    logs: Sequence[Log], wanted: set[tuple[int, int]], most_characters: int
+) -> dict[tuple[int, int], Conversation]:
     """Some of the logs' conversations by log and row."""
     found = {}
     for number, log in enumerate(logs):
@@ -204,12 +206,14 @@ def _judged(files: Sequence[Input]) -> set[frozenset[str]] | None:
 
 def _records(request: MineRequest, prompts: Sequence[Prompt], choice: Choice) -> Iterator[dict[str, str]]:
     """The chosen pairs as rows of the file, in the order of choice."""
-    chosen = [[prompts[n].answers[place] for place in pair] for n, pair in zip(choice.prompts, choice.answers.tolist(), strict=True)]
-    found = _conversations(request.logs, {(answer.log, answer.row) for pair in chosen for answer in pair}, request.most_characters)
+    chosen = _chosen(prompts, choice)
+    found = _conversations(
+        request.logs, {(answer.log, answer.row) for pair in chosen for answer in pair}, request.most_characters
+    )
     with progress.bar(len(chosen), "write", "pair") as bar:
         for number, pair in zip(choice.prompts.tolist(), chosen, strict=True):
             a, b = (found[answer.log, answer.row] for answer in pair)
-            logs = [request.logs[answer.log] for answer in pair]
+            log_a, log_b = (request.logs[answer.log] for answer in pair)
             yield {
                 "id": pair_id(pair),
                 "model_a": a.model,
@@ -217,8 +221,8 @@ def _records(request: MineRequest, prompts: Sequence[Prompt], choice: Choice) ->
                 "prompt": json.dumps(prompts[number].asked, ensure_ascii=False),
                 "response_a": json.dumps(a.answered, ensure_ascii=False),
                 "response_b": json.dumps(b.answered, ensure_ascii=False),
-                "source": _both(*(row.source or log.source for row, log in zip((a, b), logs, strict=True)), "+"),
-                "licence": _both(*(row.licence or log.licence or "" for row, log in zip((a, b), logs, strict=True)), " AND "),
+                "source": _both(a.source or log_a.source, b.source or log_b.source, "+"),
+                "licence": _both(a.licence or log_a.licence or "", b.licence or log_b.licence or "", " AND "),
                 "language": a.language,
                 "prompt_group": f"{prompts[number].group:016x}",
                 "generator_a": a.model,
@@ -228,6 +232,12 @@ def _records(request: MineRequest, prompts: Sequence[Prompt], choice: Choice) ->
                 STATUS: UNLABELLED,
             }
             bar.update()
+
+
+def _chosen(prompts: Sequence[Prompt], choice: Choice) -> list[list[Answer]]:
+    """The answers of each chosen pair, A's first."""
+    places = zip(choice.prompts.tolist(), choice.answers.tolist(), strict=True)
+    return [[prompts[number].answers[place] for place in pair] for number, pair in places]
 
 
 def pair_id(pair: Sequence[Answer]) -> str:
@@ -242,7 +252,7 @@ def _both(a: str, b: str, between: str) -> str:
 def _facts(request: MineRequest, prompts: Sequence[Prompt], choice: Choice, index: Index) -> dict[str, Any]:
     """What was made, as numbers."""
     names = list(index.models)
-    ends = [[names[prompts[n].answers[place].model] for place in pair] for n, pair in zip(choice.prompts, choice.answers.tolist(), strict=True)]
+    ends = [[names[answer.model] for answer in pair] for pair in _chosen(prompts, choice)]
     a, b = (Counter(pair[side] for pair in ends) for side in (0, 1))
     groups = {prompts[n].group for n in choice.prompts.tolist()}
     return {
@@ -254,12 +264,8 @@ def _facts(request: MineRequest, prompts: Sequence[Prompt], choice: Choice, inde
         "models": {name: {"a": a[name], "b": b[name]} for name in sorted({*a, *b})},
         "largest_side_difference": max(abs(a[name] - b[name]) for name in {*a, *b}),
         "settings": {"rows": request.rows, "per_prompt": request.per_prompt, "seed": request.seed},
-        "inputs": [{"file": given.path.name, "digest": given.fingerprint} for given in _inputs(request)],
+        "inputs": [{"file": given.path.name, "digest": given.fingerprint} for given in inputs_of(request)],
     }
-
-
-def _inputs(request: MineRequest) -> list[Input]:
-    return [*(log.file for log in request.logs), *request.never, *request.judged]
 
 
 def _nearest(prompts: Sequence[Prompt], choice: Choice, never: set[str]) -> list[dict[str, Any]]:
