@@ -200,8 +200,8 @@ class Shared:
 def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarray) -> Shared:
     """What a judge says of the human battles in `rows` (bool): by their own ids, or of pairs that are the same battles.
 
-    The same but for white space and case, in either order; the mean where there are several. Battles whose answers are the same
-    have no sides, and are left out.
+    The same but for white space and case, in either order; the mean where there are several. Where both answers are the same a
+    verdict counts for either side.
     """
     said: dict[tuple[bytes, frozenset[bytes]], list[tuple[bytes, np.ndarray]]] = defaultdict(list)
     for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
@@ -210,9 +210,10 @@ def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarra
     places, found = [], []
     for place in np.flatnonzero(rows).tolist():
         prompt, a, b = human.keys[place]
+        matching = said.get((prompt, frozenset((a, b))), [])
+        seen = [p if first == a else swap_sides(p) for first, p in matching]
         if a == b:
-            continue
-        seen = [p if first == a else swap_sides(p[None])[0] for first, p in said.get((prompt, frozenset((a, b))), [])]
+            seen += [swap_sides(p) for _, p in matching]
         if human.verdicts.judge[place] == judge:
             seen = [human.verdicts.p[place]]
         if seen:
