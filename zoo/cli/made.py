@@ -31,7 +31,7 @@ class Filter(StrEnum):
     coin_flip = "coin-flip"
 
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="File to write: .csv, .csv.gz or .parquet; a report goes beside it.")]
+Out = Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv, .csv.gz or .parquet; a report goes beside it.")]
 
 
 def mine(
@@ -56,7 +56,7 @@ def mine(
         str | None, typer.Option("--source", help="Of conversations that name none. Default: the log's name.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same pairs.")] = 0,
-    output: Output = Format.table,
+    style: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
     """Make pairs of different models' answers to one prompt, from logs.
@@ -74,7 +74,7 @@ def mine(
     from zoo.report.made import mine_page
 
     check_installed()
-    style = style_of(output, as_json)
+    wanted = style_of(style, as_json)
     _check_out(out, *logs, *(never or []), *(judged or []))
     request = MineRequest(
         entry=ENTRY,
@@ -87,7 +87,7 @@ def mine(
         seed=seed,
     )
     report, beside = _make(request, out)
-    show(mine_page(report, out, beside), style, data=report)
+    show(mine_page(report, out, beside), wanted, data=report)
 
 
 def label(
@@ -114,7 +114,7 @@ def label(
             "--drop", metavar="FILTER", help="identical, empty (both the default), cut, near-duplicate, coin-flip. Repeatable."
         ),
     ] = None,
-    output: Output = Format.table,
+    style: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
     """Turn judges' verdicts on pairs into shares of human votes, with a certificate.
@@ -131,7 +131,7 @@ def label(
     from zoo.report.made import label_page
 
     check_installed()
-    style = style_of(output, as_json)
+    wanted = style_of(style, as_json)
     _check_out(out, pairs, human, *(judge or []), maps)
     request = LabelRequest(
         entry=ENTRY,
@@ -144,7 +144,7 @@ def label(
         drop=tuple(each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))),
     )
     report, beside = _make(request, out)
-    show(label_page(report, out, beside), style, data=report)
+    show(label_page(report, out, beside), wanted, data=report)
 
 
 def _make(request: MineRequest | LabelRequest, out: Path) -> tuple[dict[str, Any], Path]:

@@ -57,6 +57,8 @@ class Certificate(Contract):
 
         Judged without length, which says something of human votes whatever the judge does.
         """
+        if self.agreement == 1:
+            return "it says what humans say in every row: these are their labels, and no judge's"
         mapped, prior = self.step(MAPPED), self.step(PRIOR)
         if mapped.gain > ERRORS * mapped.gain_error:
             return ""

@@ -37,6 +37,11 @@ def test_a_judge_that_knows_nothing_is_refused_though_length_says_something(seed
     assert found.step(c.WITH_LENGTH).log_loss < found.step(c.PRIOR).log_loss, "length alone would have passed it"
 
 
+def test_humans_own_labels_are_no_judge() -> None:
+    found, _, _ = judged(1.0)
+    assert "these are their labels" in found.fault
+
+
 def test_folds_are_of_whole_groups_and_alike() -> None:
     groups = np.repeat(np.arange(22) * 1000, 3)
     folds = group_folds(groups)
