@@ -45,7 +45,10 @@ def run_zoo(*words: str | Path) -> tuple[float, float, float]:
 
 
 def mining(folder: Path, scratch: Path) -> Table:
-    log, never = folder / "answers_log.jsonl.gz", ("--never", folder / "lmsys_dev.csv", "--never", folder / "human_train.csv.gz")
+    log, never = (
+        folder / "answers_log.jsonl.gz",
+        ("--never", folder / "lmsys_dev.csv", "--never", folder / "human_train.csv.gz"),
+    )
     asked: dict[str, tuple[str | Path, ...]] = {
         "one pair a prompt": (),
         "20,000 pairs": ("--rows", "20000"),
@@ -69,18 +72,19 @@ def certificates(folder: Path, scratch: Path) -> Table:
     preferences = ("--judge", folder / "judge_preferences.csv.gz", "--map", Path(f"{first}.report.json"))
     run_zoo("data", "label", judged, "--human", human, "-o", second, *preferences)
     rows = [_certificate(name, judge) for out in (first, second) for name, judge in read_report(out)["judges"].items()]
-    numbers = [Column(title, form=".3f") for title in STEPS]
+    numbers = [Column(title, form=".3f") for title in (*STEPS, "below the prior", "se of it")]
     shares = [Column(title, form=".1%") for title in ("ties", "longer wins", "same in both orders", "two commonest models")]
     return Table([Column("judge"), Column("rows"), Column("humans too"), *numbers, *shares, Column("verdict")], rows)
 
 
 def _certificate(name: str, judge: dict[str, Any]) -> list[Any]:
     facts, certificate = judge["all_rows"], None if judge["borrowed"] else judge["certificate"]
-    by_name = {step["name"]: step["log_loss"] for step in certificate["steps"]} if certificate else {}
+    steps = {step["name"]: step for step in certificate["steps"]} if certificate else {}
+    losses = [steps[name]["log_loss"] if steps else None for name in STEPS]
+    gain = [steps[STEPS[-1]][key] if steps else None for key in ("gain", "gain_error")]
     shares = [facts[key] for key in ("judge_ties", "judge_longer", "same_in_both_orders", "reference_share")]
     verdict = f"map of {judge['borrowed']}" if judge["borrowed"] else "refused" if judge["fault"] else "labelled"
-    steps = [by_name.get(step) for step in STEPS]
-    return [name, facts["rows"], certificate["rows"] if certificate else 0, *steps, *shares, verdict]
+    return [name, facts["rows"], certificate["rows"] if certificate else 0, *losses, *gain, *shares, verdict]
 
 
 def let_through(folder: Path) -> Table:
@@ -93,7 +97,12 @@ def let_through(folder: Path) -> Table:
             near = judged[reasons == NEAR]
             prompts = sorted({str(turns[0])[-60:] for turns in near["prompt"]})
             rows.append([name, fold, int((reasons == HELD_OUT).sum()), len(near), len(prompts), "; ".join(prompts)[:160]])
-    columns = [Column("main file"), Column("fold held out"), Column("rows of that fold"), Column("let through by an exact check")]
+    columns = [
+        Column("main file"),
+        Column("fold held out"),
+        Column("rows of that fold"),
+        Column("let through by an exact check"),
+    ]
     return Table([*columns, Column("prompts"), Column("which end in")], rows)
 
 

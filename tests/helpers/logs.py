@@ -18,7 +18,8 @@ needs_real_data = pytest.mark.skipif(not (REAL / "llm_judged.csv.gz").exists(), 
 
 def conversation(number: int, model: str, turns: Sequence[tuple[str, str]], **fields: Any) -> dict[str, Any]:
     """One row: `turns` are questions with their answers."""
-    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    said = [(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+    messages = [{"role": role, "content": text} for role, text in said]
     return {"conversation_id": f"p{number}-{model}", "model": model, "conversation": messages, "licence": "MIT", **fields}
 
 

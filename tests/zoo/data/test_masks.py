@@ -16,7 +16,8 @@ TEXTS = st.lists(st.text("abc ", min_size=1, max_size=14), max_size=8)
 def test_exact_and_near_copies_in_any_turn_are_masked() -> None:
     long = question(1) + " " + question(2)
     never = {"what is new in the north?", long}
-    prompts = [["What is  NEW in the north?"], ["Hello", "what is new in the north?"], [long + " now"], [question(9)], ["ok", None]]
+    exact = [["What is  NEW in the north?"], ["Hello", "what is new in the north?"]]
+    prompts = [*exact, [long + " now"], [question(9)], ["ok", None]]
     assert why_masked(prompts, never) == [EXACT, EXACT, NEAR, "", ""]
     assert why_masked(prompts, set()) == [""] * 5
 

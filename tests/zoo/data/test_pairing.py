@@ -12,7 +12,9 @@ PROMPTS = st.lists(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max
 CEILING = st.none() | st.integers(1, 30)
 
 
-def made(prompts: list[list[tuple[int, int]]], rows: int | None, per_prompt: int | None, seed: int) -> tuple[list, list, Choice]:
+def made(
+    prompts: list[list[tuple[int, int]]], rows: int | None, per_prompt: int | None, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray], Choice]:
     models = [np.array([model for model, _ in own], dtype=np.int64) for own in prompts]
     pairs = [possible_pairs(np.array([text for _, text in own], dtype=np.int64)) for own in prompts]
     return models, pairs, choose(models, pairs, rows=rows, per_prompt=per_prompt, seed=seed)

@@ -29,8 +29,9 @@ def test_a_fit_is_the_same_whichever_side_is_a() -> None:
     rng = np.random.default_rng(0)
     p, lengths, y = rng.dirichlet(np.ones(3), 300), rng.normal(size=300), rng.integers(0, 3, 300)
     turned = rng.random(300) < 0.5
-    other = np.where(turned[:, None], swap_sides(p), p), np.where(turned, -lengths, lengths), np.where(turned & (y < 2), 1 - y, y)
-    one, two = fit_vote_map(p, lengths, y, by_length=True), fit_vote_map(*other, by_length=True)
+    other, other_y = np.where(turned[:, None], swap_sides(p), p), np.where(turned & (y < 2), 1 - y, y)
+    one = fit_vote_map(p, lengths, y, by_length=True)
+    two = fit_vote_map(other, np.where(turned, -lengths, lengths), other_y, by_length=True)
     np.testing.assert_allclose(one.margin + one.tie, two.margin + two.tie, atol=1e-5)
 
 
