@@ -1,4 +1,4 @@
-"""Pairs that may be left out, each for a reason whose price is measured: `zoo data label --drop REASON`."""
+"""Filters of pairs, each for a reason whose price is measured (`zoo data label --drop`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _FENCE, _UNFINISHED = "```", (",", "-", "(", "/")
 
 
 def which(drop: Drop, frame: pd.DataFrame, shares: np.ndarray) -> np.ndarray:
-    """The rows of a battles frame that a filter would leave out: bool, (rows,). `shares` (rows, 3): their labels."""
+    """The rows of a battles frame that a filter would leave out: bool, (rows,).
+
+    `shares` (rows, 3): their labels.
+    """
     if drop == "coin-flip":
         ordered = np.sort(shares, axis=1)
         close: np.ndarray = ordered[:, 2] - ordered[:, 1] <= COIN_FLIP

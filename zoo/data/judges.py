@@ -1,4 +1,4 @@
-"""Verdicts of judges on pairs, from whatever holds them: score tables, labels, or preferences between answers of a log."""
+"""Verdicts of judges on pairs, from score tables, labels, or preferences in a log."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def read_verdicts(
 
 
 def read_table(path: Path, tally: Tally) -> dict[str, np.ndarray]:
-    """A judge's probabilities (3,) by id, of a score table, a submission or a labelled file of battles."""
+    """A judge's probabilities (3,) by id.
+
+    The file is a score table, a submission or a labelled file of battles.
+    """
     found: dict[str, np.ndarray] = {}
     for number, record in read_records(path, ("id", *PROBABILITIES, *WINNER_COLUMNS, "status")):
         names = next((names for names in (PROBABILITIES, WINNER_COLUMNS) if set(names) <= set(record)), ())
@@ -178,7 +181,10 @@ def _log_ids(pairs: Battles) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A file of battles, what judges say of its rows, and what tells its rows' texts apart (`battle_digests`)."""
+    """A file of battles and what judges say of its rows.
+
+    `keys`: what tells its rows' texts apart, as `battle_digests` has it.
+    """
 
     battles: Battles
     verdicts: Verdicts
@@ -191,17 +197,20 @@ class Judged:
 
 @dataclass(frozen=True)
 class Shared:
-    """Verdicts of one judge on human battles: their places in the human file, and `p` (rows, 3) in its A and B."""
+    """Verdicts of one judge on human battles.
+
+    `places` (rows,) in the human file, and `p` (rows, 3) in its A and B.
+    """
 
     places: np.ndarray
     p: np.ndarray
 
 
 def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarray) -> Shared:
-    """What a judge says of the human battles in `rows` (bool): by their own ids, or of pairs that are the same battles.
+    """What a judge says of human battles: by their own ids, or of pairs that are the same.
 
-    The same but for white space and case, in either order; the mean where there are several. Where both answers are the same a
-    verdict counts for either side.
+    `rows`: which battles, bool. The same but for white space and case, in either order; the mean where there are several. Where
+    both answers are the same a verdict counts for either side.
     """
     said: dict[tuple[bytes, frozenset[bytes]], list[tuple[bytes, np.ndarray]]] = defaultdict(list)
     for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
@@ -223,7 +232,10 @@ def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarra
 
 
 def both_orders(pairs: Judged, judge: str) -> tuple[int, float | None]:
-    """How many battles a judge was given in both orders as rows of their own, and how often it then says the same."""
+    """How many battles a judge was given in both orders, and how often it then says the same.
+
+    Each order is a row of its own.
+    """
     said: dict[tuple[bytes, frozenset[bytes]], dict[bytes, np.ndarray]] = defaultdict(dict)
     for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
         prompt, a, b = pairs.keys[place]

@@ -36,12 +36,15 @@ def ordered_keys(frame: Any) -> list[tuple[str, str, str]]:
 
 
 def battle_digests(frame: Any) -> list[tuple[bytes, bytes, bytes]]:
-    """Digests of the same three texts of each battle, for many battles: equal where the texts are."""
+    """Digests of the same three texts of each battle: equal where the texts are.
+
+    For many battles, whose texts would fill the memory.
+    """
     return [(_digest(prompt), _digest(a), _digest(b)) for prompt, a, b in _ordered_keys(frame)]
 
 
 def turns_key(turns: Iterable[str | None]) -> str:
-    """Turns as one text that is the same where they differ in white space, case and Unicode form alone."""
+    """Turns as one text, the same where white space, case and Unicode form alone differ."""
     return "\0".join(normal_text(turn or "") for turn in turns)
 
 

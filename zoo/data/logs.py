@@ -1,4 +1,4 @@
-"""Logs of conversations with models, in the shape of LMSYS-Chat-1M: what each row answers to which prompt.
+"""Logs of conversations in the shape of LMSYS-Chat-1M: who answered what to which prompt.
 
 Columns: `conversation_id`, `model`, `conversation` (messages of role and content, or their JSON), and where a log has them
 `language`, `source`, `licence`. A row that cannot be used is told with its reason and stops nothing.

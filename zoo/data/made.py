@@ -1,4 +1,4 @@
-"""Files of battles made by machine: how a stage leaves them, and how they get out of the store."""
+"""Files of battles made by machine: as a stage leaves them, and out of the store."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def check_suffix(path: Path) -> None:
 
 
 def copy_out(folder: Path, out: Path) -> Path:
-    """Put an artifact's pairs in a file of the format that its name says, and its report beside it; returns the report's path.
+    """Put an artifact's pairs in a file, its report beside it, and return the report's path.
 
-    Each is whole or absent, the pairs last: where they are, they have their report.
+    The file's name says its format. Each is whole or absent, the pairs last: where they are, they have their report.
     """
     import gzip
 

@@ -1,4 +1,4 @@
-"""Prompts that must not come back from a test file: which are near-copies of its own, and how near the others are."""
+"""Masks of prompts: near-copies of a test file's own, and how near the others are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ LEAST_SIMILAR, SHOWN = 0.4, 10  # below, two prompts have little in common that 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Two prompts that are alike, but not near-copies. `similarity`: Jaccard, of their runs of five characters."""
+    """Two prompts that are alike, but not near-copies.
+
+    `similarity`: Jaccard, of their runs of five characters.
+    """
 
     similarity: float
     kept: str
@@ -54,9 +57,10 @@ def why_masked(prompts: Sequence[Turns], never: Collection[str]) -> list[str]:
 
 
 def nearest(kept: Collection[str], never: Collection[str], count: int = SHOWN) -> list[Neighbours]:
-    """The most alike of kept texts and those of `never`, the most alike first, at least LEAST_SIMILAR.
+    """The most alike of kept texts and those of `never`, the most alike first.
 
-    Compared exactly, without the shingles that a quarter of either side's texts have, as `zoo.data.near` does.
+    At least LEAST_SIMILAR. Compared exactly, without the shingles that a quarter of either side's texts have, as
+    `zoo.data.near` does.
     """
     ours, theirs = sorted(set(kept)), sorted(set(never))
     common = np.intersect1d(common_shingles(ours), common_shingles(theirs)) if ours and theirs else np.empty(0, dtype=np.uint64)

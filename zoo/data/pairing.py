@@ -30,7 +30,10 @@ class Choice:
 
 
 def possible_pairs(texts: np.ndarray) -> np.ndarray:
-    """Places of all pairs of a prompt's answers whose texts differ: int64, (pairs, 2). `texts`: what tells texts apart."""
+    """Places of all pairs of a prompt's answers whose texts differ: int64, (pairs, 2).
+
+    `texts` (answers,): a number for each text.
+    """
     first, second = np.triu_indices(len(texts), 1)
     differ = texts[first] != texts[second]
     return np.stack([first[differ], second[differ]], axis=1)
@@ -101,9 +104,9 @@ def _rounds(
 
 
 def balanced_sides(ends: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which pairs of models to turn, so that each model is A as often as B but for one pair at most: bool, (pairs,).
+    """Which pairs to turn, so that each model is A as often as B, but for one pair at most.
 
-    `ends` (pairs, 2): the numbers of two different models each.
+    bool, (pairs,). `ends` (pairs, 2): the numbers of two different models each.
     """
     count = int(ends.max()) + 1 if len(ends) else 0
     degree = np.bincount(ends.ravel(), minlength=count)

@@ -1,7 +1,7 @@
-"""Files of a judge's preferences between answers of a log: `prompt_id, model_a, model_b, share_b[, judge]`.
+"""Files of a judge's preferences between answers of a log.
 
-An answer is known by its conversation in the log, whose id is `<prompt_id>-<model>`; `share_b` is 0 for A, 1 for B, and between
-them where the judge is unsure or says a tie.
+Their columns are `prompt_id, model_a, model_b, share_b[, judge]`. An answer is known by its conversation in the log, whose id
+is `<prompt_id>-<model>`; `share_b` is 0 for A, 1 for B, and between them where the judge is unsure or says a tie.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def is_preferences(names: Sequence[str]) -> bool:
 
 
 def read_preferences(path: Path) -> pd.DataFrame:
-    """Rows `id_a`, `id_b` (conversations), `share_b` (float64; NaN where it is no share) and `judge` (empty: not named).
+    """Preferences by conversation: `id_a`, `id_b`, `share_b` and `judge`.
 
+    `share_b` is float64, NaN where it is no share; `judge` is empty where none is named.
     Both answers of a row are of different models: what a judge says of an answer against itself is left out.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""What `zoo data mine` and `zoo data label` show: counts by reason, certificates, and what to mind."""
+"""What `zoo data mine` and `label` show: counts by reason, certificates, what to mind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN_CHARACTERS = 60
 
 
 def mine_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
-    """What was mined, what was not used and why, and the prompts nearest to those that must not be met."""
+    """What was mined, what was not used and why, and the nearest prompts that were kept."""
     ended = (
         report["ended_by"] if report["ended_by"] == EXHAUSTED else f"{report['ended_by']} ended it, and a larger one goes on"
     )

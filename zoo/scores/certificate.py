@@ -1,4 +1,4 @@
-"""What a judge is worth: log loss of its verdicts, raw and mapped, on battles that humans judged too."""
+"""What a judge is worth: log loss of its verdicts, raw and mapped, against human labels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MAPPED, WITH_LENGTH = "mapped", "mapped with length"
 
 
 class Step(Contract):
-    """One way to make probabilities of verdicts, judged on human labels, with errors clustered by prompt.
+    """One way to make probabilities of verdicts, judged on human labels.
 
-    `gain`: how much lower its log loss is than the prior's, row by row.
+    Errors are clustered by prompt. `gain`: how much lower its log loss is than the prior's, row by row.
     """
 
     name: str
@@ -106,13 +106,19 @@ def certify(p: np.ndarray, lengths: np.ndarray, y: np.ndarray, groups: np.ndarra
 
 
 def verdict_labels(p: np.ndarray) -> np.ndarray:
-    """The label that each verdict (rows, 3) says, a tie where A and B are as likely as each other: int64, (rows,)."""
+    """The label that each verdict (rows, 3) says: int64, (rows,).
+
+    A tie where A and B are as likely as each other.
+    """
     even = np.isclose(p[:, 0], p[:, 1])
     return np.where(even, 2, p.argmax(axis=1))
 
 
 def longer_wins(p: np.ndarray, lengths: np.ndarray) -> float | None:
-    """Share of the decided part of verdicts (rows, 3) that goes to the longer answer; None where nothing is decided."""
+    """Share of the decided part of verdicts (rows, 3) that goes to the longer answer.
+
+    None where nothing is decided.
+    """
     decided = (p[:, 0] + p[:, 1])[lengths != 0].sum()
     longer = np.where(lengths > 0, p[:, 0], p[:, 1])[lengths != 0].sum()
     return float(longer / decided) if decided > 0 else None

@@ -1,5 +1,6 @@
-"""A judge's verdicts as shares of human votes: a map that is symmetric in A and B, fitted on battles that humans judged too.
+"""A judge's verdicts as shares of human votes: a map that is symmetric in A and B.
 
+It is fitted on battles that humans judged too.
 Dirichlet calibration (Kull et al. 2019, "Beyond temperature scaling") under the symmetry of sides: a softmax whose margin of A
 over B is odd in the exchange of sides and whose share of ties is even. Of a verdict p, smoothed by SMOOTHING towards uniform,
 the margin's features are log(p_a / p_b) and a length ratio; those of ties are 1, log(p_tie / sqrt(p_a p_b)), the length ratio's
@@ -34,9 +35,10 @@ class VoteMap(Contract):
 
 
 def fit_vote_map(p: np.ndarray, lengths: np.ndarray, y: np.ndarray, *, by_length: bool) -> VoteMap:
-    """The map of verdicts `p` (rows, 3) to human labels `y` (rows,: 0, 1, 2 for A, B, tie), by penalised likelihood.
+    """The map of verdicts `p` (rows, 3) to human labels `y` (rows,), by penalised likelihood.
 
-    `lengths`: see `VoteMap.apply`. Each row counts as seen from both sides, which the symmetry makes the same.
+    Labels are 0, 1, 2 for A, B, tie. `lengths`: see `VoteMap.apply`. Each row counts as seen from both sides, which the
+    symmetry makes the same.
     """
     from scipy.optimize import minimize
 

@@ -1,4 +1,4 @@
-"""Judges on trial: each one's certificate and map, by the battles that humans judged too, or why it has none."""
+"""Judges on trial: each one's certificate and map, or why it has none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ FEW_MODELS, NEARLY_ALL = 2, 0.9  # models that nearly all pairs have one of: the
 
 @dataclass
 class Judge:
-    """One judge of the pairs: its certificate and map, where the map is from, or why it is refused."""
+    """One judge of the pairs: its certificate and map, or why it is refused.
+
+    `borrowed`: whose map it is, where it is another judge's or an earlier one.
+    """
 
     name: str
     certificate: Certificate | None = None

@@ -40,7 +40,10 @@ MOST_SHOWN = 3
 
 
 def run(request: LabelRequest, out_dir: Path) -> StageResult:
-    """Write `pairs.parquet` (rows with labels), `rows.parquet` (each row's status and reason) and `report.json`."""
+    """Write `pairs.parquet`, `rows.parquet` and `report.json`.
+
+    The first has the rows with labels, the second the status of every row, which is the reason of those without.
+    """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
     pairs = read_battles(request.pairs.path, keep=CARRIED)
     human = read_battles(request.human.path)

@@ -41,7 +41,10 @@ NOT_JUDGED = "no pair that --judged has"
 
 
 class Answer(NamedTuple):
-    """A model's answer to a prompt: the model's number, what tells its text apart, where it is, and its id."""
+    """A model's answer to a prompt, without its text.
+
+    The model's number, what tells the text apart, log and row that it is in, and the conversation's id.
+    """
 
     model: int
     text: int
@@ -61,7 +64,10 @@ class Index:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that may give pairs: its turns, its answers, and the hash of its near-duplicate group."""
+    """A prompt that may give pairs.
+
+    Its turns, its answers, and the hash of its near-duplicate group.
+    """
 
     asked: list[str]
     answers: list[Answer]
@@ -147,9 +153,9 @@ def _enter(index: Index, row: Conversation, log: int, tally: Tally, place: str) 
 
 
 def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[list[Prompt], set[str]]:
-    """Prompts that several models have answered and no file of `never` asks, and the texts of these files.
+    """Prompts that several models have answered and no file of `never` asks.
 
-    Near-duplicate groups are those of all prompts that several models have answered.
+    And the texts of these files. Near-duplicate groups are those of all prompts that several models have answered.
     """
     several = [answers for answers in index.prompts.values() if len(answers) > 1]
     tally.add(PROMPTS, ALONE, count=len(index.prompts) - len(several))
