@@ -95,9 +95,10 @@ def read_battles(
     """Read a file of battles of any format and kind of columns that is known.
 
     Without `need_texts` a file may also lack the responses, or all texts: see `Battles.has_texts`.
-    `keep`: columns beside those of a battle to hold in `kept`, where it has them; with `models` those of the models too. Raises ZooError where the file as a whole
-    cannot be used: unreadable, a column missing, an id missing, doubled or with control characters. With `strict=False` the
-    latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
+    `keep`: columns beside those of a battle to hold in `kept`, where it has them; with `models` those of the models too. Raises
+    ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing, doubled or with control
+    characters. With `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise;
+    `zoo.data.usable` counts them.
     """
     path = Path(path)
     with open_cells(path, is_known) as cells:
