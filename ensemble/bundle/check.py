@@ -1,10 +1,12 @@
-"""What the plan of a bundle asks of the machine that it is for: engine, memory, time and competition."""
+"""What a bundle's plan asks of its machine: engine, memory, time and competition."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from ensemble.bundle.contents import has_language_models
+from ensemble.bundle.make import FLASHINFER
 from ensemble.plan import Plan, PlanMember, load_plan
 from zoo.bundle.check import AGAIN, JOB, check_folder, read_bundle
 from zoo.bundle.contracts import Bundle, Part
@@ -17,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
 from zoo.store import file_sha256, read_manifest
 from zoo.targets import Target, load_target
+from zoo.targets.capabilities import AMPERE
 
 # Competitions that ask row by row through a server (`kaggle_evaluation`) instead of reading a file, as far as they are known:
 # the notebook's script refuses any other when it finds one.
@@ -38,7 +41,7 @@ def check_bundle(folder: Path) -> list[Finding]:
 
 
 def check_plan(folder: Path, bundle: Bundle) -> Iterator[Finding]:
-    """Whether the plan in the job is the one that was bundled, and can run on the target with the engine that is bundled."""
+    """Whether the job's plan is the bundled one, and can run with the bundled engine."""
     yield check_competition(bundle.competition)
     path = folder / JOB / bundle.plan
     try:
@@ -49,6 +52,8 @@ def check_plan(folder: Path, bundle: Bundle) -> Iterator[Finding]:
         yield fail("plan", str(error), AGAIN)
         return
     yield check_budget(plan, bundle)
+    if has_language_models(plan):
+        yield check_modules(bundle)
     parts = {name: part for part in bundle.parts for name in part.members}
     for member in plan.members:
         if isinstance(member.request, ScoreRequest):
@@ -81,8 +86,19 @@ def check_budget(plan: Plan, bundle: Bundle) -> Finding:
     return ok("budget", what)
 
 
+def check_modules(bundle: Bundle) -> Finding:
+    """Whether attention runs on tensor cores: below 8.0 by FlashInfer's modules alone."""
+    count = sum(file.path.startswith(f"{FLASHINFER}/") for file in bundle.files)
+    if bundle.target.compute_capability is None or bundle.target.compute_capability >= AMPERE:
+        return ok("attention", "the engine's own")
+    if not count:
+        what = "by TRITON_ATTN, without tensor cores on these cards: the bundle has no FlashInfer modules compiled for them"
+        return warn("attention", what, "give them: ensemble bundle PLAN --flashinfer FOLDER")
+    return ok("attention", f"by FlashInfer, {count} modules compiled beforehand; by TRITON_ATTN where they do not load")
+
+
 def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: ScoreRequest, part: Part | None) -> Finding:
-    """One member on the target with the bundled engine: the worst of what its checkpoint and settings come to."""
+    """One member on the target with the bundled engine: the worst of what is found."""
     if part is None:
         return fail(member.name, "no part has its checkpoint", AGAIN)
     try:
@@ -93,8 +109,7 @@ def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: Scor
     if worst.verdict in ("ok", "info"):
         memory = next(f.what for f in findings if f.check == f"memory, {request.serve.layout}")
         kernel = next(f.what for f in findings if f.check == "kernel")
-        attention = next(f.what for f in findings if f.check == "attention")
-        return ok(member.name, f"{part.name}; {kernel}; {attention}; {memory}")
+        return ok(member.name, f"{part.name}; vLLM {bundle.target.engine}; {kernel}; {memory}")
     what = "; ".join(f"{f.check}: {f.what}" for f in findings if f.verdict == worst.verdict)
     return Finding(check=member.name, verdict=worst.verdict, what=f"{part.name}; {what}", mend=worst.mend)
 
@@ -117,7 +132,10 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
 
 
 def machine_of(bundle: Bundle) -> Target:
-    """The bundle's machine as a target, by the facts that the bundle states; the rest as the target of that name has it."""
+    """The bundle's machine as a target, by the facts that the bundle states.
+
+    The rest is as the target of that name has it.
+    """
     stated = bundle.target
     return changed(
         load_target(stated.name),

@@ -1,4 +1,4 @@
-"""Make a bundle of a plan: parts, job and notebook, in a folder that appears only when it is whole."""
+"""Make a bundle of a plan: a folder that appears only when it is whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensemble.plan import Plan, load_plan
 from zoo.bundle.contracts import BUNDLE, Bundle, BundledFile, BundleTarget, Image, Kind, Part
 from zoo.bundle.lock import LOCK, REQUIREMENTS
 from zoo.bundle.notebook_file import accelerator, write_notebook
-from zoo.bundle.parts import check_user, copy_into, place, record, seal, slug_of, write_metadata
+from zoo.bundle.parts import check_address, copy_into, place, record, seal, slug_of, write_metadata
 from zoo.bundle.product import make_wheel
 from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
 from zoo.contracts import Say
@@ -30,7 +30,10 @@ APACHE = "Apache-2.0"
 
 @dataclass(frozen=True)
 class Asked:
-    """What a bundle is made of, and for whom. `target` None: the plan's; `modules`: FlashInfer's, compiled for the card."""
+    """What a bundle is made of, and for whom.
+
+    `target` None: the plan's; `modules`: FlashInfer's, compiled for the card.
+    """
 
     plan: Path
     competition: str
@@ -46,22 +49,26 @@ def make_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
     It is made beside its place and moved there when it is whole. ZooError before anything is downloaded where the plan cannot
     run in a notebook, or where something else lies at `output`.
     """
+    check_address(asked.user, "--user")
+    check_address(asked.competition, "--competition")
+    check_place(output)
+    modules = compiled_modules(asked.modules) if asked.modules is not None else []
     plan = load_plan(asked.plan)
     target = target_of(plan, asked.target)
     checkpoints = checkpoints_of(plan, asked.store)
-    check_user(asked.user, "--user")
-    check_user(asked.competition, "--competition")
-    check_place(output)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a run that was killed left there
     partial.mkdir(parents=True)
-    bundle = _Maker(asked, plan, target, partial, say).make(checkpoints)
+    bundle = _Maker(asked, plan, target, modules, partial, say).make(checkpoints)
     replace_folder(partial, output)
     return bundle
 
 
 def target_of(plan: Plan, name: str | None) -> Target:
-    """The machine that the bundle is for: one that notebooks are lent, with as many cards as the plan has, and an engine."""
+    """The machine that the bundle is for.
+
+    ZooError unless notebooks are lent its cards, it has as many as the plan, and it names an engine.
+    """
     target = load_target(name or plan.target.name)
     if target.gpus != plan.target.gpus:
         raise ZooError(
@@ -83,6 +90,17 @@ def check_place(output: Path) -> None:
         raise ZooError(f"{output}: a folder that is no bundle lies there; give the name of a new one")
 
 
+def compiled_modules(folder: Path) -> list[Path]:
+    """FlashInfer's modules below a folder, each NAME/NAME.so as its cache has them.
+
+    ZooError where there are none.
+    """
+    found = sorted(path for path in folder.rglob("*.so") if path.parent.name == path.stem)
+    if not found:
+        raise ZooError(f"{folder}: no NAME/NAME.so in it; give the folder of FlashInfer's compiled modules")
+    return found
+
+
 def replace_folder(partial: Path, output: Path) -> None:
     """Put a finished folder in its place; what lay there goes."""
     before = output.with_name(f".{output.name}.before")
@@ -100,6 +118,7 @@ class _Maker:
     asked: Asked
     plan: Plan
     target: Target
+    modules: list[Path]
     folder: Path
     say: Say
 
@@ -222,15 +241,8 @@ class _Maker:
         for name, path in own_targets([request for _, request in requests_of(self.plan)]).items():
             copy_into(path, folder / TARGETS / f"{name}.toml")
             files.append(record(folder, f"{TARGETS}/{name}.toml"))
-        if self.asked.modules is not None:
-            files += self._modules(folder, self.asked.modules)
+        for path in self.modules:
+            name = f"{FLASHINFER}/{path.stem}/{path.name}"
+            place(path, folder / name)
+            files.append(record(folder, name, origin="FlashInfer", licence=APACHE))
         return files
-
-    def _modules(self, folder: Path, modules: Path) -> list[BundledFile]:
-        """FlashInfer's modules, each NAME/NAME.so as its cache has them."""
-        found = sorted(path for path in modules.rglob("*.so") if path.parent.name == path.stem)
-        if not found:
-            raise ZooError(f"{modules}: no NAME/NAME.so in it; give the folder of FlashInfer's compiled modules")
-        for path in found:
-            place(path, folder / FLASHINFER / path.stem / path.name)
-        return [record(folder, f"{FLASHINFER}/{p.stem}/{p.name}", origin="FlashInfer", licence=APACHE) for p in found]

@@ -45,7 +45,7 @@ def make(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Make the folder of a plan's bundle, check it, and print the commands that upload and submit it.
+    """Make the folder of a plan's bundle, check it, and print the commands to upload it.
 
     `wheels/` has the engine and this package for the notebook's Python, downloaded once; `model-N/` a checkpoint each; `job/`
     the plan, small checkpoints and the script; `notebook/` what runs it. Nothing is uploaded. Exit code 1 if a check fails.
@@ -78,7 +78,12 @@ def check(
 
     Example: ensemble bundle check bundle --battles test.csv
     """
-    _checked(folder, style_of(format_, as_json), [], battles)
+    style = style_of(format_, as_json)
+    if battles is not None:
+        from zoo.data.battles import read_battles
+
+        read_battles(battles, strict=False)  # what is wrong with the file is told before minutes are spent on the folder
+    _checked(folder, style, [], battles)
 
 
 def _checked(folder: Path, style: Format, commands: list[str], battles: Path | None = None) -> None:

@@ -30,11 +30,13 @@ NEVER_LAUNCHED = {
     "_vllm_fa3_C.abi3.so": "FlashAttention 3, which the engine takes on 9.0",
     "_flashmla_C.abi3.so": "FlashMLA, which the engine takes from 9.0 up",
     "_flashmla_extension_C.abi3.so": "FlashMLA, which the engine takes from 9.0 up",
+    "cute_dsl_fmha_fp8_e4m3_to_bf16_hd192_sm_100a_x86_64.so": "attention of multi-head latent models on 10.0",
+    "cute_dsl_fmha_fp8_e4m3_to_bf16_hd192_sm_103a_x86_64.so": "attention of multi-head latent models on 10.3",
 }
 
 
 class GpuLibrary(Contract):
-    """A library with GPU code: how many cubins and how much PTX it has, by architecture (75 is 7.5)."""
+    """A library with GPU code: its cubins and PTX, counted by architecture (75 is 7.5)."""
 
     wheel: str
     path: str
@@ -58,7 +60,9 @@ class GpuLibrary(Contract):
 
 
 def gpu_libraries(wheel: Path, *, read: Callable[[int], object] = lambda _: None) -> list[GpuLibrary]:
-    """The libraries of a wheel that have GPU code; `read` is told how many bytes of the wheel more were looked at.
+    """The libraries of a wheel that have GPU code.
+
+    `read` is told how many bytes of the wheel more were looked at.
 
     zipfile.BadZipFile where the wheel is damaged.
     """

@@ -1,4 +1,4 @@
-"""The notebook of a bundle and its metadata: three short cells that hand over to the script in the job.
+"""The notebook of a bundle: three short cells that hand over to the script in the job.
 
 The notebook holds nothing that could differ between bundles but the job's name, and fails in the first cell with words when
 what it needs is not attached.
@@ -59,7 +59,7 @@ run("predict")
 
 
 def notebook(bundle: Bundle) -> dict[str, Any]:
-    """The notebook as nbformat 4.5 has it: metadata, and cells with every key that the format asks for."""
+    """The notebook as nbformat 4.5 has it, its cells with every key that the format asks for."""
     sources = (FIND.format(name=bundle.name), PREPARE, PREDICT)
     return {
         "nbformat": 4,
@@ -83,7 +83,7 @@ def title_of(bundle: Bundle) -> str:
 
 
 def kernel_metadata(bundle: Bundle, job_slug: str) -> dict[str, Any]:
-    """`kernel-metadata.json`: private, with GPUs, without a network, and the data sets that it reads.
+    """`kernel-metadata.json`: private, GPUs, no network, and the data sets that it reads.
 
     ZooError where the host lends no such card.
     """

@@ -1,4 +1,4 @@
-"""Parts of a bundle: their files with hashes, their markers, and what the host's command line wants to know of them."""
+"""Parts of a bundle: files with hashes, markers, and metadata for the host's command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATASET_BYTES = 200 * 10**9
 MOST_FILES = 1000  # loose ones of a data set; folders are sent as archives
 METADATA_KEYS = ("title", "id", "licenses")
 LICENCE = "other"  # of a private data set; each file's own stands in bundle.json
-_USER = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_ADDRESS = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 
 
 def place(source: Path, target: Path) -> None:
@@ -63,15 +63,15 @@ def slug_of(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def check_user(name: str, what: str) -> str:
+def check_address(name: str, what: str) -> str:
     """A name as it stands in the host's addresses; ZooError where it cannot be one."""
-    if not _USER.fullmatch(name):
+    if not _ADDRESS.fullmatch(name):
         raise ZooError(f"{what} {name!r}: give it as it stands in its address, small letters, digits and hyphens")
     return name
 
 
 def write_metadata(folder: Path, owner: str, title: str) -> None:
-    """`dataset-metadata.json`: by this the host's command line makes a private data set of the folder."""
+    """Write `dataset-metadata.json`, by which the host's program makes a private data set."""
     metadata = {"title": title, "id": f"{owner}/{slug_of(title)}", "licenses": [{"name": LICENCE}]}
     write_atomic(folder / METADATA, json.dumps(metadata, indent=1) + "\n")
 
@@ -94,7 +94,7 @@ def metadata_faults(metadata: Any, slug: str, owner: str) -> list[str]:
 
 
 def file_faults(folder: Path, files: Iterable[BundledFile], *, read: Callable[[int], object] = lambda _: None) -> list[str]:
-    """What of a part's folder is not as recorded: missing, changed, or there without being recorded.
+    """What of a part's folder is missing, changed, or there without being recorded.
 
     `read` is told how many bytes more were hashed.
     """
@@ -117,7 +117,7 @@ def listed(folder: Path) -> list[str]:
 
 
 def size_faults(name: str, folder: Path) -> list[str]:
-    """What the host would not take of a data set: too many files, too many bytes, names that it changes."""
+    """What the host would not take of a data set: its files, its bytes, their names."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     loose, size = [path for path in files if path.parent == folder], sum(path.stat().st_size for path in files)
     faults = []
@@ -131,7 +131,7 @@ def size_faults(name: str, folder: Path) -> list[str]:
 
 
 def has_folders(folder: Path) -> bool:
-    """Whether a data set has folders, which the host's command line leaves out unless told how to send them."""
+    """Whether a data set has folders, which are left out of uploads unless that is asked for."""
     return any(path.is_dir() for path in folder.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from ensemble.bundle import check as plan_checks
 from ensemble.bundle.check import check_bundle, check_competition, machine_of
+from ensemble.bundle.make import Asked, make_bundle
 from ensemble.cli import main
 from tests.ensemble.bundle.conftest import MODEL
 from tests.helpers.command_lines import run_command
@@ -40,6 +42,7 @@ def test_a_bundle_as_it_was_made(made: Path) -> None:
     assert "14.6 GiB a device" in findings[MODEL].what and "vLLM 0.21.0" in findings[MODEL].what
     assert "sm_75 in 1 libraries" in findings["GPU code"].what and "_flashmla_C.abi3.so" in findings["GPU code"].what
     assert "internet off" in findings["notebook's metadata"].what and "minutes to install" in findings["budget"].what
+    assert findings["attention"].verdict == "warn" and "--flashinfer" in findings["attention"].mend
     assert findings["licences"].verdict == "info" and "MIT" in findings["licences"].what
 
 
@@ -162,6 +165,14 @@ def test_what_the_target_cannot_serve(made: Path, monkeypatch: pytest.MonkeyPatc
     assert "memory, replicas" in failures(made)[MODEL]
     path.write_text(json.dumps({**said, "target": {**said["target"], "engine": "0.19.1"}}))
     assert "logprob_token_ids" in failures(made)[MODEL]
+
+
+def test_compiled_modules_are_told(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "modules" / "prefill").mkdir(parents=True)
+    (tmp_path / "modules" / "prefill" / "prefill.so").write_bytes(b"so")
+    make_bundle(dataclasses.replace(asked, modules=tmp_path / "modules"), tmp_path / "with", print)
+    (finding,) = [finding for finding in check_bundle(tmp_path / "with") if finding.check == "attention"]
+    assert finding.verdict == "ok" and "1 modules" in finding.what
 
 
 def test_a_budget_that_installing_eats(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

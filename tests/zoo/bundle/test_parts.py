@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.bundle.contracts import MARKER, METADATA, BundledFile, Part, digest_of
 from zoo.bundle.parts import (
-    check_user,
+    check_address,
     file_faults,
     has_folders,
     listed,
@@ -63,7 +63,7 @@ def test_addresses_have_small_letters_digits_and_single_hyphens(title: str) -> N
 @pytest.mark.parametrize("name", ["", "Me", "me_too", "-me", "me/you", "https://host/me", "a--b"])
 def test_names_that_stand_in_no_address(name: str) -> None:
     with pytest.raises(ZooError, match="--user"):
-        check_user(name, "--user")
+        check_address(name, "--user")
 
 
 @pytest.fixture
