@@ -24,9 +24,10 @@ from zoo.data.battles import Battles
 from zoo.data.sample import truth_path
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
+from zoo.pipeline.submissions import read_predictions
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, uniform_loss
-from zoo.scores.tables import PROBABILITIES, probabilities, read_submission, without_ties
+from zoo.scores.tables import PROBABILITIES, probabilities, without_ties
 
 BLEND = "blend"  # the submission's own line
 BEST_POSSIBLE = "best possible"  # the line of the true probabilities
@@ -72,7 +73,8 @@ def evaluate(
     if frame.empty:
         raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
     labels = frame["label"].to_numpy()
-    p = _rows_of(read_submission(submission_path), frame["id"], submission_path)
+    given = read_predictions(submission_path, set(battles.ids), ties=battles.can_tie)
+    p = _rows_of(given, frame["id"], submission_path)
     if not battles.can_tie:
         p = without_ties(p)
     losses = log_loss_rows(p, labels)
