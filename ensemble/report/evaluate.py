@@ -100,14 +100,18 @@ def promise(plan: Plan, blend: Line) -> Line:
 
     The submission's rows are others, so that the error of the difference is that of two independent means.
     """
-    if plan.calibration is not None:
-        found, of = plan.calibration, f"recalibrated on {plan.calibration.battles}"
-        loss, error, rows, right = found.log_loss, found.log_loss_se, found.rows, None
-    else:
-        loss, error, rows, of = plan.oof_log_loss, plan.oof_log_loss_se, plan.fitted_rows, "out of fold"
-        right = plan.oof_accuracy if blend.accuracy is not None else None
+    loss, error, of = promised(plan)
+    rows = plan.fitted_rows if plan.calibration is None else plan.calibration.rows
+    right = plan.oof_accuracy if plan.calibration is None and blend.accuracy is not None else None
     apart = math.hypot(error, blend.log_loss_se or 0.0)
     return Line(f"{PROMISED}, {of}", loss, error, rows, right, blend.log_loss - loss, apart)
+
+
+def promised(plan: Plan) -> tuple[float, float, str]:
+    """The log loss that a plan promises, its standard error, and how it was found."""
+    if found := plan.calibration:
+        return found.log_loss, found.log_loss_se, f"recalibrated on {found.battles}"
+    return plan.oof_log_loss, plan.oof_log_loss_se, "out of fold"
 
 
 def evaluation_table(lines: Sequence[Line]) -> Table:
