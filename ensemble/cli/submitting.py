@@ -1,4 +1,4 @@
-"""`ensemble submitted` and `submissions`: what the competition's board said, beside what plans promised."""
+"""`ensemble submitted` and `submissions`: what the board said, beside what plans promised."""
 
 from __future__ import annotations
 

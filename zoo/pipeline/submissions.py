@@ -1,4 +1,4 @@
-"""Submissions in a competition's own columns: its sample read, and files of that form read back."""
+"""Submissions in a competition's own columns: its sample, and files of that form read back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Sample:
     ids: tuple[str, ...]
 
     def told_of(self, ids: Sequence[str]) -> str:
-        """How the sample's ids differ from those that are written, in a line; empty where they do not."""
+        """How the sample's ids differ from those that are written, as a line; empty where in nothing."""
         written, asked = set(self.form.spelled(ids)), set(self.ids)
         lacking = [row_id for row_id in self.ids if row_id not in written]
         beside = [row_id for row_id in self.form.spelled(ids) if row_id not in asked]

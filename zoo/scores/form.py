@@ -1,4 +1,4 @@
-"""The form of a submission: which columns a competition asks for, in which order, and how it spells ids and winners."""
+"""The form of a submission: its columns in their order, and how ids and winners are spelled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Form:
     whole_ids: bool = False
 
     def frame(self, ids: Sequence[str], p: np.ndarray, of_two: np.ndarray) -> pd.DataFrame:
-        """The submission of probabilities (rows, 3); `of_two` (rows, 3) where there is no column for the tie's.
+        """The submission of probabilities `p`, or `of_two` where no column is the tie's; both (rows, 3).
 
         The winner is the likeliest of the labels that are spelled, A where it is as likely as B.
         """
@@ -43,9 +43,9 @@ class Form:
         return pd.DataFrame(made, columns=list(self.columns))
 
     def spelled(self, ids: Sequence[str]) -> list[str]:
-        """Ids as the competition writes them: where they are whole numbers, 30192.0 and 030192 are 30192.
+        """Ids as the competition writes them.
 
-        As they stand where that makes two the same.
+        Where they are whole numbers, 30192.0 and 030192 are 30192. As they stand where that makes two the same.
         """
         if not self.whole_ids:
             return list(ids)

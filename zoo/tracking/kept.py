@@ -32,7 +32,7 @@ Numbers = dict[MetricName, float]
 
 
 class KeptUse(BaseModel):
-    """A prediction, evaluation, recalibration or submission, as `zoo.tracking.uses` and `submissions` keep it."""
+    """A use of a plan, as `zoo.tracking.uses` and `zoo.tracking.submissions` keep it."""
 
     kind: Annotated[str, Field(pattern="^(prediction|evaluation|recalibration|submission)$")]
     build: str

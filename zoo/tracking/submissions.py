@@ -1,4 +1,4 @@
-"""What a competition's board said of plans: a file of the home for each, which MLflow has beside the build's run."""
+"""What a competition's board said of plans: a file of the home for each, and a run."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Submitted:
 def keep_submission(
     plan: Mapping[str, Any], numbers: Mapping[str, float], *, note: str = "", params: Mapping[str, str]
 ) -> Path:
-    """Keep what the board said of a plan (as JSON) as a file of the home, whole or not at all; it is logged from there.
+    """Keep what the board said of a plan as a file of the home, whole or not at all.
 
-    `numbers`: under PUBLIC and PROMISE, and the others as far as they are known. The same plan and public score are the same
+    It is logged from there. `plan`: as JSON; `numbers`: under PUBLIC and PROMISE, and the others as far as they are known. The same plan and public score are the same
     submission: what is told later is added to it. OSError where the file cannot be written.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat()
@@ -72,7 +72,10 @@ def keep_submission(
 
 
 def read_submissions() -> list[Submitted]:
-    """Every submission that was told, oldest first; a file that cannot be read is told and left out."""
+    """Every submission that was told, oldest first.
+
+    A file that cannot be read is told and left out.
+    """
     found = []
     for path in kept_uses().glob("submission-*.json"):
         record = read_kept(path, KeptUse)
