@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,12 +25,22 @@ from zoo.models.shapes import flops_of_shape
 from zoo.settings import read_toml
 from zoo.targets import PACKAGE_FOLDER, Target, load_target
 
-START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs and forecasts alike
+START_SECONDS = 180.0  # imports, weights from disk, engine: assumed for published runs, and where no disk was measured
+# Imports and an engine without its weights. With a 3B model's it took 45 s on a Kaggle pair (kaggle-vllm, September 2026).
+ENGINE_SECONDS = 60.0
 # Before any run is seen, median and deviation of the logarithm: a third of the data sheet within 1.6 times; attention without
 # tensor cores at a quarter of the 8.1 TFLOP/s of float32 within 2.2 times; submissions at 1.35 to 1.8 times the interactive
 # time in four of five cases.
 PRIOR_MEDIAN = np.log([20e12, 2e12, 1.56])
 PRIOR_SPREAD = np.array([0.5, 0.8, 0.112])
+# Of the rates that a card measured of itself, what scoring reaches, median and deviation of the logarithm. Matmul: 0.47 with a
+# T4's kernels (Marlin) and 0.87 with its own on an H200, each by its sustained rate (benchmarks/score_speed.md). Attention: a guess,
+# since which kernels the engine has is not known when torch's are timed.
+MATMUL_SHARE, MATMUL_SHARE_SPREAD = 0.6, 0.3
+ATTENTION_SHARE, ATTENTION_SHARE_SPREAD = 0.6, 0.7
+# Published runs are of other engines: beside a card's own rates they are off by this deviation of the logarithm. vLLM 0.21 on two
+# 2080 Ti reached 41 % of a data sheet of which these runs reach 29 % (`[[rates]]` of published_runs.toml).
+ENGINE_SPREAD = 0.35
 NOISE, NOISE_RUNS = 0.25, 3.0  # relative deviation of a stated time before any is seen, and how many runs that counts for
 ROUNDS = 30
 
@@ -136,14 +146,39 @@ class RateFit:
     noise: float
     degrees: float
 
-    def seconds(self, operations: np.ndarray, *, submission: bool = False, scale: float = 1.0, spread: float = 0.0) -> Interval:
+    def with_measured(self, matmul: float | None, attention: float | None) -> RateFit:
+        """The fit together with rates that such a card has measured of itself.
+
+        In operations a second; None: not measured. Each is an observation of a logarithm with what scoring reaches of it as
+        its deviation, beside published runs of other engines: the update of a Gaussian by linear observations (Kalman).
+        """
+        seen = [(0, matmul, MATMUL_SHARE, MATMUL_SHARE_SPREAD), (1, attention, ATTENTION_SHARE, ATTENTION_SHARE_SPREAD)]
+        known = [(index, np.log(rate * share), spread) for index, rate, share, spread in seen if rate]
+        if not known:
+            return self
+        rows = np.eye(3)[[index for index, _, _ in known]]
+        noise = np.diag([spread**2 for _, _, spread in known])
+        covariance = self.covariance + np.diag([ENGINE_SPREAD**2, ENGINE_SPREAD**2, 0])
+        gain = covariance @ rows.T @ np.linalg.inv(rows @ covariance @ rows.T + noise)
+        log = self.log + gain @ (np.array([value for _, value, _ in known]) - rows @ self.log)
+        return replace(self, log=log, covariance=covariance - gain @ rows @ covariance)
+
+    def seconds(
+        self,
+        operations: np.ndarray,
+        *,
+        submission: bool = False,
+        scale: float = 1.0,
+        spread: float = 0.0,
+        start: float = START_SECONDS,
+    ) -> Interval:
         """Seconds of a run of so many operations (2,) a GPU, on GPUs `scale` times a T4.
 
-        `spread` widens the logarithm.
+        `spread` widens the logarithm; `start`: seconds before the first row.
         """
         from scipy.stats import t
 
-        log_seconds, slope = log_run_seconds(self.log, np.asarray(operations) / scale, submission)
+        log_seconds, slope = log_run_seconds(self.log, np.asarray(operations) / scale, submission, start)
         deviation = float(np.sqrt(slope @ self.covariance @ slope + self.noise**2 + spread**2))
         reach = float(np.exp(t.ppf((1 + COVERAGE) / 2, self.degrees) * deviation))
         likely = float(np.exp(log_seconds))
@@ -158,10 +193,12 @@ class RateFit:
         return Interval(low=likely / reach, likely=likely, high=likely * reach)
 
 
-def log_run_seconds(log: np.ndarray, operations: np.ndarray, submission: bool) -> tuple[float, np.ndarray]:
+def log_run_seconds(
+    log: np.ndarray, operations: np.ndarray, submission: bool, start: float = START_SECONDS
+) -> tuple[float, np.ndarray]:
     """Logarithm of a run's seconds at the parameters `log` (3,), and its slope in them (3,)."""
     parts = operations / np.exp(log[:2])
-    total = START_SECONDS + parts.sum()
+    total = start + parts.sum()
     return float(np.log(total) + submission * log[2]), np.array([*(-parts / total), float(submission)])
 
 

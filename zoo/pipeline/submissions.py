@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from zoo.pipeline.table_files import TableFile
 
+# Names that are of probabilities in a sample, beside those of tables: there no column holds labels or names of models.
+OF_SAMPLES = (("winner_a", "winner_b", "winner_tie"), ("model_a", "model_b", "tie"))
 USUAL_WINNERS = {0: "model_a", 1: "model_b"}  # WSDM Cup's
 _OTHER = {"a": "b", "b": "a", "A": "B", "B": "A"}
 
@@ -33,7 +35,7 @@ class Sample:
     ids: tuple[str, ...]
 
     def told_of(self, ids: Sequence[str]) -> str:
-        """How the sample's ids differ from those that are written, as a line; empty where in nothing."""
+        """How the sample's ids differ from those that are written, as a line, if they do."""
         written, asked = set(self.form.spelled(ids)), set(self.ids)
         lacking = [row_id for row_id in self.ids if row_id not in written]
         beside = [row_id for row_id in self.form.spelled(ids) if row_id not in asked]
@@ -71,7 +73,7 @@ def _part_of(name: str, named: Mapping[str, str]) -> str | None:
     lower = name.strip().lower()
     if is_id(lower, {}) or lower == WINNER:
         return "id" if is_id(lower, {}) else "winner"
-    return next((NAMES[names.index(lower)] for names in (LABELS, *USUAL) if lower in names), None)
+    return next((NAMES[names.index(lower)] for names in (LABELS, *OF_SAMPLES, *USUAL) if lower in names), None)
 
 
 def _parts(file: TableFile, path: Path, named: Mapping[str, str]) -> dict[str, Part]:
@@ -94,7 +96,7 @@ def _parts(file: TableFile, path: Path, named: Mapping[str, str]) -> dict[str, P
 
 
 def _winners(values: pd.Series, path: Path) -> dict[int, str]:
-    """How the sample spells each winner; a tie only where it names one."""
+    """How the sample spells the winners A and B."""
     found: dict[int, str] = {}
     for value in dict.fromkeys(values):
         label = label_of([value])
@@ -105,7 +107,7 @@ def _winners(values: pd.Series, path: Path) -> dict[int, str]:
     for label, other in ((0, 1), (1, 0)):
         if label in found and other not in found:
             found[other] = _other_side(found[label])
-    return dict(sorted((USUAL_WINNERS | found).items()))
+    return {label: (USUAL_WINNERS | found)[label] for label in USUAL_WINNERS}
 
 
 def _other_side(name: str) -> str:

@@ -19,7 +19,7 @@ _WHOLE = re.compile(r"0*(\d+)(?:\.0*)?")
 class Form:
     """Columns of a submission in their order, each with what stands in it.
 
-    `winners`: how label 0, 1 and, where there is one, 2 are spelled in the column `winner`. `whole_ids`: ids are whole numbers.
+    `winners`: how label 0 and 1 are spelled in the column `winner`. `whole_ids`: ids are whole numbers.
     """
 
     columns: Mapping[str, Part]
@@ -27,9 +27,10 @@ class Form:
     whole_ids: bool = False
 
     def frame(self, ids: Sequence[str], p: np.ndarray, of_two: np.ndarray) -> pd.DataFrame:
-        """The submission of probabilities `p`, or `of_two` where no column is the tie's; both (rows, 3).
+        """The submission of probabilities `p` (rows, 3).
 
-        The winner is the likeliest of the labels that are spelled, A where it is as likely as B.
+        `of_two` (rows, 3): the same where no battle can be a tie, for a form without a column for the tie's. The
+        winner is the likelier of A and B, A where they are as likely.
         """
         sides = p if "tie" in self.columns.values() else of_two
         made: dict[str, object] = {}
@@ -37,7 +38,7 @@ class Form:
             if part == "id":
                 made[name] = self.spelled(ids)
             elif part == "winner":
-                made[name] = [self.winners[label] for label in p[:, : len(self.winners)].argmax(axis=1).tolist()]
+                made[name] = [self.winners[label] for label in p[:, :2].argmax(axis=1).tolist()]
             else:
                 made[name] = sides[:, SIDES.index(part)]
         return pd.DataFrame(made, columns=list(self.columns))

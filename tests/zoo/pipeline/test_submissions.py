@@ -55,8 +55,8 @@ def test_a_winner_is_the_likelier_of_a_and_b_as_the_sample_spells_them(
     assert list(made.columns) == ["id", "winner"] and made["winner"].tolist() == expected
 
 
-def test_a_sample_that_names_a_tie_can_get_one(tmp_path: Path) -> None:
-    assert written(tmp_path, rows("id,winner", "tie"))["winner"].tolist() == ["model_a", "tie", "tie"]
+def test_a_winner_is_never_a_tie(tmp_path: Path) -> None:
+    assert written(tmp_path, rows("id,winner", "tie"))["winner"].tolist() == ["model_a", "model_b", "model_a"]
 
 
 def test_columns_come_in_the_sample_s_order_and_two_answers_sum_to_one(tmp_path: Path) -> None:
