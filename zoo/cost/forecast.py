@@ -32,16 +32,15 @@ from zoo.cost.basis import (
 from zoo.cost.fit import row_seconds
 from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost.lengths import File
-from zoo.cost.published import ATTENTION_SHARE, MATMUL_SHARE, load_published
+from zoo.cost.published import ATTENTION_SHARE, DECLARED_RATES_SPREAD, MATMUL_SHARE, load_published
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, machine_fingerprint, matmul_rate
 
-# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
-# ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
-MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
+# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of measured matmul rates, a guess.
+MEASURED_RATES_SPREAD = 0.35
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 
 Basis = Literal["measured", "scaled", "published", "rates"]

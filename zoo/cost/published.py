@@ -1,4 +1,4 @@
-"""A T4's rates, fitted to run times that others published.
+"""A T4's rates, fitted to run times and prefill rates that others published.
 
 They serve forecasts for machines that nothing was measured on.
 
@@ -33,6 +33,9 @@ ENGINE_SECONDS = 60.0
 # time in four of five cases.
 PRIOR_MEDIAN = np.log([20e12, 2e12, 1.56])
 PRIOR_SPREAD = np.array([0.5, 0.8, 0.112])
+# Deviation of the logarithm where speed is carried over by data sheets: Llama 3 8B reaches 0.65 of an H200's (45,600 tokens/s) and
+# 0.29 of a T4's (published).
+DECLARED_RATES_SPREAD = 0.6
 # Of the rates that a card measured of itself, what scoring reaches, median and deviation of the logarithm. Matmul: 0.47 with a
 # T4's kernels (Marlin) and 0.87 with its own on an H200, each by its sustained rate (benchmarks/score_speed.md). Attention: a guess,
 # since which kernels the engine has is not known when torch's are timed.
@@ -66,6 +69,34 @@ class PublishedRun(Contract):
     source: str
 
 
+class PublishedRate(Contract):
+    """One published prefill rate with its conditions: tokens a second on all `gpus` together, nothing generated.
+
+    `parameters` of the linear layers; `sheet_flop_per_second` of one card in float16, by its data sheet.
+    """
+
+    name: str
+    model: str
+    parameters: Annotated[float, Field(gt=0)]
+    engine: str
+    precision: str
+    card: str
+    gpus: Positive
+    sheet_flop_per_second: Annotated[float, Field(gt=0)]
+    prompt_tokens: Positive
+    batch_rows: Positive = 1
+    tokens_per_second: Annotated[float, Field(gt=0)]
+    fit: bool = True
+    why: str = ""
+    group: Name
+    source: str
+
+    @property
+    def share(self) -> float:
+        """Of the data sheet's rate: two operations a parameter and token; attention is left out."""
+        return 2 * self.parameters * self.tokens_per_second / self.gpus / self.sheet_flop_per_second
+
+
 class Lengths(Contract):
     """How long the competition's rows are.
 
@@ -91,6 +122,7 @@ class Published(Contract):
     lengths: Lengths
     models: dict[str, Shape]
     runs: tuple[PublishedRun, ...]
+    rates: tuple[PublishedRate, ...] = ()
 
 
 @functools.cache
@@ -203,8 +235,13 @@ def log_run_seconds(
 
 
 def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
-    """Most probable rates and factor, given the runs; runs with `fit = false` do not count."""
+    """Most probable rates and factor, given the runs and the published rates.
+
+    Those with `fit = false` do not count.
+    """
     from scipy.optimize import least_squares
+
+    prior, spread = belief(published.rates)
 
     used = [run for run in runs if run.fit]
     work = [run_operations(run, published) for run in used]
@@ -215,12 +252,12 @@ def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
         found = [log_run_seconds(log, w, s) for w, s in zip(work, submitted, strict=True)]
         return np.array([f[0] for f in found]), np.array([f[1] for f in found]).reshape(-1, 3)
 
-    log, noise = PRIOR_MEDIAN, NOISE
+    log, noise = prior, NOISE
     for _ in range(ROUNDS):  # the deviation follows from the residuals, and the fit from the deviation
         sigma = noise
 
         def residuals(at: np.ndarray, sigma: float = sigma) -> np.ndarray:
-            return np.concatenate([(predicted(at)[0] - stated) / sigma, (at - PRIOR_MEDIAN) / PRIOR_SPREAD])
+            return np.concatenate([(predicted(at)[0] - stated) / sigma, (at - prior) / spread])
 
         log = least_squares(residuals, log).x
         squares = float(((predicted(log)[0] - stated) ** 2).sum())
@@ -228,12 +265,32 @@ def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
         if abs(noise - sigma) < 1e-9:
             break
     slope = predicted(log)[1] / noise
-    covariance = np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SPREAD**-2.0))
+    covariance = np.linalg.inv(slope.T @ slope + np.diag(spread**-2.0))
     return RateFit(log, covariance, noise, NOISE_RUNS + len(used))
+
+
+def belief(rates: Sequence[PublishedRate]) -> tuple[np.ndarray, np.ndarray]:
+    """What is believed before any run is seen, with the published rates of other cards: median and deviation, (3,) each.
+
+    The matmul rate's is moved by the share of its data sheet that each card reached. Rates of one group are one observation,
+    their mean: they share card, engine and author.
+    """
+    sheet = published_machine().declared.matmul_flop_per_second["float16"]
+    shares: dict[str, list[float]] = {}
+    for rate in rates:
+        if rate.fit:
+            shares.setdefault(rate.group, []).append(rate.share)
+    seen = [float(np.mean(np.log(group)) + np.log(sheet)) for group in shares.values()]
+    weight = DECLARED_RATES_SPREAD**-2.0
+    precision = PRIOR_SPREAD[0] ** -2.0 + weight * len(seen)
+    median, spread = PRIOR_MEDIAN.copy(), PRIOR_SPREAD.copy()
+    median[0] = (PRIOR_MEDIAN[0] * PRIOR_SPREAD[0] ** -2.0 + weight * sum(seen)) / precision
+    spread[0] = precision**-0.5
+    return median, spread
 
 
 @functools.cache
 def published_rates() -> RateFit:
-    """Rates fitted to all published runs."""
+    """Rates fitted to all published runs and rates."""
     published = load_published()
     return fit_rates(published.runs, published)
