@@ -70,9 +70,9 @@ class PublishedRun(Contract):
 
 
 class PublishedRate(Contract):
-    """One published prefill rate with its conditions: tokens a second on all `gpus` together, nothing generated.
+    """One published prefill rate with its conditions.
 
-    `parameters` of the linear layers; `sheet_flop_per_second` of one card in float16, by its data sheet.
+    Tokens a second on all `gpus` together, nothing generated. `parameters` of the linear layers; `sheet_flop_per_second` of one card in float16, by its data sheet.
     """
 
     name: str
@@ -270,7 +270,7 @@ def fit_rates(runs: Sequence[PublishedRun], published: Published) -> RateFit:
 
 
 def belief(rates: Sequence[PublishedRate]) -> tuple[np.ndarray, np.ndarray]:
-    """What is believed before any run is seen, with the published rates of other cards: median and deviation, (3,) each.
+    """What is believed before any run is seen: median and deviation, (3,) each.
 
     The matmul rate's is moved by the share of its data sheet that each card reached. Rates of one group are one observation,
     their mean: they share card, engine and author.
