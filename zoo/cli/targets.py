@@ -133,9 +133,7 @@ def measure(
 
     Example: zoo target measure --quick --json
     """
-    from zoo.entries.toml import contract_toml
     from zoo.errors import ZooError
-    from zoo.stages.rates.target import measure_target, write_target
 
     style = style_of(Format.table, as_json)
     if quick:
@@ -145,6 +143,9 @@ def measure(
         return
     if read is not None:
         raise ZooError("--read: is for --quick")
+    from zoo.entries.toml import contract_toml
+    from zoo.stages.rates.target import measure_target, write_target
+
 
     target = measure_target(name)
     page = [contract_toml(target).rstrip() if name is None else str(write_target(target))]
@@ -152,7 +153,7 @@ def measure(
 
 
 def _measure_quickly(read: Path | None, style: Format) -> None:
-    from zoo.stages.rates.target import quick_measurement
+    from zoo.stages.rates.quick import quick_measurement
     from zoo.targets import Rates
 
     found = quick_measurement(read)

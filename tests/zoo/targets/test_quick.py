@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from typer.testing import CliRunner
 
 from zoo.cli.main import app
 from zoo.errors import ZooError
-from zoo.stages.rates.target import quick_measurement, write_target
+from zoo.stages.rates.quick import quick_measurement
+from zoo.stages.rates.target import write_target
 from zoo.targets import Rates, load_target, machine_fingerprint, own_folder
 from zoo.targets.quick import QuickRates, read_rates, with_rates
 
@@ -112,3 +115,20 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_is_measured(monke
     monkeypatch.setattr(rates, "quick_rates", lambda *_: pytest.fail("measured"))
     with pytest.raises(ZooError, match="nowhere: cannot be read"):
         quick_measurement(Path("nowhere"))
+
+
+def test_it_needs_nothing_that_a_notebook_s_environment_lacks() -> None:
+    """Torch comes with the engine; what reads and writes entries, trains or logs does not."""
+    code = """
+import sys
+for name in ("tomlkit", "mlflow", "optuna", "transformers", "scipy", "sklearn", "matplotlib", "rich"):
+    sys.modules[name] = None
+import zoo.stages.rates.measure as rates
+rates.SECONDS, rates.BLOCK_BYTES = 0.02, 2**16
+sys.argv = ["zoo", "target", "measure", "--quick", "--json"]
+from zoo.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert QuickRates.model_validate_json(done.stdout).machine == machine_fingerprint()

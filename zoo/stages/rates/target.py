@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import re
-import tempfile
-import time
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,10 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from zoo.contracts import Name
 from zoo.entries.toml import contract_toml
 from zoo.errors import ZooError
-from zoo.reading import check_ordinary
 from zoo.store import write_atomic
-from zoo.targets import Target, is_of_kind, list_targets, load_target, machine_fingerprint, own_folder, target_files
-from zoo.targets.quick import QuickRates
+from zoo.targets import Target, is_of_kind, load_target, machine_fingerprint, own_folder, target_files
 
 OTHER_MARGIN = 1.25  # of a machine that nobody has declared a margin for: its speed was measured on itself
 
@@ -37,29 +32,6 @@ def measure_target(name: str | None) -> Target:
     folder = own_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return target.model_copy(update={"measured": measure_rates(folder), "measured_on": machine})
-
-
-def quick_measurement(file: Path | None = None) -> QuickRates:
-    """This machine's rates in under a minute, with what machine it is.
-
-    `file`: one whose reading is timed, as a checkpoint on a mount. ZooError where it cannot be read.
-    """
-    from zoo.stages.rates.measure import compute_capability, quick_rates
-
-    started, machine = time.monotonic(), machine_fingerprint()
-    if file is not None:
-        check_ordinary(file, mend="name a file to read, as a checkpoint's weights")
-    kin = [target.name for target in list_targets() if is_of_kind(machine, target)]
-    folder = Path(tempfile.gettempdir())
-    rates = quick_rates(folder, file)
-    return QuickRates(
-        target=kin[0] if kin else "here",
-        machine=machine,
-        compute_capability=compute_capability(),
-        rates=rates,
-        measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - started, 1),
-    )
 
 
 def _check_name(name: str | None) -> None:
