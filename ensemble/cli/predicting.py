@@ -98,9 +98,7 @@ def predict(
     if store is not None and not store.is_dir():
         raise ZooError(f"--store {store}: no such folder; name the one that holds the checkpoints")
     sample = None if like is None else read_sample(like, named)
-    done = run(
-        plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables, like=sample
-    )
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables, like=sample)
     from ensemble.report.record import RECORD_SECONDS, record_prediction
 
     print(printable("\n".join(done.summary()), keep="\n"))

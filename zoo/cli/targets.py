@@ -146,7 +146,6 @@ def measure(
     from zoo.entries.toml import contract_toml
     from zoo.stages.rates.target import measure_target, write_target
 
-
     target = measure_target(name)
     page = [contract_toml(target).rstrip() if name is None else str(write_target(target))]
     show(page, style, data=target.model_dump(mode="json"))

@@ -53,7 +53,10 @@ def read_sample(path: Path, given: Mapping[str, str] | None = None) -> Sample:
     check_ordinary(path, mend="give the competition's sample submission")
     named = {name: part for part, name in (given or {}).items()}
     file = read_file(
-        path, wanted=lambda _: True, is_id=lambda name: _part_of(name, named) == "id", is_text=lambda name: name.lower() == WINNER
+        path,
+        wanted=lambda _: True,
+        is_id=lambda name: _part_of(name, named) == "id",
+        is_text=lambda name: name.lower() == WINNER,
     )
     columns = _parts(file, path, named)
     by_part = {part: name for name, part in columns.items()}

@@ -145,4 +145,3 @@ def matmul_rate(target: Target) -> tuple[float, bool] | None:
         if found:
             return max(found), is_measured
     return None
-

@@ -61,7 +61,13 @@ def keep_submission(
             set_file_aside(path, "what was told before of this submission is in it")
             before = {}
         digest = str(plan.get("dataset_digest") or "unknown")
-        record: dict[str, Any] = {"kind": "submission", "build": build_key(plan), "dataset_digest": digest, "at": now, "seconds": 0.0}
+        record: dict[str, Any] = {
+            "kind": "submission",
+            "build": build_key(plan),
+            "dataset_digest": digest,
+            "at": now,
+            "seconds": 0.0,
+        }
         record |= {"params": public_data(dict(params)), "note": public(note)} | before
         record["numbers"] = record.get("numbers", {}) | dict(numbers)
         record["note"] = public(note) or record["note"]

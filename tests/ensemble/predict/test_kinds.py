@@ -71,7 +71,9 @@ def test_the_sample_s_columns_are_written_from_the_prior_on(
 ) -> None:
     """The prior that stands there before any member runs has them, too; ids that differ are one line."""
     of_wsdm(place)
-    sample = read_sample(write(place / "sample.csv", b"id,winner\n" + b"".join(b"%d,model_a\n" % i for i in range(1, ROWS + 2))))
+    sample = read_sample(
+        write(place / "sample.csv", b"id,winner\n" + b"".join(b"%d,model_a\n" % i for i in range(1, ROWS + 2)))
+    )
     seen: list[list[str]] = []
     write_whole = Submission.write
 

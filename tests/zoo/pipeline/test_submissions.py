@@ -48,9 +48,7 @@ def test_the_lmsys_sample_is_what_is_written_without_one(tmp_path: Path) -> None
         ("", ["model_a", "model_b", "model_a"]),
     ],
 )
-def test_a_winner_is_the_likelier_of_a_and_b_as_the_sample_spells_them(
-    says: str, expected: list[str], tmp_path: Path
-) -> None:
+def test_a_winner_is_the_likelier_of_a_and_b_as_the_sample_spells_them(says: str, expected: list[str], tmp_path: Path) -> None:
     made = written(tmp_path, rows("id,winner", says))
     assert list(made.columns) == ["id", "winner"] and made["winner"].tolist() == expected
 
