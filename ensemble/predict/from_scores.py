@@ -57,8 +57,9 @@ def predict_from_scores(
     """Write the blend of the given tables, joined by id.
 
     `say` gets how each was read. `ids`: a file with the ids to write, in their order; without it they are all that some table
-    has, in order of their first. `like`: the sample whose columns are written. Where a row lacks members it gets the plan's fallback for those that it has; where it has
-    none, the prior. ZooError before anything is written where a table cannot be right, or none is of a member.
+    has, in order of their first. `like`: the sample whose columns are written. Where a row lacks members it gets the plan's
+    fallback for those that it has; where it has none, the prior. ZooError before anything is written where a table cannot be
+    right, or none is of a member.
     """
     files = [path for path in (ids, like.path if like else None, *scores.values()) if path is not None]
     check_output(output, plan_path, *files)

@@ -166,7 +166,8 @@ def import_(
 ) -> None:
     """Take rates home that a machine elsewhere measured of itself.
 
-    Forecasts for its target rest on them then. They are written to `ZOO_HOME/targets`, in the place of what the target had measured before.
+    Forecasts for its target rest on them then. They are written to `ZOO_HOME/targets`, in the place of what the target had
+    measured before.
 
     Example: zoo target import out/predict.json
     """

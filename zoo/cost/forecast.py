@@ -39,7 +39,8 @@ from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, machine_fingerprint, matmul_rate
 
-# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of measured matmul rates, a guess.
+# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of measured matmul rates, a
+# guess.
 MEASURED_RATES_SPREAD = 0.35
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 
@@ -213,7 +214,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         f"{work[0] / 1e15:.3g} and {work[1] / 1e15:.3g} PFLOP of linear layers and attention a device, at {matmul:.3g} and "
         f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
         "bytes by the arithmetic of `zoo check`",
-        f"{cost.load_seconds:.0f} s of start-up; the engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+        f"{cost.load_seconds:.0f} s of start-up; engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
         *_of_own_rates(target),
     ]
     if scale != 1.0:

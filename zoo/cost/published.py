@@ -33,16 +33,16 @@ ENGINE_SECONDS = 60.0
 # time in four of five cases.
 PRIOR_MEDIAN = np.log([20e12, 2e12, 1.56])
 PRIOR_SPREAD = np.array([0.5, 0.8, 0.112])
-# Deviation of the logarithm where speed is carried over by data sheets: Llama 3 8B reaches 0.65 of an H200's (45,600 tokens/s) and
-# 0.29 of a T4's (published).
+# Deviation of the logarithm where speed is carried over by data sheets: Llama 3 8B reaches 0.65 of an H200's (45,600 tokens/s)
+# and 0.29 of a T4's (published).
 DECLARED_RATES_SPREAD = 0.6
 # Of the rates that a card measured of itself, what scoring reaches, median and deviation of the logarithm. Matmul: 0.47 with a
-# T4's kernels (Marlin) and 0.87 with its own on an H200, each by its sustained rate (benchmarks/score_speed.md). Attention: a guess,
-# since which kernels the engine has is not known when torch's are timed.
+# T4's kernels (Marlin) and 0.87 with its own on an H200, each by its sustained rate (benchmarks/score_speed.md). Attention: a
+# guess, since which kernels the engine has is not known when torch's are timed.
 MATMUL_SHARE, MATMUL_SHARE_SPREAD = 0.6, 0.3
 ATTENTION_SHARE, ATTENTION_SHARE_SPREAD = 0.6, 0.7
-# Published runs are of other engines: beside a card's own rates they are off by this deviation of the logarithm. vLLM 0.21 on two
-# 2080 Ti reached 41 % of a data sheet of which these runs reach 29 % (`[[rates]]` of published_runs.toml).
+# Published runs are of other engines: beside a card's own rates they are off by this deviation of the logarithm. vLLM 0.21 on
+# two 2080 Ti reached 41 % of a data sheet of which these runs reach 29 % (`[[rates]]` of published_runs.toml).
 ENGINE_SPREAD = 0.35
 NOISE, NOISE_RUNS = 0.25, 3.0  # relative deviation of a stated time before any is seen, and how many runs that counts for
 ROUNDS = 30
@@ -72,7 +72,8 @@ class PublishedRun(Contract):
 class PublishedRate(Contract):
     """One published prefill rate with its conditions.
 
-    Tokens a second on all `gpus` together, nothing generated. `parameters` of the linear layers; `sheet_flop_per_second` of one card in float16, by its data sheet.
+    Tokens a second on all `gpus` together, nothing generated. `parameters` of the linear layers; `sheet_flop_per_second` of
+    one card in float16, by its data sheet.
     """
 
     name: str

@@ -35,7 +35,8 @@ class QuickRates(Contract):
 def read_rates(path: Path) -> QuickRates:
     """The rates that a file holds.
 
-    predict.json of a notebook, or what `zoo target measure --quick --json` printed.     ZooError where there are none, or they are not what such a file has.
+    predict.json of a notebook, or what `zoo target measure --quick --json` printed. ZooError where there are none, or they are
+    not what such a file has.
     """
     mend = "give predict.json of a notebook, or what `zoo target measure --quick --json` printed"
     data = read_head(path, MOST_BYTES + 1, mend=mend)
@@ -55,7 +56,7 @@ def read_rates(path: Path) -> QuickRates:
 def with_rates(target: Target, found: QuickRates) -> Target:
     """The target with rates that were found in the place of those measured before.
 
-    Those that were not measured now stay.     ZooError where they are of another target or card, or above what this card can do.
+    Those that were not measured now stay. ZooError where they are of another target or card, or above what this card can do.
     """
     if found.target != target.name:
         raise ZooError(f"rates of target {found.target} are none of {target.name}; import them as {found.target}")

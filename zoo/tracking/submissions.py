@@ -48,8 +48,9 @@ def keep_submission(
 ) -> Path:
     """Keep what the board said of a plan as a file of the home, whole or not at all.
 
-    It is logged from there. `plan`: as JSON; `numbers`: under PUBLIC and PROMISE, and the others as far as they are known. The same plan and public score are the same
-    submission: what is told later is added to it. OSError where the file cannot be written.
+    It is logged from there. `plan`: as JSON; `numbers`: under PUBLIC and PROMISE, and the others as far as they are known. The
+    same plan and public score are the same submission: what is told later is added to it. OSError where the file cannot be
+    written.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat()
     said = json.dumps([dict(plan), numbers[PUBLIC]], sort_keys=True, default=str)

@@ -1,7 +1,7 @@
 """What a plan was used for, as MLflow runs under the run of its build.
 
-Predictions, evaluations, recalibrations and submissions. Each is first a small file of the home: a prediction has no time for MLflow. The
-next command that logs anything, and `zoo sync`, log it.
+Predictions, evaluations, recalibrations and submissions. Each is first a small file of the home: a prediction has no time for
+MLflow. The next command that logs anything, and `zoo sync`, log it.
 """
 
 from __future__ import annotations

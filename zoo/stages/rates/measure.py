@@ -40,7 +40,8 @@ def measure_rates(folder: Path) -> Rates:
 def quick_rates(folder: Path, file: Path | None = None) -> Rates:
     """What a forecast of scoring needs most: matmul, attention and loading.
 
-    In the dtype that is served in, in some 20 s. `folder`, or the `file` that is to be read: on the disk whose reading is timed.
+    In the dtype that is served in, in some 20 s. `folder`, or the `file` that is to be read: on the disk whose reading is
+    timed.
     """
     where = device()
     name: Dtype = "float16" if where.type == "cuda" else "float32"
