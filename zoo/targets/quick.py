@@ -45,7 +45,7 @@ def read_rates(path: Path) -> QuickRates:
     found: Any = parse_json(data, path, mend=mend)
     if isinstance(found, dict) and RATES not in found and isinstance(found.get(NOTEBOOK), dict):
         found = found[NOTEBOOK].get(RATES)
-    if not isinstance(found, dict) or "schema_version" not in found:
+    if not isinstance(found, dict) or not isinstance(found.get(RATES), dict):
         raise ZooError(f"{path}: holds no measured rates; {mend}")
     try:
         return QuickRates.model_validate(found)

@@ -80,7 +80,7 @@ def test_rates_of_another_name_or_card_are_refused(change: dict, says: str) -> N
         ("{", "predict.json"),
         ([], "holds no measured rates"),
         ({"rows": 3, "notebook": {}}, "holds no measured rates"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 2, "rates": {}}, "schema_version"),
         (FOUND.model_dump(mode="json") | {"rates": {"matmul_flop_per_second": {"float16": -1}}}, "float16"),
         (FOUND.model_dump(mode="json") | {"rates": {"matmul_flop_per_second": {"float16": float("inf")}}}, "float16"),
         (FOUND.model_dump(mode="json") | {"card": "T4"}, "card: Extra inputs"),
