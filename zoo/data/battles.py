@@ -122,7 +122,7 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
     kept_names = tuple(name for name in dict.fromkeys(keep) if name in columns.extra)
     body = list(cells.rows((*columns.needed, *kept_names)))
     if not body:
-        problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
+        problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one row", "error"))
     plain = _plain_columns(columns, [row for row, _ in body])
     labelled = _is_labelled(columns, [row for row, _ in body])
     rows = _rows(body, columns, plain, labelled=labelled)
@@ -192,7 +192,8 @@ def _kept(cells: dict[str, list[str]], columns: tuple[str, ...]) -> pd.DataFrame
 def _header_problems(columns: Columns) -> list[Problem]:
     header = columns.header
     if not header:
-        message = f"the file is empty; its first line must name {', '.join(TEXT_COLUMNS)}"
+        winners = "" if set(TEXT_COLUMNS) <= set(columns.needed) else " and winners"  # of ids with winners alone
+        message = f"the file is empty; its first line must name {', '.join(columns.needed)}{winners}"
         return [Problem(None, None, "empty_file", message, "error")]
     problems = []
     for name in columns.needed:
