@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
+from ensemble.cli.bundling import bundle_app
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
@@ -24,6 +25,7 @@ app = new_app(
     """
 )
 add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool, submitted, submissions)})
+app.add_typer(bundle_app, name="bundle", rich_help_panel=START)
 
 
 def main() -> None:

@@ -61,7 +61,8 @@ ENVIRONMENT = (
         "LD_PRELOAD",
         "PYTHONPATH",
     ),
-    *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "TRITON_*", "VLLM_*", "OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*"),
+    *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "TRITON_*", "VLLM_*", "FLASHINFER_*", "OMP_*", "MKL_*"),
+    *("OPENBLAS_*", "ZOO_*"),
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
 )
 # Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
