@@ -155,6 +155,10 @@ METRICS: dict[str, Metric] = {
         "of uniform, the prior, equal weights, each member, and the promise", "nats", "lower"
     ),
     "evaluate/z": Metric("log loss above the promise, in standard errors of the difference", ""),
+    "board/public": Metric("what the competition's public board said of a plan's submission", "nats", "lower"),
+    "board/private": Metric("what its private board said", "nats", "lower"),
+    "promise/log_loss": Metric("what the plan of a submission had promised", "nats", "lower"),
+    "promise/log_loss_se": Metric("its standard error", "nats"),
     "evaluate/rows": Metric("labelled battles that it was measured on", "rows"),
     "weight/{member}": Metric("a member's weight in the blend of all members", "share"),
     "coverage/{member}": Metric("rows that a member scores", "share"),
