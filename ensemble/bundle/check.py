@@ -1,4 +1,4 @@
-"""What the plan of a bundle asks of the machine that it is for: engine, memory, time and competition."""
+"""What a bundle's plan asks of its machine: engine, memory, time and competition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from ensemble.bundle.contents import has_language_models
 from ensemble.bundle.make import FLASHINFER
 from ensemble.plan import Plan, PlanMember, load_plan
-from zoo.bundle.check import AGAIN, JOB, check_folder, read_bundle
+from zoo.bundle.assemble import JOB
+from zoo.bundle.check import AGAIN, check_folder, read_bundle
 from zoo.bundle.contracts import Bundle, Part
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel
@@ -42,7 +43,7 @@ def check_bundle(folder: Path) -> list[Finding]:
 
 
 def check_plan(folder: Path, bundle: Bundle) -> Iterator[Finding]:
-    """Whether the plan in the job is the one that was bundled, and can run on the target with the engine that is bundled."""
+    """Whether the job's plan is the bundled one, and can run with the bundled engine."""
     yield check_competition(bundle.competition)
     path = folder / JOB / bundle.plan
     try:
@@ -88,7 +89,7 @@ def check_budget(plan: Plan, bundle: Bundle) -> Finding:
 
 
 def check_modules(bundle: Bundle) -> Finding:
-    """Whether the target's cards get attention on their tensor cores: below 8.0 by FlashInfer's modules alone."""
+    """Whether attention runs on tensor cores: below 8.0 by FlashInfer's modules alone."""
     count = sum(file.path.startswith(f"{FLASHINFER}/") for file in bundle.files)
     if bundle.target.compute_capability is None or bundle.target.compute_capability >= AMPERE:
         return ok("attention", "the engine's own")
@@ -99,7 +100,7 @@ def check_modules(bundle: Bundle) -> Finding:
 
 
 def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: ScoreRequest, part: Part | None) -> Finding:
-    """One member on the target with the bundled engine: the worst of what its checkpoint and settings come to."""
+    """One member on the target with the bundled engine: the worst of what is found."""
     if part is None:
         return fail(member.name, "no part has its checkpoint", AGAIN)
     try:
@@ -149,7 +150,10 @@ def check_transformers(config: dict[str, Any], bundle: Bundle) -> Finding:
 
 
 def machine_of(bundle: Bundle) -> Target:
-    """The bundle's machine as a target, by the facts that the bundle states; the rest as the target of that name has it."""
+    """The bundle's machine as a target, by the facts that the bundle states.
+
+    The rest is as the target of that name has it.
+    """
     stated = bundle.target
     return changed(
         load_target(stated.name),

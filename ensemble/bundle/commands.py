@@ -1,4 +1,4 @@
-"""The commands of the host's own program that take a bundle from its folder to a score: printed, never run by us."""
+"""Commands of the host's own program, from a folder to a score: printed, never run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from zoo.bundle.parts import slug_of, upload_command
 
 
 def commands_of(bundle: Bundle, folder: Path) -> list[str]:
-    """Upload, push, watch, fetch and submit, in that order; a data set that is there already need not be sent again."""
+    """Upload, push, watch, fetch and submit, in that order.
+
+    A data set that is there already need not be sent again.
+    """
     kernel = f"{bundle.owner}/{slug_of(title_of(bundle))}"
     uploads = [upload_command(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
     return [

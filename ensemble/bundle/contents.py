@@ -1,4 +1,4 @@
-"""What of a store a plan needs in a notebook: the checkpoints of its members, and the terms of their weights."""
+"""What of a store a plan needs in a notebook: checkpoints, and the terms of their weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Checkpoint:
 
 
 def requests_of(plan: Plan) -> list[tuple[PlanMember, ScoringRequest]]:
-    """Each member with what scores it; ZooError where one was imported, so that nothing can run it."""
+    """Each member with what scores it.
+
+    ZooError where one was imported, so that nothing can run it.
+    """
     imported = [member.name for member in plan.members if member.request is None]
     if len(imported) == len(plan.members):
         raise ZooError(

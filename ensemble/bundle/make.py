@@ -1,4 +1,4 @@
-"""Make a bundle of a plan: parts, job and notebook, in a folder that appears only when it is whole."""
+"""Make a bundle of a plan: a folder that appears only when it is whole."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ PLAN, STORE, FLASHINFER, TARGETS = "plan.json", "store", "flashinfer", "targets"
 
 @dataclass(frozen=True)
 class Asked:
-    """What a bundle is made of, and for whom. `target` None: the plan's; `modules`: FlashInfer's, compiled for the card."""
+    """What a bundle is made of, and for whom.
+
+    `target` None: the plan's; `modules`: FlashInfer's, compiled for the card.
+    """
 
     plan: Path
     competition: str
@@ -63,7 +66,10 @@ def make_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
 
 
 def target_of(plan: Plan, name: str | None) -> Target:
-    """The machine that the bundle is for: one that notebooks are lent, with as many cards as the plan has, and an engine."""
+    """The machine that the bundle is for.
+
+    ZooError unless notebooks are lent its cards, it has as many as the plan, and it names an engine.
+    """
     target = lent_target(name or plan.target.name, with_engine=has_language_models(plan))
     if target.gpus != plan.target.gpus:
         raise ZooError(
@@ -74,7 +80,10 @@ def target_of(plan: Plan, name: str | None) -> Target:
 
 
 def compiled_modules(folder: Path) -> list[Path]:
-    """FlashInfer's modules below a folder, each NAME/NAME.so as its cache has them; ZooError where there are none."""
+    """FlashInfer's modules below a folder, each NAME/NAME.so as its cache has them.
+
+    ZooError where there are none.
+    """
     found = sorted(path for path in folder.rglob("*.so") if path.parent.name == path.stem)
     if not found:
         raise ZooError(f"{folder}: no NAME/NAME.so in it; give the folder of FlashInfer's compiled modules")

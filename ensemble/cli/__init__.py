@@ -11,6 +11,7 @@ from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
 from ensemble.cli.recalibrating import recalibrate
 from ensemble.cli.study import study
+from ensemble.cli.submitting import submissions, submitted
 from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
 app = new_app(
@@ -23,7 +24,7 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool)})
+add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool, submitted, submissions)})
 app.add_typer(bundle_app, name="bundle", rich_help_panel=START)
 
 

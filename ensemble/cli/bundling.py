@@ -45,7 +45,7 @@ def make(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Make the folder of a plan's bundle, check it, and print the commands that upload and submit it.
+    """Make the folder of a plan's bundle, check it, and print the commands to upload it.
 
     `wheels/` has the engine and this package for the notebook's Python, downloaded once; `model-N/` a checkpoint each; `job/`
     the plan, small checkpoints and the script; `notebook/` what runs it. Nothing is uploaded. Exit code 1 if a check fails.

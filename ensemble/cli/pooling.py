@@ -10,7 +10,7 @@ import typer
 from ensemble.cli.options import ColumnNames
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.report.text import Cell, Column, Format, Page, Table, lowest, show
 
 if TYPE_CHECKING:
@@ -57,12 +57,15 @@ def pool(
         "compared": [asdict(line) for line in (pooled.pool, *pooled.beside) if line is not None],
     }
     show(pooled_page(pooled), style, data=record)
+    if better := pooled.better:
+        loses = f"{better.difference:.4f} +- {better.difference_se:.4f}"
+        say(f"warning: out of fold the pool loses {loses} more than {better.name}, which may be the better choice as it is")
     say(f"wrote {output}")
 
 
 def pooled_page(pooled: Pooled) -> Page:
     """Which rows have which pool, and its log loss beside equal weights and each table."""
-    made = [f"{rows:,} rows: {kind} of {' + '.join(names)}" for names, (rows, kind) in pooled.kinds.items()]
+    made = [f"{amount(rows, 'row')}: {kind} of {' + '.join(names)}" for names, (rows, kind) in pooled.kinds.items()]
     if pooled.pool is None:
         return [*made, "no labels: every table weighs the same"]
     columns = [

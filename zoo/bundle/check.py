@@ -1,4 +1,4 @@
-"""What of a bundle's folder can be proven before it is uploaded, one finding each, with its mend.
+"""What can be proven of a bundle's folder before it is uploaded: findings with their mends.
 
 What the plan asks of the target is checked by `ensemble.bundle.check`.
 """
@@ -35,7 +35,10 @@ AGAIN = "make the bundle again"
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """What a bundle's folder holds; ZooError where it is no bundle, or one that was not finished."""
+    """What a bundle's folder holds.
+
+    ZooError where it is no bundle, or one that was not finished.
+    """
     path = folder / JOB / BUNDLE
     try:
         return Bundle.model_validate_json(path.read_bytes())
@@ -87,9 +90,9 @@ def check_notebook(folder: Path, bundle: Bundle) -> Finding:
 
 
 def check_kernel(folder: Path, bundle: Bundle, slug: str) -> Finding:
-    """Whether the notebook's metadata are what the host knows: private, no network, the accelerator, sources that exist.
+    """Whether the notebook's metadata are what the host knows and the bundle needs.
 
-    `slug`: of the job's data set.
+    Private, no network, the accelerator, sources that exist. `slug`: of the job's data set.
     """
     metadata = _json(folder / KERNEL)
     wanted = kernel_metadata(bundle, slug, again=folder.name == NEXT)
@@ -144,7 +147,7 @@ def check_tags(wheels: list[Path], bundle: Bundle) -> Finding:
 
 
 def check_lock(folder: Path, wheels: list[Path], bundle: Bundle) -> Finding:
-    """Whether the lock names every wheel, and the folder alone meets what was asked for, without an index."""
+    """Whether the lock names every wheel, and the folder alone meets what was asked for."""
     mend = "remove ZOO_HOME/wheels/lock-*.json; " + AGAIN
     try:
         locked = locked_releases((folder / LOCK).read_text())
@@ -167,7 +170,10 @@ def check_lock(folder: Path, wheels: list[Path], bundle: Bundle) -> Finding:
 
 
 def locked_releases(text: str) -> dict[str, tuple[str, str]]:
-    """Version and hash by name of a lock's lines `NAME==VERSION --hash=sha256:HASH`; ValueError for any other."""
+    """Version and hash by name of a lock's lines `NAME==VERSION --hash=sha256:HASH`.
+
+    ValueError for any other line.
+    """
     found = {}
     for line in filter(None, text.splitlines()):
         release, mark, sha256 = line.partition(" --hash=sha256:")

@@ -36,7 +36,7 @@ NEVER_LAUNCHED = {
 
 
 class GpuLibrary(Contract):
-    """A library with GPU code: how many cubins and how much PTX it has, by architecture (75 is 7.5)."""
+    """A library with GPU code: its cubins and PTX, counted by architecture (75 is 7.5)."""
 
     wheel: str
     path: str
@@ -60,7 +60,9 @@ class GpuLibrary(Contract):
 
 
 def gpu_libraries(wheel: Path, *, read: Callable[[int], object] = lambda _: None) -> list[GpuLibrary]:
-    """The libraries of a wheel that have GPU code; `read` is told how many bytes of the wheel more were looked at.
+    """The libraries of a wheel that have GPU code.
+
+    `read` is told how many bytes of the wheel more were looked at.
 
     zipfile.BadZipFile where the wheel is damaged.
     """

@@ -1,4 +1,4 @@
-"""The lock of a set of wheels: which files an image installs, told by name, version and hash."""
+"""The lock of a set of wheels: what an image installs, by name, version and hash."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pins(Contract):
 
 
 def resolve(requirements: Sequence[str], image: Image) -> Pins:
-    """The newest packages that meet the requirements together on the image, by the package index.
+    """The newest packages that meet the requirements together on the image, by the index.
 
     ZooError with the resolver's own words where there are none, or no uv.
     """
@@ -66,7 +66,7 @@ def resolve(requirements: Sequence[str], image: Image) -> Pins:
 
 
 def releases_from(folder: Path, requirements: Sequence[str], image: Image) -> dict[str, str]:
-    """Versions by name that the requirements come to with the wheels of a folder alone, without an index.
+    """Versions by name that requirements come to with the wheels of a folder alone.
 
     ZooError with the resolver's own words where something is missing.
     """

@@ -32,6 +32,7 @@ from zoo.contracts import Entry, FoldRule, Say
 from zoo.errors import ZooError
 from zoo.pipeline.weights import fetched
 from zoo.store import Artifact, check_files, write_atomic
+from zoo.targets import load_target
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def make_training_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
     for part in asked.data.split("/", 1):
         check_address(part, "--data")
     check_place(output)
+    if not load_target(asked.target).gpus:
+        raise ZooError(f"--target {asked.target} has no GPU, which training in a notebook is for; give t4x2 or t4")
     target = lent_target(asked.target, with_engine=True)
-    if not target.gpus:
-        raise ZooError(f"--target {target.name} has no GPU, which training in a notebook is for; give t4x2 or t4")
     training, base = training_of(asked)
     with making(output) as folder:
         image = Image(driver=DRIVER)
@@ -102,9 +103,9 @@ def training_of(asked: Asked) -> tuple[Training, Artifact]:
     entry = asked.entry
     if not entry.train or not entry.prompt:
         raise ZooError(f"{entry.name}: a {entry.kind} entry is trained in seconds where it is used: zoo run {entry.name}")
-    files = [name for name in ("teacher", "extra") if getattr(entry.train, name)]
-    if files:
-        raise ZooError(f"train.{files[0]}: a bundle brings no file to learn from beside the data; leave it out")
+    more = [name for name in ("teacher", "extra", "first", "start") if getattr(entry.train, name)]
+    if more:
+        raise ZooError(f"train.{more[0]}: a bundle brings nothing to learn from beside the data; leave it out")
     base = fetched(entry, asked.store)
     if base is None:
         raise ZooError(f"{entry.name}: its base weights are not in the store; get them by `zoo fetch {entry.name}`")

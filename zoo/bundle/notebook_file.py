@@ -1,4 +1,4 @@
-"""The notebook of a bundle and its metadata: three short cells that hand over to the script in the job.
+"""The notebook of a bundle: three short cells that hand over to the script in the job.
 
 The notebook holds nothing that could differ between bundles but the job's name, and fails in the first cell with words when
 what it needs is not attached.
@@ -56,7 +56,7 @@ WITHOUT = {"predict": "submission.csv is not whole", "train": "see the lines abo
 
 
 def notebook(bundle: Bundle) -> dict[str, Any]:
-    """The notebook as nbformat 4.5 has it: metadata, and cells with every key that the format asks for."""
+    """The notebook as nbformat 4.5 has it, its cells with every key that the format asks for."""
     first, *others = STAGES[bundle.task]
     sources = {first: FIND.format(name=bundle.name, without=WITHOUT[bundle.task])}
     sources |= {stage: f'run("{stage}")\n' for stage in others}
@@ -82,7 +82,7 @@ def title_of(bundle: Bundle) -> str:
 
 
 def kernel_metadata(bundle: Bundle, job_slug: str, *, again: bool = False) -> dict[str, Any]:
-    """`kernel-metadata.json`: private, with GPUs, without a network, and the data sets that it reads.
+    """`kernel-metadata.json`: private, GPUs, no network, and the data sets that it reads.
 
     `again`: its own last output, too, which a training goes on from. ZooError where the host lends no such card.
     """

@@ -1,4 +1,4 @@
-"""Parts of a bundle: their files with hashes, their markers, and what the host's command line wants to know of them."""
+"""Parts of a bundle: files with hashes, markers, and metadata for the host's command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_address(name: str, what: str) -> str:
 
 
 def write_metadata(folder: Path, owner: str, title: str) -> None:
-    """`dataset-metadata.json`: by this the host's command line makes a private data set of the folder."""
+    """Write `dataset-metadata.json`, by which the host's program makes a private data set."""
     metadata = {"title": title, "id": f"{owner}/{slug_of(title)}", "licenses": [{"name": LICENCE}]}
     write_atomic(folder / METADATA, json.dumps(metadata, indent=1) + "\n")
 
@@ -95,7 +95,7 @@ def metadata_faults(metadata: Any, slug: str, owner: str) -> list[str]:
 
 
 def file_faults(folder: Path, files: Iterable[BundledFile], *, read: Callable[[int], object] = lambda _: None) -> list[str]:
-    """What of a part's folder is not as recorded: missing, changed, or there without being recorded.
+    """What of a part's folder is missing, changed, or there without being recorded.
 
     `read` is told how many bytes more were hashed.
     """
@@ -118,7 +118,7 @@ def listed(folder: Path) -> list[str]:
 
 
 def size_faults(name: str, folder: Path) -> list[str]:
-    """What the host would not take of a data set: too many files, too many bytes, names that it changes."""
+    """What the host would not take of a data set: its files, its bytes, their names."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     loose, size = [path for path in files if path.parent == folder], sum(path.stat().st_size for path in files)
     faults = []
@@ -132,7 +132,7 @@ def size_faults(name: str, folder: Path) -> list[str]:
 
 
 def has_folders(folder: Path) -> bool:
-    """Whether a data set has folders, which the host's command line leaves out unless told how to send them."""
+    """Whether a data set has folders, which are left out of uploads unless that is asked for."""
     return any(path.is_dir() for path in folder.iterdir())
 
 

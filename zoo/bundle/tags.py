@@ -26,7 +26,10 @@ def tag_fault(wheel: str, image: Image) -> str:
 
 
 def best_wheel(wheels: list[str], image: Image) -> str | None:
-    """The one of these files' names that an installer takes on the image: closest tags, then the highest build number."""
+    """The wheel of these that an installer takes on the image; None where none fits.
+
+    Closest tags first, then the highest build number.
+    """
     ranks = _ranks(image.python, image.glibc)
 
     def closeness(wheel: str) -> tuple[int, tuple[int, str] | tuple[()]]:

@@ -1,4 +1,4 @@
-"""Names that Python code reads and nothing defines: what `compile` does not find, and a notebook dies of after hours."""
+"""Names that Python code reads and nothing defines, which `compile` does not find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def undefined_names(sources: Sequence[str]) -> list[str]:
-    """Names that pieces of Python, run one after the other, read and that nothing before has defined.
+    """Names that pieces of Python, run one after the other, read before they are defined.
 
     By scopes of functions, without following control flow: what is defined anywhere before counts. SyntaxError where a piece is
     no Python.

@@ -61,7 +61,10 @@ def wheels_folder() -> Path:
 
 
 def requirements_for(engine: str | None) -> list[str]:
-    """What a bundle's environment needs beside this package: its own bounds, an installer, and the engine if there is one."""
+    """What a bundle's environment needs beside this package, as requirements.
+
+    This package's own bounds, an installer, and the engine if there is one.
+    """
     wanted = {*LIGHT, *(FOR_MODELS if engine else ())}
     bounds = [Requirement(text) for text in requires(PROJECT) or ()]
     own = {f"{bound.name}{bound.specifier}" for bound in bounds if _counts(bound) and canonicalize_name(bound.name) in wanted}
@@ -111,7 +114,10 @@ def _locked_pins(folder: Path, requirements: Sequence[str], image: Image, say: S
 
 
 def kept(folder: Path, pin: Pin, image: Image) -> Path | None:
-    """The file of a pin in the home; of a package without a wheel on the index, one that was made of its source."""
+    """The file of a pin in the home, None where it lacks it.
+
+    Of a package without a wheel on the index, one that was made of its source.
+    """
     if pin.file is not None:
         path = folder / pin.file
         return path if path.is_file() and _is_whole(path, pin) else None
@@ -126,7 +132,9 @@ def _is_whole(path: Path, pin: Pin) -> bool:
 
 
 def batches(pins: Sequence[Pin]) -> list[list[Pin]]:
-    """What pip fetches in one call: large wheels alone, small ones together, since each call takes a second to start.
+    """What pip fetches in one call: large wheels alone, small ones together.
+
+    Each call takes a second to start.
 
     Largest first. A call that is cut short loses what it had fetched.
     """
@@ -141,7 +149,9 @@ def batches(pins: Sequence[Pin]) -> list[list[Pin]]:
 
 
 def download(pins: Sequence[Pin], image: Image, folder: Path) -> None:
-    """Put the wheels of a batch into a folder, by pip, which checks their hashes; made of the source where there is none.
+    """Put the wheels of a batch into a folder, by pip, which checks their hashes.
+
+    One is made of the source where the index has none.
 
     ZooError with pip's own words where that fails.
     """
@@ -211,7 +221,10 @@ def _licence(metadata: Message) -> str:
 
 
 def closure(roots: Iterable[str], wheels: Sequence[Wheel], image: Image) -> list[Wheel]:
-    """The wheels that some packages need of a set, these among them, by what each wheel requires on the image."""
+    """The wheels that some packages need of a set, these among them.
+
+    By what each wheel requires on the image.
+    """
     by_name = {wheel.name: wheel for wheel in wheels}
     found: dict[str, Wheel] = {}
     seen: set[tuple[str, str]] = set()

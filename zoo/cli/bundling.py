@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from zoo.cli.app import Name, Rule, Settings
 from zoo.cli.base import AsJson, Output, complete_target, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Column, Format, Table, show
+
+if TYPE_CHECKING:
+    from zoo.contracts import FoldRule as FoldRuleName
 
 DataAddress = Annotated[
     str,
@@ -56,7 +59,7 @@ def bundle(
     if wrong := [one for one in fold or () if one >= folds]:
         raise ZooError(f"--fold {wrong[0]}: folds are numbered 0 to {folds - 1}")
     style, entry = style_of(format_, as_json), override(load_entry(name), settings or [])
-    rule = None if fold_rule is Rule.prompts else fold_rule.value
+    rule: FoldRuleName | None = None if fold_rule is Rule.prompts else "near-prompts-1"
     chosen = sorted(set(fold)) if fold else range(folds)
     asked = Asked(entry, data, user, store_folder(), target, folds, chosen, rule, hours)
     made = make_training_bundle(asked, output, say)
@@ -87,7 +90,7 @@ def unbundle(
 
     style, store = style_of(output, as_json), store_folder()
     trained, new = unpack(archive, store)
-    rows = []
+    rows: list[list[str | int]] = []
     for fold in trained.folds:
         place = folder_of(store, fold)
         state = "finished" if fold.finished else f"at step {fold.steps}"

@@ -16,8 +16,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from zoo.contracts import Manifest, Order, ScoreCard, first_fault
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.reading import check_ordinary
+from zoo.scores.form import COMPETITION, Form
 from zoo.store import MANIFEST, write_atomic
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ BAD_ROW = "bad row: see `zoo data validate`"  # status of a row that cannot be r
 NO_FOLD = -1
 PROBABILITIES = ("p_a", "p_b", "p_tie")  # in the order of contracts.LABELS
 COLUMNS = ("id", "fold", *PROBABILITIES, "n_tokens", "n_truncated_tokens", "status")
-SUBMISSION_COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
+SUBMISSION_COLUMNS = tuple(COMPETITION.columns)
 SUM_TOLERANCE = 1e-6
 _DTYPES = {"id": "str", "fold": "int64", "n_tokens": "int64", "n_truncated_tokens": "int64", "status": "str"} | dict.fromkeys(
     PROBABILITIES, "float64"
@@ -122,7 +123,9 @@ def validate_scores(frame: pd.DataFrame, path: Path | str, *, ids: Sequence[str]
 
 def _refuse(path: Path | str, what: str, found: Sequence[object] | pd.Series | pd.Index) -> None:
     if len(found):
-        raise ZooError(f"{path}: {len(found)} rows have {what}: {', '.join(str(i) for i in list(found)[:5])}; score them again")
+        have = "has" if len(found) == 1 else "have"
+        named = ", ".join(str(i) for i in list(found)[:5])
+        raise ZooError(f"{path}: {amount(len(found), 'row')} {have} {what}: {named}; score them again")
 
 
 def write_scores(frame: pd.DataFrame, path: Path) -> None:
@@ -178,14 +181,13 @@ def read_card(path: Path) -> ScoreCard:
         raise ZooError(f"{path}: not a score card ({what}); {_again(path)}") from error
 
 
-def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:
-    """Write the competition's four columns, whole or not at all; p of shape (rows, 3).
+def write_submission(ids: Sequence[str], p: np.ndarray, path: Path, form: Form = COMPETITION) -> None:
+    """Write the columns of a form as CSV, whole or not at all; p of shape (rows, 3).
 
     Bad probabilities raise ZooError.
     """
     validate_scores(score_table(ids, p), path)
-    frame = pd.DataFrame({"id": list(ids)} | {name: p[:, i] for i, name in enumerate(SUBMISSION_COLUMNS[1:])})
-    write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_atomic(path, form.frame(ids, p, without_ties(p)).to_csv(index=False, lineterminator="\n"))
 
 
 def read_submission(path: Path) -> pd.DataFrame:
@@ -194,10 +196,15 @@ def read_submission(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype={"id": "str"}, keep_default_na=False, float_precision="round_trip")
         frame = frame[list(SUBMISSION_COLUMNS)].set_axis(["id", *PROBABILITIES], axis=1)
-        frame = frame.astype(dict.fromkeys(PROBABILITIES, "float64"))
+        for name in PROBABILITIES:  # an empty cell is no number, and so is a word
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     except (OSError, ValueError, KeyError) as error:
         columns = ", ".join(SUBMISSION_COLUMNS)
         raise ZooError(f"{path}: not a submission ({str(error).splitlines()[0]}); it needs the columns {columns}") from error
+    bad = frame["id"][~np.isfinite(probabilities(frame)).all(axis=1)].tolist()
+    if bad:
+        named = ", ".join(bad[:5])
+        raise ZooError(f"{path}: {amount(len(bad), 'row')} without three numbers, ids {named}; predict again, or mend the file")
     validate_scores(score_table(frame["id"].tolist(), probabilities(frame)), path)
     return frame
 

@@ -11,17 +11,20 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import wait_until
 from zoo.bundle.trained import ARCHIVE, Trained, unpack
-from zoo.bundle.training import CHECKPOINTS, Orders, Training
+from zoo.bundle.training import CHECKPOINTS, Orders, Training, dealt, side_by_side
 from zoo.contracts import Entry, Held, Selection
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain
 from zoo.store import PARTIAL, find, write_atomic
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
+real = pytest.mark.chain
+pytestmark = [pytest.mark.timeout(600)]
 
 ENTRY = {
     "name": "tiny",
@@ -46,6 +49,7 @@ def start(
     return subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(root)}, **pipes)  # type: ignore[call-overload]
 
 
+@real
 def test_two_runs_of_a_notebook_train_what_the_store_at_home_takes(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
     entry, home = Entry.model_validate(ENTRY), tmp_path / "home" / "store"
     held = Held(rule="near-prompts-1")
@@ -82,3 +86,28 @@ def test_two_runs_of_a_notebook_train_what_the_store_at_home_takes(tiny_llama: P
     found = find(home, requests[1])
     assert found is not None, "the request of `zoo train` at home is the notebook's"
     assert json.loads((found.path / "adapter" / "adapter_config.json").read_text())["r"] == 4
+
+
+@real
+def test_folds_on_two_cards_are_those_of_one(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """A process a card; without cards both train on processors."""
+    entry = Entry.model_validate({**ENTRY, "train": {**ENTRY["train"], "epochs": 1, "max_rows": 16, "evals_per_epoch": 1}})
+    store, held = tmp_path / "store", Held(n_folds=3, fold=2)
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, held=held, selection=Selection(), source=str(tiny_llama))
+    (base,) = run_chain(requests[:1], entry, store, say=lambda _: None, track=False)
+    training = Training(entry=entry, base=base.path.name, n_folds=3, rule=None, folds=(0, 1, 2))
+    folds, places = dealt(training.folds, ("0", "1"), 1)
+    side_by_side(training, folds, places, Orders(store=store, ends_at=time.time() + 500), sample_csv)
+    assert find(store, requests[1]) is not None
+    assert len(list(store.glob("train-*/manifest.json"))) == 3
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, unique=True), st.integers(0, 6), st.integers(1, 3))
+def test_every_fold_is_dealt_once_and_no_card_twice(folds: list[int], gpus: int, each: int) -> None:
+    names = [str(number) for number in range(gpus)]
+    shares, places = dealt(folds, names, each)
+    assert len(shares) == len(places) == min(gpus // each, len(folds))
+    seen = [name for place in places for name in place.split(",")]
+    assert len(set(seen)) == len(seen) == each * len(places)
+    if places:
+        assert sorted(fold for share in shares for fold in share) == sorted(folds) and all(shares)

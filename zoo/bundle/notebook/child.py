@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -24,21 +24,22 @@ def run_told(command: Sequence[str], environment: Mapping[str, str], log: Path, 
     SIGHUP of this process are handed to it.
     """
     tail = bytearray()
-    try:
-        process = subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return 127, f"{command[0]}: {error.strerror or error}"
-    assert process.stdout is not None
-    reader = threading.Thread(target=_copy, args=(process.stdout, log, tail), daemon=True)
-    reader.start()
-    with _handed_to(process):
+    with _handed_on() as hand_to:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return 127, f"{command[0]}: {error.strerror or error}"
+        hand_to(process)
+        assert process.stdout is not None
+        reader = threading.Thread(target=_copy, args=(process.stdout, log, tail), daemon=True)
+        reader.start()
         code = _wait(process, seconds)
     _signal(process, signal.SIGKILL)  # what it left behind in its group
     reader.join(timeout=5)  # a process that escaped from the group may hold the pipe open
@@ -77,15 +78,27 @@ def _copy(stream: IO[bytes], log: Path, tail: bytearray) -> None:
 
 
 @contextmanager
-def _handed_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Within the block, signals that ask this process to end go to the child."""
+def _handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Within the block, signals that ask this process to end go to the child that is named, also those that came before."""
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        for child in children:
+            _signal(child, signal.Signals(number))
+        early.extend([] if children else [number])
+
+    def hand_to(process: subprocess.Popen[bytes]) -> None:
+        children.append(process)
+        for number in early:
+            _signal(process, signal.Signals(number))
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield hand_to
         return
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda told, _: _signal(process, signal.Signals(told))) for number in numbers}
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        yield
+        yield hand_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The cards' own rates, measured once: what forecasts at home rest on (`zoo target import predict.json`)."""
+"""The cards' own rates, measured once: what forecasts at home rest on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHARE = 0.02  # of the time that is left, at most
 
 
 def measure(found: Found, environment: Environment, variables: Mapping[str, str], left_seconds: float) -> dict[str, Any] | None:
-    """What `zoo target measure --quick` finds, with reading from a mount; None where there is no time, or it fails.
+    """What `zoo target measure --quick` finds; None where there is no time, or it fails.
 
-    `left_seconds`: of the budget.
+    Reading is timed on a mounted checkpoint. `left_seconds`: of the budget.
     """
     if SHARE * left_seconds < LONGEST_SECONDS:
         return None
