@@ -27,6 +27,7 @@ class Stage:
 
 STAGES = {  # in the order in which they run
     "fetch": Stage("zoo.stages.weights.fetch:run"),
+    "generate": Stage("zoo.stages.generate.stage:run"),
     "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter"),
     "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged"),
     "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq"),
