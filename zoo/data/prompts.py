@@ -1,8 +1,8 @@
 """Prompts of a file, for models to answer: what users ask, turn by turn, each prompt once.
 
 A file has a column `prompt`, in any form that battles have it, or a conversation (`conversation`, `messages`, or the first of
-an arena export's two), as logs in the shape of LMSYS-Chat-1M do, of which the user's turns are taken. A row that cannot be used is counted by its reason and stops
-nothing; the second and later rows of one prompt are counted as copies.
+an arena export's two), as logs in the shape of LMSYS-Chat-1M do, of which the user's turns are taken. A row that cannot be used
+is counted by its reason and stops nothing; the second and later rows of one prompt are counted as copies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MOST_CHARACTERS = 200_000  # of a prompt: some 50,000 tokens, more than any cont
 MOST_TURNS = 32
 # Why a row is not used.
 NO_OBJECT, NO_PROMPT, NO_TEXT = "not a JSON object", "no prompt that can be read", "an empty prompt or turn"
-TOO_LONG, TOO_MANY, COPY = f"more than {MOST_CHARACTERS:,} characters", f"more than {MOST_TURNS} turns", "a copy of an earlier prompt"
+TOO_LONG, TOO_MANY = f"more than {MOST_CHARACTERS:,} characters", f"more than {MOST_TURNS} turns"
+COPY = "a copy of an earlier prompt"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,10 @@ def load_chat(folder: Path, pieces: Sequence[Sequence[str]]) -> Chat:
 
 
 def stop_ids(folder: Path, literals: Literals, content: dict[str, Any]) -> tuple[int, ...]:
-    """Tokens that end an answer: what the model's own files name, and the control token that follows an answer in its format."""
+    """Tokens that end an answer.
+
+    Those that the model's own files name, and the control token that follows an answer in its format.
+    """
     found: list[int] = []
     named = folder / "generation_config.json"
     for settings in (read_config(folder), read_json_object(named, mend="copy it again") if named.exists() else {}):

@@ -112,7 +112,7 @@ def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt],
     others = [path for path in sorted(out_dir.glob(f"{CHUNKS}/*/*.parquet")) if path.parent != chunks]
     for path in [*others, *earlier_files(request, out_dir)]:
         book.add(read_answers(path), own=False)
-    conversations = []
+    conversations: list[Conversation] = []
     for sample in range(request.samples):
         for prompt in prompts:
             seed = request.seed + sample
@@ -135,9 +135,7 @@ def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, s
     return found
 
 
-def answer_or_say_what_is_kept(
-    state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob
-) -> dict[int, str]:
+def answer_or_say_what_is_kept(state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob) -> dict[int, str]:
     """`answer_all`; where engines are given up, the error says what was kept. How to go on, the runner says."""
     try:
         return answer_all(state, todo, chat, job)
@@ -151,7 +149,9 @@ def answer_all(state: Run, todo: Sequence[Conversation], chat: Chat, job: Genera
     tally, before = state.tally, (state.tally.run_seconds, state.tally.restarts)
     missing = sum(len(one.turns) - len(one.answers) for one in todo)
     known = sum(len(one.answers) for one in state.conversations)
-    progress.note(f"loading {state.request.model.path.name} into {state.made_by[0]}; {missing:,} answers to make, {known:,} known")
+    progress.note(
+        f"loading {state.request.model.path.name} into {state.made_by[0]}; {missing:,} answers to make, {known:,} known"
+    )
     begun: float | None = None
     loads: dict[int, float] = {}
     with ExitStack() as stack:

@@ -27,7 +27,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.stages.score.chunks import Chunk
 from zoo.stages.score.engine_handle import Replica
-from zoo.stages.score.work import QUEUE, Listener, Patience, ScoreWork
+from zoo.stages.score.work import Listener, Patience, ScoreWork
 from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
 

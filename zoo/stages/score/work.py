@@ -56,7 +56,8 @@ class ScoreWork:
 
     @property
     def spans(self) -> np.ndarray:
-        return self._tasks.spans
+        spans: np.ndarray = self._tasks.spans
+        return spans
 
     def pending(self) -> bool:
         return bool(self._tasks)
@@ -82,7 +83,8 @@ class ScoreWork:
         """What the chunk it computes may take."""
         p = self._patience
         speed = self._done_tokens / self._done_seconds if self._done_seconds > 0 else p.slowest_tokens_per_second
-        return max(p.floor_seconds, p.factor * replica.held[0].tokens / speed)
+        task: Task = replica.held[0]
+        return max(p.floor_seconds, p.factor * task.tokens / speed)
 
     def take_back(self, replica: Replica, why: str) -> None:
         """Return its tasks to the queue; what it was computing may be the cause of the failure."""
