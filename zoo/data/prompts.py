@@ -80,13 +80,14 @@ def read_prompts(path: Path) -> Prompts:
     if not path.is_file():
         raise ZooError(f"{path}: no such file; give a file with a column `prompt` or `conversation`")
     records = list(read_records(path, NAMES))
-    plain = are_plain([[r.get(ASKED) for _, r in records if isinstance(r, dict)]])[0]
+    # None: all are blank, and a blank text is no broken list.
+    plain = are_plain([[r.get(ASKED) for _, r in records if isinstance(r, dict)]])[0] is not False
     found: dict[str, Prompt] = {}
     left_out: Counter[str] = Counter()
     first: dict[str, str] = {}
     for number, record in records:
         try:
-            prompt = _prompt(record, plain=bool(plain))
+            prompt = _prompt(record, plain=plain)
             if prompt.id in found:
                 raise _Unusable(COPY)
             found[prompt.id] = prompt
