@@ -24,7 +24,7 @@ from zoo.store import PARTIAL, REQUEST, Artifact, artifact_name, folder_fingerpr
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
 TURNS = [[f"What is the answer to {i}?", "And because of what?", "Who wins?"][: 1 + i % 3] for i in range(24)]
-LONG = ["What?", "the capital of what " * 60]  # of the tiny model's 512 tokens the second turn leaves too few
+LONG = ["What?", "the capital of what " * 150]  # of the tiny model's 512 tokens the second turn leaves too few
 NUCLEUS = Sampling(temperature=1.0, top_p=0.95, max_tokens=40)
 
 

@@ -58,8 +58,8 @@ def generate(
     check_output(out, prompts)
     if not 0 < top_p <= 1:
         raise ZooError(f"--top-p {top_p}: a share of probability, above 0 and at most 1")
-    models = generators(model, store)
     read = read_prompts(prompts)
+    models = generators(model, store)
     say(f"{prompts}: {read.told}")
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     asked = Asked(read, sampling, rows=rows, rows_seed=rows_seed, samples=samples, seed=seed, licence=licence)

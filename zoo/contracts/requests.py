@@ -240,7 +240,10 @@ class ImportRequest(BaseRequest):
 
 
 class Sampling(Contract):
-    """How answers are sampled. With the model, what was said before and the seed it makes an answer that very answer."""
+    """How answers are sampled.
+
+    With the model, what was said before and the seed it makes an answer that very answer.
+    """
 
     temperature: float = Field(0.7, ge=0, le=2, description="0: the likeliest token each time")
     top_p: float = Field(0.95, gt=0, le=1)
@@ -249,7 +252,10 @@ class Sampling(Contract):
 
 
 class GenerateRequest(BaseRequest):
-    """Answers of one model to the prompts of a file, `samples` to each prompt, by seeds from `seed` on."""
+    """Answers of one model to the prompts of a file.
+
+    `samples` to each prompt, by seeds from `seed` on.
+    """
 
     stage: Literal["generate"] = "generate"
     model: Input

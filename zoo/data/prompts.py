@@ -33,7 +33,10 @@ COPY = "a copy of an earlier prompt"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a user asks, turn by turn. `id` is its digest, by which answers of different models find each other."""
+    """What a user asks, turn by turn.
+
+    `id` is its digest, by which answers of different models find each other.
+    """
 
     id: str
     turns: tuple[str, ...]
@@ -43,7 +46,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The usable prompts of a file in order; how many rows were left out by reason, and the first row of each."""
+    """The usable prompts of a file in order.
+
+    Beside them how many rows were left out by reason, and the first row of each.
+    """
 
     path: Path
     prompts: tuple[Prompt, ...]
@@ -101,7 +107,10 @@ def read_prompts(path: Path) -> Prompts:
 
 
 def choose(prompts: Sequence[Prompt], rows: int | None, seed: int) -> list[Prompt]:
-    """At most so many of the prompts, a sample by hash, in the file's order: a larger one holds the smaller."""
+    """At most so many of the prompts, in the file's order.
+
+    It is a sample by hash: a larger one holds the smaller.
+    """
     if rows is None or rows >= len(prompts):
         return list(prompts)
     rank = {p.id: hashlib.sha256(f"{seed} {p.id}".encode()).digest() for p in prompts}

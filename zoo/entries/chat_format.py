@@ -25,7 +25,9 @@ _MARK = re.compile("ZOO7f3aTEXT([0-9]+)END")  # nothing a template writes or cha
 
 
 def chat_pieces(folder: Path, turns: int) -> list[list[str]] | None:
-    """For a first answer, a second, ... the `turns`-th: the pieces around the 2 t - 1 texts before it, so 2 t of them.
+    """The pieces around the texts before a first answer, a second, ... the `turns`-th.
+
+    Before the t-th stand 2 t - 1 texts, so there are 2 t pieces around them.
 
     None where the model has no chat template. The template runs in a child process within bounds (zoo/models/bounded.py).
     ZooError where it fails, or leaves out, doubles or moves a text.

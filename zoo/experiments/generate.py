@@ -1,4 +1,4 @@
-"""Have several models answer the same prompts, one after the other, and put their answers into one log."""
+"""Have several models answer the same prompts, and put their answers into one log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def check_format(out: Path) -> None:
 
 
 def generate_answers(models: Sequence[Generator], asked: Asked, store: Path, *, say: Say) -> list[Artifact]:
-    """One artifact a model. What is in the store is not made again; every stage is logged to MLflow."""
+    """One artifact a model, one after the other.
+
+    What is in the store is not made again; every stage is logged to MLflow.
+    """
     from zoo.tracking.sync import log_stage
 
     requests = [generate_request(model, asked) for model in models]  # all are whole before the first takes an hour

@@ -70,7 +70,10 @@ def stop_ids(folder: Path, literals: Literals, content: dict[str, Any]) -> tuple
 
 
 def context_ids(literals: Literals, asked: Sequence[Ids], answered: Sequence[Ids]) -> list[int]:
-    """What a model reads before its next answer: everything asked so far, and its answers to all but the last of it."""
+    """What a model reads before its next answer.
+
+    That is everything asked so far, and its answers to all but the last of it.
+    """
     around = literals[len(answered)]
     texts = [ids for pair in itertools.zip_longest(asked[: len(answered) + 1], answered, fillvalue=()) for ids in pair]
     ids = list(around[0])

@@ -1,4 +1,4 @@
-"""Models that answer prompts: what people call them, where their weights are, and what is asked of each."""
+"""Models that answer prompts: their names, their weights, and what is asked of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Asked:
 
 
 def generators(names: list[str], store: Path) -> list[Generator]:
-    """The models that people name. ZooError for what is none, is not in the store, or is named twice."""
+    """The models that people name.
+
+    ZooError for what is none, is not in the store, or is named twice.
+    """
     found = [generator(name, store) for name in names]
     for place, one in enumerate(found):
         if any(one.artifact.fingerprint == other.artifact.fingerprint for other in found[:place]):

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from zoo.data.formats.parquet import read_parquet
 from zoo.data.formats.text import Cells, Encoding, as_utf8, encoding_of, unless_ansi
 from zoo.data.formats.unpack import HEAD_BYTES, unpacked
 from zoo.errors import ZooError
+
+LOOK = 8  # lines below the first
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def read_records(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[s
     broken row makes a guess of those that follow.
     """
     found, encoding = _what(path)
-    if found == JSONL:
+    if found == JSONL or (found != PARQUET and _follow_objects(path, encoding)):
         with unpacked(path) as (stream, _):
             yield from objects_of(stream, path, encoding)
         return
@@ -69,3 +72,10 @@ def _what(path: Path) -> tuple[str, Encoding]:
         with unpacked(path) as (stream, _):
             encoding = unless_ansi(stream, encoding)
     return found, encoding
+
+
+def _follow_objects(path: Path, encoding: Encoding) -> bool:
+    """Whether objects follow a first line that is none, each on a line of its own: JSONL with a bad first line."""
+    with unpacked(path) as (stream, _):
+        following = [record for _, record in islice(objects_of(stream, path, encoding), 1, 1 + LOOK)]
+    return sum(isinstance(record, dict) for record in following) > len(following) / 2

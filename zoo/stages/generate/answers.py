@@ -1,4 +1,4 @@
-"""Answers on disk, each found again by what was said before it, the model, the settings and the seed.
+"""Answers on disk, found again by what was said before, model, settings and seed.
 
 A chunk is a file of finished answers, in a folder for each engine and kind of machine: what this run measures is of one of
 them. An answer is never made twice: those of earlier runs, finished or not, and of other engines and machines are taken as
@@ -23,9 +23,11 @@ CHUNKS, REUSED = "chunks", "reused.parquet"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. `context`: digest of all that was said before; `prompt`: the id of what is asked in the whole conversation.
+    """One answer.
 
-    `ids` are its tokens without the one that ended it; `stop`: `stop`, `length` (cut at max_tokens) or `loop`.
+
+    `context`: digest of all that was said before; `prompt`: the id of what is asked in the whole conversation. `ids` are its
+    tokens without the one that ended it; `stop`: `stop`, `length` (cut at max_tokens) or `loop`.
     """
 
     context: str
@@ -47,7 +49,10 @@ def context_of(said: Sequence[str]) -> str:
 
 
 class Book:
-    """Answers of one model with one kind of sampling, found by context and seed. The first one of a kind stays."""
+    """Answers of one model with one kind of sampling, found by context and seed.
+
+    The first one of a kind stays.
+    """
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, int], Answer] = {}
@@ -84,7 +89,7 @@ class Book:
 
 
 def ends(answer: Answer) -> bool:
-    """Whether a conversation is not gone on with after an answer: it is a loop, or there is none."""
+    """Whether a conversation ends with an answer: a loop, or one without tokens."""
     return answer.stop not in ("stop", "length") or not answer.ids
 
 
@@ -102,7 +107,10 @@ def write_answers(answers: Sequence[Answer], path: Path) -> None:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """The answers of a file; none of one that cannot be read, which is told: they are made again."""
+    """The answers of a file.
+
+    None of one that cannot be read, which is told: they are made again.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -122,9 +130,9 @@ def chunk_folder(out_dir: Path, engine: str, machine: str) -> Path:
 
 
 def earlier_files(request: GenerateRequest, out_dir: Path) -> Iterator[Path]:
-    """Files of answers that the same model gave with the same settings for other requests of the store, oldest first.
+    """Files of the same model's answers, by the same settings, to other requests of the store.
 
-    Finished ones, and those of runs that were killed or are going on.
+    The oldest come first: finished ones, and those of runs that were killed or are going on.
     """
     if out_dir.parent.name != PARTIAL:
         return

@@ -1,4 +1,4 @@
-"""How an engine that answers is started: its settings, and what each copy of the model is told."""
+"""How an engine that answers is started, and what it is told."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def generate_job(
 
 
 def context_of(model: Path, sampling: Sampling) -> int:
-    """Tokens that a conversation and its answer may have: what is asked for, and no more than the model was made for."""
+    """Tokens that a conversation and its answer may have.
+
+    That is what is asked for, and no more than the model was made for. ZooError where answers alone may fill it.
+    """
     config = read_config(model)
     own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
     context = min(sampling.context, own) if isinstance(own, int) else sampling.context

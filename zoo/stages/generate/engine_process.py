@@ -1,4 +1,4 @@
-"""What runs inside an engine process: one vLLM engine that holds the conversations it is given.
+"""What runs inside an engine process: one vLLM engine that holds conversations.
 
 It is run as `python -m zoo.stages.generate.engine_process JOB.json FD`, under the same supervision as the engine that scores.
 A conversation comes as a line of JSON: the token ids of what is asked, turn by turn, and of answers known already. Each answer

@@ -1,4 +1,6 @@
-"""Answers as a log in the shape of LMSYS-Chat-1M: a row a prompt and seed, with what made it.
+"""Answers as a log in the shape of LMSYS-Chat-1M, with what made them.
+
+A row is of one prompt and seed.
 
 Every row has a status, also the one that nothing was answered to.
 """

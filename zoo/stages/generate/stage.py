@@ -1,4 +1,4 @@
-"""The generate stage: a model's answers to prompts, turn by turn, resumable, and never made twice.
+"""The generate stage: a model's answers to prompts, turn by turn, never made twice.
 
 This process tokenizes what is asked, hands conversations to the engines (each a process of its own, watched over as those that
 score), and writes what comes back: finished answers go to files of `chunk_answers`. Answers that the store has already, of the
@@ -103,7 +103,10 @@ def prompts_of(request: GenerateRequest) -> list[Prompt]:
 
 
 def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt], replicas: int) -> Run:
-    """All conversations with what is known of each: first of this run on this machine, then of others."""
+    """All conversations with what is known of each.
+
+    What this run made on this machine comes before what others made.
+    """
     made_by = (engine_version(), machine_fingerprint())
     chunks = chunk_folder(out_dir, *made_by)
     book = Book()
@@ -123,7 +126,10 @@ def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt],
 
 
 def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, str]:
-    """Conversations whose next question has no room in a context of `most` tokens, by row: no engine is needed to say so."""
+    """Conversations whose next question has no room in a context of `most` tokens, by row.
+
+    No engine is needed to say so.
+    """
     found = {}
     for one in todo:
         turn = len(one.answers)
@@ -136,7 +142,10 @@ def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, s
 
 
 def answer_or_say_what_is_kept(state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob) -> dict[int, str]:
-    """`answer_all`; where engines are given up, the error says what was kept. How to go on, the runner says."""
+    """`answer_all`; where engines are given up, the error says what was kept.
+
+    How to go on, the runner says.
+    """
     try:
         return answer_all(state, todo, chat, job)
     except EngineError as error:

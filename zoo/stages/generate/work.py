@@ -1,4 +1,4 @@
-"""The conversations of a run, as engines are given them, and the files that their answers go to.
+"""The conversations of a run, as engines are given them, and the files of answers.
 
 An engine holds as many conversations as keep it busy, those of most turns first. Where one of them ends it, nobody knows which:
 those that it held come again in ever smaller company, until one ends an engine by itself, and that one is recorded with the
@@ -61,7 +61,10 @@ def token_seed(asked: Sequence[str], seed: int) -> int:
 
 
 class ChunkWriter:
-    """Answers to files of so many, or of what half a minute brought: what a killed run loses is not more."""
+    """Answers to files of so many, or of what half a minute brought.
+
+    What a killed run loses is not more, beside what its engines were at.
+    """
 
     def __init__(self, folder: Path, most: int, tally: Tally) -> None:
         self._folder, self._most, self._tally = folder, most, tally
@@ -128,7 +131,10 @@ class GenerateWork:
         return SILENT_SECONDS
 
     def feed(self, replica: Replica) -> None:
-        """Room is what keeps it busy, and no more than its share of what is left, so that all end together."""
+        """Give a replica what it has room for.
+
+        That is what keeps it busy, and no more than its share of what is left, so that all end together.
+        """
         share = -(-(len(self._todo) + self._held) // self._replicas)
         room = self._company if self._suspects else min(AHEAD, share)
         while self._todo and len(replica.held) < room:

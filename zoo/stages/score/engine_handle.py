@@ -31,7 +31,7 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 
 @dataclass
 class Replica:
-    """The handle of one engine process: what it holds of its work, and when it was last heard of.
+    """The handle of one engine process: what it holds, and when it was last heard of.
 
     `command` starts it, the one that scores where there is none.
     """

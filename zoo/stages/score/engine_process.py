@@ -72,7 +72,10 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
 
 
 def main(argv: list[str], serve: Callable[[dict[str, Any], TextIO, TextIO], None] = serve) -> int:
-    """Serve until there is nothing more to do. An error is told by a message of one line, and by its traceback in the log."""
+    """Serve until there is nothing more to do.
+
+    An error is told by a message of one line, and by its traceback in the log.
+    """
     die_with_parent()
     job = json.loads(Path(argv[0]).read_text())
     with os.fdopen(int(argv[1]), "w", encoding="utf-8") as channel:

@@ -90,7 +90,10 @@ class Work(Protocol):
 
 
 class Launch(Protocol):
-    """What engines are started with: a file that each reads, the environment of each, and the size of their model."""
+    """What engines are started with.
+
+    A file that each reads, the environment of each, and the size of their model.
+    """
 
     @property
     def places(self) -> tuple[Mapping[str, str], ...]: ...

@@ -1,4 +1,4 @@
-"""The work of scoring, as engines are given it: chunks, each in its place, and what becomes of those that end engines.
+"""The work of scoring, as engines are given it: chunks, each in its place.
 
 Each replica has the next chunk waiting while it computes one. What is done about a chunk that ends engines is in `tasks`.
 """
