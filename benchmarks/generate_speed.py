@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from score_turns import ALONE
 
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "are", "as", "with", "his", "they", "at", "be")
 SHAPES: dict[str, dict[str, Any]] = {  # of the models' own config.json
@@ -86,23 +88,31 @@ def stage(given: argparse.Namespace, work: Path) -> dict[str, float]:
 
 
 def plain(given: argparse.Namespace, work: Path) -> dict[str, float]:
-    """`vllm.LLM` with nothing set but the longest conversation; tokens are what it computed."""
-    from vllm import LLM, SamplingParams
-    from vllm.sampling_params import RepetitionDetectionParams
+    """`vllm.LLM` with nothing set but the longest conversation; tokens are what it computed.
 
+    On processors, which are for trying this out, also as the stage has it: one process, eager, as many answers together.
+    """
     from zoo.data.prompts import read_prompts
     from zoo.entries.chat_format import chat_pieces
     from zoo.models.chat import context_ids, load_chat
-    from zoo.stages.generate.engine import context_of
+    from zoo.stages.generate.engine import CPU_SEQUENCES, context_of
     from zoo.stages.generate.engine_process import LOOP
     from zoo.stages.generate.work import token_seed
+    from zoo.targets import visible_gpus
+
+    settings: dict[str, Any] = {}
+    if not visible_gpus():
+        os.environ.update(ALONE)
+        settings = {"enforce_eager": True, "max_num_seqs": CPU_SEQUENCES, "kv_cache_memory_bytes": 2**30}
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams
 
     request, model = request_of(given, work), work / "fetch" / "model"
     prompts = read_prompts(request.prompts.path).prompts
     chat = load_chat(model, chat_pieces(model, given.turns) or [])
     sampling, context = request.sampling, context_of(model, request.sampling)
     started = time.monotonic()
-    llm = LLM(model=str(model), max_model_len=context, seed=0)
+    llm = LLM(model=str(model), max_model_len=context, seed=0, **settings)
     llm.generate([{"prompt_token_ids": [3]}], SamplingParams(max_tokens=1), use_tqdm=False)
     loaded = time.monotonic()
     answered: list[list[list[int]]] = [[] for _ in prompts]
@@ -165,7 +175,7 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--work", name]
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             if done.returncode:
-                sys.exit(f"{way}: {done.stderr[-3000:]}")
+                sys.exit(f"{way}: {done.stderr[-9000:]}")
             found = json.loads((work / "found.json").read_text())
         speeds.setdefault(way, []).append(found["tokens"] / found["seconds"])
         print(json.dumps({"way": way, **found, "tokens_per_second": round(speeds[way][-1], 1)}), flush=True)

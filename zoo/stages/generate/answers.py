@@ -25,7 +25,6 @@ CHUNKS, REUSED = "chunks", "reused.parquet"
 class Answer:
     """One answer.
 
-
     `context`: digest of all that was said before; `prompt`: the id of what is asked in the whole conversation. `ids` are its
     tokens without the one that ended it; `stop`: `stop`, `length` (cut at max_tokens) or `loop`.
     """
