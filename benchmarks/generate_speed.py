@@ -173,7 +173,11 @@ def main() -> None:
                 write_model(given.shape, work / "fetch" / "model")
             write_prompts(work / "prompts.jsonl", given.prompts, given.turns, given.words)
             command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--work", name]
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            quiet = {
+                **os.environ,
+                "OMP_WAIT_POLICY": "PASSIVE",
+            }  # the stage has it; on a shared machine spinning costs fifty times that
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=quiet)
             if done.returncode:
                 sys.exit(f"{way}: {done.stderr[-9000:]}")
             found = json.loads((work / "found.json").read_text())
