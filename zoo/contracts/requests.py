@@ -271,6 +271,49 @@ class GenerateRequest(BaseRequest):
     prompt_licence: str | None = Field(None, min_length=1, max_length=200, description="of prompts that name none")
 
 
+class Log(Contract):
+    """A log of conversations, and what its rows are where they do not say so themselves."""
+
+    file: Input
+    source: str = Field(min_length=1, max_length=200)
+    licence: str | None = Field(None, min_length=1, max_length=200)
+
+
+class MineRequest(BaseRequest):
+    """Pairs of different models' answers to one prompt, from logs."""
+
+    stage: Literal["mine"] = "mine"
+    logs: Annotated[tuple[Log, ...], Field(min_length=1)]
+    never: tuple[Input, ...] = Field((), description="battles whose prompts, and near-copies of them, are left out")
+    judged: tuple[Input, ...] = Field((), description="preferences: only pairs that they judge")
+    rows: Positive | None = Field(None, description="at most this many pairs")
+    per_prompt: Positive | None = Field(None, description="at most this many pairs of one prompt")
+    most_characters: Positive = Field(description="of a conversation; longer ones are counted and left out")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+Drop = Literal["identical", "empty", "cut", "near-duplicate", "coin-flip"]
+
+
+class LabelRequest(BaseRequest):
+    """Judges' verdicts on pairs as shares of human votes."""
+
+    stage: Literal["label"] = "label"
+    pairs: Input
+    judges: tuple[Input, ...] = Field((), description="tables of verdicts; none: the pairs' own winners are the judge's")
+    names: tuple[str, ...] = Field((), description="of the judges, in their order")
+    human: Input
+    source: str = Field(min_length=1, max_length=200, description="of pairs that name none")
+    maps: Input | None = Field(None, description="an earlier label's report, whose maps serve sources that no human judged")
+    drop: tuple[Drop, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelRequest:
+        if len(self.names) != len(self.judges):
+            raise ValueError(f"{len(self.judges)} judges have {len(self.names)} names; each needs one")
+        return self
+
+
 def fold_rule(request: BaseRequest) -> FoldRule | None:
     """How a request deals prompts into folds.
 
@@ -310,6 +353,8 @@ Request = (
     | LexicalScoreRequest
     | ImportRequest
     | GenerateRequest
+    | MineRequest
+    | LabelRequest
 )
 REQUESTS: dict[str, type[Request]] = {kind.model_fields["stage"].default: kind for kind in get_args(Request)}
 

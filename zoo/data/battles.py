@@ -41,11 +41,11 @@ class Battles:
 
     `frame`: the usable rows in file order; columns id (str), prompt, response_a, response_b (lists of str | None) and label
     (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`, and
-    `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither texts
-    nor winners; `kept`: those of them that the reader was asked for, as text by row id, also of rows that are not usable (of an
-    id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`. `has_texts` False: ids and
-    winners alone, perhaps with the prompts; texts that are not there have no turns. `lists_as_text`: cells of plain columns
-    that are JSON lists of texts, taken as they stand.
+    `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither
+    texts nor winners; `kept`: those of them, and the names of models, that the reader was asked for, as text by row id,
+    also of rows that are not usable (of an id that occurs twice, the first). `format`, `kind` and `plain` say what was
+    read: see `told`. `has_texts` False: ids and winners alone, perhaps with the prompts; texts that are not there have no
+    turns. `lists_as_text`: cells of plain columns that are JSON lists of texts, taken as they stand.
     """
 
     path: Path
@@ -119,7 +119,7 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
     problems = _header_problems(columns)
     if any(p.fatal for p in problems):
         return Battles(path, _frame([]), (), (), tuple(problems), False, columns.extra, _kept({}, ()), cells.how)
-    kept_names = tuple(name for name in dict.fromkeys(keep) if name in columns.extra)
+    kept_names = tuple(name for name in dict.fromkeys(keep) if name in set(columns.header) - set(columns.needed))
     body = list(cells.rows((*columns.needed, *kept_names)))
     if not body:
         problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))

@@ -101,9 +101,10 @@ def conversation_of(a: Any, b: Any) -> tuple[list[list[str | None]], bool]:
 
 
 def questions_and_answers(cell: Any) -> tuple[list[str | None], list[str | None]]:
-    """What is asked in a conversation, a list of messages or its JSON, and what is answered, turn by turn.
+    """What is asked in a conversation and what is answered, turn by turn.
 
-    None where a turn has no question or no answer; lone surrogates are replaced. ValueError says what is wrong.
+    The conversation is a list of messages or its JSON. None where a turn has no question or no answer; lone surrogates are
+    replaced. ValueError says what is wrong.
     """
     asked, answered = _paired(_listed(cell))
     return _clean(asked)[0], _clean(answered)[0]

@@ -38,6 +38,7 @@ PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
 FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
 FAILED_ROWS = "rows/failed"
+MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
 WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
@@ -114,6 +115,8 @@ METRICS: dict[str, Metric] = {
     "train/extra_rows_left_out": Metric("its rows that the held-out fold or the main file rules out", "rows"),
     "train/extra_rows_near_copies": Metric("those of them that are near-copies of held-out prompts", "rows"),
     "train/extra_rows_with_votes": Metric("its rows whose target is their shares of votes", "rows"),
+    MADE_ROWS: Metric("battles made by machine that a stage left", "rows"),
+    LEFT_OUT_ROWS: Metric("pairs that it was given and left out", "rows"),
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
     "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),

@@ -26,7 +26,10 @@ def read_jsonl(stream: BinaryIO, path: Path, encoding: Encoding) -> Cells:
 
 
 def objects_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Each line's number with its object, or with what is wrong with it: of files in which a bad line is to be expected."""
+    """Each line's number with its object, or with what is wrong with it.
+
+    For files in which bad lines are to be expected.
+    """
     with text_of(stream, path, encoding) as text:
         number = 0
         while line := text.readline(MOST_LINE_CHARACTERS + 1):

@@ -44,10 +44,10 @@ def open_cells(path: Path, known: Callable[[str], bool]) -> Iterator[Cells]:
 
 
 def read_records(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Rows of a file of any format, by number from 1, with the cells of those columns of `names` that it has.
+    """Rows of a file of any format, by number from 1, as cells by column.
 
-    A line of JSONL that is no object is the text of what is wrong with it; in other formats that is a ZooError, since there one
-    broken row makes a guess of those that follow.
+    Of the columns in `names`, those that it has. A line of JSONL that is no object is the text of what is wrong with it; in
+    other formats that is a ZooError, since there one broken row makes a guess of those that follow.
     """
     found, encoding = _what(path)
     if found == JSONL or (found != PARQUET and _follow_objects(path, encoding)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from zoo.contracts import FoldRule, Held, TrainSpec
 from zoo.data.battles import Battles
+from zoo.data.keys import battle_keys, near_copies, prompt_texts
 from zoo.data.near import near_places
-from zoo.data.splits import assign_folds, group_hashes, normal_text, prompt_hash, prompt_of
+from zoo.data.splits import assign_folds, group_hashes, prompt_hash, prompt_of
 from zoo.data.usable import usable_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
@@ -77,12 +77,6 @@ def why_not(extra: Any, main: Any, held: Held, rule: FoldRule | None) -> np.ndar
     return reasons
 
 
-def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of some texts that are near-copies of others."""
-    ordered = sorted(set(texts))
-    return {text for text, places in zip(ordered, near_places(ordered, sorted(set(others))), strict=True) if places}
-
-
 def joined_groups(extra: Any, main: Any, rule: FoldRule | None) -> list[set[int]]:
     """The groups of the main file that each added row's prompt joins, by their hashes.
 
@@ -96,22 +90,3 @@ def joined_groups(extra: Any, main: Any, rule: FoldRule | None) -> list[set[int]
         for prompt, places in zip(distinct, near_places(distinct, theirs), strict=True):
             groups[prompt] = {of_main[theirs[place]] for place in places} or groups[prompt]
     return [groups[prompt] for prompt in prompts]
-
-
-def prompt_texts(turns: Iterable[str | None]) -> set[str]:
-    """Each turn that holds text, and all of them joined, as folds compare them.
-
-    See `zoo.data.splits.fold_of`.
-    """
-    normal = [normal_text(turn) for turn in turns if turn]
-    return {text for text in (*normal, " ".join(normal)) if text}
-
-
-def battle_keys(frame: Any) -> list[tuple[str, frozenset[str]]]:
-    """What a battle is but for white space, case and the order of its responses."""
-
-    def joined(turns: Iterable[str | None]) -> str:
-        return "\0".join(normal_text(turn or "") for turn in turns)
-
-    rows = zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
-    return [(joined(prompt), frozenset((joined(a), joined(b)))) for prompt, a, b in rows]

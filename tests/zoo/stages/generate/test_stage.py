@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.paths import HELPERS
 from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
 from zoo.contracts import GenerateRequest, Input, Sampling
+from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.data.prompts import read_prompts
 from zoo.errors import ZooError
 from zoo.stages.generate import stage
@@ -116,6 +117,19 @@ def test_every_kind_of_end_is_a_status(asking: Asking) -> None:
     assert [len(row["stop_reasons"]) for row in rows] == [1, 2, 1, 1, 0]  # a loop is not gone on with, a cut answer is
     assert rows[4]["conversation"] == [{"role": "user", "content": "word " * 400}]
     assert metrics["generate/rows"] == 5 and metrics["generate/too_long_rows"] == 1
+
+
+def test_pairs_are_mined_from_whole_answers_and_the_others_are_counted(asking: Asking) -> None:
+    """The log of every kind of end, as `zoo data mine` reads it."""
+    asking.run(asking.request("p", [["well", "more"], ["cut x"], ["loop x"], ["nothing x"], ["word " * 400]]), "a")
+    found = list(read_log(asking.root / "store" / PARTIAL / "generate-a" / "answers.jsonl", 10**6))
+    whole = [row for row in found if isinstance(row, Conversation)]
+    assert [(row.asked, row.model, row.source) for row in whole] == [(["well", "more"], "tiny", "p"), (["cut x"], "tiny", "p")]
+    assert [row.reason for row in found if isinstance(row, Unusable)] == [
+        "status 'loop'",
+        "status 'empty'",
+        "status 'too long'",
+    ]
 
 
 def test_nothing_is_asked_of_a_model_without_a_chat_template(asking: Asking, tmp_path: Path) -> None:
