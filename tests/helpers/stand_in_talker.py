@@ -2,7 +2,7 @@
 
 It notes every answer that it makes in the file of ANSWERED. A question that begins with "loop" or "cut", or holds "nothing",
 gets an answer of that kind; one that holds "poison" ends the process while POISON is set; with DIE_AFTER it ends after so many
-answers, once.
+answers, once; with LACK_MEMORY it says so at the first.
 """
 
 import json
@@ -39,6 +39,9 @@ for line in sys.stdin:
         if made == int(os.environ.get("DIE_AFTER", "-1")) and not Path(os.environ["ANSWERED"] + ".died").exists():
             Path(os.environ["ANSWERED"] + ".died").touch()
             os._exit(9)
+        if os.environ.get("LACK_MEMORY"):
+            say(kind="error", message="OutOfMemoryError: CUDA out of memory")
+            os._exit(1)
         made += 1
         with Path(os.environ["ANSWERED"]).open("a") as log:
             log.write(json.dumps([talk["row"], turn, talk["seeds"][turn], read]) + "\n")

@@ -205,6 +205,11 @@ def test_a_prompt_that_ends_engines_is_recorded_and_the_others_are_answered(aski
     assert rows[5]["status"] == "ok" and again["generate/made"] == 21
 
 
+def test_memory_that_is_too_small_is_told_and_no_prompt_s_fault(asking: Asking) -> None:
+    with pytest.raises(EngineError, match=r"failed 3 times in a row, last: .*CUDA out of memory; 0 answers are kept$"):
+        asking.run(asking.request("p", TURNS), "a", LACK_MEMORY="yes")
+
+
 def test_a_changed_file_is_refused(asking: Asking) -> None:
     request = asking.request("p", TURNS)
     request.prompts.path.write_text(json.dumps({"prompt": "other"}))
