@@ -102,7 +102,7 @@ def plain(given: argparse.Namespace, work: Path) -> dict[str, float]:
 
     settings: dict[str, Any] = {}
     if not visible_gpus():
-        os.environ.update(ALONE)
+        os.environ.update({**ALONE, "TORCH_COMPILE_DISABLE": "1"})
         settings = {"enforce_eager": True, "max_num_seqs": CPU_SEQUENCES, "kv_cache_memory_bytes": 2**30}
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams
