@@ -57,6 +57,9 @@ def pool(
         "compared": [asdict(line) for line in (pooled.pool, *pooled.beside) if line is not None],
     }
     show(pooled_page(pooled), style, data=record)
+    if better := pooled.better:
+        loses = f"{better.difference:.4f} +- {better.difference_se:.4f}"
+        say(f"warning: out of fold the pool loses {loses} more than {better.name}, which may be the better choice as it is")
     say(f"wrote {output}")
 
 

@@ -134,7 +134,8 @@ def _fit(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, st
         return _fit_linear_blend(spec, names, p, y, start)
     if spec.pool in ("trees", "geometric"):
         return _fit_combined(spec, names, p, y)
-    return fit_log_pool(spec, names, p, y)
+    alike = start is not None and (start.pool, start.members) == (spec.pool, tuple(names))
+    return fit_log_pool(spec, names, p, y, start=start if alike else None)
 
 
 def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:

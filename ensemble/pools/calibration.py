@@ -45,8 +45,8 @@ class Numbers:
 class Fitted:
     """A calibration, and out-of-fold losses (rows,) without and with it.
 
-    `gain`: what it gained, and the error of that, clustered by prompt. `kept`: whether it is taken, see `fit_calibration`;
-    where not, `numbers` are the identity's and both losses are the same.
+    `gain`: what it gained, every choice made without the fold, and the error of that, clustered by prompt. `kept`: whether it
+    is taken, see `fit_calibration`; where not, `numbers` are the identity's and both losses are the same.
     """
 
     numbers: Numbers
@@ -77,16 +77,39 @@ def fit_calibration(p: np.ndarray, equal: np.ndarray, y: np.ndarray, groups: np.
     folds = [balanced_folds(groups, repeat=repeat + 1) for repeat in range(repeats)]
     before = log_loss_rows(p, y)
     plain, mixed = (
-        np.mean([_out_of_fold(p, equal, y, one, ties=ties, reweighted=reweighted) for one in folds], axis=0)
+        np.stack([_out_of_fold(p, equal, y, one, ties=ties, reweighted=reweighted) for one in folds])
         for reweighted in (False, True)
     )
-    more, more_error = mean_and_error(plain - mixed, groups)
-    reweighted = more > more_error
-    after = mixed if reweighted else plain
+    after = chosen_by_other_folds(plain, mixed, np.stack(folds), groups).mean(axis=0)
     gain, error = mean_and_error(before - after, groups)
     if gain < -SURELY * error:
         return Fitted(Numbers(), False, before, before, gain, error)
+    reweighted = is_better(mixed, plain, groups)
     return Fitted(fit_numbers(p, equal, y, ties=ties, reweighted=reweighted), True, before, after, gain, error)
+
+
+def is_better(mixed: np.ndarray, plain: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether a share of equal weights lowers the losses (repeats, rows).
+
+    By more than the error of that.
+    """
+    more, error = mean_and_error((plain - mixed).mean(axis=0), groups)
+    return more > error
+
+
+def chosen_by_other_folds(plain: np.ndarray, mixed: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Losses (repeats, rows) where other folds choose for each fold.
+
+    What they choose is whether there is a share of equal weights. Where a fold's own rows had a say in it, what is reported
+    would flatter by the choice.
+    """
+    out = plain.copy()
+    for repeat, assigned in enumerate(folds):
+        for fold in np.unique(assigned):
+            held = assigned == fold
+            if is_better(mixed[:, ~held], plain[:, ~held], groups[~held]):
+                out[repeat, held] = mixed[repeat, held]
+    return out
 
 
 def _out_of_fold(

@@ -12,6 +12,7 @@ import numpy as np
 from ensemble.plan import FEATURES, ROUNDING, Gate
 
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that gain a second is a number
+SMALLEST_SCALE = 1e-9  # a feature that varies less says nothing
 _RIDGE = 1e-3
 
 
@@ -32,10 +33,9 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
     """Ridge regression of `gain` (rows,), nats, on the features of the blend of `given`."""
     x = gate_features(p, characters)
     center, scale = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(scale > 1e-9, scale, 1.0)
+    scale = np.where(scale > SMALLEST_SCALE, scale, 1.0)
     z = (x - center) / scale
-    hessian = z.T @ z / len(z) + _RIDGE * np.eye(z.shape[1])
-    coefficients = np.linalg.solve(hessian, z.T @ (gain - gain.mean()) / len(z))
+    coefficients = np.linalg.solve(z.T @ z / len(z) + _RIDGE * np.eye(z.shape[1]), z.T @ (gain - gain.mean()) / len(z))
     return Gate(
         features=FEATURES,
         center=tuple(center.tolist()),
@@ -44,6 +44,31 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
         intercept=float(gain.mean()),
         given=tuple(given),
     )
+
+
+def gain_out_of_fold(p: np.ndarray, characters: np.ndarray, gain: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Nats (rows,) by gates that were fitted to the rows of the other folds (rows,).
+
+    As `fit_gate` fits them. A ridge regression needs sums over rows alone: those of the other folds are all rows' less the
+    fold's own.
+    """
+    x = gate_features(p, characters)
+    x -= x.mean(axis=0)  # so that no sum is a small difference of large ones
+    least = np.maximum(SMALLEST_SCALE, 1e-6 * x.std(axis=0))  # below it a difference of sums is rounding
+    rows = np.column_stack([np.ones(len(x)), x, gain])
+    own = {fold: rows[folds == fold] for fold in np.unique(folds)}
+    sums = {fold: some.T @ some for fold, some in own.items()}
+    everything, predicted = sum(sums.values()), np.empty(len(gain))
+    for fold, some in own.items():
+        others = (everything - sums[fold]) / (len(rows) - len(some))
+        mean = others[0, 1:]
+        spread = others[1:, 1:] - np.outer(mean, mean)
+        scale = np.sqrt(np.maximum(np.diag(spread)[:-1], 0.0))
+        scale = np.where(scale > least, scale, 1.0)
+        hessian = spread[:-1, :-1] / np.outer(scale, scale) + _RIDGE * np.eye(len(scale))
+        coefficients = np.linalg.solve(hessian, spread[:-1, -1] / scale) / scale
+        predicted[folds == fold] = mean[-1] + (some[:, 1:-1] - mean[:-1]) @ coefficients
+    return predicted
 
 
 def predicted_gain(gate: Gate, p: np.ndarray, characters: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ class Design:
 
     `lead_at` and `tie_at` say which parameter each column multiplies. Without features of E there are no ties: E is -infinity.
     `center`: what ridge pulls the parameters to; `penalized`: how much of the ridge each parameter gets, flags or shares;
-    `bounded` (at least zero): flags, one a parameter.
+    `bounded` (at least zero): flags, one a parameter; `precision`: of a normal prior around `center` that weighs as much on
+    any number of rows, so that it fades as rows come.
     """
 
     lead: np.ndarray
@@ -40,6 +41,7 @@ class Design:
     center: np.ndarray
     penalized: np.ndarray
     bounded: np.ndarray
+    precision: np.ndarray | float = 0.0
 
     def probabilities(self, parameters: np.ndarray) -> np.ndarray:
         """Probabilities (rows, 3) by these parameters."""
@@ -77,24 +79,24 @@ def fit_softmax(
 ) -> SoftmaxFit:
     """Minimise the mean log loss with a ridge around `center`.
 
-    ridge / 2 * |parameters - center|^2 over the penalized ones; y are labels (rows,).
+    ridge / 2 * |parameters - center|^2 over the penalized ones, and the design's prior; y are labels (rows,).
     """
     x = design.center.copy() if start is None else np.asarray(start, dtype=np.float64).copy()
-    penalty = ridge * design.penalized + LEAST_RIDGE
-    truth = np.eye(3)[y]
+    penalty = ridge * design.penalized + design.precision / len(y) + LEAST_RIDGE
+    truth, rows = np.eye(3)[y], np.arange(len(y))
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         p = design.probabilities(parameters)
-        loss = -float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-300)).mean())
+        loss = -float(np.log(np.maximum(p[rows, y], 1e-300)).mean())
         return loss + float((penalty * (parameters - design.center) ** 2).sum()) / 2, p
 
     (value, p), last = objective(x), False
     for _ in range(_MAX_ITERATIONS):
-        gradient, hessian = _derivatives(design, p, truth)
-        gradient += penalty * (x - design.center)
+        gradient = _gradient(design, p, truth) + penalty * (x - design.center)
         gap = certified_gap(x, gradient, penalty, design.bounded)
         if gap <= tolerance or last:
             break
+        hessian = _hessian(design, p)
         hessian[np.diag_indices_from(hessian)] += penalty
         direction = nonnegative_quadratic(hessian, hessian @ x - gradient, start=x, bounded=design.bounded) - x
         decrement = -float(gradient @ direction) / 2
@@ -107,7 +109,7 @@ def fit_softmax(
         else:
             break
         x, value, p = x + step * direction, candidate, candidate_p
-    loss = -float(np.log(np.maximum(p[np.arange(len(y)), y], 1e-300)).mean())
+    loss = -float(np.log(np.maximum(p[rows, y], 1e-300)).mean())
     return SoftmaxFit(x, loss, value, gap)
 
 
@@ -121,24 +123,25 @@ def certified_gap(x: np.ndarray, gradient: np.ndarray, penalty: np.ndarray, boun
     return -float((gradient * step + penalty * step**2 / 2).sum())
 
 
-def _derivatives(design: Design, p: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient and Hessian of the mean log loss in the parameters.
+def _gradient(design: Design, p: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of the mean log loss, in the parameters; `truth`: ones at the labels (rows, 3)."""
+    lead_error = ((p[:, 0] - p[:, 1]) - (truth[:, 0] - truth[:, 1])) / 2
+    gradient = np.zeros(len(design.center))
+    np.add.at(gradient, design.lead_at, lead_error @ design.lead)
+    np.add.at(gradient, design.tie_at, (p[:, 2] - truth[:, 2]) @ design.tie)
+    return gradient / len(p)
 
-    The Hessian's weights are the variances of (1_a - 1_b) / 2 and of 1_tie, and their covariance.
-    """
-    n_rows, n_parameters = len(p), len(design.center)
+
+def _hessian(design: Design, p: np.ndarray) -> np.ndarray:
+    """Of the mean log loss: its weights are the variances of (1_a - 1_b) / 2 and of 1_tie, and their covariance."""
     difference = p[:, 0] - p[:, 1]
-    lead_error = (difference - (truth[:, 0] - truth[:, 1])) / 2
     lead_lead = ((p[:, 0] + p[:, 1]) - difference**2) / 4
     tie_tie = p[:, 2] * (1 - p[:, 2])
     lead_tie = -difference * p[:, 2] / 2
-    gradient = np.zeros(n_parameters)
-    np.add.at(gradient, design.lead_at, lead_error @ design.lead)
-    np.add.at(gradient, design.tie_at, (p[:, 2] - truth[:, 2]) @ design.tie)
-    hessian = np.zeros((n_parameters, n_parameters))
+    hessian = np.zeros((len(design.center), len(design.center)))
     hessian[np.ix_(design.lead_at, design.lead_at)] += design.lead.T @ (lead_lead[:, None] * design.lead)
     hessian[np.ix_(design.tie_at, design.tie_at)] += design.tie.T @ (tie_tie[:, None] * design.tie)
     cross = design.lead.T @ (lead_tie[:, None] * design.tie)
     hessian[np.ix_(design.lead_at, design.tie_at)] += cross
     hessian[np.ix_(design.tie_at, design.lead_at)] += cross.T
-    return gradient / n_rows, hessian / n_rows
+    return hessian / len(p)

@@ -15,6 +15,7 @@ from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import NO_FOLD
 
 MOST_ROWS = 5_000  # by which the choice between pools is made
+LEAST_LOSS = 1e-4  # nats: a pool that loses so little more than a table is as good
 # Equal weights are among them: on few rows every fit may cost more than it gains.
 CANDIDATES: tuple[BlendSpec, ...] = (AS_IS, RIDGED_LOG, RIDGED_LOGISTIC, BlendSpec("linear", 0.01))
 
@@ -44,6 +45,14 @@ class Pooled:
     kinds: dict[tuple[str, ...], tuple[int, str]]
     pool: Compared | None = None
     beside: tuple[Compared, ...] = ()
+
+    @property
+    def better(self) -> Compared | None:
+        """The best of what loses less as it is than the pool does out of fold, on all of its rows."""
+        if self.pool is None:
+            return None
+        lower = [line for line in self.beside if line.rows == self.pool.rows and line.difference > LEAST_LOSS]
+        return min(lower, key=lambda line: line.log_loss, default=None)
 
 
 def pool_tables(names: Sequence[str], p: np.ndarray, y: np.ndarray, groups: np.ndarray, *, ties: bool = True) -> Pooled:

@@ -65,7 +65,7 @@ def assemble(
         baselines={name: float(other.mean()) for name, other in beside.items()} | {"uniform": members.uniform_loss},
         baseline_accuracies={} if members.ties else {name: accuracy_of_two(other) for name, other in beside.items()},
         chosen=confirmed.name,
-        baseline_members={name: tuple(members.names[j] for j in found.candidates[name].members) for name in beside},
+        baseline_members={name: tuple(members.names[j] for j in found.everything[name].members) for name in beside},
         whole_file_oof_log_loss=confirmed.whole_file_loss,
         estimate=confirmed.estimate,
         bound=found.bound,

@@ -80,8 +80,8 @@ def plan_numbers(plan: Plan) -> dict[str, float]:
         "members": float(len(plan.members)),
     }
     numbers |= row_price(plan)
-    numbers |= {f"baseline/log_loss_{name}": value for name, value in plan.baselines.items()}
-    numbers |= {f"paired/{item.other}": item.difference for item in plan.paired}
+    numbers |= {f"baseline/log_loss_{name.replace('@', '/')}": value for name, value in plan.baselines.items()}
+    numbers |= {f"paired/{item.other.replace('@', '/')}": item.difference for item in plan.paired}
     if plan.whole_file_oof_log_loss is not None:
         numbers["val/log_loss_whole_file"] = plan.whole_file_oof_log_loss
     if plan.oof_accuracy is not None:

@@ -111,9 +111,9 @@ class Contest:
         loss = {place: self._score(place, rows) for place in allowed}
         least = min(allowed, key=lambda place: loss[place])
         if not self.few:
-            as_good = [place for place in allowed if place == least or self._is_as_good(place, least, rows)]
             # Of several that are as good, many members lose least where the rows to predict differ from these.
-            return next((place for place in as_good if self.names[place] == LOG_POOL), as_good[0])
+            ordered = sorted(allowed, key=lambda place: self.names[place] != LOG_POOL)
+            return next(place for place in ordered if place == least or self._is_as_good(place, least, rows))
         default = self.names.index(LOG_POOL)
         better = [place for place in allowed if self._is_better(place, default, rows)]
         return min(better, key=lambda place: loss[place], default=default)

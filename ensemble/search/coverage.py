@@ -15,7 +15,7 @@ import numpy as np
 
 from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds
-from ensemble.pools.gate import divergence, fit_gate, mask_of, predicted_gain, spend
+from ensemble.pools.gate import divergence, gain_out_of_fold, mask_of, spend
 from zoo.scores.metrics import log_loss_rows
 
 FEWEST_PATTERN_ROWS = 300  # below it a coverage pattern uses the blend of all rows
@@ -52,7 +52,7 @@ def cover(
     seen: dict[int, np.ndarray] = {}
     for j, seconds in gated:
         before, after = (_current(evaluator, spec, patterns, extra) for extra in ((), (j,)))
-        gain = _gain_out_of_fold(evaluator, before, characters, divergence(after, before))
+        gain = gain_out_of_fold(before, characters, divergence(after, before), evaluator.folds)
         order, count = spend(gain, row_seconds[j], seconds)
         seen[j] = mask_of(order[:count], len(gain))
         patterns = _split(patterns, j, seen[j])
@@ -89,15 +89,6 @@ def _current(
     for pattern, rows in patterns.items():
         out[rows] = evaluator.oof((*pattern, *extra), spec)[rows]
     return out
-
-
-def _gain_out_of_fold(evaluator: Evaluator, before: np.ndarray, characters: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    predicted = np.empty(len(gain))
-    for fold in np.unique(evaluator.folds):
-        held = evaluator.folds == fold
-        gate = fit_gate((), before[~held], characters[~held], gain[~held])
-        predicted[held] = predicted_gain(gate, before[held], characters[held])
-    return predicted
 
 
 def _pattern_losses(

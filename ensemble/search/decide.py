@@ -18,7 +18,7 @@ from ensemble.search.judging import judge_gated_by_folds
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.proposals import propose_coverage, propose_whole_files, search_subsets
 from ensemble.search.robust import AskedGroups
-from ensemble.search.simple import LOG_POOL, simple_candidates
+from ensemble.search.simple import BEST_SINGLES, LOG_POOL, simple_candidates, single_candidates
 from ensemble.search.subsets import Searched
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
@@ -67,12 +67,23 @@ class Found:
 
     `candidates` by name, the simplest first: those of `simple`; SEARCH, the best of the search in which every member sees every
     row; CHEAPER, with parsimony, the cheapest that looks as good as the best; COVERAGE, the best with gates, where it looks
-    better than SEARCH. `considered`: all that the search judged. `bound`: how far the search can be from the best.
+    better than SEARCH. `considered`: all that the search judged. `bound`: how far the search can be from the best. `singles`:
+    candidates too, every member alone.
     """
 
     candidates: dict[str, Candidate]
     considered: tuple[Candidate, ...]
     bound: Bound
+    singles: dict[str, Candidate] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> dict[str, Candidate]:
+        """All candidates by name, the simplest first.
+
+        The best single ones come before all single ones.
+        """
+        best = {name: self.candidates[name] for name in BEST_SINGLES if name in self.candidates}
+        return best | self.singles | self.candidates
 
 
 def find_candidates(problem: Problem, request: BuildRequest, available: float) -> Found:
@@ -93,7 +104,7 @@ def find_candidates(problem: Problem, request: BuildRequest, available: float) -
         candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
     if covered and min(c.loss for c in covered) <= best.loss:
         candidates[COVERAGE] = min(covered, key=lambda c: (c.loss, c.seconds))
-    return Found(candidates, (*whole, *covered), _bound(searched))
+    return Found(candidates, (*whole, *covered), _bound(searched), single_candidates(problem, available))
 
 
 def finalists(proposed: Sequence[Candidate]) -> list[Candidate]:

@@ -52,7 +52,10 @@ def judge_gated_by_folds(problem: Problem, candidate: Candidate) -> Candidate:
     Each fold's pool is the one that the other folds prefer. A search compares coverage plans by one pool, chosen on all rows,
     which flatters them beside whole-file plans.
     """
-    judged = [judge_gated(problem, candidate.whole, spec, candidate.work) for spec in problem.specs]
+    judged = [
+        candidate if spec == candidate.spec else judge_gated(problem, candidate.whole, spec, candidate.work)
+        for spec in problem.specs
+    ]
     losses, best = choose_losses(np.stack([c.losses for c in judged]), problem.members.folds)
     return replace(judged[best], losses=losses)
 

@@ -9,7 +9,7 @@ says little: the rehearsal is repeated with others.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +17,21 @@ import numpy as np
 from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
+from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend
+from ensemble.pools.crossfit import named
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
 from ensemble.search.judging import judge_gated
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.robust import Groups, groups_of
+from ensemble.search.simple import single_candidates
+from ensemble.search.subsets import Subset
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
+SHOWN_SINGLES = 3
 _IN_PLACE_OF = {CHEAPER: SEARCH, COVERAGE: SEARCH}  # what a fold takes where its own search found no such candidate
 
 
@@ -76,6 +81,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
     members = problem.members
     groups = groups_of(members, request.robust) if request.robust else None
     folds = rehearsed_folds(problem) if groups is None else groups.of[None]
+    singles = [single_candidates(problem, available) for available in budgets]
     losses: list[dict[str, np.ndarray]] = [{} for _ in budgets]
     steps, started, done = sum(len(np.unique(assigned)) for assigned in folds), time.monotonic(), 0
     for repeat, assigned in enumerate(folds):
@@ -86,10 +92,10 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             done += 1
             held = assigned == fold
             others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
-            few = others.thinned()
-            for kept, available in zip(losses, budgets, strict=True):
-                found = find_candidates(few, request, available)
-                for name, p in _predict_all(problem, held, others, few, found).items():
+            few, made = others.thinned(), dict[tuple[Subset, BlendSpec], np.ndarray]()
+            for kept, available, alone in zip(losses, budgets, singles, strict=True):
+                candidates = find_candidates(few, request, available).candidates | alone
+                for name, p in _predict_all(problem, held, others, few, candidates, made).items():
                     rows = kept.setdefault(name, np.empty(folds.shape))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
     return [Rehearsal(kept, folds, groups) for kept in losses]
@@ -110,8 +116,9 @@ def rehearsed_folds(problem: Problem) -> np.ndarray:
 
 def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: bool) -> Confirmed:
     """The candidate that its rehearsal confirms, and what it reports."""
-    rehearsed = [name for name in found.candidates if name in rehearsal.losses]
-    names = tuple(name for name in rehearsed if problem.may_be(found.candidates[name].spec))
+    candidates = found.everything
+    rehearsed = [name for name in candidates if name in rehearsal.losses]
+    names = tuple(name for name in rehearsed if problem.may_be(candidates[name].spec))
     if not names:
         raise ZooError(
             f"--pool {' --pool '.join(problem.pools)}: no plan of that kind at this budget; leave --pool out, or add another"
@@ -121,11 +128,11 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         np.stack([rehearsal.losses[name] for name in names]),
         rehearsal.folds,
         problem.members.groups,
-        np.array([found.candidates[name].seconds for name in names]),
+        np.array([candidates[name].seconds for name in names]),
         parsimony,
         rehearsal.groups,
     )
-    candidate, losses = found.candidates[contest.winner], contest.reported()
+    candidate, losses = candidates[contest.winner], contest.reported()
     whole_file_losses = contest.reported(whole_files=True) if candidate.seen else losses
     return Confirmed(
         contest.winner,
@@ -134,9 +141,18 @@ def confirm(problem: Problem, found: Found, rehearsal: Rehearsal, *, parsimony: 
         losses,
         float(whole_file_losses.mean()),
         _estimate(rehearsal),
-        {name: rehearsal.losses[name].mean(axis=0) for name in rehearsed},
+        {name: rehearsal.losses[name].mean(axis=0) for name in _shown(rehearsed, found, rehearsal, contest.winner)},
         None if rehearsal.groups is None else rehearsal.groups.report(losses.mean(axis=0), problem.members.groups),
     )
+
+
+def _shown(names: Sequence[str], found: Found, rehearsal: Rehearsal, winner: str) -> list[str]:
+    """What stands beside a plan: of the single members the best few and the winner.
+
+    How the others do, its reasons say.
+    """
+    best = sorted(found.singles.keys() & set(names), key=lambda name: float(rehearsal.losses[name].mean()))
+    return [name for name in names if name not in found.singles or name in best[:SHOWN_SINGLES] or name == winner]
 
 
 def _estimate(rehearsal: Rehearsal) -> str:
@@ -151,17 +167,28 @@ def _estimate(rehearsal: Rehearsal) -> str:
     )
 
 
-def _predict_all(problem: Problem, held: np.ndarray, others: Problem, few: Problem, found: Found) -> dict[str, np.ndarray]:
-    """Triples of the held rows by each candidate, fitted to the others' rows; equal candidates are fitted once."""
+def _predict_all(
+    problem: Problem,
+    held: np.ndarray,
+    others: Problem,
+    few: Problem,
+    candidates: Mapping[str, Candidate],
+    made: dict[tuple[Subset, BlendSpec], np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Triples of the held rows by each candidate, fitted to the others' rows.
+
+    Equal ones are fitted once: `made` keeps them.
+    """
     out: dict[str, np.ndarray] = {}
-    for name, candidate in found.candidates.items():
-        twin = next((one for one in out if _are_same(found.candidates[one], candidate)), None)
-        out[name] = out[twin] if twin else predict_held(problem, held, others, candidate, same_rows=few is others)
+    for name, candidate in candidates.items():
+        key = (candidate.whole, candidate.spec)
+        if candidate.seen:
+            out[name] = predict_held(problem, held, others, candidate, same_rows=few is others)
+            continue
+        if key not in made:
+            made[key] = predict_held(problem, held, others, candidate, same_rows=few is others)
+        out[name] = made[key]
     return out | {name: out[other] for name, other in _IN_PLACE_OF.items() if name not in out}
-
-
-def _are_same(one: Candidate, other: Candidate) -> bool:
-    return not one.seen and not other.seen and (one.whole, one.spec) == (other.whole, other.spec)
 
 
 def predict_held(problem: Problem, held: np.ndarray, others: Problem, candidate: Candidate, *, same_rows: bool) -> np.ndarray:
@@ -169,7 +196,12 @@ def predict_held(problem: Problem, held: np.ndarray, others: Problem, candidate:
 
     `same_rows`: it was chosen on exactly these.
     """
-    if candidate.seen and not same_rows:  # the same share of each gated member's work, on more rows
+    if not candidate.seen:  # one blend makes every row, and nothing else of a plan matters to it
+        chosen, theirs = list(candidate.whole), others.members
+        names = [theirs.names[j] for j in chosen]
+        blend = fit_blend(candidate.spec, names, theirs.p[chosen], theirs.y)
+        return apply_blend(blend, named(names, problem.members.p[chosen][:, held]))
+    if not same_rows:  # the same share of each gated member's work, on more rows
         candidate = judge_gated(others, candidate.whole, candidate.spec, candidate.work)
     fitted = fit_candidate(others, candidate, fallbacks=False)
     work = {j: float(others.prices.pricing.row_seconds[j] @ seen) for j, seen in candidate.seen.items()}

@@ -15,7 +15,9 @@ from ensemble.search.problem import NOT_JUDGED, Candidate, Problem
 from ensemble.search.subsets import Affordable, Subset
 from zoo.scores.metrics import log_loss_rows
 
-BEST_SINGLE, LOG_POOL = "best_single", "log_pool"
+BEST_SINGLE, BEST_RECALIBRATED, LOG_POOL = "best_single", "best_single_recalibrated", "log_pool"
+BEST_SINGLES = (BEST_SINGLE, BEST_RECALIBRATED)
+ALONE, RECALIBRATED = " alone", " recalibrated"  # what follows a member's name in that of its candidates
 
 
 def simple_candidates(problem: Problem, available: float) -> dict[str, Candidate]:
@@ -27,12 +29,27 @@ def simple_candidates(problem: Problem, available: float) -> dict[str, Candidate
     recalibrated = min(singles, key=lambda j: quick_loss(problem, (j,), problem.of_kind(RIDGED_LOG)))
     return {
         BEST_SINGLE: _candidate(problem, (singles[int(np.argmin(raw))],), AS_IS),
-        "best_single_recalibrated": _candidate(problem, (recalibrated,), RIDGED_LOG),
+        BEST_RECALIBRATED: _candidate(problem, (recalibrated,), RIDGED_LOG),
         "equal_weights": _candidate(problem, everyone, AS_IS),
         LOG_POOL: _candidate(problem, everyone, RIDGED_LOG),
         "greedy_25": _candidate(problem, greedy_set(problem, affordable), GREEDY),
         "logistic_pool": _candidate(problem, everyone, RIDGED_LOGISTIC),
     }
+
+
+def single_candidates(problem: Problem, available: float) -> dict[str, Candidate]:
+    """Each member alone within `available` seconds, by name.
+
+    First as they are, then recalibrated, the best first. None of them is judged. "The best single" of `simple_candidates` is
+    another member in another fold; each of these is one member throughout, and may be worth its price where that one is dear.
+    """
+    affordable, names = problem.prices.affordable(available), problem.members.names
+    singles = [j for j in range(len(names)) if affordable((j,))]
+    found: dict[str, Candidate] = {}
+    for suffix, spec in ((ALONE, problem.of_kind(AS_IS)), (RECALIBRATED, problem.of_kind(RIDGED_LOG))):
+        for j in sorted(singles, key=lambda j: quick_loss(problem, (j,), spec)):
+            found[names[j] + suffix] = _candidate(problem, (j,), spec)
+    return found
 
 
 def everybody(problem: Problem, affordable: Affordable) -> Subset:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from zoo.data.columns import (
     COMPETITION,
+    MODEL_COLUMNS,
     TEXT_COLUMNS,
     VOTES,
     WSDM,
@@ -88,17 +89,21 @@ class Battles:
         return f"{self.kind} columns; {self.format}; {where}, one turn each{lists}"
 
 
-def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), need_texts: bool = True) -> Battles:
+def read_battles(
+    path: Path, *, strict: bool = True, keep: Sequence[str] = (), models: bool = False, need_texts: bool = True
+) -> Battles:
     """Read a file of battles of any format and kind of columns that is known.
 
     Without `need_texts` a file may also lack the responses, or all texts: see `Battles.has_texts`.
-    `keep`: columns beside those of a battle to hold in `kept`, where it has them. Raises ZooError where the file as a whole
-    cannot be used: unreadable, a column missing, an id missing, doubled or with control characters. With `strict=False` the
-    latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
+    `keep`: columns beside those of a battle to hold in `kept`, where it has them; with `models` those of the models too. Raises
+    ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing, doubled or with control
+    characters. With `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise;
+    `zoo.data.usable` counts them.
     """
     path = Path(path)
     with open_cells(path, is_known) as cells:
-        battles = _parse(path, _with_usual_names(cells), keep, need_texts)
+        kept = (*(name for name in keep if name not in MODEL_COLUMNS), *(MODEL_COLUMNS if models else ()))
+        battles = _parse(path, _with_usual_names(cells), kept, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
@@ -119,10 +124,12 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
     problems = _header_problems(columns)
     if any(p.fatal for p in problems):
         return Battles(path, _frame([]), (), (), tuple(problems), False, columns.extra, _kept({}, ()), cells.how)
-    kept_names = tuple(name for name in dict.fromkeys(keep) if name in set(columns.header) - set(columns.needed))
+    kept_names = tuple(
+        name for name in dict.fromkeys(keep) if name in (*columns.extra, *MODEL_COLUMNS) and name in columns.header
+    )
     body = list(cells.rows((*columns.needed, *kept_names)))
     if not body:
-        problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one battle", "error"))
+        problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one row", "error"))
     plain = _plain_columns(columns, [row for row, _ in body])
     labelled = _is_labelled(columns, [row for row, _ in body])
     rows = _rows(body, columns, plain, labelled=labelled)
@@ -192,7 +199,8 @@ def _kept(cells: dict[str, list[str]], columns: tuple[str, ...]) -> pd.DataFrame
 def _header_problems(columns: Columns) -> list[Problem]:
     header = columns.header
     if not header:
-        message = f"the file is empty; its first line must name {', '.join(TEXT_COLUMNS)}"
+        winners = "" if set(TEXT_COLUMNS) <= set(columns.needed) else " and winners"  # of ids with winners alone
+        message = f"the file is empty; its first line must name {', '.join(columns.needed)}{winners}"
         return [Problem(None, None, "empty_file", message, "error")]
     problems = []
     for name in columns.needed:

@@ -8,6 +8,7 @@ softmax(log p / T + bias): a temperature T > 0 and a bias for each label.
 from __future__ import annotations
 
 import numpy as np
+from pandas import factorize
 
 from zoo.contracts import LABELS
 from zoo.scores.metric_names import ACCURACY, CALIBRATION_ERROR, LOG_LOSS, LOG_LOSS_SE, REFINEMENT, ROWS
@@ -71,7 +72,7 @@ def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> floa
     """
     sums = values - values.mean()
     if groups is not None:
-        sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=sums)
+        sums = np.bincount(factorize(groups)[0], weights=sums)
     count = len(sums)
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values)) if count > 1 else float("nan")
 

@@ -22,6 +22,7 @@ from ensemble.pools.blend import (
     least_shares,
 )
 from ensemble.pools.linear import fit_linear
+from ensemble.pools.log_pools import BIAS_PRECISION
 from ensemble.pools.softmax import LEAST_RIDGE, Design, fit_softmax, softmax_of
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import swap_sides, without_ties
@@ -198,6 +199,30 @@ def test_the_logistic_pool_agrees_with_scikit_learn_on_both_orders():
     ours = apply_blend(blend, named(p))
     np.testing.assert_allclose(ours, peer.predict_proba(np.hstack(list(logs))), atol=0.01)
     assert loss(ours, y) == pytest.approx(loss(peer.predict_proba(np.hstack(list(logs))), y), abs=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.sampled_from([0.0, 0.01]))
+def test_a_bias_stays_finite_where_no_row_is_a_tie(seed, members, ridge):
+    """An independent solver of the same objective, prior included, finds the same; ties get Laplace's share and little more."""
+    p, y = battles(seed, members, 120)
+    p, y = p[:, y < 2], y[y < 2]
+    blend = fit_blend(BlendSpec("log", ridge, floor=1e-2), list(named(p)), p, y)
+    logs = np.log(0.99 * p + 0.01 / 3)
+    lead, pull = (logs[:, :, 0] - logs[:, :, 1]).T, (logs[:, :, 2] - (logs[:, :, 0] + logs[:, :, 1]) / 2).T
+
+    def objective(x: np.ndarray) -> float:
+        q = softmax_of(lead @ x[:-1], pull @ x[:-1] + x[-1])[np.arange(len(y)), y]
+        prior = BIAS_PRECISION / len(y) * x[-1] ** 2 + ridge * ((x[:-1] - 1 / members) ** 2).sum()
+        return -float(np.log(q).mean()) + prior / 2
+
+    ours = np.append(blend.weights, blend.biases[2])
+    found = minimize(objective, ours, bounds=[(0, None)] * members + [(None, None)], method="L-BFGS-B")
+    assert found.fun >= objective(ours) - 1e-7
+    assert -12 < blend.biases[2] < 0
+    share = 1 / (len(y) + 3)
+    ties = apply_blend(blend, named(p))[:, 2]
+    assert (ties >= share).all() and ties.mean() < 1.5 * share
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from ensemble.members.table import balanced_folds
 from ensemble.pools import calibration
 from ensemble.pools.calibration import (
     FEWEST_ROWS,
@@ -16,9 +17,11 @@ from ensemble.pools.calibration import (
     Numbers,
     apply_numbers,
     blend_by_plan,
+    chosen_by_other_folds,
     equal_weights,
     fit_calibration,
     fit_numbers,
+    is_better,
 )
 from ensemble.pools.patterns import blend_rows
 from tests.helpers.plans import PRIOR, plan_member, plan_of, plan_pool
@@ -111,6 +114,24 @@ def test_a_blend_whose_weights_went_wrong_goes_over_to_equal_weights():
     y = (odds + rng.gumbel(size=odds.shape)).argmax(axis=1)
     fitted = fit_calibration(wrong, equal, y, np.arange(len(y)))
     assert fitted.kept and fitted.numbers.equal_share > 0.9 and fitted.numbers.temperature == pytest.approx(1, abs=0.1)
+
+
+def test_a_folds_labels_do_not_choose_by_what_they_are_judged():
+    """Of noise, the choice that all rows make promises more than what is reported; a fold's own losses have no say in it."""
+    groups, flattered = np.arange(100), []
+    folds = np.stack([balanced_folds(groups, repeat=repeat) for repeat in (1, 2)])
+    for seed in range(40):
+        plain, mixed = np.random.default_rng(seed).normal(1, 0.1, (2, 2, 100))
+        honest = chosen_by_other_folds(plain, mixed, folds, groups)
+        best = mixed if is_better(mixed, plain, groups) else plain
+        flattered.append(honest.mean() - best.mean())
+        held = folds[0] == 2
+        other = mixed.copy()
+        other[:, held] += 5.0  # as if it had gone badly there, in every division
+        again = chosen_by_other_folds(plain, other, folds, groups)
+        was_mixed, is_mixed = (honest[0, held] == mixed[0, held]).all(), (again[0, held] == other[0, held]).all()
+        assert was_mixed == is_mixed
+    assert np.mean(flattered) > 0.001
 
 
 def test_what_surely_hurts_out_of_fold_is_not_taken(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.members.rows import FEWEST_ROWS
 from ensemble.members.table import balanced_folds
-from ensemble.pools.tables import CANDIDATES, pool_tables
+from ensemble.pools.tables import CANDIDATES, LEAST_LOSS, pool_tables
 from tests.helpers.members import make_members
 from zoo.scores.metrics import log_loss_rows
 
@@ -84,6 +84,21 @@ def test_judges_whose_labels_are_worse_than_none_are_mended() -> None:
     pooled = pool_tables(NAMES[:3], sharp, MEMBERS.y, MEMBERS.groups)
     assert pooled.pool is not None
     assert min(line.log_loss for line in pooled.beside) > np.log(3) - 0.1 > pooled.pool.log_loss + 0.05
+    assert pooled.better is None
+
+
+def test_a_table_that_loses_less_than_its_pool_is_named() -> None:
+    """Labels are drawn from the table itself: what a fold's fit promises, its rows do not keep."""
+    worse = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet((1, 1, 1), 240)
+        y = (np.log(p) + rng.gumbel(size=p.shape)).argmax(axis=1)
+        pooled = pool_tables(NAMES[:1], p[None], y, MEMBERS.groups)
+        ours, as_it_is = log_loss_rows(pooled.p, y).mean(), log_loss_rows(p, y).mean()
+        assert (pooled.better is not None) == (ours > as_it_is + LEAST_LOSS)
+        worse += pooled.better is not None
+    assert worse
 
 
 def test_where_no_battle_is_a_tie_none_is_given() -> None:

@@ -13,7 +13,7 @@ from ensemble.members.table import balanced_folds
 from ensemble.plan import FEATURES
 from ensemble.pools.blend import BlendSpec
 from ensemble.pools.crossfit import Evaluator, choose_by_other_folds, cross_fit
-from ensemble.pools.gate import divergence, fit_gate, gate_features, mask_of, predicted_gain, spend
+from ensemble.pools.gate import divergence, fit_gate, gain_out_of_fold, gate_features, mask_of, predicted_gain, spend
 from ensemble.search.coverage import cover, pattern_rows
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import swap_sides
@@ -54,6 +54,18 @@ def test_a_gate_learns_where_the_next_member_pays():
     assert gate.features == FEATURES
     assert gate_features(p[0], characters).shape == (ROWS, len(FEATURES))
     assert predicted[blind[~train]].mean() > predicted[~blind[~train]].mean() + 0.1
+
+
+def test_gains_out_of_fold_are_those_of_gates_fitted_to_the_other_folds():
+    rng = np.random.default_rng(4)
+    p, folds = rng.dirichlet((1, 1, 1), 500), rng.integers(0, 4, 500)
+    gain = p[:, 2] + rng.normal(size=500)
+    for characters in (rng.lognormal(7, 1, 500), np.zeros(500), np.where(folds == 1, 3000.0, 70.0)):
+        found = gain_out_of_fold(p, characters, gain, folds)
+        for fold in range(4):
+            held = folds == fold
+            gate = fit_gate((), p[~held], characters[~held], gain[~held])
+            np.testing.assert_allclose(found[held], predicted_gain(gate, p[held], characters[held]), atol=1e-9)
 
 
 def test_a_gate_does_not_care_which_side_is_called_a():

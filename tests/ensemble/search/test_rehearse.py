@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.pools.blend import BlendSpec
+from ensemble.pools.blend import RIDGED_LOG, BlendSpec
+from ensemble.pools.crossfit import cross_fit
 from ensemble.search.build import build_plan, pose_problem
 from ensemble.search.coverage import pattern_rows
 from ensemble.search.decide import find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate, without_idle
 from ensemble.search.judging import judge
-from ensemble.search.rehearse import Rehearsal, confirm, rehearse, rehearsed_folds
+from ensemble.search.rehearse import SHOWN_SINGLES, Rehearsal, confirm, rehearse, rehearsed_folds
+from ensemble.search.simple import ALONE, RECALIBRATED
 from tests.helpers.members import make_members, request
+from zoo.scores.metrics import log_loss_rows
 
 BUDGET, AVAILABLE = 5400, 3600.0
 
@@ -33,7 +36,7 @@ def test_a_fold_is_judged_by_a_build_that_never_saw_its_labels():
     for name in rehearsals[0]:
         probability = np.exp(-np.stack([losses[name][:, held] for losses in rehearsals]))
         np.testing.assert_allclose(probability[:, 1].sum(axis=0), 1, atol=1e-6, err_msg=name)
-        if name not in ("equal_weights", "best_single"):
+        if name not in ("equal_weights", "best_single") and not name.endswith(ALONE):
             assert not np.allclose(probability[:, 0].sum(axis=0), 1, atol=1e-4), f"{name}: other divisions see them"
 
 
@@ -80,6 +83,34 @@ def test_the_candidate_that_went_best_in_rehearsal_is_taken(best):
     assert confirmed.candidate is found.candidates[best]
     np.testing.assert_allclose(confirmed.losses, losses[best].mean(axis=0))
     assert confirmed.whole_file_loss == pytest.approx(1.0 if best != "coverage" else 1.05, abs=1e-3)
+
+
+def test_each_single_is_judged_as_it_is_and_recalibrated_by_the_same_folds():
+    members, asked = make_members(rows=150), request(BUDGET, coverage=False)
+    problem = pose_problem(members, asked)
+    dear = problem.prices.seconds((2,))
+    [rehearsal] = rehearse(problem, asked, [dear - 1])
+    for j, name in enumerate(members.names):
+        assert (name + ALONE in rehearsal.losses) == (problem.prices.seconds((j,)) < dear), name
+        if name + ALONE in rehearsal.losses:
+            own = [cross_fit(RIDGED_LOG, [name], members.p[[j]], members.y, folds) for folds in rehearsal.folds]
+            recalibrated = np.stack([log_loss_rows(table, members.y) for table in own])
+            as_it_is = np.tile(log_loss_rows(members.p[j], members.y), (len(rehearsal.folds), 1))
+            np.testing.assert_allclose(rehearsal.losses[name + RECALIBRATED], recalibrated, atol=1e-4)
+            np.testing.assert_allclose(rehearsal.losses[name + ALONE], as_it_is, atol=1e-4)
+
+
+def test_any_single_may_be_taken_and_the_best_few_stand_beside_the_plan():
+    problem = pose_problem(make_members(rows=300), request(20_000))
+    found = find_candidates(problem, request(20_000), AVAILABLE * 4)
+    noise = np.random.default_rng(0).normal(scale=1e-3, size=(3, 300))
+    ranked = [*reversed(found.singles)]
+    losses = {name: noise + 1.2 + 0.01 * ranked.index(name) if name in ranked else noise + 1.4 for name in found.everything}
+    confirmed = confirm(problem, found, Rehearsal(losses, rehearsed_folds(problem)), parsimony=False)
+    assert (confirmed.name, confirmed.candidate) == (ranked[0], found.singles[ranked[0]])
+    assert set(confirmed.beside) == set(found.candidates) | set(ranked[:SHOWN_SINGLES])
+    losses |= {name: losses[name] - 1 for name in ("log_pool",)}
+    assert confirm(problem, found, Rehearsal(losses, rehearsed_folds(problem)), parsimony=False).name == "log_pool"
 
 
 def test_on_few_rows_a_search_has_to_win_surely():

@@ -45,7 +45,7 @@ def run(request: LabelRequest, out_dir: Path) -> StageResult:
     The first has the rows with labels, the second the status of every row, which is the reason of those without.
     """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
-    pairs = read_battles(request.pairs.path, keep=CARRIED)
+    pairs = read_battles(request.pairs.path, keep=CARRIED, models=True)
     human = read_battles(request.human.path)
     progress.note(f"{len(pairs.frame):,} pairs, {int((human.frame['label'] >= 0).sum()):,} battles that humans judged")
     sources = _column(pairs, SOURCES, request.source)
