@@ -21,6 +21,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return _UNPRINTABLE.sub(lambda c: c[0] if c[0] in keep else json.dumps(c[0])[1:-1], text)
 
 
+def amount(count: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class ZooError(Exception):
     """Bad input or an unusable machine.
 

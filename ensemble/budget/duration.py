@@ -66,8 +66,10 @@ def as_budget(seconds: float) -> str:
 def format_seconds(seconds: float) -> str:
     """Seconds for people, rounded up where the unit is coarse.
 
-    `8 h 59 min`, `4 min 10 s`, `12.3 s`.
+    `8 h 59 min`, `4 min 10 s`, `12.3 s`; what is saved has a sign, `-4 min 10 s`.
     """
+    if seconds <= -60:
+        return f"-{format_seconds(-seconds)}"
     if seconds < 60:
         return f"{seconds:z.1f} s"  # z: what rounds to nothing has no sign
     whole = math.ceil(seconds)

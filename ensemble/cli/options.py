@@ -103,6 +103,13 @@ CalibrateOn = Annotated[
     Path | None,
     typer.Option("--calibrate-on", help="Labelled battles of the kind to be predicted: as `ensemble recalibrate` does."),
 ]
+CalibrateScores = Annotated[
+    list[str] | None,
+    typer.Option("--calibrate-scores", metavar="MEMBER=FILE", help="A member's table for --calibrate-on. Repeatable."),
+]
+CalibrateRun = Annotated[
+    bool, typer.Option("--run", help="With --calibrate-on: run the plan's members whose probabilities are nowhere.")
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import Asked, Budget, CalibrateOn, Parsimony, PlanFile, takes_asked
+from ensemble.cli.options import Asked, Budget, CalibrateOn, CalibrateRun, CalibrateScores, Parsimony, PlanFile, takes_asked
 from ensemble.cli.posing import pose, score_files
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
@@ -27,6 +27,8 @@ def build(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
     parsimony: Parsimony = False,
     calibrate_on: CalibrateOn = None,
+    calibrate_scores: CalibrateScores = None,
+    run: CalibrateRun = False,
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -41,12 +43,13 @@ def build(
 
     Example: ensemble build --exclude lexical@ab --prefer 0123456789abcdef
 
-    Example: ensemble build --robust source --calibrate-on votes_of_the_target_kind.csv
+    Example: ensemble build --robust source --calibrate-on votes_of_the_target_kind.csv --run
 
     Example: ensemble build --target t4x2 --like theirs=llama-3-8b@ab-2048 --seconds small=40m
 
     Example: ensemble build --scores a.csv --scores mine=b.parquet --labels y.csv
     """
+    from ensemble.cli.recalibrating import calibrated, calibration_asked, check_names
     from ensemble.plan import save_plan
     from ensemble.report.views import plan_page
     from ensemble.search.build import build_plan, plan_numbers
@@ -54,10 +57,12 @@ def build(
     from zoo.tracking.sync import log_build
 
     style = style_of(format_, as_json)
-    check_output(output, asked.battles, asked.lengths, calibrate_on, *score_files(asked))
-    if asked.scores and calibrate_on is not None:
-        raise ZooError("--calibrate-on: files say nothing of it; build, then `ensemble recalibrate` with --scores NAME=FILE")
+    calibration = calibration_asked(calibrate_on, calibrate_scores, run=run, max_bad_rows=asked.max_bad_rows)
+    given = [] if calibration is None else [calibration.path, *calibration.scores.values()]
+    check_output(output, asked.battles, asked.lengths, *given, *score_files(asked))
     members, request = pose(context, asked, budget, parsimony=parsimony, output=output)
+    if calibration is not None:
+        check_names(calibration, [*members.names, *members.left_out])
     plan = build_plan(members, request, say=say)
     save_plan(plan, output)
     if not asked.scores:  # a plan of files alone leaves nothing in the home
@@ -65,10 +70,8 @@ def build(
         artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
         # The plan without its paths, never the file, whatever its name.
         log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
-    if calibrate_on is not None:
-        from ensemble.cli.recalibrating import calibrated
-
-        plan = calibrated(plan, output, calibrate_on, asked.max_bad_rows)
+    if calibration is not None:
+        plan = calibrated(plan, output, calibration, record=not asked.scores)
     show_page(plan_page(plan), style, data=plan.model_dump(mode="json"))
     say(f"wrote {output}")
 

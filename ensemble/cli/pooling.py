@@ -10,7 +10,7 @@ import typer
 from ensemble.cli.options import ColumnNames
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.report.text import Cell, Column, Format, Page, Table, lowest, show
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def pool(
 
 def pooled_page(pooled: Pooled) -> Page:
     """Which rows have which pool, and its log loss beside equal weights and each table."""
-    made = [f"{rows:,} rows: {kind} of {' + '.join(names)}" for names, (rows, kind) in pooled.kinds.items()]
+    made = [f"{amount(rows, 'row')}: {kind} of {' + '.join(names)}" for names, (rows, kind) in pooled.kinds.items()]
     if pooled.pool is None:
         return [*made, "no labels: every table weighs the same"]
     columns = [

@@ -11,7 +11,7 @@ import typer
 
 from ensemble.cli.options import Asked
 from zoo.cli.base import say
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 
 if TYPE_CHECKING:
     from ensemble.members.prices import PriceList
@@ -176,8 +176,8 @@ def _tell(members: Members) -> None:
     share = "1/3" if members.ties else "1/2"
     lost = ", ".join(f"{name} lacks {rows:,}" for name, rows in members.lost_by.items())
     say(
-        f"{len(members.names)} members on {len(members.y):,} rows that all scored out of fold; {members.lost_rows:,} rows lost"
-        + (f" ({lost})" if lost else "")
+        f"{amount(len(members.names), 'member')} on {amount(len(members.y), 'row')} that all scored out of fold; "
+        f"{amount(members.lost_rows, 'row')} lost" + (f" ({lost})" if lost else "")
     )
     if not members.ties:
         say("no battle of this kind is a tie: p_tie is taken out of every table, and the plan gives none")
@@ -199,5 +199,5 @@ def _tell_of_forecasts(members: Members, request: BuildRequest) -> None:
     for name, cost, tokens in zip(members.names, members.costs, members.tokens, strict=True):
         work = request.rows * float(row_seconds(cost, tokens).mean()) / copies_of(cost, request.target)
         found.append((name, cost, cost.load_seconds + work))
-    for line in forecast_lines(found, f"for {request.rows:,} rows"):
+    for line in forecast_lines(found, f"for {amount(request.rows, 'row')}"):
         say(line)

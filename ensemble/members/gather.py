@@ -81,24 +81,13 @@ def align(
         chosen = [replace(table, frame=without_tie_column(table.frame)) for table in chosen]
     grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
-    labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
-    chosen = _without(chosen, lambda frames: suspects(chosen, frames, labels, groups, include), labels, left_out)
-    chosen = _without(chosen, lambda frames: duplicates(chosen, frames), labels, left_out)
-    frames = [labelled_rows_of(table, labels) for table in chosen]
-    shared = shared_rows([table.name for table in chosen], frames, labels, groups, include)
-    if len(shared.ids) < FEWEST_ROWS:
-        counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(chosen, frames, strict=True))
-        raise ZooError(f"only {len(shared.ids)} rows are scored out of fold by every member ({counts}); need {FEWEST_ROWS}")
-    left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
-    kept = sorted(shared.kept, key=lambda j: chosen[j].name)
-    members = _members([chosen[j] for j in kept], [frames[j] for j in kept], truth.loc[list(shared.ids)])
-    rows = truth.loc[list(shared.ids)]
-    characters = count_characters(rows) if labelled.has_texts else members.characters
+    rows, shared = _joined(chosen, truth, include, left_out)
+    characters = count_characters(rows) if labelled.has_texts else shared.characters
     about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
     if column in labelled.kept.columns:
         about[COLUMN] = labelled.kept[column]
     members = replace(
-        members,
+        shared,
         characters=characters,
         digest=digest,
         left_out=left_out,
@@ -107,6 +96,27 @@ def align(
         data=labelled.path.name,
     )
     return members if prices is None else prices.with_lengths(members)
+
+
+def _joined(
+    tables: Sequence[Table], truth: pd.DataFrame, include: Sequence[str], left_out: dict[str, str]
+) -> tuple[pd.DataFrame, Members]:
+    """The rows of `truth` that all members scored, and the members on them.
+
+    Without tables that look in-sample, duplicates, and members that cost more rows than they are worth.
+    """
+    labels, groups = truth["label"], dict(zip(truth.index, truth["group"].tolist(), strict=True))
+    chosen = _without(tables, lambda frames: suspects(tables, frames, labels, groups, include), labels, left_out)
+    chosen = _without(chosen, lambda frames: duplicates(chosen, frames), labels, left_out)
+    frames = [labelled_rows_of(table, labels) for table in chosen]
+    shared = shared_rows([table.name for table in chosen], frames, labels, groups, include)
+    if len(shared.ids) < FEWEST_ROWS:
+        counts = ", ".join(f"{table.name} {len(frame)}" for table, frame in zip(chosen, frames, strict=True))
+        raise ZooError(f"only {len(shared.ids)} rows are scored out of fold by every member ({counts}); need {FEWEST_ROWS}")
+    left_out |= {chosen[j].name: reason for j, reason in shared.reasons.items()}
+    kept = sorted(shared.kept, key=lambda j: chosen[j].name)
+    rows = truth.loc[list(shared.ids)]
+    return rows, _members([chosen[j] for j in kept], [frames[j] for j in kept], rows)
 
 
 def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.DataFrame) -> Members:

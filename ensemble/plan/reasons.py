@@ -44,6 +44,11 @@ class MemberReason(Contract):
         None, description="not in the plan: the plan with it on every row; gated: with it on every row; None: not judged"
     )
     without_it: Change | None = Field(None, description="in the plan: the plan without it; None: the only one, or not judged")
+    in_place_of: str | None = Field(
+        None,
+        description="not in the plan, and too dear beside it: the member whose place it would take; None: no place is enough",
+    )
+    exchanged: Change | None = Field(None, description="the plan with it in that one's place, on every row; None: not judged")
 
 
 class Reasons(Contract):

@@ -26,20 +26,35 @@ def named(names: Sequence[str], p: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def cross_fit(
-    spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, seen: np.ndarray | None = None
+    spec: BlendSpec,
+    names: Sequence[str],
+    p: np.ndarray,
+    y: np.ndarray,
+    folds: np.ndarray,
+    seen: np.ndarray | None = None,
+    prompts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Triples (rows, 3) of each fold's rows by a blend fitted to the other folds' rows.
 
-    Of these only the `seen` ones, where given.
+    Of these only the `seen` ones, where given. `prompts` (rows,), for folds that part prompts: see `rows_beside`.
     """
     out = np.empty((len(y), 3))
     start: Blend | None = None
     for fold in np.unique(folds):
-        held = np.flatnonzero(folds == fold)
-        fitting = np.flatnonzero(folds != fold if seen is None else (folds != fold) & seen)
+        held, beside = np.flatnonzero(folds == fold), rows_beside(folds == fold, prompts)
+        fitting = np.flatnonzero(beside if seen is None else beside & seen)
         start = fit_blend(spec, names, np.take(p, fitting, axis=1), y[fitting], start=start)
         out[held] = apply_blend(start, named(names, np.take(p, held, axis=1)))
     return out
+
+
+def rows_beside(held: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+    """The other rows, bool (rows,): those to fit to where the `held` ones are judged.
+
+    Without those of a held row's prompt, where `prompts` are given: a prompt may lie in two groups of battles.
+    """
+    beside: np.ndarray = ~held if prompts is None else ~np.isin(prompts, prompts[held])
+    return beside
 
 
 def choose_by_other_folds(tables: Sequence[np.ndarray], y: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, int]:
@@ -69,11 +84,20 @@ def paired(other: str, ours: np.ndarray, theirs: np.ndarray, groups: np.ndarray)
 class Evaluator:
     """Out-of-fold triples of sets of members, each computed once.
 
-    The least recently used of many are forgotten.
+    The least recently used of many are forgotten. `prompts` as `cross_fit` takes them.
     """
 
-    def __init__(self, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray, *, kept: int = 400) -> None:
-        self.names, self.p, self.y, self.folds = tuple(names), p, y, folds
+    def __init__(
+        self,
+        names: Sequence[str],
+        p: np.ndarray,
+        y: np.ndarray,
+        folds: np.ndarray,
+        *,
+        prompts: np.ndarray | None = None,
+        kept: int = 400,
+    ) -> None:
+        self.names, self.p, self.y, self.folds, self.prompts = tuple(names), p, y, folds, prompts
         self._kept = min(kept, max(20, int(3e8 / max(1, len(y) * 24))))
         self._cache: dict[tuple[tuple[int, ...], BlendSpec], np.ndarray] = {}
         self._lock = threading.Lock()  # trials of a study may run side by side
@@ -95,7 +119,7 @@ class Evaluator:
     def fit_rows(self, subset: Sequence[int], spec: BlendSpec, seen: np.ndarray | None) -> np.ndarray:
         """As `oof`, by blends fitted to the `seen` rows only."""
         chosen = list(subset)
-        return cross_fit(spec, [self.names[j] for j in chosen], self.p[chosen], self.y, self.folds, seen)
+        return cross_fit(spec, [self.names[j] for j in chosen], self.p[chosen], self.y, self.folds, seen, self.prompts)
 
     def losses(self, subset: Sequence[int], specs: Sequence[BlendSpec]) -> tuple[np.ndarray, BlendSpec]:
         """Losses (rows,) of a set with the pool that other folds choose, and the best one overall."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.plan import FEATURES, ROUNDING, Gate
+from ensemble.pools.crossfit import rows_beside
 
 LEAST_SECONDS = 1e-9  # a row's price is never zero, so that gain a second is a number
 SMALLEST_SCALE = 1e-9  # a feature that varies less says nothing
@@ -46,28 +47,30 @@ def fit_gate(given: Sequence[str], p: np.ndarray, characters: np.ndarray, gain: 
     )
 
 
-def gain_out_of_fold(p: np.ndarray, characters: np.ndarray, gain: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Nats (rows,) by gates that were fitted to the rows of the other folds (rows,).
+def gain_out_of_fold(
+    p: np.ndarray, characters: np.ndarray, gain: np.ndarray, folds: np.ndarray, prompts: np.ndarray | None = None
+) -> np.ndarray:
+    """Nats (rows,) by gates that `fit_gate` would fit to the rows of the other folds (rows,).
 
-    As `fit_gate` fits them. A ridge regression needs sums over rows alone: those of the other folds are all rows' less the
-    fold's own.
+    A ridge regression needs sums over rows alone: those of the other folds are all rows' less the fold's own, and less those
+    of its prompts where `prompts` are given.
     """
     x = gate_features(p, characters)
     x -= x.mean(axis=0)  # so that no sum is a small difference of large ones
     least = np.maximum(SMALLEST_SCALE, 1e-6 * x.std(axis=0))  # below it a difference of sums is rounding
     rows = np.column_stack([np.ones(len(x)), x, gain])
-    own = {fold: rows[folds == fold] for fold in np.unique(folds)}
-    sums = {fold: some.T @ some for fold, some in own.items()}
-    everything, predicted = sum(sums.values()), np.empty(len(gain))
-    for fold, some in own.items():
-        others = (everything - sums[fold]) / (len(rows) - len(some))
+    everything, predicted = rows.T @ rows, np.empty(len(gain))
+    for fold in np.unique(folds):
+        held = folds == fold
+        apart = rows[~rows_beside(held, prompts)]
+        others = (everything - apart.T @ apart) / (len(rows) - len(apart))
         mean = others[0, 1:]
         spread = others[1:, 1:] - np.outer(mean, mean)
         scale = np.sqrt(np.maximum(np.diag(spread)[:-1], 0.0))
         scale = np.where(scale > least, scale, 1.0)
         hessian = spread[:-1, :-1] / np.outer(scale, scale) + _RIDGE * np.eye(len(scale))
         coefficients = np.linalg.solve(hessian, spread[:-1, -1] / scale) / scale
-        predicted[folds == fold] = mean[-1] + (some[:, 1:-1] - mean[:-1]) @ coefficients
+        predicted[held] = mean[-1] + (rows[held, 1:-1] - mean[:-1]) @ coefficients
     return predicted
 
 

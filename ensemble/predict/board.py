@@ -14,7 +14,7 @@ from ensemble.pools.calibration import blend_by_plan
 from ensemble.pools.patterns import Blended
 from ensemble.predict.deadline import Deadline
 from zoo.data.battles import Battles
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.pipeline.import_checks import read_table, told_of_hard
 from zoo.scores.tables import OK, probabilities, without_ties, write_submission
 
@@ -191,8 +191,8 @@ def add_given(board: Board, scores: Mapping[str, Path], *, ties: bool) -> dict[s
             raise ZooError(f"{path}: none of its {len(frame):,} ids is in the battles; give the table for the file to predict")
         board.add(name, known)
         lacking = len(board.ids) - len(known)
-        lacks = [f"which lacks {lacking:,} rows"] if lacking else []
-        lacks += [f"{len(frame) - len(known):,} rows of other ids are left alone"] if len(known) < len(frame) else []
+        lacks = [f"which lacks {amount(lacking, 'row')}"] if lacking else []
+        lacks += [f"{amount(len(frame) - len(known), 'row')} of other ids left alone"] if len(known) < len(frame) else []
         hard = told_of_hard(probabilities(known[known["status"] == OK]))
         sources[name] = ", ".join([str(path), *lacks, *given.notes, *([hard] if hard else [])])
     return sources

@@ -24,6 +24,7 @@ from ensemble.predict.watch import clock
 from zoo.data.battles import Battles
 from zoo.data.columns import UNLABELLED
 from zoo.data.usable import unusable_line
+from zoo.errors import amount
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import PROBABILITIES, without_ties
 from zoo.store import write_atomic
@@ -99,13 +100,17 @@ class Prediction:
 
     def summary(self) -> list[str]:
         """Lines for the end of a run; warnings are apart."""
-        lines = [f"{self.output}: {self.rows:,} rows in {clock(self.used_seconds)} of {clock(self.budget_seconds)}"]
+        took = f"{clock(self.used_seconds)} of {clock(self.budget_seconds)}"
+        lines = [f"{self.output}: {amount(self.rows, 'row')} in {took}"]
         lines += [
-            f"  {count:>8,} rows  {pattern}" for pattern, count in sorted(self.patterns.items(), key=lambda item: -item[1])
+            f"  {count:>8,} row{' ' if count == 1 else 's'}  {pattern}"
+            for pattern, count in sorted(self.patterns.items(), key=lambda item: -item[1])
         ]
         for member in self.members:
             refused = f", {member.refused_rows:,} refused" if member.refused_rows else ""
-            lines.append(f"  {member.name}: {member.rows:,} rows{refused}" + (f"; {member.note}" if member.note else ""))
+            lines.append(
+                f"  {member.name}: {amount(member.rows, 'row')}{refused}" + (f"; {member.note}" if member.note else "")
+            )
         if self.log_loss is not None:
             error = "" if self.log_loss_se is None else f" ± {self.log_loss_se:.4f}"
             lines.append(f"  log loss {self.log_loss:.4f}{error}")

@@ -23,7 +23,7 @@ from zoo.contracts import FoldRule, Say
 from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest
 from zoo.data.splits import prompt_groups
 from zoo.data.usable import usable_battles
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.scores.metrics import mean_and_error
 
 _RULE: FoldRule = "near-prompts-1"  # near-copies of a prompt share a fold, and count as one
@@ -87,12 +87,12 @@ def _rows(plan: Plan, plan_path: Path, asked: Labelled, say: Say) -> _Rows:
     in_fit = rows_in_fit(plan, battles, frame, say)
     frame = frame[~in_fit].reset_index(drop=True)
     if frame.empty:
-        raise ZooError(f"{asked.path}: the plan was fitted on all of its {len(in_fit):,} labelled rows; give others")
+        raise ZooError(f"{asked.path}: the plan was fitted on all of its {amount(len(in_fit), 'labelled row')}; give others")
     known = all_known(plan, plan_path, battles, frame, asked, say)
     has = known.has()
     scored = np.all([has[member.name] for member in plan.members if member.gate is None], axis=0)
     if not scored.all():
-        say(f"{int((~scored).sum()):,} of {len(frame):,} rows lack a member and are left out")
+        say(f"{int((~scored).sum()):,} of {amount(len(frame), 'row')} left out: without some member")
     return _Rows(
         battles,
         frame[scored].reset_index(drop=True),
@@ -117,7 +117,7 @@ def rows_in_fit(plan: Plan, battles: Battles, frame: pd.DataFrame, say: Say = la
         return np.zeros(len(frame), dtype=bool)
     found = is_known(plan.fitting.known, row_digests(frame))
     if found.any():
-        say(f"{int(found.sum()):,} of {len(frame):,} rows are also in the plan's fit and are left out")
+        say(f"{int(found.sum()):,} of {amount(len(frame), 'row')} left out: also in the plan's fit")
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.errors import printable
+from zoo.errors import amount, printable
 
 if TYPE_CHECKING:
     from ensemble.predict.conductor import Conductor
@@ -37,7 +37,7 @@ class JobStatus:
         loading = "loading" if not self.done else f"{self.rows_per_second:,.1f} a second"
         end = clock(min(self.predicted_end, self.ends_by))
         text = f"{self.name}: {self.done:,} of {self.rows:,} rows, {loading}, ends at {end}"
-        return text + (f"; {self.skipped:,} rows will be skipped" if self.skipped else "")
+        return text + (f"; {amount(self.skipped, 'row')} will be skipped" if self.skipped else "")
 
 
 def clock(seconds: float) -> str:

@@ -19,8 +19,8 @@ from ensemble.report.frontier import bars_text
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
 from ensemble.report.shift import shift_details
-from ensemble.report.views import paired_text, pool_text, taken_text, unseen_text
-from zoo.errors import ZooError
+from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
+from zoo.errors import ZooError, amount
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.scores.tables import without_ties
 
@@ -66,12 +66,12 @@ TEMPLATE = (
 
 <h2>Members</h2>
 <div class="scroll"><table>
-<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th><th>time</th>
+<thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th>{% if has_prices %}<th>time</th>{% endif %}
 {% if has_tokens %}<th>tokens a row</th>{% endif %}<th>log loss alone</th></tr></thead>
 <tbody>
 {% for row in members %}<tr><td>{{ row.name }}</td>
 <td class="barcell">{{ row.weight }}<span class="bar" style="width: {{ row.width }}%"></span></td>
-<td>{{ row.coverage }}</td><td>{{ row.time }}</td>
+<td>{{ row.coverage }}</td>{% if has_prices %}<td>{{ row.time }}</td>{% endif %}
 {% if has_tokens %}<td>{{ row.tokens }}</td>{% endif %}<td>{{ row.alone }}</td></tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Weights are shares of influence in the {{ pool }} pool of all members.</p>
@@ -98,12 +98,12 @@ TEMPLATE = (
 </div>
 
 <div class="pair">
-<div><h2>Frontier</h2>
+{% if has_prices %}<div><h2>Frontier</h2>
 {% if figures.frontier %}<div class="scroll">{{ figures.frontier }}</div>
 <p class="note">Plans that no cheaper one beats, of those that this build looked at. Their losses are out
 of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble frontier</code> rehearses every point.
 {{ frontier_bars }}</p>
-{% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>
+{% else %}<p>Only one plan was affordable: there is no frontier to draw.</p>{% endif %}</div>{% endif %}
 <div><h2>Reliability of the blend</h2>
 {% if figures.reliability %}<div class="scroll">{{ figures.reliability }}</div>
 <p class="note">{{ reliability_note }}</p>
@@ -113,7 +113,8 @@ of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble
 <h2>How it was found</h2>
 <dl>
 {% for term, text in details %}<dt>{{ term }}</dt><dd>{{ text }}</dd>
-{% endfor %}</dl>
+{% endfor %}{% if study %}<dt>Study</dt><dd>{{ study }}; <code>ensemble study PLAN</code> shows it, and how to open it</dd>
+{% endif %}</dl>
 </body>
 </html>
 """
@@ -196,7 +197,7 @@ def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
 def _time_tiles(plan: Plan) -> list[tuple[str, str]]:
     allowed = format_seconds(plan.predicted_seconds * plan.margin)
     return [
-        (format_seconds(plan.predicted_seconds), f"predicted for {plan.rows:,} rows"),
+        (format_seconds(plan.predicted_seconds), f"predicted for {amount(plan.rows, 'row')}"),
         (allowed, f"with margin {plan.margin:.4g}, of {format_seconds(plan.budget_seconds)}"),
     ]
 
@@ -207,7 +208,7 @@ def _content(plan: Plan) -> dict[str, Any]:
     bars = widths([member.weight for member in plan.members])
     full = blend_for(plan.pools, frozenset(member.name for member in plan.members), planned=False)
     return {
-        "title": f"{len(plan.members)} members, "
+        "title": f"{amount(len(plan.members), 'member')}, "
         + (f"{format_seconds(plan.budget_seconds)} on {plan.target.name}" if plan.has_prices else "of tables alone"),
         "has_prices": plan.has_prices,
         "subtitle": f"Built {plan.created_at:%Y-%m-%d %H:%M} UTC, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:12]}",
@@ -243,6 +244,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
         ],
         "details": _details(plan),
+        "study": study_text(plan.study) if plan.study else "",
     } | why_content(plan)
 
 
@@ -252,9 +254,10 @@ def _details(plan: Plan) -> list[tuple[str, str]]:
     if plan.whole_file_oof_log_loss is not None:
         found.append(("Best plan in which every member sees every row", f"log loss {plan.whole_file_oof_log_loss:.4f}"))
     if plan.bound is not None:
-        text = f"{plan.bound.method}, {plan.bound.subsets:,} affordable sets; in-sample gap to the bound {plan.bound.gap:.1e}"
+        sets = amount(plan.bound.subsets, "affordable set")
+        text = f"{plan.bound.method}, {sets}; in-sample gap to the bound {plan.bound.gap:.1e}"
         found.append(("Search", text))
     for member in plan.members:
         found.append((f"Seconds of {member.name}", forecast_text(member.cost, member.predicted_seconds)))
     found += [(f"Left out: {name}", reason) for name, reason in plan.left_out.items()]
-    return [(term, text) for term, text in found if text]
+    return [(term, text.replace("+-", "±")) for term, text in found if text]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ensemble.budget.duration import format_seconds
-from ensemble.plan import Change, ErrorCorrelation, Plan
-from ensemble.report.why import candidate_name, judged_text, next_text, others, own, verdict
+from ensemble.plan import Change, ErrorCorrelation, MemberReason, Plan
+from ensemble.report.why import candidate_name, exchanges, judged_text, next_text, others, own, verdict
 
 WHY_STYLE = """
   .heat { width: auto } .heat th { text-align: center } .heat th:first-child { text-align: left }
@@ -19,18 +19,24 @@ WHY_STYLE = """
 WHY_TEMPLATE = """
 {% if why %}<h2>Why these members</h2>
 <div class="scroll"><table>
-<thead><tr><th>in the plan</th><th>the plan without it</th><th>saves</th><th>log loss alone</th>
+<thead><tr><th>in the plan</th><th>the plan without it</th>{% if has_prices %}<th>saves</th>{% endif %}<th>log loss alone</th>
 <th>recalibrated</th></tr></thead>
 <tbody>
 {% for row in why.own %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% if why.others %}<div class="scroll spaced"><table>
-<thead><tr><th>not in the plan</th><th>the plan with it</th><th>surely better</th><th>takes</th><th>needs a budget of</th>
-<th>log loss alone</th><th>recalibrated</th></tr></thead>
+<thead><tr><th>not in the plan</th><th>the plan with it</th><th>surely better</th>
+{% if has_prices %}<th>takes</th><th>needs a budget of</th>{% endif %}<th>log loss alone</th><th>recalibrated</th></tr></thead>
 <tbody>
 {% for row in why.others %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
-{% endif %}<p>{{ why.next }}</p>
+{% endif %}{% if why.exchanged %}<div class="scroll spaced"><table>
+<thead><tr><th>too dear beside the plan</th><th>in place of</th><th>the plan then</th><th>surely better</th><th>takes</th></tr>
+</thead>
+<tbody>
+{% for row in why.exchanged %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}{% if has_prices %}<p>{{ why.next }}</p>{% endif %}
 <p class="note">{{ why.note }}</p>
 {% endif %}{% if alike %}<h2>How alike members err</h2>
 <div class="scroll"><table class="heat">
@@ -46,6 +52,9 @@ one another. Point at a cell to see how often the two disagree on the likeliest 
 LIGHT, DARK = (255, 255, 255), (8, 48, 107)  # of the map, readable in greyscale
 
 
+_SURE = {"surely": "yes", "surely not": "worse", "not surely": "no"}
+
+
 def why_content(plan: Plan) -> dict[str, Any]:
     """What WHY_TEMPLATE says, as text; None where the plan does not know."""
     found = plan.error_correlation
@@ -54,19 +63,27 @@ def why_content(plan: Plan) -> dict[str, Any]:
 
 def _why(plan: Plan) -> dict[str, Any]:
     loss = "{:.4f}".format
+
+    def saved(reason: MemberReason) -> tuple[str, ...]:
+        return (_seconds(reason.without_it, -1),) if plan.has_prices else ()
+
     mine = [
-        (r.name, _difference(r.without_it), _seconds(r.without_it, -1), loss(r.oof_log_loss), loss(r.recalibrated_log_loss))
-        for r in own(plan)
+        (r.name, _difference(r.without_it), *saved(r), loss(r.oof_log_loss), loss(r.recalibrated_log_loss)) for r in own(plan)
     ]
     rest = []
     for r in others(plan):
         better, fits = verdict(r.with_it)
         needs = "–" if r.with_it is None else "fits" if fits == "yes" else format_seconds(r.with_it.budget_seconds)
-        sure = {"surely": "yes", "surely not": "worse", "not surely": "no"}.get(better, better)
+        sure = _SURE.get(better, better)
         alone = (loss(r.oof_log_loss), loss(r.recalibrated_log_loss))
-        rest.append((candidate_name(plan, r), _difference(r.with_it), sure, _seconds(r.with_it, 1), needs, *alone))
+        price = (_seconds(r.with_it, 1), needs) if plan.has_prices else ()
+        rest.append((candidate_name(plan, r), _difference(r.with_it), sure, *price, *alone))
     note = f"Judged {judged_text(plan)}. Standard errors are of paired differences, clustered by prompt."
-    return {"own": mine, "others": rest, "next": _sentence(next_text(plan)), "note": note}
+    dear = [
+        (r.name, r.in_place_of, _difference(r.exchanged), _SURE[verdict(r.exchanged)[0]], _seconds(r.exchanged, 1))
+        for r in exchanges(plan)
+    ]
+    return {"own": mine, "others": rest, "exchanged": dear, "next": _sentence(next_text(plan)), "note": note}
 
 
 def _sentence(text: str) -> str:
@@ -78,7 +95,7 @@ def _difference(change: Change | None) -> str:
 
 
 def _seconds(change: Change | None, sign: int) -> str:
-    return "–" if change is None else format_seconds(sign * change.seconds)
+    return "–" if change is None else format_seconds(sign * change.seconds).replace("-", "−")
 
 
 def heat_rows(found: ErrorCorrelation) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ensemble.plan import Calibration, Plan
+from zoo.errors import amount
 from zoo.report.text import Cell, Column, Table
 
 _TAKEN = "; it is shrunk, and folds of so few rows do not speak surely against it, so it is taken"
@@ -27,13 +28,13 @@ def shift_details(plan: Plan) -> list[tuple[str, str]]:
     """The same as terms and texts, for the page in HTML."""
     found = [] if plan.calibration is None else [("Calibration", told_of(plan.calibration))]
     if plan.robust is not None:
-        losses = ", ".join(f"{group.name} {group.log_loss:.4f} ({group.rows:,} rows)" for group in plan.robust.groups)
+        losses = ", ".join(f"{group.name} {group.log_loss:.4f} ({amount(group.rows, 'row')})" for group in plan.robust.groups)
         found.append((f"Built without each {plan.robust.column} in turn", f"log loss on it: {losses}"))
     return found
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """Log loss with and without the calibration, by prompt folds."""
+    """Log loss with and without a calibration, taken or not, by prompt folds."""
     columns = [
         Column("plan", "name"),
         Column("log loss", "log_loss", ".4f"),
@@ -51,13 +52,15 @@ def calibration_table(calibration: Calibration) -> Table:
         calibration.rows,
     ]
     after: list[Cell] = ["recalibrated", calibration.log_loss, calibration.log_loss_se]
+    if not calibration.kept:
+        after = ["recalibrated, not taken", calibration.log_loss_before - calibration.gain, None]
     return Table(columns, [before, [*after, calibration.gain, calibration.gain_se, calibration.rows]])
 
 
 def told_of(calibration: Calibration) -> str:
     """What a calibration does and gained, in one line."""
     against = f"{calibration.log_loss_before:.4f} without"
-    rows = f"{calibration.rows:,} rows of {calibration.prompts:,} prompts"
+    rows = f"{amount(calibration.rows, 'row')} of {amount(calibration.prompts, 'prompt')}"
     gain = f"gain {calibration.gain:+.4f} ± {calibration.gain_se:.4f}"
     if not calibration.kept:
         return f"calibration on {calibration.battles}: none, since by prompt folds it would lose ({gain}; {against}, {rows})"

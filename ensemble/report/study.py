@@ -14,6 +14,7 @@ from ensemble.budget.duration import format_seconds
 from ensemble.plan import Plan
 from ensemble.search.space import FLOOR, LEAST, POOL, SHRINKAGE
 from ensemble.search.study_file import (
+    DIGEST,
     ERROR,
     FEASIBLE,
     MEMBERS,
@@ -23,10 +24,11 @@ from ensemble.search.study_file import (
     address,
     load_study,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 SHOWN = 12  # trials, the best first
+SHORT = 12  # characters of a digest, for people
 DRAWN = "Optuna"  # proposed what was not known beforehand
 OUT, SOME, EVERY = "out", "some rows", "every row"
 
@@ -67,6 +69,11 @@ class StudyView:
     def feasible(self) -> float:
         """Share of the trials whose plan fits the budget."""
         return sum(trial.feasible for trial in self.trials) / len(self.trials)
+
+    @property
+    def has_seconds(self) -> bool:
+        """Whether plans differ in seconds: those of tables that nobody priced do not."""
+        return len({trial.seconds for trial in self.trials}) > 1
 
     @property
     def command(self) -> str:
@@ -159,13 +166,13 @@ def study_page(view: StudyView, plan: Plan) -> Page:
     """The study as text: its best trials, what mattered, and how to open it."""
     taken = "the plan is the study's" if plan.chosen == "study" else f"the plan is the exact search's ({plan.chosen})"
     known = sum(trial.proposed_by != DRAWN for trial in view.trials)
-    facts = ", ".join(f"{key} {_text(value)}" for key, value in view.facts.items())
+    facts = ", ".join(f"{key} {_text(key, value)}" for key, value in view.facts.items())
     page: list[str | Table] = [
-        f"study {view.name}: {len(view.trials)} trials, {known} of them of plans known beforehand, {view.feasible:.0%} fit the "
-        "budget",
+        f"study {view.name}: {amount(len(view.trials), 'trial')}, {known} of them of plans known beforehand, "
+        f"{view.feasible:.0%} fit the budget",
         facts,
         *("", f"{taken}: {plan.parsimony}", ""),
-        trials_table(view.trials),
+        trials_table(view.trials, has_seconds=view.has_seconds),
         *("", importance_table(view.importance)) * bool(view.importance),
         "",
         f"in a browser: {view.command}",
@@ -175,17 +182,19 @@ def study_page(view: StudyView, plan: Plan) -> Page:
     return page
 
 
-def _text(value: Any) -> str:
+def _text(key: str, value: Any) -> str:
+    if key == DIGEST:
+        return str(value)[:SHORT]
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def trials_table(trials: Sequence[TrialLine]) -> Table:
+def trials_table(trials: Sequence[TrialLine], *, has_seconds: bool = True) -> Table:
     """The best trials that fit, one line for each different plan and pool."""
     columns = [
         Column("trial"),
         Column("log loss", "log_loss", ".4f"),
         Column("se", "standard_error", ".4f", drop=2),
-        Column("predicted", "seconds", format_seconds, drop=1),
+        *([Column("predicted", "seconds", format_seconds, drop=1)] if has_seconds else []),
         Column("pool"),
         Column("shrinkage", form=".1e", drop=3),
         Column("floor", form=".1e", drop=4),
@@ -195,7 +204,7 @@ def trials_table(trials: Sequence[TrialLine]) -> Table:
     best = sorted((trial for trial in trials if trial.feasible), key=lambda trial: (trial.log_loss, trial.number))[:SHOWN]
     rows: list[list[Cell]] = [
         [
-            *(t.number, t.log_loss, t.standard_error, t.seconds, t.pool, t.shrinkage, t.floor),
+            *(t.number, t.log_loss, t.standard_error, *([t.seconds] if has_seconds else []), t.pool, t.shrinkage, t.floor),
             *(t.proposed_by.replace("_", " "), ", ".join(t.members)),
         ]
         for t in best

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.report.page_figures import clock
 from ensemble.report.study import DRAWN, StudyView
 from zoo.store import write_atomic
 
@@ -18,9 +19,10 @@ KNOWN, OTHER, BEST = "#c44e00", "#4c72b0", "#222222"
 
 
 def draw_study(view: StudyView, folder: Path) -> list[Path]:
-    """Write FILES into `folder`, without what mattered where nothing varied; the files."""
+    """Write FILES into `folder`, but for what did not vary; the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {name: draw for name, draw in FILES.items() if view.importance or draw is not _importance}
+    empty: dict[Callable[[Any, StudyView], None], bool] = {_importance: not view.importance, _seconds: not view.has_seconds}
+    pictures = {name: draw for name, draw in FILES.items() if not empty.get(draw)}
     return [_write(folder / name, draw, view) for name, draw in pictures.items()]
 
 
@@ -46,7 +48,7 @@ def _history(axes: Axes, view: StudyView) -> None:
     axes.step(number, np.minimum.accumulate(loss), where="post", color=BEST, linewidth=1.2, label="best so far")
     axes.set(xlabel="trial", ylabel="log loss out of fold")
     _near_the_best(axes, loss)
-    axes.legend(loc="upper right", framealpha=0.9)
+    _explain(axes)
 
 
 def _importance(axes: Axes, view: StudyView) -> None:
@@ -60,11 +62,12 @@ def _importance(axes: Axes, view: StudyView) -> None:
 
 def _seconds(axes: Axes, view: StudyView) -> None:
     loss, known = _losses(view)
-    hours = np.array([trial.seconds for trial in view.trials]) / 3600
-    _dots(axes, hours, loss, known)
-    axes.set(xlabel="predicted hours, without the margin", ylabel="log loss out of fold")
+    seconds = np.array([trial.seconds for trial in view.trials])
+    _dots(axes, seconds, loss, known)
+    clock(axes, seconds.max())
+    axes.set(xlabel=f"predicted {axes.get_xlabel()}, without the margin", ylabel="log loss out of fold")
     _near_the_best(axes, loss)
-    axes.legend(loc="upper left", framealpha=0.9)
+    _explain(axes)
 
 
 def _losses(view: StudyView) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +83,13 @@ def _dots(axes: Axes, x: np.ndarray, loss: np.ndarray, known: np.ndarray) -> Non
     for mask, colour, label in ((~known, OTHER, "drawn by Optuna"), (known, KNOWN, "known beforehand")):
         if mask.any():
             axes.plot(x[mask], loss[mask], "o", color=colour, markersize=5, label=label, zorder=2)
+
+
+def _explain(axes: Axes) -> None:
+    """The legend, below the frame: inside it would hide trials."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
 def _near_the_best(axes: Axes, loss: np.ndarray) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_lines
-from ensemble.plan import Blend, FrontierPoint, Plan
+from ensemble.plan import Blend, FrontierPoint, Plan, PlanStudy
 from ensemble.report.shift import shift_lines
 from ensemble.report.why import why_blocks
+from zoo.errors import amount
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 
@@ -33,13 +34,11 @@ def plan_page(plan: Plan) -> Page:
         page.append(f"best plan in which every member sees every row: {plan.whole_file_oof_log_loss:.4f}")
     if plan.bound is not None:
         page.append(
-            f"search: {plan.bound.method}, {plan.bound.subsets} affordable sets, "
+            f"search: {plan.bound.method}, {amount(plan.bound.subsets, 'affordable set')}, "
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
     if plan.study is not None:
-        page.append(
-            f"study: {plan.study.name}, {plan.study.trials} trials, {plan.study.feasible:.0%} fit; see `ensemble study`"
-        )
+        page.append(f"study: {study_text(plan.study)}; `ensemble study PLAN` shows it, and how to open it")
     page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
@@ -50,7 +49,7 @@ def _time_lines(plan: Plan) -> list[str]:
         return ["of tables that nobody priced: nothing runs, and no budget binds; --seconds or --like with --budget price them"]
     allowed = plan.predicted_seconds * plan.margin
     return [
-        f"{plan.rows:,} rows on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
+        f"{amount(plan.rows, 'row')} on {plan.target.name}: predicted {format_seconds(plan.predicted_seconds)}, times margin "
         f"{plan.margin:.4g} = {format_seconds(allowed)} of {format_seconds(plan.budget_seconds)}",
         f"margin {plan.margin:.4g}: {plan.margin_reason}",
     ]
@@ -66,14 +65,16 @@ def members_table(plan: Plan) -> Table:
         Column("member"),
         Column("weight", form=".3f"),
         Column("coverage", form=".0%", drop=1),
-        Column("seconds", "predicted_seconds", ".1f"),
+        *([Column("takes", "predicted_seconds", format_seconds)] if plan.has_prices else []),
         Column("alone", "oof_log_loss", ".4f"),
         *_accuracies(plan),
         *([Column("cost", "cost_is")] if any(m.cost.forecast for m in plan.members) else []),
     ]
     rows: list[list[Cell]] = [
         [
-            *(m.name, m.weight, m.coverage, m.predicted_seconds, m.oof_log_loss),
+            *(m.name, m.weight, m.coverage),
+            *([m.predicted_seconds] if plan.has_prices else []),
+            m.oof_log_loss,
             *([] if plan.ties else [m.oof_accuracy]),
             *([MARK if m.cost.forecast else ""] if any(other.cost.forecast for other in plan.members) else []),
         ]
@@ -158,6 +159,11 @@ def frontier_table(points: Sequence[FrontierPoint]) -> Table:
 def taken_text(plan: Plan, name: str) -> str:
     """A candidate's name, and whether it is what the plan is."""
     return f"{name}, taken" if name == plan.chosen else name
+
+
+def study_text(study: PlanStudy) -> str:
+    """A plan's study, in a few words."""
+    return f"{study.name}, {amount(study.trials, 'trial')}, {study.feasible:.0%} fit the budget"
 
 
 def unseen_text(plan: Plan) -> str:

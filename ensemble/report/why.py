@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Change, MemberReason, Plan
+from zoo.errors import amount
 from zoo.report.text import Cell, Column, Table
 
 MOST_OTHERS = 12  # lines of members that are not in the plan; all of them are in JSON and on the page
@@ -18,7 +19,9 @@ def why_blocks(plan: Plan) -> list[str | Table]:
     shown = Table(table.columns, table.rows[:MOST_OTHERS])
     more = [f"and {hidden} more, which would gain less: --json and --html have all"] if hidden > 0 else []
     blocks: list[str | Table] = ["", own_table(plan), *([""] if table.rows else []), shown, *more]
-    blocks += [f"judged {judged_text(plan)}", next_text(plan)]
+    if (dear := exchange_table(plan)).rows:
+        blocks += ["", Table(dear.columns, dear.rows[:MOST_OTHERS])]
+    blocks += [f"judged {judged_text(plan)}", *([next_text(plan)] if plan.has_prices else [])]
     return blocks + (["", alike, ALIKE_NOTE] if (alike := alike_table(plan)).rows else [])
 
 
@@ -33,12 +36,12 @@ def own_table(plan: Plan) -> Table:
         Column("recalibrated", "recalibrated_log_loss", ".4f"),
         Column("without it", "without_it", "+.4f"),
         Column("se", "without_it_se", ".4f"),
-        Column("saves", "saved_seconds", format_seconds),
+        *([Column("saves", "saved_seconds", format_seconds)] if plan.has_prices else []),
     ]
     rows: list[list[Cell]] = []
     for reason in own(plan):
-        change = reason.without_it
-        rows.append([reason.name, reason.oof_log_loss, reason.recalibrated_log_loss, *_numbers(change, saved=True)])
+        numbers = _numbers(reason.without_it, saved=True)[: 3 if plan.has_prices else 2]
+        rows.append([reason.name, reason.oof_log_loss, reason.recalibrated_log_loss, *numbers])
     return Table(columns, rows)
 
 
@@ -50,14 +53,36 @@ def others_table(plan: Plan) -> Table:
         Column("recalibrated", "recalibrated_log_loss", ".4f", drop=3),
         Column("with it", "with_it", "+.4f"),
         Column("se", "with_it_se", ".4f", drop=1),
-        Column("takes", "more_seconds", format_seconds),
+        *([Column("takes", "more_seconds", format_seconds)] if plan.has_prices else []),
         Column("better", "is_better"),
-        Column("fits"),
+        *([Column("fits")] if plan.has_prices else []),
     ]
     rows: list[list[Cell]] = []
     for reason in others(plan):
-        alone = (reason.oof_log_loss, reason.recalibrated_log_loss)
-        rows.append([candidate_name(plan, reason), *alone, *_numbers(reason.with_it), *verdict(reason.with_it)])
+        alone, numbers, words = (
+            (reason.oof_log_loss, reason.recalibrated_log_loss),
+            _numbers(reason.with_it),
+            verdict(reason.with_it),
+        )
+        judged = (*numbers, *words) if plan.has_prices else (*numbers[:2], words[0])
+        rows.append([candidate_name(plan, reason), *alone, *judged])
+    return Table(columns, rows)
+
+
+def exchange_table(plan: Plan) -> Table:
+    """What does not fit beside the plan, in the place of a member: the best first."""
+    columns = [
+        Column("too dear beside the plan", "member", prose=True),
+        Column("in place of", "in_place_of", prose=True),
+        Column("exchanged", "exchanged", "+.4f"),
+        Column("se", "exchanged_se", ".4f", drop=1),
+        Column("takes", "more_seconds", format_seconds),
+        Column("better", "is_better"),
+    ]
+    rows: list[list[Cell]] = [
+        [reason.name, reason.in_place_of, *_numbers(reason.exchanged), verdict(reason.exchanged)[0]]
+        for reason in exchanges(plan)
+    ]
     return Table(columns, rows)
 
 
@@ -88,7 +113,7 @@ def judged_text(plan: Plan) -> str:
     of = f"all {rows:,} rows" if rows == plan.fitted_rows else f"{rows:,} of the {plan.fitted_rows:,} rows, taken evenly"
     missing = sum(reason.without_it is None and len(plan.members) > 1 for reason in own(plan))
     missing += sum(reason.with_it is None for reason in others(plan))
-    unjudged = f"; {missing} changes, of the members that are worst alone, were not judged" if missing else ""
+    unjudged = f"; {amount(missing, 'change')}, of the members that are worst alone, not judged" if missing else ""
     return f"out of fold on {of}, by {plan.reasons.pool}; below zero the changed plan is better{unjudged}"
 
 
@@ -102,7 +127,8 @@ def next_text(plan: Plan) -> str:
     if not dear:
         steps = ["is not needed: each other candidate would fit beside this plan"]
     elif not better:
-        steps = [f"none of the {len(dear)} that do not fit beside this plan would surely add anything by itself"]
+        none = "what does not" if len(dear) == 1 else f"none of the {len(dear)} that do not"
+        steps = [f"{none} fit beside this plan would surely add {'nothing' if len(dear) == 1 else 'anything'} by itself"]
     else:
         most = min(better, key=lambda item: item[1].log_loss)
         steps = [_step(candidate_name(plan, reason), change) for reason, change in dict.fromkeys((better[0], most))]
@@ -142,3 +168,9 @@ def others(plan: Plan) -> list[MemberReason]:
     reasons = plan.reasons.members if plan.reasons else ()
     found = [reason for reason in reasons if not _is_in(plan, reason) or reason.name in gated]
     return sorted(found, key=lambda reason: reason.with_it.log_loss if reason.with_it else float("inf"))
+
+
+def exchanges(plan: Plan) -> list[MemberReason]:
+    """Members that were judged in the place of one of the plan's."""
+    found = [(reason, reason.exchanged) for reason in (plan.reasons.members if plan.reasons else ()) if reason.exchanged]
+    return [reason for reason, _ in sorted(found, key=lambda item: item[1].log_loss)]

@@ -20,7 +20,7 @@ from ensemble.search.robust import groups_of
 from ensemble.search.space import SLOW
 from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS, SECONDS_PER_ROW
 
 
@@ -40,7 +40,7 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
     [rehearsal] = rehearse(problem, request, [budget.available])
     settled = settle(problem, request, budget, found, rehearsal)
     plan = assemble(problem, settled.found, settled.confirmed, budget, request.target, study=settled.study)
-    say(f"taking {len(plan.members)} member{'s' * (len(plan.members) > 1)}: {plan.parsimony}")
+    say(f"taking {amount(len(plan.members), 'member')}: {plan.parsimony}")
     return plan
 
 

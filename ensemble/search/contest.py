@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from ensemble.search.decide import CHEAPER, COVERAGE, LEAST_SAVING
-from ensemble.search.robust import Groups, beyond_by_group, score, words
+from ensemble.search.measure import Measure
+from ensemble.search.robust import Groups, words
 from ensemble.search.simple import LOG_POOL
-from zoo.scores.metrics import mean_and_error, standard_error
 
 FEW_LABELS = 2_000  # with fewer rows, a search that looks better than the log pool of everybody mostly is not
 SURELY = 2.0  # standard errors: of the half dozen that challenge it, the luckiest is often beyond one
@@ -120,8 +120,7 @@ class Contest:
 
     def _score(self, place: int, rows: np.ndarray) -> float:
         """What a candidate is compared by, on `rows` (bool, rows): the mean loss, or that of held-out groups."""
-        losses = self.means[place, rows]
-        return float(losses.mean()) if self.held is None else score(losses, self.held.of[rows], self.held.asked.by)
+        return Measure(self.held).on(rows).score(self.means[place, rows])
 
     def _is_as_good(self, place: int, best: int, rows: np.ndarray) -> bool:
         difference, error = self._beyond(place, best, rows)
@@ -133,22 +132,8 @@ class Contest:
 
     def _beyond(self, place: int, other: int, rows: np.ndarray) -> tuple[float, float]:
         """Mean loss of one beyond another's on `rows`, and the error of that."""
-        if self.held is not None:
-            ours, theirs = self.means[place, rows], self.means[other, rows]
-            return beyond_by_group(ours, theirs, self.held.of[rows], self.groups[rows], self.held.asked.by)
-        return beyond(self.losses[place][:, rows], self.losses[other][:, rows], self.groups[rows])
-
-
-def beyond(one: np.ndarray, other: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Mean of one's losses (repeats, rows) beyond another's, and the error of that.
-
-    By prompt, and by how repeats differ.
-    """
-    apart = one - other
-    difference, error = mean_and_error(apart.mean(axis=0), groups)
-    if len(apart) > 1:
-        error = float(np.hypot(error, standard_error(apart.mean(axis=1))))
-    return difference, error
+        ours, theirs = self.losses[place][:, rows], self.losses[other][:, rows]
+        return Measure(self.held).on(rows).beyond(ours, theirs, self.groups[rows])
 
 
 def has_few_rows(losses: np.ndarray) -> bool:

@@ -52,7 +52,7 @@ def cover(
     seen: dict[int, np.ndarray] = {}
     for j, seconds in gated:
         before, after = (_current(evaluator, spec, patterns, extra) for extra in ((), (j,)))
-        gain = gain_out_of_fold(before, characters, divergence(after, before), evaluator.folds)
+        gain = gain_out_of_fold(before, characters, divergence(after, before), evaluator.folds, evaluator.prompts)
         order, count = spend(gain, row_seconds[j], seconds)
         seen[j] = mask_of(order[:count], len(gain))
         patterns = _split(patterns, j, seen[j])

@@ -20,6 +20,7 @@ from ensemble.search.proposals import propose_coverage, propose_whole_files, sea
 from ensemble.search.robust import AskedGroups
 from ensemble.search.simple import BEST_SINGLES, LOG_POOL, simple_candidates, single_candidates
 from ensemble.search.subsets import Searched
+from zoo.errors import amount
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
 
@@ -88,7 +89,7 @@ class Found:
 
 def find_candidates(problem: Problem, request: BuildRequest, available: float) -> Found:
     """The candidates within `available` seconds (the budget without its margin)."""
-    problem.say(f"searching subsets of {len(problem.members.names)} members")
+    problem.say(f"searching subsets of {amount(len(problem.members.names), 'member')}")
     searched = search_subsets(problem, available)
     candidates = simple_candidates(problem, available)
     whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)

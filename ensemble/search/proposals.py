@@ -9,6 +9,7 @@ import numpy as np
 from ensemble.search.judging import best_pool, judge, judge_gated, quick_loss
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import EXACT_MEMBERS, Searched, Subset, search_branch_and_bound, search_exactly
+from zoo.errors import amount
 
 FINALISTS = 10
 COVERAGE_TRIALS = 16
@@ -34,7 +35,7 @@ def propose_whole_files(problem: Problem, searched: Searched, others: Iterable[S
     fit in `available` seconds.
     """
     finalists = list(dict.fromkeys([*_finalists(problem, searched), *others]))
-    problem.say(f"judging {len(finalists)} of {len(searched.subsets)} affordable sets out of fold")
+    problem.say(f"judging {len(finalists)} of {amount(len(searched.subsets), 'affordable set')} out of fold")
     judged = {subset: judge(problem, subset) for subset in finalists}
     best = min(judged.values(), key=lambda c: c.loss)
     affordable = problem.prices.affordable(available)
@@ -97,7 +98,7 @@ def propose_coverage(problem: Problem, whole: Sequence[Candidate], available: fl
     for base in whole:
         options += [one for j in everyone if j not in base.whole and (one := _option(problem, base, j, available))]
     options.sort(key=lambda option: option[0])
-    problem.say(f"judging {min(len(options), COVERAGE_TRIALS)} coverage plans out of fold")
+    problem.say(f"judging {amount(min(len(options), COVERAGE_TRIALS), 'coverage plan')} out of fold")
     found = [_gated(problem, base, {j: work}) for _, base, j, work in options[:COVERAGE_TRIALS]]
     found = sorted((c for c in found if c.seen), key=lambda c: c.loss)
     pairs = [(c, j) for c in found[:3] for j in everyone if j not in c.members]

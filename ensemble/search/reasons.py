@@ -1,4 +1,4 @@
-"""Why these members: what the plan would be with one more, or with one less.
+"""Why these members: what the plan would be with one more, one less, or one exchanged.
 
 Each change is judged as candidates are: out of fold, by the same folds and one pool on both sides, the difference row by row.
 Members that a gate sends to some rows keep these rows. Choosing is not repeated: what a search would have done without the
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ensemble.pools.blend import RIDGED_LOG, RIDGED_LOGISTIC, BlendSpec
 from ensemble.pools.crossfit import cross_fit
 from ensemble.search.contest import FEW_LABELS
 from ensemble.search.coverage import pattern_rows
+from ensemble.search.judging import QUICK_ROWS
 from ensemble.search.prices import Budget
 from ensemble.search.problem import FEW_ROWS, Candidate, Problem
 from ensemble.search.rehearse import rehearsed_folds
@@ -38,12 +40,13 @@ FLOOR = 0.01  # of the uniform triple in tables whose errors are compared: one z
 
 @dataclass(frozen=True)
 class _Changed:
-    """A plan with member `j` on every row (`more`), or without it; with everyone where there is no such member."""
+    """A plan with member `j` on every row, without it, or with it in the place of `left`; with everyone: no such member."""
 
     j: int | None
-    more: bool
+    kind: Literal["with", "without", "exchanged"]
     whole: Subset
     seen: dict[int, np.ndarray]
+    left: int | None = None
 
     def work(self, rows: int) -> np.ndarray:
         """Of WORK, what each row of its fits takes, and what they take besides."""
@@ -57,25 +60,29 @@ def reasons_of(problem: Problem, candidate: Candidate, order: Subset, budget: Bu
     members = problem.members
     alone = log_loss_rows(members.p.reshape(-1, 3), np.tile(members.y, len(members.names))).reshape(len(members.names), -1)
     alone_means = alone.mean(axis=1)
-    changed, rows, divisions = _within_work(members, candidate, _changes(problem, candidate), alone_means)
+    changes = [*_changes(problem, candidate), *_exchanges(problem, candidate, budget)]
+    changed, rows, divisions = _within_work(members, candidate, changes, alone_means)
     keep = np.zeros(len(members.y), dtype=bool)
     keep[np.linspace(0, len(members.y) - 1, rows).astype(int)] = True
     few = problem.on_rows(keep) if rows < len(members.y) else problem
     judge = _Judge(few.members, _pool_beside(problem, candidate.spec), rehearsed_folds(few)[:divisions])
     recalibrated = replace(judge, spec=problem.of_kind(RIDGED_LOG), known={})
     plan_losses = judge.losses(candidate.whole, _on(candidate.seen, keep))
-    found: dict[tuple[int | None, bool], Change] = {}
+    found: dict[tuple[int | None, str], Change] = {}
+    left = {one.j: members.names[one.left] for one in changed if one.left is not None}
     for one in changed:
         difference = judge.losses(one.whole, _on(one.seen, keep)) - plan_losses
-        alike = 1 if one.j is None else sum(other.more == one.more and other.j is not None for other in changed)
-        found[one.j, one.more] = _change(problem, candidate, one, budget, mean_and_error(difference, few.members.groups), alike)
+        alike = 1 if one.j is None else sum(other.kind == one.kind and other.j is not None for other in changed)
+        found[one.j, one.kind] = _change(problem, candidate, one, budget, mean_and_error(difference, few.members.groups), alike)
     reasons = [
         MemberReason(
             name=members.names[j],
             oof_log_loss=float(alone_means[j]),
             recalibrated_log_loss=float(recalibrated.losses((j,), {}).mean()),
-            with_it=found.get((j, True)),
-            without_it=found.get((j, False)),
+            with_it=found.get((j, "with")),
+            without_it=found.get((j, "without")),
+            in_place_of=left.get(j),
+            exchanged=found.get((j, "exchanged")),
         )
         for j in range(len(members.names))
     ]
@@ -84,7 +91,7 @@ def reasons_of(problem: Problem, candidate: Candidate, order: Subset, budget: Bu
     own = judge.spec == candidate.spec
     pool = f"the plan's own {judge.spec.pool} pool" if own else f"a ridged {judge.spec.pool} pool, in place of the plan's own"
     ordered = tuple(reasons[j] for j in (*order, *others))
-    return Reasons(pool=pool, rows=rows, members=ordered, everyone=found.get((None, True)))
+    return Reasons(pool=pool, rows=rows, members=ordered, everyone=found.get((None, "with")))
 
 
 def error_correlation(members: Members, first: Sequence[int]) -> ErrorCorrelation:
@@ -122,14 +129,40 @@ def _pool_beside(problem: Problem, spec: BlendSpec) -> BlendSpec:
 def _changes(problem: Problem, candidate: Candidate) -> list[_Changed]:
     """The plan with everyone, every plan with one member more on all rows, or with one less."""
     everyone = tuple(range(len(problem.members.names)))
-    changed = [] if candidate.whole == everyone else [_Changed(None, True, everyone, {})]
+    changed = [] if candidate.whole == everyone else [_Changed(None, "with", everyone, {})]
     for j in range(len(problem.members.names)):
         seen = {k: rows for k, rows in candidate.seen.items() if k != j}
         if j not in candidate.whole:
-            changed.append(_Changed(j, True, tuple(sorted((*candidate.whole, j))), seen))
+            changed.append(_Changed(j, "with", tuple(sorted((*candidate.whole, j))), seen))
         if j in candidate.members and len(candidate.members) > 1:
-            changed.append(_Changed(j, False, tuple(k for k in candidate.whole if k != j), seen))
+            changed.append(_Changed(j, "without", tuple(k for k in candidate.whole if k != j), seen))
     return changed
+
+
+def _exchanges(problem: Problem, candidate: Candidate, budget: Budget) -> list[_Changed]:
+    """For each member that does not fit beside the plan: the plan with it in the place of one that leaves it room.
+
+    Of these the one that has the least weight in the linear pool of the plan's members and it, on QUICK_ROWS rows or so: what
+    it says too goes to it, so that it replaces whom it resembles.
+    """
+    room = budget.available * (1 + ROUNDING)
+    rows = np.arange(len(problem.members.y))
+    few = problem.on_rows(rows % -(-len(rows) // QUICK_ROWS) == 0)
+
+    def exchanged(j: int, left: int) -> _Changed:
+        seen = {k: mask for k, mask in candidate.seen.items() if k != left}
+        return _Changed(j, "exchanged", tuple(sorted((*(k for k in candidate.whole if k != left), j))), seen, left)
+
+    found = []
+    for j in sorted(set(range(len(problem.members.names))) - set(candidate.members)):
+        if problem.prices.seconds((*candidate.whole, j), candidate.seen) <= room:
+            continue
+        options = [exchanged(j, left) for left in candidate.members]
+        options = [one for one in options if problem.prices.seconds(one.whole, one.seen) <= room]
+        if options:
+            weights = few.fitter.score((*candidate.members, j)).weights
+            found.append(min(options, key=lambda one: float(weights[one.left])))
+    return found
 
 
 def _within_work(
@@ -137,15 +170,15 @@ def _within_work(
 ) -> tuple[list[_Changed], int, int]:
     """The changes that WORK allows to judge, on how many rows, and by how many divisions into folds.
 
-    Rows go first, down to LEAST_ROWS; then the changes by members that are the worst alone.
+    Rows go first, down to LEAST_ROWS; then exchanges, and the changes by members that are the worst alone.
     """
-    n, needs = len(members.y), {(one.j, one.more): one.work(len(members.y)) for one in changed}
-    fixed = _Changed(None, True, candidate.whole, candidate.seen).work(n) + len(members.names) * np.array([1 + EACH_FIT, 0])
+    n, needs = len(members.y), {(one.j, one.kind): one.work(len(members.y)) for one in changed}
+    fixed = _Changed(None, "with", candidate.whole, candidate.seen).work(n) + len(members.names) * np.array([1 + EACH_FIT, 0])
     each_row, besides = fixed + sum(needs.values(), np.zeros(2))
     rows = min(n, FEW_ROWS, max(LEAST_ROWS, int((WORK - besides) / each_row)))
     kept, spent = [], fixed
-    for one in sorted(changed, key=lambda one: -np.inf if one.j is None else float(alone[one.j])):
-        spent = spent + needs[one.j, one.more]
+    for one in sorted(changed, key=lambda one: (one.left is not None, -np.inf if one.j is None else float(alone[one.j]))):
+        spent = spent + needs[one.j, one.kind]
         if spent @ (rows, 1) <= WORK:
             kept.append(one)
     return kept, rows, max(1, int(WORK / (each_row * rows + besides)))

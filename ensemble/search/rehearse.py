@@ -18,7 +18,7 @@ from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
 from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend
-from ensemble.pools.crossfit import named
+from ensemble.pools.crossfit import named, rows_beside
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
@@ -91,12 +91,12 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
             done += 1
             held = assigned == fold
-            others = problem.on_rows(~np.isin(members.groups, members.groups[held]))  # a prompt may lie in two groups
+            others = problem.on_rows(rows_beside(held, members.groups))  # a prompt may lie in two groups
             few, made = others.thinned(), dict[tuple[Subset, BlendSpec], np.ndarray]()
             for kept, available, alone in zip(losses, budgets, singles, strict=True):
                 candidates = find_candidates(few, request, available).candidates | alone
                 for name, p in _predict_all(problem, held, others, few, candidates, made).items():
-                    rows = kept.setdefault(name, np.empty(folds.shape))
+                    rows = kept.setdefault(name, np.full(folds.shape, np.nan))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
     return [Rehearsal(kept, folds, groups) for kept in losses]
 

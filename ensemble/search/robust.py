@@ -111,6 +111,17 @@ def score(losses: np.ndarray, of: np.ndarray, by: RobustBy) -> float:
     return float(means.max() if by == "worst" else means.mean())
 
 
+def score_and_error(losses: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy) -> tuple[float, float]:
+    """What `score` says, and the error of that by prompt.
+
+    Of the worst group's rows, or with every group weighing the same.
+    """
+    if by == "worst":
+        rows = _worst(losses, of)
+        return mean_and_error(losses[rows], prompts[rows])
+    return score(losses, of, by), _error_of_mean(losses, of, prompts)
+
+
 def beyond_by_group(
     ours: np.ndarray, theirs: np.ndarray, of: np.ndarray, prompts: np.ndarray, by: RobustBy
 ) -> tuple[float, float]:
@@ -119,12 +130,23 @@ def beyond_by_group(
     By the worst groups the error is that of the paired difference on their worst one; by the mean every group weighs the same.
     """
     difference = score(ours, of, by) - score(theirs, of, by)
-    groups, counts = np.unique(of, return_counts=True)
     if by == "worst":
-        rows = of == groups[_means(theirs, of).argmax()]
+        rows = _worst(theirs, of)
         return difference, mean_and_error((ours - theirs)[rows], prompts[rows])[1]
+    return difference, _error_of_mean(ours - theirs, of, prompts)
+
+
+def _worst(losses: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """The rows, bool (rows,), of the group of the highest loss."""
+    worst: np.ndarray = of == np.unique(of)[_means(losses, of).argmax()]
+    return worst
+
+
+def _error_of_mean(values: np.ndarray, of: np.ndarray, prompts: np.ndarray) -> float:
+    """The error of the mean of groups' means: of the rows around their group's, since how large groups are is no chance."""
+    groups, places, counts = np.unique(of, return_inverse=True, return_counts=True)
     weights = len(of) / (len(groups) * counts)
-    return difference, mean_and_error((ours - theirs) * weights[np.searchsorted(groups, of)], prompts)[1]
+    return mean_and_error(((values - _means(values, of)[places]) * weights[places]), prompts)[1]
 
 
 def _means(losses: np.ndarray, of: np.ndarray) -> np.ndarray:

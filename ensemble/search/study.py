@@ -25,12 +25,15 @@ from ensemble.pools.crossfit import Evaluator
 from ensemble.search.coverage import cover
 from ensemble.search.decide import SearchLimits
 from ensemble.search.draws import OfTrial, parameters
+from ensemble.search.measure import BY_ROWS, Measure
 from ensemble.search.prices import Budget
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import rehearsed_folds
+from ensemble.search.robust import Groups, words
 from ensemble.search.space import Drawn, Space
-from ensemble.search.study_file import ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
-from zoo.scores.metrics import log_loss_rows, mean_and_error
+from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
+from zoo.errors import amount
+from zoo.scores.metrics import log_loss_rows
 
 STARTUP_TRIALS = 15  # that are drawn at random, known plans included, before the sampler models what went well
 BEYOND = "seconds beyond the budget"  # the constraint: zero or less where the plan fits
@@ -40,43 +43,54 @@ BEYOND = "seconds beyond the budget"  # the constraint: zero or less where the p
 class Tried:
     """What a study left, each plan once.
 
-    `losses` (plans, rows), the mean over repeats of folds. The rows are those of the problem `thinned`.
+    `losses` (plans, rows), the mean over repeats of folds. The rows are those of the problem `thinned`, as those of `measure`
+    are, by which plans are compared.
     """
 
     kept: PlanStudy
     plans: tuple[Drawn, ...]
     losses: np.ndarray
+    measure: Measure = BY_ROWS
 
     def preferred(self, rows: np.ndarray) -> Drawn:
         """The plan that did best on `rows` (bool, rows)."""
-        return self.plans[int(self.losses[:, rows].mean(axis=1).argmin())]
+        measure = self.measure.on(rows)
+        return self.plans[int(np.argmin([measure.score(losses[rows]) for losses in self.losses]))]
 
 
 def run_study(
-    problem: Problem, budget: Budget, limits: SearchLimits, known: Mapping[str, Candidate], *, target: str, coverage: bool
+    problem: Problem,
+    budget: Budget,
+    limits: SearchLimits,
+    known: Mapping[str, Candidate],
+    *,
+    target: str,
+    coverage: bool,
+    groups: Groups | None = None,
 ) -> Tried | None:
     """Run, or go on with, the study of this problem; None, and the reason said, without a trial.
 
-    `known`: what is tried first, by the name under which the plan would show it.
+    `known`: what is tried first, by the name under which the plan would show it. `groups`: what each trial is fitted without
+    in turn, and compared by, in place of folds.
     """
     ends = time.monotonic() + (np.inf if limits.timeout_seconds is None else limits.timeout_seconds)
     ordered = _in_order(known)
     space = Space(problem, budget.available, coverage=coverage, known=ordered.values())
-    name = study_name(space, budget, target)
+    name = study_name(space, budget, target, groups)
     if not space.pools:
         problem.say(f"no study: a fit of --pool {' --pool '.join(problem.pools)} takes too long for trials")
         return None
-    kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target))
-    trials = _Trials(space, Judge(problem))
+    kept = StudyFile(name, limits.storage, lambda: facts_of(problem, budget, target, groups))
+    trials = _Trials(space, Judge(problem, groups))
     done = kept.finished()[: limits.trials]
     study = _new_study(limits.seed + len(done))
     study.add_trials(done)
     if done:
-        problem.say(f"going on with study {name!r}: {len(done)} trials are there")
+        problem.say(f"going on with study {name!r}: it has {amount(len(done), 'trial')}")
         trials.judge_again(study.trials, ends)
     wanted, left = limits.trials - len(done), ends - time.monotonic()
     if wanted > 0 and left > 0:
-        problem.say(f"study {name!r}: {wanted} trials")
+        problem.say(f"study {name!r}: {amount(wanted, 'trial')}")
         _enqueue(study, space, ordered)
         timeout, catch = (None if left == np.inf else left), (ArithmeticError, np.linalg.LinAlgError)
         study.optimize(
@@ -88,10 +102,10 @@ def run_study(
     return trials.left(name, limits.storage)
 
 
-def study_name(space: Space, budget: Budget, target: str) -> str:
+def study_name(space: Space, budget: Budget, target: str, groups: Groups | None = None) -> str:
     """The study's name, the same for the same problem.
 
-    Target, budget, members and data for people, and a digest of it all.
+    Target and budget (of what has prices), members and data for people, and a digest of it all.
     """
     members, pricing = space.problem.members, space.problem.prices.pricing
     digest = hashlib.sha256(f"{members.digest} {budget.available:.3f} {space.problem.position_bias} {space.signature}".encode())
@@ -99,22 +113,32 @@ def study_name(space: Space, budget: Budget, target: str) -> str:
     for array in (*told, pricing.row_seconds, pricing.load_seconds, pricing.wide):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(f"{pricing.devices} {pricing.rows} {pricing.processes}".encode())  # by these too plans fit or do not
-    count = f"{len(members.names)} member{'s' * (len(members.names) > 1)}"
-    words = (target, as_budget(budget.seconds), count, Path(members.data).stem, digest.hexdigest()[:8])
-    return " ".join(filter(None, words))
+    if groups is not None:
+        digest.update(f"{groups.asked} {groups.names}".encode() + np.ascontiguousarray(groups.of).tobytes())
+    count = amount(len(members.names), "member")
+    where = (target, as_budget(budget.seconds)) if any(cost.priced for cost in members.costs) else ("tables",)
+    told_as = (*where, count, Path(members.data).stem, digest.hexdigest()[:8])
+    return " ".join(filter(None, told_as))
 
 
 class Judge:
-    """Losses of plans out of fold, by all of the rehearsal's folds; equal plans judged once."""
+    """Losses of plans out of fold, equal plans judged once.
 
-    def __init__(self, problem: Problem) -> None:
+    By all of the rehearsal's folds, or out of `groups`.
+    """
+
+    def __init__(self, problem: Problem, groups: Groups | None = None) -> None:
         self.few = problem.thinned()
-        self.folds = rehearsed_folds(self.few)
+        self.measure = Measure(groups).on(problem.thinned_rows)
+        held = self.measure.held
+        self.folds = rehearsed_folds(self.few) if held is None else held.of[None]
         self._known: dict[tuple[object, ...], np.ndarray] = {}
 
     @cached_property
     def _evaluators(self) -> tuple[Evaluator, ...]:
         members = self.few.members
+        if self.measure.held is not None:
+            return (Evaluator(members.names, members.p, members.y, self.folds[0], prompts=members.groups),)
         others = [Evaluator(members.names, members.p, members.y, folds) for folds in self.folds[1:]]
         return (self.few.evaluator, *others)  # the first knows what the exact search judged
 
@@ -148,7 +172,7 @@ class _Trials:
         beyond = seconds - self.space.available * (1 + ROUNDING)
         trial.set_constraint(BEYOND, beyond)
         losses = self.judge.losses(drawn)
-        loss, error = mean_and_error(losses, self.judge.few.members.groups)
+        loss, error = self.judge.measure.score_and_error(losses, self.judge.few.members.groups)
         for key, value in (
             (MEMBERS, self._members(drawn)),
             (SECONDS, round(seconds, 1)),
@@ -182,7 +206,7 @@ class _Trials:
             plans=len(numbers),
         )
         losses = np.stack([self.losses[number] for number in numbers])
-        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses)
+        return Tried(kept, tuple(self.drawn[number] for number in numbers), losses, self.judge.measure)
 
     def _note(self, number: int, drawn: Drawn, losses: np.ndarray, *, fits: bool) -> None:
         self.drawn[number], self.losses[number] = drawn, losses
@@ -202,19 +226,23 @@ def _in_order(known: Mapping[str, Candidate]) -> dict[str, Candidate]:
     return dict(reversed(list(known.items())))
 
 
-def facts_of(problem: Problem, budget: Budget, target: str) -> dict[str, Any]:
+def facts_of(problem: Problem, budget: Budget, target: str, groups: Groups | None = None) -> dict[str, Any]:
     """What a study is of, as its attributes."""
     members = problem.members
-    return {
-        "data": members.data or "unnamed",
-        "data digest": members.digest,
-        "rows with labels": len(members.y),
+    priced = {
         "target": target,
         "rows to predict": problem.prices.pricing.rows,
         "budget": as_budget(budget.seconds),
         "margin": budget.margin,
+    }
+    return {
+        "data": members.data or "unnamed",
+        DIGEST: members.digest,
+        "rows with labels": len(members.y),
         "members": list(members.names),
         "code version": _code_version(),
+        **({} if groups is None else {"compared by": words(groups.asked, groups.names)}),
+        **(priced if any(cost.priced for cost in members.costs) else {}),
     }
 
 

@@ -13,6 +13,7 @@ from zoo.errors import ZooError
 
 LOSS = "log loss"  # the value of a trial
 PROPOSED_BY, SECONDS, MEMBERS, FEASIBLE, ERROR = "proposed by", "seconds", "members", "feasible", "standard error"
+DIGEST = "data digest"  # among what a study is of
 SOME_ROWS = " on some rows"  # follows the name of a member that does not see every row
 
 

@@ -186,3 +186,24 @@ def test_a_pool_is_a_table_that_the_zoo_reads(folder: Path) -> None:
         folder, "build", "--scores", "judges.parquet", *files("a"), "--labels", "votes.csv", "--trials", "0", "-o", "other.json"
     )
     assert imported.returncode == 0, imported.stderr
+
+
+# --- what people read --------------------------------------------------------------------------------------------------------
+
+
+def test_of_tables_that_nobody_priced_no_page_speaks_of_seconds_or_budgets(folder: Path, tmp_path: Path) -> None:
+    made = run(folder, "build", *files("a", "b", "c"), "--labels", "y.csv", "--trials", "8", "-o", "studied.json")
+    assert made.returncode == 0, made.stderr
+    page = run(folder, "show", "studied.json", "--html", "studied.html")
+    assert page.returncode == 0, page.stderr
+    html = (folder / "studied.html").read_text()
+    for column in ("saves", "takes", ">time<", "Frontier", "More budget"):
+        assert column not in html
+    assert not {"saves", "takes", "fits", "more"} & set(made.stdout.split())
+    assert "<code>ensemble study PLAN</code>" in html
+    name = json.loads((folder / "studied.json").read_text())["study"]["name"]
+    assert name.startswith("tables 3 members y ") and name in html
+    shown = run(folder, "study", "studied.json", "-o", str(tmp_path))
+    assert shown.returncode == 0, shown.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"study-history.png", "study-importance.png"}
+    assert "predicted" not in shown.stdout and "budget" not in shown.stdout.replace("fit the budget", "")

@@ -137,7 +137,7 @@ def test_rows_that_are_in_the_fit_are_left_out_and_counted(home):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert 60 <= found["also_in_fit"] <= 63 and found["rows"] + found["also_in_fit"] == 360
-    assert f"{found['also_in_fit']} of 360 rows are also in the plan's fit" in done.stderr
+    assert f"{found['also_in_fit']} of 360 rows left out: also in the plan's fit" in done.stderr
     done = ensemble(home, "recalibrate", "plan.json", "--labels", "battles.csv")
     assert done.returncode == 2 and "fitted on all of its 200 labelled rows" in done.stderr
 
@@ -180,3 +180,67 @@ def test_a_build_is_calibrated_on_the_battles_to_be_predicted_or_says_how_to_go_
     rows = json.loads(done.stdout)["calibration"]["rows"]
     kept = [json.loads(path.read_text()) for path in sorted((home / "mlruns" / "predictions").glob("recalibration-*.json"))]
     assert [one["numbers"]["recalibrate/rows"] for one in kept] == [rows]
+
+
+def test_a_build_takes_the_members_tables_for_its_calibration_and_leaves_others_alone(home):
+    options = ["--data", "battles.csv", "--budget", "2h", "-o", "new.json", "--pool", "log", "--calibrate-on", "other.csv"]
+    given = [word.replace("--scores", "--calibrate-scores") for word in scores()]
+    done = ensemble(home, "build", *options, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["calibration"]
+    by_hand = ensemble(home, "recalibrate", "new.json", "--labels", "other.csv", *scores(), "--json")
+    theirs = json.loads(by_hand.stdout)
+    assert {key: found[key] for key in ("temperature", "tie_bias", "gain")} == {
+        key: theirs[key] for key in ("temperature", "tie_bias", "gain")
+    }
+    assert set(found["members_from"]) == {member.name for member in load_plan(home / "new.json").members}
+    tables = ("--calibrate-scores", "good=good-other.csv", "--calibrate-scores", "fair=fair-other.csv")
+    done = ensemble(home, "build", *options, *tables, "--exclude", "fair")
+    assert done.returncode == 0 and "fair: is not in the plan; its table of --calibrate-scores is left alone" in done.stderr
+
+
+def test_a_build_that_cannot_run_what_is_missing_names_the_command_that_goes_on_with_what_was_given(home):
+    options = ["--data", "battles.csv", "--budget", "2h", "-o", "new.json", "--include", "fair", "--run"]
+    given = ("--calibrate-on", "other.csv", "--calibrate-scores", "good=good-other.csv")
+    refused = ensemble(home, "build", *options, *given)
+    assert refused.returncode == 2 and "no probabilities of fair (imported)" in refused.stderr
+    assert "give --scores fair=FILE; new.json is written without calibration" in refused.stderr
+    assert "`ensemble recalibrate new.json --labels other.csv --scores good=good-other.csv`" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--calibrate-on", "none.csv"], "none.csv"),
+        (
+            ["--calibrate-on", "other.csv", "--calibrate-scores", "nobody=fair-other.csv"],
+            "no candidate is called so; there are",
+        ),
+        (["--calibrate-on", "other.csv", "--calibrate-scores", "fair=none.csv"], "none.csv"),
+        (["--run"], "--run: is for --calibrate-on"),
+        (["--calibrate-scores", "fair=fair-other.csv"], "--calibrate-scores: is for --calibrate-on"),
+        (["--calibrate-on", "other.csv", "-o", "other.csv"], "would replace other.csv"),
+    ],
+)
+def test_what_no_build_can_be_calibrated_on_is_refused_before_it_begins(home, arguments, message):
+    done = ensemble(home, "build", "--data", "battles.csv", "--budget", "2h", *arguments)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "searching" not in done.stderr
+
+
+def test_a_build_of_files_alone_is_calibrated_by_files(home):
+    """Ids, winners and probabilities: neither texts nor a store."""
+    for seed, name in enumerate(KINDS):
+        write_table(name, home / "battles.csv", certainty=1.0, seed=seed)
+    columns = ["id", "winner_model_a", "winner_model_b", "winner_tie"]
+    for name in ("battles", "other"):
+        pd.read_csv(home / f"{name}.csv")[columns].to_csv(home / f"{name}-labels.csv", index=False)
+    fitted = [word for name in KINDS for word in ("--scores", f"{name}={name}-battles.csv")]
+    given = [word.replace("--scores", "--calibrate-scores") for word in scores()]
+    before = set((home / "mlruns").rglob("*"))
+    labels = ["--labels", "battles-labels.csv", "--calibrate-on", "other-labels.csv"]
+    done = ensemble(home, "build", *fitted, *labels, *given, "--trials", "0", "-o", "files.json", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["calibration"]
+    assert found["rows"] == 300 and found["temperature"] > 1.5
+    assert set((home / "mlruns").rglob("*")) == before, "a plan of files leaves nothing in the home"

@@ -6,7 +6,7 @@ What cannot be right is refused by row id, what is harmless is mended and told.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +82,7 @@ def read_table(path: Path, ids: Collection[str], *, ties: bool, given: Mapping[s
     values = [*columns.probabilities, *(["no tie"] if "tie" not in columns else [])]
     frame = frame[[columns["id"], *values, *(name for name in OTHERS if name in frame.columns)]]
     frame = frame.set_axis(["id", *PLAIN, *(name for name in OTHERS if name in frame.columns)], axis=1)
-    frame, told = _with_known_ids(frame, ids)
+    frame, told = _with_known_ids(frame, ids, path)
     _check_ids(frame, path)
     table = _as_score_table(frame, path)
     ok = (table["status"] == OK).to_numpy()
@@ -143,10 +143,10 @@ def with_rows_of(read: Given, ids: Sequence[str], path: Path, of: Path) -> Given
     return replace(read, table=table, notes=(*read.notes, *told))
 
 
-def _with_known_ids(frame: pd.DataFrame, ids: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
+def _with_known_ids(frame: pd.DataFrame, ids: Collection[str], path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Ids as text; one that was written as a decimal number (30192.0) is the whole number where the battles have that.
 
-    Blank ids stay missing.
+    So is one whose zeros before it were lost or added (1 for 0001). Blank ids stay missing.
     """
     import pandas as pd
 
@@ -156,9 +156,31 @@ def _with_known_ids(frame: pd.DataFrame, ids: Collection[str]) -> tuple[pd.DataF
     whole = {i: found[1] for i in text[~missing] if i not in known and (found := re.fullmatch(r"(-?\d+)\.0*", i))}
     whole = {i: plain for i, plain in whole.items() if plain in known}
     text = text.map(lambda i: whole.get(i, i) if isinstance(i, str) else None)
-    first = next(iter(whole.items()), None)
-    told = [f"{len(whole):,} ids are decimal numbers: {first[0]} is read as {first[1]}"] if first else []
+    zeros = _zeros_apart(text[~missing], known, path)
+    text = text.map(lambda i: zeros.get(i, i))
+    told = []
+    for mended, what in ((whole, "are decimal numbers"), (zeros, "differ in zeros before them")):
+        if first := next(iter(mended.items()), None):
+            told.append(f"{len(mended):,} ids {what}: {first[0]} is read as {first[1]}")
     return frame.assign(id=pd.Series(text, dtype=object, index=frame.index)), told
+
+
+def _zeros_apart(ids: Iterable[str], known: set[str], path: Path) -> dict[str, str]:
+    """The known id of each that is another but for zeros before it, as where one file has numbers and the other has text.
+
+    Joined as they are, the few that happen to be alike would pass for a table with many rows missing. ZooError where two known
+    ids differ by these zeros alone.
+    """
+    by_number: dict[str, list[str]] = {}
+    for i in known:
+        if i.isdecimal():
+            by_number.setdefault(i.lstrip("0"), []).append(i)
+    theirs = {i: by_number[i.lstrip("0")] for i in ids if i.isdecimal() and i.lstrip("0") in by_number}
+    mended = {i: own for i, own in theirs.items() if i not in known}
+    for i, own in theirs.items() if mended else ():
+        if len(own) > 1:
+            raise ZooError(f"{path}: id {i} may be {' or '.join(sorted(own))}; write the ids as the battles have them, as text")
+    return {i: own[0] for i, own in mended.items()}
 
 
 def _check_labels(p: np.ndarray, y: np.ndarray, path: Path, columns: Columns) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from zoo.contracts import Manifest, Order, ScoreCard, first_fault
-from zoo.errors import ZooError
+from zoo.errors import ZooError, amount
 from zoo.reading import check_ordinary
 from zoo.store import MANIFEST, write_atomic
 
@@ -122,7 +122,9 @@ def validate_scores(frame: pd.DataFrame, path: Path | str, *, ids: Sequence[str]
 
 def _refuse(path: Path | str, what: str, found: Sequence[object] | pd.Series | pd.Index) -> None:
     if len(found):
-        raise ZooError(f"{path}: {len(found)} rows have {what}: {', '.join(str(i) for i in list(found)[:5])}; score them again")
+        have = "has" if len(found) == 1 else "have"
+        named = ", ".join(str(i) for i in list(found)[:5])
+        raise ZooError(f"{path}: {amount(len(found), 'row')} {have} {what}: {named}; score them again")
 
 
 def write_scores(frame: pd.DataFrame, path: Path) -> None:
@@ -194,10 +196,15 @@ def read_submission(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype={"id": "str"}, keep_default_na=False, float_precision="round_trip")
         frame = frame[list(SUBMISSION_COLUMNS)].set_axis(["id", *PROBABILITIES], axis=1)
-        frame = frame.astype(dict.fromkeys(PROBABILITIES, "float64"))
+        for name in PROBABILITIES:  # an empty cell is no number, and so is a word
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     except (OSError, ValueError, KeyError) as error:
         columns = ", ".join(SUBMISSION_COLUMNS)
         raise ZooError(f"{path}: not a submission ({str(error).splitlines()[0]}); it needs the columns {columns}") from error
+    bad = frame["id"][~np.isfinite(probabilities(frame)).all(axis=1)].tolist()
+    if bad:
+        named = ", ".join(bad[:5])
+        raise ZooError(f"{path}: {amount(len(bad), 'row')} without three numbers, ids {named}; predict again, or mend the file")
     validate_scores(score_table(frame["id"].tolist(), probabilities(frame)), path)
     return frame
 

@@ -9,6 +9,7 @@ import pytest
 
 from ensemble.plan import Plan
 from ensemble.report import evaluate
+from ensemble.report.shift import calibration_table
 from tests.helpers.plans import plan_member, plan_of, plan_pool
 from tests.helpers.shifts import calibration
 from zoo.data.battles import read_battles
@@ -59,3 +60,21 @@ def test_the_promise_is_the_recalibration_s_where_there_is_one_and_z_is_of_two_i
     recalibrated = plan.model_copy(update={"calibration": calibration(log_loss=1.02, log_loss_se=0.03, rows=50)})
     found = evaluate.promise(recalibrated, blend)
     assert (found.name, found.log_loss, found.rows) == ("promised, recalibrated on votes.csv", 1.02, 50)
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "none"])
+def test_a_submission_with_what_is_no_number_names_its_rows(plan: None, sample_csv: Path, tmp_path: Path, cell: str) -> None:
+    frame = pd.read_csv(sample_csv.with_name("battles.truth.csv"), dtype={"id": "str"})
+    write_submission(frame["id"].tolist(), frame[["p_a", "p_b", "p_tie"]].to_numpy(), tmp_path / "sub.csv")
+    lines = (tmp_path / "sub.csv").read_text().splitlines()
+    lines[2] = ",".join([*lines[2].split(",")[:-1], cell])
+    (tmp_path / "sub.csv").write_text("\n".join(lines))
+    with pytest.raises(ZooError, match=r"1 row without three numbers, ids \w+; predict again, or mend the file"):
+        evaluate.evaluate(tmp_path / "plan.json", sample_csv, tmp_path / "sub.csv")
+
+
+def test_the_table_of_a_calibration_that_is_not_taken_has_what_it_would_have_lost():
+    refused = calibration(kept=False, log_loss_before=1.0, log_loss=1.0, gain=-0.02, gain_se=0.005)
+    before, after = calibration_table(refused).records()
+    assert (before["log_loss"], after["log_loss"]) == (1.0, pytest.approx(1.02))
+    assert after["name"] == "recalibrated, not taken"

@@ -12,7 +12,7 @@ from ensemble.plan import Change, ErrorCorrelation, MemberReason, Plan, Reasons,
 from ensemble.report.page import plan_html
 from ensemble.report.page_why import heat_rows
 from ensemble.report.views import plan_page
-from ensemble.report.why import MOST_ALIKE, MOST_OTHERS, next_text, others_table, own_table
+from ensemble.report.why import MOST_ALIKE, MOST_OTHERS, exchange_table, next_text, others_table, own_table
 from tests.helpers.plans import plan_member, plan_of, plan_pool, written
 from zoo.report.text import as_text
 
@@ -49,9 +49,9 @@ def alike(count: int) -> ErrorCorrelation:
         (
             (reason("dear", change(-0.001, sure=False)),),
             None,
-            "none of the 1 that do not fit beside this plan would surely add",
+            "what does not fit beside this plan would surely add nothing by itself",
         ),
-        ((reason("bad", change(0.01)),), None, "none of the 1 that do not fit beside this plan would surely add"),
+        ((reason("bad", change(0.01)),), None, "what does not fit beside this plan would surely add nothing"),
         ((reason("dear", change(-0.01)),), None, "dear: -0.0100 (se 0.0010) at 2 min 0 s"),
         (
             (reason("most", change(-0.03, budget=7200)), reason("next", change(-0.01))),
@@ -77,8 +77,25 @@ def test_show_says_why_of_every_member():
         ("dear", "surely", "no"),
         ("slow", "not judged", "-"),
     ]
-    assert "50 of the 100 rows, taken evenly" in text and "1 changes" in text
+    assert "50 of the 100 rows, taken evenly" in text and "1 change, of the members" in text
     assert "errors of" in text and "1 m0" in text
+
+
+def test_what_is_too_dear_beside_the_plan_stands_in_the_place_of_a_member():
+    dear = reason("dear", change(-0.02)).model_copy(
+        update={"in_place_of": "one", "exchanged": change(0.01).model_copy(update={"seconds": -90.0})}
+    )
+    near = reason("near", change(-0.01)).model_copy(update={"in_place_of": "two", "exchanged": change(-0.001, sure=False)})
+    plan = planned(dear, near)
+    lines = exchange_table(plan).records()
+    assert [(line["member"], line["in_place_of"], line["is_better"]) for line in lines] == [
+        ("near", "two", "not surely"),
+        ("dear", "one", "surely not"),
+    ]
+    text, page = as_text(plan_page(plan)), plan_html(plan)
+    assert "-1 min 30 s" in text and "in place of" in text
+    assert "<td>dear</td><td>one</td><td>+0.0100 ± 0.0010</td><td>worse</td><td>−1 min 30 s</td>" in page
+    assert "in place of" not in as_text(plan_page(planned(reason("dear", change(-0.02)))))
 
 
 def test_a_gated_member_stands_among_the_others_for_seeing_every_row():

@@ -97,6 +97,37 @@ def test_what_a_change_costs_is_its_price_and_fits_says_whether_the_budget_is_en
         assert change.seconds == pytest.approx(needed / 1.5 - problem.prices.seconds((LEXICAL, SMALL)))
 
 
+def just_enough(problem: Problem, *members: int) -> float:
+    return problem.prices.seconds(members) * 1.5 * 1.001
+
+
+def test_what_is_too_dear_beside_the_plan_is_judged_in_the_place_of_whom_it_resembles():
+    problem = pose_problem(twins(), request(5400))
+    found = why(problem, (LEXICAL, SMALL, BIG), budget=just_enough(problem, LEXICAL, SMALL, BIG))
+    twin = found.of("other")
+    assert not twin.with_it.fits and twin.in_place_of == "big"
+    assert twin.exchanged.log_loss == pytest.approx(0, abs=1e-9) and not twin.exchanged.sure
+    assert twin.exchanged.fits and twin.exchanged.seconds < 0, "it is the cheaper of the two"
+    assert all(found.of(name).exchanged is None and found.of(name).in_place_of is None for name in ("lexical", "small", "big"))
+
+
+def test_an_exchange_is_the_paired_difference_of_two_cross_fits_and_its_price_that_of_the_set(problem):
+    members, budget = problem.members, just_enough(problem, LEXICAL, BIG)
+    found = why(problem, (LEXICAL, BIG), budget=budget).of("other")
+    assert found.in_place_of == "big", "the other's place is too cheap for it"
+    expected = mean_and_error(losses(members, LEXICAL, OTHER) - losses(members, LEXICAL, BIG), members.groups)
+    assert (found.exchanged.log_loss, found.exchanged.standard_error) == pytest.approx(expected, abs=1e-9)
+    assert found.exchanged.budget_seconds == pytest.approx(problem.prices.seconds((LEXICAL, OTHER)) * 1.5)
+
+
+def test_what_fits_beside_the_plan_or_in_no_place_of_it_is_exchanged_for_nobody(problem):
+    roomy = why(problem, (LEXICAL, SMALL), budget=just_enough(problem, 0, 1, 2, 3))
+    tight = why(problem, (LEXICAL, SMALL), budget=just_enough(problem, LEXICAL, SMALL))
+    for found in (roomy, tight):
+        assert [reason.exchanged for reason in found.members] == [None] * 4
+    assert not tight.of("big").with_it.fits
+
+
 def test_a_gated_member_is_judged_on_every_row_and_left_out_of_its_own(problem):
     seen = np.arange(2_000) % 2 == 0
     found = why(problem, (SMALL,), seen={BIG: seen})

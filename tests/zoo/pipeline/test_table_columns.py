@@ -115,3 +115,20 @@ def test_two_classes_are_whole_only_where_no_battle_can_be_a_tie(tmp_path: Path)
     assert "no column is the tie's, and no battle is a tie: p_tie is 0" in found.notes
     with pytest.raises(ZooError, match="A and B alone, and battles of this kind can be ties; add the column p_tie"):
         read(tmp_path, frame, ties=True)
+
+
+@pytest.mark.parametrize(("own", "theirs"), [("{:04d}", "{}"), ("{}", "{:06d}")])
+def test_ids_that_lost_their_zeros_are_the_battles_own_and_not_the_few_that_happen_to_be_alike(tmp_path, own, theirs):
+    """As where one file is parquet with numbers, and the other has text."""
+    numbers = range(990, 1050)
+    p = np.random.default_rng(0).dirichlet((1, 1, 1), 60)
+    frame = pd.DataFrame(p, columns=["p_a", "p_b", "p_tie"]).assign(id=[theirs.format(i) for i in numbers])
+    if theirs == "{}":
+        frame["id"] = frame["id"].astype(int)
+    frame.to_parquet(tmp_path / "t.parquet")
+    known = [own.format(i) for i in numbers]
+    found = read_table(tmp_path / "t.parquet", known, ties=True)
+    assert found.table["id"].tolist() == known
+    assert any("differ in zeros before them" in note and "is read as" in note for note in found.notes)
+    with pytest.raises(ZooError, match=r"id .* may be .* or .*; write the ids as the battles have them"):
+        read_table(tmp_path / "t.parquet", [*known, own.format(990).zfill(8), "0" + own.format(1049).zfill(9)], ties=True)

@@ -75,9 +75,9 @@ def test_a_table_that_breaks_the_contract_is_neither_written_nor_read(tmp_path, 
 
 def test_ids_are_held_against_those_of_the_battles():
     validate_scores(score_table(IDS, P), "t", ids=IDS[::-1])
-    with pytest.raises(ZooError, match="1 rows have ids missing from the table: c"):
+    with pytest.raises(ZooError, match="1 row has ids missing from the table: c"):
         validate_scores(score_table(IDS, P), "t", ids=[*IDS, "c"])
-    with pytest.raises(ZooError, match="1 rows have ids that the battles do not have: 007"):
+    with pytest.raises(ZooError, match="1 row has ids that the battles do not have: 007"):
         validate_scores(score_table(IDS, P), "t", ids=IDS[:2])
     with pytest.raises(ZooError, match="lacks column status"):
         validate_scores(score_table(IDS, P).drop(columns="status"), "t")
