@@ -26,14 +26,12 @@ from zoo.contracts.entry import (
     Entry,
     LadderSpec,
     LexicalSpec,
-    MergeSpec,
     PromptSpec,
     Quantizer,
     QuantizeSpec,
     ScoreSpec,
     ServeSpec,
     Shape,
-    TrainSpec,
     Variant,
 )
 from zoo.contracts.explain import explain, first_fault
@@ -43,6 +41,7 @@ from zoo.contracts.requests import (
     BaseRequest,
     Drop,
     EvaluateRequest,
+    ExtraBattles,
     FetchRequest,
     GenerateRequest,
     Held,
@@ -69,8 +68,10 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
+from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, MergeSpec, Scale, TrainSpec
 
 __all__ = [
+    "CHOSEN",
     "EACH_PROMPT",
     "LABELS",
     "REQUESTS",
@@ -81,8 +82,11 @@ __all__ = [
     "Contract",
     "Cost",
     "Drop",
+    "EarlierTraining",
     "Entry",
     "EvaluateRequest",
+    "ExtraBattles",
+    "ExtraFile",
     "FetchRequest",
     "FileRecord",
     "FoldRule",
@@ -114,6 +118,7 @@ __all__ = [
     "Request",
     "Sampling",
     "Say",
+    "Scale",
     "ScoreCard",
     "ScoreRequest",
     "ScoreSpec",

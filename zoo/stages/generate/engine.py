@@ -13,6 +13,7 @@ from zoo.contracts import Sampling
 from zoo.errors import ZooError
 from zoo.models.chat import Chat
 from zoo.models.shapes import kv_bytes_per_token, read_config, shape_of_config
+from zoo.stages.score.second_start import told_attention
 from zoo.stages.score.vllm.engine import CPU_WORKER, FUSED_NORMS
 from zoo.store import write_atomic
 
@@ -88,7 +89,7 @@ def engine_arguments(model: Path, context: int, *, on_gpu: bool) -> dict[str, An
     }
     if on_gpu:
         worker = "zoo.stages.score.vllm.gpu_worker.ScoringWorker"
-        return {**arguments, "gpu_memory_utilization": GPU_SHARE, "worker_cls": worker}
+        return {**arguments, **told_attention(on_gpu), "gpu_memory_utilization": GPU_SHARE, "worker_cls": worker}
     token = kv_bytes_per_token(shape_of_config(read_config(model)))
     return {
         **arguments,
