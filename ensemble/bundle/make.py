@@ -28,7 +28,7 @@ from zoo.bundle.lock import LOCK
 from zoo.bundle.parts import check_address, copy_into, place, record
 from zoo.contracts import Say
 from zoo.errors import ZooError
-from zoo.targets import Target
+from zoo.targets import Target, load_target
 
 PLAN, STORE, FLASHINFER, TARGETS = "plan.json", "store", "flashinfer", "targets"  # in job/
 
@@ -70,13 +70,13 @@ def target_of(plan: Plan, name: str | None) -> Target:
 
     ZooError unless notebooks are lent its cards, it has as many as the plan, and it names an engine.
     """
-    target = lent_target(name or plan.target.name, with_engine=has_language_models(plan))
+    target = load_target(name or plan.target.name)
     if target.gpus != plan.target.gpus:
         raise ZooError(
             f"the plan is for {plan.target.name} with {plan.target.gpus} GPUs, {target.name} has {target.gpus}; "
             f"build one for it: ensemble build --target {target.name}"
         )
-    return target
+    return lent_target(target.name, with_engine=has_language_models(plan))
 
 
 def compiled_modules(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The steps that bundles of a plan and of a training share: wheels, models, script, job and notebook."""
+"""The steps that bundles of a plan and of a training share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def replace_folder(partial: Path, output: Path) -> None:
 
 
 def lent_target(name: str, *, with_engine: bool) -> Target:
-    """A machine that notebooks are lent; ZooError where it is none, or names no engine that the bundle has to bring."""
+    """A machine that notebooks are lent.
+
+    ZooError where it is none, or names no engine that the bundle has to bring.
+    """
     target = load_target(name)
     if target.gpus:
         accelerator(target.gpu, target.name)
@@ -82,7 +85,7 @@ def bundle_target(target: Target) -> BundleTarget:
 
 
 def add_wheels(bundle: Path, user: str, engine: str | None, image: Image, say: Say) -> tuple[Part, tuple[str, ...]]:
-    """The part of wheels, and the files' names of those that a plan without language models needs."""
+    """The part of wheels, and the files' names of those that need no engine."""
     pins, found = wheels_for(engine, image, say)
     folder = bundle / WHEELS
     folder.mkdir()

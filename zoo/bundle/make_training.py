@@ -1,4 +1,4 @@
-"""Make a bundle that trains an entry's folds in a notebook: base weights, wheels, job and two notebooks."""
+"""Make a bundle that trains an entry's folds in a notebook."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def training_of(asked: Asked) -> tuple[Training, Artifact]:
 
 
 def commands_of(bundle: Bundle, folder: Path) -> list[str]:
-    """Upload, push, watch, fetch and take home; then the same notebook again until every fold is finished."""
+    """Upload, push, watch, fetch and take home; then the next run, while a fold is not finished."""
     kernel = f"{bundle.owner}/{slug_of(title_of(bundle))}"
     uploads = [upload_command(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
     return [

@@ -137,7 +137,10 @@ def has_folders(folder: Path) -> bool:
 
 
 def upload_command(folder: Path) -> str:
-    """The command that makes a data set of a folder; what lies in folders of it is sent as archives, which the host unpacks."""
+    """The command that makes a data set of a folder.
+
+    What lies in folders of it is sent as archives, which the host unpacks.
+    """
     return f"kaggle datasets create -p {shlex.quote(str(folder))}" + (" -r tar" if has_folders(folder) else "")
 
 

@@ -1,4 +1,4 @@
-"""What a notebook trained, as one archive: finished adapters, and checkpoints that the next run goes on from.
+"""What a notebook trained, as one archive: adapters, and checkpoints to go on from.
 
 The archive is a plain tar: `trained.json` first, then the folders of the store that it names. It comes back from a machine of
 somebody else's, so it is checked like any other file: names, kinds of files, every SHA-256.

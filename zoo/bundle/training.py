@@ -1,4 +1,4 @@
-"""`python -m zoo.bundle.training JOB BATTLES ARCHIVE`: train an entry's folds within a notebook's hours.
+"""`python -m zoo.bundle.training`: train an entry's folds within a notebook's hours.
 
 Each fold in turn, on the GPUs that are there, from the checkpoint that an earlier run of the notebook left. When the hours are
 over, training is ended where it is: its last checkpoint is what the next run goes on from. The archive holds all of it.
@@ -36,7 +36,7 @@ CHECKPOINTS = tuple(Path(name) / "state.json" for name in ("checkpoint", "checkp
 
 
 class Training(Contract):
-    """What a bundle trains: folds of an entry, with its settings, from base weights that the bundle brings."""
+    """What a bundle trains: folds of an entry, from base weights that the bundle brings."""
 
     entry: Entry
     base: Annotated[str, Field(pattern=r"^fetch-[0-9a-f]{16}$")]
@@ -56,10 +56,12 @@ class Orders(Contract):
 
 @contextmanager
 def hours(ends_at: float) -> Iterator[Callable[[], bool]]:
-    """End the stage that runs in the block when `time.monotonic()` reaches the moment; yields whether it has.
+    """End the stage that runs in the block at a moment of `time.monotonic()`.
 
-    It gets SIGTERM by this process's own, which the runner hands on while a stage runs, and which says nothing otherwise: what
-    is finished is committed. Again every second, since a stage may just have started. In the main thread alone.
+    Yields whether it has come.
+
+    The stage gets SIGTERM by this process's own, which the runner hands on while a stage runs, and which says nothing
+    otherwise: what is finished is committed. Again every second, since a stage may just have started. In the main thread alone.
     """
     over = False
 
@@ -80,7 +82,9 @@ def hours(ends_at: float) -> Iterator[Callable[[], bool]]:
 
 
 def train_folds(training: Training, battles: Path, store: Path, *, ends_at: float, say: Say) -> Trained:
-    """Train the folds one after the other until all are finished or `time.monotonic()` is `ends_at`; how far each came.
+    """Train the folds one after the other; how far each came.
+
+    Until all are finished or `time.monotonic()` is `ends_at`.
 
     A fold that fails is told and keeps no other from its turn; one that is told to end (SIGTERM) ends them all. ZooError where
     the battles cannot be used, or the base weights are not in the store.
@@ -106,7 +110,7 @@ def train_folds(training: Training, battles: Path, store: Path, *, ends_at: floa
 def side_by_side(
     training: Training, folds: Sequence[Sequence[int]], places: Sequence[str], orders: Orders, battles: Path
 ) -> None:
-    """Train some folds on each of some GPUs, a process of this module a place; back when all have ended.
+    """Train some folds on each of some GPUs, a process of this module each.
 
     `places`: what each is to see of the GPUs. The processes end by the hours themselves, and by this one's end.
     """
@@ -127,7 +131,10 @@ def side_by_side(
 
 
 def dealt(folds: Sequence[int], gpus: Sequence[str], each: int) -> tuple[list[list[int]], list[str]]:
-    """Folds for groups of `each` GPUs, and what each group sees; one group without a place where there are too few GPUs."""
+    """Folds for groups of `each` GPUs, and what each group sees of them.
+
+    None where there are too few GPUs for one group.
+    """
     places = [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)][: len(folds)]
     return [list(folds[number :: len(places)]) for number in range(len(places))], places
 
@@ -181,7 +188,7 @@ def _state(store: Path, request: TrainRequest) -> str:
 
 
 def take_over(inputs: Sequence[Path], store: Path, *, say: Say) -> None:
-    """Put what an earlier run of the notebook left into the store: the newest of the archives among the inputs.
+    """Put what an earlier run of the notebook left into the store, by the newest archive.
 
     One that cannot be used is told and does not end the run.
     """

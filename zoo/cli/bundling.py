@@ -1,4 +1,4 @@
-"""`zoo bundle` and `zoo unbundle`: train an entry in a notebook without a network, and take home what it made."""
+"""`zoo bundle` and `zoo unbundle`: train in a notebook, and take home what it made."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bundle(
     format_: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Make the folder of a bundle that trains an entry's folds in a notebook, and print the commands to run it.
+    """Make a bundle that trains an entry's folds in a notebook; print the commands to run it.
 
     The notebook trains until its hours end and leaves trained.tar; run again it goes on from there. `zoo unbundle` takes that
     home. Base weights come from the store: `zoo fetch` first. Exit code 1 if a check of the folder fails.

@@ -128,7 +128,7 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 def train_requests(
     name: str, prompt: PromptSpec, spec: TrainSpec, store: Path, *, base: Input, battles: Input, held: Held
 ) -> list[TrainRequest]:
-    """The trainings of an entry: its own, after an earlier one where it has one, each from the adapter before it."""
+    """The trainings of an entry: its own, and before it an earlier one where it has one."""
     start = start_input(spec.start, store) if spec.start else None
     requests: list[TrainRequest] = []
     for section, one in (("train.first", spec.earlier()), ("train", changed(spec, first=None))):

@@ -1,4 +1,4 @@
-"""What every stage of the script shares: the session, the look at the machine, and the choice of an environment."""
+"""What stages share: the session, the look at the machine, the choice of an environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Session:
 
 
 def look_around(session: Session, *more: Check) -> None:
-    """Say what is here, what is wrong with it, and the mend; what follows of it stands in the state."""
+    """Say what is here, what is wrong, and the mend; keep in the state what follows of it."""
     found, state = session.found, session.state
     for line in found.told:
         say(f"warn  {line}")
@@ -50,7 +50,7 @@ def look_around(session: Session, *more: Check) -> None:
 
 
 def choose_environment(session: Session, *, engine: bool) -> Environment | None:
-    """The environment that there can be: given, of all wheels, of the light ones, or the image's own Python."""
+    """The environment: given, of all wheels, of the light ones, or the image's own Python."""
     places, state, found = session.places, session.state, session.found
     if places.environment is not None:
         say(f"PZ_ENVIRONMENT: {places.environment} is taken, no wheel is installed or tried")

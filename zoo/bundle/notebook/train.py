@@ -1,4 +1,4 @@
-"""The stages of a training job: look, prepare, train; what is left is an archive for `zoo unbundle` and the next run."""
+"""The stages of a training: look, prepare, train; an archive is left."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def train(session: Session) -> None:
 
 
 def left_archive(session: Session) -> bool:
-    """Whether the archive of this session is there, with its contents beside it: that is written last."""
+    """Whether the archive is there, with its contents beside it, which are written last."""
     return all((session.places.working / name).is_file() for name in (TRAINED, CONTENTS))
 
 

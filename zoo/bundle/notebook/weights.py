@@ -67,7 +67,7 @@ def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bo
 
 
 def linked(found: Found, places: Places) -> tuple[Path, dict[str, str]]:
-    """A store of links to the artifacts of the parts and of the job; by artifact, why one is not in it."""
+    """A store of links to all artifacts; by artifact, why one is not in it."""
     store, faults = places.scratch / "store", {}
     store.mkdir(parents=True, exist_ok=True)
     for link in store.iterdir():
