@@ -19,7 +19,7 @@ from ensemble.plan.contracts import (
     TokenEstimate,
 )
 from ensemble.plan.files import load_plan, save_plan
-from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons
+from ensemble.plan.reasons import Change, ErrorCorrelation, MemberReason, Reasons, candidate_words
 from ensemble.plan.shift import Calibration, End, FittingRows, HeldGroup, Robust, RobustBy, RowSummary
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Tree",
     "Trees",
     "Triple",
+    "candidate_words",
     "load_plan",
     "save_plan",
 ]

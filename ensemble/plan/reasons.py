@@ -64,6 +64,14 @@ class Reasons(Contract):
         return next((reason for reason in self.members if reason.name == name), None)
 
 
+def candidate_words(name: str) -> str:
+    """The name of a candidate for plans, in words.
+
+    That of a single member begins with the member's own, which stays as it is; "<member> alone" is known by its space.
+    """
+    return name if " " in name else name.replace("_", " ")
+
+
 class ErrorCorrelation(Contract):
     """How alike members err, by pairs, each matrix (members, members).
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_text
-from ensemble.plan import Plan
+from ensemble.plan import Plan, candidate_words
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
 from ensemble.report.frontier import bars_text
@@ -237,14 +237,14 @@ def _content(plan: Plan) -> dict[str, Any]:
         "margin": f"Margin {plan.margin:.4g}: {plan.margin_reason}.",
         "baselines": [
             (
-                taken_text(plan, name).replace("_", " "),
+                candidate_words(name) + taken_text(plan, name).removeprefix(name),
                 f"{loss:.4f}",
                 paired_text(plan, name).replace("+-", "±").replace("-", "−"),
             )
             for name, loss in sorted(plan.baselines.items(), key=lambda item: item[1])
         ],
         "details": _details(plan),
-        "study": study_text(plan.study) if plan.study else "",
+        "study": study_text(plan, plan.study) if plan.study else "",
     } | why_content(plan)
 
 

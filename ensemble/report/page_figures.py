@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble.budget.duration import format_seconds
-from ensemble.plan import Job, Plan
+from ensemble.plan import Job, Plan, candidate_words
 from ensemble.report.frontier import band, round_times
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def bought_figure(plan: Plan) -> Figure:
         own = name == "this plan"
         axes.plot(loss, place, marker="*" if own else "o", markersize=15 if own else 8, color=SHADES[2] if own else SHADES[0])
         axes.annotate(f"{loss:.4f}", (loss, place), xytext=(12, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_yticks(places, [name.replace("_", " ") for name, _ in rows])
+    axes.set_yticks(places, [candidate_words(name) for name, _ in rows])
     axes.margins(x=0.22, y=0.1)
     axes.set_xlabel("log loss, nats")
     axes.grid(axis="y", color="0.88")

@@ -38,7 +38,7 @@ def plan_page(plan: Plan) -> Page:
             f"in-sample gap to the bound {plan.bound.gap:.1e}"
         )
     if plan.study is not None:
-        page.append(f"study: {study_text(plan.study)}; `ensemble study PLAN` shows it, and how to open it")
+        page.append(f"study: {study_text(plan, plan.study)}; `ensemble study PLAN` shows it, and how to open it")
     page += why_blocks(plan)
     return [*page, *(f"left out: {name}: {reason}" for name, reason in plan.left_out.items())]
 
@@ -161,9 +161,10 @@ def taken_text(plan: Plan, name: str) -> str:
     return f"{name}, taken" if name == plan.chosen else name
 
 
-def study_text(study: PlanStudy) -> str:
+def study_text(plan: Plan, study: PlanStudy) -> str:
     """A plan's study, in a few words."""
-    return f"{study.name}, {amount(study.trials, 'trial')}, {study.feasible:.0%} fit the budget"
+    fit = f", {study.feasible:.0%} fit the budget" if plan.has_prices else ""
+    return f"{study.name}, {amount(study.trials, 'trial')}{fit}"
 
 
 def unseen_text(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.plan import PlanStudy
+from ensemble.plan import PlanStudy, candidate_words
 from ensemble.pools.crossfit import rows_beside
 from ensemble.search.contest import SURELY, has_few_rows
 from ensemble.search.decide import BuildRequest, Found
@@ -94,7 +94,7 @@ def challenged(
     return Confirmed(
         STUDY,
         candidate,
-        f"study: {against} against what the exact search would take ({confirmed.name.replace('_', ' ')}) in the same rehearsal"
+        f"study: {against} against what the exact search would take ({candidate_words(confirmed.name)}) in the same rehearsal"
         + (f" by {words(measure.held.asked, measure.held.names)}" if measure.held else ""),
         reported,
         confirmed.whole_file_loss if candidate.seen else float(reported.mean()),

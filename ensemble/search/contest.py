@@ -12,10 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
+from ensemble.plan import candidate_words
 from ensemble.search.decide import CHEAPER, COVERAGE, LEAST_SAVING
 from ensemble.search.measure import Measure
 from ensemble.search.robust import Groups, words
-from ensemble.search.simple import LOG_POOL
+from ensemble.search.simple import ALONE, LOG_POOL, RECALIBRATED
 
 FEW_LABELS = 2_000  # with fewer rows, a search that looks better than the log pool of everybody mostly is not
 SURELY = 2.0  # standard errors: of the half dozen that challenge it, the luckiest is often beyond one
@@ -53,6 +54,16 @@ class Contest:
         return means
 
     @cached_property
+    def _simplicity(self) -> tuple[int, ...]:
+        """The simplest first; single members are as simple as one another.
+
+        Which of them comes first in `names` was found by all rows: a fold that went by it would know its own rows.
+        """
+        first: dict[str, int] = {}
+        kinds = [next((kind for kind in (ALONE, RECALIBRATED) if name.endswith(kind)), name) for name in self.names]
+        return tuple(first.setdefault(kind, place) for place, kind in enumerate(kinds))
+
+    @cached_property
     def winner(self) -> str:
         """The candidate to take, by all rows."""
         return self.names[self._pick(range(len(self.names)), np.ones(self.losses.shape[2], dtype=bool))]
@@ -76,13 +87,13 @@ class Contest:
         rows = self.losses.shape[2]
         others = [place for place in range(len(self.names)) if not np.array_equal(self.means[place], self.means[won])]
         if not others:
-            return f"{_words(self.winner)}: no other candidate differs from it"
+            return f"{candidate_words(self.winner)}: no other candidate differs from it"
         everything = np.ones(rows, dtype=bool)
         nearest = min(others, key=lambda place: self._score(place, everything))
         difference, error = self._beyond(nearest, won, everything)
-        beside = f"{_words(self.names[nearest])} came out {difference:+.5f} +- {error:.5f} against it in rehearsal"
+        beside = f"{candidate_words(self.names[nearest])} came out {difference:+.5f} +- {error:.5f} against it in rehearsal"
         by = f" by {words(self.held.asked, self.held.names)}" if self.held else ""
-        return f"{_words(self.winner)}: {self._reason(won)}{by}; {beside}"
+        return f"{candidate_words(self.winner)}: {self._reason(won)}{by}; {beside}"
 
     def _reason(self, won: int) -> str:
         rows = self.losses.shape[2]
@@ -105,14 +116,15 @@ class Contest:
             return best
         cheaper = [place for place in allowed if self.seconds[place] <= self.seconds[best] * (1 - LEAST_SAVING)]
         as_good = [place for place in cheaper if self._is_as_good(place, best, rows)]
-        return min(as_good, key=lambda place: float(self.seconds[place]), default=best)
+        price = {place: (float(self.seconds[place]), self._simplicity[place], self._score(place, rows)) for place in as_good}
+        return min(as_good, key=lambda place: price[place], default=best)
 
     def _best(self, allowed: Sequence[int], rows: np.ndarray) -> int:
         loss = {place: self._score(place, rows) for place in allowed}
         least = min(allowed, key=lambda place: loss[place])
         if not self.few:
             # Of several that are as good, many members lose least where the rows to predict differ from these.
-            ordered = sorted(allowed, key=lambda place: self.names[place] != LOG_POOL)
+            ordered = sorted(allowed, key=lambda place: (self.names[place] != LOG_POOL, self._simplicity[place], loss[place]))
             return next(place for place in ordered if place == least or self._is_as_good(place, least, rows))
         default = self.names.index(LOG_POOL)
         better = [place for place in allowed if self._is_better(place, default, rows)]
@@ -141,5 +153,3 @@ def has_few_rows(losses: np.ndarray) -> bool:
     return bool(losses.shape[-1] < FEW_LABELS)
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -56,6 +56,23 @@ def test_what_one_division_into_folds_says_and_the_others_do_not_is_no_win():
     assert contest({"log_pool": log_pool, "search": steady}).winner == "search"
 
 
+def test_of_single_members_alike_the_reported_one_is_chosen_without_the_fold():
+    """Their order, the best on all rows first, would choose by the fold's own rows: the promise would be their least mean."""
+    rows, error = FEW_LABELS, 0.01
+    noise = np.random.default_rng(3).normal(size=(12, rows)) * error * np.sqrt(rows)
+    singles = sorted((1 + one for one in noise), key=lambda one: float(one.mean()))
+    losses = {f"m_{place} alone": one[None] for place, one in enumerate(singles)}
+    found = contest(losses, seconds=(1.0,) * 12)
+    by_other_folds = np.empty(rows)
+    for fold in np.unique(found.folds[0]):
+        held = found.folds[0] == fold
+        by_other_folds[held] = min(singles, key=lambda one: float(one[~held].mean()))[held]
+    assert found.winner == "m_0 alone"
+    np.testing.assert_allclose(found.reported()[0], by_other_folds)
+    assert found.reported().mean() > singles[0].mean() + error
+    assert found.why().startswith("m_0 alone: ")
+
+
 def test_rows_of_one_prompt_are_no_independent_evidence():
     rows = 400
     one = np.repeat(apart(rows // 10, -0.016, 0.02), 10)[None]
