@@ -116,10 +116,13 @@ class Problem:
     def thinned_rows(self) -> np.ndarray:
         """Which rows, bool (rows,), `thinned` keeps.
 
-        Its folds are its own, and no part of this problem's.
+        One of each few, and not each time the same: rows are in order of ids, and where sources or an exchange of sides
+        alternate in a file, every second row would be all of one kind. Its folds are its own, and no part of this problem's.
         """
         count = len(self.members.y)
-        kept: np.ndarray = np.arange(count) % -(-count // FEW_ROWS) == 0  # rows are in order of ids
+        firsts = np.arange(0, count, step := -(-count // FEW_ROWS))
+        kept = np.zeros(count, dtype=bool)
+        kept[np.minimum(firsts + np.random.default_rng(0).integers(0, step, len(firsts)), count - 1)] = True
         return kept
 
     @cached_property

@@ -232,3 +232,17 @@ def test_a_robust_build_has_a_study_and_never_looks_worse_for_it(by):
     assert STUDY in studied.confirmed.beside and studied.confirmed.robust is not None
     of = rehearsal.groups.of
     assert score(studied.confirmed.losses, of, by) <= score(alone.confirmed.losses, of, by)
+
+
+def test_a_study_on_some_of_the_rows_has_groups_that_alternate_in_the_file(monkeypatch):
+    """Every second row would be all of one of them, with nothing to fit to where that one is left out."""
+    monkeypatch.setattr("ensemble.search.problem.FEW_ROWS", 200)
+    members = with_column(["x", "y"] * 150).subset([0, 1, 3])
+    members = replace(members, groups=np.arange(300))
+    problem = pose_problem(members, request(5_400))
+    groups = groups_of(members, AskedGroups("source"))
+    of = groups.of[problem.thinned_rows]
+    assert len(of) == 150 and np.array_equal(problem.thinned_rows, problem.thinned_rows)
+    assert np.bincount(of).min() > 50
+    losses = Judge(problem, groups).losses(Drawn((0, 1), RIDGED_LOG))
+    assert losses.shape == (150,) and np.isfinite(losses).all()
