@@ -244,5 +244,5 @@ def test_a_study_on_some_of_the_rows_has_groups_that_alternate_in_the_file(monke
     of = groups.of[problem.thinned_rows]
     assert len(of) == 150 and np.array_equal(problem.thinned_rows, problem.thinned_rows)
     assert np.bincount(of).min() > 50
-    losses = Judge(problem, groups).losses(Drawn((0, 1), RIDGED_LOG))
+    losses = Judge(problem, groups).losses(Drawn((0, 1), RIDGED_LOG, {}))
     assert losses.shape == (150,) and np.isfinite(losses).all()
