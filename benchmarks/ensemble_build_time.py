@@ -2,8 +2,7 @@
 
     python benchmarks/ensemble_build_time.py [--sizes 2x57477 8x57477 ...] [--no-trees] [--trials 50]
 
-Simulated members (`synthetic` of ensemble_search.py), nine hours on t4x2: the search, the judging, the rehearsal, the study, the
-final fits. Each build runs in a process of its own, with one thread for linear algebra. CPU seconds are what a build takes
+Simulated members (`synthetic` of ensemble_search.py), nine hours on t4x2: search, judging, rehearsal, study, final fits. Each build runs in a process of its own, with one thread for linear algebra. CPU seconds are what a build takes
 on an idle core; wall seconds beside them say how busy the machine was. `--no-trees` leaves boosted trees out. Rows of earlier
 runs stay in the report until the same size is run again. Writes ensemble_build_time.md and .json.
 """
@@ -63,7 +62,7 @@ def report(runs: list[dict[str, Any]]) -> str:
         "# Time of whole builds",
         "",
         *dict.fromkeys(f"{run['date']}, {run['machine'].split(', load')[0]}." for run in runs),
-        "`python benchmarks/ensemble_build_time.py`, and `--no-trees`. Goals are wall seconds on two idle cores, with 50 trials.",
+        "`python benchmarks/ensemble_build_time.py`, and `--no-trees`. Goals are wall seconds on two idle cores, with trials.",
         "CPU seconds are of all threads of the build; wall seconds were taken beside other work, of which the load at the end",
         "speaks (2 is what two cores can do).",
         "",
