@@ -2,9 +2,10 @@
 
     python benchmarks/ensemble_build_time.py [--sizes 2x57477 8x57477 ...] [--no-trees] [--trials 50]
 
-Simulated members (`synthetic` of ensemble_search.py), nine hours on t4x2: search, judging, rehearsal, study, final fits. Each build runs in a process of its own, with one thread for linear algebra. CPU seconds are what a build takes
-on an idle core; wall seconds beside them say how busy the machine was. `--no-trees` leaves boosted trees out. Rows of earlier
-runs stay in the report until the same size is run again. Writes ensemble_build_time.md and .json.
+Simulated members (`synthetic` of ensemble_search.py), nine hours on t4x2: search, judging, rehearsal, study, final fits. Each
+build runs in a process of its own, with one thread for linear algebra. CPU seconds are what a build takes on an idle core;
+wall seconds beside them say how busy the machine was. `--no-trees` leaves boosted trees out. Rows of earlier runs stay in the
+report until the same size is run again. Writes ensemble_build_time.md and .json.
 """
 
 from __future__ import annotations
