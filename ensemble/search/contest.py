@@ -151,5 +151,3 @@ class Contest:
 def has_few_rows(losses: np.ndarray) -> bool:
     """Whether losses (..., rows) are of so few rows that what looks better mostly is not."""
     return bool(losses.shape[-1] < FEW_LABELS)
-
-
