@@ -120,6 +120,9 @@ def test_the_cells_find_the_job_and_run_its_script(bundle: Bundle, tmp_path: Pat
     other = tmp_path / "input" / "other"
     other.mkdir()
     (other / "bundle.json").write_text(json.dumps({"name": "another"}))
+    for place, text in (("list", b"[1]"), ("bytes", b"\xff\xfe{")):  # of other people's programs
+        (tmp_path / "input" / place).mkdir()
+        (tmp_path / "input" / place / "bundle.json").write_bytes(text)
     done = run_cells(tmp_path)
     assert done.stdout.splitlines()[:2] == ["stage look True", "stage prepare True"]
     if fails:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -86,3 +87,12 @@ def test_a_marker_that_cannot_be_read_is_a_part_that_is_missing(tmp_path: Path) 
     (scene.made / "model-1" / "part.json").write_text("[]")
     found = find(scene.inputs)
     assert found.parts == {} and "cannot be read" in found.told[0] and "model-1 is not mounted" in found.told[1]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"schema_version": 1, "name": "another"}'])
+def test_a_bundle_json_of_somebody_else_s_is_no_second_job(tmp_path: Path, text: str) -> None:
+    scene = make_scene(tmp_path)
+    (scene.inputs / "datasets" / "app").mkdir()
+    (scene.inputs / "datasets" / "app" / "bundle.json").write_text(text)
+    found = find(scene.inputs)
+    assert os.path.samefile(found.job, scene.job) and found.told == ()
