@@ -136,7 +136,8 @@ def _extract(archive: Path, trained: Trained, scratch: Path) -> None:
                 if record.name == CONTENTS:
                     continue
                 top, _, below = record.name.partition("/")
-                if top not in known or not below or not record.isfile() or record.issparse() or Path(below).suffix not in SUFFIXES:
+                plain = record.isfile() and not record.issparse()
+                if top not in known or not below or not plain or Path(below).suffix not in SUFFIXES:
                     raise ZooError(
                         f"{archive}: holds {record.name!r}, which is no file of a training; nothing was taken from it"
                     )

@@ -71,7 +71,8 @@ def with_rates(target: Target, found: QuickRates) -> Target:
             raise ZooError(f"{told}; measure again")
     for name, rate, sheet in _bounded(target, found.rates):
         if rate > ABOVE_SHEET * sheet:
-            raise ZooError(f"{name} at {rate:.3g} a second, where the data sheet of {target.name} says {sheet:.3g}; measure again")
+            told = f"{name} at {rate:.3g} a second, where the data sheet of {target.name} says {sheet:.3g}"
+            raise ZooError(f"{told}; measure again")
     known = found.rates.model_dump(exclude_none=True, exclude={"matmul_flop_per_second"})
     matmul = {**target.measured.matmul_flop_per_second, **found.rates.matmul_flop_per_second}
     measured = target.measured.model_copy(update={**known, "matmul_flop_per_second": matmul})

@@ -81,7 +81,7 @@ def _the_job(jobs: list[Path], inputs: Path) -> tuple[Path, dict[str, Any], list
     texts = {folder: (folder / BUNDLE).read_bytes() for folder in jobs if (folder / SCRIPT).is_dir()}
     jobs = list(texts)
     if not jobs:
-        raise Refused(f"no {BUNDLE} below {inputs} with a {SCRIPT} beside it: attach the bundle's data set `job` to the notebook")
+        raise Refused(f"no {BUNDLE} below {inputs} with a {SCRIPT} beside it: attach the bundle's data set `job`")
     if len(set(texts.values())) > 1:
         raise Refused(f"two different jobs: {' and '.join(map(str, jobs))}; detach all but one")
     try:

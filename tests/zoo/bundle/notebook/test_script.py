@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import shutil
 import subprocess
 import sys
@@ -95,4 +94,4 @@ def test_a_bundle_json_of_somebody_else_s_is_no_second_job(tmp_path: Path, text:
     (scene.inputs / "datasets" / "app").mkdir()
     (scene.inputs / "datasets" / "app" / "bundle.json").write_text(text)
     found = find(scene.inputs)
-    assert os.path.samefile(found.job, scene.job) and found.told == ()
+    assert found.job.samefile(scene.job) and found.told == ()
