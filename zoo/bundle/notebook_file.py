@@ -39,10 +39,11 @@ inputs = pathlib.Path(os.environ.get("PZ_INPUT", "/kaggle/input"))
 found = [path.parent for depth in range(8) for path in inputs.glob("*/" * depth + "bundle.json")]
 jobs = [path for path in found if '"name": "{name}"' in (path / "bundle.json").read_text(errors="replace")]
 assert jobs, f"job {name} is not attached below {{inputs}}; attached jobs: {{found}}"
+script = min(jobs[0].glob("script/**/__main__.py")).parent
 
 
 def run(stage):
-    command = [sys.executable, str(jobs[0] / "script"), stage]
+    command = [sys.executable, str(script), stage]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         for line in process.stdout:
             print(line, end="", flush=True)

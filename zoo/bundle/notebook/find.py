@@ -58,6 +58,16 @@ def find(inputs: Path) -> Found:
     return Found(job, bundle, parts, battles, sample if sample.is_file() else None, (*told, *more), earlier)
 
 
+def lies(folder: Path, path: str) -> Path:
+    """Where a file of a mounted part lies.
+
+    That is its path; or one folder deeper, where an archive of a folder was unpacked into a folder of its name once more: how
+    the host does that is not documented.
+    """
+    again = folder / path.partition("/")[0] / path
+    return again if "/" in path and not (folder / path).exists() and again.exists() else folder / path
+
+
 def _walk(inputs: Path) -> Iterator[tuple[Path, set[str]]]:
     """Folders below the inputs and their files' names, in the order of their paths.
 
