@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zoo.bundle
 from zoo.bundle.contracts import BUNDLE, Bundle, BundledFile, BundleTarget, Image, Kind, Part
@@ -14,7 +15,7 @@ from zoo.bundle.notebook_file import accelerator, write_notebook
 from zoo.bundle.parts import copy_into, place, record, seal, slug_of, write_metadata
 from zoo.bundle.product import make_wheel
 from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
-from zoo.contracts import Say
+from zoo.contracts import Manifest, Say
 from zoo.errors import ZooError
 from zoo.pipeline.runner import PROJECT
 from zoo.store import MANIFEST, Artifact, write_atomic
@@ -34,6 +35,7 @@ def making(output: Path) -> Iterator[Path]:
     ZooError where something lies there that is no bundle.
     """
     check_place(output)
+    output = output.absolute()  # the folder `.` has a name then
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a run that was killed left there
     partial.mkdir(parents=True)
@@ -137,15 +139,35 @@ def _sealed(
 
 
 def lay_artifact(artifact: Artifact, folder: Path, below: Path, licence: str) -> list[BundledFile]:
-    """Lay an artifact's files into a folder; their records, hashes by its manifest."""
-    files = []
-    for path in (*artifact.manifest.files, MANIFEST):
+    """Lay an artifact's files into a folder; their records, hashes by its manifest.
+
+    Without what tells of this machine's folders: logs, and places in the manifest, which are no part of an artifact's identity.
+    """
+    manifest = _without_places(artifact.manifest)
+    for path in manifest.files:
         place(artifact.path / path, folder / below / path)
-        known = artifact.manifest.files.get(path)
-        sha256 = known.sha256 if known else None
+    write_atomic(folder / below / MANIFEST, manifest.model_dump_json(indent=1))
+    files = []
+    for path in (*manifest.files, MANIFEST):
+        known = manifest.files.get(path)
         name = (below / path).as_posix()
-        files.append(record(folder, name, origin=artifact.path.name, licence=licence, sha256=sha256))
+        files.append(record(folder, name, origin=artifact.path.name, licence=licence, sha256=known.sha256 if known else None))
     return files
+
+
+def _without_places(manifest: Manifest) -> Manifest:
+    """A manifest as others may see it: no paths of inputs, no command line, no logs among its files."""
+    data = _unplaced(manifest.model_dump(mode="json"))
+    data["files"] = {path: file for path, file in data["files"].items() if not path.endswith(".log")}
+    return Manifest.model_validate(data | {"argv": ()})
+
+
+def _unplaced(value: Any) -> Any:
+    """Nested plain data in which no input has a path: where a dictionary has a fingerprint, too."""
+    if isinstance(value, dict):
+        place_of = {"path": ""} if {"path", "fingerprint"} <= value.keys() else {}
+        return {key: _unplaced(item) for key, item in value.items()} | place_of
+    return [_unplaced(item) for item in value] if isinstance(value, list) else value
 
 
 def lay_script(job: Path) -> list[BundledFile]:

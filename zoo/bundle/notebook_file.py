@@ -32,17 +32,18 @@ KERNEL_KEYS = {
 
 FIND = """\
 # The time is counted from here. All that follows is done by the script in the job, wherever that is mounted.
-import json, os, pathlib, subprocess, sys, time
+import os, pathlib, subprocess, sys, time
 
 os.environ.setdefault("PZ_STARTED_AT", repr(time.time()))
 inputs = pathlib.Path(os.environ.get("PZ_INPUT", "/kaggle/input"))
 found = [path.parent for depth in range(8) for path in inputs.glob("*/" * depth + "bundle.json")]
-jobs = [path for path in found if json.loads((path / "bundle.json").read_text())["name"] == "{name}"]
+jobs = [path for path in found if '"name": "{name}"' in (path / "bundle.json").read_text(errors="replace")]
 assert jobs, f"job {name} is not attached below {{inputs}}; attached jobs: {{found}}"
+script = min(jobs[0].glob("script/**/__main__.py")).parent
 
 
 def run(stage):
-    command = [sys.executable, str(jobs[0] / "script"), stage]
+    command = [sys.executable, str(script), stage]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         for line in process.stdout:
             print(line, end="", flush=True)

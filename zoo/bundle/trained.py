@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from zoo.contracts import SCHEMA_VERSION, Contract, first_fault
+from zoo.contracts import SCHEMA_VERSION, Contract, Name, first_fault
 from zoo.errors import ZooError
 from zoo.store import MANIFEST, PARTIAL, REQUEST, locked, replacing, scratch_folder, set_aside, verify_artifacts
 
@@ -40,7 +40,7 @@ class Trained(Contract):
     """`trained.json`: what is in an archive."""
 
     schema_version: int = SCHEMA_VERSION
-    entry: str
+    entry: Name
     created_at: datetime
     folds: tuple[TrainedFold, ...]
 
@@ -90,11 +90,14 @@ def read_contents(archive: Path) -> Trained:
                 raise ZooError(f"{archive}: its first file is not {CONTENTS}; give the {ARCHIVE} that the notebook left")
             text = tar.extractfile(record)
             assert text is not None
-            return Trained.model_validate_json(text.read())
+            trained = Trained.model_validate_json(text.read())
     except ValidationError as error:
         raise ZooError(f"{archive}: {CONTENTS}: {first_fault(error)}") from error
     except (OSError, tarfile.TarError) as error:
         raise ZooError(f"{archive}: not an archive that can be read ({error}); download the notebook's output again") from error
+    if len({fold.artifact for fold in trained.folds}) < len(trained.folds):
+        raise ZooError(f"{archive}: {CONTENTS}: two folds are one artifact; download the notebook's output again")
+    return trained
 
 
 def unpack(archive: Path, store: Path) -> tuple[Trained, list[Path]]:
@@ -133,12 +136,13 @@ def _extract(archive: Path, trained: Trained, scratch: Path) -> None:
                 if record.name == CONTENTS:
                     continue
                 top, _, below = record.name.partition("/")
-                if top not in known or not below or not record.isfile() or Path(below).suffix not in SUFFIXES:
+                plain = record.isfile() and not record.issparse()
+                if top not in known or not below or not plain or Path(below).suffix not in SUFFIXES:
                     raise ZooError(
                         f"{archive}: holds {record.name!r}, which is no file of a training; nothing was taken from it"
                     )
                 tar.extract(record, scratch, filter="data")
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:  # NUL in a name, a time beyond all calendars
         raise ZooError(f"{archive}: {error}; download the notebook's output again") from error
 
 

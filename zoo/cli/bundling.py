@@ -82,13 +82,14 @@ def unbundle(
 
     Example: zoo unbundle out/trained.tar
     """
-    from zoo.bundle.trained import folder_of, unpack
+    from zoo.bundle.trained import folder_of, read_contents, unpack
     from zoo.entries.load import load_entry
     from zoo.settings import store_folder
     from zoo.store import read_manifest
     from zoo.tracking.sync import log_stage
 
     style, store = style_of(output, as_json), store_folder()
+    entry = load_entry(read_contents(archive).entry)  # an unknown one is told before anything is taken
     trained, new = unpack(archive, store)
     rows: list[list[str | int]] = []
     for fold in trained.folds:
@@ -96,6 +97,6 @@ def unbundle(
         state = "finished" if fold.finished else f"at step {fold.steps}"
         rows.append([fold.fold, fold.artifact, state, "new here" if place in new else "was here"])
         if fold.finished:
-            log_stage(read_manifest(place), place, load_entry(trained.entry))
+            log_stage(read_manifest(place), place, entry)
     columns = [Column("fold"), Column("artifact"), Column("training"), Column("store")]
     show([Table(columns, rows)], style, data=trained.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,7 +69,24 @@ def with_rates(target: Target, found: QuickRates) -> Target:
         if sheet and rate > ABOVE_SHEET * sheet:
             told = f"{dtype} matmul at {rate / 1e12:.3g} TFLOP/s, where the data sheet of {target.name} says {sheet / 1e12:.3g}"
             raise ZooError(f"{told}; measure again")
+    for name, rate, sheet in _bounded(target, found.rates):
+        if rate > ABOVE_SHEET * sheet:
+            told = f"{name} at {rate:.3g} a second, where the data sheet of {target.name} says {sheet:.3g}"
+            raise ZooError(f"{told}; measure again")
     known = found.rates.model_dump(exclude_none=True, exclude={"matmul_flop_per_second"})
     matmul = {**target.measured.matmul_flop_per_second, **found.rates.matmul_flop_per_second}
     measured = target.measured.model_copy(update={**known, "matmul_flop_per_second": matmul})
     return target.model_copy(update={"measured": measured, "measured_on": found.machine})
+
+
+def _bounded(target: Target, rates: Rates) -> Iterator[tuple[str, float, float]]:
+    """Name, measured rate and the most that the data sheet lets expect, beside matrix products by dtype.
+
+    Attention is matrix products, too. Not of what no sheet says, and of host and disk, which are no property of a card.
+    """
+    fastest = max(target.declared.matmul_flop_per_second.values(), default=None)
+    pairs = (
+        ("attention_flop_per_second", rates.attention_flop_per_second, fastest),
+        ("memory_bytes_per_second", rates.memory_bytes_per_second, target.declared.memory_bytes_per_second),
+    )
+    yield from ((name, rate, sheet) for name, rate, sheet in pairs if rate and sheet)

@@ -111,15 +111,19 @@ SCRIPT = "import sys, os; print('stage', sys.argv[1], float(os.environ['PZ_START
 
 @pytest.mark.parametrize("layout", ["pz-job", "datasets/me/pz-job", "datasets/me/pz-job/versions/1/job"])
 @pytest.mark.parametrize("fails", ["", "prepare"])
-def test_the_cells_find_the_job_and_run_its_script(bundle: Bundle, tmp_path: Path, layout: str, fails: str) -> None:
+@pytest.mark.parametrize("place", ["script", "script/script"])
+def test_the_cells_find_the_job_and_run_its_script(bundle: Bundle, tmp_path: Path, layout: str, fails: str, place: str) -> None:
     write_notebook(tmp_path / "notebook", bundle, "pz-job-x")
     job = tmp_path / "input" / layout
-    (job / "script").mkdir(parents=True)
+    (job / place).mkdir(parents=True)
     (job / "bundle.json").write_text(json.dumps({"name": NAME}))
-    (job / "script" / "__main__.py").write_text(SCRIPT.format(fails))
+    (job / place / "__main__.py").write_text(SCRIPT.format(fails))
     other = tmp_path / "input" / "other"
     other.mkdir()
     (other / "bundle.json").write_text(json.dumps({"name": "another"}))
+    for place, text in (("list", b"[1]"), ("bytes", b"\xff\xfe{")):  # of other people's programs
+        (tmp_path / "input" / place).mkdir()
+        (tmp_path / "input" / place / "bundle.json").write_bytes(text)
     done = run_cells(tmp_path)
     assert done.stdout.splitlines()[:2] == ["stage look True", "stage prepare True"]
     if fails:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.manifests import finished, partial_folder
 from tests.helpers.requests import SPEC, train_request
-from zoo.bundle.trained import Trained, TrainedFold, pack, read_contents, unpack
+from zoo.bundle.trained import CONTENTS, Trained, TrainedFold, pack, read_contents, unpack
 from zoo.contracts import Held, changed
 from zoo.errors import ZooError
 from zoo.store import PARTIAL, REQUEST, artifact_name, list_artifacts, verify_artifacts, write_atomic
@@ -131,3 +131,33 @@ def test_a_cut_archive(left: tuple[Path, Trained, Path], tmp_path: Path) -> None
     with pytest.raises(ZooError, match=r"trained\.tar"):
         unpack(archive, tmp_path / "here")
     assert not list_artifacts(tmp_path / "here")
+
+
+def test_one_artifact_under_two_folds_is_refused(left: tuple[Path, Trained, Path], tmp_path: Path) -> None:
+    _, trained, archive = left
+    twice = changed(trained, folds=(*trained.folds, changed(trained.folds[0], fold=2, finished=False, steps=1)))
+    rewritten(archive, {CONTENTS: twice.model_dump_json().encode()})
+    with pytest.raises(ZooError, match="two folds are one artifact"):
+        unpack(archive, tmp_path / "here")
+
+
+def test_a_name_that_no_disk_takes_and_a_file_full_of_holes_are_refused(
+    left: tuple[Path, Trained, Path], tmp_path: Path
+) -> None:
+    _, trained, archive = left
+    before, folder = archive.read_bytes(), trained.folds[0].artifact
+    for headers in ({"path": f"{folder}/x\0y.json"}, {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 50)}):
+        archive.write_bytes(before)
+        with tarfile.open(archive, "a", format=tarfile.PAX_FORMAT) as tar:
+            record = tarfile.TarInfo(f"{folder}/x.json")
+            record.pax_headers = headers
+            tar.addfile(record)
+        with pytest.raises(ZooError, match=r"trained\.tar"):
+            unpack(archive, tmp_path / "here")
+
+
+def test_an_entry_s_name_is_no_path(left: tuple[Path, Trained, Path]) -> None:
+    _, trained, archive = left
+    rewritten(archive, {CONTENTS: trained.model_dump_json().replace('"tiny"', '"../tiny"').encode()})
+    with pytest.raises(ZooError, match="entry"):
+        read_contents(archive)

@@ -66,6 +66,8 @@ def test_what_was_not_measured_now_stays_and_what_was_is_replaced() -> None:
         ({"machine": f"{T4S} as t4x2"}, "as t4x2"),
         ({"compute_capability": (8, 9)}, "compute capability 8.9"),
         ({"rates": Rates(matmul_flop_per_second={"float16": 700e12})}, "700 TFLOP/s, where the data sheet of t4x2 says 65"),
+        ({"rates": Rates(attention_flop_per_second=1e300)}, r"attention_flop_per_second at 1e\+300 a second.* 6.5e\+13"),
+        ({"rates": Rates(memory_bytes_per_second=1e12)}, r"memory_bytes_per_second at 1e\+12 a second.* 3.2e\+11"),
     ],
 )
 def test_rates_of_another_name_or_card_are_refused(change: dict, says: str) -> None:

@@ -57,6 +57,8 @@ def standing(found: Found, form: Form, places: Places) -> tuple[bool, str]:
     if wrong := fault(places.submission, found.battles, form):
         return False, f"{places.submission} is NOT whole: {wrong}"
     rows, priors = _count(places.submission, found, form)
+    if priors is None:
+        return True, f"{places.submission} is whole: {rows:,} rows of winners; whether members are in them is not told by it"
     if priors == rows:
         return True, f"{places.submission} is whole: {rows:,} rows, ALL the plan's prior, no member is in it"
     told = f", {priors:,} of them the plan's prior" if priors else ", members in each"
@@ -85,8 +87,8 @@ def leave(found: Found, form: Form, places: Places, state: State, code: int | No
     return whole
 
 
-def _count(submission: Path, found: Found, form: Form) -> tuple[int, int]:
-    """Rows of a submission, and those that are the prior. Of one that names winners it cannot be told: none."""
+def _count(submission: Path, found: Found, form: Form) -> tuple[int, int | None]:
+    """Rows of a submission, and those that are the prior. Of one that names winners it cannot be told: None."""
     rows = priors = 0
     prior = [float(cell) for cell in _numbers(form.row("", found.bundle["prior"]), form)]
     with submission.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -96,7 +98,7 @@ def _count(submission: Path, found: Found, form: Form) -> tuple[int, int]:
             rows += 1
             cells = [float(cell) for cell in _numbers(row, form)]
             priors += bool(cells) and all(abs(a - b) < 1e-9 for a, b in zip(cells, prior, strict=True))
-    return rows, priors
+    return rows, priors if prior else None
 
 
 def _numbers(row: Sequence[str], form: Form) -> list[str]:

@@ -34,8 +34,8 @@ def variables(
     found = {name: value for name, value in inherited.items() if name not in (*IMAGE_OWN, *OF_A_TERMINAL)} | ALWAYS
     found["ZOO_HOME"] = str(places.home)
     found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [DRIVER_LIBRARIES, inherited.get("LD_LIBRARY_PATH")]))
-    if (job / "targets").is_dir():  # of machines that members were scored on, and the package does not know
-        found["ZOO_TARGETS"] = str(job / "targets")
+    if own := sorted((job / "targets").rglob("*.toml")):  # of machines that members were scored on, new to the package
+        found["ZOO_TARGETS"] = str(own[0].parent)
     if environment.product:
         found["PYTHONPATH"] = environment.product
     if environment.on_processors:

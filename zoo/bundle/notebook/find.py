@@ -14,6 +14,7 @@ from .places import Refused
 BUNDLE, MARKER, SAMPLE, GATEWAY = "bundle.json", "part.json", "sample_submission.csv", "kaggle_evaluation"
 BATTLES = {"predict": "test.csv", "train": "train.csv"}  # by task: the competition's file that is read
 TRAINED = "trained.tar"  # what an earlier run of a training notebook left
+SCRIPT = "script"  # beside the job's file
 DEEPEST = 7  # levels below the inputs: models are mounted at /models/OWNER/SLUG/FRAMEWORK/VARIATION/VERSION
 
 
@@ -57,6 +58,16 @@ def find(inputs: Path) -> Found:
     return Found(job, bundle, parts, battles, sample if sample.is_file() else None, (*told, *more), earlier)
 
 
+def lies(folder: Path, path: str) -> Path:
+    """Where a file of a mounted part lies.
+
+    That is its path; or one folder deeper, where an archive of a folder was unpacked into a folder of its name once more: how
+    the host does that is not documented.
+    """
+    again = folder / path.partition("/")[0] / path
+    return again if "/" in path and not (folder / path).exists() and again.exists() else folder / path
+
+
 def _walk(inputs: Path) -> Iterator[tuple[Path, set[str]]]:
     """Folders below the inputs and their files' names, in the order of their paths.
 
@@ -76,9 +87,11 @@ def _walk(inputs: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _the_job(jobs: list[Path], inputs: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The job: other people's data sets may have a file of that name, too, but not with a script beside it."""
+    texts = {folder: (folder / BUNDLE).read_bytes() for folder in jobs if (folder / SCRIPT).is_dir()}
+    jobs = list(texts)
     if not jobs:
-        raise Refused(f"no {BUNDLE} below {inputs}: attach the bundle's data set `job` to the notebook")
-    texts = {folder: (folder / BUNDLE).read_bytes() for folder in jobs}
+        raise Refused(f"no {BUNDLE} below {inputs} with a {SCRIPT} beside it: attach the bundle's data set `job`")
     if len(set(texts.values())) > 1:
         raise Refused(f"two different jobs: {' and '.join(map(str, jobs))}; detach all but one")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import Environment
-from .find import Found
+from .find import Found, lies
 from .places import say
 
 LONGEST_SECONDS = 120.0  # it says that it takes under a minute, and imports torch for the first time before
@@ -40,7 +40,7 @@ def measure(found: Found, environment: Environment, variables: Mapping[str, str]
 def _largest(found: Found) -> Path | None:
     """The largest file of a model that is mounted."""
     files = [
-        (record["bytes"], found.parts[part["name"]] / record["path"])
+        (record["bytes"], lies(found.parts[part["name"]], record["path"]))
         for part in found.bundle["parts"]
         if part["kind"] == "model" and part["name"] in found.parts
         for record in part["files"]

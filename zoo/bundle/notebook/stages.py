@@ -138,7 +138,7 @@ def main(names: Sequence[str]) -> int:
         if other := [name for name in names if name not in TASKS[task]]:
             raise Refused(f"{other[0]}: the job's task is to {task}: {', '.join(TASKS[task])}")
         for name in names or TASKS[task]:
-            _run(name, session, TASKS[task][name])
+            _run(session, TASKS[task][name])
     except Refused as refused:
         say(f"REFUSED: {refused}")
         return 1
@@ -150,14 +150,14 @@ def main(names: Sequence[str]) -> int:
     return 0 if standing(session.found, session.form, session.places)[0] else 1
 
 
-def _run(name: str, session: Session, stage: Callable[[Session], None]) -> None:
-    """One stage. What goes wrong in it is told; what it is about, the submission, is there already."""
+def _run(session: Session, stage: Callable[[Session], None]) -> None:
+    """One stage. What goes wrong in it is told, and is its end where no whole submission lies there already."""
     try:
         stage(session)
     except Refused:
         raise
     except Exception:
-        if name == "look":
+        if session.found.bundle["task"] == "predict" and not standing(session.found, session.form, session.places)[0]:
             raise
         traceback.print_exc()
     finally:

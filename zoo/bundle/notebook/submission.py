@@ -60,10 +60,12 @@ def form_of(sample: Path | None) -> tuple[Form, str]:
         return usual, f"no sample submission beside test.csv: columns {', '.join(USUAL)}"
     with suppress(OSError, csv.Error):
         rows = _rows(sample)
-        header = tuple(next(rows, []))
-        parts = tuple(PARTS.get(name.strip().lower(), "") for name in header)
-        if "id" in parts and all(parts) and len(set(parts)) == len(parts) and {"a", "b", "winner"} & set(parts):
-            spelled = [row[parts.index("winner")] for row in itertools.islice(rows, 1000)] if "winner" in parts else []
+        header = tuple(name.strip() for name in next(rows, []))
+        parts = tuple(PARTS.get(name.lower(), "") for name in header)
+        held = set(parts)
+        if "id" in held and all(parts) and len(held) == len(parts) and ("winner" in held or {"a", "b"} <= held):
+            place = parts.index("winner") if "winner" in held else len(parts)
+            spelled = [row[place] for row in itertools.islice(rows, 1000) if len(row) > place]
             return Form(header, parts, _winners(spelled)), f"columns {', '.join(header)}, as {sample.name} has them"
         return usual, f"warning: {sample}: columns {', '.join(header)} are not known; {', '.join(USUAL)} are written"
     return usual, f"warning: {sample}: cannot be read; columns {', '.join(USUAL)} are written"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .find import Found
+from .find import Found, lies
 from .places import Places
 
 SMALL_BYTES = 64 << 20  # what is larger has its size checked alone: to hash 10 GB of weights takes minutes
@@ -18,7 +19,7 @@ ENGINE_STAGE = "score"  # the stage of members that need the engine; others need
 def file_fault(folder: Path, records: Iterable[dict[str, Any]]) -> str:
     """The first file below a folder that is not as recorded, with what is wrong; else empty."""
     for record in records:
-        path = folder / record["path"]
+        path = lies(folder, record["path"])
         try:
             size = path.stat().st_size
             if size != record["bytes"]:
@@ -59,7 +60,7 @@ def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bo
         if needs_engine(member) and not serves:
             left_out[member["name"]] = f"needs the engine: {why_not}"
             for link in store.glob(f"*-{member['checkpoint']}"):
-                link.unlink()
+                _remove(link)
         elif not list(store.glob(f"*-{member['checkpoint']}")):
             why = next((fault for name, fault in faults.items() if name.endswith(f"-{member['checkpoint']}")), "")
             left_out[member["name"]] = why or "its checkpoint is in no part that is mounted"
@@ -71,8 +72,7 @@ def linked(found: Found, places: Places) -> tuple[Path, dict[str, str]]:
     store, faults = places.scratch / "store", {}
     store.mkdir(parents=True, exist_ok=True)
     for link in store.iterdir():
-        if link.is_symlink():
-            link.unlink()
+        _remove(link)
     for part in found.bundle["parts"]:
         if part["kind"] != "model":
             continue
@@ -81,7 +81,7 @@ def linked(found: Found, places: Places) -> tuple[Path, dict[str, str]]:
         elif fault := file_fault(found.parts[part["name"]], part["files"]):
             faults[part["artifact"]] = f"{part['name']}: {fault}; upload it again"
         else:
-            (store / part["artifact"]).symlink_to(found.parts[part["name"]])
+            _link(store / part["artifact"], found.parts[part["name"]], part["files"])
     records: dict[str, list[dict[str, Any]]] = {}
     for record in found.bundle["files"]:
         top, _, rest = record["path"].partition("/")
@@ -91,5 +91,24 @@ def linked(found: Found, places: Places) -> tuple[Path, dict[str, str]]:
         if fault := file_fault(found.job, files):
             faults[artifact] = f"job: {fault}; upload it again"
         else:
-            (store / artifact).symlink_to(found.job / "store" / artifact)
+            _link(store / artifact, found.job, files, below=f"store/{artifact}/")
     return store, faults
+
+
+def _link(place: Path, folder: Path, records: Iterable[dict[str, Any]], *, below: str = "") -> None:
+    """Link an artifact whose files are recorded below a folder: as one, or file by file where they do not lie as recorded."""
+    lying = {record["path"].removeprefix(below): lies(folder, record["path"]) for record in records}
+    if all(real == folder / below / path for path, real in lying.items()):
+        place.symlink_to(folder / below)
+        return
+    for path, real in lying.items():
+        link = place / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(real)
+
+
+def _remove(link: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    else:
+        shutil.rmtree(link)  # of links

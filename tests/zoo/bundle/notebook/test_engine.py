@@ -72,6 +72,7 @@ def test_without_modules_attention_that_needs_none_is_told_with_its_cost(
 def test_targets_that_came_along_and_an_engine_of_processors(tmp_path: Path) -> None:
     job, places, environment = made(tmp_path)
     (job / "targets").mkdir()
+    (job / "targets" / "mine.toml").touch()
     on_processors = Environment(environment.python, engine=True, on_processors=True)
     found = variables(INHERITED, job, places, on_processors, State(0.0, turing=True))
     assert found["ZOO_TARGETS"] == str(job / "targets") and found["CUDA_VISIBLE_DEVICES"] == ""

@@ -384,3 +384,24 @@ def test_rates_that_cannot_be_measured_hold_nothing_up(tmp_path: Path, budget: f
     done = scene.run(**given(tmp_path))
     assert done.returncode == 0 and BOTH in done.stdout and "rates" not in scene.report()["notebook"]
     assert ("warn  rates are not measured" in done.stdout) == (budget == 32400)
+
+
+@pytest.mark.parametrize("fault", ["OSError(5, 'Input/output error')", "ValueError('no such thing')"])
+def test_a_check_that_breaks_keeps_no_submission_from_its_place(tmp_path: Path, fault: str) -> None:
+    scene = make_scene(tmp_path)
+    checks = scene.made / "job" / "script" / "checks.py"
+    text = checks.read_text()
+    checks.write_text(text.replace("    total = os.sysconf", f"    raise {fault}\n    total = os.sysconf"))
+    assert checks.read_text() != text
+    done = scene.run("look")
+    assert done.returncode == 0 and scene.rows() == PRIOR_ROWS and fault.partition("(")[0] in done.stderr
+    done = scene.run(**given(tmp_path))
+    assert done.returncode == 0 and scene.rows()[1] == "0,0.7,0.2,0.1"
+
+
+def test_of_winners_nobody_says_that_members_are_in_them(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    competition = scene.inputs / "competitions" / scene.bundle.competition
+    (competition / "sample_submission.csv").write_text("id,winner\n1,model_a\n")
+    done = scene.run("look")
+    assert done.returncode == 0 and "rows of winners" in done.stdout and "members in each" not in done.stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.bundles import SCRIPT
-from tests.zoo.bundle.notebook.scenes import make_scene
+from tests.zoo.bundle.notebook.scenes import ENGINE, LEXICAL, MEMBER_IN_EVERY_ROW, make_scene, stand_in
 from zoo.bundle.notebook.find import DEEPEST, find
 from zoo.bundle.notebook.places import Refused
 
@@ -86,3 +86,27 @@ def test_a_marker_that_cannot_be_read_is_a_part_that_is_missing(tmp_path: Path) 
     (scene.made / "model-1" / "part.json").write_text("[]")
     found = find(scene.inputs)
     assert found.parts == {} and "cannot be read" in found.told[0] and "model-1 is not mounted" in found.told[1]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"schema_version": 1, "name": "another"}'])
+def test_a_bundle_json_of_somebody_else_s_is_no_second_job(tmp_path: Path, text: str) -> None:
+    scene = make_scene(tmp_path)
+    (scene.inputs / "datasets" / "app").mkdir()
+    (scene.inputs / "datasets" / "app" / "bundle.json").write_text(text)
+    found = find(scene.inputs)
+    assert found.job.samefile(scene.job) and found.told == ()
+
+
+def test_archives_that_are_unpacked_into_a_folder_of_their_name_once_more(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    for folder in [path for part in ("job", "model-1") for path in (scene.made / part).iterdir() if path.is_dir()]:
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        (tmp_path / "moved").rename(folder / folder.name)
+    scene.job = scene.job / "script"  # its script is script/script then
+    given = stand_in(tmp_path / "environment", MEMBER_IN_EVERY_ROW, engine="vllm_cpu")
+    for _ in range(2):
+        done = scene.run(PZ_ENVIRONMENT=given)
+        assert done.returncode == 0 and f"members: {LEXICAL} {ENGINE}" in done.stdout, done.stdout
+    store = tmp_path / "scratch" / "store"
+    assert {path.name for path in (store / ENGINE / "model").iterdir()} == {"weights.bin"}

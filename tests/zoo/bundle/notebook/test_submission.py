@@ -63,6 +63,7 @@ def test_the_product_reads_the_same_ids_and_the_prior(tmp_path: Path) -> None:
         ),
         ("id,winner\n7,model_b\n", ["id", "winner"], ["7", "model_a"]),
         ("ID,Winner\n7,B\n", ["ID", "Winner"], ["7", "A"]),
+        (" id ,winner \n6\n\n7,B\n", ["id", "winner"], ["7", "A"]),
         (
             "id,winner_model_a,winner_model_b\n7,1,0\n",
             ["id", "winner_model_a", "winner_model_b"],
@@ -79,7 +80,9 @@ def test_a_sample_s_columns_and_order(tmp_path: Path, sample: str, columns: list
     assert fault(tmp_path / "submission.csv", tmp_path / "test.csv", form) == "" and not told.startswith("warning")
 
 
-@pytest.mark.parametrize("sample", ["id,score\n1,2\n", "", "winner_model_a,winner_model_b\n", "id,winner,winner\n"])
+@pytest.mark.parametrize(
+    "sample", ["id,score\n1,2\n", "", "winner_model_a,winner_model_b\n", "id,winner,winner\n", "id,a,tie\n1,0.5,0.5\n"]
+)
 def test_a_sample_that_nobody_knows_is_told(tmp_path: Path, sample: str) -> None:
     (tmp_path / "sample_submission.csv").write_text(sample)
     form, told = form_of(tmp_path / "sample_submission.csv")
