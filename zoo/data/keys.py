@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zoo.data.near import near_places
 from zoo.data.splits import normal_text
 
+WHOLE_WITHIN = 20  # characters of a text that is looked for within others: shorter ones begin many by chance
+
 
 def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of some texts that are near-copies of others."""
-    ordered = sorted(set(texts))
-    return {text for text, places in zip(ordered, near_places(ordered, sorted(set(others))), strict=True) if places}
+    """Those of some texts that are near-copies of others, or differ from one by what is put before or behind.
+
+    The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
+    are so long that no similarity shows.
+    """
+    ordered, known = sorted(set(texts)), set(others)
+    near = {text for text, places in zip(ordered, near_places(ordered, sorted(known)), strict=True) if places}
+    longer = {text for text, _ in _with_ends(ordered, known)}
+    return near | longer | {end for _, end in _with_ends(known, set(ordered))}
+
+
+def _with_ends(texts: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
+    """Each text with those of some others that stand whole, by words, at its beginning or its end."""
+    lengths = {len(text) for text in wanted if len(text) >= WHOLE_WITHIN}  # few pieces of a very long text are cut out
+    for text in texts:
+        for place in (match.start() for match in re.finditer(" ", text)):
+            if place in lengths and text[:place] in wanted:
+                yield text, text[:place]
+            if len(text) - place - 1 in lengths and text[place + 1 :] in wanted:
+                yield text, text[place + 1 :]
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:
