@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zoo.data.near import near_places
 from zoo.data.splits import normal_text
 
-WHOLE_WITHIN = 20  # characters of a text that is looked for within others: shorter ones begin many by chance
+WHOLE_WITHIN = 20  # characters of a text that is looked for within others: shorter ones are in many by chance
 
 
 def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
@@ -21,19 +22,22 @@ def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
     """
     ordered, known = sorted(set(texts)), set(others)
     near = {text for text, places in zip(ordered, near_places(ordered, sorted(known)), strict=True) if places}
-    longer = {text for text, _ in _with_ends(ordered, known)}
-    return near | longer | {end for _, end in _with_ends(known, set(ordered))}
+    longer = {text for text, _ in _with_others_within(ordered, known)}
+    return near | longer | {text for _, text in _with_others_within(known, ordered)}
 
 
-def _with_ends(texts: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """Each text with those of some others that stand whole, by words, at its beginning or its end."""
-    lengths = {len(text) for text in wanted if len(text) >= WHOLE_WITHIN}  # few pieces of a very long text are cut out
+def _with_others_within(texts: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each text with those of some others that stand in it whole, from the beginning of a word to the end of one."""
+    by_head: dict[str, list[str]] = defaultdict(list)  # so that a text is read once, however many are looked for
+    for other in others:
+        if len(other) >= WHOLE_WITHIN:
+            by_head[other[:WHOLE_WITHIN]].append(other)
     for text in texts:
-        for place in (match.start() for match in re.finditer(" ", text)):
-            if place in lengths and text[:place] in wanted:
-                yield text, text[:place]
-            if len(text) - place - 1 in lengths and text[place + 1 :] in wanted:
-                yield text, text[place + 1 :]
+        for start in (match.start() for match in re.finditer(r"(?<!\S)\S", text)):
+            for other in by_head.get(text[start : start + WHOLE_WITHIN], ()):
+                after = start + len(other)
+                if text.startswith(other, start) and other != text and text[after : after + 1] in ("", " "):
+                    yield text, other
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:

@@ -25,7 +25,12 @@ def test_exact_and_near_copies_in_any_turn_are_masked() -> None:
 
 
 @pytest.mark.parametrize(
-    "around", ["You are a helpful assistant. Always answer as well as you can. {}", "{} Think step by step!"]
+    "around",
+    [
+        "You are a helpful assistant. Always answer as well as you can. {}",
+        "{} Think step by step!",
+        "Be kind and helpful. {} Why?",
+    ],
 )
 def test_a_question_with_something_put_around_it_is_masked_from_either_side(around: str) -> None:
     question, whole = "Is 17 times 23 even?", around.format("is 17 times 23 even?")
