@@ -170,8 +170,8 @@ def _prior(y: np.ndarray) -> np.ndarray:
 
 def _sided(y: np.ndarray) -> np.ndarray:
     """Label shares with A and B apart, as a judge that always says A learns them; one row more of each."""
-    counts: np.ndarray = np.bincount(y, minlength=3) + 1
-    return counts / counts.sum()
+    shares: np.ndarray = (np.bincount(y, minlength=3) + 1) / (len(y) + 3)
+    return shares
 
 
 def _smoothing(p: np.ndarray, y: np.ndarray) -> float:
