@@ -14,8 +14,8 @@ from zoo.data.formats import read_records
 from zoo.data.keys import near_copies, prompt_texts
 from zoo.data.near import common_shingles, shingles
 from zoo.data.prefix_join import candidates
-from zoo.data.prompts import ASKED, CONVERSATIONS
-from zoo.data.turns import Turns, are_plain, questions_and_answers, turns_of
+from zoo.data.prompts import ASKED, CONVERSATIONS, asked_of
+from zoo.data.turns import Turns, are_plain
 from zoo.errors import ZooError
 
 EXACT, NEAR = "a prompt of --never", "a near-copy of a prompt of --never"
@@ -43,7 +43,8 @@ def asked_in(paths: Sequence[Path]) -> set[str]:
     texts: set[str] = set()
     for path in paths:
         battles = read_battles(path, strict=False, need_texts=False)  # finds columns by their other names, too
-        own = {text for turns in battles.frame["prompt"] for text in prompt_texts(turns)} | _asked_in_records(path)
+        known = (*battles.frame["prompt"], *battles.bad_prompts.values())
+        own = {text for turns in known for text in prompt_texts(turns)} | _asked_in_records(path)
         if not own:
             names = f"`{ASKED}` or {', '.join(f'`{name}`' for name in CONVERSATIONS)}"
             raise ZooError(f"{path}: no prompt can be read, so nothing would be kept out; give a file with a column {names}")
@@ -57,14 +58,11 @@ def _asked_in_records(path: Path) -> set[str]:
     plain = are_plain([[record.get(ASKED) for record in records]])[0] is not False
     texts: set[str] = set()
     for record in records:
-        name = next((name for name in (ASKED, *CONVERSATIONS) if record.get(name) is not None), "")
-        if not name:
-            continue
         try:
-            turns = turns_of(record[name], plain=plain)[0] if name == ASKED else questions_and_answers(record[name])[0]
+            texts |= prompt_texts(asked_of(record, plain=plain))
         except ValueError:
-            turns = [cell_text(record[name])]
-        texts |= prompt_texts(turns)
+            cells = [record.get(name) for name in (ASKED, *CONVERSATIONS)]
+            texts |= {text for cell in cells for text in prompt_texts([cell_text(cell)])}
     return texts
 
 

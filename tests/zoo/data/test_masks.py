@@ -89,7 +89,10 @@ def test_a_file_of_prompts_masks_them_whatever_else_it_lacks(tmp_path: Path, nam
     assert {"first", "second"} <= asked_in([tmp_path / name])
 
 
-def test_a_file_without_a_prompt_that_can_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ids.csv").write_text("id,winner_model_a,winner_model_b,winner_tie\n1,1,0,0\n")
-    with pytest.raises(ZooError, match=r"ids\.csv: no prompt can be read, so nothing would be kept out"):
-        asked_in([tmp_path / "ids.csv"])
+@pytest.mark.parametrize(
+    "text", ["id,winner_model_a,winner_model_b,winner_tie\n1,1,0,0\n", '{"id": 1, "question": "First"}\n' * 3]
+)
+def test_a_file_without_a_prompt_that_can_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ids").write_text(text)
+    with pytest.raises(ZooError, match=r"ids: no prompt can be read, so nothing would be kept out"):
+        asked_in([tmp_path / "ids"])
