@@ -15,7 +15,7 @@ WHOLE_WITHIN = 20  # characters of a text that is looked for within others: shor
 
 
 def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of some texts that are near-copies of others, or differ from one by what is put before or behind.
+    """Those of some texts that are near-copies of others, or hold one, or stand in one.
 
     The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
     are so long that no similarity shows.
