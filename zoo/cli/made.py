@@ -152,8 +152,10 @@ def _make(request: MineRequest | LabelRequest, out: Path) -> tuple[dict[str, Any
     from zoo.data.made import REPORT, copy_out
     from zoo.pipeline.runner import run_stage
     from zoo.settings import store_folder
+    from zoo.tracking.sync import log_stage
 
     artifact = run_stage(request, store_folder(), say=say)
+    log_stage(artifact.manifest, artifact.path)
     beside = copy_out(artifact.path, out)
     say(f"{out}: from {artifact.path.name}")
     report: dict[str, Any] = json.loads((artifact.path / REPORT).read_text())

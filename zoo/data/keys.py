@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zoo.data.near import near_places
 from zoo.data.splits import normal_text
 
+WHOLE_WITHIN = 20  # characters of a text that is looked for within others: shorter ones are in many by chance
+
 
 def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of some texts that are near-copies of others."""
-    ordered = sorted(set(texts))
-    return {text for text, places in zip(ordered, near_places(ordered, sorted(set(others))), strict=True) if places}
+    """Those of some texts that are near-copies of others, or hold one, or stand in one.
+
+    The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
+    are so long that no similarity shows.
+    """
+    ordered, known = sorted(set(texts)), set(others)
+    near = {text for text, places in zip(ordered, near_places(ordered, sorted(known)), strict=True) if places}
+    longer = {text for text, _ in _with_others_within(ordered, known)}
+    return near | longer | {text for _, text in _with_others_within(known, ordered)}
+
+
+def _with_others_within(texts: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each text with those of some others that stand in it whole, from the beginning of a word to the end of one."""
+    by_head: dict[str, list[str]] = defaultdict(list)  # so that a text is read once, however many are looked for
+    for other in others:
+        if len(other) >= WHOLE_WITHIN:
+            by_head[other[:WHOLE_WITHIN]].append(other)
+    for text in texts:
+        for start in (match.start() for match in re.finditer(r"(?<!\S)\S", text)):
+            for other in by_head.get(text[start : start + WHOLE_WITHIN], ()):
+                after = start + len(other)
+                if text.startswith(other, start) and other != text and text[after : after + 1] in ("", " "):
+                    yield text, other
 
 
 def prompt_texts(turns: Iterable[str | None]) -> set[str]:

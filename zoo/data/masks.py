@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.battles import read_battles
+from zoo.data.columns import cell_text
+from zoo.data.formats import read_records
 from zoo.data.keys import near_copies, prompt_texts
 from zoo.data.near import common_shingles, shingles
 from zoo.data.prefix_join import candidates
-from zoo.data.turns import Turns
+from zoo.data.prompts import ASKED, CONVERSATIONS, asked_of
+from zoo.data.turns import Turns, are_plain
+from zoo.errors import ZooError
 
 EXACT, NEAR = "a prompt of --never", "a near-copy of a prompt of --never"
 LEAST_SIMILAR, SHOWN = 0.4, 10  # below, two prompts have little in common that prompts do not have anyway
@@ -31,15 +35,34 @@ class Neighbours:
 
 
 def asked_in(paths: Sequence[Path]) -> set[str]:
-    """Every turn and every whole prompt of some files of battles, as `prompt_texts` has them.
+    """Every turn and every whole prompt of some files, as `prompt_texts` has them.
 
-    Also of rows that cannot be used, where their prompt can be read.
+    Files of battles, of prompts alone, or of conversations. Also of rows that cannot be used, and whatever their ids. ZooError
+    for a file of which no prompt can be read: a mask of nothing would let everything through.
     """
     texts: set[str] = set()
     for path in paths:
-        battles = read_battles(path, strict=False, need_texts=False)
-        for turns in (*battles.frame["prompt"], *battles.bad_prompts.values()):
-            texts |= prompt_texts(turns)
+        battles = read_battles(path, strict=False, need_texts=False)  # finds columns by their other names, too
+        known = (*battles.frame["prompt"], *battles.bad_prompts.values())
+        own = {text for turns in known for text in prompt_texts(turns)} | _asked_in_records(path)
+        if not own:
+            names = f"`{ASKED}` or {', '.join(f'`{name}`' for name in CONVERSATIONS)}"
+            raise ZooError(f"{path}: no prompt can be read, so nothing would be kept out; give a file with a column {names}")
+        texts |= own
+    return texts
+
+
+def _asked_in_records(path: Path) -> set[str]:
+    """The texts that are asked in a file's rows, as they stand; a cell that is no list of turns is a text itself."""
+    records = [record for _, record in read_records(path, (ASKED, *CONVERSATIONS)) if isinstance(record, dict)]
+    plain = are_plain([[record.get(ASKED) for record in records]])[0] is not False
+    texts: set[str] = set()
+    for record in records:
+        try:
+            texts |= prompt_texts(asked_of(record, plain=plain))
+        except ValueError:
+            cells = [record.get(name) for name in (ASKED, *CONVERSATIONS)]
+            texts |= {text for cell in cells for text in prompt_texts([cell_text(cell)])}
     return texts
 
 

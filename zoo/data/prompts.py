@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.data.columns import cell_text
 from zoo.data.formats import read_records
-from zoo.data.turns import are_plain, questions_and_answers, turns_of
+from zoo.data.turns import SURROGATE, are_plain, questions_and_answers, turns_of
 from zoo.errors import ZooError
 
 ASKED, CONVERSATIONS = "prompt", ("conversation", "messages", "conversations", "conversation_a")
@@ -128,7 +128,7 @@ def _prompt(record: Mapping[str, Any] | str, *, plain: bool) -> Prompt:
     if isinstance(record, str):
         raise _Unusable(NO_OBJECT, record)
     try:
-        turns = list(_asked(record, plain=plain))
+        turns = asked_of(record, plain=plain)
     except ValueError as error:
         raise _Unusable(NO_PROMPT, str(error)) from error
     if not turns or not all(turn and turn.strip() for turn in turns):
@@ -138,16 +138,23 @@ def _prompt(record: Mapping[str, Any] | str, *, plain: bool) -> Prompt:
         raise _Unusable(TOO_MANY)
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise _Unusable(TOO_LONG)
-    licence = next((cell_text(record[name]) for name in LICENCES if record.get(name) is not None), "")
-    return Prompt(prompt_id(texts), texts, cell_text(record.get("source")).strip(), licence.strip())
+    licence = next((record[name] for name in LICENCES if record.get(name) is not None), None)
+    return Prompt(prompt_id(texts), texts, _particular(record.get("source")), _particular(licence))
 
 
-def _asked(record: Mapping[str, Any], *, plain: bool) -> Iterator[str | None]:
-    if record.get(ASKED) is not None:
-        yield from turns_of(record[ASKED], plain=plain)[0]
-        return
+def _particular(cell: Any) -> str:
+    """A cell as it can be written to a file again."""
+    return SURROGATE.sub("\ufffd", cell_text(cell)).strip()
+
+
+def asked_of(record: Mapping[str, Any], *, plain: bool) -> list[str | None]:
+    """What a record's user asks, turn by turn. ValueError says why that cannot be read.
+
+    `plain`: whether texts under `prompt` are prompts and not lists of turns; what is a list there already is one all the same.
+    """
+    if (cell := record.get(ASKED)) is not None:
+        return turns_of(cell, plain=plain and not isinstance(cell, list | dict))[0]
     for name in CONVERSATIONS:
         if record.get(name) is not None:
-            yield from questions_and_answers(record[name])[0]
-            return
+            return questions_and_answers(record[name])[0]
     raise ValueError(f"none of {ASKED}, {', '.join(CONVERSATIONS)}")

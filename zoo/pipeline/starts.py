@@ -48,6 +48,12 @@ def check_start(request: TrainRequest) -> None:
         raise ZooError(f"{name} was made before near-copies of held-out prompts were left out; train it again")
     if made.base.fingerprint != request.base.fingerprint:
         raise ZooError(f"{name} is an adapter of another base; train it on {request.entry}'s")
+    spec = request.spec
+    if spec.scales and (not made.spec.scales or made.spec.eval_rows != spec.eval_rows):
+        raise ZooError(
+            f"{name} has learned from the prompts that are set apart here to choose a scale; name one that was trained with "
+            f"train.scales and train.eval_rows = {spec.eval_rows}, or take train.scales out"
+        )
     for key in SAME:
         theirs, ours = getattr(made.spec, key), getattr(request.spec, key)
         if theirs != ours:

@@ -36,7 +36,8 @@ class Certificate(Contract):
     """What a judge's verdicts of one source are worth, on rows that humans judged too.
 
     Shares are of these rows: of ties, and of longer answers among decided ones; the judge's count its verdicts' own
-    probabilities. `agreement`: of the verdict with the human label.
+    probabilities. `agreement`: of the verdict with the human label. `beyond_sides`: how much lower the log loss of what is
+    mapped is than that of label shares with A and B apart, and its error; None in reports of before it was asked.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class Certificate(Contract):
     human_ties: float
     judge_longer: float | None
     human_longer: float | None
+    beyond_sides: tuple[float, float] | None = None
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
@@ -61,7 +63,13 @@ class Certificate(Contract):
             return "it says what humans say in every row: these are their labels, and no judge's"
         mapped, prior = self.step(MAPPED), self.step(PRIOR)
         if mapped.gain > ERRORS * mapped.gain_error:
-            return ""
+            gain, error = self.beyond_sides or (mapped.gain, mapped.gain_error)
+            if gain > ERRORS * error:
+                return ""
+            return (
+                f"mapped log loss {mapped.log_loss:.3f} is not below that of how often humans prefer A and B "
+                f"({mapped.log_loss + gain:.3f}) by {ERRORS:g} standard errors ({error:.3f}): it knows sides and not answers"
+            )
         told = f"mapped log loss {mapped.log_loss:.3f} is not below the prior's {prior.log_loss:.3f}"
         return f"{told} by {ERRORS:g} standard errors ({mapped.gain_error:.3f})"
 
@@ -92,6 +100,8 @@ def certify(p: np.ndarray, lengths: np.ndarray, y: np.ndarray, groups: np.ndarra
         steps.append(
             Step(name=name, log_loss=mean, error=error, gain=float(gain.mean()), gain_error=standard_error(gain, groups))
         )
+    sided = log_loss_rows(cross_fitted(folds, lambda rest, own: np.tile(_sided(y[rest]), (int(own.sum()), 1))), y)
+    beyond = sided - log_loss_rows(found[MAPPED], y)
     human = np.eye(3)[y]
     return Certificate(
         rows=len(y),
@@ -102,6 +112,7 @@ def certify(p: np.ndarray, lengths: np.ndarray, y: np.ndarray, groups: np.ndarra
         human_ties=float(human[:, 2].mean()),
         judge_longer=longer_wins(p, lengths),
         human_longer=longer_wins(human, lengths),
+        beyond_sides=(float(beyond.mean()), standard_error(beyond, groups)),
     )
 
 
@@ -155,6 +166,12 @@ def _prior(y: np.ndarray) -> np.ndarray:
     """Label shares with A and B alike, since sides say nothing; one row more of each keeps them above zero."""
     ties = ((y == 2).sum() + 1) / (len(y) + 3)
     return np.array([(1 - ties) / 2, (1 - ties) / 2, ties])
+
+
+def _sided(y: np.ndarray) -> np.ndarray:
+    """Label shares with A and B apart, as a judge that always says A learns them; one row more of each."""
+    shares: np.ndarray = (np.bincount(y, minlength=3) + 1) / (len(y) + 3)
+    return shares
 
 
 def _smoothing(p: np.ndarray, y: np.ndarray) -> float:

@@ -21,6 +21,9 @@ from zoo.cli.data import data_app
 from zoo.data.battles import read_battles
 from zoo.data.columns import VOTES
 from zoo.errors import ZooError
+from zoo.settings import store_folder
+from zoo.store import list_artifacts
+from zoo.tracking.home import is_marked
 
 MODELS = ("strong", "middling", "weak", "tiny")
 
@@ -55,6 +58,9 @@ def test_from_a_log_to_labelled_battles(tmp_path: Path, log: Path) -> None:
     told = invoke(*asked)
     assert "judge: 150 rows, 40 prompts" in told and "mapped with length" in told and "REFUSED" not in told
     assert read_battles(labelled, keep=VOTES).labelled
+    assert {is_marked(artifact.path.name) for artifact in list_artifacts(store_folder(), "mine", "label")} == {True}, (
+        "in MLflow"
+    )
     report = json.loads(labelled.with_name("labelled.parquet.report.json").read_text())
     assert json.loads(invoke(*asked, "--json")) == report and report["rows"] == 150
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.logs import question
+from zoo.data.keys import near_copies
 from zoo.data.masks import EXACT, LEAST_SIMILAR, NEAR, Neighbours, asked_in, nearest, why_masked
+from zoo.errors import ZooError
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=14), max_size=8)
 
@@ -20,6 +22,29 @@ def test_exact_and_near_copies_in_any_turn_are_masked() -> None:
     prompts = [*exact, [long + " now"], [question(9)], ["ok", None]]
     assert why_masked(prompts, never) == [EXACT, EXACT, NEAR, "", ""]
     assert why_masked(prompts, set()) == [""] * 5
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "You are a helpful assistant. Always answer as well as you can. {}",
+        "{} Think step by step!",
+        "Be kind and helpful. {} Why?",
+    ],
+)
+def test_a_question_with_something_put_around_it_is_masked_from_either_side(around: str) -> None:
+    question, whole = "Is 17 times 23 even?", around.format("is 17 times 23 even?")
+    assert why_masked([[whole], ["Hello", whole]], {question.casefold()}) == [NEAR, NEAR]
+    assert why_masked([[question]], {whole.casefold()}) == [NEAR]
+    assert why_masked([[around.format("is 171 times 23 odd?")], ["so is 17 times 23 evenly odd"]], {question.casefold()}) == [
+        "",
+        "",
+    ]
+
+
+def test_a_very_long_prompt_is_looked_through_in_no_time() -> None:
+    long = "word " * 300_000 + "is 17 times 23 even?"
+    assert near_copies([long], {"is 17 times 23 even?"}) == {long}
 
 
 def runs(text: str) -> set[str]:
@@ -44,3 +69,30 @@ def test_every_turn_of_a_test_file_is_known(tmp_path: Path, header: str) -> None
     cells = ',"[""x""]","[""y""]"' if "response_a" in header else ""
     path.write_text(f'{header}\n1,"[""First"",""Second""]"{cells}\n')
     assert asked_in([path]) == {"first", "second", "first second"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("no-id.csv", 'prompt\n"[""First"",""Second""]"\n'),
+        ("two-of-one-id.csv", 'id,prompt\n1,"[""First""]"\n1,"[""Other""]"\n1,"[""Second""]"\n'),
+        ("prompts.jsonl", '{"prompt": "First"}\n{"prompt": "Second"}\n'),
+        (
+            "log.jsonl",
+            '{"conversation": [{"role": "user", "content": "First"}]}\n{"messages": [{"role": "user", "content": "Second"}]}\n',
+        ),
+        ("broken.csv", 'id,prompt\n1,"[""First""]"\n2,"[""Second""]"\n3,"[""Third"\n'),
+    ],
+)
+def test_a_file_of_prompts_masks_them_whatever_else_it_lacks(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert {"first", "second"} <= asked_in([tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    "text", ["id,winner_model_a,winner_model_b,winner_tie\n1,1,0,0\n", '{"id": 1, "question": "First"}\n' * 3]
+)
+def test_a_file_without_a_prompt_that_can_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ids").write_text(text)
+    with pytest.raises(ZooError, match=r"ids: no prompt can be read, so nothing would be kept out"):
+        asked_in([tmp_path / "ids"])

@@ -101,3 +101,13 @@ def test_a_larger_sample_holds_the_smaller_in_the_file_s_order(most: int, fewer:
 def test_samples_of_other_seeds_differ() -> None:
     prompts = [Prompt(prompt_id([str(i)]), (str(i),)) for i in range(40)]
     assert choose(prompts, 20, 0) != choose(prompts, 20, 1) and choose(prompts, None, 3) == prompts
+
+
+def test_a_list_among_texts_is_turns_and_what_names_a_source_can_be_written(tmp_path: Path) -> None:
+    rows = [
+        *({"prompt": f"text {n}"} for n in range(40)),
+        {"prompt": ["first", "second"], "source": "x\ud800", "licence": "M\udfff"},
+    ]
+    *_, last = read_prompts(lines(tmp_path / "mixed.jsonl", [*rows, {"prompt": {"a": 1}}])).prompts
+    assert last.turns == ("first", "second")
+    assert (last.source.encode(), last.licence.encode()) == ("x\ufffd".encode(), "M\ufffd".encode())

@@ -112,6 +112,11 @@ def test_an_adapter_is_named(sample_csv: Path, start: str, tmp_path: Path) -> No
         ),
         (["train.method=lora"], Held(n_folds=3, fold=1), "has train.method = 'qlora', this training 'lora'"),
         (["train.dora=true"], Held(n_folds=3, fold=1), "has train.dora = False, this training True"),
+        (
+            ["train.scales=[0.5]"],
+            Held(n_folds=3, fold=1),
+            "has learned from the prompts that are set apart here to choose a scale",
+        ),
         (["base.revision=v2"], Held(n_folds=3, fold=1), "is an adapter of another base"),
     ],
 )
@@ -121,6 +126,14 @@ def test_an_adapter_that_may_not_be_started_from_is_refused(
     with pytest.raises(ZooError) as error:
         chain_of([f"train.start={start}", *settings], sample_csv, tmp_path, held)
     assert expected in str(error.value) and start in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_scale_is_chosen_on_prompts_that_no_training_before_has_seen(sample_csv: Path, made: Path, tmp_path: Path) -> None:
+    settings, held = ['train.extra="made.csv"', "train.scales=[0.5]"], Held(n_folds=3, fold=1)
+    name = finished(tmp_path, trains_of(chain_of(settings, sample_csv, tmp_path, held))[0]).path.name
+    check_start(trains_of(chain_of([f"train.start={name}", "train.scales=[0.7]"], sample_csv, tmp_path, held))[0])
+    with pytest.raises(ZooError, match=r"train.scales and train.eval_rows = 9"):
+        chain_of([f"train.start={name}", "train.scales=[0.7]", "train.eval_rows=9"], sample_csv, tmp_path, held)
 
 
 def test_what_else_may_not_be_started_from(sample_csv: Path, made: Path, start: str, tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ def test_a_judge_that_knows_nothing_is_refused_though_length_says_something(seed
     assert found.step(c.WITH_LENGTH).log_loss < found.step(c.PRIOR).log_loss, "length alone would have passed it"
 
 
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_a_judge_that_says_a_side_is_refused_though_humans_prefer_that_side(share: float) -> None:
+    rng = np.random.default_rng(1)
+    y = rng.choice(3, 3000, p=[0.45, 0.3, 0.25])
+    said = np.eye(3)[np.where(rng.random(3000) < share, 0, rng.integers(0, 3, 3000))]
+    found = certify(said, rng.normal(size=3000), y, rng.integers(0, 300, 3000))
+    assert found.step(c.MAPPED).gain > 3 * found.step(c.MAPPED).gain_error, "against a prior without sides it would have passed"
+    assert "it knows sides and not answers" in found.fault
+    assert judged(0.5)[0].beyond_sides is not None
+
+
 def test_humans_own_labels_are_no_judge() -> None:
     found, _, _ = judged(1.0)
     assert "these are their labels" in found.fault

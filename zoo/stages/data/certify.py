@@ -58,6 +58,11 @@ class Judge:
         if self.fault:
             return [f"{self.name}: refused, {self.fault}"]
         told, facts = [], self.facts
+        if self.map is not None and self.map.margin[0] < 0:
+            told.append(
+                f"{self.name}: humans prefer what it does not, so its labels say the opposite of its verdicts; "
+                "see whether A and B are exchanged in its table or in the human battles"
+            )
         if facts["reference_share"] and facts["models"] > 2 * FEW_MODELS and facts["reference_share"] >= NEARLY_ALL:
             told.append(
                 f"{self.name}: {facts['reference_share']:.0%} of its pairs have {' or '.join(facts['commonest'])} on one side: "

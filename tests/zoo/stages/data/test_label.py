@@ -188,6 +188,15 @@ def test_pairs_against_one_reference_are_warned_of(tmp_path: Path) -> None:
     assert any("100% of its pairs have reference on one side" in warning for warning in report["warnings"])
 
 
+def test_a_judge_whose_sides_are_exchanged_is_warned_of(tmp_path: Path) -> None:
+    frame, said = battles(0, skill=0.8)
+    human = written(frame, tmp_path / "human.csv")
+    _, report = run(tmp_path, written(labelled(frame, np.array([1, 0, 2])[said]), tmp_path / "turned.csv"), human)
+    assert any("say the opposite of its verdicts" in warning for warning in report["warnings"])
+    _, report = run(tmp_path, written(labelled(frame, said), tmp_path / "judged.csv"), human)
+    assert not any("opposite" in warning for warning in report["warnings"])
+
+
 def test_filters_are_measured_and_every_row_has_its_reason(tmp_path: Path) -> None:
     frame, said = battles(0, skill=0.8)
     judged = labelled(frame, said)
