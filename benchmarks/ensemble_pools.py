@@ -26,6 +26,7 @@ from ensemble_search import _card, machine
 
 from ensemble.members.table import Members, balanced_folds
 from ensemble.pools.blend import AS_IS, RIDGED_LOG, RIDGED_LOGISTIC, apply_blend, fit_blend
+from ensemble.pools.trees import rows_of
 from ensemble.search.build import pose_problem
 from ensemble.search.by_folds import candidates_by_folds
 from ensemble.search.decide import BuildRequest
@@ -39,14 +40,14 @@ SIMPLE = {"equal weights": AS_IS, "log pool": RIDGED_LOG, "logistic pool": RIDGE
 
 
 def made(data: Path, kept: Path | None) -> dict[str, np.ndarray]:
-    """p (models, rows, 3), y, groups, characters and source of every comparison."""
+    """p (models, rows, 3), y, groups, lengths (rows, 3) and source of every comparison."""
     if kept is not None and kept.exists():
         return dict(np.load(kept))
     frame = comparisons(data)
     groups = frame["group"].to_numpy()
     p = np.stack(list(tables(frame, balanced_folds(groups, repeat=FOLD_REPEAT)).values()))
-    characters = sum(frame[side].str.len().to_numpy() for side in ("prompt", "a", "b"))
-    found = {"p": p, "y": frame["y"].to_numpy(), "groups": groups, "characters": characters}
+    lengths = np.column_stack([frame[side].str.len().to_numpy(dtype=np.float64) for side in ("prompt", "a", "b")])
+    found = {"p": p, "y": frame["y"].to_numpy(), "groups": groups, "lengths": lengths}
     found["source"] = frame["source"].to_numpy().astype(str)
     if kept is not None:
         np.savez(kept, **found)
@@ -68,7 +69,7 @@ def posed(found: dict[str, np.ndarray], keep: np.ndarray) -> Problem:
         y=found["y"][keep],
         groups=groups,
         folds=balanced_folds(groups),
-        characters=np.ones(p.shape[1]),
+        lengths=found["lengths"][keep],
         digest="",
         lost_rows=0,
         left_out={},
@@ -86,8 +87,9 @@ def nested(problem: Problem) -> dict[str, np.ndarray]:
         everyone = tuple(range(len(members.names)))
         chosen = {name: candidate.spec for name, candidate in candidates_by_folds(others, [everyone]).items()}
         for name, spec in {**SIMPLE, **chosen}.items():
-            blend = fit_blend(spec, members.names, others.members.p, others.members.y)
-            p = apply_blend(blend, dict(zip(members.names, members.p[:, held], strict=True)))
+            blend = fit_blend(spec, members.names, others.members.p, others.members.y, others.members.lengths)
+            tables = dict(zip(members.names, members.p[:, held], strict=True))
+            p = apply_blend(blend, tables, rows_of(members.lengths, held))
             losses.setdefault(name, np.empty(len(members.y)))[held] = log_loss_rows(p, members.y[held])
     return losses
 
