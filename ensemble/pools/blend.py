@@ -36,9 +36,7 @@ _TEMPERATURES = (0.05, 20.0)
 AS_IS_FLOOR = 1e-5
 
 
-def apply_blend(
-    blend: Blend, probabilities: Mapping[str, np.ndarray], lengths: np.ndarray | None = None
-) -> np.ndarray:
+def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> np.ndarray:
     """The blend's triples (rows, 3) from those of its members, each (rows, 3) by name.
 
     `lengths` (rows, 3): of prompt, A and B in characters, NaN where not known. Only trees read them, and without them leave
@@ -161,9 +159,7 @@ def _fit(
     return fit_log_pool(spec, names, p, y, start=start if alike else None)
 
 
-def _fit_combined(
-    spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, lengths: np.ndarray | None
-) -> Blend:
+def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> Blend:
     """Trees that correct a pool, or the geometric mean of pools; the parts are fitted to the same rows."""
     parts = tuple(_fit(part, names, p, y, lengths, None) for part in spec.parts)
     weights, ones = parts[0].weights, (1.0,) * len(names)

@@ -32,9 +32,7 @@ def choose_rounds(
         blend = fit_blend(base, names, p[:, ~held], y[~held])
         before = apply_blend(blend, dict(zip(names, p, strict=True)))
         questions = [
-            tasks(
-                p[:, rows], before[rows], y[rows], rows_of(lengths, rows), ties=base.ties, position_bias=base.position_bias
-            )
+            tasks(p[:, rows], before[rows], y[rows], rows_of(lengths, rows), ties=base.ties, position_bias=base.position_bias)
             for rows in (~held, held)
         ]
         boosters = []

@@ -52,9 +52,7 @@ def tree_features(
     return np.column_stack([*of_all, at.leads * side[:, None], at.pulls]), side
 
 
-def correct(
-    trees: Trees, p: np.ndarray, base: np.ndarray, lengths: np.ndarray | None = None, *, ties: bool
-) -> np.ndarray:
+def correct(trees: Trees, p: np.ndarray, base: np.ndarray, lengths: np.ndarray | None = None, *, ties: bool) -> np.ndarray:
     """Triples (rows, 3) of the corrected blend.
 
     Rows whose lengths trees read and nobody knows stay as `base` has them.

@@ -84,12 +84,12 @@ def predict(
         errors = sys.stderr
         with watchdog(deadline, lambda: _last_act(begun, deadline, errors)):
             battles = read_battles(battles_path)
-            names = [member.name for member in plan.members]
-            board = Board(battles.ids, names, ties=plan.ties, lengths=_lengths(battles))
+            lengths = _lengths(battles)
+            board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties, lengths=lengths)
             ties = plan.ties and battles.can_tie
             submission = Submission(output, plan, board, deadline, ties)
             given = add_given(board, given_tables, ties=ties)
-            work = _Begun(plan, battles, submission, Display(deadline), given)
+            work = _Begun(plan, battles, lengths, submission, Display(deadline), given)
             begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write({name: work.usable for name in board.members})
@@ -100,10 +100,16 @@ def predict(
 class _Begun:
     """A prediction whose file is on disk."""
 
-    def __init__(self, plan: Plan, battles: Battles, submission: Submission, display: Display, given: dict[str, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        battles: Battles,
+        lengths: np.ndarray,
+        submission: Submission,
+        display: Display,
+        given: dict[str, str],
+    ) -> None:
         self.plan, self.battles, self.submission, self.display, self.given = plan, battles, submission, display, given
-        lengths = submission.board.lengths
-        assert lengths is not None, "a prediction of battles knows their lengths"
         self.usable, self.characters = ~np.isnan(lengths[:, 0]), np.nan_to_num(lengths).sum(axis=1)
         self.conductor: Conductor | None = None
 
