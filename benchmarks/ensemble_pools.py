@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from ensemble_search import _card, machine
 
 from ensemble.members.table import Members, balanced_folds
 from ensemble.pools.blend import AS_IS, RIDGED_LOG, RIDGED_LOGISTIC, apply_blend, fit_blend
+from ensemble.pools.rounds import choose_rounds
 from ensemble.pools.trees import rows_of
 from ensemble.search.build import pose_problem
-from ensemble.search.by_folds import candidates_by_folds
+from ensemble.search.by_folds import TREES, candidates_by_folds
 from ensemble.search.decide import BuildRequest
 from ensemble.search.problem import Problem
 from zoo.scores.metrics import log_loss_rows, mean_and_error
@@ -36,6 +38,7 @@ from zoo.targets import load_target
 
 FOLD_REPEAT = 7  # the text models' folds are not those of the blends
 PARTS = (1.0, 0.6, 0.4, 0.25)  # of the votes' prompts
+BLIND = "boosted trees without lengths"
 SIMPLE = {"equal weights": AS_IS, "log pool": RIDGED_LOG, "logistic pool": RIDGED_LOGISTIC}
 
 
@@ -86,10 +89,13 @@ def nested(problem: Problem) -> dict[str, np.ndarray]:
         others = problem.on_rows(~held)
         everyone = tuple(range(len(members.names)))
         chosen = {name: candidate.spec for name, candidate in candidates_by_folds(others, [everyone]).items()}
+        few = others.thinned().members
+        rounds, _ = choose_rounds(RIDGED_LOGISTIC, few.names, few.p, few.y, few.folds)
+        chosen[BLIND] = replace(chosen[TREES], tree_rounds=rounds)
         for name, spec in {**SIMPLE, **chosen}.items():
-            blend = fit_blend(spec, members.names, others.members.p, others.members.y, others.members.lengths)
-            tables = dict(zip(members.names, members.p[:, held], strict=True))
-            p = apply_blend(blend, tables, rows_of(members.lengths, held))
+            theirs, own = (None if name == BLIND else rows_of(members.lengths, rows) for rows in (~held, held))
+            blend = fit_blend(spec, members.names, others.members.p, others.members.y, theirs)
+            p = apply_blend(blend, dict(zip(members.names, members.p[:, held], strict=True)), own)
             losses.setdefault(name, np.empty(len(members.y)))[held] = log_loss_rows(p, members.y[held])
     return losses
 
@@ -105,6 +111,7 @@ def measured(name: str, problem: Problem) -> dict[str, Any]:
         "prompts": int(problem.members.groups.max()) + 1,
         "loss": {pool: float(own.mean()) for pool, own in losses.items()},
         "paired": paired,
+        "lengths": mean_and_error(losses[TREES] - losses[BLIND], problem.members.groups),
         "cpu_seconds": time.process_time() - started,
     }
 
@@ -116,12 +123,13 @@ def report(runs: list[dict[str, Any]], when: str) -> str:
         "",
         f"{when}, `python benchmarks/ensemble_pools.py`. Nested log loss of the logistic pool of four text models, and what",
         "each other pool adds to it (below zero it is better), with the standard error of the paired difference, by prompt.",
+        "The last column: boosted trees that read the lengths of prompt and answers, less those that do not.",
         "",
-        "| rows | prompts | of | logistic pool | " + " | ".join(pool.replace("_", " ") for pool in pools) + " |",
-        "|--:|--:|---|--:|" + "--:|" * len(pools),
+        "| rows | prompts | of | logistic pool | " + " | ".join(pool.replace("_", " ") for pool in pools) + " | by lengths |",
+        "|--:|--:|---|--:|" + "--:|" * len(pools) + "--:|",
     ]
     for run in runs:
-        cells = [f"{run['paired'][pool][0]:+.4f} ± {run['paired'][pool][1]:.4f}" for pool in pools]
+        cells = [f"{mean:+.4f} ± {error:.4f}" for mean, error in (*(run["paired"][pool] for pool in pools), run["lengths"])]
         head = [f"{run['rows']:,}", f"{run['prompts']:,}", run["setting"], f"{run['loss']['logistic pool']:.4f}"]
         lines.append("| " + " | ".join([*head, *cells]) + " |")
     return "\n".join(lines) + "\n"

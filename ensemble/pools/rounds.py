@@ -22,8 +22,9 @@ def choose_rounds(
 ) -> tuple[tuple[int, int], np.ndarray]:
     """Rounds for the side and for the tie, and triples (rows, 3) out of fold with so many trees.
 
-    `lengths` (rows, 3) of the texts, which trees read where given. Each fold's rows are judged by a base pool and by trees that were fitted to the other folds'. The rounds are those of the
-    least mean loss over all folds, 0 where no tree lowers it, so that the triples flatter by this one choice.
+    Each fold's rows are judged by a base pool and by trees that were fitted to the other folds'. The rounds are those of the
+    least mean loss over all folds, 0 where no tree lowers it, so that the triples flatter by this one choice. `lengths`
+    (rows, 3) of the texts, which trees read where given.
     """
     curves = np.zeros((2, MOST_ROUNDS + 1))
     found = []

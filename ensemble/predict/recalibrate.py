@@ -60,9 +60,8 @@ def recalibrate(plan: Plan, plan_path: Path, asked: Labelled, *, say: Say = lamb
     rows = _rows(bare, plan_path, asked, say)
     lengths = text_lengths(rows.frame) if rows.battles.has_texts else None
     if lengths is None and any(pool.blend.reads_lengths for pool in plan.pools):
-        say(
-            f"warning: {asked.path}: has no texts, whose lengths the plan's trees read: calibrated without these; give the battles"
-        )
+        told = "has no texts, whose lengths the plan's trees read: calibrated without these trees; give the battles"
+        say(f"warning: {asked.path}: {told}")
     characters = np.zeros(len(rows.frame)) if lengths is None else lengths.sum(axis=1)
     has = _as_gated(bare, rows.tables, rows.has, characters)
     p = blend_by_plan(bare, rows.tables, has, as_planned=np.ones(len(rows.frame), dtype=bool), lengths=lengths).p
