@@ -75,6 +75,12 @@ def published() -> None:
     for what, left in (("run", alone), ("author", authors)):
         print(f"Root mean square of ln(likely / stated), one {what} left out: {typical_error(left):.3f}", end="")
         print(f" (a factor of {math.exp(typical_error(left)):.2f}).")
+    print("\n| rate | card | tokens/s | prompt tokens | of the data sheet | fitted |\n|---|---|---|---|---|---|")
+    for rate in runs.rates:
+        card = f"{rate.gpus} x {rate.card.split(',')[0]}"
+        cells = [rate.name, card, f"{rate.tokens_per_second:,.0f}", f"{rate.prompt_tokens:,}", f"{rate.share:.0%}"]
+        print("| " + " | ".join([*cells, "yes" if rate.fit else f"no: {rate.why}"]) + " |")
+    print()
     fit = published_rates()
     for index, (name, unit) in enumerate(
         (("matmul TFLOP/s a T4", 1e12), ("attention TFLOP/s a T4", 1e12), ("submission factor", 1))

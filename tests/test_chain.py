@@ -153,3 +153,42 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     submission = read_submission(tmp_path / "sub.csv")
     assert submission["id"].tolist() == pd.read_csv(tmp_path / "test.csv", dtype=str)["id"].tolist()
     assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)
+
+
+@pytest.fixture(scope="module")
+def bundled(scored: tuple[Path, list], sample_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny model and the lexical entry."""
+    from ensemble.plan import load_plan
+    from tests.helpers.bundles import small_bundle
+
+    store, folder = scored[0], tmp_path_factory.mktemp("bundled")
+    run_cli("zoo", "run", "lexical", "--data", str(sample_csv), home=store.parent)
+    plan = folder / "plan.json"
+    built = ["build", "--budget", "1h", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
+    run_cli("ensemble", *built, "--include", "tiny@ab-160", "--include", "lexical@ab", home=store.parent)
+    members = {member.name: member.checkpoint for member in load_plan(plan).members}
+    quantized, lexical = (next(store.glob(f"*-{members[name]}")).name for name in ("tiny@ab-160", "lexical@ab"))
+    tiny = [name for name in members if name.startswith("tiny@")]
+    small_bundle(folder / "bundle", plan, store, in_job=[lexical], models={quantized: tiny}, budget_seconds=3600)
+    return folder / "bundle"
+
+
+def test_a_bundle_is_run_dry_with_an_engine(bundled: Path, sample_csv: Path) -> None:
+    """The script of a bundle predicts with the tiny model, and without it where its part is not there or damaged."""
+    from ensemble.bundle.dry_run import dry_run
+
+    only = ("20 rows", "one missing", "one damaged")
+    trials = {trial.name: trial for trial in dry_run(bundled, sample_csv, only=only)}
+    assert [trial.line() for trial in trials.values() if not trial.whole] == []
+    assert "20 rows lexical@ab + tiny@ab-160" in trials["20 rows"].came
+    for name in only[1:]:
+        assert "20 rows lexical@ab;" in trials[name].came and "left out (model-1" in trials[name].came
+
+
+@pytest.mark.slow
+def test_a_bundle_s_file_that_is_too_long_is_cut(bundled: Path, sample_csv: Path) -> None:
+    """Minutes for 25,000 rows in two orders are not enough: the file is whole, with what was scored in time."""
+    from ensemble.bundle.dry_run import dry_run
+
+    (trial,) = dry_run(bundled, sample_csv, only=["25,000 rows"])
+    assert trial.whole and "ALL the plan's prior" not in trial.came, trial.line()

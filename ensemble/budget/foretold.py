@@ -12,6 +12,7 @@ BASES = {
     "measured": "measured on such a machine",
     "scaled": "measured elsewhere, scaled",
     "published": "its shape and published run times",
+    "rates": "its shape, published run times and rates measured there",
 }
 
 

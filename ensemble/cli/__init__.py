@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 
+from ensemble.cli.bundling import bundle_app
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
 from ensemble.cli.recalibrating import recalibrate
 from ensemble.cli.study import study
+from ensemble.cli.submitting import submissions, submitted
 from zoo.cli.base import START, add_commands, new_app, open_standard_streams, run_app
 
 app = new_app(
@@ -22,7 +24,8 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool)})
+add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool, submitted, submissions)})
+app.add_typer(bundle_app, name="bundle", rich_help_panel=START)
 
 
 def main() -> None:

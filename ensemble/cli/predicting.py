@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensemble.cli.options import ColumnNames, PlanFile
+from ensemble.cli.options import PlanFile
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format, show
 
+if TYPE_CHECKING:
+    from zoo.pipeline.submissions import Sample
+
+SampleColumns = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAMES", help="Columns of tables alone, or of --like: a=..., b=..., tie=..., id=...."),
+]
 LONGEST_DRAIN_SECONDS = 10.0  # for a terminal that is slow to take the last lines; one that takes none is not waited for
 
 
@@ -33,7 +41,10 @@ def predict(
     ids: Annotated[
         Path | None, typer.Option("--ids", help="With --scores alone: the ids to write. Default: the tables'.")
     ] = None,
-    columns: ColumnNames = None,
+    columns: SampleColumns = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="The competition's sample submission: its columns are written, in its order.")
+    ] = None,
     began: Annotated[
         str | None,
         typer.Option(
@@ -52,20 +63,25 @@ def predict(
     Exit code 0: members are in the submission, a warning names those that are not in every row. 3: none is, every row is the
     plan's prior. 2: it cannot be done as asked; 1: the budget ended before anything was written.
 
+    With --like a column called winner gets the likelier of A and B, spelled as the sample does.
+
     Example: ensemble predict plan.json test.csv -o submission.csv
 
     Example: ensemble predict plan.json --scores a=a-test.csv --scores b=b-test.csv --ids sample_submission.csv
     """
     from ensemble.members.files import named_files
+    from zoo.pipeline.submissions import read_sample
+    from zoo.pipeline.table_columns import parse_columns
 
-    tables = named_files(scores or ())
+    tables, named = named_files(scores or ()), None if columns is None else parse_columns(columns)
     if battles is None:
         of_runs = {"--budget": budget, "--started-at": began, "--store": store}
         if given := [option for option, value in of_runs.items() if value is not None]:
             raise ZooError(f"{given[0]}: nothing runs where tables alone are given; leave it out, or give the battles")
-        _blend_tables(plan, tables, output, ids=ids, columns=columns)
+        sample = None if like is None else read_sample(like, named)
+        _blend_tables(plan, tables, output, ids=ids, columns=named, like=sample)
         return
-    if ids is not None or columns is not None:
+    if ids is not None or (columns is not None and like is None):
         raise ZooError("--ids and --columns: are for tables alone; leave the battles out, or these options")
     from zoo.targets import process_age_seconds
 
@@ -81,7 +97,8 @@ def predict(
         started_at = min(started_at, time.monotonic() - (time.time() - parse_moment(began)))
     if store is not None and not store.is_dir():
         raise ZooError(f"--store {store}: no such folder; name the one that holds the checkpoints")
-    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables)
+    sample = None if like is None else read_sample(like, named)
+    done = run(plan, battles, output, budget_seconds=seconds, started_at=started_at, store=store, scores=tables, like=sample)
     from ensemble.report.record import RECORD_SECONDS, record_prediction
 
     print(printable("\n".join(done.summary()), keep="\n"))
@@ -95,15 +112,21 @@ def predict(
     raise typer.Exit(done.exit_code)
 
 
-def _blend_tables(plan: Path, tables: dict[str, Path], output: Path, *, ids: Path | None, columns: str | None) -> None:
+def _blend_tables(
+    plan: Path,
+    tables: dict[str, Path],
+    output: Path,
+    *,
+    ids: Path | None,
+    columns: Mapping[str, str] | None,
+    like: Sample | None,
+) -> None:
     """Write the blend of tables alone, and say which rows have which members."""
     from ensemble.predict.from_scores import predict_from_scores
-    from zoo.pipeline.table_columns import parse_columns
 
     if not tables:
         raise ZooError("give the battles to predict, or the members' tables of them with --scores MEMBER=FILE")
-    named = None if columns is None else parse_columns(columns)
-    done = predict_from_scores(plan, tables, output, ids=ids, columns=named, say=say)
+    done = predict_from_scores(plan, tables, output, ids=ids, columns=columns, like=like, say=say)
     print(printable("\n".join(done.summary()), keep="\n"))
     for warning in done.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)

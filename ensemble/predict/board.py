@@ -16,6 +16,7 @@ from ensemble.predict.deadline import Deadline
 from zoo.data.battles import Battles
 from zoo.errors import ZooError, amount
 from zoo.pipeline.import_checks import read_table, told_of_hard
+from zoo.scores.form import COMPETITION, Form
 from zoo.scores.tables import OK, probabilities, without_ties, write_submission
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
@@ -115,7 +116,7 @@ def whole(p: np.ndarray, prior: Sequence[float]) -> np.ndarray:
 class Submission:
     """The file on disk, and what it holds.
 
-    Without `ties`, since the plan or the file knows none, every row of it has a p_tie of 0.
+    Without `ties`, since the plan or the file knows none, every row of it has a p_tie of 0. `form`: its columns.
     """
 
     output: Path
@@ -123,6 +124,7 @@ class Submission:
     board: Board
     deadline: Deadline
     ties: bool = True
+    form: Form = COMPETITION
     p: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     patterns: dict[tuple[str, ...], int] = field(default_factory=dict)
     written: bool = False
@@ -139,7 +141,7 @@ class Submission:
         if not self.ties:
             blended = replace(blended, p=without_ties(blended.p))
         try:
-            write_submission(self.board.ids, blended.p, self.output)
+            write_submission(self.board.ids, blended.p, self.output, self.form)
         except OSError as error:
             if not self.written:
                 raise

@@ -14,9 +14,11 @@ from ensemble.predict.board import Board, known_members
 from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.pipeline.import_checks import Given, read_table, told_of_hard, with_rows_of
+from zoo.pipeline.submissions import Sample
 from zoo.pipeline.table_columns import is_id
 from zoo.pipeline.table_files import read_file, refuse_rows
 from zoo.reading import check_ordinary
+from zoo.scores.form import COMPETITION
 from zoo.scores.tables import OK, probabilities, write_submission
 from zoo.store import check_output
 
@@ -49,15 +51,17 @@ def predict_from_scores(
     *,
     ids: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    like: Sample | None = None,
     say: Say = lambda _: None,
 ) -> FromScores:
     """Write the blend of the given tables, joined by id.
 
     `say` gets how each was read. `ids`: a file with the ids to write, in their order; without it they are all that some table
-    has, in order of their first. Where a row lacks members it gets the plan's fallback for those that it has; where it has
-    none, the prior. ZooError before anything is written where a table cannot be right, or none is of a member.
+    has, in order of their first. `like`: the sample whose columns are written. Where a row lacks members it gets the plan's
+    fallback for those that it has; where it has none, the prior. ZooError before anything is written where a table cannot be
+    right, or none is of a member.
     """
-    files = [path for path in (ids, *scores.values()) if path is not None]
+    files = [path for path in (ids, like.path if like else None, *scores.values()) if path is not None]
     check_output(output, plan_path, *files)
     plan = load_plan(plan_path)
     scores, strangers = _of_members(plan, scores)
@@ -75,7 +79,9 @@ def predict_from_scores(
         board.add(name, given.table)
     everywhere = np.ones(len(rows), dtype=bool)
     blended = board.blended(plan, {member.name: everywhere & (member.gate is None) for member in plan.members})
-    write_submission(rows, blended.p, output)
+    write_submission(rows, blended.p, output, like.form if like else COMPETITION)
+    if like and (told := like.told_of(rows)):
+        say(told)
     warnings = (*strangers, *_warnings(plan, board, scores, blended.made))
     return FromScores(output, len(rows), blended.patterns, warnings)
 

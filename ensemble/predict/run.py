@@ -31,7 +31,9 @@ from ensemble.predict.workplace import POLL_SECONDS, Workplace, only_one
 from zoo.contracts import Input
 from zoo.data.battles import Battles, dataset_digest, read_battles, text_lengths, texts_digest
 from zoo.data.usable import unusable_line
+from zoo.pipeline.submissions import Sample
 from zoo.reading import check_ordinary
+from zoo.scores.form import COMPETITION
 from zoo.settings import home
 from zoo.store import check_output, note_needed
 
@@ -62,18 +64,20 @@ def predict(
     budget_seconds: float | None = None,
     store: Path | None = None,
     scores: Mapping[str, Path] | None = None,
+    like: Sample | None = None,
 ) -> Prediction:
     """Predict the battles by the plan and write `output`, never later than the budget.
 
     Runs the plan's members and writes the blend of what they say. `started_at`: when this process started, on the clock of
     `time.monotonic()`. `budget_seconds` overrides the plan's; `store` is where checkpoints are looked for (default: the
-    home's); `scores` gives members' tables for these battles instead of running them. SIGTERM, SIGINT and SIGHUP end the work
+    home's); `scores` gives members' tables for these battles instead of running them; `like`: the sample whose columns are
+    written. SIGTERM, SIGINT and SIGHUP end the work
     early: what is there is written. Raises ZooError before anything is written where the input cannot be used, and with the
     prior written where no member can run, or the same prediction runs already. A member that fails is left out, and the result
     says so.
     """
     given_tables = dict(scores or {})
-    check_output(output, plan_path, battles_path, *given_tables.values())
+    check_output(output, plan_path, battles_path, *given_tables.values(), *([like.path] if like else []))
     plan = load_plan(plan_path)
     check_given(plan, given_tables)
     for path in (battles_path, *given_tables.values()):
@@ -87,13 +91,15 @@ def predict(
             lengths = _lengths(battles)
             board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties, lengths=lengths)
             ties = plan.ties and battles.can_tie
-            submission = Submission(output, plan, board, deadline, ties)
+            submission = Submission(output, plan, board, deadline, ties, like.form if like else COMPETITION)
             given = add_given(board, given_tables, ties=ties)
             work = _Begun(plan, battles, lengths, submission, Display(deadline), given)
             begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write({name: work.usable for name in board.members})
             _tell(work)
+            if like and (told := like.told_of(battles.ids)):
+                work.display.say(told)
             return _in_workplace(work, store or home() / "store", stop)
 
 

@@ -24,9 +24,10 @@ from zoo.data.battles import Battles
 from zoo.data.sample import truth_path
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
+from zoo.pipeline.submissions import read_predictions
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, uniform_loss
-from zoo.scores.tables import PROBABILITIES, probabilities, read_submission, without_ties
+from zoo.scores.tables import PROBABILITIES, probabilities, without_ties
 
 BLEND = "blend"  # the submission's own line
 BEST_POSSIBLE = "best possible"  # the line of the true probabilities
@@ -72,7 +73,8 @@ def evaluate(
     if frame.empty:
         raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
     labels = frame["label"].to_numpy()
-    p = _rows_of(read_submission(submission_path), frame["id"], submission_path)
+    given = read_predictions(submission_path, set(battles.ids), ties=battles.can_tie)
+    p = _rows_of(given, frame["id"], submission_path)
     if not battles.can_tie:
         p = without_ties(p)
     losses = log_loss_rows(p, labels)
@@ -98,14 +100,18 @@ def promise(plan: Plan, blend: Line) -> Line:
 
     The submission's rows are others, so that the error of the difference is that of two independent means.
     """
-    if plan.calibration is not None:
-        found, of = plan.calibration, f"recalibrated on {plan.calibration.battles}"
-        loss, error, rows, right = found.log_loss, found.log_loss_se, found.rows, None
-    else:
-        loss, error, rows, of = plan.oof_log_loss, plan.oof_log_loss_se, plan.fitted_rows, "out of fold"
-        right = plan.oof_accuracy if blend.accuracy is not None else None
+    loss, error, of = promised(plan)
+    rows = plan.fitted_rows if plan.calibration is None else plan.calibration.rows
+    right = plan.oof_accuracy if plan.calibration is None and blend.accuracy is not None else None
     apart = math.hypot(error, blend.log_loss_se or 0.0)
     return Line(f"{PROMISED}, {of}", loss, error, rows, right, blend.log_loss - loss, apart)
+
+
+def promised(plan: Plan) -> tuple[float, float, str]:
+    """The log loss that a plan promises, its standard error, and how it was found."""
+    if found := plan.calibration:
+        return found.log_loss, found.log_loss_se, f"recalibrated on {found.battles}"
+    return plan.oof_log_loss, plan.oof_log_loss_se, "out of fold"
 
 
 def evaluation_table(lines: Sequence[Line]) -> Table:

@@ -159,6 +159,19 @@ def test_ids_that_nobody_asked_for_are_left_alone_and_told(folder: Path) -> None
     assert "nobody: no member of the plan, which has " in done.stderr
 
 
+def test_the_sample_s_columns_are_written_of_tables_alone(folder: Path) -> None:
+    whole, _ = blended(folder, *TEST)
+    ids = pd.read_csv(folder / "ids.csv", dtype=str)["id"]
+    sample = pd.DataFrame({"winner": "model_b", "id": [*ids[1:], "a stranger"]})
+    sample.to_csv(folder / "sample.csv", index=False)
+    done = run(folder, "predict", "plan.json", *TEST, "--like", "sample.csv", "-o", "two.csv")
+    assert done.returncode == 0 and "first a stranger; 1 of the 100 rows written are not in it" in done.stderr
+    frame = pd.read_csv(folder / "two.csv", dtype=str)
+    assert list(frame.columns) == ["winner", "id"]
+    p = whole.loc[frame["id"]]
+    assert (frame["winner"] == np.where(p["p_a"] >= p["p_b"], "model_a", "model_b")).all()
+
+
 # --- pool -------------------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,10 @@ def say(**message):
 
 
 memory = {"loading_bytes": 0, "allocated_bytes": 0, "card_bytes": 0}
+asked = os.environ.get("WANTS_ARGUMENT", "")  # NAME=VALUE, without which it cannot load; what it says of that
+if asked and json.dumps(job["arguments"].get(asked.partition("=")[0])) != asked.partition("=")[2]:
+    say(kind="error", message=os.environ["SAYS"])
+    os._exit(1)
 if is_to("DIE_LOADING"):
     os._exit(9)
 crashed = os.environ.get("CRASH", "")  # at the first chunk, and then it cannot load so many times

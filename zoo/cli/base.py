@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.core import TyperGroup
 
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format
@@ -94,9 +95,11 @@ def new_app(text: str) -> typer.Typer:
     return app
 
 
-def new_group(text: str) -> typer.Typer:
-    """An app for commands under one word, as `zoo data`."""
-    return typer.Typer(help=flowing(text), no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
+def new_group(text: str, kind: type[TyperGroup] = TyperGroup) -> typer.Typer:
+    """An app for commands under one word, as `zoo data`; `kind` reads its command line."""
+    return typer.Typer(
+        cls=kind, help=flowing(text), no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
+    )
 
 
 def add_commands(app: typer.Typer, commands: Mapping[str, Sequence[Callable[..., None]]]) -> None:

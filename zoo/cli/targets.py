@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.base import MACHINES, AsJson, Output, add_commands, complete_target, new_group, style_of
+from zoo.cli.base import MACHINES, AsJson, Output, add_commands, complete_target, new_group, say, style_of
 from zoo.report.text import Cell, Column, Format, Table, show
 
 if TYPE_CHECKING:
     from zoo.targets import Rates, Target
 
 GIB = 2**30
+RATE_COLUMNS = [Column("rate"), Column("declared", form=".4g"), Column("measured", form=".4g")]
 OwnOrKnown = Annotated[
     str | None,
     typer.Argument(help="Write it under this name; without one, only print it.", autocompletion=complete_target),
@@ -82,11 +83,10 @@ def show_(
     style, target = style_of(output, as_json), load_target(name)
     plain = target.model_dump(mode="json", exclude={"declared", "measured"}, exclude_none=True)
     settings: list[list[Cell]] = [[key, str(value)] for key, value in plain.items() if value != ""]
-    rates = [Column("rate"), Column("declared", form=".4g"), Column("measured", form=".4g")]
     page: list[str | Table] = [
         Table([Column("setting"), Column("value", prose=True)], settings),
         "",
-        Table(rates, rate_rows(target.declared, target.measured)),
+        Table(RATE_COLUMNS, rate_rows(target.declared, target.measured)),
     ]
     show(page, style, data=target.model_dump(mode="json"))
 
@@ -102,6 +102,8 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[Cell]]:
         [f"matmul {dtype}, TFLOP/s", *(cell(r.matmul_flop_per_second.get(dtype), 1e12) for r in (declared, measured))]
         for dtype in dtypes
     ]
+    attention = [cell(r.attention_flop_per_second, 1e12) for r in (declared, measured)]
+    rows.append(["attention, TFLOP/s", *attention])
     names = {
         "memory, GB/s": "memory_bytes_per_second",
         "host to device, GB/s": "host_to_device_bytes_per_second",
@@ -110,7 +112,14 @@ def rate_rows(declared: Rates, measured: Rates) -> list[list[Cell]]:
     return [*rows, *([name, *(cell(getattr(r, key), 1e9) for r in (declared, measured))] for name, key in names.items())]
 
 
-def measure(name: OwnOrKnown = None, as_json: AsJson = False) -> None:
+def measure(
+    name: OwnOrKnown = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what forecasts need most: matmul, attention, loading. Nothing is written.")
+    ] = False,
+    read: Annotated[Path | None, typer.Option("--read", help="With --quick: a file to time, as weights on a mount.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Measure this machine's rates in under a minute.
 
     Matmul by dtype, memory, host to device, disk.
@@ -121,13 +130,55 @@ def measure(name: OwnOrKnown = None, as_json: AsJson = False) -> None:
     Example: zoo target measure
 
     Example: zoo target measure cpu
+
+    Example: zoo target measure --quick --json
     """
+    from zoo.errors import ZooError
+
+    style = style_of(Format.table, as_json)
+    if quick:
+        if name is not None:
+            raise ZooError(f"--quick {name}: writes nothing; leave the name out, and `zoo target import` what it prints")
+        _measure_quickly(read, style)
+        return
+    if read is not None:
+        raise ZooError("--read: is for --quick")
     from zoo.entries.toml import contract_toml
     from zoo.stages.rates.target import measure_target, write_target
 
     target = measure_target(name)
     page = [contract_toml(target).rstrip() if name is None else str(write_target(target))]
-    show(page, style_of(Format.table, as_json), data=target.model_dump(mode="json"))
+    show(page, style, data=target.model_dump(mode="json"))
+
+
+def _measure_quickly(read: Path | None, style: Format) -> None:
+    from zoo.stages.rates.quick import quick_measurement
+    from zoo.targets import Rates
+
+    found = quick_measurement(read)
+    rows = [[row[0], row[2]] for row in rate_rows(Rates(), found.rates) if row[2] is not None]
+    title = f"{found.machine}: target {found.target}, measured in {found.seconds:.0f} s"
+    show([title, "", Table(RATE_COLUMNS[::2], rows)], style, data=found.model_dump(mode="json"))
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="predict.json of a notebook, or what measure --quick --json printed.")],
+) -> None:
+    """Take rates home that a machine elsewhere measured of itself.
+
+    Forecasts for its target rest on them then. They are written to `ZOO_HOME/targets`, in the place of what the target had
+    measured before.
+
+    Example: zoo target import out/predict.json
+    """
+    from zoo.stages.rates.target import write_target
+    from zoo.targets import load_target
+    from zoo.targets.quick import read_rates, with_rates
+
+    found = read_rates(file)
+    target = with_rates(load_target(found.target), found)
+    say(f"{found.machine}, measured {found.measured_at}")
+    typer.echo(str(write_target(target)))
 
 
 target_app = new_group(
@@ -141,4 +192,4 @@ target_app = new_group(
     Example: zoo cost llama-3-8b --target my-machine --lengths test.csv
     """
 )
-add_commands(target_app, {MACHINES: (list_, show_, measure)})
+add_commands(target_app, {MACHINES: (list_, show_, measure, import_)})

@@ -17,7 +17,7 @@ class Foretold(Contract):
     """
 
     as_entry: str
-    basis: Literal["measured", "scaled", "published"]
+    basis: Literal["measured", "scaled", "published", "rates"]
     low: Annotated[float, Field(gt=0, le=1)]
     high: Annotated[float, Field(ge=1)]
     high_submitted: Annotated[float, Field(ge=1)] | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
+from zoo.contracts.training import CHOSEN, MergeSpec, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
 
@@ -96,78 +96,6 @@ class PromptSpec(Contract):
         if len(set(self.labels)) != 3:
             raise ValueError("prompt.labels must be three different texts")
         return self
-
-
-class TrainSpec(Contract):
-    """Fine-tuning on the three label tokens at the last position.
-
-    QLoRA: Dettmers et al. 2023, arXiv 2305.14314. `objective`, `text`: a row's loss is the mean over its tokens after the first
-    and the label token after them, each over the whole vocabulary; soft labels are the label's target, a row's weight is that
-    of its mean. Held-out loss stays the labels'. `rslora` and `dora` are peft's: alpha / sqrt(rank) for scale (Kalajdzievski
-    2023, arXiv 2312.03732), and magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353; slower, since its layers are
-    not fused).
-    """
-
-    method: Literal["qlora", "lora", "full"] = "qlora"
-    objective: Literal["labels", "text"] = added_later(
-        "labels",
-        description="text: next-token cross-entropy of the whole prompt and its label, instead of the label alone",
-    )
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: Fraction = 0.05
-    rslora: bool = False
-    dora: bool = False
-    target_modules: str | tuple[str, ...] = "all-linear"
-    learning_rate: float = Field(2e-4, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    batch_rows: Positive = Field(16, description="battles an optimizer step")
-    micro_batch_tokens: Positive = Field(4096, description="padded tokens a forward pass; more rows are accumulated")
-    warmup_fraction: Fraction = 0.05
-    weight_decay: float = Field(0.0, ge=0)
-    optimizer: Literal["auto", "adamw", "adamw8bit"] = Field(
-        "auto", description="auto: paged 8-bit states on a GPU from 67M trained weights, else 32-bit ones"
-    )
-    targets: Literal["hard", "votes"] = Field(
-        "hard", description="votes: shares of votes_a, votes_b, votes_tie where a row has them"
-    )
-    teacher: Path | None = Field(None, description="score table whose probabilities are learned, where it has a row")
-    teacher_weight: Fraction = Field(1.0, description="of the teacher's probabilities; the rest is the label's")
-    teacher_temperature: float = Field(1.0, gt=0, description="above 1 the teacher's probabilities are softened")
-    extra: Path | None = added_later(
-        None,
-        description="more battles to learn from, never held out; near-copies of held-out prompts are left out",
-    )
-    extra_weight: Annotated[float, Field(gt=0)] = added_later(
-        1.0, description="of an extra battle's loss against one of the main file"
-    )
-    label_smoothing: Fraction = 0.0
-    swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
-    gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
-    memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
-    gpus: Positive = added_later(1, description="GPUs of one host that share each optimizer step's micro-batches")
-    eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
-    evals_per_epoch: Positive = 4
-    keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
-    patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
-    max_rows: Positive | None = Field(None, description="train on at most this many battles of the main file, a seeded sample")
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _check(self) -> TrainSpec:
-        if self.method == "full" and (self.dora or self.rslora):
-            raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
-        return self
-
-
-class MergeSpec(Contract):
-    """Adapter into base weights, shard by shard as the base has them, in the base's dtype.
-
-    `trained`: into the weights that training saw, which for QLoRA are NF4 there and back: an adapter has learned to make up for
-    their rounding. `original`: into the base as it is.
-    """
-
-    into: Literal["trained", "original"] = "trained"
 
 
 class QuantizeSpec(Contract):
@@ -290,6 +218,12 @@ class Entry(Contract):
         missing = [key for key in needed if getattr(self, key) is None]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+        if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
+            raise ValueError("train.only_extra = true learns from train.extra alone; name its files")
+        if self.train and self.merge.scale == CHOSEN and not self.train.scales:
+            raise ValueError("merge.scale = 'chosen' needs train.scales, as in [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]")
+        if self.train and self.merge.scale != 1 and (self.train.method == "full" or self.train.dora):
+            raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
         if self.kind == "causal_lm" and self.score and self.prompt:
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
             if uncapped:  # the engine is made for the longest row, and memory is counted by it

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_val
 
 from zoo.contracts.base import EACH_PROMPT, SCHEMA_VERSION, AnyContract, Contract, FoldRule, Name, Order, Positive, added_later
 from zoo.contracts.cost import Cost
-from zoo.contracts.entry import Base, LexicalSpec, MergeSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, TrainSpec, Variant
+from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, Variant
+from zoo.contracts.training import MergeSpec, Scale, TrainSpec
 
 
 class Input(Contract):
@@ -103,6 +104,13 @@ class FetchRequest(BaseRequest):
     folder: Input | None = Field(None, description="the model folder where source is `folder`")
 
 
+class ExtraBattles(Contract):
+    """One more file of battles to learn from, by its content, and the weight of their loss."""
+
+    battles: Input
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class TrainRequest(BaseRequest):
     stage: Literal["train"] = "train"
     revision: int = 2  # held-out rows are a sample by hash of the id, and `keep = "best"` counts the untrained weights too
@@ -112,14 +120,25 @@ class TrainRequest(BaseRequest):
     prompt: PromptSpec
     spec: TrainSpec
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
-    extra: Input | None = added_later(None, description="the battles file at spec.extra, by its content")
+    extra: Input | None = added_later(None, description="the first battles file of spec.extra, by its content")
+    more_extra: tuple[ExtraBattles, ...] = added_later((), description="further files of spec.extra")
     extra_rule: FoldRule | None = added_later(
         None, description="by which near-copies of held-out prompts among the extra rows are found; None: exact copies alone"
+    )
+    start: Input | None = added_later(None, description="the train artifact whose adapter training goes on from")
+    teaches_extra: bool = added_later(
+        False, description="whether the teacher's table is learned from for extra rows too; False: requests of before 0.2"
     )
     votes_digest: str | None = added_later(
         None,
         description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
     )
+
+    @property
+    def extra_files(self) -> tuple[ExtraBattles, ...]:
+        """Every extra file in order, with its weight."""
+        first = (ExtraBattles(battles=self.extra, weight=self.spec.extra_weight),) if self.extra else ()
+        return first + self.more_extra
 
 
 class MergeRequest(BaseRequest):
@@ -207,6 +226,7 @@ class EvaluateRequest(BaseRequest):
     selection: Selection = Selection()
     prompt: PromptSpec
     order: Order = "ab"
+    scale: Scale = added_later(1.0, description="of the adapter's update, as merging would take it")
 
 
 class LexicalTrainRequest(BaseRequest):
@@ -237,6 +257,49 @@ class ImportRequest(BaseRequest):
     battles: Input
     cost: Cost
     columns: str = added_later("", description="which columns were read, where they are not the only ones with a usual name")
+
+
+class Log(Contract):
+    """A log of conversations, and what its rows are where they do not say so themselves."""
+
+    file: Input
+    source: str = Field(min_length=1, max_length=200)
+    licence: str | None = Field(None, min_length=1, max_length=200)
+
+
+class MineRequest(BaseRequest):
+    """Pairs of different models' answers to one prompt, from logs."""
+
+    stage: Literal["mine"] = "mine"
+    logs: Annotated[tuple[Log, ...], Field(min_length=1)]
+    never: tuple[Input, ...] = Field((), description="battles whose prompts, and near-copies of them, are left out")
+    judged: tuple[Input, ...] = Field((), description="preferences: only pairs that they judge")
+    rows: Positive | None = Field(None, description="at most this many pairs")
+    per_prompt: Positive | None = Field(None, description="at most this many pairs of one prompt")
+    most_characters: Positive = Field(description="of a conversation; longer ones are counted and left out")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+Drop = Literal["identical", "empty", "cut", "near-duplicate", "coin-flip"]
+
+
+class LabelRequest(BaseRequest):
+    """Judges' verdicts on pairs as shares of human votes."""
+
+    stage: Literal["label"] = "label"
+    pairs: Input
+    judges: tuple[Input, ...] = Field((), description="tables of verdicts; none: the pairs' own winners are the judge's")
+    names: tuple[str, ...] = Field((), description="of the judges, in their order")
+    human: Input
+    source: str = Field(min_length=1, max_length=200, description="of pairs that name none")
+    maps: Input | None = Field(None, description="an earlier label's report, whose maps serve sources that no human judged")
+    drop: tuple[Drop, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelRequest:
+        if len(self.names) != len(self.judges):
+            raise ValueError(f"{len(self.judges)} judges have {len(self.names)} names; each needs one")
+        return self
 
 
 def fold_rule(request: BaseRequest) -> FoldRule | None:
@@ -277,6 +340,8 @@ Request = (
     | LexicalTrainRequest
     | LexicalScoreRequest
     | ImportRequest
+    | MineRequest
+    | LabelRequest
 )
 REQUESTS: dict[str, type[Request]] = {kind.model_fields["stage"].default: kind for kind in get_args(Request)}
 

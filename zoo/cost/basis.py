@@ -9,9 +9,9 @@ import numpy as np
 
 from zoo.checks import entry_shape
 from zoo.contracts import Cost, Entry, ServeSpec, Shape
-from zoo.cost.published import START_SECONDS, published_machine, published_rates
-from zoo.models.shapes import flops_of_shape
-from zoo.targets import Target, is_of_kind, list_targets, matmul_rate
+from zoo.cost.published import ENGINE_SECONDS, START_SECONDS, RateFit, published_machine, published_rates
+from zoo.models.shapes import awq_bytes, embedding_parameters, flops_of_shape, linear_parameters
+from zoo.targets import Rates, Target, is_of_kind, list_targets, matmul_rate
 
 TERMS = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
 
@@ -40,11 +40,11 @@ def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
     gpus = copy_gpus(entry, target)
     if entry.base is None:
         return cost.model_copy(update={"target": target.name, "machine": "", "gpus": gpus})
-    to, source = matmul_rate(target), rate_of_machine(cost.machine)
-    if to is None or source is None:
+    rates = comparable_rates(target, cost.machine)
+    if rates is None:
         return None
     # Layouts differ between machines, operations do not: a copy does as much as the rates of its GPUs say.
-    slower = source[0] * max(1, cost.gpus) / (to[0] * max(1, gpus))
+    slower = rates[1] * max(1, cost.gpus) / (rates[0] * max(1, gpus))
     pieces = tuple((r, t, q, s * slower) for r, t, q, s in cost.pieces)
     scaled = {name: getattr(cost, name) * slower for name in TERMS}
     return cost.model_copy(update=scaled | {"pieces": pieces, "target": target.name, "machine": "", "gpus": gpus})
@@ -58,10 +58,40 @@ def published_cost(entry: Entry, target: Target) -> Cost | None:
     shape, scale, gpus = shape_of(entry), t4_ratio(target), copy_gpus(entry, target)
     if shape is None or scale is None:
         return None
-    rates = np.array([published_rates().rate(0).likely, published_rates().rate(1).likely]) * scale * max(1, gpus)
+    rates = np.exp(rates_on(target).log[:2]) * scale * max(1, gpus)
     flops = flops_of_shape(shape)
     seconds = [float((flops.split(one) / rates).sum()) for one in np.eye(3)]  # of a row, a token, and a token squared
-    return Cost(target=target.name, load_seconds=START_SECONDS, gpus=gpus, **dict(zip(TERMS, seconds, strict=True)))
+    load = start_seconds(entry, shape, target)
+    return Cost(target=target.name, load_seconds=load, gpus=gpus, **dict(zip(TERMS, seconds, strict=True)))
+
+
+def rates_on(target: Target) -> RateFit:
+    """Rates of published runs, for their own cards together with those that the target measured."""
+    if not has_own_rates(target):
+        return published_rates()
+    return published_rates().with_measured(
+        target.measured.matmul_flop_per_second.get("float16"), target.measured.attention_flop_per_second
+    )
+
+
+def has_own_rates(target: Target) -> bool:
+    """Whether a forecast can rest on measured rates of a target with the published runs' cards."""
+    found = target.measured
+    return is_t4(target) and bool(found.matmul_flop_per_second.get("float16") or found.attention_flop_per_second)
+
+
+def start_seconds(entry: Entry, shape: Shape, target: Target) -> float:
+    """Seconds before the first row, by the measured rates of disk and bus where there are such.
+
+    Copies on other cards read the same file again, from memory.
+    """
+    rates = target.measured
+    if not is_t4(target) or rates.disk_bytes_per_second is None:
+        return START_SECONDS
+    size = linear_parameters(shape) + embedding_parameters(shape)
+    weights = 2 * size if entry.quantize is None else awq_bytes(shape, size, entry.quantize.group_size)
+    over_bus = weights / rates.host_to_device_bytes_per_second if rates.host_to_device_bytes_per_second else 0.0
+    return ENGINE_SECONDS + weights / rates.disk_bytes_per_second + over_bus
 
 
 def t4_ratio(target: Target) -> float | None:
@@ -77,14 +107,32 @@ def is_t4(target: Target) -> bool:
     return (target.gpu, target.compute_capability) == (published_machine().gpu, published_machine().compute_capability)
 
 
-def rate_of_machine(machine: str) -> tuple[float, bool] | None:
+def comparable_rates(target: Target, machine: str) -> tuple[float, float, bool] | None:
+    """Matmul rates of a target and of a machine, and whether both were measured.
+
+    Both measured or both declared where that can be had: cards reach a third to all of what their data sheets say. None where
+    one is not known.
+    """
+    to, source = matmul_rate(target), rate_of_machine(machine)
+    if to and source and to[1] != source[1]:
+        to, source = declared_rate(target) or to, rate_of_machine(machine, measured=False) or source
+    return None if to is None or source is None else (to[0], source[0], to[1] and source[1])
+
+
+def declared_rate(target: Target) -> tuple[float, bool] | None:
+    """The matmul rate by the data sheet, as `matmul_rate` gives it."""
+    return matmul_rate(target.model_copy(update={"measured": Rates()}))
+
+
+def rate_of_machine(machine: str, *, measured: bool = True) -> tuple[float, bool] | None:
     """Matmul rate of a machine, and whether it was measured.
 
-    Of the targets of its kind, those measured on it come first.
+    Of the targets of its kind, those measured on it come first. Without `measured` by data sheets alone.
     """
+    rate_of = matmul_rate if measured else declared_rate
     kin = [t for t in list_targets() if is_of_kind(machine, t) and (t.gpus or t.measured_on == machine)]
     kin.sort(key=lambda t: (t.measured_on == machine, bool(t.measured.matmul_flop_per_second)))
-    return next((rate for t in reversed(kin) if (rate := matmul_rate(t))), None)
+    return next((rate for t in reversed(kin) if (rate := rate_of(t))), None)
 
 
 def shape_of(entry: Entry) -> Shape | None:

@@ -2,6 +2,7 @@
 
 The best basis at hand is taken. `measured`: the member ran on a machine of the target's kind. `scaled`: it ran on another, and
 both matmul rates are known. `published`: floating-point operations at the rates that published run times of two T4s show.
+`rates`: the same, together with rates that such a target measured of itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,23 +18,33 @@ import numpy as np
 
 from zoo.checks.layouts import TIGHT, layout_memory
 from zoo.contracts import Contract, Cost, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
-from zoo.cost.basis import copies_of, is_t4, published_cost, rate_of_machine, scaled_cost, shape_of, t4_ratio
+from zoo.cost.basis import (
+    comparable_rates,
+    copies_of,
+    has_own_rates,
+    is_t4,
+    published_cost,
+    rates_on,
+    scaled_cost,
+    shape_of,
+    t4_ratio,
+)
 from zoo.cost.fit import row_seconds
 from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_factor, totals_of
 from zoo.cost.lengths import File
-from zoo.cost.published import START_SECONDS, load_published, published_rates
+from zoo.cost.published import ATTENTION_SHARE, DECLARED_RATES_SPREAD, MATMUL_SHARE, load_published
 from zoo.errors import ZooError
 from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
 from zoo.targets import Target, is_of_kind, machine_fingerprint, matmul_rate
 
-# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of matmul rates: by measured
-# ones, a guess; by data sheets, from Llama 3 8B reaching 0.65 of an H200's (45,600 tokens/s) and 0.29 of a T4's (published).
-MEASURED_RATES_SPREAD, DECLARED_RATES_SPREAD = 0.35, 0.6
+# Deviation of the logarithm where speed is carried over from one machine to another by the ratio of measured matmul rates, a
+# guess.
+MEASURED_RATES_SPREAD = 0.35
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 
-Basis = Literal["measured", "scaled", "published"]
+Basis = Literal["measured", "scaled", "published", "rates"]
 
 
 class Forecast(Contract):
@@ -141,7 +153,7 @@ def _measured(
         basis="measured",
         seconds=seconds,
         cost=cost.model_copy(update={"target": target.name}),
-        submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
+        submission_seconds=seconds.times(rates_on(target).rate(2)) if is_t4(target) else None,
         peak_bytes=Interval(low=min(peaks), likely=own, high=max(peaks)) if own else None,
         assumed=tuple(assumed),
         extrapolates=tuple(beyond_measured(cost, lengths, here if is_of_kind(here, target) else cost.machine)),
@@ -154,14 +166,14 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
     carried = scaled_cost(entry, target, cost)
     if carried is None:
         return None
-    to, source = matmul_rate(target), rate_of_machine(cost.machine)
-    measured = entry.base is not None and to is not None and source is not None and to[1] and source[1]
-    spread = MEASURED_RATES_SPREAD if measured else DECLARED_RATES_SPREAD
-    if entry.base is None or to is None or source is None:
+    compared = comparable_rates(target, cost.machine) if entry.base is not None else None
+    spread = MEASURED_RATES_SPREAD if compared and compared[2] else DECLARED_RATES_SPREAD
+    if compared is None:
         rates = "on processors: taken to be as fast as where it was measured"
     else:
+        to, source, measured = compared
         how = "measured" if measured else "declared, not measured: `zoo target measure` narrows this"
-        rates = f"scaled from {source[0] / 1e12:.3g} to {to[0] / 1e12:.3g} TFLOP/s a device ({how})"
+        rates = f"scaled from {source / 1e12:.3g} to {to / 1e12:.3g} TFLOP/s a device ({how})"
     seconds = file_seconds(carried, lengths, rows=file.rows, copies=copies_of(carried, target)).times(spread_factor(spread))
     return Forecast(
         **_facts(entry, variant, target, file),
@@ -169,7 +181,7 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
         peak_bytes=predicted_bytes(entry, target),
         seconds=seconds,
         cost=carried,
-        submission_seconds=seconds.times(published_rates().rate(2)) if is_t4(target) else None,
+        submission_seconds=seconds.times(rates_on(target).rate(2)) if is_t4(target) else None,
         assumed=(
             *file.assumed,
             *_of_another_variant(by, variant),
@@ -190,10 +202,11 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
     if shape is None or rate is None or cost is None:
         return None
     totals = totals_of(file.tokens[variant], file.rows)
-    work, fit = flops_of_shape(shape).split(totals) / target.devices, published_rates()
+    work, fit = flops_of_shape(shape).split(totals) / target.devices, rates_on(target)
     scale, spread = t4_ratio(target) or 1.0, 0.0 if is_t4(target) else DECLARED_RATES_SPREAD
     size = _of_other_size(shape)
     spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
+    seconds_of = partial(fit.seconds, work, scale=scale, spread=spread, start=cost.load_seconds)
     matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
     runs = sum(run.fit for run in load_published().runs)
     assumed = [
@@ -201,20 +214,32 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         f"{work[0] / 1e15:.3g} and {work[1] / 1e15:.3g} PFLOP of linear layers and attention a device, at {matmul:.3g} and "
         f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
         "bytes by the arithmetic of `zoo check`",
-        f"{START_SECONDS:.0f} s of start-up; the engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+        f"{cost.load_seconds:.0f} s of start-up; engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+        *_of_own_rates(target),
     ]
     if scale != 1.0:
         assumed.append(f"rates scaled by {scale:.3g}, the ratio of {'measured' if rate[1] else 'data sheet'} to T4 matmul rate")
     return Forecast(
         **_facts(entry, variant, target, file),
-        basis="published",
+        basis="rates" if has_own_rates(target) else "published",
         peak_bytes=predicted_bytes(entry, target),
-        seconds=fit.seconds(work, scale=scale, spread=spread),
+        seconds=seconds_of(),
         cost=cost,
-        submission_seconds=fit.seconds(work, submission=True, scale=scale, spread=spread) if is_t4(target) else None,
+        submission_seconds=seconds_of(submission=True) if is_t4(target) else None,
         assumed=tuple(assumed),
         extrapolates=(f"never ran on {target.name}", *size),
     )
+
+
+def _of_own_rates(target: Target) -> list[str]:
+    """A note on the rates that the target measured of itself, where the forecast rests on them, too."""
+    if not has_own_rates(target):
+        return []
+    found = target.measured
+    named = {"matmul": found.matmul_flop_per_second.get("float16"), "attention": found.attention_flop_per_second}
+    rates = " and ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in named.items() if rate)
+    shares = f"scoring is taken to reach {MATMUL_SHARE:g} of the one and {ATTENTION_SHARE:g} of the other"
+    return [f"these rates rest on what {target.measured_on} measured of itself, too: {rates}; {shares}"]
 
 
 def _of_other_size(shape: Shape) -> list[str]:

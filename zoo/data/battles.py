@@ -19,6 +19,7 @@ import pandas as pd
 
 from zoo.data.columns import (
     COMPETITION,
+    MODEL_COLUMNS,
     TEXT_COLUMNS,
     VOTES,
     WSDM,
@@ -41,11 +42,11 @@ class Battles:
 
     `frame`: the usable rows in file order; columns id (str), prompt, response_a, response_b (lists of str | None) and label
     (int8: 0 A, 1 B, 2 tie, -1 unlabelled). `ids`: every id of the file in file order; `bad_ids`: those not in `frame`, and
-    `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither texts
-    nor winners; `kept`: those of them that the reader was asked for, as text by row id, also of rows that are not usable (of an
-    id that occurs twice, the first). `format`, `kind` and `plain` say what was read: see `told`. `has_texts` False: ids and
-    winners alone, perhaps with the prompts; texts that are not there have no turns. `lists_as_text`: cells of plain columns
-    that are JSON lists of texts, taken as they stand.
+    `bad_prompts` the prompts of those whose prompt can be read. `extra_columns`: names of the columns that hold neither
+    texts nor winners; `kept`: those of them, and the names of models, that the reader was asked for, as text by row id,
+    also of rows that are not usable (of an id that occurs twice, the first). `format`, `kind` and `plain` say what was
+    read: see `told`. `has_texts` False: ids and winners alone, perhaps with the prompts; texts that are not there have no
+    turns. `lists_as_text`: cells of plain columns that are JSON lists of texts, taken as they stand.
     """
 
     path: Path
@@ -88,17 +89,21 @@ class Battles:
         return f"{self.kind} columns; {self.format}; {where}, one turn each{lists}"
 
 
-def read_battles(path: Path, *, strict: bool = True, keep: Sequence[str] = (), need_texts: bool = True) -> Battles:
+def read_battles(
+    path: Path, *, strict: bool = True, keep: Sequence[str] = (), models: bool = False, need_texts: bool = True
+) -> Battles:
     """Read a file of battles of any format and kind of columns that is known.
 
     Without `need_texts` a file may also lack the responses, or all texts: see `Battles.has_texts`.
-    `keep`: columns beside those of a battle to hold in `kept`, where it has them. Raises ZooError where the file as a whole
-    cannot be used: unreadable, a column missing, an id missing, doubled or with control characters. With `strict=False` the
-    latter are only in `problems`, which is what a report wants. Bad rows never raise; `zoo.data.usable` counts them.
+    `keep`: columns beside those of a battle to hold in `kept`, where it has them; with `models` those of the models too. Raises
+    ZooError where the file as a whole cannot be used: unreadable, a column missing, an id missing, doubled or with control
+    characters. With `strict=False` the latter are only in `problems`, which is what a report wants. Bad rows never raise;
+    `zoo.data.usable` counts them.
     """
     path = Path(path)
     with open_cells(path, is_known) as cells:
-        battles = _parse(path, _with_usual_names(cells), keep, need_texts)
+        kept = (*(name for name in keep if name not in MODEL_COLUMNS), *(MODEL_COLUMNS if models else ()))
+        battles = _parse(path, _with_usual_names(cells), kept, need_texts)
     fatal = next((p for p in battles.problems if p.fatal), None)
     if strict and fatal:
         where = "" if fatal.row_number is None else f" row {fatal.row_number}:"
@@ -119,7 +124,9 @@ def _parse(path: Path, cells: Cells, keep: Sequence[str], need_texts: bool) -> B
     problems = _header_problems(columns)
     if any(p.fatal for p in problems):
         return Battles(path, _frame([]), (), (), tuple(problems), False, columns.extra, _kept({}, ()), cells.how)
-    kept_names = tuple(name for name in dict.fromkeys(keep) if name in columns.extra)
+    kept_names = tuple(
+        name for name in dict.fromkeys(keep) if name in (*columns.extra, *MODEL_COLUMNS) and name in columns.header
+    )
     body = list(cells.rows((*columns.needed, *kept_names)))
     if not body:
         problems.append(Problem(None, None, "empty_file", "no rows below the header; give at least one row", "error"))

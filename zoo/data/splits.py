@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zoo.contracts import FoldRule, Held, Selection
 
 NEAR_PROMPTS: FoldRule = "near-prompts-1"
+MOST_APART = 0.1
+PARTS = 10_000  # of the prompts, of which some are set apart
 FEW_ROWS = 2_000  # with more, near-copies leave enough to every fold
 
 
@@ -70,6 +72,25 @@ def group_hashes(frame: pd.DataFrame, rule: FoldRule | None = None, say: Say = s
 def assign_folds(frame: pd.DataFrame, n_folds: int, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
     """Fold of each row of a battles frame: int64, shape (rows,). See `group_hashes`."""
     return (group_hashes(frame, rule, say) % np.uint64(n_folds)).astype(np.int64)
+
+
+def kept_out(hashes: np.ndarray, held: Held, apart: float = 0.0) -> np.ndarray:
+    """Which groups of prompts, by their hashes, are not learned from: bool, their shape.
+
+    Those of the held-out fold, and of the others the share `apart`, by the rest of their hash.
+    """
+    fold, rest = hashes % np.uint64(held.n_folds), hashes // np.uint64(held.n_folds)
+    held_out: np.ndarray = fold == held.fold
+    return held_out | (rest % np.uint64(PARTS) < np.uint64(round(apart * PARTS)))
+
+
+def apart_share(frame: pd.DataFrame, held: Held, rows: int) -> float:
+    """The share of the training side's prompts to set apart for `rows` of its labelled rows.
+
+    At most MOST_APART: what is set apart is not learned from.
+    """
+    training = (frame["label"] >= 0).to_numpy() & ~kept_out(group_hashes(frame, held.rule), held)
+    return min(MOST_APART, rows / max(1, int(training.sum())))
 
 
 def rule_that_serves(frame: pd.DataFrame, n_folds: int) -> FoldRule | None:
@@ -175,17 +196,35 @@ def _listed_ids(battles: Battles, selection: Selection) -> list[str]:
 
 
 def select_training(
-    battles: Battles, held: Held, *, max_rows: int | None = None, seed: int = 0, say: Say = silent
+    battles: Battles,
+    held: Held,
+    *,
+    max_rows: int | None = None,
+    seed: int = 0,
+    apart: float = 0.0,
+    say: Say = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labelled rows to learn from and labelled rows of the held-out fold, both in file order.
 
     `max_rows` takes a seeded sample of the first; which rows it takes depends on their ids, not on their order in the file.
+    `apart`: share of the other prompts that is not learned from either (`select_apart`).
     """
     labelled = (battles.frame["label"] >= 0).to_numpy()
-    is_held = assign_folds(battles.frame, held.n_folds, held.rule, say) == held.fold
-    train, held_out = battles.frame[labelled & ~is_held], battles.frame[labelled & is_held]
+    hashes = group_hashes(battles.frame, held.rule, say)
+    train, held_out = battles.frame[labelled & ~kept_out(hashes, held, apart)], battles.frame[labelled & kept_out(hashes, held)]
     if max_rows is not None and len(train) > max_rows:
         keys = [hashlib.sha256(f"{seed}/{row_id}".encode()).digest() for row_id in train["id"]]
         chosen = sorted(range(len(keys)), key=keys.__getitem__)[:max_rows]
         train = train.iloc[sorted(chosen)]
     return train.reset_index(drop=True), held_out.reset_index(drop=True)
+
+
+def select_apart(battles: Battles, held: Held, apart: float) -> pd.DataFrame:
+    """Labelled rows of the prompts that are set apart.
+
+    They are neither learned from nor of the held-out fold.
+    """
+    hashes = group_hashes(battles.frame, held.rule)
+    ours = kept_out(hashes, held, apart) & ~kept_out(hashes, held)
+    found: pd.DataFrame = battles.frame[(battles.frame["label"] >= 0).to_numpy() & ours]
+    return found.reset_index(drop=True)

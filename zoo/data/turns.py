@@ -100,6 +100,16 @@ def conversation_of(a: Any, b: Any) -> tuple[list[list[str | None]], bool]:
     return [turns for turns, _ in found], any(cleaned for _, cleaned in found)
 
 
+def questions_and_answers(cell: Any) -> tuple[list[str | None], list[str | None]]:
+    """What is asked in a conversation and what is answered, turn by turn.
+
+    The conversation is a list of messages or its JSON. None where a turn has no question or no answer; lone surrogates are
+    replaced. ValueError says what is wrong.
+    """
+    asked, answered = _paired(_listed(cell))
+    return _clean(asked)[0], _clean(answered)[0]
+
+
 def _listed(cell: Any) -> list[Any]:
     if isinstance(cell, str):
         try:

@@ -50,7 +50,8 @@ def votes_digest(battles: Battles) -> str:
 def _shares(battles: Battles) -> pd.DataFrame:
     """Vote shares of the rows that have a vote, by row id."""
     if missing := [name for name in VOTES if name not in battles.kept]:
-        raise ZooError(f"{battles.path}: has no column {', '.join(missing)}; train.targets = 'votes' needs {', '.join(VOTES)}")
+        needs = f"train.targets = 'votes' needs {', '.join(VOTES)} (train.extra_targets is for extra files alone)"
+        raise ZooError(f"{battles.path}: has no column {', '.join(missing)}; {needs}")
     counts = battles.kept[list(VOTES)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     total = counts.sum(axis=1, skipna=False)
     voted = (counts >= 0).all(axis=1) & (total > 0)

@@ -6,13 +6,15 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from zoo.contracts import Entry, Variant, explain
+from zoo.contracts import EarlierTraining, Entry, TrainSpec, Variant, changed, explain
 from zoo.errors import ZooError
 from zoo.settings import entry_folders, read_toml
+
+Trained = TypeVar("Trained", TrainSpec, EarlierTraining)
 
 
 def load_entry(name: str) -> Entry:
@@ -65,13 +67,19 @@ def _suggest(name: str, known: list[str]) -> str:
 def with_files_from(entry: Entry, folder: Path) -> Entry:
     """The entry with the relative paths among its files taken from `folder`.
 
-    The files are train.teacher and train.extra.
+    The files are those of train.teacher and train.extra, and the same of train.first.
     """
     if entry.train is None:
         return entry
-    paths = {"teacher": entry.train.teacher, "extra": entry.train.extra}
-    found = {key: folder / path for key, path in paths.items() if path is not None}  # an absolute one stays as it is
-    return entry.model_copy(update={"train": entry.train.model_copy(update=found)})
+    train = _files_from(entry.train, folder)
+    if train.first is not None:
+        train = changed(train, first=_files_from(train.first, folder))
+    return changed(entry, train=train)
+
+
+def _files_from(spec: Trained, folder: Path) -> Trained:
+    teacher = spec.teacher if spec.teacher is None else folder / spec.teacher  # an absolute one stays as it is
+    return changed(spec, teacher=teacher, extra=tuple(changed(extra, file=folder / extra.file) for extra in spec.extra))
 
 
 def override(entry: Entry, settings: list[str]) -> Entry:

@@ -65,7 +65,8 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no stage {options.last!r}; it has {', '.join(names)}")
-    wanted = [requests[: names.index(options.last) + 1] for requests in chains]
+    end = len(names) - names[::-1].index(options.last)  # an entry may train twice
+    wanted = [requests[:end] for requests in chains]
     if not options.every_fold:
         return Finished(chains, [run_chain(wanted[0], entry, store, say=say)[-1]], [])
     averaging = average_chain(chains, store) if options.average else []

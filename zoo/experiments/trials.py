@@ -73,8 +73,9 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
     for name, battles, held, selection in files:
         yield ZERO_SHOT, name, _evaluation(entry, output_of(fetch, store), None, battles, held, selection)
     for requests in chains:
-        train = next(request for request in requests if isinstance(request, TrainRequest))
-        yield "", "", train
+        trains = [request for request in requests if isinstance(request, TrainRequest)]
+        yield from (("", "", request) for request in trains)
+        train = trains[-1]
         for name, battles, _, selection in files:
             base = output_of(fetch, store)
             yield _form(train, run), name, _evaluation(entry, base, output_of(train, store), battles, train.held, selection)
@@ -99,6 +100,7 @@ def _evaluation(
         base=base,
         trained=trained,
         method=entry.train.method if trained else "lora",
+        scale=entry.merge.scale if trained else 1.0,
         battles=battles,
         held=held,
         selection=selection,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zoo.contracts import (
     Entry,
+    ExtraBattles,
     FetchRequest,
     FoldRule,
     Held,
@@ -29,13 +30,16 @@ from zoo.contracts import (
     ServeSpec,
     TrainRequest,
     TrainSpec,
+    changed,
 )
 from zoo.errors import ZooError
 from zoo.pipeline.fold_rules import check_teacher
+from zoo.pipeline.starts import check_start, start_input
 from zoo.pipeline.weights import fetch_request
 from zoo.store import artifact_name, file_sha256, fingerprint
 from zoo.targets import load_target, visible_gpus
 
+EXTRA, TEACHER = "a file of labelled battles", "a scores.parquet of out-of-fold rows"
 _SOURCES: dict[str, type[Request]] = {
     "base": FetchRequest,
     "trained": TrainRequest,
@@ -78,7 +82,8 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    train = _train_request(entry.name, entry.prompt, entry.train, base=base, battles=battles, held=held)
+    trains = _train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)
+    train = trains[-1]
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
         entry=entry.name,
@@ -100,7 +105,7 @@ def chain(
         target=target,
         unusable=battles.unusable,
     )
-    return [fetch, train, merge, quantize, score]
+    return [fetch, *trains, merge, quantize, score]
 
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
@@ -120,9 +125,39 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
 
 
-def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Input, battles: Input, held: Held) -> TrainRequest:
+def _train_requests(
+    name: str, prompt: PromptSpec, spec: TrainSpec, store: Path, *, base: Input, battles: Input, held: Held
+) -> list[TrainRequest]:
+    """The trainings of an entry: its own, after an earlier one where it has one, each from the adapter before it."""
+    start = start_input(spec.start, store) if spec.start else None
+    requests: list[TrainRequest] = []
+    for section, one in (("train.first", spec.earlier()), ("train", changed(spec, first=None))):
+        if one is None:
+            continue
+        request = _train_request(name, prompt, one, section, base=base, battles=battles, held=held, start=start)
+        check_start(request)
+        requests.append(request)
+        start = output_of(request, store)
+    return requests
+
+
+def _train_request(
+    name: str,
+    prompt: PromptSpec,
+    spec: TrainSpec,
+    section: str,
+    *,
+    base: Input,
+    battles: Input,
+    held: Held,
+    start: Input | None,
+) -> TrainRequest:
     if spec.teacher is not None:
         check_teacher(spec.teacher, held.rule)
+    extra = tuple(
+        ExtraBattles(battles=_file_input(f"{section}.extra", one.file, EXTRA), weight=spec.extra_weight * one.weight)
+        for one in spec.extra
+    )
     return TrainRequest(
         entry=name,
         base=base,
@@ -130,18 +165,19 @@ def _train_request(name: str, prompt: PromptSpec, spec: TrainSpec, *, base: Inpu
         held=held,
         prompt=prompt,
         # A path is no part of identity; the inputs below are.
-        spec=spec.model_copy(update={"teacher": None, "extra": None}),
-        teacher=_file_input("train.teacher", spec.teacher, "a scores.parquet of out-of-fold rows"),
-        extra=_file_input("train.extra", spec.extra, "a file of labelled battles"),
-        extra_rule="near-prompts-1" if spec.extra else None,  # whatever the rule of the folds
-        votes_digest=_votes_digest(spec, battles),
+        spec=changed(spec, teacher=None, extra=(), start=None, extra_weight=extra[0].weight if extra else spec.extra_weight),
+        teacher=_file_input(f"{section}.teacher", spec.teacher, TEACHER) if spec.teacher else None,
+        extra=extra[0].battles if extra else None,
+        more_extra=extra[1:],
+        extra_rule="near-prompts-1" if extra else None,  # whatever the rule of the folds
+        start=start,
+        teaches_extra=bool(extra and spec.teacher),
+        votes_digest=None if spec.only_extra else _votes_digest(spec, battles),
     )
 
 
-def _file_input(key: str, path: Path | None, wanted: str) -> Input | None:
+def _file_input(key: str, path: Path, wanted: str) -> Input:
     """A file that an entry's setting names as a stage's input, identified by its content."""
-    if path is None:
-        return None
     if not path.is_file():
         raise ZooError(f"{key}: {path}: no such file; give {wanted}")
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])

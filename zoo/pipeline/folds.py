@@ -33,7 +33,8 @@ def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]
     The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
     would say nothing: it is for serving, on battles to come.
     """
-    trained = [request for requests in chains for request in requests if isinstance(request, TrainRequest)]
+    by_fold = [[request for request in requests if isinstance(request, TrainRequest)] for requests in chains]
+    trained = [requests[-1] for requests in by_fold if requests]  # what an earlier training left is in the last
     merges = [request for request in chains[0] if isinstance(request, MergeRequest)]
     quantizes = [request for request in chains[0] if isinstance(request, QuantizeRequest)]
     if not merges or not quantizes or any(request.spec.method == "full" for request in trained):

@@ -20,9 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, inputs_of
+from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, TrainRequest, inputs_of
 from zoo.errors import OutOfMemory, ZooError
 from zoo.pipeline.fold_rules import check_fold_rules
+from zoo.pipeline.starts import check_start
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
@@ -61,7 +62,8 @@ ENVIRONMENT = (
         "LD_PRELOAD",
         "PYTHONPATH",
     ),
-    *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "TRITON_*", "VLLM_*", "OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*"),
+    *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "TRITON_*", "VLLM_*", "FLASHINFER_*", "OMP_*", "MKL_*"),
+    *("OPENBLAS_*", "ZOO_*"),
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
 )
 # Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
@@ -126,6 +128,8 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
             return found
         _check_inputs(request)
         check_fold_rules(request)
+        if isinstance(request, TrainRequest):
+            check_start(request)
         partial = store / PARTIAL / name
         _prepare(partial, request)
         _launch(request, partial, lock)

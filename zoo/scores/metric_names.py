@@ -38,6 +38,7 @@ PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
 FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
 FAILED_ROWS = "rows/failed"
+MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
 WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
@@ -85,6 +86,7 @@ METRICS: dict[str, Metric] = {
     "quant/layer_error_max": Metric("relative error of a layer's output on the calibration rows, largest", "share", "lower"),
     WEIGHTS_GIB: Metric("the weights on disk", "GiB", "lower"),
     "merge/largest_weight_change": Metric("largest change of any one weight by the adapter", ""),
+    "merge/scale": Metric("factor of the adapter's update; of several adapters the mean", ""),
     FAILED_ROWS: Metric("rows that could not be scored", "rows", "lower", "failed"),
     "rows/truncated": Metric("rows that were cut to the token cap", "rows", "lower"),
     "rows/mean_tokens": Metric("tokens of a row", "tokens"),
@@ -101,11 +103,18 @@ METRICS: dict[str, Metric] = {
     "train/rows": Metric("rows that were learned from", "rows"),
     "train/padding_share": Metric("padding among the tokens of a forward pass", "share", "lower"),
     "train/rows_with_votes": Metric("rows whose target is their shares of votes", "rows"),
-    "train/rows_with_teacher": Metric("rows that a teacher's table has", "rows"),
-    "train/extra_rows": Metric("rows of the second file that were learned from", "rows"),
-    "train/extra_rows_left_out": Metric("its rows that the held-out fold or the main file rules out", "rows"),
+    "train/rows_with_teacher": Metric("rows of the main file that a teacher's table has", "rows"),
+    "scale/log_loss": Metric("log loss on rows set apart, as a curve over percent of the trained update", "nats", "lower"),
+    "scale/chosen": Metric("factor of the trained update with the lowest log loss there", ""),
+    "scale/rows": Metric("rows set apart to choose it by", "rows"),
+    "scale/held_out_log_loss": Metric("log loss of the held-out sample with that factor", "nats", "lower"),
+    "train/extra_rows": Metric("rows of extra files that were learned from", "rows"),
+    "train/extra_rows_left_out": Metric("their rows that the held-out fold or an earlier file rules out", "rows"),
     "train/extra_rows_near_copies": Metric("those of them that are near-copies of held-out prompts", "rows"),
-    "train/extra_rows_with_votes": Metric("its rows whose target is their shares of votes", "rows"),
+    "train/extra_rows_with_votes": Metric("extra rows whose target is their shares of votes", "rows"),
+    "train/extra_rows_with_teacher": Metric("extra rows that a teacher's table has", "rows"),
+    MADE_ROWS: Metric("battles made by machine that a stage left", "rows"),
+    LEFT_OUT_ROWS: Metric("pairs that it was given and left out", "rows"),
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
     "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),
@@ -146,6 +155,10 @@ METRICS: dict[str, Metric] = {
         "of uniform, the prior, equal weights, each member, and the promise", "nats", "lower"
     ),
     "evaluate/z": Metric("log loss above the promise, in standard errors of the difference", ""),
+    "board/public": Metric("what the competition's public board said of a plan's submission", "nats", "lower"),
+    "board/private": Metric("what its private board said", "nats", "lower"),
+    "promise/log_loss": Metric("what the plan of a submission had promised", "nats", "lower"),
+    "promise/log_loss_se": Metric("its standard error", "nats"),
     "evaluate/rows": Metric("labelled battles that it was measured on", "rows"),
     "weight/{member}": Metric("a member's weight in the blend of all members", "share"),
     "coverage/{member}": Metric("rows that a member scores", "share"),

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from zoo.contracts import Manifest, Order, ScoreCard, first_fault
 from zoo.errors import ZooError, amount
 from zoo.reading import check_ordinary
+from zoo.scores.form import COMPETITION, Form
 from zoo.store import MANIFEST, write_atomic
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ BAD_ROW = "bad row: see `zoo data validate`"  # status of a row that cannot be r
 NO_FOLD = -1
 PROBABILITIES = ("p_a", "p_b", "p_tie")  # in the order of contracts.LABELS
 COLUMNS = ("id", "fold", *PROBABILITIES, "n_tokens", "n_truncated_tokens", "status")
-SUBMISSION_COLUMNS = ("id", "winner_model_a", "winner_model_b", "winner_tie")
+SUBMISSION_COLUMNS = tuple(COMPETITION.columns)
 SUM_TOLERANCE = 1e-6
 _DTYPES = {"id": "str", "fold": "int64", "n_tokens": "int64", "n_truncated_tokens": "int64", "status": "str"} | dict.fromkeys(
     PROBABILITIES, "float64"
@@ -180,14 +181,13 @@ def read_card(path: Path) -> ScoreCard:
         raise ZooError(f"{path}: not a score card ({what}); {_again(path)}") from error
 
 
-def write_submission(ids: Sequence[str], p: np.ndarray, path: Path) -> None:
-    """Write the competition's four columns, whole or not at all; p of shape (rows, 3).
+def write_submission(ids: Sequence[str], p: np.ndarray, path: Path, form: Form = COMPETITION) -> None:
+    """Write the columns of a form as CSV, whole or not at all; p of shape (rows, 3).
 
     Bad probabilities raise ZooError.
     """
     validate_scores(score_table(ids, p), path)
-    frame = pd.DataFrame({"id": list(ids)} | {name: p[:, i] for i, name in enumerate(SUBMISSION_COLUMNS[1:])})
-    write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_atomic(path, form.frame(ids, p, without_ties(p)).to_csv(index=False, lineterminator="\n"))
 
 
 def read_submission(path: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.store.artifacts import MANIFEST, Artifact, identity, leave_out, list_artifacts, read_manifest
 
 DEPTH = 8  # more stages than any chain has
-OF_ONE_FOLD = ("adapter", "model")  # of a request: what differs between the folds of one recipe, beside `held.fold`
+OF_ONE_FOLD = ("adapter", "model", "start")  # of a request: what differs between the folds of one recipe, beside `held.fold`
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
@@ -67,6 +67,9 @@ def recipe_of(manifest: Manifest, folder: Path) -> str:
             chain.append(found.manifest)
     if chain[-1].stage != "train":
         return ""
+    earlier = found
+    while earlier is not None and (earlier := source_of(earlier.manifest, earlier.path, "train", depth=0)):
+        chain.append(earlier.manifest)  # a training that started from another's adapter is of both
     requests = [_of_any_fold(identity(link.request)) for link in chain]
     return hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -166,4 +166,9 @@ def _kind(name: str) -> str:
         return "broken database, kept aside"
     if name.startswith("mlflow.db"):
         return "database"
-    return {"builds": "kept builds", "predictions": "kept predictions", "studies.db": "studies"}.get(name, "other")
+    return {
+        "builds": "kept builds",
+        "predictions": "kept predictions",
+        "studies.db": "studies",
+        "wheels": "wheels of bundles",
+    }.get(name, "other")

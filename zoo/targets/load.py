@@ -23,6 +23,7 @@ class Rates(Contract):
     """How fast a machine is, of one GPU (without GPUs, of the machine). None: not known."""
 
     matmul_flop_per_second: dict[Dtype, Rate] = Field({}, description="dense matrix products, by dtype")
+    attention_flop_per_second: Rate | None = Field(None, description="causal attention, masked pairs not counted")
     memory_bytes_per_second: Rate | None = None
     host_to_device_bytes_per_second: Rate | None = None
     disk_bytes_per_second: Rate | None = Field(None, description="reading a file that was not read before")
@@ -144,6 +145,3 @@ def matmul_rate(target: Target) -> tuple[float, bool] | None:
         if found:
             return max(found), is_measured
     return None
-
-
-# --- the machine at hand ---------------------------------------------------------------------------------------------

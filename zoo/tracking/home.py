@@ -150,6 +150,13 @@ def mark(name: str) -> None:
     (marker_folder() / f"{name}.begun").unlink(missing_ok=True)
 
 
+def unmark(name: str) -> None:
+    """Note that what was logged under this name has changed, wherever it was logged."""
+    for marked in (home() / ".logged").glob(f"*/{name}"):
+        marked.unlink(missing_ok=True)
+    mark_begun(name)
+
+
 def is_owed(name: str) -> bool:
     """Whether a finished stage or build is still to be logged.
 

@@ -32,15 +32,17 @@ Numbers = dict[MetricName, float]
 
 
 class KeptUse(BaseModel):
-    """A prediction, an evaluation or a recalibration, as `zoo.tracking.uses` keeps it."""
+    """A use of a plan, as `zoo.tracking.uses` and `zoo.tracking.submissions` keep it."""
 
-    kind: Annotated[str, Field(pattern="^(prediction|evaluation|recalibration)$")]
+    kind: Annotated[str, Field(pattern="^(prediction|evaluation|recalibration|submission)$")]
     build: str
     dataset_digest: str
     at: Time
     seconds: Seconds
     numbers: Numbers
     params: dict[MetricName, Any]
+    note: str = ""
+    changed: Time | None = None
 
 
 class _Target(BaseModel):

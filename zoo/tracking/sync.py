@@ -68,6 +68,14 @@ def log_build(
     return _log(log, "the plan")
 
 
+def log_uses() -> bool:
+    """Log what plans were used for, as files of the home keep it.
+
+    False, with a warning, where the store is down: the next command does it.
+    """
+    return _log(lambda: catch_up(store_folder()), "what the board said")
+
+
 def log_removals() -> bool:
     """Take from the tracking store what was removed from the store.
 

@@ -1,7 +1,7 @@
 """What a plan was used for, as MLflow runs under the run of its build.
 
-Predictions, evaluations and recalibrations. Each is first a small file of the home: a prediction has no time for MLflow. The
-next command that logs anything, and `zoo sync`, log it.
+Predictions, evaluations, recalibrations and submissions. Each is first a small file of the home: a prediction has no time for
+MLflow. The next command that logs anything, and `zoo sync`, log it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ from zoo.tracking.kept import KeptUse, read_kept
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
-Kind = Literal["prediction", "evaluation", "recalibration"]
-_COMMANDS: dict[Kind, str] = {"prediction": "predict", "evaluation": "evaluate", "recalibration": "recalibrate"}
+Kind = Literal["prediction", "evaluation", "recalibration", "submission"]
+_COMMANDS: dict[Kind, str] = {
+    "prediction": "predict",
+    "evaluation": "evaluate",
+    "recalibration": "recalibrate",
+    "submission": "submitted",
+}
+BOARD = "board/"  # metrics of a submission that its build's run has, too: they stand beside the promise
 
 
 def keep_use(
@@ -55,7 +61,8 @@ def keep_use(
 def mirror_use(path: Path) -> bool:
     """Log a kept use of a plan; whether it was missing. Raises what MLflow raises.
 
-    A file that cannot be read is told and left.
+    A file that cannot be read is told and left. A submission that is there is logged again, since what the board says of it
+    comes in parts.
     """
     record = _read(path)
     if record is None:
@@ -66,7 +73,7 @@ def mirror_use(path: Path) -> bool:
         key = f"use:{path.stem}"
         run = find_run(client, experiment, fingerprint=key)
         missing = not finished(run)
-        if missing:
+        if missing or record["kind"] == "submission":
             _log(client, experiment, key, record, run)
         mark(path.stem)
     return missing
@@ -83,7 +90,11 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
         tags["mlflow.parentRunId"] = parent.info.run_id
     run = run or client.create_run(experiment, start_time=end - round(1000 * record["seconds"]), tags=tags)
     run_id = str(run.info.run_id)
-    points = [(name, float(value), end, 0) for name, value in record["numbers"].items()]
+    tags |= {"zoo.note": record["note"]} if record.get("note") else {}
+    when = round(1000 * datetime.datetime.fromisoformat(record.get("changed") or record["at"]).timestamp())
+    points = [(name, float(value), when, 0) for name, value in record["numbers"].items()]
+    if parent is not None:
+        write_batch(client, parent.info.run_id, points=[point for point in points if point[0].startswith(BOARD)])
     params = {name: str(value)[:6000] for name, value in record["params"].items()}
     write_batch(client, run_id, params=params, points=points, tags=tags)
     client.log_dict(run_id, public_data(record), f"{kind}.json")
@@ -93,5 +104,5 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
 def _read(path: Path) -> dict[str, Any] | None:
     record: dict[str, Any] | None = read_kept(path, KeptUse)
     if record is None:
-        leave_out(ZooError(f"{path}: not a kept prediction, evaluation or recalibration; remove it"))
+        leave_out(ZooError(f"{path}: not a kept prediction, evaluation, recalibration or submission; remove it"))
     return record

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble.plan import load_plan, save_plan
+from ensemble.predict.board import Submission
+from ensemble.predict.run import predict
 from ensemble.report.evaluate import evaluate, evaluation_table, is_apart
 from tests.helpers.battles_files import Row, as_csv, competition, named, write
 from tests.helpers.plans import of_two_outcomes
 from tests.helpers.predictions import ROWS, make_plan, member, run
 from zoo.data.battles import read_battles
 from zoo.errors import ZooError
+from zoo.pipeline.submissions import read_sample
 from zoo.report.text import as_text
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import read_submission, without_ties, write_submission
@@ -59,6 +64,36 @@ def test_a_plan_without_ties_on_a_file_whose_kind_has_them_is_told_loudly(
     assert (read_submission(place / "out.csv")["p_tie"] == 0).all()
     assert any("the plan is of battles that have no ties" in warning for warning in done.warnings)
     assert "warning: the plan is of battles that have no ties" in capsys.readouterr().err
+
+
+def test_the_sample_s_columns_are_written_from_the_prior_on(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prior that stands there before any member runs has them, too; ids that differ are one line."""
+    of_wsdm(place)
+    sample = read_sample(
+        write(place / "sample.csv", b"id,winner\n" + b"".join(b"%d,model_a\n" % i for i in range(1, ROWS + 2)))
+    )
+    seen: list[list[str]] = []
+    write_whole = Submission.write
+
+    def noted(submission: Submission, planned: Mapping[str, np.ndarray]) -> None:
+        write_whole(submission, planned)
+        seen.append((place / "out.csv").read_text().splitlines())
+
+    monkeypatch.setattr(Submission, "write", noted)
+    plan = imported_plan(place, ties=False)
+    done = predict(plan, place / "battles.csv", place / "out.csv", started_at=0.0, scores=given(place), like=sample)
+    assert len(seen) >= 2 and all(lines[0] == "id,winner" and len(lines) == ROWS + 1 for lines in seen)
+    assert seen[-1][1:-1] == [f"{i},model_a" for i in range(ROWS - 1)] and done.exit_code == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "sample.csv" in line]
+    assert len(told) == 1 and "first 40" in told[0] and "first 0" in told[0]
+    with pytest.raises(ZooError, match="holds winners"):
+        evaluate(plan, write(place / "l.csv", as_csv(labelled_rows())), place / "out.csv")
+
+
+def labelled_rows() -> pd.DataFrame:
+    return named([(str(i), [f"why {i}"], ["yes"], ["no"], i % 2) for i in range(ROWS)], language="English")
 
 
 def test_what_was_read_is_said_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -16,14 +16,23 @@ from tests.helpers.manifests import manifest, score_card
 from zoo.checks.layouts import layout_memory
 from zoo.cli.main import app
 from zoo.contracts import Cost, Entry, Measurements, ScoreCard, Variant
-from zoo.cost.basis import rate_of_machine
+from zoo.cost.basis import comparable_rates, rate_of_machine, rates_on
+from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest
 from zoo.cost.lengths import File, estimated, file_of
 from zoo.cost.measure import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
-from zoo.cost.published import load_published
+from zoo.cost.published import (
+    ATTENTION_SHARE,
+    ATTENTION_SHARE_SPREAD,
+    ENGINE_SPREAD,
+    MATMUL_SHARE,
+    MATMUL_SHARE_SPREAD,
+    load_published,
+    published_rates,
+)
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.targets import Rates, is_of_kind, load_target, machine_fingerprint, own_folder
+from zoo.targets import Rates, Target, is_of_kind, load_target, machine_fingerprint, own_folder
 
 LLAMA = load_entry("llama-3-8b")
 LONG, SHORT = Variant(max_tokens=2048), Variant(max_tokens=1024)
@@ -258,3 +267,67 @@ def test_bytes_are_those_of_the_check_where_nothing_was_measured() -> None:
     peak = published(entry, "t4x2", file()).peak_bytes
     assert peak is not None and peak.low < peak.likely == card.allocated < peak.high < card.total * 1.05
     assert any("arithmetic" in note for note in published(entry, "t4x2", file()).assumed)
+
+
+# --- rates that a T4 measured of itself --------------------------------------------------------------------------------------
+
+
+def of_t4(matmul: float | None = None, attention: float | None = None, **rates: float) -> Target:
+    own = Rates(matmul_flop_per_second={"float16": matmul} if matmul else {}, attention_flop_per_second=attention, **rates)
+    return load_target("t4x2").model_copy(update={"measured": own, "measured_on": T4S})
+
+
+def test_a_forecast_rests_on_rates_measured_there_and_says_so() -> None:
+    (before,) = forecasts_of(LLAMA, LONG, load_target("t4x2"), file(), [])
+    (after,) = forecasts_of(LLAMA, LONG, of_t4(40e12, 6e12), file(), [])
+    assert (before.basis, after.basis) == ("published", "rates")
+    assert after.seconds.likely < before.seconds.likely and after.cost.seconds_per_token < before.cost.seconds_per_token
+    told = [note for note in after.assumed if T4S in note]
+    assert len(told) == 1 and "matmul 40 TFLOP/s and attention 6 TFLOP/s" in told[0]
+    total = after.cost.load_seconds + float(row_seconds(after.cost, file().tokens[LONG]).sum()) / 2 * file().rows / len(
+        file().tokens[LONG]
+    )
+    assert total == pytest.approx(after.seconds.likely, rel=1e-6), "the cost in a plan is the forecast's"
+
+
+def test_weights_are_loaded_at_the_rates_measured_there() -> None:
+    slow, fast = (
+        forecasts_of(LLAMA, LONG, of_t4(24e12, disk_bytes_per_second=rate, host_to_device_bytes_per_second=6e9), file(), [])[0]
+        for rate in (5e7, 1e9)
+    )
+    weights = (1 / 5e7 - 1 / 1e9) ** -1 * (slow.cost.load_seconds - fast.cost.load_seconds)
+    assert 5e9 < weights < 6.5e9, "4-bit weights of the 8B, embedding and head in 16 bits"
+    assert slow.seconds.likely - fast.seconds.likely == pytest.approx(slow.cost.load_seconds - fast.cost.load_seconds)
+
+
+def test_rates_of_other_cards_leave_the_published_ones_alone() -> None:
+    l4 = load_target("l4x2").model_copy(update={"measured": Rates(attention_flop_per_second=5e13)})
+    assert rates_on(l4) is published_rates() and rates_on(of_t4()) is published_rates()
+
+
+@settings(deadline=None)
+@given(st.floats(1e12, 8e13), st.floats(1e11, 3e13))
+def test_measured_rates_and_published_ones_count_by_how_sure_each_is(matmul: float, attention: float) -> None:
+    """Against the product of two Gaussians by their precisions."""
+    fit = published_rates()
+    both = fit.with_measured(matmul, attention)
+    published = np.linalg.inv(fit.covariance + np.diag([ENGINE_SPREAD**2, ENGINE_SPREAD**2, 0]))
+    spreads = np.array([MATMUL_SHARE_SPREAD, ATTENTION_SHARE_SPREAD])
+    precision = published + np.diag([*spreads**-2, 0])
+    seen = np.log([matmul * MATMUL_SHARE, attention * ATTENTION_SHARE])
+    np.testing.assert_allclose(both.log, np.linalg.solve(precision, published @ fit.log + [*(seen * spreads**-2), 0]))
+    np.testing.assert_allclose(both.covariance, np.linalg.inv(precision))
+    assert fit.with_measured(None, None) is fit
+
+
+@settings(deadline=None)
+@given(st.floats(1e13, 6e13), st.floats(1.01, 3))
+def test_a_faster_card_is_forecast_faster(matmul: float, more: float) -> None:
+    slow, fast = (forecasts_of(LLAMA, LONG, of_t4(rate), file(), [])[0].seconds for rate in (matmul, matmul * more))
+    assert fast.likely < slow.likely and fast.high < slow.high and fast.low < slow.low
+
+
+def test_machines_are_compared_by_rates_of_one_kind() -> None:
+    """A T4's own rate beside an H200's data sheet would make the T4 slower than it is."""
+    to, source, measured_both = comparable_rates(of_t4(24e12), H200) or (0, 0, True)
+    assert (to, measured_both) == (65e12, False) and source > 9e14

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from benchmarks.cost_model import leave_one_out, typical_error
 from zoo.cost.published import (
+    DECLARED_RATES_SPREAD,
     NOISE,
     NOISE_RUNS,
     PRIOR_MEDIAN,
@@ -40,6 +41,23 @@ def test_every_run_says_its_conditions() -> None:
         assert run.source and (run.fit or run.why) and (run.fit <= (run.bound == "about"))
         assert run_operations(run, PUBLISHED).min() > 0
     assert len({run.group for run in PUBLISHED.runs if run.fit}) >= 4
+
+
+def test_every_rate_says_its_conditions_and_is_one_that_a_card_can_have() -> None:
+    assert len({rate.name for rate in PUBLISHED.rates}) == len(PUBLISHED.rates) >= 3
+    for rate in PUBLISHED.rates:
+        assert rate.source and rate.engine and (rate.fit != bool(rate.why))
+        assert 0.02 < rate.share < 1
+
+
+def test_a_rate_of_another_card_moves_the_matmul_rate_a_little_towards_it() -> None:
+    """As sure as data sheets carry speed over: far less than the runs."""
+    without = fit_rates(PUBLISHED.runs, PUBLISHED.model_copy(update={"rates": ()}))
+    doubled = tuple(r.model_copy(update={"tokens_per_second": 2 * r.tokens_per_second}) for r in PUBLISHED.rates)
+    more = fit_rates(PUBLISHED.runs, PUBLISHED.model_copy(update={"rates": doubled}))
+    assert without.log[0] < published_rates().log[0] < more.log[0] < without.log[0] + np.log(2) / 4
+    unused = tuple(r for r in PUBLISHED.rates if not r.fit)
+    assert (fit_rates(PUBLISHED.runs, PUBLISHED.model_copy(update={"rates": unused})).log == without.log).all()
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b", "gemma-2-9b", "yi-34b"])
@@ -85,7 +103,11 @@ def other_fit(runs: list[PublishedRun], published: Published) -> np.ndarray:
         sigma = noise
 
         def objective(at: np.ndarray, sigma: float = sigma) -> float:
-            return squares(at) / sigma**2 + float((((at - PRIOR_MEDIAN) / PRIOR_SPREAD) ** 2).sum())
+            seen = [rate for rate in published.rates if rate.fit]
+            logs = [np.log(65e12 * 2 * r.parameters * r.tokens_per_second / r.gpus / r.sheet_flop_per_second) for r in seen]
+            assert {rate.group for rate in seen} == {"weicj"}, "one observation"
+            carried = ((at[0] - np.mean(logs)) / DECLARED_RATES_SPREAD) ** 2
+            return squares(at) / sigma**2 + carried + float((((at - PRIOR_MEDIAN) / PRIOR_SPREAD) ** 2).sum())
 
         x = minimize(objective, x, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000}).x
         noise = np.sqrt((NOISE_RUNS * NOISE**2 + squares(x)) / (NOISE_RUNS + len(work)))

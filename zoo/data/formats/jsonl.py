@@ -25,6 +25,26 @@ def read_jsonl(stream: BinaryIO, path: Path, encoding: Encoding) -> Cells:
     return _cells(objects, f"JSONL, {encoding.name}")
 
 
+def objects_of(stream: BinaryIO, path: Path, encoding: Encoding) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Each line's number with its object, or with what is wrong with it.
+
+    For files in which bad lines are to be expected.
+    """
+    with text_of(stream, path, encoding) as text:
+        number = 0
+        while line := text.readline(MOST_LINE_CHARACTERS + 1):
+            number += 1
+            if len(line) > MOST_LINE_CHARACTERS:
+                while line and line[-1] not in "\r\n":  # the rest of it
+                    line = text.readline(MOST_LINE_CHARACTERS + 1)
+                yield number, f"a line of more than {MOST_LINE_CHARACTERS:,} characters"
+            elif line.strip():
+                try:
+                    yield number, _object(line, path, number)
+                except ZooError as error:
+                    yield number, str(error).removeprefix(f"{path}: line {number}: ").split("; ")[0]
+
+
 def read_json_list(stream: BinaryIO, path: Path, encoding: Encoding) -> Cells:
     """A file of one JSON list of objects, as `read_jsonl` has it.
 

@@ -19,6 +19,7 @@ from zoo.scores.tables import EVALUATED, NO_FOLD, score_table, write_scores
 from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
 from zoo.stages.device import compute_dtype, gpu_peak_bytes, keep_to_share
+from zoo.stages.train.scaling import scale_of, scale_update
 from zoo.targets import process_age_seconds
 
 
@@ -58,5 +59,8 @@ def _model(request: EvaluateRequest, base: Path) -> object:
     if request.trained is None:  # in the dtype that its adapters are evaluated in
         return plain_model(base, compute_dtype())
     if (request.trained.path / "adapter").exists():
-        return adapted_model(base, request.trained.path / "adapter", TrainSpec(method=request.method))
+        model = adapted_model(base, request.trained.path / "adapter", TrainSpec(method=request.method))
+        if request.scale != 1:
+            scale_update(model, scale_of(request.scale, request.trained.path))
+        return model
     return plain_model(request.trained.path / "model", compute_dtype())

@@ -18,6 +18,8 @@ from zoo.targets import Dtype, Rates
 
 SECONDS = 2.0  # for each rate: long enough for a card to reach the clock that it can keep
 BLOCK_BYTES = 2**28
+READ_BYTES = 2**30  # of a file that is there
+HEADS, HEAD_DIM, ATTENTION_TOKENS = 32, 128, 1024  # of Llama 3 8B, and a long battle
 
 
 def measure_rates(folder: Path) -> Rates:
@@ -32,6 +34,23 @@ def measure_rates(folder: Path) -> Rates:
         memory_bytes_per_second=memory_rate(where),
         host_to_device_bytes_per_second=host_to_device_rate(where) if where.type == "cuda" else None,
         disk_bytes_per_second=disk_rate(folder),
+    )
+
+
+def quick_rates(folder: Path, file: Path | None = None) -> Rates:
+    """What a forecast of scoring needs most: matmul, attention and loading.
+
+    In the dtype that is served in, in some 20 s. `folder`, or the `file` that is to be read: on the disk whose reading is
+    timed.
+    """
+    where = device()
+    name: Dtype = "float16" if where.type == "cuda" else "float32"
+    matmul = matmul_rate(getattr(torch, name), where)
+    return Rates(
+        matmul_flop_per_second={name: matmul} if matmul else {},
+        attention_flop_per_second=attention_rate(getattr(torch, name), where),
+        host_to_device_bytes_per_second=host_to_device_rate(where) if where.type == "cuda" else None,
+        disk_bytes_per_second=disk_rate(folder) if file is None else read_rate(file, READ_BYTES),
     )
 
 
@@ -69,6 +88,18 @@ def matmul_rate(dtype: torch.dtype, where: torch.device) -> float | None:
         n *= 2
 
 
+def attention_rate(dtype: torch.dtype, where: torch.device) -> float:
+    """Operations a second of torch's causal attention, over one row of 1,024 tokens.
+
+    With the heads of Llama 3 8B. 2 n^2 d a head, masked pairs not counted, as `zoo.models.shapes` counts.
+    """
+    from torch.nn.functional import scaled_dot_product_attention
+
+    q, k, v = (torch.randn(1, HEADS, ATTENTION_TOKENS, HEAD_DIM, device=where).to(dtype) for _ in range(3))
+    times = repeated(lambda: scaled_dot_product_attention(q, k, v, is_causal=True), where, SECONDS)
+    return 2 * ATTENTION_TOKENS**2 * HEAD_DIM * HEADS * times
+
+
 def memory_rate(where: torch.device) -> float:
     """Bytes a second that a copy within the memory moves, read and written both counted."""
     source = torch.zeros(BLOCK_BYTES, dtype=torch.uint8, device=where)
@@ -94,12 +125,22 @@ def disk_rate(folder: Path) -> float | None:
         file.write(os.urandom(BLOCK_BYTES))
         file.flush()
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return read_rate(Path(file.name), BLOCK_BYTES)
+
+
+def read_rate(path: Path, most: int) -> float | None:
+    """Bytes a second of reading up to `most` bytes of a file.
+
+    The system has been told to forget it. None where it cannot be told, or the file is empty.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return None
+    with path.open("rb", buffering=0) as reader:
+        os.posix_fadvise(reader.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         started, size = time.perf_counter(), 0
-        with Path(file.name).open("rb", buffering=0) as reader:
-            while block := reader.read(2**23):
-                size += len(block)
-        return size / (time.perf_counter() - started)
+        while size < most and (block := reader.read(2**23)):
+            size += len(block)
+        return size / (time.perf_counter() - started) if size else None
 
 
 def repeated(work: Callable[[], object], where: torch.device, seconds: float) -> float:

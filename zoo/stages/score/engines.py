@@ -4,7 +4,8 @@ A replica may also take a group of GPUs. Each is started and spoken to by an `en
 room, so that replicas of different speed end together; each has the next chunk waiting while it computes one. A replica that
 ends or falls silent gives its chunks back and is started again, at most `RESTARTS` times in a row without a chunk between them,
 and all of them together `RUN_RESTARTS` times. One that says why it cannot load is not tried again, unless it could before, and
-then once. What is done about a chunk that ends engines is in `tasks`.
+then once, or the job knows of another way to start it (`second_start`). What is done about a chunk that ends engines is in
+`tasks`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
+from zoo.stages.score.second_start import SILENCE, SecondStart, cause_of
 from zoo.stages.score.tasks import BLAMED, Task, Tasks, crashed_row
 from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
@@ -70,6 +72,7 @@ class Job:
     folder: Path  # for the token file, the spans and the job itself
     places: tuple[Mapping[str, str], ...]
     model_bytes: int = 0
+    second_starts: tuple[SecondStart, ...] = ()
 
     @property
     def tokens(self) -> Path:
@@ -78,6 +81,17 @@ class Job:
     @property
     def spans(self) -> Path:
         return self.folder / "spans.npy"
+
+    def changed(self, other: SecondStart) -> Job:
+        """The same job with another way to start its engines, which is not tried again.
+
+        The environment that belongs to it is the replicas' own.
+        """
+        return replace(
+            self,
+            arguments={**self.arguments, **other.arguments},
+            second_starts=tuple(start for start in self.second_starts if start is not other),
+        )
 
     def write(self) -> Path:
         """The file that replicas read as they start."""
@@ -126,11 +140,12 @@ class Crew:
         self._job, self._patience = job, patience or Patience()
         self._replicas = [Replica(number, place) for number, place in enumerate(job.places)]
         self._selector = selectors.DefaultSelector()
+        self._started: dict[int, Job] = {}  # by replica: what it was last started with
         self._done_tokens, self._done_seconds = 0, 0.0
         self.restarts, self.lead_seconds = 0, 0.0
 
     def __enter__(self) -> Crew:
-        self._path = self._job.write()  # once: a replica that starts later may be reading it
+        self._path = self._job.write()
         # vLLM leaves files in the temporary folder. Not in the job's: sockets' paths are at most 107 characters long.
         self._temporary = tempfile.TemporaryDirectory(prefix="zoo-", ignore_cleanup_errors=True)
         kept = {COMPILED: os.environ.get(COMPILED) or str(compiled_folder())}
@@ -167,6 +182,7 @@ class Crew:
 
     def _start(self, replica: Replica) -> None:
         replica.start(self._path)
+        self._started[replica.number] = self._job
         self._selector.register(replica.channel, selectors.EVENT_READ, replica)
 
     def _feed(self, replica: Replica) -> None:
@@ -217,7 +233,7 @@ class Crew:
         if replica.said:
             why = replica.said
         elif code is None:
-            why = f"nothing heard for {silent:.0f} s"
+            why = f"{SILENCE} for {silent:.0f} s"
         else:
             why = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._replace(replica, why, listener)
@@ -243,6 +259,11 @@ class Crew:
     def _replace(self, replica: Replica, why: str, listener: Listener) -> None:
         """Take back a failed replica's tasks and start it again, or go on without it."""
         self._selector.unregister(replica.channel)
+        if not replica.loaded and (told := self._other_way(replica, why)) and replica.kill():
+            self.restarts += 1
+            listener.note(f"engine {replica.number}: {why}; {told}")
+            self._start(replica)
+            return
         reload = not replica.ready and bool(replica.said)
         if reload and (not replica.loaded or replica.reloads):  # it could not load, and would fail again for the same reason
             raise EngineError(why)
@@ -266,6 +287,23 @@ class Crew:
         if not self._replicas:
             raise EngineError(f"the engine failed {replica.failures} times in a row, last: {why}")
         listener.note(f"engine {replica.number}: {why}; going on without it")
+
+    def _other_way(self, replica: Replica, why: str) -> str:
+        """Change the job to another way of starting a replica that never loaded; what is told, empty where there is none.
+
+        What another replica's failure has changed since this one started is such a way, too.
+        """
+        if self._started[replica.number] is not self._job:
+            return "started again as the others"
+        cause = cause_of(why)
+        other = next((start for start in self._job.second_starts if start.cause == cause), None)
+        if other is None:
+            return ""
+        self._job = self._job.changed(other)
+        self._path = self._job.write()
+        for one in self._replicas:
+            one.environment = {**one.environment, **other.environment}
+        return other.told
 
     def _take_back(self, replica: Replica, why: str, listener: Listener) -> None:
         """Return its tasks to the queue; what it was computing may be the cause of the failure."""

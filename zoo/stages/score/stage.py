@@ -24,6 +24,7 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
+from zoo.models.shapes import read_config
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
@@ -31,6 +32,7 @@ from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
 from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
 from zoo.stages.score.placement import gpus_of, places
+from zoo.stages.score.second_start import second_starts, told_attention
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
 from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
@@ -100,17 +102,20 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
     model = request.model.path / "model"
     serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
     gpus = max(1, gpus_of(request.serve, serving))
-    arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu)
+    arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu) | told_attention(on_gpu)
     environment: dict[str, str] = {}
     if request.emulates:
         arguments = emulation_arguments(serving, request.serve, arguments, on_gpu)
         environment = emulation_environment(serving)
+    capability = serving.compute_capability
+    others = second_starts(read_config(model), request.spec, request.serve, arguments, capability, gpus=gpus) if on_gpu else ()
     return Job(
         arguments=arguments,
         label_ids=codec.label_ids,
         folder=folder,
         places=tuple({**place, **environment} for place in where),
         model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
+        second_starts=others,
     )
 
 

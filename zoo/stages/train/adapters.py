@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zoo.contracts import TrainSpec
+from zoo.errors import ZooError
 from zoo.stages.device import attention_options, compute_dtype, device
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
@@ -57,6 +58,25 @@ def with_adapters(model: Any, spec: TrainSpec) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def start_from(model: Any, adapter: Path) -> None:
+    """Put the weights of a saved adapter into the adapters of a model.
+
+    ZooError where they are not of the same tensors.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = set_peft_model_state_dict(model, load_file(adapter / "adapter_model.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch names the tensors of other shapes
+        raise ZooError(f"{adapter}: not an adapter to start from ({str(error).splitlines()[-1].strip()})") from error
+    missing = [name for name in found.missing_keys if "lora_" in name]
+    if missing or found.unexpected_keys:
+        name = [*missing, *found.unexpected_keys][0]
+        raise ZooError(f"{adapter}: its tensors are not those that are trained here, first {name}; start from another")
 
 
 def causal_model(model: Any) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 from zoo.contracts import PromptSpec, TrainSpec
 from zoo.data.battles import Battles
 from zoo.data.votes import vote_shares
-from zoo.errors import ZooError
 from zoo.models.prompts import Codec, encode_battles
 from zoo.scores.tables import OK, probabilities, read_scores
 
@@ -33,40 +32,58 @@ class Example:
 
 
 def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray | None = None) -> list[Example]:
-    """Token ids of labelled battles in both response orders.
+    """Token ids of battles in both response orders.
 
-    `targets` (rows, 3), default the labels alone.
+    `targets` (rows, 3), default the labels alone. A row without a label has that of the most of its target.
     """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
     ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
     learned = np.eye(3)[labels] if targets is None else targets
+    labels = np.where(labels < 0, learned.argmax(axis=1), labels)
     rows = zip(frame["id"], ab, ba, labels, learned.tolist(), strict=True)
     return [Example(str(id_), x.ids, y.ids, int(label), tuple(target)) for id_, x, y, label, target in rows]
 
 
-def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, teacher: Path | None) -> tuple[np.ndarray, dict[str, float]]:
-    """What each row should get, (rows, 3), and how many rows have it from elsewhere.
+@dataclass(frozen=True)
+class Learned:
+    """What each row should get, (rows, 3).
 
-    The counts are of votes and of a teacher. A row's own target is its label, or its vote shares. A teacher's probabilities p
-    become softmax(log p / temperature) and are mixed in with `teacher_weight`, where its table has the row. The teacher must
-    not have seen it: an out-of-fold table.
+    With it how many rows have that from votes, and from a teacher. NaN where a row has none of these and no label.
     """
-    targets, counts = np.eye(3)[frame["label"].to_numpy(dtype=np.int64)], {}
-    if spec.targets == "votes":
+
+    targets: np.ndarray
+    voted: int = 0
+    taught: int = 0
+
+
+def read_teacher(path: Path) -> Any:
+    """A teacher's table by row id, without the rows that it failed on."""
+    table = read_scores(path)
+    return table[table["status"] == OK].set_index("id")
+
+
+def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, *, votes: bool, teacher: Any = None) -> Learned:
+    """What each row of a frame of battles should get.
+
+    A row's own target is its label, or with `votes` its vote shares where it has them. A teacher's probabilities p become
+    softmax(log p / temperature) (Hinton et al. 2015, arXiv 1503.02531) and are mixed in with `teacher_weight` where its table
+    has the row; they are all of the target where the row has none of its own. The teacher must not have seen the row: an
+    out-of-fold table. Then the target is smoothed.
+    """
+    labels = frame["label"].to_numpy(dtype=np.int64)
+    targets = np.where(labels[:, None] >= 0, np.eye(3)[labels], np.nan)
+    voted = taught = 0
+    if votes:
         targets, voted = with_votes(targets, battles, frame["id"])
-        counts["train/rows_with_votes"] = float(voted)
     if teacher is not None:
-        table = read_scores(teacher)
-        table = table[table["status"] == OK].set_index("id")
-        taught = frame["id"].isin(table.index).to_numpy()
-        if not taught.any():
-            raise ZooError(f"{teacher}: has none of the rows to train on; score the teacher on the same battles, out of fold")
-        logs = np.log(np.clip(probabilities(table.loc[frame["id"][taught]]), 1e-9, 1)) / spec.teacher_temperature
+        known = frame["id"].isin(teacher.index).to_numpy()
+        logs = np.log(np.clip(probabilities(teacher.loc[frame["id"][known]]), 1e-9, 1)) / spec.teacher_temperature
         soft = np.exp(logs) / np.exp(logs).sum(axis=1, keepdims=True)
-        targets[taught] = spec.teacher_weight * soft + (1 - spec.teacher_weight) * targets[taught]
-        counts["train/rows_with_teacher"] = float(taught.sum())
-    return smoothed(targets, spec.label_smoothing), counts
+        own = np.where(np.isnan(targets[known]), soft, targets[known])
+        targets[known] = spec.teacher_weight * soft + (1 - spec.teacher_weight) * own
+        taught = int(known.sum())
+    return Learned(smoothed(targets, spec.label_smoothing), voted, taught)
 
 
 def with_votes(targets: np.ndarray, battles: Battles, ids: Sequence[str]) -> tuple[np.ndarray, int]:

@@ -128,12 +128,13 @@ def make_optimizer(model: Any, spec: TrainSpec) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def evaluate(learner: Learner, held: list[Example]) -> float:
+def evaluate(learner: Learner, held: list[Example], *, alone: bool = False) -> float:
     """Log loss of the held-out rows in their own response order.
 
-    Not finite where an answer is not.
+    Not finite where an answer is not. `alone`: by this process, without the others of a data-parallel training.
     """
-    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=learner.ranks)
+    ranks = ALONE if alone else learner.ranks
+    p = held_probabilities(learner.logits, held, 2 * learner.spec.micro_batch_tokens, learner.model, ranks=ranks)
     return float(log_loss_rows(p if learner.ties else without_ties(p), np.array([e.label for e in held])).mean())
 
 

@@ -17,24 +17,24 @@ import numpy as np
 import torch
 
 from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
-from zoo.data.battles import Battles, read_battles
-from zoo.data.splits import sample_rows, select_training
+from zoo.data.battles import read_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, load_codec
+from zoo.models.prompts import load_codec
 from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
 from zoo.scores.metrics import uniform_loss
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import gpu_peak_bytes, keep_to_share
-from zoo.stages.train.adapters import load_model, save_weights
+from zoo.stages.train.adapters import load_model, save_weights, start_from
 from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
-from zoo.stages.train.examples import Example, examples, learned_targets
-from zoo.stages.train.extra_battles import extra_rows
+from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import refresh
 from zoo.stages.train.learner import Learner, evaluate
+from zoo.stages.train.rows import read_examples
+from zoo.stages.train.scaling import SCALED_LOSS, choose_scale
 from zoo.targets import process_age_seconds
 
 DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
@@ -51,20 +51,28 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
     keep_to_share()
     codec = load_codec(base, request.prompt)
     battles = read_battles(request.battles.path, keep=VOTES)
-    train, held, counts = read_examples(request, codec, battles)
+    rows = read_examples(request, codec, battles)
+    train, held = rows.train, rows.held
     torch.manual_seed(spec.seed)
-    learner = Learner(load_model(base, spec), codec, spec, ranks=ranks, ties=battles.can_tie)
+    model = load_model(base, spec)
+    if request.start:
+        start_from(model, request.start.path / "adapter")
+    learner = Learner(model, codec, spec, ranks=ranks, ties=battles.can_tie)
     memory = learner.fit_memory(train)
     load_seconds = process_age_seconds()
     state = fit(learner, train, held, out_dir)
+    scale: dict[str, float] = {}
+    if ranks.main and spec.scales:
+        scale, state.curves[SCALED_LOSS] = choose_scale(learner, rows.apart, held, out_dir)
     if ranks.main:
         save_weights(learner.model, spec, base, out_dir)
         shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
         remove_checkpoints(out_dir)
     return StageResult(
         metrics={
-            **counts,
+            **rows.counts,
             **memory,
+            **scale,
             **final_metrics(state, spec),
             "train/rows": len(train),
             "train/padding_share": padding_share([len(e.ab) for e in train], spec),
@@ -79,30 +87,6 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
             peak_bytes=gpu_peak_bytes(),
         ),
     )
-
-
-def read_examples(
-    request: TrainRequest, codec: Codec, battles: Battles
-) -> tuple[list[Example], list[Example], dict[str, float]]:
-    """Examples to learn from, a sample of the held-out ones, and how many are of what kind.
-
-    Those of the second file are among the first. ZooError where there is nothing to learn from, or nothing held out.
-    """
-    spec = request.spec
-    train_frame, held_frame = select_training(battles, request.held, max_rows=spec.max_rows, seed=spec.seed, say=progress.note)
-    if train_frame.empty or held_frame.empty:
-        together = f" (folds by {request.held.rule} keep near-copies of a prompt together)" if request.held.rule else ""
-        found_rows = f"{len(train_frame)} rows to train on, {len(held_frame)} held out{together}"
-        raise ZooError(f"{request.battles.path}: {found_rows}; label more rows")
-    teacher = request.teacher.path if request.teacher else None
-    targets, counts = learned_targets(train_frame, battles, spec, teacher)
-    train = examples(train_frame, codec, request.prompt, targets)
-    if request.extra:
-        extra_frame, extra_targets, found = extra_rows(request.extra.path, battles, request.held, spec, request.extra_rule)
-        train += examples(extra_frame, codec, request.prompt, extra_targets)
-        counts |= found
-    held = examples(sample_rows(held_frame, spec.eval_rows), codec, request.prompt)
-    return train, held, counts
 
 
 def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:

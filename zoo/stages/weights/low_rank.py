@@ -46,12 +46,14 @@ class Update:
         return updated
 
 
-def open_updates(adapter: Path) -> dict[str, Update]:
-    """Weight name in the base -> its update.
+def open_updates(adapter: Path, factor: float = 1.0) -> dict[str, Update]:
+    """Weight name in the base -> its update, times `factor`.
 
-    The adapter's file stays open; no tensor is read yet.
+    The adapter's file stays open; no tensor is read yet. ZooError where DoRA's update would have to be scaled: it is no sum.
     """
     config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text())
+    if config.get("use_dora") and factor != 1:
+        raise ZooError(f"{adapter}: merge.scale = {factor:g} is of a low-rank update, and DoRA's is none; merge it whole")
     file = safe_open(adapter / "adapter_model.safetensors", "pt")
     names = set(file.keys())
     updates = {}
@@ -66,7 +68,7 @@ def open_updates(adapter: Path) -> dict[str, Update]:
         magnitude = next((n for n in (f"{stem}{MAGNITUDE}", f"{stem}{MAGNITUDE}.weight") if n in names), None)
         if config.get("use_dora") and magnitude is None:
             raise ZooError(f"{adapter}: {module} has no magnitude vector though DoRA was used; train again")
-        updates[f"{module}.weight"] = Update(file, name, name.replace(".lora_A.", ".lora_B."), magnitude, scale)
+        updates[f"{module}.weight"] = Update(file, name, name.replace(".lora_A.", ".lora_B."), magnitude, factor * scale)
     if not updates:
         raise ZooError(f"{adapter}: holds no LoRA weights")
     return updates

@@ -24,6 +24,7 @@ from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.train.adapters import BASE_FORMAT
+from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import open_updates, updated_weight
 from zoo.store import copy_over
 from zoo.targets import process_age_seconds
@@ -44,19 +45,22 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
         if path.is_file() and not path.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy2(path, target / path.name)
     if not (trained[0] / "adapter").exists():  # full fine-tuning leaves a model, not an adapter
+        if request.spec.scale != 1:
+            raise ZooError(f"merge.scale is of a low-rank update; {trained[0].name} is a whole model, merge it whole")
         shutil.copytree(trained[0] / "model", target, copy_function=copy_over, dirs_exist_ok=True)
         return StageResult(metrics={WEIGHTS_GIB: weights_gib(target)})
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)
-    return merge_all(base, target, trained, into_trained=request.spec.into == "trained")
+    factors = [scale_of(request.spec.scale, path) for path in trained]
+    return merge_all(base, target, trained, factors, into_trained=request.spec.into == "trained")
 
 
-def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bool) -> StageResult:
-    """Merge every shard of the base.
+def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float], *, into_trained: bool) -> StageResult:
+    """Merge every shard of the base, each adapter's update times its factor.
 
     ZooError where an adapter updates a weight that the base does not have.
     """
-    adapters = [open_updates(path / "adapter") for path in trained]
+    adapters = [open_updates(path / "adapter", factor) for path, factor in zip(trained, factors, strict=True)]
     rounded = nf4_weights(trained[0]) if into_trained else set()
     updated = set().union(*adapters)
     used: set[str] = set()
@@ -82,7 +86,11 @@ def merge_all(base: Path, target: Path, trained: list[Path], *, into_trained: bo
             f"{trained[0]}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?"
         )
     return StageResult(
-        metrics={"merge/largest_weight_change": largest_change, WEIGHTS_GIB: weights_gib(target)},
+        metrics={
+            "merge/largest_weight_change": largest_change,
+            "merge/scale": sum(factors) / len(factors),
+            WEIGHTS_GIB: weights_gib(target),
+        },
         measurements=Measurements(
             run_seconds=process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
         ),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_models import TEMPLATE
-from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
+from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec, changed
 from zoo.data.battles import read_battles
 from zoo.data.splits import sample_rows, select_training
 from zoo.data.votes import VOTES
@@ -140,12 +140,12 @@ def test_vote_shares_where_a_row_has_them_else_its_label(sample_csv: Path, tmp_p
     with_votes(sample_csv, tmp_path / "votes.csv")
     battles = read_battles(tmp_path / "votes.csv", keep=VOTES)
     frame = battles.frame
-    targets, counts = examples.learned_targets(frame, battles, TrainSpec(targets="votes"), None)
-    assert np.allclose(targets[::2], [0.5, 0.25, 0.25])
-    assert np.array_equal(targets[1::2], np.eye(3)[frame["label"]][1::2])
-    assert counts["train/rows_with_votes"] == len(frame[::2])
+    learned = examples.learned_targets(frame, battles, TrainSpec(), votes=True)
+    assert np.allclose(learned.targets[::2], [0.5, 0.25, 0.25])
+    assert np.array_equal(learned.targets[1::2], np.eye(3)[frame["label"]][1::2])
+    assert learned.voted == len(frame[::2])
     with pytest.raises(ZooError, match="no column votes_a"):
-        examples.learned_targets(frame, read_battles(sample_csv, keep=VOTES), TrainSpec(targets="votes"), None)
+        examples.learned_targets(frame, read_battles(sample_csv, keep=VOTES), TrainSpec(), votes=True)
 
 
 def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path: Path) -> None:
@@ -154,14 +154,19 @@ def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path:
     p = np.random.default_rng(0).dirichlet((1, 1, 1), 40)
     write_scores(score_table(frame["id"][:40].tolist(), p, fold=0), tmp_path / "t.parquet")
     spec = TrainSpec(teacher_weight=0.75, teacher_temperature=2.0)
-    targets, counts = examples.learned_targets(frame, battles, spec, tmp_path / "t.parquet")
+    learned = examples.learned_targets(frame, battles, spec, votes=False, teacher=examples.read_teacher(tmp_path / "t.parquet"))
     soft = np.sqrt(p) / np.sqrt(p).sum(axis=1, keepdims=True)
     labels = np.eye(3)[frame["label"]]
-    assert np.allclose(targets[:40], 0.75 * soft + 0.25 * labels[:40])
-    assert np.array_equal(targets[40:], labels[40:]) and counts["train/rows_with_teacher"] == 40
-    write_scores(score_table(["other"], p[:1]), tmp_path / "other.parquet")
+    assert np.allclose(learned.targets[:40], 0.75 * soft + 0.25 * labels[:40])
+    assert np.array_equal(learned.targets[40:], labels[40:]) and learned.taught == 40
+
+
+def test_a_teacher_of_other_rows_is_refused(base: Path, sample_csv: Path, tmp_path: Path) -> None:
+    write_scores(score_table(["other"], np.array([[0.2, 0.3, 0.5]])), tmp_path / "other.parquet")
+    request = request_of(base, sample_csv, SPEC, tmp_path)
+    teacher = Input(path=tmp_path / "other.parquet", fingerprint="t")
     with pytest.raises(ZooError, match="none of the rows to train on"):
-        examples.learned_targets(frame, battles, spec, tmp_path / "other.parquet")
+        train.run(changed(request, teacher=teacher), tmp_path / "out")
 
 
 def test_the_held_out_sample_is_not_the_file_s_first_rows(base: Path, sample_csv: Path, tmp_path: Path) -> None:

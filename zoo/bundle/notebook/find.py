@@ -1,0 +1,121 @@
+"""Find the job, its parts and the competition's files, wherever they are mounted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .places import Refused
+
+BUNDLE, MARKER, TEST, SAMPLE, GATEWAY = "bundle.json", "part.json", "test.csv", "sample_submission.csv", "kaggle_evaluation"
+DEEPEST = 7  # levels below the inputs: models are mounted at /models/OWNER/SLUG/FRAMEWORK/VARIATION/VERSION
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is attached to the notebook.
+
+    `parts`: where each part of the bundle lies, by its name; `told`: what is missing, doubled or of no use, a line each.
+    """
+
+    job: Path
+    bundle: dict[str, Any]
+    parts: dict[str, Path]
+    test: Path
+    sample: Path | None
+    told: tuple[str, ...]
+
+
+def find(inputs: Path) -> Found:
+    """Walk the inputs for the job, its parts and the competition's test.csv.
+
+    Refused where there is no job or two different ones, no test.csv or several, or where the competition asks row by row.
+    """
+    jobs, markers, tests, gateways = [], [], [], []
+    for folder, names in _walk(inputs):
+        jobs += [folder] if BUNDLE in names else []
+        markers += [folder] if MARKER in names else []
+        tests += [folder / TEST] if TEST in names else []
+        gateways += [folder] if folder.name == GATEWAY else []
+    job, bundle, told = _the_job(jobs, inputs)
+    parts, more = _the_parts(bundle, markers)
+    if gateways:
+        raise Refused(
+            f"{gateways[0]}: this competition asks for rows one by one through a server, and a bundle writes a file: "
+            "it cannot be entered with one"
+        )
+    test = _the_test(tests, bundle["competition"], inputs)
+    sample = test.with_name(SAMPLE)
+    return Found(job, bundle, parts, test, sample if sample.is_file() else None, (*told, *more))
+
+
+def _walk(inputs: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Folders below the inputs and their files' names, in the order of their paths.
+
+    Not what lies below a job or a part, and each folder once, by whatever links it is reached.
+    """
+    seen = set()
+    for place, folders, files in os.walk(inputs, followlinks=True):
+        folder, names = Path(place), set(files)
+        real = os.path.realpath(place)
+        depth = len(folder.relative_to(inputs).parts)
+        if real in seen or depth >= DEEPEST or names & {BUNDLE, MARKER}:
+            folders.clear()
+        folders.sort()
+        if real not in seen:
+            seen.add(real)
+            yield folder, names
+
+
+def _the_job(jobs: list[Path], inputs: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    if not jobs:
+        raise Refused(f"no {BUNDLE} below {inputs}: attach the bundle's data set `job` to the notebook")
+    texts = {folder: (folder / BUNDLE).read_bytes() for folder in jobs}
+    if len(set(texts.values())) > 1:
+        raise Refused(f"two different jobs: {' and '.join(map(str, jobs))}; detach all but one")
+    try:
+        bundle = json.loads(texts[jobs[0]])
+    except ValueError as error:
+        raise Refused(f"{jobs[0] / BUNDLE}: not JSON ({error}); upload the data set `job` again") from error
+    if bundle.get("schema_version") != 1:
+        raise Refused(f"{jobs[0] / BUNDLE}: schema_version {bundle.get('schema_version')}; upload script and job together")
+    twice = [f"the job is mounted {len(jobs)} times, {jobs[0]} is used: detach the others"] if len(jobs) > 1 else []
+    return jobs[0], bundle, twice
+
+
+def _the_parts(bundle: dict[str, Any], markers: list[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Where each part lies, by the digest in its marker, and what is to be said of it."""
+    by_digest: dict[str, list[Path]] = {}
+    told = []
+    for folder in markers:
+        try:
+            by_digest.setdefault(str(json.loads((folder / MARKER).read_bytes())["digest"]), []).append(folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told.append(f"{folder / MARKER}: cannot be read ({error}); upload that data set again")
+    parts = {}
+    for part in bundle["parts"]:
+        folders = by_digest.pop(part["digest"], [])
+        if not folders:
+            told.append(f"{part['name']} is not mounted: attach {bundle['owner']}/{part['slug']}, in its newest version")
+            continue
+        parts[part["name"]] = folders[0]
+        if len(folders) > 1:
+            others = ", ".join(map(str, folders[1:]))
+            told.append(f"{part['name']} is mounted {len(folders)} times, {folders[0]} is used: detach {others}")
+    told += [f"{folder}: no part of this job, it is left alone" for folders in by_digest.values() for folder in folders]
+    return parts, told
+
+
+def _the_test(tests: list[Path], competition: str, inputs: Path) -> Path:
+    """The competition's test.csv: the one below a folder of its name, else the only one."""
+    own = [path for path in tests if competition in path.relative_to(inputs).parts]
+    found = own or tests
+    if not found:
+        raise Refused(f"no {TEST} below {inputs}: attach the competition {competition} to the notebook")
+    if len(found) > 1:
+        raise Refused(f"several files {TEST}: {', '.join(map(str, found))}; detach all but the competition's")
+    return found[0]

@@ -1,0 +1,198 @@
+"""`zoo data mine` and `zoo data label`: training data made of logs and of judges' verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.installed import check_installed
+from zoo.report.text import Format, show
+
+if TYPE_CHECKING:
+    from zoo.contracts import Input, LabelRequest, MineRequest
+
+ENTRY = "data"  # what these stages' artifacts are listed under: no entry of the zoo makes them
+
+
+class Filter(StrEnum):
+    """Filters of pairs; zoo/contracts/requests.py has the same list."""
+
+    identical = "identical"
+    empty = "empty"
+    cut = "cut"
+    near_duplicate = "near-duplicate"
+    coin_flip = "coin-flip"
+
+
+Out = Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv, .csv.gz or .parquet; a report goes beside it.")]
+
+
+def mine(
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of conversations, in LMSYS-Chat-1M's shape.")],
+    out: Out,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="At most this many pairs, in rounds over the prompts.")
+    ] = None,
+    per_prompt: Annotated[
+        int | None, typer.Option("--per-prompt", min=1, help="At most this many pairs of a prompt. Default: 1 without --rows.")
+    ] = None,
+    never: Annotated[
+        list[Path] | None,
+        typer.Option("--never", metavar="FILE", help="Battles whose prompts, and near-copies, are left out. Repeatable."),
+    ] = None,
+    judged: Annotated[
+        list[Path] | None,
+        typer.Option("--judged", metavar="FILE", help="Only pairs that this file of preferences judges. Repeatable."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of conversations that name none.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Of conversations that name none. Default: the log's name.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same pairs.")] = 0,
+    style: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """Make pairs of different models' answers to one prompt, from logs.
+
+    A log is JSONL or parquet with conversation_id, model and conversation (messages of role and content), and where it has them
+    source, licence and language. What cannot be used is counted by reason. The pairs have no labels: score them, or give a
+    judge's table to `zoo data label`.
+
+    Example: zoo data mine log.jsonl.gz -o pairs.csv.gz --licence CC-BY-NC-4.0
+
+    Example: zoo data mine log.jsonl -o pairs.parquet --rows 20000 --never test.csv
+    """
+    from zoo.contracts import Log, MineRequest
+    from zoo.data.rows import LARGE_ROW_CHARACTERS
+    from zoo.report.made import mine_page
+
+    check_installed()
+    wanted = style_of(style, as_json)
+    _check_out(out, *logs, *(never or []), *(judged or []))
+    request = MineRequest(
+        entry=ENTRY,
+        logs=tuple(Log(file=_input(path), source=source or _stem(path), licence=licence) for path in logs),
+        never=_inputs(never),
+        judged=_inputs(judged),
+        rows=rows,
+        per_prompt=per_prompt or (None if rows else 1),
+        most_characters=LARGE_ROW_CHARACTERS,
+        seed=seed,
+    )
+    report, beside = _make(request, out)
+    show(mine_page(report, out, beside), wanted, data=report)
+
+
+def label(
+    pairs: Annotated[Path, typer.Argument(help="Pairs: of `zoo data mine`, or battles that a judge has labelled.")],
+    human: Annotated[
+        Path, typer.Option("--human", metavar="FILE", help="Battles that humans judged, some of them the judge too.")
+    ],
+    out: Out,
+    judge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--judge", metavar="TABLE", help="Score table, labels or preferences. Default: PAIRS' own winners. Repeatable."
+        ),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", metavar="REPORT", help="An earlier report, whose map serves judges that no human was asked beside."
+        ),
+    ] = None,
+    drop: Annotated[
+        list[Filter] | None,
+        typer.Option(
+            "--drop", metavar="FILTER", help="identical, empty (both the default), cut, near-duplicate, coin-flip. Repeatable."
+        ),
+    ] = None,
+    style: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """Turn judges' verdicts on pairs into shares of human votes, with a certificate.
+
+    A map that is symmetric in A and B is fitted on battles that humans judged too, and judged by prompt folds beside the raw
+    verdicts, the prior and length alone. A judge that is not below the prior is refused. Several score tables, as of both
+    response orders, are pooled.
+
+    Example: zoo data label llm_judged.csv.gz --human human_train.csv.gz -o labelled.csv.gz
+
+    Example: zoo data label pairs.csv --judge gpt4.csv --human human.csv -o labelled.csv --drop cut
+    """
+    from zoo.contracts import LabelRequest
+    from zoo.report.made import label_page
+
+    check_installed()
+    wanted = style_of(style, as_json)
+    _check_out(out, pairs, human, *(judge or []), maps)
+    request = LabelRequest(
+        entry=ENTRY,
+        pairs=_input(pairs),
+        judges=_inputs(judge),
+        names=_judge_names(judge or []),
+        human=_input(human),
+        source=_stem(pairs),
+        maps=_input(maps) if maps else None,
+        drop=tuple(each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))),
+    )
+    report, beside = _make(request, out)
+    show(label_page(report, out, beside), wanted, data=report)
+
+
+def _make(request: MineRequest | LabelRequest, out: Path) -> tuple[dict[str, Any], Path]:
+    """Run the stage or take its artifact, and put the file and its report where they were asked for."""
+    from zoo.data.made import REPORT, copy_out
+    from zoo.pipeline.runner import run_stage
+    from zoo.settings import store_folder
+
+    artifact = run_stage(request, store_folder(), say=say)
+    beside = copy_out(artifact.path, out)
+    say(f"{out}: from {artifact.path.name}")
+    report: dict[str, Any] = json.loads((artifact.path / REPORT).read_text())
+    return report, beside
+
+
+def _check_out(out: Path, *inputs: Path | None) -> None:
+    from zoo.data.made import BESIDE, check_suffix
+    from zoo.store import check_output
+
+    check_suffix(out)
+    for path in (out, out.with_name(out.name + BESIDE)):
+        check_output(path, *inputs)
+
+
+def _input(path: Path) -> Input:
+    """A file as a stage's input, by its content."""
+    from zoo.contracts import Input
+    from zoo.reading import check_ordinary
+    from zoo.store import file_sha256
+
+    check_ordinary(path, mend="give a file")
+    return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
+
+
+def _inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
+    return tuple(_input(path) for path in paths or ())
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] or path.name
+
+
+def _judge_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """A name for each table: its member's where its card says one, else the file's; numbered where two are the same."""
+    from zoo.scores.tables import CARD, read_card
+
+    cards = [path.parent / CARD for path in paths]
+    named = [path.name == "scores.parquet" and card.is_file() for path, card in zip(paths, cards, strict=True)]
+    names = [read_card(card).member if own else _stem(path) for path, card, own in zip(paths, cards, named, strict=True)]
+    counts = Counter(names)
+    return tuple(f"{name} {number}" if counts[name] > 1 else name for number, name in enumerate(names, start=1))

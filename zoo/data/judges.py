@@ -1,0 +1,248 @@
+"""Verdicts of judges on pairs, from score tables, labels, or preferences in a log."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.battles import Battles
+from zoo.data.columns import WINNER_COLUMNS, cell_text
+from zoo.data.formats import read_records
+from zoo.data.keys import battle_digests
+from zoo.data.preferences import NEEDED, is_preferences, read_preferences
+from zoo.data.tally import Tally
+from zoo.errors import ZooError
+from zoo.scores.certificate import verdict_labels
+from zoo.scores.tables import OK, PROBABILITIES, swap_sides
+
+LOG_IDS = ("log_id_a", "log_id_b")
+VERDICTS = "verdicts"
+NO_SHARES, NOT_SCORED, OF_NO_ROW = (
+    "no probabilities that can be read",
+    "not scored by the judge",
+    "of no pair and no human battle",
+)
+BY_SOME, BY_ANOTHER = "by some of the tables only", "of a pair that another judge has judged"
+SUM_TOLERANCE = 0.01  # of probabilities that people round to two places
+TINY = 1e-6  # below any verdict that is meant as impossible
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What judges say of the rows of one file of battles.
+
+    `p` (rows, 3): in the row's own A and B, NaN where no judge says anything; `judge` (rows,): whose it is, empty where it is
+    nobody's; `consistency` (rows,): share of probability that a row's tables agree on, NaN where there is one table.
+    """
+
+    p: np.ndarray
+    judge: np.ndarray
+    consistency: np.ndarray
+
+    @classmethod
+    def none(cls, rows: int) -> Verdicts:
+        return cls(np.full((rows, 3), np.nan), np.full(rows, "", dtype=object), np.full(rows, np.nan))
+
+
+def own_verdicts(pairs: Battles, sources: np.ndarray) -> Verdicts:
+    """The pairs' own winners as verdicts of their source's judge; `sources` (rows,) as text."""
+    labels = pairs.frame["label"].to_numpy(dtype=np.int64)
+    found = Verdicts.none(len(labels))
+    labelled = labels >= 0
+    found.p[labelled] = np.eye(3)[labels[labelled]]
+    found.judge[labelled] = sources[labelled]
+    return found
+
+
+def read_verdicts(
+    paths: Sequence[Path], names: Sequence[str], pairs: Battles, human: Battles, tally: Tally
+) -> tuple[Verdicts, Verdicts]:
+    """The verdicts of some tables on pairs and on human battles.
+
+    Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the mean of their logarithms; preferences are of
+    the judges that they name, and are found by `log_id_a` and `log_id_b` of the pairs. What no row has is counted.
+    """
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    found = Verdicts.none(len(pairs.frame)), Verdicts.none(len(human.frame))
+    for path, name in zip(paths, names, strict=True):
+        _, first = next(read_records(path, (*NEEDED, "id", *PROBABILITIES, *WINNER_COLUMNS)), (0, {}))
+        if is_preferences(list(first)):
+            _add_preferences(path, name, pairs, found[0], tally)
+        else:
+            tables[name] = read_table(path, tally)
+    if tables:
+        _refuse_shared_ids(pairs, human, tables)
+        for battles, verdicts in zip((pairs, human), found, strict=True):
+            _add_tables(tables, battles, verdicts, tally)
+        known = {*pairs.frame["id"], *human.frame["id"]}
+        for name, table in tables.items():
+            tally.add(VERDICTS, OF_NO_ROW, name, len(table.keys() - known))
+    return found
+
+
+def read_table(path: Path, tally: Tally) -> dict[str, np.ndarray]:
+    """A judge's probabilities (3,) by id.
+
+    The file is a score table, a submission or a labelled file of battles.
+    """
+    found: dict[str, np.ndarray] = {}
+    for number, record in read_records(path, ("id", *PROBABILITIES, *WINNER_COLUMNS, "status")):
+        names = next((names for names in (PROBABILITIES, WINNER_COLUMNS) if set(names) <= set(record)), ())
+        if isinstance(record, str) or "id" not in record or not names:
+            what = record if isinstance(record, str) else f"has {', '.join(record) or 'none of them'}"
+            columns = f"id with {', '.join(PROBABILITIES)} or {', '.join(WINNER_COLUMNS)}, or {', '.join(NEEDED)}"
+            raise ZooError(f"{path}: row {number}: {what}; a judge's table has {columns}")
+        row_id, p = cell_text(record["id"]).strip(), _distribution([record[name] for name in names])
+        if cell_text(record.get("status", OK)) not in (OK, ""):
+            tally.add(VERDICTS, NOT_SCORED, f"{path.name} {row_id}")
+        elif p is None:
+            tally.add(VERDICTS, NO_SHARES, f"{path.name} {row_id}")
+        elif row_id in found:
+            raise ZooError(f"{path}: id {row_id} occurs more than once; keep each once")
+        else:
+            found[row_id] = p
+    return found
+
+
+def _distribution(cells: Sequence[Any]) -> np.ndarray | None:
+    try:
+        p = np.array([float(cell_text(cell)) for cell in cells])
+    except ValueError:
+        return None
+    good = np.isfinite(p).all() and (p >= 0).all() and abs(p.sum() - 1) <= SUM_TOLERANCE
+    return p / p.sum() if good else None
+
+
+def _refuse_shared_ids(pairs: Battles, human: Battles, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """ZooError where an id of a table is that of two different battles, so that nobody knows which is meant."""
+    shared = set(pairs.frame["id"]) & set(human.frame["id"]) & {row_id for table in tables.values() for row_id in table}
+    if not shared:
+        return
+    keys = [
+        dict(zip(part["id"], battle_digests(part), strict=True))
+        for part in (battles.frame[battles.frame["id"].isin(shared)] for battles in (pairs, human))
+    ]
+    for row_id in sorted(shared):
+        if keys[0][row_id] != keys[1][row_id]:
+            raise ZooError(
+                f"id {row_id} is of one battle in {pairs.path} and of another in {human.path}; give one of them other ids"
+            )
+
+
+def _add_tables(tables: Mapping[str, Mapping[str, np.ndarray]], battles: Battles, verdicts: Verdicts, tally: Tally) -> None:
+    judge = " + ".join(tables)
+    for place, row_id in enumerate(battles.frame["id"]):
+        own = [table[row_id] for table in tables.values() if row_id in table]
+        if len(own) == len(tables):
+            verdicts.p[place], verdicts.consistency[place] = _pooled(np.array(own))
+            verdicts.judge[place] = judge
+        elif own:
+            tally.add(VERDICTS, BY_SOME, row_id)
+
+
+def _pooled(p: np.ndarray) -> tuple[np.ndarray, float]:
+    """The mean of the logarithms of some distributions (tables, 3), and the share of probability that all of them have."""
+    logs = np.log(np.maximum(p, TINY)).mean(axis=0)
+    pooled = np.exp(logs - logs.max())
+    return pooled / pooled.sum(), float(p.min(axis=0).sum()) if len(p) > 1 else float("nan")
+
+
+def _add_preferences(path: Path, name: str, pairs: Battles, verdicts: Verdicts, tally: Tally) -> None:
+    table = read_preferences(path)
+    unreadable = table["share_b"].isna()
+    tally.add(VERDICTS, NO_SHARES, path.name, int(unreadable.sum()))
+    shares: dict[frozenset[str], list[tuple[str, str, float]]] = defaultdict(list)
+    rows = table[~unreadable]
+    for id_a, id_b, share, judge in zip(
+        *(rows[column].tolist() for column in ("id_a", "id_b", "share_b", "judge")), strict=True
+    ):
+        shares[frozenset((id_a, id_b))].append((judge or name, id_a, share))
+    for place, (id_a, id_b) in enumerate(_log_ids(pairs)):
+        said = shares.pop(frozenset((id_a, id_b)), [])
+        if said:
+            judge = said[0][0]
+            tally.add(VERDICTS, BY_ANOTHER, f"{id_a}, {id_b}", sum(other != judge for other, *_ in said))
+            share_b = np.mean([share if first == id_a else 1 - share for other, first, share in said if other == judge])
+            verdicts.p[place], verdicts.judge[place] = [1 - share_b, share_b, 0.0], judge
+    tally.add(VERDICTS, OF_NO_ROW, path.name, sum(map(len, shares.values())))
+
+
+def _log_ids(pairs: Battles) -> Iterator[tuple[str, str]]:
+    if missing := [name for name in LOG_IDS if name not in pairs.kept]:
+        raise ZooError(f"{pairs.path}: has no column {', '.join(missing)}; preferences are of pairs that `zoo data mine` made")
+    kept = pairs.kept.loc[pairs.frame["id"], list(LOG_IDS)]
+    return zip(kept[LOG_IDS[0]], kept[LOG_IDS[1]], strict=True)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A file of battles and what judges say of its rows.
+
+    `keys`: what tells its rows' texts apart, as `battle_digests` has it.
+    """
+
+    battles: Battles
+    verdicts: Verdicts
+    keys: list[tuple[bytes, bytes, bytes]]
+
+    @classmethod
+    def of(cls, battles: Battles, verdicts: Verdicts) -> Judged:
+        return cls(battles, verdicts, battle_digests(battles.frame))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Verdicts of one judge on human battles.
+
+    `places` (rows,) in the human file, and `p` (rows, 3) in its A and B.
+    """
+
+    places: np.ndarray
+    p: np.ndarray
+
+
+def shared_with_humans(judge: str, pairs: Judged, human: Judged, rows: np.ndarray) -> Shared:
+    """What a judge says of human battles: by their own ids, or of pairs that are the same.
+
+    `rows`: which battles, bool. The same but for white space and case, in either order; the mean where there are several. Where
+    both answers are the same a verdict counts for either side.
+    """
+    said: dict[tuple[bytes, frozenset[bytes]], list[tuple[bytes, np.ndarray]]] = defaultdict(list)
+    for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
+        prompt, a, b = pairs.keys[place]
+        said[prompt, frozenset((a, b))].append((a, pairs.verdicts.p[place]))
+    places, found = [], []
+    for place in np.flatnonzero(rows).tolist():
+        prompt, a, b = human.keys[place]
+        matching = said.get((prompt, frozenset((a, b))), [])
+        seen = [p if first == a else swap_sides(p) for first, p in matching]
+        if a == b:
+            seen += [swap_sides(p) for _, p in matching]
+        if human.verdicts.judge[place] == judge:
+            seen = [human.verdicts.p[place]]
+        if seen:
+            places.append(place)
+            found.append(np.mean(seen, axis=0))
+    return Shared(np.array(places, dtype=np.int64), np.array(found).reshape(-1, 3))
+
+
+def both_orders(pairs: Judged, judge: str) -> tuple[int, float | None]:
+    """How many battles a judge was given in both orders, and how often it then says the same.
+
+    Each order is a row of its own.
+    """
+    said: dict[tuple[bytes, frozenset[bytes]], dict[bytes, np.ndarray]] = defaultdict(dict)
+    for place in np.flatnonzero(pairs.verdicts.judge == judge).tolist():
+        prompt, a, b = pairs.keys[place]
+        if a != b:
+            said[prompt, frozenset((a, b))][a] = pairs.verdicts.p[place]
+    orders = [tuple(by_first.values()) for by_first in said.values() if len(by_first) == 2]
+    if not orders:
+        return 0, None
+    one, other = (np.array([order[side] for order in orders]) for side in (0, 1))
+    return len(orders), float((verdict_labels(one) == verdict_labels(swap_sides(other))).mean())

@@ -1,0 +1,1 @@
+"""The stages that make training data: pairs from logs, and judges' verdicts as human votes."""
