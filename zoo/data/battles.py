@@ -276,6 +276,9 @@ def count_characters(frame: pd.DataFrame) -> np.ndarray:
 
 
 def text_lengths(frame: pd.DataFrame) -> np.ndarray:
-    """Characters of the prompt, of response A and of response B, turns joined: float64 (rows, 3)."""
+    """Characters of prompt, response A and response B, turns joined.
+
+    float64 (rows, 3).
+    """
     columns = [[len(join_turns(turns)) for turns in frame[name]] for name in TEXT_COLUMNS]
     return np.array(columns, dtype=np.float64).T
