@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.ensemble.bundle.conftest import VERSIONS
-from tests.helpers.wheels import use_index, write_wheel
 
+from tests.ensemble.bundle.conftest import VERSIONS
 from tests.helpers import guide
 from tests.helpers.paths import ROOT
+from tests.helpers.wheels import use_index, write_wheel
 from zoo.targets import Rates, own_folder
 from zoo.targets.quick import QuickRates
 

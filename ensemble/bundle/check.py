@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ensemble.bundle.contents import has_language_models
 from ensemble.bundle.make import FLASHINFER
 from ensemble.plan import Plan, PlanMember, load_plan
-from zoo.bundle.check import AGAIN, JOB, check_folder, read_bundle
+from zoo.bundle.assemble import JOB
+from zoo.bundle.check import AGAIN, check_folder, read_bundle
 from zoo.bundle.contracts import Bundle, Part
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel
@@ -122,6 +124,7 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     parameters = linear_parameters(shape) + embedding_parameters(shape)
     base = Base(hub_id="bundled", architecture=first_architecture(config, model), parameters=parameters, licence="")
     quantize = _quantized_by(folder)
+    yield check_transformers(config, bundle)
     yield check_engine(request.serve, bundle.target.engine)
     yield check_dtype(base, request.spec, request.serve, target)
     yield check_kernel(quantize, target)
@@ -129,6 +132,21 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     yield check_group_size(quantize, shape)
     yield check_layout(quantize, request.serve, shape, target)
     yield from check_memory(layout_memory(base, quantize, request.spec, shape, target), request.serve, request.spec, target)
+
+
+def check_transformers(config: dict[str, Any], bundle: Bundle) -> Finding:
+    """Whether the bundled transformers is of the generation that wrote a checkpoint's config.
+
+    Of 5 it has `rope_parameters`, which 4 passes over: positions would be another model's, and nothing would say so.
+    """
+    written = str(config.get("transformers_version", ""))
+    wheels = [file.path for part in bundle.parts if part.kind == "wheels" for file in part.files]
+    found = next((path.split("-")[1] for path in wheels if path.startswith("transformers-")), None)
+    if found is None:
+        return fail("transformers", "not among the wheels", AGAIN)
+    if written and int(found.partition(".")[0]) < int(written.partition(".")[0]):
+        return fail("transformers", f"{found} cannot read the config that {written} wrote", "remove ZOO_HOME/wheels; " + AGAIN)
+    return ok("transformers", found)
 
 
 def machine_of(bundle: Bundle) -> Target:

@@ -7,25 +7,30 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import zoo.bundle
 from ensemble.bundle.contents import Checkpoint, checkpoints_of, has_language_models, own_targets, requests_of
 from ensemble.plan import Plan, load_plan
-from zoo.bundle.contracts import BUNDLE, Bundle, BundledFile, BundleTarget, Image, Kind, Part
-from zoo.bundle.lock import LOCK, REQUIREMENTS
-from zoo.bundle.notebook_file import accelerator, write_notebook
-from zoo.bundle.parts import check_address, copy_into, place, record, seal, slug_of, write_metadata
-from zoo.bundle.product import make_wheel
-from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
+from zoo.bundle.assemble import (
+    APACHE,
+    DRIVER,
+    JOB,
+    add_model,
+    add_wheels,
+    bundle_target,
+    check_place,
+    finish,
+    lay_artifact,
+    lay_script,
+    lent_target,
+    making,
+)
+from zoo.bundle.contracts import Bundle, BundledFile, Image
+from zoo.bundle.lock import LOCK
+from zoo.bundle.parts import check_address, copy_into, place, record
 from zoo.contracts import Say
 from zoo.errors import ZooError
-from zoo.pipeline.runner import PROJECT
-from zoo.store import MANIFEST, write_atomic
 from zoo.targets import Target, load_target
 
-PLAN, STORE, SCRIPT, FLASHINFER, TARGETS = "plan.json", "store", "script", "flashinfer", "targets"  # in job/
-WHEELS, JOB, NOTEBOOK = "wheels", "job", "notebook"  # folders of a bundle
-DRIVER = 580  # the first that runs CUDA 13 (its release notes): what the wheels of vLLM 0.20 and later are made with
-APACHE = "Apache-2.0"
+PLAN, STORE, FLASHINFER, TARGETS = "plan.json", "store", "flashinfer", "targets"  # in job/
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,9 @@ def make_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
     modules = compiled_modules(asked.modules) if asked.modules is not None else []
     plan = load_plan(asked.plan)
     target = target_of(plan, asked.target)
-    checkpoints = checkpoints_of(plan, asked.store)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a run that was killed left there
-    partial.mkdir(parents=True)
-    bundle = _Maker(asked, plan, target, modules, partial, say).make(checkpoints)
-    replace_folder(partial, output)
-    return bundle
+    checkpoints_of(plan, asked.store)  # what is not there is told before gigabytes are downloaded
+    with making(output) as folder:
+        return _made(asked, plan, target, modules, folder, say)
 
 
 def target_of(plan: Plan, name: str | None) -> Target:
@@ -75,19 +76,7 @@ def target_of(plan: Plan, name: str | None) -> Target:
             f"the plan is for {plan.target.name} with {plan.target.gpus} GPUs, {target.name} has {target.gpus}; "
             f"build one for it: ensemble build --target {target.name}"
         )
-    if target.gpus:
-        accelerator(target.gpu, target.name)
-    if has_language_models(plan) and not target.engine:
-        raise ZooError(f'target {target.name} names no engine, which the bundle brings: give it engine = "0.21.0", say')
-    return target
-
-
-def check_place(output: Path) -> None:
-    """ZooError where something lies at `output` that is no bundle."""
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise ZooError(f"{output}: not a folder; give the name of a new one")
-    if output.exists() and any(output.iterdir()) and not (output / JOB / BUNDLE).exists():
-        raise ZooError(f"{output}: a folder that is no bundle lies there; give the name of a new one")
+    return lent_target(target.name, with_engine=has_language_models(plan))
 
 
 def compiled_modules(folder: Path) -> list[Path]:
@@ -101,148 +90,52 @@ def compiled_modules(folder: Path) -> list[Path]:
     return found
 
 
-def replace_folder(partial: Path, output: Path) -> None:
-    """Put a finished folder in its place; what lay there goes."""
-    before = output.with_name(f".{output.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
-    if output.exists():
-        output.rename(before)
-    partial.rename(output)
-    shutil.rmtree(before, ignore_errors=True)
+def _made(asked: Asked, plan: Plan, target: Target, modules: list[Path], folder: Path, say: Say) -> Bundle:
+    """All folders of the bundle; the job's `bundle.json` last."""
+    models = has_language_models(plan)
+    image = Image(driver=DRIVER if models else None)
+    wheels, light = add_wheels(folder, asked.user, target.engine if models else None, image, say)
+    checkpoints = checkpoints_of(plan, asked.store)
+    parts = [wheels]
+    for number, one in enumerate((one for one in checkpoints if not one.in_job), 1):
+        say(f"model-{number}: {one.name} for {', '.join(one.members)}")
+        parts.append(add_model(folder, asked.user, number, one.artifact, one.members, one.licence))
+    files = _job(folder / JOB, asked.plan, plan, [one for one in checkpoints if one.in_job], modules)
+    plan_sha256 = next(file.sha256 for file in files if file.path == PLAN)
+    bundle = Bundle(
+        task="predict",
+        created_at=datetime.datetime.now(datetime.UTC),
+        name=plan_sha256[:12],
+        owner=asked.user,
+        competition=asked.competition,
+        target=bundle_target(target),
+        image=image,
+        budget_seconds=plan.budget_seconds,
+        prior=plan.prior,
+        plan=PLAN,
+        plan_sha256=plan_sha256,
+        lock=LOCK,
+        light=light,
+        parts=tuple(parts),
+        files=tuple(files),
+    )
+    finish(folder, bundle)
+    return bundle
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """The steps of making a bundle, which share what was asked and where it is made."""
-
-    asked: Asked
-    plan: Plan
-    target: Target
-    modules: list[Path]
-    folder: Path
-    say: Say
-
-    def make(self, checkpoints: list[Checkpoint]) -> Bundle:
-        """All folders; the job's `bundle.json` last."""
-        image = Image(driver=DRIVER if has_language_models(self.plan) else None)
-        wheels, light = self._wheels(image)
-        large = [checkpoint for checkpoint in checkpoints if not checkpoint.in_job]
-        parts = [wheels, *(self._model(number, checkpoint) for number, checkpoint in enumerate(large, 1))]
-        files = self._job([checkpoint for checkpoint in checkpoints if checkpoint.in_job])
-        plan_sha256 = next(file.sha256 for file in files if file.path == PLAN)
-        bundle = Bundle(
-            task="predict",
-            created_at=datetime.datetime.now(datetime.UTC),
-            name=plan_sha256[:12],
-            owner=self.asked.user,
-            competition=self.asked.competition,
-            target=self._bundle_target(),
-            image=image,
-            budget_seconds=self.plan.budget_seconds,
-            prior=self.plan.prior,
-            plan=PLAN,
-            plan_sha256=plan_sha256,
-            lock=LOCK,
-            light=light,
-            parts=tuple(parts),
-            files=tuple(files),
-        )
-        title = f"pz job {bundle.name}"
-        write_metadata(self.folder / JOB, self.asked.user, title)
-        write_notebook(self.folder / NOTEBOOK, bundle, slug_of(title))
-        write_atomic(self.folder / JOB / BUNDLE, bundle.model_dump_json(indent=1) + "\n")
-        return bundle
-
-    def _bundle_target(self) -> BundleTarget:
-        target = self.target
-        return BundleTarget(
-            name=target.name,
-            gpus=target.gpus,
-            gpu=target.gpu,
-            compute_capability=target.compute_capability,
-            usable_bytes=target.device_bytes,
-            engine=target.engine,
-        )
-
-    def _wheels(self, image: Image) -> tuple[Part, tuple[str, ...]]:
-        """The part of wheels, and the files' names of those that a plan without language models needs."""
-        engine = self.target.engine if has_language_models(self.plan) else None
-        pins, found = wheels_for(engine, image, self.say)
-        folder = self.folder / WHEELS
-        folder.mkdir()
-        own = wheel_at(make_wheel(folder))
-        files = [record(folder, own.path.name, origin=f"{own.name} {own.version}", licence=own.licence, sha256=own.sha256)]
-        for wheel in found:
-            place(wheel.path, folder / wheel.path.name)
-            origin = f"{wheel.name} {wheel.version}"
-            files.append(record(folder, wheel.path.name, origin=origin, licence=wheel.licence, sha256=wheel.sha256))
-        lock = "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in (*found, own))
-        write_atomic(folder / LOCK, lock)
-        write_atomic(folder / REQUIREMENTS, "".join(f"{line}\n" for line in pins.requirements))
-        files += [record(folder, name, licence=APACHE) for name in (LOCK, REQUIREMENTS)]
-        light = closure(LIGHT, found, image)
-        part = self._part(WHEELS, "wheels", files, f"pz wheels vllm {engine}" if engine else "pz wheels")
-        return part, tuple(wheel.path.name for wheel in (own, *light))
-
-    def _model(self, number: int, checkpoint: Checkpoint) -> Part:
-        """A part of one checkpoint: its folder of the store, as it lies there."""
-        name = f"model-{number}"
-        folder = self.folder / name
-        self.say(f"{name}: {checkpoint.name} for {', '.join(checkpoint.members)}")
-        files = self._artifact(checkpoint, folder, Path())
-        return self._part(name, "model", files, f"pz {checkpoint.name}", checkpoint)
-
-    def _part(self, name: str, kind: Kind, files: list[BundledFile], title: str, checkpoint: Checkpoint | None = None) -> Part:
-        """The part of a finished folder, whose marker and metadata are written now; its address has its digest."""
-        folder = self.folder / name
-        digest = seal(folder, kind, files)
-        title = f"{title} {digest[:8]}"
-        write_metadata(folder, self.asked.user, title)
-        return Part(
-            name=name,
-            kind=kind,
-            slug=slug_of(title),
-            digest=digest,
-            artifact=checkpoint.name if checkpoint else None,
-            members=checkpoint.members if checkpoint else (),
-            files=tuple(files),
-        )
-
-    def _artifact(self, checkpoint: Checkpoint, folder: Path, below: Path) -> list[BundledFile]:
-        """Lay an artifact's files into a folder; their records, hashes by its manifest."""
-        source, manifest = checkpoint.artifact.path, checkpoint.artifact.manifest
-        files = []
-        for path in (*manifest.files, MANIFEST):
-            place(source / path, folder / below / path)
-            known = manifest.files.get(path)
-            files.append(
-                record(
-                    folder,
-                    (below / path).as_posix(),
-                    origin=checkpoint.name,
-                    licence=checkpoint.licence,
-                    sha256=known.sha256 if known else None,
-                )
-            )
-        return files
-
-    def _job(self, checkpoints: list[Checkpoint]) -> list[BundledFile]:
-        """The job's folder: plan, small checkpoints, the script, and what was given for the target."""
-        folder = self.folder / JOB
-        folder.mkdir()
-        shutil.copyfile(self.asked.plan, folder / PLAN)
-        files = [record(folder, PLAN)]
-        for checkpoint in checkpoints:
-            files += self._artifact(checkpoint, folder, Path(STORE) / checkpoint.name)
-        script = Path(zoo.bundle.__file__).parent / "notebook"
-        for path in sorted(script.glob("*.py")):
-            copy_into(path, folder / SCRIPT / path.name)
-            files.append(record(folder, f"{SCRIPT}/{path.name}", origin=PROJECT, licence=APACHE))
-        for name, path in own_targets([request for _, request in requests_of(self.plan)]).items():
-            copy_into(path, folder / TARGETS / f"{name}.toml")
-            files.append(record(folder, f"{TARGETS}/{name}.toml"))
-        for path in self.modules:
-            name = f"{FLASHINFER}/{path.stem}/{path.name}"
-            place(path, folder / name)
-            files.append(record(folder, name, origin="FlashInfer", licence=APACHE))
-        return files
+def _job(job: Path, file: Path, plan: Plan, checkpoints: list[Checkpoint], modules: list[Path]) -> list[BundledFile]:
+    """The job's folder: plan, small checkpoints, the script, and what was given for the target."""
+    job.mkdir()
+    shutil.copyfile(file, job / PLAN)
+    files = [record(job, PLAN)]
+    for one in checkpoints:
+        files += lay_artifact(one.artifact, job, Path(STORE) / one.name, one.licence)
+    files += lay_script(job)
+    for name, path in own_targets([request for _, request in requests_of(plan)]).items():
+        copy_into(path, job / TARGETS / f"{name}.toml")
+        files.append(record(job, f"{TARGETS}/{name}.toml"))
+    for path in modules:
+        name = f"{FLASHINFER}/{path.stem}/{path.name}"
+        place(path, job / name)
+        files.append(record(job, name, origin="FlashInfer", licence=APACHE))
+    return files

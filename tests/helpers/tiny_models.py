@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+CHAT = (
+    "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else 'Answer: ' }}{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}Answer: {% endif %}"
+)
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 
 
@@ -50,4 +55,14 @@ def write_tiny_llama(folder: Path, *, seed: int = 0, **config: object) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|end|>", pad_token="<pad>"
     ).save_pretrained(folder)
+    return folder
+
+
+def write_chat_template(folder: Path, template: str | None = CHAT) -> Path:
+    """Give a model folder a chat template, or take it away; the folder."""
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("chat_template", None)
+    path.write_text(json.dumps(settings | ({"chat_template": template} if template else {})))
     return folder

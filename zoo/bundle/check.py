@@ -15,6 +15,9 @@ from typing import Any
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from pydantic import ValidationError
 
+from zoo.bundle.assemble import AGAIN as NEXT
+from zoo.bundle.assemble import JOB, WHEELS
+from zoo.bundle.assemble import NOTEBOOK as FIRST
 from zoo.bundle.contracts import BUNDLE, METADATA, Bundle, Part
 from zoo.bundle.fatbins import NEVER_LAUNCHED, GpuLibrary, gpu_libraries, lacking
 from zoo.bundle.lock import LOCK, REQUIREMENTS, releases_from
@@ -27,9 +30,8 @@ from zoo.contracts import first_fault
 from zoo.errors import ZooError
 from zoo.stages import progress
 
-JOB, WHEELS, NOTEBOOK_FOLDER = "job", "wheels", "notebook"
 MOST_FAULTS = 3  # of one kind that are told; the number of the others is
-AGAIN = "make the bundle again: ensemble bundle PLAN"
+AGAIN = "make the bundle again"
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -48,8 +50,9 @@ def read_bundle(folder: Path) -> Bundle:
 
 def check_folder(folder: Path, bundle: Bundle) -> Iterator[Finding]:
     """Every finding about the folder itself, cheap ones first."""
-    yield check_notebook(folder, bundle)
-    yield check_kernel(folder, bundle)
+    for name in (FIRST, NEXT) if bundle.task == "train" else (FIRST,):
+        yield check_notebook(folder / name, bundle)
+        yield check_kernel(folder / name, bundle, job_slug(folder))
     yield check_metadata(folder, bundle)
     yield check_sizes(folder, bundle)
     yield check_script(folder)
@@ -71,7 +74,7 @@ def job_slug(folder: Path) -> str:
 
 def check_notebook(folder: Path, bundle: Bundle) -> Finding:
     """Whether the notebook opens, and every name in it is defined where it is read."""
-    path = folder / NOTEBOOK_FOLDER / NOTEBOOK
+    path = folder / NOTEBOOK
     found = _json(path)
     faults = notebook_faults(found)
     if not faults:
@@ -83,22 +86,22 @@ def check_notebook(folder: Path, bundle: Bundle) -> Finding:
         if not any(f'"{bundle.name}"' in source for source in sources):
             faults.append(f"does not ask for job {bundle.name}")
     what = f"{len(found['cells'])} cells, nbformat 4.{found['nbformat_minor']}, names resolve" if not faults else ""
-    return _judged("notebook", what, [f"{path.name}: {fault}" for fault in faults], AGAIN)
+    return _judged(folder.name, what, [f"{path.name}: {fault}" for fault in faults], AGAIN)
 
 
-def check_kernel(folder: Path, bundle: Bundle) -> Finding:
+def check_kernel(folder: Path, bundle: Bundle, slug: str) -> Finding:
     """Whether the notebook's metadata are what the host knows and the bundle needs.
 
-    Private, no network, the accelerator, sources that exist.
+    Private, no network, the accelerator, sources that exist. `slug`: of the job's data set.
     """
-    metadata = _json(folder / NOTEBOOK_FOLDER / KERNEL)
-    faults = kernel_faults(metadata, kernel_metadata(bundle, job_slug(folder)))
+    metadata = _json(folder / KERNEL)
+    wanted = kernel_metadata(bundle, slug, again=folder.name == NEXT)
+    faults = kernel_faults(metadata, wanted)
     sources = metadata.get("dataset_sources", []) if isinstance(metadata, dict) else []
-    made = {f"{bundle.owner}/{slug}" for slug in (job_slug(folder), *(part.slug for part in bundle.parts))}
-    faults += [f"reads {source}, which no folder here makes" for source in sources if source not in made]
+    faults += [f"reads {source}, which no folder here makes" for source in sources if source not in wanted["dataset_sources"]]
     accelerator = metadata.get("machine_shape", "no GPU") if isinstance(metadata, dict) else ""
     what = f"internet off, {accelerator}, {len(sources)} data sets, private"
-    return _judged("notebook's metadata", what, [f"{KERNEL}: {fault}" for fault in faults], AGAIN)
+    return _judged(f"{folder.name}'s metadata", what, [f"{KERNEL}: {fault}" for fault in faults], AGAIN)
 
 
 def check_metadata(folder: Path, bundle: Bundle) -> Finding:

@@ -101,14 +101,16 @@ class Bundle(Contract):
     schema_version: int = SCHEMA_VERSION
     task: Literal["predict", "train"]
     created_at: datetime
-    name: Annotated[str, Field(pattern=r"^[0-9a-f]{8,16}$")] = Field(description="the beginning of the plan's SHA-256")
+    name: Annotated[str, Field(pattern=r"^[0-9a-f]{8,16}$")] = Field(description="the beginning of `plan_sha256`")
     owner: str
-    competition: str
+    competition: str = Field(description="whose files are read: its address, or to train on also a data set, OWNER/SLUG")
     target: BundleTarget
     image: Image
     budget_seconds: Seconds = Field(description="counted from the notebook's start, installing included")
-    prior: tuple[float, float, float] = Field(description="label shares A, B, tie: what a row gets that nothing has scored")
-    plan: PlainPath = Field(description="in job/")
+    prior: tuple[float, float, float] | None = Field(
+        None, description="label shares A, B, tie: what a row gets that nothing has scored; None: nothing is predicted"
+    )
+    plan: PlainPath = Field(description="in job/: the plan, or what is to be trained")
     plan_sha256: Sha256
     lock: PlainPath = Field(description="in wheels/: names, versions and hashes, for --require-hashes")
     light: tuple[str, ...] = Field(description="file names of the wheels that a plan without language models needs")
@@ -124,6 +126,8 @@ class Bundle(Contract):
             raise ValueError("one part of wheels at most")
         if missing := {self.plan} - {file.path for file in self.files}:
             raise ValueError(f"job has no {', '.join(missing)}")
+        if (self.task == "predict") != (self.prior is not None):
+            raise ValueError("a prior is what a task to predict has, and no other")
         return self
 
     def part(self, name: str) -> Part:

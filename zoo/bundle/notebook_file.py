@@ -7,6 +7,7 @@ what it needs is not attached.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +46,20 @@ def run(stage):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-    assert process.returncode == 0, f"{{stage}} ended with {{process.returncode}}: submission.csv is not whole"
+    assert process.returncode == 0, f"{{stage}} ended with {{process.returncode}}: {without}"
 
 
 run("look")
 """
-PREPARE = """\
-run("prepare")
-"""
-PREDICT = """\
-run("predict")
-"""
+STAGES = {"predict": ("look", "prepare", "predict"), "train": ("look", "prepare", "train")}  # by task, a cell each
+WITHOUT = {"predict": "submission.csv is not whole", "train": "see the lines above"}  # what a stage that fails means
 
 
 def notebook(bundle: Bundle) -> dict[str, Any]:
     """The notebook as nbformat 4.5 has it, its cells with every key that the format asks for."""
-    sources = (FIND.format(name=bundle.name), PREPARE, PREDICT)
+    first, *others = STAGES[bundle.task]
+    sources = {first: FIND.format(name=bundle.name, without=WITHOUT[bundle.task])}
+    sources |= {stage: f'run("{stage}")\n' for stage in others}
     return {
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -68,7 +67,7 @@ def notebook(bundle: Bundle) -> dict[str, Any]:
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python", "version": bundle.image.python},
         },
-        "cells": [_cell(name, source) for name, source in zip(("look", "prepare", "predict"), sources, strict=True)],
+        "cells": [_cell(name, source) for name, source in sources.items()],
     }
 
 
@@ -79,17 +78,20 @@ def _cell(name: str, source: str) -> dict[str, Any]:
 
 def title_of(bundle: Bundle) -> str:
     """The notebook's title, of which the host makes its address."""
-    return f"pz {bundle.target.name} {bundle.name}"
+    return f"pz {'train ' if bundle.task == 'train' else ''}{bundle.target.name} {bundle.name}"
 
 
-def kernel_metadata(bundle: Bundle, job_slug: str) -> dict[str, Any]:
+def kernel_metadata(bundle: Bundle, job_slug: str, *, again: bool = False) -> dict[str, Any]:
     """`kernel-metadata.json`: private, GPUs, no network, and the data sets that it reads.
 
-    ZooError where the host lends no such card.
+    `again`: its own last output, too, which a training goes on from. ZooError where the host lends no such card.
     """
     title = title_of(bundle)
+    own = f"{bundle.owner}/{slug_of(title)}"
+    sets = [f"{bundle.owner}/{slug}" for slug in (job_slug, *(part.slug for part in bundle.parts))]
+    is_set = "/" in bundle.competition
     metadata: dict[str, Any] = {
-        "id": f"{bundle.owner}/{slug_of(title)}",
+        "id": own,
         "title": title,
         "code_file": NOTEBOOK,
         "language": "python",
@@ -98,9 +100,9 @@ def kernel_metadata(bundle: Bundle, job_slug: str) -> dict[str, Any]:
         "enable_gpu": bundle.target.gpus > 0,
         "enable_tpu": False,
         "enable_internet": False,
-        "dataset_sources": [f"{bundle.owner}/{slug}" for slug in (job_slug, *(part.slug for part in bundle.parts))],
-        "competition_sources": [bundle.competition],
-        "kernel_sources": [],
+        "dataset_sources": [*sets, *([bundle.competition] if is_set else [])],
+        "competition_sources": [] if is_set else [bundle.competition],
+        "kernel_sources": [own] if again else [],
         "model_sources": [],
         "keywords": [],
     }
@@ -119,11 +121,17 @@ def accelerator(gpu: str, target: str) -> str:
     return ACCELERATORS[gpu]
 
 
-def write_notebook(folder: Path, bundle: Bundle, job_slug: str) -> None:
+def push_command(folder: Path, bundle: Bundle) -> str:
+    """The command that sends a notebook's folder to the host, which runs it."""
+    shape = f" --accelerator {accelerator(bundle.target.gpu, bundle.target.name)}" if bundle.target.gpus else ""
+    return f"kaggle kernels push -p {shlex.quote(str(folder))}{shape}"
+
+
+def write_notebook(folder: Path, bundle: Bundle, job_slug: str, *, again: bool = False) -> None:
     """Write the notebook and its metadata into a folder."""
     folder.mkdir()
     write_atomic(folder / NOTEBOOK, json.dumps(notebook(bundle), indent=1) + "\n")
-    write_atomic(folder / KERNEL, json.dumps(kernel_metadata(bundle, job_slug), indent=1) + "\n")
+    write_atomic(folder / KERNEL, json.dumps(kernel_metadata(bundle, job_slug, again=again), indent=1) + "\n")
 
 
 def kernel_faults(metadata: Any, wanted: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,14 @@ def size_faults(name: str, folder: Path) -> list[str]:
 def has_folders(folder: Path) -> bool:
     """Whether a data set has folders, which are left out of uploads unless that is asked for."""
     return any(path.is_dir() for path in folder.iterdir())
+
+
+def upload_command(folder: Path) -> str:
+    """The command that makes a data set of a folder.
+
+    What lies in folders of it is sent as archives, which the host unpacks.
+    """
+    return f"kaggle datasets create -p {shlex.quote(str(folder))}" + (" -r tar" if has_folders(folder) else "")
 
 
 def sealed_part(folder: Path, part: Part) -> list[str]:

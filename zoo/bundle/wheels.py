@@ -33,9 +33,14 @@ from zoo.settings import home
 from zoo.stages import progress
 from zoo.store import file_sha256, locked, write_atomic
 
-# What predicting imports (the lists of CHANGELOG.md and tests/ensemble/predict): of every plan, and of language models.
+# What predicting imports (the lists of CHANGELOG.md and tests/ensemble/predict) of every plan.
 LIGHT = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil", "scikit-learn", "scipy")
-FOR_MODELS = ("tokenizers", "safetensors")
+# And of language models, to score and to train them: one set serves both. Without this package's own bound on transformers a
+# resolver takes 4.57 beside vLLM 0.21, which reads no `rope_parameters`: it would serve models of 5 with other positions.
+FOR_MODELS = (
+    *("tokenizers", "safetensors", "transformers", "huggingface-hub"),
+    *("peft", "bitsandbytes", "accelerate", "rensa", "tqdm", "jinja2"),
+)
 INSTALLER = "uv"
 BATCH_FILES, BATCH_BYTES = 25, 50 * 10**6  # of one call of pip
 
@@ -62,8 +67,13 @@ def requirements_for(engine: str | None) -> list[str]:
     """
     wanted = {*LIGHT, *(FOR_MODELS if engine else ())}
     bounds = [Requirement(text) for text in requires(PROJECT) or ()]
-    own = sorted(str(bound) for bound in bounds if bound.marker is None and canonicalize_name(bound.name) in wanted)
-    return [*([f"vllm=={engine}"] if engine else []), INSTALLER, *own]
+    own = {f"{bound.name}{bound.specifier}" for bound in bounds if _counts(bound) and canonicalize_name(bound.name) in wanted}
+    return [*([f"vllm=={engine}"] if engine else []), INSTALLER, *sorted(own)]
+
+
+def _counts(bound: Requirement) -> bool:
+    """Whether this package's bound is one of its own, or of its model stages."""
+    return bound.marker is None or bound.marker.evaluate({"extra": "models"})
 
 
 def wheels_for(engine: str | None, image: Image, say: Say) -> tuple[Pins, list[Wheel]]:

@@ -259,6 +259,38 @@ class ImportRequest(BaseRequest):
     columns: str = added_later("", description="which columns were read, where they are not the only ones with a usual name")
 
 
+class Sampling(Contract):
+    """How answers are sampled.
+
+    With the model, what was said before and the seed it makes an answer that very answer.
+    """
+
+    temperature: float = Field(0.7, ge=0, le=2, description="0: the likeliest token each time")
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: Positive = Field(1024, description="of each answer; one that is longer is cut")
+    context: Positive = Field(8192, description="tokens of a conversation and its answer, where the model takes so many")
+
+
+class GenerateRequest(BaseRequest):
+    """Answers of one model to the prompts of a file.
+
+    `samples` to each prompt, by seeds from `seed` on.
+    """
+
+    stage: Literal["generate"] = "generate"
+    model: Input
+    prompts: Input
+    rows: Positive | None = Field(None, description="at most this many prompts, a sample by `rows_seed`")
+    rows_seed: Annotated[int, Field(ge=0)] = 0
+    sampling: Sampling = Sampling()
+    samples: Annotated[int, Field(ge=1, le=1024)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    chunk_answers: Positive = Field(256, description="answers between two files on disk: what a killed run can lose")
+    licence: str = Field(description="of the model")
+    source: str = Field(min_length=1, max_length=200, description="of prompts that name none")
+    prompt_licence: str | None = Field(None, min_length=1, max_length=200, description="of prompts that name none")
+
+
 class Log(Contract):
     """A log of conversations, and what its rows are where they do not say so themselves."""
 
@@ -340,6 +372,7 @@ Request = (
     | LexicalTrainRequest
     | LexicalScoreRequest
     | ImportRequest
+    | GenerateRequest
     | MineRequest
     | LabelRequest
 )

@@ -23,6 +23,7 @@ COLUMNS = {  # what is looked for, and under which names, the first that a log h
     "language": ("language",),
     "source": ("source", "dataset"),
     "licence": ("licence", "license"),
+    "status": ("status",),
 }
 NAMES = tuple(name for names in COLUMNS.values() for name in names)
 # Why a row is not used.
@@ -33,6 +34,7 @@ NO_CONVERSATION, NO_QUESTION, NO_ANSWER = (
     "a turn without an answer",
 )
 TOO_LONG = "too long"
+WHOLE = ("", "ok", "cut")  # statuses of `zoo data generate` with an answer to every turn; `cut` ones are labelling's to drop
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def _conversation(row: int, record: Mapping[str, Any] | str, most_characters: in
     for what, reason in (("id", NO_ID), ("model", NO_MODEL)):
         if not text[what]:
             return Unusable(row, reason)
+    if text["status"] not in WHOLE:
+        return Unusable(row, f"status {text['status'].partition(':')[0]!r}", f"{text['id']}: {text['status']}")
     try:
         asked, answered = questions_and_answers(_cell(record, "conversation"))
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def find_prompt(folder: str, template_seconds: int) -> dict[str, Any]:
 
 
 def _templates(folder: Path, seconds: int) -> list[str]:
-    settings = _tokenizer_settings(folder)
-    path, chat = _chat_template(folder, settings)
+    settings = tokenizer_settings(folder)
+    path, chat = chat_template(folder, settings)
     if chat:
         at(path, seconds=seconds, gib=TEMPLATE_GIB)
         rendered = render_chat(chat, settings, path)
@@ -77,12 +78,13 @@ def _templates(folder: Path, seconds: int) -> list[str]:
     return [_start_token(folder) + QUESTION + end for end in PLAIN_ENDS]
 
 
-def _tokenizer_settings(folder: Path) -> dict[str, Any]:
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """The content of tokenizer_config.json; empty where a model has none."""
     path = folder / "tokenizer_config.json"
     return read_json_object(path, mend="copy it again") if os.path.lexists(path) else {}
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str | None]:
+def chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str | None]:
     """The file that holds the chat template, and the template; None where there is none."""
     path = folder / "chat_template.jinja"
     if os.path.lexists(path):
@@ -98,7 +100,19 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str | 
 
 
 def render_chat(chat: str, settings: dict[str, Any], path: Path) -> str:
-    """A user turn that asks the question, and the start of the model's, in its chat format.
+    """A user turn that asks the question, and the start of the model's, in its chat format."""
+    text = render_messages(chat, settings, path, [{"role": "user", "content": QUESTION}])
+    if len(text) > MOST_CHARACTERS:
+        raise ZooError(f"{path}: the chat template makes {len(text)} characters of one question; write the entry by hand")
+    if text.count(QUESTION) != 1:
+        raise ZooError(f"{path}: the chat template changes the text of a message; write the entry by hand")
+    if text != clean(text):
+        raise ZooError(f"{path}: the chat template writes half of a surrogate pair; mend it, or write the entry by hand")
+    return text
+
+
+def render_messages(chat: str, settings: dict[str, Any], path: Path, messages: Sequence[dict[str, str]]) -> str:
+    """Messages and the start of the model's next, in its chat format.
 
     The template, of the file `path`, is code of the model's makers: it runs in jinja's sandbox, with what transformers gives
     it, and may raise whatever Python can.
@@ -113,9 +127,8 @@ def render_chat(chat: str, settings: dict[str, Any], path: Path) -> str:
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: "2026-01-01"  # a date that does not change the prompt from day to day
     tokens = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    messages = [{"role": "user", "content": QUESTION}]
     try:
-        text = environment.from_string(chat).render(
+        return environment.from_string(chat).render(
             messages=messages, add_generation_prompt=True, enable_thinking=False, tools=None, documents=None, **tokens
         )
     except MemoryError:
@@ -123,13 +136,6 @@ def render_chat(chat: str, settings: dict[str, Any], path: Path) -> str:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ZooError(f"{path}: the chat template fails ({reason}); mend it, or write the entry by hand") from error
-    if len(text) > MOST_CHARACTERS:
-        raise ZooError(f"{path}: the chat template makes {len(text)} characters of one question; write the entry by hand")
-    if text.count(QUESTION) != 1:
-        raise ZooError(f"{path}: the chat template changes the text of a message; write the entry by hand")
-    if text != clean(text):
-        raise ZooError(f"{path}: the chat template writes half of a surrogate pair; mend it, or write the entry by hand")
-    return text
 
 
 def _token_text(token: Any) -> str:

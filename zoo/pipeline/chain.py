@@ -82,7 +82,7 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    trains = _train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)
+    trains = train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)
     train = trains[-1]
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantize = QuantizeRequest(
@@ -125,10 +125,10 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
 
 
-def _train_requests(
+def train_requests(
     name: str, prompt: PromptSpec, spec: TrainSpec, store: Path, *, base: Input, battles: Input, held: Held
 ) -> list[TrainRequest]:
-    """The trainings of an entry: its own, after an earlier one where it has one, each from the adapter before it."""
+    """The trainings of an entry: its own, and before it an earlier one where it has one."""
     start = start_input(spec.start, store) if spec.start else None
     requests: list[TrainRequest] = []
     for section, one in (("train.first", spec.earlier()), ("train", changed(spec, first=None))):

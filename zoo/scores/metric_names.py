@@ -45,7 +45,8 @@ WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logge
 
 FORMS = ("base", "adapter", "merged", "awq", "engine")  # of a model, from first to last: the ladder's steps
 PARTS = ("short", "long", "one_turn", "more_turns", "english", "not_english")
-VALUES = {"label": LABELS, "part": PARTS, "form": FORMS}
+STATUSES = ("ok", "cut", "empty", "loop", "too_long", "no_chat_template", "refused", "crashed", "stopped")
+VALUES = {"label": LABELS, "part": PARTS, "form": FORMS, "status": STATUSES}
 
 METRICS: dict[str, Metric] = {
     LOG_LOSS: Metric("mean log loss of the labelled rows, out of fold", "nats", "lower", "log loss"),
@@ -97,6 +98,13 @@ METRICS: dict[str, Metric] = {
     "engine/loading_bytes": Metric("largest GPU memory that torch allocated while the model was loaded", "bytes", "lower"),
     "engine/allocated_bytes": Metric("largest GPU memory that torch allocated afterwards", "bytes", "lower"),
     "engine/card_bytes": Metric("what a card must have to run this", "bytes", "lower"),
+    "generate/rows": Metric("rows of the log: prompts times samples", "rows"),
+    "generate/made": Metric("answers that this run made", "count"),
+    "generate/reused": Metric("answers that the store had already", "count", "higher"),
+    "generate/tokens": Metric("tokens of the answers that it made", "tokens"),
+    "generate/tokens_per_second": Metric("their speed, loading apart, by all copies of the model", "tokens/s", "higher"),
+    "generate/gpu_seconds": Metric("of all GPUs, loading included", "seconds", "lower"),
+    "generate/{status}_rows": Metric("rows of the log with that status", "rows"),
     TRAIN_LOSS: Metric("loss of the objective, mean of an optimizer step's rows", "nats", "lower"),
     "train/learning_rate": Metric("learning rate of the step", ""),
     TRAIN_SPEED: Metric("tokens learned from a second", "tokens/s", "higher"),

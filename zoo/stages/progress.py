@@ -137,3 +137,30 @@ class TokenBar:
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
         self._bar.set_postfix_str(f"{self._done:,} of {self._rows:,} rows, {self._done / elapsed:.1f} row/s", refresh=False)
         self._bar.update(min(tokens, self._tokens - self._bar.n))
+
+
+class AnswerBar:
+    """A bar over answers, with tokens a second: how long each will be, nobody knows."""
+
+    def __init__(self, answers: int) -> None:
+        self._answers, self._tokens = answers, 0
+        self._bar: Any = None
+
+    def __enter__(self) -> AnswerBar:
+        self._bar = bar(self._answers, "generate", "answer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self) -> None:
+        """The clock starts now: what came before was loading."""
+        self._bar.unpause()
+        self._bar.reset(self._answers)
+
+    def update(self, answers: int, tokens: int) -> None:
+        """So many answers more, of so many tokens, are done."""
+        self._tokens += tokens
+        elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
+        self._bar.set_postfix_str(f"{self._tokens / elapsed:,.0f} token/s", refresh=False)
+        self._bar.update(answers)

@@ -16,6 +16,7 @@ from zoo.targets.load import (
 )
 from zoo.targets.machine import (
     SHARE,
+    VISIBLE,
     free_gpu_bytes,
     gpu_uuids,
     host_memory_bytes,
@@ -28,6 +29,7 @@ from zoo.targets.machine import (
 __all__ = [
     "PACKAGE_FOLDER",
     "SHARE",
+    "VISIBLE",
     "Dtype",
     "Rates",
     "Target",

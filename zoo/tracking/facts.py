@@ -248,11 +248,12 @@ def curve_name(name: str, finals: Container[str]) -> str:
 
 
 def data_of(manifest: Manifest, folder: Path) -> Data | None:
-    """The battles of a stage.
+    """The battles of a stage, or the prompts that it answers.
 
     Its own, or those of the stages it was made from (a merge reads none). None for base weights.
     """
-    battles = manifest.request.inputs.get("battles")
+    inputs = manifest.request.inputs
+    battles = inputs.get("battles") or inputs.get("prompts")
     if battles is None:
         found = source_of(manifest, folder, "train", "quantize", "lexical-train")
         battles = found.manifest.request.inputs.get("battles") if found else None

@@ -84,14 +84,15 @@ def test_a_bundle_is_made_again_in_its_place_and_nothing_else_is(made: Path, ask
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import ensemble.bundle.make as m
+import ensemble.bundle.make as made
+import zoo.bundle.assemble as m
 from tests.helpers.wheels import PURE
 m.make_wheel = lambda folder: Path(__import__("shutil").copy(sys.argv[4], folder))
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 where = sys.argv[5]
 before = getattr(m, where)
 setattr(m, where, kill)
-m.make_bundle(m.Asked(Path(sys.argv[1]), "comp", "me", Path(sys.argv[2])), Path(sys.argv[3]), print)
+made.make_bundle(made.Asked(Path(sys.argv[1]), "comp", "me", Path(sys.argv[2])), Path(sys.argv[3]), print)
 """
 
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from ensemble.bundle.commands import commands_of
-from zoo.bundle.check import read_bundle
 
+from ensemble.bundle.commands import commands_of
 from tests.helpers.paths import ROOT
+from zoo.bundle.check import read_bundle
 
 
 def test_the_host_s_commands_are_those_that_a_bundle_prints(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ def test_a_conversation_is_its_turns(tmp_path: Path) -> None:
         (GOOD | {"conversation": GOOD["conversation"][:3]}, logs.NO_ANSWER),
         (conversation(1, "m", [("q", " \n")]), logs.NO_ANSWER),
         (conversation(1, "m", [("q" * 2_000, "a")]), logs.TOO_LONG),
+        (GOOD | {"status": "loop"}, "status 'loop'"),
+        (GOOD | {"status": "too long: turn 2"}, "status 'too long'"),
     ],
 )
 def test_what_cannot_be_used_has_a_reason_and_stops_nothing(tmp_path: Path, line: object, reason: str) -> None:

@@ -43,10 +43,10 @@ def first_file(found: Found, form: Form, places: Places) -> int:
     prior = found.bundle["prior"]
     try:
         places.working.mkdir(parents=True, exist_ok=True)
-        return write_prior(found.test, form, prior, places.submission)
+        return write_prior(found.battles, form, prior, places.submission)
     except OSError:
         places.scratch.mkdir(parents=True, exist_ok=True)
-        rows = write_prior(found.test, form, prior, places.scratch / "prior.csv")
+        rows = write_prior(found.battles, form, prior, places.scratch / "prior.csv")
         if why := put(places.scratch / "prior.csv", places.submission):
             raise OSError(why) from None
         return rows
@@ -54,7 +54,7 @@ def first_file(found: Found, form: Form, places: Places) -> int:
 
 def standing(found: Found, form: Form, places: Places) -> tuple[bool, str]:
     """Whether the submission is whole, and the line that says what is in it."""
-    if wrong := fault(places.submission, found.test, form):
+    if wrong := fault(places.submission, found.battles, form):
         return False, f"{places.submission} is NOT whole: {wrong}"
     rows, priors = _count(places.submission, found, form)
     if priors == rows:

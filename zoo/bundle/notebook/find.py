@@ -1,4 +1,4 @@
-"""Find the job, its parts and the competition's files, wherever they are mounted."""
+"""Find the job, its parts and the competition's file, wherever they are mounted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from .places import Refused
 
-BUNDLE, MARKER, TEST, SAMPLE, GATEWAY = "bundle.json", "part.json", "test.csv", "sample_submission.csv", "kaggle_evaluation"
+BUNDLE, MARKER, SAMPLE, GATEWAY = "bundle.json", "part.json", "sample_submission.csv", "kaggle_evaluation"
+BATTLES = {"predict": "test.csv", "train": "train.csv"}  # by task: the competition's file that is read
+TRAINED = "trained.tar"  # what an earlier run of a training notebook left
 DEEPEST = 7  # levels below the inputs: models are mounted at /models/OWNER/SLUG/FRAMEWORK/VARIATION/VERSION
 
 
@@ -19,38 +21,40 @@ DEEPEST = 7  # levels below the inputs: models are mounted at /models/OWNER/SLUG
 class Found:
     """What is attached to the notebook.
 
-    `parts`: where each part of the bundle lies, by its name; `told`: what is missing, doubled or of no use, a line each.
+    `parts`: where each part of the bundle lies, by its name; `battles`: the competition's file; `told`: what is missing,
+    doubled or of no use, a line each; `earlier`: what earlier runs of a training left.
     """
 
     job: Path
     bundle: dict[str, Any]
     parts: dict[str, Path]
-    test: Path
+    battles: Path
     sample: Path | None
     told: tuple[str, ...]
+    earlier: tuple[Path, ...] = ()
 
 
 def find(inputs: Path) -> Found:
-    """Walk the inputs for the job, its parts and the competition's test.csv.
+    """Walk the inputs for the job, its parts and the competition's file.
 
-    Refused where there is no job or two different ones, no test.csv or several, or where the competition asks row by row.
+    Refused where there is no job or two different ones, no such file or several, or where the competition asks row by row.
     """
-    jobs, markers, tests, gateways = [], [], [], []
-    for folder, names in _walk(inputs):
-        jobs += [folder] if BUNDLE in names else []
-        markers += [folder] if MARKER in names else []
-        tests += [folder / TEST] if TEST in names else []
-        gateways += [folder] if folder.name == GATEWAY else []
-    job, bundle, told = _the_job(jobs, inputs)
-    parts, more = _the_parts(bundle, markers)
-    if gateways:
+    walked = list(_walk(inputs))
+    job, bundle, told = _the_job([folder for folder, names in walked if BUNDLE in names], inputs)
+    if bundle["task"] not in BATTLES:
+        raise Refused(f"{job / BUNDLE}: task {bundle['task']!r}; upload script and job together")
+    parts, more = _the_parts(bundle, [folder for folder, names in walked if MARKER in names])
+    gateways = [folder for folder, _ in walked if folder.name == GATEWAY]
+    if gateways and bundle["task"] == "predict":
         raise Refused(
             f"{gateways[0]}: this competition asks for rows one by one through a server, and a bundle writes a file: "
             "it cannot be entered with one"
         )
-    test = _the_test(tests, bundle["competition"], inputs)
-    sample = test.with_name(SAMPLE)
-    return Found(job, bundle, parts, test, sample if sample.is_file() else None, (*told, *more))
+    name = BATTLES[bundle["task"]]
+    battles = _the_battles(name, [folder for folder, names in walked if name in names], bundle["competition"], inputs)
+    sample = battles.with_name(SAMPLE)
+    earlier = tuple(folder / TRAINED for folder, names in walked if TRAINED in names)
+    return Found(job, bundle, parts, battles, sample if sample.is_file() else None, (*told, *more), earlier)
 
 
 def _walk(inputs: Path) -> Iterator[tuple[Path, set[str]]]:
@@ -110,12 +114,12 @@ def _the_parts(bundle: dict[str, Any], markers: list[Path]) -> tuple[dict[str, P
     return parts, told
 
 
-def _the_test(tests: list[Path], competition: str, inputs: Path) -> Path:
-    """The competition's test.csv: the one below a folder of its name, else the only one."""
-    own = [path for path in tests if competition in path.relative_to(inputs).parts]
-    found = own or tests
+def _the_battles(name: str, folders: list[Path], source: str, inputs: Path) -> Path:
+    """The file of the competition, or of a data set OWNER/SLUG: the one below a folder of its name, else the only one."""
+    slug = source.rpartition("/")[2]
+    found = [folder / name for folder in folders if slug in folder.relative_to(inputs).parts] or [f / name for f in folders]
     if not found:
-        raise Refused(f"no {TEST} below {inputs}: attach the competition {competition} to the notebook")
+        raise Refused(f"no {name} below {inputs}: attach {source} to the notebook")
     if len(found) > 1:
-        raise Refused(f"several files {TEST}: {', '.join(map(str, found))}; detach all but the competition's")
+        raise Refused(f"several files {name}: {', '.join(map(str, found))}; detach all but that of {source}")
     return found[0]

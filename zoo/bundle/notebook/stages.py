@@ -6,61 +6,33 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import environment as environments
-from .checks import cards_at_hand, check_cards, check_image, check_working, left
+from . import train
+from .checks import check_working
 from .child import run_told
 from .ending import first_file, leave, put, standing
 from .engine import variables
 from .environment import Environment
-from .find import find
-from .places import Refused, load_state, places_of, say
+from .places import Refused, say
 from .rates import measure
-from .submission import USUAL, form_of
-from .weights import file_fault, make_store, needs_engine, read_plan
+from .session import Session, choose_environment, look_around
+from .submission import USUAL
+from .weights import make_store, needs_engine, read_plan
 
-LONGEST_ENDING_SECONDS, ENDING_SHARE = 30.0, 0.02  # kept of the budget for what comes after predicting
 SHORTEST_SECONDS = 5.0  # `ensemble predict` takes no shorter budget
-INSTALL_SHARE = 0.25  # of the time that is left; 5 GB of wheels took 82 s on such a machine
-AMPERE = (8, 0)  # compute capability of the first cards with attention that needs no modules of ours
-
-
-class Session:
-    """What every stage knows: places, what is attached, the form, and what earlier stages left."""
-
-    def __init__(self) -> None:
-        self.places = places_of(os.environ)
-        self.state = load_state(self.places, os.environ)
-        self.found = find(self.places.inputs)
-        self.form, self.told_of_form = form_of(self.found.sample)
-
-    @property
-    def ends(self) -> float:
-        """Unix seconds at which predicting has to be done."""
-        budget = float(self.found.bundle["budget_seconds"])
-        return self.state.started_at + budget - min(LONGEST_ENDING_SECONDS, ENDING_SHARE * budget)
 
 
 def look(session: Session) -> None:
     """Write the prior of every row at once; then say what is here, what is wrong, and the mend."""
-    found, places, state = session.found, session.places, session.state
+    found, places = session.found, session.places
     rows = first_file(found, session.form, places)
     say(standing(found, session.form, places)[1])
-    say(f"job {found.bundle['name']} at {found.job}; {found.test}: {rows:,} rows; {session.told_of_form}")
-    for line in found.told:
-        say(f"warn  {line}")
-    cards = cards_at_hand()
+    say(f"job {found.bundle['name']} at {found.job}; {found.battles}: {rows:,} rows; {session.told_of_form}")
     working = check_working(places, rows)
-    checks = [*check_cards(found.bundle, cards), *check_image(found.bundle, places), working]
-    for check in checks:
-        say(check.line())
-    state.installs, state.serves, state.why_not = left(checks)
-    state.turing = bool(cards) and all(card.capability and card.capability < AMPERE for card in cards)
-    state.direct = working.state == "ok"
-    state.checks = [asdict(check) for check in checks]
+    look_around(session, working)
+    session.state.direct = working.state == "ok"
 
 
 def _stand(session: Session) -> None:
@@ -80,7 +52,7 @@ def prepare(session: Session) -> None:
         say(f"fail  {wrong}; the prior stays")
         return
     wants = any(needs_engine(member) for member in plan["members"])
-    chosen = _environment(session, engine=wants)
+    chosen = choose_environment(session, engine=wants)
     state = session.state
     if chosen is None:
         say("fail  no environment to predict in; the prior stays")
@@ -95,31 +67,6 @@ def prepare(session: Session) -> None:
         else "no engine"
     )
     say(f"predicting with {chosen.python} and {engine}")
-
-
-def _environment(session: Session, *, engine: bool) -> Environment | None:
-    """The environment that there can be: given, of all wheels, of the light ones, or the image's own Python."""
-    places, state, found = session.places, session.state, session.found
-    if places.environment is not None:
-        say(f"PZ_ENVIRONMENT: {places.environment} is taken, no wheel is installed or tried")
-        return environments.given(places.environment)
-    wheels = found.parts.get("wheels")
-    if wheels is not None and state.installs:
-        part = next(part for part in found.bundle["parts"] if part["name"] == "wheels")
-        if fault := file_fault(wheels, part["files"]):
-            say(f"warn  wheels: {fault}; upload that data set again")
-        for with_engine in [True, False] if engine and state.serves else [False]:
-            began, seconds = time.time(), INSTALL_SHARE * max(0.0, session.ends - time.time())
-            made, wrong = environments.make(found, wheels, places, seconds, engine=with_engine)
-            if made is not None:
-                say(f"wheels are installed, {time.time() - began:.0f} s")
-                return made
-            say(f"fail  {wrong}")
-            state.why_not = state.why_not or wrong
-    elif wheels is not None:
-        say(f"no wheel is installed: {state.why_not}")
-    say("members that need no engine are tried in the image's own Python")
-    return environments.of_the_image(wheels, places)
 
 
 def predict(session: Session) -> None:
@@ -170,39 +117,43 @@ def _command(session: Session, chosen: Environment, output: Path) -> list[str]:
     """`ensemble predict` with hours that began with the session, and checkpoints where they are mounted."""
     found, places, state = session.found, session.places, session.state
     budget = session.ends - state.started_at
-    command = [str(chosen.python), "-m", "ensemble", "predict", str(found.job / found.bundle["plan"]), str(found.test)]
+    command = [str(chosen.python), "-m", "ensemble", "predict", str(found.job / found.bundle["plan"]), str(found.battles)]
     command += ["-o", str(output), "--budget", f"{budget:.0f}s", "--started-at", f"{state.started_at:.3f}"]
     command += ["--store", str(places.scratch / "store")]
     return command + (["--like", str(found.sample)] if session.form.columns != USUAL else [])
 
 
-STAGES: dict[str, Callable[[Session], None]] = {"look": look, "prepare": prepare, "predict": predict}
+PREDICT: dict[str, Callable[[Session], None]] = {"look": look, "prepare": prepare, "predict": predict}
+TASKS = {"predict": PREDICT, "train": train.STAGES}
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the stages named, or all; 0 where the submission is whole, whatever else happened."""
-    if unknown := [name for name in names if name not in STAGES]:
-        say(f"no stage {unknown[0]}; there are {', '.join(STAGES)}, and all without a name")
+    """Run the stages named, or all of the job's task; 0 where what it is to leave is whole."""
+    if unknown := [name for name in names if not any(name in stages for stages in TASKS.values())]:
+        say(f"no stage {unknown[0]}; there are {', '.join(PREDICT)} or {', '.join(train.STAGES)}, and all without a name")
         return 2
     try:
         session = Session()
-        if session.found.bundle["task"] != "predict":
-            raise Refused(f"task {session.found.bundle['task']!r}: this script only predicts")
-        for name in names or STAGES:
-            _run(name, session)
+        task = session.found.bundle["task"]
+        if other := [name for name in names if name not in TASKS[task]]:
+            raise Refused(f"{other[0]}: the job's task is to {task}: {', '.join(TASKS[task])}")
+        for name in names or TASKS[task]:
+            _run(name, session, TASKS[task][name])
     except Refused as refused:
         say(f"REFUSED: {refused}")
         return 1
     except OSError as error:
-        say(f"NO SUBMISSION: {error}")
+        say(f"NOTHING IS LEFT: {error}")
         return 1
+    if task == "train":
+        return 0 if "train" not in (names or TASKS[task]) or train.left_archive(session) else 1
     return 0 if standing(session.found, session.form, session.places)[0] else 1
 
 
-def _run(name: str, session: Session) -> None:
+def _run(name: str, session: Session, stage: Callable[[Session], None]) -> None:
     """One stage. What goes wrong in it is told; what it is about, the submission, is there already."""
     try:
-        STAGES[name](session)
+        stage(session)
     except Refused:
         raise
     except Exception:

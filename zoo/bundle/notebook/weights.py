@@ -53,11 +53,7 @@ def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bo
 
     The store lies in the scratch folder; the checkpoints stay where they are mounted, which is read-only.
     """
-    store = places.scratch / "store"
-    store.mkdir(parents=True, exist_ok=True)
-    for link in store.iterdir():
-        link.unlink()
-    faults = _linked(found, store)
+    store, faults = linked(found, places)
     left_out = {}
     for member in plan["members"]:
         if needs_engine(member) and not serves:
@@ -70,9 +66,13 @@ def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bo
     return left_out
 
 
-def _linked(found: Found, store: Path) -> dict[str, str]:
-    """Link the artifacts of the parts and of the job; by artifact, why one is not."""
-    faults = {}
+def linked(found: Found, places: Places) -> tuple[Path, dict[str, str]]:
+    """A store of links to all artifacts; by artifact, why one is not in it."""
+    store, faults = places.scratch / "store", {}
+    store.mkdir(parents=True, exist_ok=True)
+    for link in store.iterdir():
+        if link.is_symlink():
+            link.unlink()
     for part in found.bundle["parts"]:
         if part["kind"] != "model":
             continue
@@ -92,4 +92,4 @@ def _linked(found: Found, store: Path) -> dict[str, str]:
             faults[artifact] = f"job: {fault}; upload it again"
         else:
             (store / artifact).symlink_to(found.job / "store" / artifact)
-    return faults
+    return store, faults

@@ -21,7 +21,6 @@ from typing import Any
 import psutil
 
 from zoo.stages.score.engine_process import PARENT
-from zoo.stages.score.tasks import Task
 
 COMMAND = (sys.executable, "-m", "zoo.stages.score.engine_process")  # the job's file and the answers' file descriptor follow
 GOODBYE_SECONDS = 20.0
@@ -32,21 +31,22 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 
 @dataclass
 class Replica:
-    """The handle of one engine process: its tasks, and when it was last heard of.
+    """The handle of one engine process: what it holds, and when it was last heard of.
 
-    The first task is the one it computes.
+    `command` starts it, the one that scores where there is none.
     """
 
     number: int
     environment: Mapping[str, str]
+    command: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     channel: int = -1
     ready: bool = False
     heard: float = 0.0
-    failures: int = 0  # since it last finished a task
+    failures: int = 0  # since it last finished something
     loaded: bool = False  # once at least, in this run
     reloads: int = 0  # that failed since it was last ready
-    held: deque[Task] = field(default_factory=deque)
+    held: deque[Any] = field(default_factory=deque)
     said: str = ""  # the last error it reported
     memory: Mapping[str, int] = field(default_factory=dict)
     _buffer: bytes = b""
@@ -57,13 +57,13 @@ class Replica:
         self.channel, write_end = os.pipe()
         self._mark = secrets.token_hex(8)
         environment = {**os.environ, **self.environment, **UNTITLED, PARENT: str(os.getpid()), MARK: self._mark}
-        command = [*COMMAND, str(job), str(write_end)]
+        command = [*(self.command or COMMAND), str(job), str(write_end)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), env=environment)
         os.close(write_end)
         self.ready, self.heard, self.said, self._buffer = False, time.monotonic(), "", b""
 
-    def give(self, task: Task) -> None:
-        """Hand a task over.
+    def give(self, task: Any, command: Mapping[str, Any]) -> None:
+        """Hand a task over, by the command that says it.
 
         An idle replica's silence counts from here: it had nothing to report before.
         """
@@ -71,7 +71,6 @@ class Replica:
         if not self.held:
             self.heard = time.monotonic()
         self.held.append(task)
-        command = {"chunk": task.chunk, "first": task.first, "last": task.last}
         with suppress(BrokenPipeError):  # it has ended, which is noticed elsewhere
             self.process.stdin.write(json.dumps(command).encode() + b"\n")
             self.process.stdin.flush()

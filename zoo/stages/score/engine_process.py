@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from zoo.targets import process_age_seconds
 
@@ -70,7 +71,11 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
         )
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], serve: Callable[[dict[str, Any], TextIO, TextIO], None] = serve) -> int:
+    """Serve until there is nothing more to do.
+
+    An error is told by a message of one line, and by its traceback in the log.
+    """
     die_with_parent()
     job = json.loads(Path(argv[0]).read_text())
     with os.fdopen(int(argv[1]), "w", encoding="utf-8") as channel:
@@ -84,8 +89,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def leave(code: int) -> NoReturn:
+    """End this process at once: engines leave threads and atexit hooks behind that can hang."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # engines leave threads and atexit hooks behind that can hang
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -30,13 +30,14 @@ from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
-from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.placement import gpus_of, places
 from zoo.stages.score.second_start import second_starts, told_attention
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
 from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
 from zoo.stages.score.vllm.engine import engine_arguments, engine_version
+from zoo.stages.score.work import Listener, Patience
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
 WORK = "work"  # token ids and the like: not needed once the tables are written

@@ -83,3 +83,11 @@ class Tasks:
 def crashed_row(why: str) -> Answer:
     """The answer to a row that ended its engine."""
     return Answer(np.full((1, 3), np.nan), np.zeros(1, dtype=np.int64), {0: f"the engine crashed on it ({why})"[:200]}, 0.0)
+
+
+def may_be_its_rows(why: str) -> bool:
+    """Whether an engine's end can lie in what it computed.
+
+    Memory that is too small, or a signal from outside, does not.
+    """
+    return not any(word in why for word in ("MemoryError", "out of memory", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))

@@ -67,7 +67,7 @@ def test_folders_that_are_too_deep_or_lead_in_a_circle_are_left_alone(tmp_path: 
 def test_what_lies_below_a_part_is_no_file_of_the_competition(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     (scene.made / "job" / "store" / "test.csv").write_text("id\n1\n")
-    assert find(scene.inputs).test.parent.name == scene.bundle.competition
+    assert find(scene.inputs).battles.parent.name == scene.bundle.competition
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
-from zoo.stages.score.engines import QUEUE, Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.tally import Tally
 from zoo.stages.score.token_file import TOKEN, Encoding
+from zoo.stages.score.work import QUEUE, Listener, Patience
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -24,9 +24,10 @@ from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import descendants
-from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.token_file import Encoding
 from zoo.stages.score.vllm.engine import engine_arguments
+from zoo.stages.score.work import Listener, Patience
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 

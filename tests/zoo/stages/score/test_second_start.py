@@ -13,8 +13,9 @@ from tests.helpers.paths import HELPERS
 from tests.zoo.stages.score.test_engines import chunks_of, crew_job
 from zoo.contracts import ScoreSpec, ServeSpec, Variant
 from zoo.stages.score import engine_handle
-from zoo.stages.score.engines import Crew, EngineError, Job, Listener, Patience
+from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.second_start import ANY_CARD, ATTENTION, SILENCE, SecondStart, cause_of, second_starts, told_attention
+from zoo.stages.score.work import Listener, Patience
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

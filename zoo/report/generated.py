@@ -1,0 +1,57 @@
+"""What `zoo data generate` prints: a line a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.report.text import Column, Page, Table
+from zoo.store import Artifact
+
+PREFIX, STATUS = "generate/", "_rows"
+
+
+def statuses(artifact: Artifact) -> dict[str, int]:
+    """Rows by status, as `zoo.stages.generate.rows` names them."""
+    found = {
+        name.removeprefix(PREFIX).removesuffix(STATUS).replace("_", " "): int(value)
+        for name, value in artifact.manifest.metrics.items()
+        if name.startswith(PREFIX) and name.endswith(STATUS)
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def generated_record(artifact: Artifact) -> dict[str, Any]:
+    """One model's answers as plain data."""
+    manifest = artifact.manifest
+    numbers = {name.removeprefix(PREFIX): value for name, value in manifest.metrics.items() if name.startswith(PREFIX)}
+    kept = {name: value for name, value in numbers.items() if not name.endswith(STATUS)}
+    found = {"model": manifest.request.entry, "path": str(artifact.path), "statuses": statuses(artifact)}
+    return {
+        **found,
+        **kept,
+        "load_seconds": manifest.measurements.load_seconds,
+        "run_seconds": manifest.measurements.run_seconds,
+    }
+
+
+def generated_page(artifacts: Sequence[Artifact], out: Path, rows: int) -> Page:
+    """What each model made and took from the store, how fast, and how its answers ended."""
+    columns = [
+        Column("model"),
+        Column("rows", form=",.0f"),
+        Column("made", "answers_made", form=",.0f"),
+        Column("reused", "answers_reused", form=",.0f"),
+        Column("tokens", form=",.0f"),
+        Column("tokens/s", "tokens_per_second", form=",.0f", drop=1),
+        Column("GPU s", "gpu_seconds", form=",.1f", drop=2),
+        Column("ended", "statuses", prose=True),
+    ]
+    lines = []
+    for artifact in artifacts:
+        record = generated_record(artifact)
+        ended = ", ".join(f"{name} {count:,}" for name, count in record["statuses"].items())
+        numbers = [record[name] for name in ("rows", "made", "reused", "tokens", "tokens_per_second", "gpu_seconds")]
+        lines.append([record["model"], *numbers, ended])
+    return [Table(columns, lines), f"{out}: {rows:,} rows"]
