@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from ensemble_search import _card, machine
 
 from ensemble.members.table import Members, balanced_folds
 from ensemble.pools.blend import AS_IS, RIDGED_LOG, RIDGED_LOGISTIC, apply_blend, fit_blend
+from ensemble.pools.rounds import choose_rounds
+from ensemble.pools.trees import rows_of
 from ensemble.search.build import pose_problem
-from ensemble.search.by_folds import candidates_by_folds
+from ensemble.search.by_folds import TREES, candidates_by_folds
 from ensemble.search.decide import BuildRequest
 from ensemble.search.problem import Problem
 from zoo.scores.metrics import log_loss_rows, mean_and_error
@@ -35,18 +38,19 @@ from zoo.targets import load_target
 
 FOLD_REPEAT = 7  # the text models' folds are not those of the blends
 PARTS = (1.0, 0.6, 0.4, 0.25)  # of the votes' prompts
+BLIND = "boosted trees without lengths"
 SIMPLE = {"equal weights": AS_IS, "log pool": RIDGED_LOG, "logistic pool": RIDGED_LOGISTIC}
 
 
 def made(data: Path, kept: Path | None) -> dict[str, np.ndarray]:
-    """p (models, rows, 3), y, groups, characters and source of every comparison."""
+    """p (models, rows, 3), y, groups, lengths (rows, 3) and source of every comparison."""
     if kept is not None and kept.exists():
         return dict(np.load(kept))
     frame = comparisons(data)
     groups = frame["group"].to_numpy()
     p = np.stack(list(tables(frame, balanced_folds(groups, repeat=FOLD_REPEAT)).values()))
-    characters = sum(frame[side].str.len().to_numpy() for side in ("prompt", "a", "b"))
-    found = {"p": p, "y": frame["y"].to_numpy(), "groups": groups, "characters": characters}
+    lengths = np.column_stack([frame[side].str.len().to_numpy(dtype=np.float64) for side in ("prompt", "a", "b")])
+    found = {"p": p, "y": frame["y"].to_numpy(), "groups": groups, "lengths": lengths}
     found["source"] = frame["source"].to_numpy().astype(str)
     if kept is not None:
         np.savez(kept, **found)
@@ -68,7 +72,7 @@ def posed(found: dict[str, np.ndarray], keep: np.ndarray) -> Problem:
         y=found["y"][keep],
         groups=groups,
         folds=balanced_folds(groups),
-        characters=np.ones(p.shape[1]),
+        lengths=found["lengths"][keep],
         digest="",
         lost_rows=0,
         left_out={},
@@ -85,9 +89,13 @@ def nested(problem: Problem) -> dict[str, np.ndarray]:
         others = problem.on_rows(~held)
         everyone = tuple(range(len(members.names)))
         chosen = {name: candidate.spec for name, candidate in candidates_by_folds(others, [everyone]).items()}
+        few = others.thinned().members
+        rounds, _ = choose_rounds(RIDGED_LOGISTIC, few.names, few.p, few.y, few.folds)
+        chosen[BLIND] = replace(chosen[TREES], tree_rounds=rounds)
         for name, spec in {**SIMPLE, **chosen}.items():
-            blend = fit_blend(spec, members.names, others.members.p, others.members.y)
-            p = apply_blend(blend, dict(zip(members.names, members.p[:, held], strict=True)))
+            theirs, own = (None if name == BLIND else rows_of(members.lengths, rows) for rows in (~held, held))
+            blend = fit_blend(spec, members.names, others.members.p, others.members.y, theirs)
+            p = apply_blend(blend, dict(zip(members.names, members.p[:, held], strict=True)), own)
             losses.setdefault(name, np.empty(len(members.y)))[held] = log_loss_rows(p, members.y[held])
     return losses
 
@@ -103,6 +111,7 @@ def measured(name: str, problem: Problem) -> dict[str, Any]:
         "prompts": int(problem.members.groups.max()) + 1,
         "loss": {pool: float(own.mean()) for pool, own in losses.items()},
         "paired": paired,
+        "lengths": mean_and_error(losses[TREES] - losses[BLIND], problem.members.groups),
         "cpu_seconds": time.process_time() - started,
     }
 
@@ -114,12 +123,13 @@ def report(runs: list[dict[str, Any]], when: str) -> str:
         "",
         f"{when}, `python benchmarks/ensemble_pools.py`. Nested log loss of the logistic pool of four text models, and what",
         "each other pool adds to it (below zero it is better), with the standard error of the paired difference, by prompt.",
+        "The last column: boosted trees that read the lengths of prompt and answers, less those that do not.",
         "",
-        "| rows | prompts | of | logistic pool | " + " | ".join(pool.replace("_", " ") for pool in pools) + " |",
-        "|--:|--:|---|--:|" + "--:|" * len(pools),
+        "| rows | prompts | of | logistic pool | " + " | ".join(pool.replace("_", " ") for pool in pools) + " | by lengths |",
+        "|--:|--:|---|--:|" + "--:|" * len(pools) + "--:|",
     ]
     for run in runs:
-        cells = [f"{run['paired'][pool][0]:+.4f} ± {run['paired'][pool][1]:.4f}" for pool in pools]
+        cells = [f"{mean:+.4f} ± {error:.4f}" for mean, error in (*(run["paired"][pool] for pool in pools), run["lengths"])]
         head = [f"{run['rows']:,}", f"{run['prompts']:,}", run["setting"], f"{run['loss']['logistic pool']:.4f}"]
         lines.append("| " + " | ".join([*head, *cells]) + " |")
     return "\n".join(lines) + "\n"

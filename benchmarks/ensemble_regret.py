@@ -176,7 +176,7 @@ def one(name: str, seed: int, trials: int | None, peer_python: str | None) -> di
     fits = prices.affordable(budget)
     fresh = setting.fresh
     plan_blend, promise, ours_seconds, plan = ours(setting.labelled, budget, trials)
-    predicted = apply_blend(plan_blend, dict(zip(fresh.names, fresh.p, strict=True)))
+    predicted = apply_blend(plan_blend, dict(zip(fresh.names, fresh.p, strict=True)), fresh.lengths)
     losses = log_loss_rows(predicted, fresh.y)
     truth = float(losses.mean())
     found = {"ours": truth, "oracle": oracle_of(fresh, fits)}

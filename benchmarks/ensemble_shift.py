@@ -29,7 +29,7 @@ from shift_tables import make_tables
 from ensemble.plan import Plan, load_plan
 from ensemble.pools.blend import RIDGED_LOGISTIC, apply_blend, fit_blend
 from ensemble.pools.calibration import apply_numbers, blend_by_plan, equal_weights, fit_calibration
-from zoo.data.battles import read_battles
+from zoo.data.battles import read_battles, text_lengths
 from zoo.data.splits import prompt_groups
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import PROBABILITIES
@@ -76,14 +76,15 @@ class Other:
         frame = read_battles(path).frame
         self.y, self.groups = frame["label"].to_numpy(dtype=np.int64), prompt_groups(frame, "near-prompts-1")
         self.tables = {name: read_table(pair[1], frame["id"]) for name, pair in tables.items()}
-        self.everything = np.ones(len(self.y), dtype=bool)
+        self.everything, self.lengths = np.ones(len(self.y), dtype=bool), text_lengths(frame)
         self.equal = equal_weights(self.tables, dict.fromkeys(self.tables, self.everything))
 
     def of(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         """The plan's triples, and the mean of its members' (rows, 3)."""
         tables = {member.name: self.tables[member.name] for member in plan.members}
         has = dict.fromkeys(tables, self.everything)
-        return blend_by_plan(plan, tables, has, as_planned=self.everything).p, equal_weights(tables, has)
+        p = blend_by_plan(plan, tables, has, as_planned=self.everything, lengths=self.lengths).p
+        return p, equal_weights(tables, has)
 
     def of_pool(self, fitting: Path, tables: dict[str, tuple[Path, Path]]) -> tuple[np.ndarray, np.ndarray]:
         """The triples of the ridged logistic pool of everybody, fitted on the other file, and the members' mean."""

@@ -58,7 +58,7 @@ def predict(
     """Run the plan's members on the battles and write their blend, within the budget.
 
     Without battles the tables of --scores are blended by id, and nothing runs; a row that lacks a member gets the plan's
-    fallback.
+    fallback, and where the plan's trees read lengths, rows get the pool that the trees correct.
 
     Exit code 0: members are in the submission, a warning names those that are not in every row. 3: none is, every row is the
     plan's prior. 2: it cannot be done as asked; 1: the budget ended before anything was written.

@@ -16,7 +16,7 @@ from ensemble.members.table import Members, balanced_folds
 from ensemble.members.texts import COLUMN, about_rows
 from ensemble.members.vetting import duplicates, suspects
 from zoo.contracts import Say
-from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
+from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles, text_lengths
 from zoo.data.splits import prompt_groups
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
@@ -82,13 +82,12 @@ def align(
     grouped = labelled.frame.assign(group=prompt_groups(labelled.frame, rule, say))
     truth = grouped[grouped["label"] >= 0].set_index("id")
     rows, shared = _joined(chosen, truth, include, left_out)
-    characters = count_characters(rows) if labelled.has_texts else shared.characters
     about = about_rows(rows) if labelled.has_texts else pd.DataFrame(index=rows.index)
     if column in labelled.kept.columns:
         about[COLUMN] = labelled.kept[column]
     members = replace(
         shared,
-        characters=characters,
+        lengths=text_lengths(rows) if labelled.has_texts else None,
         digest=digest,
         left_out=left_out,
         ties=labelled.can_tie,
@@ -141,7 +140,6 @@ def _members(tables: Sequence[Table], frames: Sequence[pd.DataFrame], truth: pd.
         y=truth["label"].to_numpy(dtype=np.int64),
         groups=groups,
         folds=balanced_folds(groups),
-        characters=np.zeros(len(ids)),
         digest="",
         lost_rows=len(some) - len(ids),
         left_out={},

@@ -21,7 +21,8 @@ class Members:
     """Candidates on common rows.
 
     `p` (members, rows, 3); `tokens` (members, rows), as each member reads the rows; `y` labels (rows,); `groups` (rows,), the
-    same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `characters` (rows,) of prompt and responses.
+    same number for the same prompt; `folds` (rows,), 0 to FOLDS - 1, by group; `lengths` (rows, 3), characters of the prompt,
+    of response A and of response B; None where there are no texts.
     `ties`: whether a battle can be a tie; where not, every p_tie is 0. `data`: the name of the battles' file, for people.
     `about`: what is known of the rows' texts (`ensemble.members.texts`), in their order.
     `lost_rows`: those that some member has and not all; `lost_by`: how many of all that some member has each one lacks.
@@ -36,7 +37,6 @@ class Members:
     y: np.ndarray
     groups: np.ndarray
     folds: np.ndarray
-    characters: np.ndarray
     digest: str
     lost_rows: int
     left_out: dict[str, str]
@@ -44,6 +44,13 @@ class Members:
     ties: bool = True
     data: str = ""
     about: pd.DataFrame | None = None
+    lengths: np.ndarray | None = None
+
+    @property
+    def characters(self) -> np.ndarray:
+        """Characters (rows,) of prompt and responses; 0 where there are no texts."""
+        total: np.ndarray = np.zeros(len(self.y)) if self.lengths is None else self.lengths.sum(axis=1)
+        return total
 
     @property
     def uniform_loss(self) -> float:
@@ -87,8 +94,8 @@ class Members:
             y=self.y[index],
             groups=self.groups[index],
             folds=balanced_folds(self.groups[index]),
-            characters=self.characters[index],
             about=None if self.about is None else self.about.iloc[index],
+            lengths=None if self.lengths is None else self.lengths[index],
         )
 
 

@@ -1,6 +1,6 @@
 """The plan: what `ensemble build` decides and `ensemble predict` carries out."""
 
-from ensemble.plan.blends import TREE_FEATURES, Blend, PoolKind, Products, Tree, Trees, Triple
+from ensemble.plan.blends import LENGTH_FEATURES, TREE_FEATURES, Blend, PoolKind, Products, Tree, Trees, Triple
 from ensemble.plan.contracts import (
     FEATURES,
     PLAN_VERSION,
@@ -24,6 +24,7 @@ from ensemble.plan.shift import Calibration, End, FittingRows, HeldGroup, Robust
 
 __all__ = [
     "FEATURES",
+    "LENGTH_FEATURES",
     "PLAN_VERSION",
     "ROUNDING",
     "STUDIES",

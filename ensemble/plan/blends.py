@@ -18,6 +18,8 @@ Matrix = tuple[tuple[float, ...], ...]
 
 # What boosted trees read of a row before its members' leads and pulls: `ensemble.pools.trees.tree_features` computes them.
 TREE_FEATURES = ("lead", "log-odds of a tie", "mean entropy", "spread of leads", "spread of pulls")
+# What they read beside these of battles whose texts are known; the lead is the log of the answers' lengths' ratio.
+LENGTH_FEATURES = ("log characters of the prompt", "mean log characters of the answers", "lead in log characters")
 
 
 class Products(Contract):
@@ -55,14 +57,21 @@ class Tree(Contract):
 class Trees(Contract):
     """Boosted trees that correct the lead and the log-odds of a tie of another blend.
 
-    What they read of a row is said by `ensemble.pools.trees.tree_features`; `n_features`: how many numbers that is. They see a
-    row from the side that the corrected blend favours, with `position_bias` from A's.
+    `reads` names what they read of a row before its members' leads and pulls, `ensemble.pools.trees.tree_features` computes
+    it; `n_features`: how many numbers that is in all. They see a row from the side that the corrected blend favours, with
+    `position_bias` from A's. Where they read lengths, a row whose texts are not known is not corrected.
     """
 
     n_features: int
+    reads: tuple[str, ...] = added_later(TREE_FEATURES, description="TREE_FEATURES, and LENGTH_FEATURES after them or not")
     position_bias: bool = False
     lead: tuple[Tree, ...]
     tie: tuple[Tree, ...]
+
+    @property
+    def read_lengths(self) -> bool:
+        """Whether they read the lengths of a row's texts."""
+        return self.reads != TREE_FEATURES
 
 
 class Blend(Contract):
@@ -98,6 +107,11 @@ class Blend(Contract):
     trees: Trees | None = added_later(None, description="trees: the corrections of the first part")
     parts: tuple[Blend, ...] = added_later((), description="trees, geometric: blends of the same members")
     part_weights: tuple[float, ...] = added_later((), description="geometric: one number a part")
+
+    @property
+    def reads_lengths(self) -> bool:
+        """Whether any of its trees reads the lengths of a row's texts."""
+        return (self.trees is not None and self.trees.read_lengths) or any(part.reads_lengths for part in self.parts)
 
     @model_validator(mode="after")
     def _check(self) -> Blend:

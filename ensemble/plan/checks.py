@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from ensemble.plan.blends import TREE_FEATURES, Blend, Products, Tree, Trees
+from ensemble.plan.blends import LENGTH_FEATURES, TREE_FEATURES, Blend, Products, Tree, Trees
 from ensemble.plan.contracts import FEATURES, Gate, Job, Plan, PlanMember
 from zoo.contracts import ScoreRequest
 
@@ -139,7 +139,9 @@ def _products_faults(blend: Blend, products: Products) -> Iterator[str]:
 
 
 def _trees_faults(blend: Blend, trees: Trees) -> Iterator[str]:
-    features = len(TREE_FEATURES) + 2 * len(blend.members)
+    if trees.reads not in (TREE_FEATURES, (*TREE_FEATURES, *LENGTH_FEATURES)):
+        yield f"reads: this version knows {', '.join(TREE_FEATURES)}, and with lengths {', '.join(LENGTH_FEATURES)} after these"
+    features = len(trees.reads) + 2 * len(blend.members)
     if trees.n_features != features:
         yield f"n_features: of {len(blend.members)} members this version reads {features}"
     for name in ("lead", "tie"):

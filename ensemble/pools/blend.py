@@ -36,21 +36,24 @@ _TEMPERATURES = (0.05, 20.0)
 AS_IS_FLOOR = 1e-5
 
 
-def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The blend's triples (rows, 3) from those of its members, each (rows, 3) by name."""
-    blended = _blended(blend, probabilities)
+def apply_blend(blend: Blend, probabilities: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> np.ndarray:
+    """The blend's triples (rows, 3) from those of its members, each (rows, 3) by name.
+
+    `lengths` (rows, 3): of prompt, A and B in characters, NaN where not known. Only trees read them, and without them leave
+    the blend that they correct as it is.
+    """
+    blended = _blended(blend, probabilities, lengths)
     if any(blend.least):
         blended = (1 - sum(blend.least)) * blended + np.asarray(blend.least)
     return blended
 
 
-def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> np.ndarray:
     tables = [np.asarray(probabilities[name], dtype=np.float64) for name in blend.members]
     if not tables:
         raise ValueError("a blend without members says nothing about a row; use the plan's prior")
-    even = EVEN if blend.ties else EVEN_SIDES
     if blend.pool in ("trees", "geometric"):
-        return _combined(blend, probabilities, tables)
+        return _combined(blend, probabilities, tables, lengths)
     even = EVEN if blend.ties else EVEN_SIDES
     prepared = [_prepare(p, blend.floor, even, t) for p, t in zip(tables, blend.temperatures, strict=True)]
     if blend.pool == "linear":
@@ -68,11 +71,13 @@ def _blended(blend: Blend, probabilities: Mapping[str, np.ndarray]) -> np.ndarra
     return _softmax(logits / blend.temperature, ties=blend.ties)
 
 
-def _combined(blend: Blend, probabilities: Mapping[str, np.ndarray], tables: Sequence[np.ndarray]) -> np.ndarray:
+def _combined(
+    blend: Blend, probabilities: Mapping[str, np.ndarray], tables: Sequence[np.ndarray], lengths: np.ndarray | None
+) -> np.ndarray:
     """The blends that are made of other blends of the same members."""
-    parts = [_blended(part, probabilities) for part in blend.parts]
+    parts = [_blended(part, probabilities, lengths) for part in blend.parts]
     if blend.trees is not None:
-        return correct(blend.trees, np.stack(tables), parts[0], ties=blend.ties)
+        return correct(blend.trees, np.stack(tables), parts[0], lengths, ties=blend.ties)
     logs = [w * np.log(np.maximum(p, 1e-15)) for w, p in zip(blend.part_weights, parts, strict=True)]
     return _softmax(np.sum(logs, axis=0), ties=blend.ties)
 
@@ -99,16 +104,25 @@ def _temper(p: np.ndarray, temperature: float) -> np.ndarray:
     return tempered
 
 
-def fit_blend(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, *, start: Blend | None = None) -> Blend:
+def fit_blend(
+    spec: BlendSpec,
+    names: Sequence[str],
+    p: np.ndarray,
+    y: np.ndarray,
+    lengths: np.ndarray | None = None,
+    *,
+    start: Blend | None = None,
+) -> Blend:
     """Fit a pool to labelled rows.
 
-    p (members, rows, 3) in the order of `names`, y (rows,) labels 0, 1, 2. `start`: a blend of the same members to start from,
-    which changes the time and not the result. What is fitted to rows without one of the labels, or taken as it is beside such
+    p (members, rows, 3) in the order of `names`, y (rows,) labels 0, 1, 2. `lengths` (rows, 3) of the texts, as `apply_blend`
+    takes them: trees read them where given. `start`: a blend of the same members to start from, which changes the time and not
+    the result. What is fitted to rows without one of the labels, or taken as it is beside such
     rows, keeps a share for it (`least_shares`).
     """
     if len(p) != len(names) or p.shape[1] != len(y) or not len(y):
         raise ValueError(f"fit_blend: {len(names)} names, probabilities of shape {p.shape} and {len(y)} labels do not fit")
-    blend = _fit(spec, names, p, y, start)
+    blend = _fit(spec, names, p, y, lengths, start)
     least = least_shares(y, ties=spec.ties)
     return blend.model_copy(update={"least": least}) if any(least) else blend
 
@@ -125,7 +139,14 @@ def least_shares(y: np.ndarray, *, ties: bool = True) -> Triple:
     return side, side, share if missing[2] and ties else 0.0
 
 
-def _fit(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, start: Blend | None) -> Blend:
+def _fit(
+    spec: BlendSpec,
+    names: Sequence[str],
+    p: np.ndarray,
+    y: np.ndarray,
+    lengths: np.ndarray | None,
+    start: Blend | None,
+) -> Blend:
     if not spec.fitted:
         return _weighted(names, np.full(len(names), 1 / len(names)), ties=spec.ties)
     if spec.rounds:
@@ -133,14 +154,14 @@ def _fit(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, st
     if spec.pool == "linear":
         return _fit_linear_blend(spec, names, p, y, start)
     if spec.pool in ("trees", "geometric"):
-        return _fit_combined(spec, names, p, y)
+        return _fit_combined(spec, names, p, y, lengths)
     alike = start is not None and (start.pool, start.members) == (spec.pool, tuple(names))
     return fit_log_pool(spec, names, p, y, start=start if alike else None)
 
 
-def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray) -> Blend:
+def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> Blend:
     """Trees that correct a pool, or the geometric mean of pools; the parts are fitted to the same rows."""
-    parts = tuple(_fit(part, names, p, y, None) for part in spec.parts)
+    parts = tuple(_fit(part, names, p, y, lengths, None) for part in spec.parts)
     weights, ones = parts[0].weights, (1.0,) * len(names)
     if spec.pool == "geometric":
         return Blend(
@@ -154,8 +175,8 @@ def _fit_combined(spec: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.nd
         )
     from ensemble.pools.boosting import fit_trees  # LightGBM, which only a build needs
 
-    base = _blended(parts[0], dict(zip(names, p, strict=True)))
-    trees = fit_trees(p, base, y, spec.tree_rounds, ties=spec.ties, position_bias=spec.position_bias)
+    base = _blended(parts[0], dict(zip(names, p, strict=True)), lengths)
+    trees = fit_trees(p, base, y, spec.tree_rounds, lengths, ties=spec.ties, position_bias=spec.position_bias)
     return Blend(
         pool="trees", members=tuple(names), weights=weights, temperatures=ones, ties=spec.ties, parts=parts, trees=trees
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.plan import Tree, Trees
 from ensemble.pools.coordinates import lead_and_odds
-from ensemble.pools.trees import tree_features
+from ensemble.pools.trees import names_of, tree_features
 
 MOST_ROUNDS = 200
 PARAMETERS = {
@@ -43,28 +43,38 @@ class Task:
 
 
 def fit_trees(
-    p: np.ndarray, base: np.ndarray, y: np.ndarray, rounds: tuple[int, int], *, ties: bool, position_bias: bool
+    p: np.ndarray,
+    base: np.ndarray,
+    y: np.ndarray,
+    rounds: tuple[int, int],
+    lengths: np.ndarray | None = None,
+    *,
+    ties: bool,
+    position_bias: bool,
 ) -> Trees:
     """Trees that correct a blend toward the labels y (rows,).
 
     `base` (rows, 3) is what the blend gives of tables p (members, rows, 3). `rounds`: how many trees for the side, and for
-    whether it is a tie.
+    whether it is a tie. `lengths` (rows, 3) of the texts, which they read where given.
     """
-    side, tie = tasks(p, base, y, ties=ties, position_bias=position_bias)
+    side, tie = tasks(p, base, y, lengths, ties=ties, position_bias=position_bias)
     return Trees(
         n_features=side.x.shape[1],
+        reads=names_of(lengths),
         position_bias=position_bias,
         lead=numbers(train(side, rounds[0])) if rounds[0] else (),
         tie=numbers(train(tie, rounds[1])) if tie is not None and rounds[1] else (),
     )
 
 
-def tasks(p: np.ndarray, base: np.ndarray, y: np.ndarray, *, ties: bool, position_bias: bool) -> tuple[Task, Task | None]:
+def tasks(
+    p: np.ndarray, base: np.ndarray, y: np.ndarray, lengths: np.ndarray | None = None, *, ties: bool, position_bias: bool
+) -> tuple[Task, Task | None]:
     """The two questions: which side wins the battles that are no ties, and which are ties.
 
     The side is seen from the one that the blend favours; rows in which it favours none are left out of the first.
     """
-    x, side = tree_features(p, base, ties=ties, position_bias=position_bias)
+    x, side = tree_features(p, base, lengths, ties=ties, position_bias=position_bias)
     lead, odds = lead_and_odds(base, ties=ties)
     decided = (y < 2) & (side != 0)
     won = (y == 0) == (side > 0)

@@ -198,13 +198,18 @@ def equal_weights(tables: Mapping[str, np.ndarray], has: Mapping[str, np.ndarray
 
 
 def blend_by_plan(
-    plan: Plan, tables: Mapping[str, np.ndarray], has: Mapping[str, np.ndarray], *, as_planned: np.ndarray
+    plan: Plan,
+    tables: Mapping[str, np.ndarray],
+    has: Mapping[str, np.ndarray],
+    *,
+    as_planned: np.ndarray,
+    lengths: np.ndarray | None = None,
 ) -> Blended:
     """Every row's triple as the plan gives it: its members' blend, then the plan's calibration.
 
     Arguments as those of `ensemble.pools.patterns.blend_rows`. Rows that no member has scored hold the prior as it is.
     """
-    blended = blend_rows(plan.pools, tables, has, as_planned=as_planned, prior=plan.prior)
+    blended = blend_rows(plan.pools, tables, has, as_planned=as_planned, prior=plan.prior, lengths=lengths)
     numbers = numbers_of(plan.calibration)
     if numbers == Numbers():
         return blended

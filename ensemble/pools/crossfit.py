@@ -10,6 +10,7 @@ from pandas import factorize
 
 from ensemble.plan import Blend, Paired
 from ensemble.pools.blend import AS_IS, BlendSpec, apply_blend, fit_blend
+from ensemble.pools.trees import rows_of
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 
 DEFAULT_SPECS: dict[str, BlendSpec] = {
@@ -33,18 +34,21 @@ def cross_fit(
     folds: np.ndarray,
     seen: np.ndarray | None = None,
     prompts: np.ndarray | None = None,
+    lengths: np.ndarray | None = None,
 ) -> np.ndarray:
     """Triples (rows, 3) of each fold's rows by a blend fitted to the other folds' rows.
 
-    Of these only the `seen` ones, where given. `prompts` (rows,), for folds that part prompts: see `rows_beside`.
+    Of these only the `seen` ones, where given. `prompts` (rows,), for folds that part prompts: see `rows_beside`. `lengths`
+    (rows, 3) of the texts, for trees.
     """
     out = np.empty((len(y), 3))
     start: Blend | None = None
     for fold in np.unique(folds):
         held, beside = np.flatnonzero(folds == fold), rows_beside(folds == fold, prompts)
         fitting = np.flatnonzero(beside if seen is None else beside & seen)
-        start = fit_blend(spec, names, np.take(p, fitting, axis=1), y[fitting], start=start)
-        out[held] = apply_blend(start, named(names, np.take(p, held, axis=1)))
+        theirs, own = rows_of(lengths, fitting), rows_of(lengths, held)
+        start = fit_blend(spec, names, np.take(p, fitting, axis=1), y[fitting], theirs, start=start)
+        out[held] = apply_blend(start, named(names, np.take(p, held, axis=1)), own)
     return out
 
 

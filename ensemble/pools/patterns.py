@@ -13,6 +13,7 @@ import numpy as np
 from ensemble.plan import Blend, Gate, Pool, Triple
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.gate import predicted_gain
+from ensemble.pools.trees import rows_of
 
 UNIFORM: Triple = (1 / 3, 1 / 3, 1 / 3)
 
@@ -54,11 +55,13 @@ def blend_rows(
     *,
     as_planned: np.ndarray,
     prior: Triple = UNIFORM,
+    lengths: np.ndarray | None = None,
 ) -> Blended:
     """Every row's blend of the members that it has, and `prior` where no pool fits.
 
     `tables`: probabilities (rows, 3) by member; `has`: by member, the rows that it has scored, bool (rows,). A row that is
     `as_planned`, bool (rows,), has exactly the members that the plan's gates give it, and gets the blend fitted on such rows.
+    `lengths` (rows, 3) of the texts, as `apply_blend` takes them.
     """
     names = tuple(has)
     p = np.tile(np.asarray(prior, dtype=np.float64), (len(as_planned), 1))
@@ -72,7 +75,7 @@ def blend_rows(
         used = () if blend is None else tuple(name for name in names if name in blend.members)
         patterns[used] = patterns.get(used, 0) + len(rows)
         if blend is not None:
-            p[rows] = apply_blend(blend, {name: tables[name][rows] for name in blend.members})
+            p[rows] = apply_blend(blend, {name: tables[name][rows] for name in blend.members}, rows_of(lengths, rows))
             made[rows] = True
     return Blended(p, made, patterns)
 

@@ -9,16 +9,22 @@ import numpy as np
 from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend
 from ensemble.pools.boosting import MOST_ROUNDS, Task, tasks, train
 from ensemble.pools.coordinates import lead_and_odds, triples_of
-from ensemble.pools.trees import tree_features
+from ensemble.pools.trees import rows_of, tree_features
 
 
 def choose_rounds(
-    base: BlendSpec, names: Sequence[str], p: np.ndarray, y: np.ndarray, folds: np.ndarray
+    base: BlendSpec,
+    names: Sequence[str],
+    p: np.ndarray,
+    y: np.ndarray,
+    folds: np.ndarray,
+    lengths: np.ndarray | None = None,
 ) -> tuple[tuple[int, int], np.ndarray]:
     """Rounds for the side and for the tie, and triples (rows, 3) out of fold with so many trees.
 
     Each fold's rows are judged by a base pool and by trees that were fitted to the other folds'. The rounds are those of the
-    least mean loss over all folds, 0 where no tree lowers it, so that the triples flatter by this one choice.
+    least mean loss over all folds, 0 where no tree lowers it, so that the triples flatter by this one choice. `lengths`
+    (rows, 3) of the texts, which trees read where given.
     """
     curves = np.zeros((2, MOST_ROUNDS + 1))
     found = []
@@ -27,7 +33,8 @@ def choose_rounds(
         blend = fit_blend(base, names, p[:, ~held], y[~held])
         before = apply_blend(blend, dict(zip(names, p, strict=True)))
         questions = [
-            tasks(p[:, rows], before[rows], y[rows], ties=base.ties, position_bias=base.position_bias) for rows in (~held, held)
+            tasks(p[:, rows], before[rows], y[rows], rows_of(lengths, rows), ties=base.ties, position_bias=base.position_bias)
+            for rows in (~held, held)
         ]
         boosters = []
         for place, (learn, judge) in enumerate(zip(*questions, strict=True)):
@@ -40,7 +47,7 @@ def choose_rounds(
     lead, tie = (int(curve.argmin()) for curve in curves)
     out = np.empty((len(y), 3))
     for held, before, boosters in found:
-        out[held] = _corrected(p[:, held], before, boosters, (lead, tie), base)
+        out[held] = _corrected(p[:, held], before, rows_of(lengths, held), boosters, (lead, tie), base)
     return (lead, tie), out
 
 
@@ -50,10 +57,15 @@ def _loss(task: Task) -> float:
 
 
 def _corrected(
-    p: np.ndarray, before: np.ndarray, boosters: Sequence[object], rounds: tuple[int, int], base: BlendSpec
+    p: np.ndarray,
+    before: np.ndarray,
+    lengths: np.ndarray | None,
+    boosters: Sequence[object],
+    rounds: tuple[int, int],
+    base: BlendSpec,
 ) -> np.ndarray:
     """Triples as `ensemble.pools.trees.correct` gives them, by LightGBM's own prediction."""
-    x, side = tree_features(p, before, ties=base.ties, position_bias=base.position_bias)
+    x, side = tree_features(p, before, lengths, ties=base.ties, position_bias=base.position_bias)
     raw = [
         booster.predict(x, raw_score=True, num_iteration=count) if count else np.zeros(len(x))  # type: ignore[attr-defined]
         for booster, count in zip(boosters, rounds, strict=False)

@@ -28,11 +28,15 @@ class Board:
 
     NaN where a member has not, or could not, score a row. `ids` are all ids of the battles file in its order. Rows come in by
     id, never by position. Without `ties`, as the plan says, p_tie is taken out of every row as it comes in: blends of two
-    outcomes were fitted on such tables.
+    outcomes were fitted on such tables. `lengths` (rows, 3): characters of each row's prompt, A and B, NaN where they cannot be
+    read; None where there are no battles. Trees that read lengths leave such rows as the blend that they correct has them.
     """
 
-    def __init__(self, ids: Sequence[str], members: Sequence[str], *, ties: bool = True) -> None:
+    def __init__(
+        self, ids: Sequence[str], members: Sequence[str], *, ties: bool = True, lengths: np.ndarray | None = None
+    ) -> None:
         self.ids = tuple(ids)
+        self.lengths = lengths
         self.members = tuple(members)
         self._ties = ties
         self._row = {row_id: row for row, row_id in enumerate(self.ids)}
@@ -91,7 +95,7 @@ class Board:
         """
         tables, has = self.tables()
         as_planned = np.all([has[name] == planned[name] for name in self.members], axis=0)
-        blended = blend_by_plan(plan, tables, has, as_planned=as_planned)
+        blended = blend_by_plan(plan, tables, has, as_planned=as_planned, lengths=self.lengths)
         return replace(blended, p=whole(blended.p, plan.prior))
 
 

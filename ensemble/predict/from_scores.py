@@ -137,6 +137,11 @@ def _read(
 def _warnings(plan: Plan, board: Board, scores: Mapping[str, Path], made: np.ndarray) -> list[str]:
     """What a reader of the submission has to know, a line each."""
     found = []
+    if any(pool.blend.reads_lengths for pool in plan.pools):
+        found.append(
+            "the plan's trees read the lengths of prompt and answers, which tables do not have: rows are blended by the pool "
+            "that they correct; give the battles to have them corrected"
+        )
     for member in plan.members:
         name = member.name
         if name not in scores:

@@ -20,7 +20,7 @@ from ensemble.pools.patterns import gated_gain
 from ensemble.predict.missing import Labelled, all_known
 from ensemble.predict.replan import predicted_row_seconds
 from zoo.contracts import FoldRule, Say
-from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest
+from zoo.data.battles import Battles, dataset_digest, labels_digest, text_lengths
 from zoo.data.splits import prompt_groups
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError, amount
@@ -58,9 +58,13 @@ def recalibrate(plan: Plan, plan_path: Path, asked: Labelled, *, say: Say = lamb
     """
     bare = plan.model_copy(update={"calibration": None})
     rows = _rows(bare, plan_path, asked, say)
-    characters = count_characters(rows.frame)
+    lengths = text_lengths(rows.frame) if rows.battles.has_texts else None
+    if lengths is None and any(pool.blend.reads_lengths for pool in plan.pools):
+        told = "has no texts, whose lengths the plan's trees read: calibrated without these trees; give the battles"
+        say(f"warning: {asked.path}: {told}")
+    characters = np.zeros(len(rows.frame)) if lengths is None else lengths.sum(axis=1)
     has = _as_gated(bare, rows.tables, rows.has, characters)
-    p = blend_by_plan(bare, rows.tables, has, as_planned=np.ones(len(rows.frame), dtype=bool)).p
+    p = blend_by_plan(bare, rows.tables, has, as_planned=np.ones(len(rows.frame), dtype=bool), lengths=lengths).p
     equal = equal_weights(rows.tables, has, ties=plan.ties)
     groups = prompt_groups(rows.frame, _RULE if rows.battles.has_texts else None)
     try:

@@ -29,7 +29,7 @@ from ensemble.predict.streams import LAST_WORDS_SECONDS, Unblocked, unblocked
 from ensemble.predict.watch import Display, clock, job_statuses
 from ensemble.predict.workplace import POLL_SECONDS, Workplace, only_one
 from zoo.contracts import Input
-from zoo.data.battles import Battles, count_characters, dataset_digest, read_battles, texts_digest
+from zoo.data.battles import Battles, dataset_digest, read_battles, text_lengths, texts_digest
 from zoo.data.usable import unusable_line
 from zoo.pipeline.submissions import Sample
 from zoo.reading import check_ordinary
@@ -88,10 +88,12 @@ def predict(
         errors = sys.stderr
         with watchdog(deadline, lambda: _last_act(begun, deadline, errors)):
             battles = read_battles(battles_path)
-            board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties)
+            lengths = _lengths(battles)
+            board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties, lengths=lengths)
             ties = plan.ties and battles.can_tie
             submission = Submission(output, plan, board, deadline, ties, like.form if like else COMPETITION)
-            work = _Begun(plan, battles, submission, Display(deadline), add_given(board, given_tables, ties=ties))
+            given = add_given(board, given_tables, ties=ties)
+            work = _Begun(plan, battles, lengths, submission, Display(deadline), given)
             begun.append(work)
             output.parent.mkdir(parents=True, exist_ok=True)
             submission.write({name: work.usable for name in board.members})
@@ -104,9 +106,17 @@ def predict(
 class _Begun:
     """A prediction whose file is on disk."""
 
-    def __init__(self, plan: Plan, battles: Battles, submission: Submission, display: Display, given: dict[str, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        battles: Battles,
+        lengths: np.ndarray,
+        submission: Submission,
+        display: Display,
+        given: dict[str, str],
+    ) -> None:
         self.plan, self.battles, self.submission, self.display, self.given = plan, battles, submission, display, given
-        self.characters, self.usable = _measure(battles)
+        self.usable, self.characters = ~np.isnan(lengths[:, 0]), np.nan_to_num(lengths).sum(axis=1)
         self.conductor: Conductor | None = None
 
     def conduct(self, plan: Plan, setting: Setting) -> Conductor:
@@ -201,11 +211,12 @@ def _finish(conductor: Conductor, submission: Submission, deadline: Deadline) ->
         time.sleep(0.02)
 
 
-def _measure(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
-    """Characters of each row's text (0 where bad) and which rows are usable: both (rows,)."""
-    length = dict(zip(battles.frame["id"], count_characters(battles.frame), strict=True))
-    characters = np.array([length.get(row_id, 0.0) for row_id in battles.ids], dtype=np.float64)
-    return characters, np.array([row_id in length for row_id in battles.ids])
+def _lengths(battles: Battles) -> np.ndarray:
+    """Characters (rows, 3) of each row's prompt and responses, NaN where these cannot be read."""
+    place = {row_id: row for row, row_id in enumerate(battles.ids)}
+    lengths = np.full((len(battles.ids), 3), np.nan)
+    lengths[[place[row_id] for row_id in battles.frame["id"]]] = text_lengths(battles.frame)
+    return lengths
 
 
 def _tell(work: _Begun) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_text
@@ -148,13 +149,14 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
         missing = [member.name for member in plan.members if member.name not in tables]
         if missing:
             return None, f"the store has no score table of {', '.join(missing)} from the plan's checkpoint and data"
-        labels = _labels(list(tables.values()), plan.dataset_digest)
+        known = _labelled(list(tables.values()), plan.dataset_digest)
     except ZooError as error:
         return None, str(error)
-    if labels is None:
+    if known is None:
         return None, "the labelled battles are not where they were scored from"
+    labels, lengths = known
     frames = {name: table.usable.set_index("id") for name, table in tables.items()}
-    ids = sorted(set(labels).intersection(*(frame.index for frame in frames.values())))
+    ids = sorted(set(labels.index).intersection(*(frame.index for frame in frames.values())))
     blend = blend_for(plan.pools, frozenset(frames), planned=False)
     if not ids or blend is None:
         return None, "the members' tables share no labelled row"
@@ -167,7 +169,7 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
     )
     if not plan.ties:
         p = {name: without_ties(table) for name, table in p.items()}
-    return (apply_blend(blend, p), np.array([labels[i] for i in ids])), note
+    return (apply_blend(blend, p, lengths.loc[ids].to_numpy()), labels.loc[ids].to_numpy()), note
 
 
 def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
@@ -184,13 +186,16 @@ def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
     }
 
 
-def _labels(tables: list[Table], digest: str) -> dict[str, int] | None:
-    from zoo.data.battles import dataset_digest, read_battles
+def _labelled(tables: list[Table], digest: str) -> tuple[pd.Series, pd.DataFrame] | None:
+    """Labels and texts' lengths (rows, 3), NaN without texts, by id, of the battles that have this digest."""
+    from zoo.data.battles import dataset_digest, read_battles, text_lengths
 
     for path in {table.battles_path for table in tables if table.battles_path}:
         if path.exists() and dataset_digest(battles := read_battles(path, need_texts=False)) == digest:
             known = battles.frame[battles.frame["label"] >= 0]
-            return dict(zip(known["id"], known["label"].astype(int), strict=True))
+            known = known.set_index("id")
+            lengths = text_lengths(known) if battles.has_texts else np.full((len(known), 3), np.nan)
+            return known["label"].astype(int), pd.DataFrame(lengths, index=known.index)
     return None
 
 

@@ -192,6 +192,7 @@ def _pool_name(blend: Blend) -> str:
         return "geometric mean: " + " and ".join(parts)
     if blend.trees is not None:
         counts = f"{len(blend.trees.lead)} boosted trees for the side, {len(blend.trees.tie)} for a tie"
+        counts += ", which read lengths" if blend.trees.read_lengths else ""
         return f"{_pool_name(blend.parts[0])} corrected by {counts}"
     return f"{blend.pool.replace('_', '-')} pool"
 

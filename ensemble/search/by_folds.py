@@ -50,10 +50,13 @@ def _best(problem: Problem, sets: Sequence[Subset], specs: Sequence[BlendSpec]) 
 
 
 def _with_trees(problem: Problem, subset: Subset, second: BlendSpec) -> dict[str, tuple[Subset, BlendSpec]]:
-    """Trees that correct the logistic pool of the second-order pool's members, and the geometric mean of both."""
+    """Trees that correct the logistic pool of the second-order pool's members, and the geometric mean of both.
+
+    They read the texts' lengths where the battles have texts.
+    """
     members, base = problem.members, problem.of_kind(RIDGED_LOGISTIC)
     names, p = [members.names[j] for j in subset], members.p[list(subset)]
-    rounds, boosted = choose_rounds(base, names, p, members.y, members.folds)
+    rounds, boosted = choose_rounds(base, names, p, members.y, members.folds, members.lengths)
     trees = BlendSpec("trees", parts=(base,), tree_rounds=rounds, ties=base.ties, position_bias=base.position_bias)
     logs = [np.log(np.maximum(table, 1e-15)) for table in (problem.evaluator.oof(subset, second), boosted)]
     losses = [_loss(problem, np.exp((1 - w) * logs[0] + w * logs[1])) for w in WEIGHTS]

@@ -18,6 +18,7 @@ from ensemble.pools.blend import apply_blend, fit_blend
 from ensemble.pools.crossfit import named
 from ensemble.pools.gate import divergence, fit_gate, mask_of, spend
 from ensemble.pools.patterns import blend_for, blend_rows, gated_gain
+from ensemble.pools.trees import rows_of
 from ensemble.search.coverage import pattern_rows
 from ensemble.search.problem import Candidate, Problem
 from ensemble.search.subsets import Subset
@@ -94,7 +95,7 @@ def carry_out(
         gain = gated_gain(gate, fitted.pools, tables, has, members.characters, otherwise=0.0)
         order, count = spend(gain, row_seconds[j], work_seconds[j])
         has[members.names[j]] = mask_of(order[:count], rows)
-    blended = blend_rows(fitted.pools, tables, has, as_planned=np.ones(rows, dtype=bool))
+    blended = blend_rows(fitted.pools, tables, has, as_planned=np.ones(rows, dtype=bool), lengths=members.lengths)
     assert blended.made.all(), "a row without a blend: its members' pools were not fitted"
     return blended.p
 
@@ -148,7 +149,8 @@ class _Pools:
         ordered = [j for j in self.order if j in subset]
         names, p, y = [members.names[j] for j in ordered], members.p[ordered][:, rows], members.y[rows]
         spec = self.candidate.spec
-        blend = fit_blend(spec if len(subset) == len(self.order) else spec.base, names, p, y)
+        lengths = rows_of(members.lengths, rows)
+        blend = fit_blend(spec if len(subset) == len(self.order) else spec.base, names, p, y, lengths)
         losses = log_loss_rows(apply_blend(_plain(blend), named(names, p)), y)
         share = float(rows.mean()) if planned else 1.0
         return Pool(members=tuple(names), planned=planned, blend=blend, rows_fraction=share, log_loss=float(losses.mean()))
@@ -180,5 +182,7 @@ def _gate(members: Members, candidate: Candidate, j: int, pools: Sequence[Pool])
     has = _reach(members, candidate.whole, {k: candidate.seen[k] for k in gated[: gated.index(j)]})
     fuller = has | {members.names[j]: np.ones(len(members.y), dtype=bool)}
     tables, not_planned = named(members.names, members.p), np.zeros(len(members.y), dtype=bool)
-    before, after = (blend_rows(pools, tables, reach, as_planned=not_planned).p for reach in (has, fuller))
+    before, after = (
+        blend_rows(pools, tables, reach, as_planned=not_planned, lengths=members.lengths).p for reach in (has, fuller)
+    )
     return fit_gate(tuple(has), before, members.characters, divergence(after, before))

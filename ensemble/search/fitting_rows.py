@@ -11,6 +11,7 @@ from ensemble.plan import End, FittingRows
 from ensemble.pools.blend import apply_blend, fit_blend
 from ensemble.pools.crossfit import cross_fit, named
 from ensemble.pools.features import row_features, summary_of
+from ensemble.pools.trees import rows_of
 from ensemble.search.problem import Candidate, Problem
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 
@@ -45,8 +46,8 @@ def costs_of_ends(problem: Problem, candidate: Candidate, features: Mapping[str,
     few = np.arange(len(problem.members.y)) % every == 0
     members = problem.members if every == 1 else problem.members.rows(few)
     chosen = sorted(candidate.members)
-    names, p, y = [members.names[j] for j in chosen], members.p[chosen], members.y
-    usual = log_loss_rows(cross_fit(candidate.spec, names, p, y, members.folds), y)
+    names, p, y, lengths = [members.names[j] for j in chosen], members.p[chosen], members.y, members.lengths
+    usual = log_loss_rows(cross_fit(candidate.spec, names, p, y, members.folds, lengths=lengths), y)
     ends: list[End] = []
     for feature, everything in features.items():
         values = everything[few]
@@ -55,8 +56,8 @@ def costs_of_ends(problem: Problem, candidate: Candidate, features: Mapping[str,
             others = ~np.isin(members.groups, members.groups[rows])
             if low == high or others.mean() < _LEAST_SHARE or len(np.unique(y[others])) < 2:
                 continue
-            blend = fit_blend(candidate.spec, names, p[:, others], y[others])
-            lost = log_loss_rows(apply_blend(blend, named(names, p[:, rows])), y[rows])
+            blend = fit_blend(candidate.spec, names, p[:, others], y[others], rows_of(lengths, others))
+            lost = log_loss_rows(apply_blend(blend, named(names, p[:, rows]), rows_of(lengths, rows)), y[rows])
             cost, error = mean_and_error(lost - usual[rows], members.groups[rows])
             if np.isfinite(error):
                 ends.append(End(feature=feature, end=end, rows=int(rows.sum()), cost=cost, cost_se=error))

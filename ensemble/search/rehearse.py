@@ -19,6 +19,7 @@ from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
 from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend
 from ensemble.pools.crossfit import named, rows_beside
+from ensemble.pools.trees import rows_of
 from ensemble.search.contest import FEW_LABELS, Contest
 from ensemble.search.decide import CHEAPER, COVERAGE, SEARCH, BuildRequest, Found, find_candidates
 from ensemble.search.fitting import carry_out, fit_candidate
@@ -199,8 +200,9 @@ def predict_held(problem: Problem, held: np.ndarray, others: Problem, candidate:
     if not candidate.seen:  # one blend makes every row, and nothing else of a plan matters to it
         chosen, theirs = list(candidate.whole), others.members
         names = [theirs.names[j] for j in chosen]
-        blend = fit_blend(candidate.spec, names, theirs.p[chosen], theirs.y)
-        return apply_blend(blend, named(names, problem.members.p[chosen][:, held]))
+        blend = fit_blend(candidate.spec, names, theirs.p[chosen], theirs.y, theirs.lengths)
+        tables = named(names, problem.members.p[chosen][:, held])
+        return apply_blend(blend, tables, rows_of(problem.members.lengths, held))
     if not same_rows:  # the same share of each gated member's work, on more rows
         candidate = judge_gated(others, candidate.whole, candidate.spec, candidate.work)
     fitted = fit_candidate(others, candidate, fallbacks=False)

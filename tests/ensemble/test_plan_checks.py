@@ -14,7 +14,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.plan import FEATURES, End, FittingRows, Gate, HeldGroup, Job, Plan, PlanTarget, Pool, Robust, load_plan
+from ensemble.plan import (
+    FEATURES,
+    LENGTH_FEATURES,
+    TREE_FEATURES,
+    End,
+    FittingRows,
+    Gate,
+    HeldGroup,
+    Job,
+    Plan,
+    PlanTarget,
+    Pool,
+    Robust,
+    load_plan,
+)
 from ensemble.pools.blend import RIDGED_LOGISTIC, BlendSpec, fit_blend
 from ensemble.predict.attempts import Setting
 from ensemble.predict.board import Board, Submission
@@ -31,6 +45,7 @@ from zoo.scores.tables import probabilities, read_submission, score_table
 
 NAMES = ("cheap@ab", "split@ab", "dear@ab")
 IDS = tuple(str(i) for i in range(20))
+WITH_LENGTHS = (*TREE_FEATURES, *LENGTH_FEATURES)
 
 
 def geometric_pool() -> Pool:
@@ -221,6 +236,8 @@ def edit(change: Callable[..., object]) -> dict[str, Any]:
         (lambda p: part(p, 0)["products"]["odd"].pop(), "parts.0.products.odd: 3 rows of 3 numbers"),
         (lambda p: part(p, 0)["products"]["lead_scale"].pop(), "parts.0.products.lead_scale: one number for each"),
         (lambda p: part(p, 1)["trees"].update(n_features=7), "parts.1.trees.n_features: of 3 members this version reads 11"),
+        (lambda p: part(p, 1)["trees"].update(reads=["lead"]), "parts.1.trees.reads: this version knows lead, "),
+        (lambda p: part(p, 1)["trees"].update(reads=[*WITH_LENGTHS]), "trees.n_features: of 3 members this version reads 14"),
         (lambda p: tree(p)["features"].__setitem__(0, 11), "trees.lead.0: features are numbered from 0 to 10"),
         (lambda p: tree(p)["values"].pop(), "trees.lead.0: as many thresholds"),
         (lambda p: tree(p)["left"].__setitem__(0, 0), "trees.lead.0: every node but the first"),

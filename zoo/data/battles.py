@@ -271,5 +271,14 @@ def join_turns(turns: Turns, separator: str = "\n\n") -> str:
 
 def count_characters(frame: pd.DataFrame) -> np.ndarray:
     """Characters of prompt and both responses, turns joined: float64 (rows,)."""
-    columns = (frame[name] for name in TEXT_COLUMNS)
-    return np.array([sum(len(join_turns(turns)) for turns in row) for row in zip(*columns, strict=True)], dtype=np.float64)
+    total: np.ndarray = text_lengths(frame).sum(axis=1)
+    return total
+
+
+def text_lengths(frame: pd.DataFrame) -> np.ndarray:
+    """Characters of prompt, response A and response B, turns joined.
+
+    float64 (rows, 3).
+    """
+    columns = [[len(join_turns(turns)) for turns in frame[name]] for name in TEXT_COLUMNS]
+    return np.array(columns, dtype=np.float64).T

@@ -41,6 +41,10 @@ def test_members_of_the_same_battles_with_and_without_texts_are_blended(tmp_path
     members = align(score_tables(tmp_path / "store"))
     assert set(members.names) == {"one", "other"} and len(members.ids) == 60
     assert members.digest == dataset_digest(read_battles(whole)) and len(np.unique(members.groups)) == 30
+    expected = [[len(f"why {int(i) // 2}"), int(i), 1] for i in members.ids]
+    np.testing.assert_array_equal(members.lengths, expected)
+    np.testing.assert_array_equal(members.characters, np.sum(expected, axis=1))
+    np.testing.assert_array_equal(members.rows(members.y == 0).lengths, np.array(expected)[members.y == 0])
 
 
 def test_labels_alone_put_rows_into_folds_by_id_and_say_so(tmp_path: Path, files: tuple[Path, Path]) -> None:
@@ -49,7 +53,7 @@ def test_labels_alone_put_rows_into_folds_by_id_and_say_so(tmp_path: Path, files
     said: list[str] = []
     members = align(score_tables(tmp_path / "store"), say=said.append)
     assert "ids and winners alone" in said[0] and "by id" in said[0]
-    assert len(np.unique(members.groups)) == 60 and not members.characters.any()
+    assert len(np.unique(members.groups)) == 60 and members.lengths is None and not members.characters.any()
     assert price(members, load_target("cpu"), 10, lengths=whole).row_seconds.sum() == pytest.approx(1.0)
 
 

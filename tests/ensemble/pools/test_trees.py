@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.members.table import balanced_folds
-from ensemble.plan import TREE_FEATURES, Blend
+from ensemble.plan import LENGTH_FEATURES, TREE_FEATURES, Blend
 from ensemble.pools.blend import RIDGED_LOGISTIC, BlendSpec, apply_blend, fit_blend
 from ensemble.pools.boosting import numbers, tasks, train
 from ensemble.pools.rounds import choose_rounds
@@ -37,27 +37,42 @@ def battles(seed: int, rows: int = 3000, *, ties: bool = True) -> tuple[np.ndarr
     return p, y, {f"m{j}": table for j, table in enumerate(p)}
 
 
+def lengths_of(y: np.ndarray, seed: int) -> np.ndarray:
+    """Lengths (rows, 3) of prompts and answers; the winner's answer is the longer one more often than not."""
+    rng = np.random.default_rng(seed)
+    lengths = np.floor(rng.lognormal(5, 1, size=(len(y), 3)))
+    lengths[:, 1] *= 1 + (y == 0)
+    lengths[:, 2] *= 1 + (y == 1)
+    lengths[:5, 1:] = [[0, 0], [7, 7], [0, 9], [9, 0], [1e6, 1]]
+    return lengths
+
+
 @pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_numpy_gives_what_lightgbm_gives(ties, bias):
+@pytest.mark.parametrize("texts", [True, False])
+def test_numpy_gives_what_lightgbm_gives(ties, bias, texts):
     p, y, tables = battles(1, ties=ties)
+    lengths = lengths_of(y, 1) if texts else None
     base = apply_blend(fit_blend(replace(RIDGED_LOGISTIC, ties=ties), list(tables), p, y), tables)
-    x, _ = tree_features(p, base, ties=ties, position_bias=bias)
-    assert x.shape == (3000, len(TREE_FEATURES) + 2 * 3)
-    for task in filter(None, tasks(p, base, y, ties=ties, position_bias=bias)):
+    x, _ = tree_features(p, base, lengths, ties=ties, position_bias=bias)
+    assert x.shape == (3000, len(TREE_FEATURES) + (len(LENGTH_FEATURES) if texts else 0) + 2 * 3)
+    for task in filter(None, tasks(p, base, y, lengths, ties=ties, position_bias=bias)):
         booster = train(task, 60)
         np.testing.assert_allclose(evaluate(numbers(booster), x), booster.predict(x, raw_score=True), atol=1e-9)
 
 
 @settings(max_examples=10, deadline=None)
-@given(SEEDS, st.booleans())
-def test_an_exchange_of_a_and_b_exchanges_the_result(seed, ties):
+@given(SEEDS, st.booleans(), st.booleans())
+def test_an_exchange_of_a_and_b_exchanges_the_result(seed, ties, texts):
     p, y, tables = battles(seed, 1000, ties=ties)
     p[:, :3] = [0.4, 0.4, 0.2] if ties else [0.5, 0.5, 0.0]  # rows in which nobody is ahead
     tables = {f"m{j}": table for j, table in enumerate(p)}
-    blend = fit_blend(TREES.of_kind(ties=ties, position_bias=False), list(tables), p, y)
-    mixed = apply_blend(blend, tables)
-    swapped = apply_blend(blend, {name: swap_sides(table) for name, table in tables.items()})
+    lengths = lengths_of(y, seed) if texts else None
+    blend = fit_blend(TREES.of_kind(ties=ties, position_bias=False), list(tables), p, y, lengths)
+    assert blend.reads_lengths == texts
+    mixed = apply_blend(blend, tables, lengths)
+    exchanged = None if lengths is None else lengths[:, [0, 2, 1]]
+    swapped = apply_blend(blend, {name: swap_sides(table) for name, table in tables.items()}, exchanged)
     np.testing.assert_allclose(swapped, swap_sides(mixed), atol=1e-9)
     np.testing.assert_allclose(mixed.sum(axis=1), 1)
     np.testing.assert_allclose(mixed[:3, 0], mixed[:3, 1])
@@ -66,8 +81,26 @@ def test_an_exchange_of_a_and_b_exchanges_the_result(seed, ties):
 
 def test_battles_that_are_told_from_the_other_side_give_the_same_trees():
     p, y, tables = battles(2)
-    other = fit_blend(TREES, list(tables), swap_sides(p), np.array([1, 0, 2])[y])
-    np.testing.assert_allclose(apply_blend(other, tables), apply_blend(fit_blend(TREES, list(tables), p, y), tables), atol=1e-3)
+    lengths = lengths_of(y, 2)
+    other = fit_blend(TREES, list(tables), swap_sides(p), np.array([1, 0, 2])[y], lengths[:, [0, 2, 1]])
+    same = fit_blend(TREES, list(tables), p, y, lengths)
+    np.testing.assert_allclose(apply_blend(other, tables, lengths), apply_blend(same, tables, lengths), atol=1e-3)
+
+
+def test_lengths_help_where_the_longer_answer_wins_and_rows_without_them_keep_the_pool():
+    p, y, tables = battles(8)
+    half, lengths, names = np.arange(3000) < 1500, lengths_of(y, 8), list(tables)
+    held = {name: table[~half] for name, table in tables.items()}
+    plain, blend = (fit_blend(TREES, names, p[:, half], y[half], texts) for texts in (None, lengths[half]))
+    pool, mixed = apply_blend(blend.parts[0], held), apply_blend(blend, held, lengths[~half])
+    losses = [float(log_loss_rows(table, y[~half]).mean()) for table in (apply_blend(plain, held), mixed)]
+    assert losses[1] < losses[0] - 0.02
+    np.testing.assert_array_equal(apply_blend(plain, held), apply_blend(plain, held, lengths[~half]))
+    np.testing.assert_array_equal(apply_blend(blend, held), pool)
+    some = lengths[~half].copy()
+    some[::3], some[1, 2] = np.nan, np.nan
+    unknown = np.isnan(some).any(axis=1)
+    np.testing.assert_array_equal(apply_blend(blend, held, some), np.where(unknown[:, None], pool, mixed))
 
 
 def test_they_find_steps_and_folds_choose_how_many():
@@ -116,10 +149,14 @@ def test_a_geometric_mean_is_between_its_parts_in_every_log_odds():
 
 def test_a_blend_is_the_same_after_it_was_written_and_its_size_is_reasonable():
     p, y, tables = battles(7)
-    blend = fit_blend(replace(TREES, tree_rounds=(100, 100)), list(tables), p, y)
-    written = blend.model_dump_json(indent=2)
-    assert len(written) < 500_000
-    np.testing.assert_array_equal(apply_blend(Blend.model_validate_json(written), tables), apply_blend(blend, tables))
+    for lengths in (None, lengths_of(y, 7)):
+        blend = fit_blend(replace(TREES, tree_rounds=(100, 100)), list(tables), p, y, lengths)
+        written = blend.model_dump_json(indent=2)
+        assert len(written) < 500_000
+        assert ('"reads"' in written) == (lengths is not None), "as plans were before trees could read lengths"
+        again = Blend.model_validate_json(written)
+        assert again == blend
+        np.testing.assert_array_equal(apply_blend(again, tables, lengths), apply_blend(blend, tables, lengths))
 
 
 def test_lightgbm_is_not_needed_to_apply_them():

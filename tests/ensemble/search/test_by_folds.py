@@ -73,14 +73,16 @@ def test_a_plan_of_trees_falls_back_to_pools_without(problem, tmp_path):
     tables = dict(zip(names, problem.members.p, strict=True))
     full, written = (blend_for(pools, frozenset(names)) for pools in (fitted.pools, again.pools))
     assert full is not None and written is not None and full.parts
-    np.testing.assert_array_equal(apply_blend(full, tables), apply_blend(written, tables))
+    lengths = problem.members.lengths
+    assert full.reads_lengths, "these battles have texts"
+    np.testing.assert_array_equal(apply_blend(full, tables, lengths), apply_blend(written, tables, lengths))
     rows = problem.prices.pricing.row_seconds
-    np.testing.assert_allclose(carry_out(fitted, candidate, problem.members, rows, {}), apply_blend(full, tables))
+    np.testing.assert_allclose(carry_out(fitted, candidate, problem.members, rows, {}), apply_blend(full, tables, lengths))
     for left in names:
         without = blend_for(again.pools, frozenset(names) - {left})
         assert without is not None and without.pool == "second_order"
         assert set(without.members) == set(names) - {left}
-    assert "rows that lack a member get a second-order pool of the others" in pool_text(again)
+    assert "for a tie, which read lengths; rows that lack a member get a second-order pool of the others" in pool_text(again)
     losses = {pool.members: pool.log_loss for pool in fitted.pools}
     assert losses[full.members] <= min(losses.values()) + 1e-9, "compared by the same pool, everybody is the best on these rows"
 

@@ -122,7 +122,7 @@ def test_another_problem_is_another_study(problem, known):
         run(replace(problem, position_bias=True), known, SearchLimits(1)),
         run(pose_problem(make_members(rows=150, seed=1), request(1.0)), known, SearchLimits(1)),
         run(
-            replace(problem, members=replace(problem.members, characters=problem.members.characters[::-1])),
+            replace(problem, members=replace(problem.members, lengths=problem.members.lengths[::-1])),
             known,
             SearchLimits(1),
         ),
