@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import re
 import subprocess
-import sys
+import sysconfig
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +17,24 @@ from tests.helpers.paths import ROOT
 
 
 def slim_environment(folder: Path, packages: Sequence[str]) -> dict[str, str]:
-    """Environment variables for `run_slim`: links to the packages and to what they require lie in `folder`."""
+    """Environment variables for `run_slim`: a virtual environment with links to the packages and to what they require.
+
+    Processes that it starts have no other interpreter, and so no more packages than it.
+    """
+    venv.create(folder, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
     for name in _with_requirements(packages):
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
-            if not (folder / top).is_symlink():
-                (folder / top).symlink_to(str(distribution.locate_file(top)))
+            if not (site / top).is_symlink():
+                (site / top).symlink_to(str(distribution.locate_file(top)))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]), "PYTHONNOUSERSITE": "1"}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1", "VIRTUAL_ENV": str(folder)}
 
 
 def run_slim(environment: dict[str, str], *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Python without its own site-packages."""
-    command = [sys.executable, "-S", *arguments]
+    """Python of that environment alone."""
+    command = [str(Path(environment["VIRTUAL_ENV"]) / "bin" / "python"), *arguments]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
 
 

@@ -34,12 +34,12 @@ from zoo.stages import progress
 from zoo.store import file_sha256, locked, write_atomic
 
 # What predicting imports (the lists of CHANGELOG.md and tests/ensemble/predict) of every plan.
-LIGHT = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil", "scikit-learn", "scipy")
+LIGHT = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil", "scikit-learn", "scipy", "tqdm")
 # And of language models, to score and to train them: one set serves both. Without this package's own bound on transformers a
 # resolver takes 4.57 beside vLLM 0.21, which reads no `rope_parameters`: it would serve models of 5 with other positions.
 FOR_MODELS = (
     *("tokenizers", "safetensors", "transformers", "huggingface-hub"),
-    *("peft", "bitsandbytes", "accelerate", "rensa", "tqdm", "jinja2"),
+    *("peft", "bitsandbytes", "accelerate", "rensa", "jinja2"),
 )
 INSTALLER = "uv"
 BATCH_FILES, BATCH_BYTES = 25, 50 * 10**6  # of one call of pip

@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 from zoo.scores.tables import read_submission, score_table, write_scores
 
 NEEDED = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil")
-LEXICAL = ("scikit-learn", "scipy")
+LEXICAL = ("scikit-learn", "scipy", "tqdm")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_given_tables_are_blended_with_six_packages(trained: tuple[Path, Path], 
     assert len(read_submission(tmp_path / "submission.csv")) == len(ids)
 
 
-def test_a_lexical_member_runs_from_a_read_only_store_with_two_more(read_only: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_lexical_member_runs_from_a_read_only_store_with_three_more(read_only: tuple[Path, Path], tmp_path: Path) -> None:
     store, plan = read_only
     write_sample(tmp_path / "test.csv", 40, 4)
     (tmp_path / "slim").mkdir()
