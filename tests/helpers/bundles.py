@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.helpers.paths import ROOT
 from zoo.bundle import Bundle, BundledFile, BundleTarget, Image, Marker, Part
 from zoo.bundle.contracts import BUNDLE, MARKER, UNCOUNTED, digest_of
+from zoo.bundle.training import TRAINING, Training
 
 SCRIPT = ROOT / "zoo" / "bundle" / "notebook"
 COMPETITION = "llm-classification-finetuning"
@@ -65,6 +66,33 @@ def small_bundle(
         lock="requirements.lock",
         light=tuple(light),
         parts=tuple(parts),
+        files=records(job),
+    )
+    (job / BUNDLE).write_text(bundle.model_dump_json(indent=1))
+    return bundle
+
+
+def training_bundle(folder: Path, training: Training, base: Path) -> Bundle:
+    """A bundle that trains, of base weights in a store's folder, without wheels."""
+    job, data = folder / "job", training.model_dump_json().encode()
+    shutil.copytree(SCRIPT, job / "script", ignore=shutil.ignore_patterns("__pycache__"))
+    (job / TRAINING).write_bytes(data)
+    shutil.copytree(base, folder / "model-1")
+    sha256 = hashlib.sha256(data).hexdigest()
+    bundle = Bundle(
+        task="train",
+        created_at=datetime.now(UTC),
+        name=sha256[:12],
+        owner="somebody",
+        competition=COMPETITION,
+        target=T4X2,
+        image=Image(driver=580),
+        budget_seconds=3600,
+        plan=TRAINING,
+        plan_sha256=sha256,
+        lock="requirements.lock",
+        light=(),
+        parts=(_part(folder / "model-1", Part, "model", artifact=base.name, members=()),),
         files=records(job),
     )
     (job / BUNDLE).write_text(bundle.model_dump_json(indent=1))
