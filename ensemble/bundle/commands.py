@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.bundle.assemble import JOB, NOTEBOOK
+from zoo.bundle.assemble import run_commands
 from zoo.bundle.contracts import Bundle
-from zoo.bundle.notebook_file import push_command, title_of
-from zoo.bundle.parts import slug_of, upload_command
+from zoo.bundle.notebook_file import kernel_of
 
 
 def commands_of(bundle: Bundle, folder: Path) -> list[str]:
-    """Upload, push, watch, fetch and submit, in that order.
-
-    A data set that is there already need not be sent again.
-    """
-    kernel = f"{bundle.owner}/{slug_of(title_of(bundle))}"
-    uploads = [upload_command(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
+    """Upload, push, watch, fetch and submit, in that order."""
+    kernel = kernel_of(bundle)
     return [
-        *uploads,
-        push_command(folder / NOTEBOOK, bundle),
-        f"kaggle kernels status {kernel}",
-        f"kaggle kernels logs {kernel}",
+        *run_commands(folder, bundle),
         f"kaggle kernels output {kernel} -p out --file-pattern 'submission|predict|log'",
         f'kaggle competitions submit {bundle.competition} -k {kernel} -v 1 -f submission.csv -m "plan {bundle.name}"',
     ]

@@ -11,8 +11,8 @@ from typing import Any
 import zoo.bundle
 from zoo.bundle.contracts import BUNDLE, Bundle, BundledFile, BundleTarget, Image, Kind, Part
 from zoo.bundle.lock import LOCK, REQUIREMENTS
-from zoo.bundle.notebook_file import accelerator, write_notebook
-from zoo.bundle.parts import copy_into, place, record, seal, slug_of, write_metadata
+from zoo.bundle.notebook_file import accelerator, kernel_of, push_command, write_notebook
+from zoo.bundle.parts import copy_into, place, record, seal, slug_of, upload_command, write_metadata
 from zoo.bundle.product import make_wheel
 from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
 from zoo.contracts import Manifest, Say
@@ -22,7 +22,7 @@ from zoo.store import MANIFEST, Artifact, write_atomic
 from zoo.targets import Target, load_target
 
 WHEELS, JOB, NOTEBOOK = "wheels", "job", "notebook"  # folders of a bundle
-AGAIN = "notebook-again"  # of a training: the notebook for its next runs, which reads its own last output
+NOTEBOOK_AGAIN = "notebook-again"  # of a training: the notebook for its next runs, which reads its own last output
 SCRIPT = "script"  # in job/
 DRIVER = 580  # the first that runs CUDA 13 (its release notes): what the wheels of vLLM 0.20 and later are made with
 APACHE = "Apache-2.0"
@@ -179,11 +179,22 @@ def lay_script(job: Path) -> list[BundledFile]:
     return files
 
 
+def run_commands(folder: Path, bundle: Bundle) -> list[str]:
+    """Commands of the host's own program that upload a bundle and run its notebook.
+
+    They are printed, never run. A data set that is there already need not be sent again.
+    """
+    kernel = kernel_of(bundle)
+    uploads = [upload_command(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
+    push = push_command(folder / NOTEBOOK, bundle)
+    return [*uploads, push, f"kaggle kernels status {kernel}", f"kaggle kernels logs {kernel}"]
+
+
 def finish(folder: Path, bundle: Bundle) -> None:
     """Write metadata and notebook, and `bundle.json` last."""
     title = f"pz job {bundle.name}"
     write_metadata(folder / JOB, bundle.owner, title)
     write_notebook(folder / NOTEBOOK, bundle, slug_of(title))
     if bundle.task == "train":
-        write_notebook(folder / AGAIN, bundle, slug_of(title), again=True)
+        write_notebook(folder / NOTEBOOK_AGAIN, bundle, slug_of(title), again=True)
     write_atomic(folder / JOB / BUNDLE, bundle.model_dump_json(indent=1) + "\n")

@@ -15,9 +15,8 @@ from typing import Any
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from pydantic import ValidationError
 
-from zoo.bundle.assemble import AGAIN as NEXT
-from zoo.bundle.assemble import JOB, WHEELS
-from zoo.bundle.assemble import NOTEBOOK as FIRST
+from zoo.bundle.assemble import JOB, NOTEBOOK_AGAIN, WHEELS
+from zoo.bundle.assemble import NOTEBOOK as NOTEBOOK_FIRST
 from zoo.bundle.contracts import BUNDLE, METADATA, Bundle, Part
 from zoo.bundle.fatbins import NEVER_LAUNCHED, GpuLibrary, gpu_libraries, lacking
 from zoo.bundle.lock import LOCK, REQUIREMENTS, releases_from
@@ -50,7 +49,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 def check_folder(folder: Path, bundle: Bundle) -> Iterator[Finding]:
     """Every finding about the folder itself, cheap ones first."""
-    for name in (FIRST, NEXT) if bundle.task == "train" else (FIRST,):
+    for name in (NOTEBOOK_FIRST, NOTEBOOK_AGAIN) if bundle.task == "train" else (NOTEBOOK_FIRST,):
         yield check_notebook(folder / name, bundle)
         yield check_kernel(folder / name, bundle, job_slug(folder))
     yield check_metadata(folder, bundle)
@@ -95,7 +94,7 @@ def check_kernel(folder: Path, bundle: Bundle, slug: str) -> Finding:
     Private, no network, the accelerator, sources that exist. `slug`: of the job's data set.
     """
     metadata = _json(folder / KERNEL)
-    wanted = kernel_metadata(bundle, slug, again=folder.name == NEXT)
+    wanted = kernel_metadata(bundle, slug, again=folder.name == NOTEBOOK_AGAIN)
     faults = kernel_faults(metadata, wanted)
     sources = metadata.get("dataset_sources", []) if isinstance(metadata, dict) else []
     faults += [f"reads {source}, which no folder here makes" for source in sources if source not in wanted["dataset_sources"]]

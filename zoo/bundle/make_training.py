@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.bundle.assemble import (
-    AGAIN,
     DRIVER,
     JOB,
-    NOTEBOOK,
+    NOTEBOOK_AGAIN,
     add_model,
     add_wheels,
     bundle_target,
@@ -21,11 +20,12 @@ from zoo.bundle.assemble import (
     lay_script,
     lent_target,
     making,
+    run_commands,
 )
 from zoo.bundle.contracts import Bundle, Image
 from zoo.bundle.lock import LOCK
-from zoo.bundle.notebook_file import push_command, title_of
-from zoo.bundle.parts import check_address, record, slug_of, upload_command
+from zoo.bundle.notebook_file import kernel_of, push_command
+from zoo.bundle.parts import check_address, record
 from zoo.bundle.trained import ARCHIVE
 from zoo.bundle.training import TRAINING, Training
 from zoo.contracts import Entry, FoldRule, Say
@@ -115,14 +115,9 @@ def training_of(asked: Asked) -> tuple[Training, Artifact]:
 
 def commands_of(bundle: Bundle, folder: Path) -> list[str]:
     """Upload, push, watch, fetch and take home; then the next run, while a fold is not finished."""
-    kernel = f"{bundle.owner}/{slug_of(title_of(bundle))}"
-    uploads = [upload_command(folder / name) for name in (*(part.name for part in bundle.parts), JOB)]
     return [
-        *uploads,
-        push_command(folder / NOTEBOOK, bundle),
-        f"kaggle kernels status {kernel}",
-        f"kaggle kernels logs {kernel}",
-        f"kaggle kernels output {kernel} -p out",
+        *run_commands(folder, bundle),
+        f"kaggle kernels output {kernel_of(bundle)} -p out",
         f"zoo unbundle out/{ARCHIVE}",
-        push_command(folder / AGAIN, bundle) + "  # where a fold is not finished: goes on from the last output",
+        push_command(folder / NOTEBOOK_AGAIN, bundle) + "  # where a fold is not finished: goes on from the last output",
     ]

@@ -82,13 +82,18 @@ def title_of(bundle: Bundle) -> str:
     return f"pz {'train ' if bundle.task == 'train' else ''}{bundle.target.name} {bundle.name}"
 
 
+def kernel_of(bundle: Bundle) -> str:
+    """The notebook's address: its owner, and what the host makes of its title."""
+    return f"{bundle.owner}/{slug_of(title_of(bundle))}"
+
+
 def kernel_metadata(bundle: Bundle, job_slug: str, *, again: bool = False) -> dict[str, Any]:
     """`kernel-metadata.json`: private, GPUs, no network, and the data sets that it reads.
 
     `again`: its own last output, too, which a training goes on from. ZooError where the host lends no such card.
     """
     title = title_of(bundle)
-    own = f"{bundle.owner}/{slug_of(title)}"
+    own = kernel_of(bundle)
     sets = [f"{bundle.owner}/{slug}" for slug in (job_slug, *(part.slug for part in bundle.parts))]
     is_set = "/" in bundle.competition
     metadata: dict[str, Any] = {

@@ -133,7 +133,7 @@ def side_by_side(
 def dealt(folds: Sequence[int], gpus: Sequence[str], each: int) -> tuple[list[list[int]], list[str]]:
     """Folds for groups of `each` GPUs, and what each group sees of them.
 
-    None where there are too few GPUs for one group.
+    No group where there are too few GPUs for one.
     """
     places = [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)][: len(folds)]
     return [list(folds[number :: len(places)]) for number in range(len(places))], places
@@ -227,6 +227,9 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     if not orders.pack:
         return 0
+    if not trained.folds:  # hours that left nothing must not look like hours that did
+        print("error: no fold has a finished training or a checkpoint: the lines above say why", file=sys.stderr)
+        return 1
     pack(trained, orders.store, folder / ARCHIVE)
     write_atomic(folder / CONTENTS, trained.model_dump_json(indent=1))
     say(f"{len(trained.finished)} of {len(training.folds)} folds are finished; {folder / ARCHIVE} holds what there is")

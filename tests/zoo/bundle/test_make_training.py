@@ -11,7 +11,7 @@ import pytest
 from tests.ensemble.bundle.conftest import kept_wheels, product, store  # noqa: F401
 from tests.helpers.manifests import finished, partial_folder
 from tests.helpers.model_folders import model
-from zoo.bundle.assemble import AGAIN, JOB, NOTEBOOK
+from zoo.bundle.assemble import JOB, NOTEBOOK, NOTEBOOK_AGAIN
 from zoo.bundle.check import check_folder, read_bundle
 from zoo.bundle.make_training import Asked, commands_of, make_training_bundle
 from zoo.bundle.notebook_file import KERNEL
@@ -44,7 +44,7 @@ def test_a_bundle_that_trains(asked: Asked, tmp_path: Path) -> None:
     assert training.folds == (0, 1, 2, 3, 4) and training.entry == asked.entry
     assert made.parts[1].artifact == training.base
     assert made.parts[1].files[0].licence == "apache-2.0" or made.parts[1].files[0].licence
-    first, again = (json.loads((tmp_path / "bundle" / name / KERNEL).read_text()) for name in (NOTEBOOK, AGAIN))
+    first, again = (json.loads((tmp_path / "bundle" / name / KERNEL).read_text()) for name in (NOTEBOOK, NOTEBOOK_AGAIN))
     assert first["kernel_sources"] == [] and again["kernel_sources"] == [first["id"]]
     assert first["competition_sources"] == [COMPETITION] and first["enable_internet"] is False
     commands = commands_of(made, tmp_path / "bundle")

@@ -18,7 +18,7 @@ from tests.helpers.bundles import attach, cell_environment, training_bundle
 from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import wait_until
 from zoo.bundle.trained import ARCHIVE, Trained, unpack
-from zoo.bundle.training import CHECKPOINTS, Orders, Training, dealt, side_by_side
+from zoo.bundle.training import CHECKPOINTS, Orders, Training, dealt, main, side_by_side
 from zoo.contracts import Entry, Held, Selection
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain
@@ -101,6 +101,22 @@ def test_folds_on_two_cards_are_those_of_one(tiny_llama: Path, sample_csv: Path,
     side_by_side(training, folds, places, Orders(store=store, ends_at=time.time() + 500), sample_csv)
     assert find(store, requests[1]) is not None
     assert len(list(store.glob("train-*/manifest.json"))) == 3
+
+
+def test_hours_that_left_nothing_are_no_success(tmp_path: Path, sample_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The hours were over before the first fold: no archive, which the next run would take for one, and exit code 1."""
+    store = tmp_path / "store"
+    finished_fetch = store / "fetch-0123456789abcdef"
+    finished_fetch.mkdir(parents=True)
+    (finished_fetch / "manifest.json").write_text("{}")
+    training = Training(entry=Entry.model_validate(ENTRY), base=finished_fetch.name, n_folds=5, rule=None, folds=(0, 1))
+    write_atomic(tmp_path / "training.json", training.model_dump_json())
+    write_atomic(tmp_path / "orders.json", Orders(store=store, ends_at=time.time() - 1).model_dump_json())
+    words = [str(tmp_path / "training.json"), str(tmp_path / "orders.json"), str(sample_csv), str(tmp_path)]
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "fold 1: the hours are over" in told.out and "no fold has" in told.err
+    assert not (tmp_path / ARCHIVE).exists()
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True), st.integers(0, 6), st.integers(1, 3))

@@ -63,10 +63,10 @@ def second_starts(
             "max_num_seqs": smaller.max_seqs,
             "kv_cache_memory_bytes": cache_bytes(config, smaller, serve, gpus=gpus, on_gpu=True),
         }
-        told = f"started again with batches of {batch_tokens(smaller):,} tokens, which takes a few percent more time"
+        told = f"started again with batches of {batch_tokens(smaller):,} tokens, which takes longer: how much is not measured"
         found.append(SecondStart("memory", told, changed))
     if gpus > 1:
-        told = "started again without direct access between the cards, which takes some percent more time"
+        told = "started again without direct access between the cards, which takes longer: how much is not measured"
         found.append(SecondStart("silence", told, environment={"NCCL_P2P_DISABLE": "1"}))
     if capability is not None and capability < AMPERE and "attention_backend" not in arguments:
         told = (
