@@ -23,48 +23,11 @@ from ensemble.report.shift import shift_details
 from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
 from zoo.errors import ZooError, amount
 from zoo.pipeline.members import Table, score_tables, standing
+from zoo.report.page import render
 from zoo.scores.tables import without_ties
 
 TEMPLATE = (
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 68rem; margin: 2rem auto;
-    padding: 0 1rem }
-  h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ccc }
-  .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 }
-  .tile { border: 1px solid #ccc; border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 11rem }
-  .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums }
-  .tile span, .note { color: #555; font-size: .9rem }
-  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-  th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
-  th { white-space: normal; vertical-align: bottom }
-  th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
-  .bar { display: inline-block; height: .75rem; background: #1b1b1b; vertical-align: middle; margin-left: .5rem }
-  .barcell { width: 30% ; text-align: left }
-  .scroll { overflow-x: auto } svg { width: 100%; height: auto; min-width: 22rem } .wide svg { min-width: 44rem }
-  .spaced { margin-top: 1.2rem }
-  .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
-  dt { font-weight: 600; margin-top: .6rem } dd { margin: 0; overflow-wrap: anywhere }"""
-    + WHY_STYLE
-    + """
-  @media (max-width: 40rem) {
-    th, td { padding: .3rem .4rem; font-size: .9rem } .bar { display: none }
-    td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6.5rem }
-  }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p class="note">{{ subtitle }}</p>
-<div class="tiles">
-{% for value, label in tiles %}  <div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
-{% endfor %}</div>
-
+    """
 <h2>Members</h2>
 <div class="scroll"><table>
 <thead><tr><th>member</th><th class="barcell">weight</th><th>sees</th>{% if has_prices %}<th>time</th>{% endif %}
@@ -116,8 +79,6 @@ of fold but not rehearsed, and flatter beside the star, which is; <code>ensemble
 {% for term, text in details %}<dt>{{ term }}</dt><dd>{{ text }}</dd>
 {% endfor %}{% if study %}<dt>Study</dt><dd>{{ study }}; <code>ensemble study PLAN</code> shows it, and how to open it</dd>
 {% endif %}</dl>
-</body>
-</html>
 """
 )
 
@@ -127,13 +88,12 @@ def plan_html(plan: Plan, store: Path | None = None) -> str:
 
     `store`: where the members' tables may lie, for reliability.
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     blended, note = blend_at_hand(plan, store)
     figures = {name: Markup(element) for name, element in draw(plan, blended).items()}
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
-    return template.render(_content(plan), figures={"frontier": "", "reliability": ""} | figures, reliability_note=note)
+    drawn = {"figures": {"frontier": "", "reliability": ""} | figures, "reliability_note": note}
+    return render(TEMPLATE, _content(plan) | drawn, style=WHY_STYLE)
 
 
 def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:

@@ -44,6 +44,7 @@ def generate(
     Example: zoo data generate battles.csv --model smollm2-135m --rows 500 --samples 2 --licence mine -o answers.parquet
     """
     from zoo.contracts import Sampling
+    from zoo.data.made import beside
     from zoo.data.prompts import read_prompts
     from zoo.errors import ZooError
     from zoo.experiments.generate import check_format, generate_answers, write_log
@@ -55,7 +56,8 @@ def generate(
     check_installed()
     style, store = style_of(output, as_json), store_folder()
     check_format(out)
-    check_output(out, prompts)
+    for path in (out, beside(out)):
+        check_output(path, prompts)
     if not 0 < top_p <= 1:
         raise ZooError(f"--top-p {top_p}: a share of probability, above 0 and at most 1")
     read = read_prompts(prompts)
@@ -64,5 +66,5 @@ def generate(
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     asked = Asked(read, sampling, rows=rows, rows_seed=rows_seed, samples=samples, seed=seed, licence=licence)
     artifacts = generate_answers(models, asked, store, say=say)
-    written = write_log(artifacts, out)
-    show(generated_page(artifacts, out, written), style, data=[generated_record(artifact) for artifact in artifacts])
+    report = write_log(artifacts, read, out)
+    show(generated_page(artifacts, out, report["rows"]), style, data=[generated_record(artifact) for artifact in artifacts])

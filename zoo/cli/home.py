@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,7 +75,7 @@ def rm(
     """
     from zoo.scores.named import artifacts_named, cards_of
     from zoo.settings import store_folder
-    from zoo.store import plan_removal
+    from zoo.store import plan_removal, users_of_files
     from zoo.tracking.sync import log_removals
 
     asked = artifacts_named(store_folder(), names)
@@ -87,6 +88,9 @@ def rm(
     for folder in removal.folders:
         for line in _broken_plans(folder):
             say(line)
+    for name, made in users_of_files(store_folder(), removal.folders).items():
+        more = f" and {len(made) - 1} more" if len(made) > 1 else ""
+        say(f"{name}: {made[0]}{more} was made from a file of it; `zoo lineage` will know what it was asked, and no more")
     if dry_run or not _agreed(f"remove {len(removal.folders)} artifacts", yes=yes):
         return
     for folder in removal.folders:
@@ -101,9 +105,11 @@ def _remove(folder: Path) -> None:
     ZooError, and nothing noted, where its disk does not let it go.
     """
     from zoo.settings import home
-    from zoo.store import remove_artifact
+    from zoo.store import Artifact, keep_lineage, read_manifest, remove_artifact
     from zoo.tracking.removed import note_removal, unnote_removal
 
+    with suppress(ZooError):  # of one that cannot be read nothing is known
+        keep_lineage(Artifact(folder, read_manifest(folder)))
     try:
         remove_artifact(folder, home(), before=lambda: note_removal(folder))
     except OSError as error:

@@ -149,25 +149,25 @@ def label(
 
 def _make(request: MineRequest | LabelRequest, out: Path) -> tuple[dict[str, Any], Path]:
     """Run the stage or take its artifact, and put the file and its report where they were asked for."""
-    from zoo.data.made import REPORT, copy_out
+    from zoo.data.made import copy_out
     from zoo.pipeline.runner import run_stage
     from zoo.settings import store_folder
     from zoo.tracking.sync import log_stage
 
     artifact = run_stage(request, store_folder(), say=say)
     log_stage(artifact.manifest, artifact.path)
-    beside = copy_out(artifact.path, out)
+    beside = copy_out(artifact, out)
     say(f"{out}: from {artifact.path.name}")
-    report: dict[str, Any] = json.loads((artifact.path / REPORT).read_text())
+    report: dict[str, Any] = json.loads(beside.read_bytes())
     return report, beside
 
 
 def _check_out(out: Path, *inputs: Path | None) -> None:
-    from zoo.data.made import BESIDE, check_suffix
+    from zoo.data.made import beside, check_suffix
     from zoo.store import check_output
 
     check_suffix(out)
-    for path in (out, out.with_name(out.name + BESIDE)):
+    for path in (out, beside(out)):
         check_output(path, *inputs)
 
 

@@ -14,6 +14,7 @@ from zoo.cli.entries import check, import_, list_, register, show
 from zoo.cli.experiments import experiment
 from zoo.cli.home import du, gc, rm, verify
 from zoo.cli.ladder import ladder
+from zoo.cli.lineage import lineage
 from zoo.cli.stages import fetch, merge, quantize, run, score, train
 from zoo.cli.targets import target_app
 from zoo.cli.tracking import leaderboard, promote, sync, ui
@@ -26,7 +27,7 @@ add_commands(
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle),
         TRACKING: (ui, sync),
-        HOME: (du, verify, rm, gc),
+        HOME: (du, verify, lineage, rm, gc),
     },
 )
 app.add_typer(target_app, name="target", rich_help_panel=MACHINES)

@@ -278,6 +278,7 @@ class GenerateRequest(BaseRequest):
     """
 
     stage: Literal["generate"] = "generate"
+    revision: int = 2  # conversation ids tell weights and sampling apart
     model: Input
     prompts: Input
     rows: Positive | None = Field(None, description="at most this many prompts, a sample by `rows_seed`")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from zoo.data.battles import dataset_digest, read_battles
 from zoo.errors import ZooError
-from zoo.store.files import replacing
+from zoo.reading import read_json_object
+from zoo.store import Artifact, file_sha256, note_written, replacing, write_atomic
 
 PAIRS, REPORT = "pairs.parquet", "report.json"  # what a stage leaves
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
@@ -36,26 +39,56 @@ def check_suffix(path: Path) -> None:
         raise ZooError(f"{path}: name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 
 
-def copy_out(folder: Path, out: Path) -> Path:
+def beside(out: Path) -> Path:
+    """Where the report of a made file lies."""
+    return out.with_name(out.name + BESIDE)
+
+
+def copy_out(artifact: Artifact, out: Path) -> Path:
     """Put an artifact's pairs in a file, its report beside it, and return the report's path.
 
-    The file's name says its format. Each is whole or absent, the pairs last: where they are, they have their report.
+    The file's name says its format; the same pairs give the same bytes. Each is whole or absent. The report comes first and
+    has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
     """
+    report: dict[str, Any] = json.loads((artifact.path / REPORT).read_bytes())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as file:
+        _write(artifact.path / PAIRS, out.name, file)
+        file.flush()
+        digest = file_sha256(Path(file.name))
+        write_report(report | {"artifacts": [artifact.path.name]}, out, digest)
+    battles = dataset_digest(read_battles(artifact.path / PAIRS))
+    store = artifact.path.parent
+    note_written(store, (digest[:16], battles), out, [artifact])
+    note_written(store, [file_sha256(beside(out))[:16]], beside(out), [artifact])  # a later label's `--map` may be it
+    return beside(out)
+
+
+def write_report(report: dict[str, Any], out: Path, digest: str) -> None:
+    """Put a report beside a file that is about to be there; `digest`: the SHA-256 of that file."""
+    told = {**report, "file_sha256": digest}
+    write_atomic(beside(out), json.dumps(told, indent=1, ensure_ascii=False))
+
+
+def report_beside(path: Path) -> dict[str, Any]:
+    """The report beside a made file. ZooError where there is none, or it is of another file."""
+    mend = "give the command that made the file again"
+    report = read_json_object(beside(path), mend=mend)
+    if report.get("file_sha256", file_sha256(path)) != file_sha256(path):
+        raise ZooError(f"{path}: changed since, or of another run than {beside(path).name}; {mend}")
+    return report
+
+
+def _write(pairs: Path, name: str, file: IO[bytes]) -> None:
     import gzip
 
-    report = out.with_name(out.name + BESIDE)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(report) as file:
-        file.write((folder / REPORT).read_bytes())
-    with replacing(out) as file:
-        if out.name.endswith(".parquet"):
-            file.write((folder / PAIRS).read_bytes())
-        elif out.name.endswith(".gz"):
-            with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
-                packed.writelines(_csv(folder / PAIRS))
-        else:
-            file.writelines(_csv(folder / PAIRS))
-    return report
+    if name.endswith(".parquet"):
+        file.write(pairs.read_bytes())
+    elif name.endswith(".gz"):
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:  # else the name of the moment is in it
+            packed.writelines(_csv(pairs))
+    else:
+        file.writelines(_csv(pairs))
 
 
 def _csv(path: Path) -> Iterator[bytes]:

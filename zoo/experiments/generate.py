@@ -11,10 +11,13 @@ from typing import IO, Any
 
 from zoo.contracts import Say
 from zoo.errors import ZooError
+from zoo.data.made import write_report
+from zoo.data.prompts import Prompts
 from zoo.pipeline.generators import Asked, Generator, generate_request
 from zoo.pipeline.runner import run_stage
+from zoo.report.generated import generated_report
 from zoo.stages.generate.rows import ANSWERS
-from zoo.store import Artifact, artifact_name, find, replacing
+from zoo.store import Artifact, artifact_name, file_sha256, find, note_written, replacing
 
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -43,19 +46,31 @@ def generate_answers(models: Sequence[Generator], asked: Asked, store: Path, *, 
     return artifacts
 
 
-def write_log(artifacts: Sequence[Artifact], out: Path) -> int:
-    """All answers as one log, whole or not at all; how many rows it has."""
+def write_log(artifacts: Sequence[Artifact], prompts: Prompts, out: Path) -> dict[str, Any]:
+    """All answers as one log, whole or not at all, with a report beside it, which is returned.
+
+    The report comes first and has the log's SHA-256, as that of `zoo.data.made.copy_out`.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     logs = [artifact.path / ANSWERS for artifact in artifacts]
     with replacing(out) as file:
-        if out.name.endswith(".parquet"):
-            _write_parquet(logs, file)
-        elif out.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                _join(logs, packed)
-        else:
-            _join(logs, file)
-    return sum(int(artifact.manifest.metrics["generate/rows"]) for artifact in artifacts)
+        _write(logs, out.name, file)
+        file.flush()
+        digest = file_sha256(Path(file.name))
+        report = generated_report(artifacts, prompts)
+        write_report(report, out, digest)
+    note_written(artifacts[0].path.parent, [digest[:16]], out, artifacts)
+    return report
+
+
+def _write(logs: Sequence[Path], name: str, file: IO[bytes]) -> None:
+    if name.endswith(".parquet"):
+        _write_parquet(logs, file)
+    elif name.endswith(".gz"):
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+            _join(logs, packed)
+    else:
+        _join(logs, file)
 
 
 def _join(logs: Sequence[Path], file: IO[bytes] | gzip.GzipFile) -> None:

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.contracts import GenerateRequest
+from zoo.data.made import OK
+from zoo.data.prompts import Prompts
 from zoo.report.text import Column, Page, Table
 from zoo.store import Artifact
 
 PREFIX, STATUS = "generate/", "_rows"
+PROMPT_ROWS = "rows of prompts"
 
 
 def statuses(artifact: Artifact) -> dict[str, int]:
@@ -33,6 +37,26 @@ def generated_record(artifact: Artifact) -> dict[str, Any]:
         **kept,
         "load_seconds": manifest.measurements.load_seconds,
         "run_seconds": manifest.measurements.run_seconds,
+    }
+
+
+def generated_report(artifacts: Sequence[Artifact], prompts: Prompts) -> dict[str, Any]:
+    """What was asked and answered, as it lies beside the log."""
+    counts = [(reason, count, prompts.first[reason]) for reason, count in prompts.left_out.items()]
+    requests = [artifact.manifest.request for artifact in artifacts]
+    request = next(request for request in requests if isinstance(request, GenerateRequest))
+    return {
+        "stage": request.stage,
+        "rows": sum(int(artifact.manifest.metrics["generate/rows"]) for artifact in artifacts),
+        "totals": {PROMPT_ROWS: prompts.rows},
+        "counts": [
+            {"what": PROMPT_ROWS, "reason": reason, "count": count, "example": example}
+            for reason, count, example in [*counts, (OK, len(prompts.prompts), "")]
+        ],
+        "models": [generated_record(artifact) for artifact in artifacts],
+        "artifacts": [artifact.path.name for artifact in artifacts],
+        "settings": request.model_dump(include={"rows", "rows_seed", "samples", "seed", "sampling"}),
+        "inputs": [{"file": prompts.path.name, "digest": prompts.digest}],
     }
 
 

@@ -40,7 +40,19 @@ from zoo.store.files import (
     write_atomic,
 )
 from zoo.store.garbage import DAYS, Garbage, collect, disk_bytes, find_garbage
-from zoo.store.lineage import dependents, recipe_of, source_of, sources
+from zoo.store.lineage import (
+    Given,
+    Made,
+    dependents,
+    keep_lineage,
+    lineage,
+    lineage_of_file,
+    made_files,
+    recipe_of,
+    source_of,
+    sources,
+    users_of_files,
+)
 from zoo.store.outside import check_output
 from zoo.store.removal import (
     Removal,
@@ -54,6 +66,7 @@ from zoo.store.removal import (
 )
 from zoo.store.usage import Ledger, Use, disk_use
 from zoo.store.verify import Fault, artifact_folders, bytes_to_hash, leftovers, verify_artifacts
+from zoo.store.written import WRITTEN, Writer, Written, find_written, note_written
 
 __all__ = [
     "ASIDE",
@@ -69,9 +82,14 @@ __all__ = [
     "Artifact",
     "Fault",
     "Garbage",
+    "Given",
     "Ledger",
+    "Made",
     "Removal",
     "Use",
+    "WRITTEN",
+    "Writer",
+    "Written",
     "artifact_folders",
     "artifact_name",
     "bytes_to_hash",
@@ -90,6 +108,7 @@ __all__ = [
     "file_sha256",
     "find",
     "find_garbage",
+    "find_written",
     "fingerprint",
     "fingerprint_of",
     "folder_fingerprint",
@@ -97,14 +116,19 @@ __all__ = [
     "if_free",
     "in_use",
     "is_held",
+    "keep_lineage",
     "leave_out",
     "leftovers",
+    "lineage",
+    "lineage_of_file",
     "list_artifacts",
     "lock_file",
     "locked",
+    "made_files",
     "manifest_stage",
     "names_fingerprint",
     "note_needed",
+    "note_written",
     "open_lock",
     "plan_removal",
     "read_manifest",
@@ -115,6 +139,7 @@ __all__ = [
     "set_aside",
     "source_of",
     "sources",
+    "users_of_files",
     "verify_artifacts",
     "write_atomic",
 ]

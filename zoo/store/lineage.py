@@ -1,19 +1,165 @@
-"""Lineage of an artifact: the artifacts in the same store that it was made from."""
+"""Lineage of an artifact: the artifacts in the same store that it was made from, and the files that it was given."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.contracts import Manifest, inputs_of
 from zoo.errors import ZooError
 from zoo.store.artifacts import MANIFEST, Artifact, identity, leave_out, list_artifacts, read_manifest
+from zoo.store.written import find_written, note_written
 
 DEPTH = 8  # more stages than any chain has
 OF_ONE_FOLD = ("adapter", "model", "start")  # of a request: what differs between the folds of one recipe, beside `held.fold`
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stage's result in a lineage.
+
+    `artifact` None: it was removed, and what is known of it comes from the note of a file that it wrote. `known`: its inputs
+    are told where it stands first.
+    """
+
+    name: str
+    stage: str
+    entry: str
+    created_at: str
+    artifact: Artifact | None = field(compare=False)
+    given: tuple[Given, ...] = ()
+    known: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """Something that a stage read.
+
+    `what`: which of its request's inputs; `file`: its name where it was a file; `made_by`: the artifacts that it is or that
+    wrote it, none where it comes from elsewhere.
+    """
+
+    what: str
+    digest: str
+    file: str
+    made_by: tuple[Made, ...]
+
+
+def lineage(store: Path, artifact: Artifact) -> Made:
+    """All that an artifact was made from, however far back."""
+    return _Reader(store).made(artifact.path.name, identity_of(artifact), artifact)
+
+
+def lineage_of_file(store: Path, file: Path, *digests: str) -> Given:
+    """Who wrote a file, by the digests that it may be known by, and all that came before."""
+    reader = _Reader(store)
+    found = {made.name: made for digest in digests for made in reader.makers(digest)}
+    return Given("file", digests[0], file.name, tuple(found.values()))
+
+
+def users_of_files(store: Path, folders: Collection[Path]) -> dict[str, list[str]]:
+    """Which artifacts outside some folders were made from files of theirs, by the name of the folder.
+
+    What stands in the way of no removal: the files lie elsewhere, or went into what was made.
+    """
+    names = {folder.name for folder in folders}
+    owners = _Reader(store)
+    found: dict[str, list[str]] = {}
+    for artifact in list_artifacts(store):
+        if artifact.path.name in names:
+            continue
+        for given in inputs_of(artifact.manifest.request):
+            for owner in owners.names(given.fingerprint) & names:
+                found.setdefault(owner, []).append(artifact.path.name)
+    return found
+
+
+def keep_lineage(artifact: Artifact) -> None:
+    """Note what an artifact was asked under the digests of its files that others were made from, before it is removed."""
+    store = artifact.path.parent
+    read = {given.fingerprint for other in list_artifacts(store) for given in inputs_of(other.manifest.request)}
+    for name, record in artifact.manifest.files.items():
+        if record.sha256[:16] in read:
+            note_written(store, [record.sha256[:16]], Path(name), [artifact])
+
+
+def made_files(made: Made | Given) -> Iterator[Made]:
+    """Every result in a lineage once, the last first."""
+    seen: set[str] = set()
+    todo: list[Made] = [made] if isinstance(made, Made) else list(made.made_by)
+    while todo:
+        one = todo.pop(0)
+        if one.known or one.name in seen:
+            continue
+        seen.add(one.name)
+        yield one
+        todo += [further for given in one.given for further in given.made_by]
+
+
+def identity_of(artifact: Artifact) -> dict[str, Any]:
+    """What an artifact was asked, as JSON with the places of its inputs."""
+    return artifact.manifest.request.model_dump(mode="json") | {"created_at": artifact.manifest.created_at.isoformat()}
+
+
+class _Reader:
+    """Lineages of one store; each artifact is followed once."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._artifacts = {artifact.path.name: artifact for artifact in list_artifacts(store)}
+        self._by_digest: dict[str, list[str]] = {}
+        for name, artifact in self._artifacts.items():
+            self._by_digest.setdefault(artifact.fingerprint, []).append(name)
+            for record in artifact.manifest.files.values():  # a file that is given from within the store
+                self._by_digest.setdefault(record.sha256[:16], []).append(name)
+        self._followed: set[str] = set()
+
+    def names(self, digest: str) -> set[str]:
+        """The artifacts that have a file of that digest, or wrote one."""
+        note = find_written(self._store, digest)
+        return {*self._by_digest.get(digest, ()), *(writer.artifact for writer in (note.writers if note else ()))}
+
+    def makers(self, digest: str) -> list[Made]:
+        """The artifacts that have a fingerprint or a file of that digest, or wrote one."""
+        found = {name: self._artifacts[name] for name in self._by_digest.get(digest, ())}
+        made = [self.made(name, identity_of(artifact), artifact) for name, artifact in found.items()]
+        note = find_written(self._store, digest)
+        for writer in note.writers if note else ():
+            if writer.artifact not in found:
+                request = {**writer.request, "created_at": writer.created_at}
+                made.append(self.made(writer.artifact, request, self._artifacts.get(writer.artifact)))
+        return made
+
+    def made(self, name: str, request: Mapping[str, Any], artifact: Artifact | None) -> Made:
+        """`request`: as JSON, since that of a removed artifact may be of another version."""
+        stage, entry, at = (str(request.get(key, "")) for key in ("stage", "entry", "created_at"))
+        if name in self._followed:
+            return Made(name, stage, entry, at, artifact, known=True)
+        self._followed.add(name)
+        given = [
+            Given(what, digest, "" if (made_by := self.makers(digest)) and is_folder else file, tuple(made_by))
+            for what, digest, file, is_folder in _inputs(request)
+        ]
+        return Made(name, stage, entry, at, artifact, tuple(given))
+
+
+def _inputs(value: Any, what: str = "") -> Iterator[tuple[str, str, str, bool]]:
+    """Inputs of a request as JSON: which, digest, name of the file, and whether it was an artifact's folder."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"path", "fingerprint"}:
+            name = Path(str(value["path"])).name
+            yield what, str(value["fingerprint"]), name, name.endswith(f"-{value['fingerprint']}")
+            return
+        for key, item in value.items():
+            inner = what if key in ("file", "battles") and what else f"{what} {key}".strip()
+            yield from _inputs(item, inner)
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            yield from _inputs(item, f"{what} {number}" if len(value) > 1 else what)
 
 
 def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:

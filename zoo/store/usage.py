@@ -16,6 +16,7 @@ from zoo.store.artifacts import ASIDE, PARTIAL
 from zoo.store.garbage import Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
+from zoo.store.written import WRITTEN
 
 # linux/fs.h and linux/fiemap.h: a file's extents on disk, and which of them other files share.
 FS_IOC_FIEMAP = 0xC020660B
@@ -149,7 +150,7 @@ def _items(home: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
                 yield path, (name, "", path.name.rpartition("-")[0])
         for path in sorted(store.glob("*")):
             if path not in folders and path.name not in (PARTIAL, ASIDE, TRASH):
-                yield path, ("other", "", "")
+                yield path, ("notes of written files" if path.name == WRITTEN else "other", "", "")
     for path in sorted(home.glob("*")):
         if path.name in ("store", "cost"):
             continue

@@ -63,10 +63,15 @@ def run(request: LabelRequest, out_dir: Path) -> StageResult:
     told = [*zip(pairs.frame["id"], status, strict=True), *((row_id, BAD_ROW) for row_id in pairs.bad_ids)]
     write_pairs(out_dir / "rows.parquet", [{"id": row_id, STATUS: reason} for row_id, reason in told])
     counts = Counter(reason for _, reason in told)
+    first = {reason: row_id for row_id, reason in reversed(told)}
     report = {
         "stage": request.stage,
         "rows": counts[OK],
-        "counts": [{"what": "pairs", "reason": each, "count": count, "example": ""} for each, count in counts.most_common()],
+        "totals": {"pairs": len(told)},
+        "counts": [
+            {"what": "pairs", "reason": each, "count": count, "example": "" if each == OK else first[each]}
+            for each, count in counts.most_common()
+        ],
         "verdicts_left_out": tally.records(),
         "filters": dropped,
         "judges": {judge.name: judge.record() for judge in judges.values()},

@@ -37,7 +37,7 @@ from zoo.targets import process_age_seconds
 ROWS, PROMPTS, PAIRS_OF = "conversations", "prompts", "pairs"
 DOUBLED, AGAIN = "a doubled conversation_id", "a model's second answer to the prompt"
 ALONE, IDENTICAL, NONE_DIFFER = "one model alone", "identical answers", "all answers identical"
-NOT_JUDGED = "no pair that --judged has"
+NOT_JUDGED, UNJUDGED = "no pair that --judged has", "not in --judged"
 
 
 class Answer(NamedTuple):
@@ -91,12 +91,15 @@ def run(request: MineRequest, out_dir: Path) -> StageResult:
     if not len(choice.prompts):
         told = ", ".join(f"{each['count']:,} {each['what']}: {each['reason']}" for each in tally.records())
         raise ZooError(f"no pair in {index.read:,} conversations ({told}); give a log in which models answer the same prompts")
+    possible = sum(map(len, pairs))
+    tally.add(PAIRS_OF, f"not taken: {choice.ended_by} ended it", count=possible - len(choice.prompts))
     with _timed(seconds, "write"):
         write_pairs(out_dir / PAIRS, _records(request, prompts, choice))
     report = {
         "stage": request.stage,
         "conversations": index.read,
         "counts": tally.records(),
+        **_totals(index, prompts, pairs, choice),
         **_facts(request, prompts, choice, index),
         "nearest_kept": _nearest(prompts, choice, never),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -197,6 +200,7 @@ def _pairs(request: MineRequest, prompts: Sequence[Prompt], tally: Tally) -> lis
             tally.add(PROMPTS, NONE_DIFFER, prompt.asked[0])
         elif judged is not None:
             kept = [frozenset(prompt.answers[place].id for place in pair) in judged for pair in own.tolist()]
+            tally.add(PAIRS_OF, UNJUDGED, prompt.asked[0], kept.count(False))
             own = own[np.array(kept, dtype=bool)]
             tally.add(PROMPTS, NOT_JUDGED, prompt.asked[0], int(not len(own)))
         found.append(own)
@@ -253,6 +257,23 @@ def pair_id(pair: Sequence[Answer]) -> str:
 
 def _both(a: str, b: str, between: str) -> str:
     return a if a == b else between.join(sorted((a, b)))
+
+
+def _totals(index: Index, prompts: Sequence[Prompt], pairs: Sequence[np.ndarray], choice: Choice) -> dict[str, Any]:
+    """How many there were, and how many are used: what the counts by reason add up to."""
+    each = [len(prompt.answers) for prompt in prompts]
+    return {
+        "totals": {
+            ROWS: index.read,
+            PROMPTS: len(index.prompts),
+            PAIRS_OF: sum(count * (count - 1) // 2 for count in each),
+        },
+        "kept": {
+            ROWS: sum(map(len, index.prompts.values())),
+            PROMPTS: sum(len(own) > 0 for own in pairs),
+            PAIRS_OF: len(choice.prompts),
+        },
+    }
 
 
 def _facts(request: MineRequest, prompts: Sequence[Prompt], choice: Choice, index: Index) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Every row has a status, also the one that nothing was answered to.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def status_slug(status: str) -> str:
     return status.partition(":")[0].replace(" ", "_")
 
 
+def settings_digest(request: GenerateRequest) -> str:
+    """What beside prompt, name and seed makes an answer that very answer: weights and sampling, 8 hexadecimal digits."""
+    settings = {"model": request.model.fingerprint, **request.sampling.model_dump()}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def write_rows(rows: Sequence[Row], request: GenerateRequest, path: Path) -> None:
     """A file of JSON lines, whole or not at all."""
     with replacing(path) as file:
@@ -71,7 +78,7 @@ def record(row: Row, request: GenerateRequest) -> dict[str, Any]:
             conversation.append({"role": "assistant", "content": row.answers[turn].text})
     licence = row.prompt.licence or request.prompt_licence or ""
     return {
-        "conversation_id": f"{row.prompt.id}-{request.entry}-{row.seed}",
+        "conversation_id": f"{row.prompt.id}-{request.entry}-{row.seed}-{settings_digest(request)}",
         "model": request.entry,
         "conversation": conversation,
         "turn": len(row.prompt.turns),
