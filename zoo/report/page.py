@@ -19,7 +19,7 @@ STYLE = """
   h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere }
   h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line) }
   .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 }
-  .tile { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 11rem }
+  .tile { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 8rem }
   .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums }
   .tile span, .note { color: var(--soft); font-size: .9rem }
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
@@ -62,7 +62,7 @@ FOOT = """</body>
 """
 
 BARS_STYLE = """
-  .stack { display: grid; grid-template-columns: 9rem 1fr; gap: .15rem .6rem; align-items: center; margin: .5rem 0;
+  .stack { display: grid; grid-template-columns: 11rem 1fr; gap: .15rem .6rem; align-items: center; margin: .5rem 0;
     max-width: 46rem }
   .stack > span { font-size: .9rem; overflow-wrap: anywhere } .stack > div { display: flex; height: 1.5rem; min-width: 0 }
   .stack i { font-style: normal; font-size: .9rem; color: #fff; text-align: center; overflow: hidden; white-space: nowrap;

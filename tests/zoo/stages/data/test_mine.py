@@ -144,7 +144,7 @@ def test_only_pairs_that_a_judge_has_judged(tmp_path: Path) -> None:
     table, report = run(tmp_path, log, judged=(given(judged),))
     found = {frozenset((row.log_id_a, row.log_id_b)) for row in table.itertuples()}
     assert found == {frozenset(("p1-weak", "p1-strong")), frozenset(("p3-tiny", "p3-weak"))}
-    assert counts(report) == {mine.NOT_JUDGED: 3}
+    assert counts(report) == {mine.NOT_JUDGED: 3, mine.UNJUDGED: 5 * 6 - 2}
 
 
 @pytest.mark.parametrize("models", [["alone"], []])

@@ -1,0 +1,57 @@
+"""`zoo data report`: what a made file is, and whether it may be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.errors import ZooError
+from zoo.report.text import Format, show
+
+PAGE = (".html", ".htm")
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="A file that `zoo data mine`, `generate` or `label` wrote.")],
+    page: Annotated[Path | None, typer.Option("-o", "--output", help="Page to write, .html, with rows to read by eye.")] = None,
+    never: Annotated[
+        list[Path] | None,
+        typer.Option("--never", metavar="FILE", help="Battles that no row should be near, beside those of mining. Repeatable."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, max=100, help="Rows of each kind on the page.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same rows.")] = 0,
+    style: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a made file is made of, what was left out and why, and what its labels are worth.
+
+    Its chain of stages is found by content, so the file may lie anywhere. The page is one file that needs nothing else.
+
+    Example: zoo data report labelled.csv.gz
+
+    Example: zoo data report labelled.csv.gz -o labelled.html --never test.csv
+    """
+    from zoo.report.made_file import read_made
+    from zoo.report.made_page import made_html
+    from zoo.report.made_report import read_rows, report_data, report_page
+    from zoo.report.made_sample import answer_strata, pair_strata
+    from zoo.settings import store_folder
+    from zoo.store import check_output, write_atomic
+
+    wanted = style_of(style, as_json)
+    if page is not None:
+        if page.suffix not in PAGE:
+            raise ZooError(f"{page}: a page is HTML; give a name that ends in .html")
+        check_output(page, file, *(never or []))
+    made = read_made(store_folder(), file)
+    battles = read_rows(made)
+    data = report_data(made, battles, never or [])
+    if page is not None:
+        sample = answer_strata(file, seed, rows) if battles is None else pair_strata(made, battles, seed, rows)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(page, made_html(data, sample, seed))
+        say(f"{page}: {page.stat().st_size / 2**10:,.0f} KiB")
+    show(report_page(data, page), wanted, data=data)
