@@ -34,6 +34,7 @@ def report(
 
     Example: zoo data report labelled.csv.gz -o labelled.html --never test.csv
     """
+    from zoo.reading import check_ordinary
     from zoo.report.made_file import read_made
     from zoo.report.made_page import made_html
     from zoo.report.made_report import read_rows, report_data, report_page
@@ -46,6 +47,8 @@ def report(
         if page.suffix not in PAGE:
             raise ZooError(f"{page}: a page is HTML; give a name that ends in .html")
         check_output(page, file, *(never or []))
+    for path in never or ():
+        check_ordinary(path, mend="give a file of battles")
     made = read_made(store_folder(), file)
     battles = read_rows(made)
     data = report_data(made, battles, never or [])

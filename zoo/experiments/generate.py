@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from zoo.contracts import Say
-from zoo.errors import ZooError
 from zoo.data.made import write_report
 from zoo.data.prompts import Prompts
+from zoo.errors import ZooError
 from zoo.pipeline.generators import Asked, Generator, generate_request
 from zoo.pipeline.runner import run_stage
 from zoo.report.generated import generated_report

@@ -54,10 +54,3 @@ def lineage_record(node: Made | Given) -> dict[str, Any]:
         "removed": node.artifact is None,
         **({"told_above": True} if node.known else {"from": [lineage_record(given) for given in node.given]}),
     }
-
-
-def chain_text(node: Made | Given) -> str:
-    """The results in a lineage as one line, the last first: what a run's tag says."""
-    from zoo.store import made_files
-
-    return " <- ".join(made.name for made in made_files(node))

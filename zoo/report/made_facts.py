@@ -63,12 +63,16 @@ def pair_facts(battles: Battles) -> dict[str, Any]:
         "turns": dict(sorted(Counter(len(turns) for turns in frame["prompt"]).items())),
         "sources": counted(column(battles, SOURCE)),
         "licences": counted(column(battles, LICENCE)),
-        "languages": counted(column(battles, ("language",))),
+        "languages": counted(languages) if any(languages := column(battles, ("language",)) or []) else [],
         "judges": counted(column(battles, JUDGE)),
         "models": model_balance(battles, shares),
         "lengths": {
             name: spread(values)
-            for name, values in (("prompt", lengths[:, 0]), ("an answer", lengths[:, 1:].ravel()), ("a pair", lengths.sum(axis=1)))
+            for name, values in (
+                ("prompt", lengths[:, 0]),
+                ("an answer", lengths[:, 1:].ravel()),
+                ("a pair", lengths.sum(axis=1)),
+            )
         },
         "labels": None if shares is None else label_facts(shares, ratio),
         "labels_by_judge": {} if shares is None else _by_judge(column(battles, JUDGE), shares, ratio),
@@ -134,7 +138,7 @@ def spread(values: np.ndarray) -> dict[str, int]:
 
 
 def near_file(prompts: Sequence[Any], path: Path) -> dict[str, Any]:
-    """Rows whose prompt a file asks exactly, those that are near-copies which an exact check lets through, and the nearest left."""
+    """Rows whose prompt a file asks exactly, near-copies which an exact check lets through, and the nearest of the others."""
     asked = asked_in([path])
     reasons = why_masked(prompts, asked)
     through = [join_turns(turns) for turns, reason in zip(prompts, reasons, strict=True) if reason == NEAR]

@@ -6,21 +6,71 @@ not know is told with what every manifest has.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.contracts import Input, inputs_of
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zoo.contracts import Input, first_fault, inputs_of
 from zoo.data.made import OK, REPORT, beside, report_beside
 from zoo.errors import ZooError
 from zoo.pipeline.lineage import lineage_of_made_file
+from zoo.reading import check_ordinary, read_json_object
 from zoo.report.generated import statuses
+from zoo.scores.certificate import Certificate
 from zoo.store import Given, Made, file_sha256, made_files
 
 ANSWERED = (OK, "cut")  # statuses of `zoo data generate` with an answer to every turn
+
+
+class Count(BaseModel):
+    """How many of what were used, or left out for which reason."""
+
+    what: str
+    reason: str
+    count: int
+    example: str = ""
+
+
+class JudgeFacts(BaseModel):
+    """Shares of all rows that a judge has judged."""
+
+    model_config = ConfigDict(extra="allow")
+
+    rows: int
+    judge_ties: float
+    judge_longer: float | None = None
+
+
+class JudgeRecord(BaseModel):
+    """What a label's report says of a judge, as far as it is shown."""
+
+    certificate: Certificate | None = None
+    borrowed: str = ""
+    fault: str = ""
+    all_rows: JudgeFacts
+
+
+class FilterRecord(BaseModel):
+    filter: str
+    rows_lost: int
+    rows: int
+
+
+class StageReport(BaseModel):
+    """What stages say of what they made, as far as it is shown; what else a report has is not read."""
+
+    stage: str = ""
+    counts: list[Count] = []
+    totals: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    artifacts: list[str] = []
+    judges: dict[str, JudgeRecord] = {}
+    filters: list[FilterRecord] = []
+    warnings: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -33,7 +83,7 @@ class MadeFile:
     path: Path
     sha256: str
     stage: str
-    report: Mapping[str, Any]
+    report: StageReport
     given: Given
 
     @property
@@ -52,14 +102,15 @@ def read_made(store: Path, path: Path) -> MadeFile:
 
     ZooError where neither the store nor a report beside it knows it, or the report is of another file.
     """
+    check_ordinary(path, mend="give a file that was made here")
     given = lineage_of_made_file(store, path)
     if beside(path).is_file():
-        report = report_beside(path)
+        report = _checked(report_beside(path), beside(path))
     else:
-        report = next((found for made in given.made_by if (found := report_of(made))), {})
-    named = tuple(made for made in given.made_by if made.name in report.get("artifacts", ()))
+        report = next((report_of(made) for made in given.made_by), StageReport())
+    named = tuple(made for made in given.made_by if made.name in report.artifacts)
     given = replace(given, made_by=named or given.made_by)  # of several that wrote the same bytes
-    stage = str(report.get("stage") or (given.made_by[0].stage if given.made_by else ""))
+    stage = report.stage or (given.made_by[0].stage if given.made_by else "")
     if not stage:
         raise ZooError(
             f"{path}: no artifact of {store} wrote it, and no {beside(path).name} lies beside it; give a file that "
@@ -68,13 +119,19 @@ def read_made(store: Path, path: Path) -> MadeFile:
     return MadeFile(path, file_sha256(path), stage, report, given)
 
 
-def report_of(made: Made) -> dict[str, Any]:
-    """The report that a stage left in its artifact; empty where it left none, or is gone."""
+def report_of(made: Made) -> StageReport:
+    """The report that a stage left in its artifact; a blank one where it left none, or is gone."""
     path = made.artifact.path / REPORT if made.artifact else None
     if path is None or not path.is_file():
-        return {}
-    found = json.loads(path.read_bytes())
-    return found if isinstance(found, dict) else {}
+        return StageReport()
+    return _checked(read_json_object(path, mend="`zoo verify` says what is wrong with it"), path)
+
+
+def _checked(found: dict[str, Any], path: Path) -> StageReport:
+    try:
+        return StageReport.model_validate(found)
+    except ValidationError as error:
+        raise ZooError(f"{path}: not a report of made data ({first_fault(error)}); make the file again") from error
 
 
 def input_files(made: Made, name: str) -> Iterator[Path]:
@@ -98,31 +155,27 @@ def accounts(made: MadeFile) -> list[dict[str, Any]]:
     together are `total`; None where the stage gave no total.
     """
     found: list[dict[str, Any]] = []
-    told = {name for name in made.report.get("artifacts", ())}
     for step in made.steps:
         if step.stage == "generate" and step.artifact:
             counts = statuses(step.artifact)
             rows = int(step.artifact.manifest.metrics.get("generate/rows", 0))
             parts = [_part(status, count, kept=status in ANSWERED) for status, count in counts.items()]
             found.append(_account(step.stage, step.name, "answered prompts", rows, parts))
-        found += _of_report(step.stage, step.name, report_of(step) or (made.report if step.name in told else {}))
+        gone = step.artifact is None and step.name in made.report.artifacts
+        found += _of_report(step.stage, step.name, made.report if gone else report_of(step))
     if not made.steps or made.stage == "generate":
         found += _of_report(made.stage, made.path.name, made.report)
     return found
 
 
-def _of_report(stage: str, name: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    counts, totals, kept = (report.get(key) or default for key, default in (("counts", []), ("totals", {}), ("kept", {})))
+def _of_report(stage: str, name: str, report: StageReport) -> list[dict[str, Any]]:
     found = []
-    for what in dict.fromkeys([*totals, *(each["what"] for each in counts)]):
-        parts = [
-            _part(each["reason"], int(each["count"]), str(each.get("example", "")), kept=each["reason"] == OK)
-            for each in counts
-            if each["what"] == what
-        ]
-        if what in kept:
-            parts.insert(0, _part("used", int(kept[what]), kept=True))
-        found.append(_account(stage, name, what, totals.get(what), parts))
+    for what in dict.fromkeys([*report.totals, *(each.what for each in report.counts)]):
+        own = [each for each in report.counts if each.what == what]
+        parts = [_part(each.reason, each.count, each.example, kept=each.reason == OK) for each in own]
+        if what in report.kept:
+            parts.insert(0, _part("used", report.kept[what], kept=True))
+        found.append(_account(stage, name, what, report.totals.get(what), parts))
     return found
 
 
@@ -139,7 +192,7 @@ def handovers(made: MadeFile) -> list[dict[str, Any]]:
     """Where one stage of the chain read what others wrote: rows written and rows read, which must agree."""
     found = []
     for step in made.steps:
-        totals = report_of(step).get("totals", {})
+        totals = report_of(step).totals
         for what, name in (("logs", "conversations"), ("pairs", "pairs")):
             given = [each for each in step.given if each.what.split(" ")[0] == what]
             makers = [each.made_by for each in given]

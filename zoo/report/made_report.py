@@ -32,7 +32,7 @@ def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] =
     every = [*never, *(path for step in made.steps for path in input_files(step, "never"))]
     human = dict.fromkeys(path for step in made.last for path in input_files(step, "human"))
     prompts = [] if battles is None else battles.frame["prompt"].tolist()
-    judges = made.report.get("judges") or {}
+    judges = {name: judge.model_dump() for name, judge in made.report.judges.items()}
     return {
         "file": made.path.name,
         "sha256": made.sha256,
@@ -44,12 +44,10 @@ def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] =
         "costs": costs(made),
         "verdicts": {name: verdict(name, judge) for name, judge in judges.items()},
         "judges": judges,
-        "filters": made.report.get("filters") or [],
-        "warnings": made.report.get("warnings") or [],
+        "filters": [each.model_dump() for each in made.report.filters],
+        "warnings": made.report.warnings,
         "near": [near_file(prompts, path) for path in dict.fromkeys(path.absolute() for path in every)] if prompts else [],
-        "main": [
-            {"file": path.name, "folds": list(folds_of_main(prompts, read_battles(path)))} for path in human if prompts
-        ],
+        "main": [{"file": path.name, "folds": list(folds_of_main(prompts, read_battles(path)))} for path in human if prompts],
     }
 
 
@@ -73,7 +71,8 @@ def verdict(name: str, judge: Mapping[str, Any]) -> str:
         f"{prior['log_loss']:.3f}, so that a row gains {best['gain']:.3f} ± {best['gain_error']:.3f}. "
     )
     guess = "more than" if raw["log_loss"] > steps[UNIFORM]["log_loss"] else "less than"
-    told += f"Its verdicts taken as they are would cost {raw['log_loss']:.3f}, {guess} guessing ({steps[UNIFORM]['log_loss']:.3f}). "
+    told += f"Its verdicts taken as they are would cost {raw['log_loss']:.3f}, {guess} guessing "
+    told += f"({steps[UNIFORM]['log_loss']:.3f}). "
     if best["gain"] > 0:
         told += f"Lengths alone give {max(0.0, steps[LENGTH]['gain']) / best['gain']:.0%} of the gain, "
         told += f"the map without lengths {max(0.0, steps[MAPPED]['gain']) / best['gain']:.0%}."
@@ -111,7 +110,8 @@ def report_page(data: Mapping[str, Any], page: Path | None) -> Page:
 def faults(data: Mapping[str, Any]) -> list[str]:
     """What does not add up; empty where every row is accounted for."""
     told = [
-        f"{each['artifact']}: {sum(part['count'] for part in each['parts']):,} of {each['total']:,} {each['what']} accounted for"
+        f"{each['artifact']}: {sum(part['count'] for part in each['parts']):,} of {each['total']:,} {each['what']} "
+        "accounted for"
         for each in data["accounts"]
         if each["closes"] is False
     ]

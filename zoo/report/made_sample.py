@@ -88,7 +88,9 @@ def _pair(battles: Battles, place: int, shares: np.ndarray | None, human: np.nda
 def texts(turns: Turns) -> list[str]:
     """Turns for a page: those of many characters are cut, and say so."""
     return [
-        text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} [... {len(text) - MOST_CHARACTERS:,} characters more]"
+        text
+        if len(text) <= MOST_CHARACTERS
+        else f"{text[:MOST_CHARACTERS]} [... {len(text) - MOST_CHARACTERS:,} characters more]"
         for text in (turn or "" for turn in turns)
     ]
 

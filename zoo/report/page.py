@@ -33,7 +33,8 @@ STYLE = """
   .spaced { margin-top: 1.2rem }
   .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
   dt { font-weight: 600; margin-top: .6rem } dd { margin: 0; overflow-wrap: anywhere }
-  @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc } body { margin: 0; max-width: none }
+  @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc }
+    body { margin: 0; max-width: none }
     .tile, tr, .stack { break-inside: avoid } h2 { break-after: avoid } .scroll { overflow: visible }
     details::details-content { content-visibility: visible; block-size: auto } }
   @media (max-width: 40rem) {
@@ -69,9 +70,11 @@ BARS_STYLE = """
     border-right: 2px solid var(--paper); line-height: 1.5rem; box-sizing: border-box; print-color-adjust: exact;
     -webkit-print-color-adjust: exact }
   .c0 { background: #00629a } .c1 { background: #6a6a6a } .c2 { background: #b04d00 }
-  .key { font-size: .9rem; color: var(--soft) } .key i { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .9rem;
+  .key { font-size: .9rem; color: var(--soft) }
+  .key i { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .9rem;
     print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  .columns { display: flex; align-items: flex-end; gap: 2px; height: 8rem; max-width: 30rem; border-bottom: 1px solid var(--line) }
+  .columns { display: flex; align-items: flex-end; gap: 2px; height: 8rem; max-width: 30rem;
+    border-bottom: 1px solid var(--line) }
   .columns i { flex: 1; background: #00629a; print-color-adjust: exact; -webkit-print-color-adjust: exact }
   .ends { display: flex; justify-content: space-between; max-width: 30rem; font-size: .9rem; color: var(--soft) }
   @media (max-width: 40rem) { .stack { grid-template-columns: 1fr } }"""
@@ -100,7 +103,8 @@ def stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[st
     return {"rows": found, "names": list(names)}
 
 
-BARS = """{% macro bars(drawn) %}<p class="key">{% for name in drawn.names %}<i class="c{{ loop.index0 }}"></i>{{ name }}{% endfor %}</p>
+BARS = """{% macro bars(drawn) %}<p class="key">
+{%- for name in drawn.names %}<i class="c{{ loop.index0 }}"></i>{{ name }}{% endfor %}</p>
 {% for row in drawn.rows %}<div class="stack"><span>{{ row.name }}</span><div role="img" aria-label="{{ row.said }}">
 {%- for part in row.parts %}<i class="c{{ loop.index0 }}" style="width: {{ part.width }}%">{{ part.text }}</i>{% endfor -%}
 </div></div>

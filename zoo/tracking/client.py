@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,17 @@ def find_run(client: MlflowClient, experiment: str, **tags: str) -> Any:
     return found[0] if found else None
 
 
+def runs_of(client: MlflowClient, fingerprints: Iterable[str]) -> dict[str, str]:
+    """Ids of the runs of some artifacts, whatever experiment they are in, by fingerprint; those that are logged."""
+    found: dict[str, str] = {}
+    ids = experiments_of_ours(client)
+    for fingerprint in fingerprints:
+        runs = client.search_runs(ids, f"tags.`zoo.fingerprint` = '{fingerprint}'", max_results=1) if ids else []
+        if runs:
+            found[fingerprint] = str(runs[0].info.run_id)
+    return found
+
+
 def finished(run: Any) -> bool:
     """Whether a run was logged to its end.
 
@@ -277,11 +288,12 @@ def shown(value: float) -> float:
 
 
 def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> None:
-    """Note the battles that a run read: name and digest; the file's name only, no user paths."""
+    """Note data that a run read: name, digest, and who made them; the file's name only, no user paths."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = json.dumps({"uri": data.name})
-    dataset = Dataset(name=data.name, digest=data.digest[:36], source_type="local", source=source)
+    source = json.dumps({"uri": data.name, **({"made_by": data.made_by} if data.made_by else {})})
+    profile = json.dumps({"num_rows": data.rows}) if data.rows is not None else None
+    dataset = Dataset(name=data.name, digest=data.digest[:36], source_type="local", source=source, profile=profile)
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
     for attempt in range(4):
         try:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Manifest
 from zoo.pipeline.stage_table import stage_of
+from zoo.report.lineage import lineage_record
 from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
-from zoo.store import MANIFEST, Artifact, identity, locked
+from zoo.store import MANIFEST, Artifact, Made, identity, locked, made_files
 from zoo.tracking.bounded import SECONDS
 from zoo.tracking.client import (
     WEIGHTS,
@@ -23,12 +24,22 @@ from zoo.tracking.client import (
     find_run,
     finished,
     points_of,
+    runs_of,
     shown,
     write_batch,
     write_files,
     write_input,
 )
-from zoo.tracking.facts import Data, Facts, data_of, entry_params, stage_facts, version_of
+from zoo.tracking.facts import (
+    Data,
+    Facts,
+    data_of,
+    entry_params,
+    lineage_of_made,
+    made_inputs,
+    stage_facts,
+    version_of,
+)
 from zoo.tracking.home import mark, mark_begun, public_data
 from zoo.tracking.models import log_checkpoint, register_scored
 
@@ -59,6 +70,7 @@ def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SE
             run = _find(client, experiment, fact)
             begun, run = run, run or _create(client, experiment, fact, manifest, parent)
             _fill(client, run.info.run_id, fact, manifest, data)
+            _write_lineage(client, run.info.run_id, lineage_of_made(manifest, folder))
             if begun:  # by a killed logger, or while the stage ran
                 _complete(client, begun, fact, parent)
             if fact.card:
@@ -161,6 +173,18 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
         from zoo.report.figures import curve_figures
 
         write_files(client, run_id, curve_figures(fact.curves), "figures")
+
+
+def _write_lineage(client: MlflowClient, run_id: str, made: Made | None) -> None:
+    """Made data among what a stage was made from: the files as inputs, and the whole chain with the runs of its stages."""
+    if made is None:
+        return
+    for what, data in made_inputs(made):
+        write_input(client, run_id, data, what)
+    earlier = [each for each in made_files(made) if each.name != made.name]
+    write_batch(client, run_id, tags={"zoo.lineage": " <- ".join(each.name for each in earlier)} if earlier else {})
+    runs = runs_of(client, [each.name.rpartition("-")[2] for each in earlier])
+    client.log_dict(run_id, {"runs": runs, "lineage": lineage_record(made)}, "lineage.json")
 
 
 def _milliseconds(manifest: Manifest) -> int:

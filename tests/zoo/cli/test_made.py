@@ -14,26 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from tests.helpers.logs import log_of, write_log
-from zoo.cli.data import data_app
+from tests.helpers.made import MODELS, invoke
 from zoo.data.battles import read_battles
 from zoo.data.columns import VOTES
+from zoo.data.made import beside, report_beside
 from zoo.errors import ZooError
 from zoo.settings import store_folder
 from zoo.store import list_artifacts
 from zoo.tracking.home import is_marked
-
-MODELS = ("strong", "middling", "weak", "tiny")
-
-
-def invoke(*words: object) -> str:
-    result = CliRunner().invoke(data_app, [str(word) for word in words])
-    if isinstance(result.exception, ZooError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture
@@ -109,3 +99,24 @@ def test_no_output_takes_the_place_of_an_input(tmp_path: Path, log: Path) -> Non
     beside.write_text(table.read_text())
     with pytest.raises(ZooError, match="the output would replace"):
         invoke("mine", beside, "-o", tmp_path / "pairs.csv")
+
+
+def test_the_same_pairs_are_the_same_bytes_under_every_name(tmp_path: Path, log: Path) -> None:
+    """Else what is made from a file would be made again for each copy of it."""
+    first, second = tmp_path / "one.csv.gz", tmp_path / "two.csv.gz"
+    for out in (first, second):
+        invoke("mine", log, "-o", out)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_report_of_another_run_is_told(tmp_path: Path, log: Path, own_home: Path) -> None:
+    """What a kill between the two files leaves: the report of the new one beside the old one."""
+    out, other = tmp_path / "pairs.csv", tmp_path / "other.csv"
+    invoke("mine", log, "-o", out)
+    invoke("mine", log, "-o", other, "--seed", 1)
+    assert report_beside(out)["artifacts"] != report_beside(other)["artifacts"]
+    beside(out).write_bytes(beside(other).read_bytes())
+    with pytest.raises(ZooError, match=r"pairs\.csv: changed since, or of another run"):
+        report_beside(out)
+    invoke("mine", log, "-o", out, "--seed", 1)
+    assert report_beside(out)["rows"] == 40

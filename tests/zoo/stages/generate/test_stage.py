@@ -110,6 +110,16 @@ def test_samples_are_rows_with_seeds_in_turn(asking: Asking) -> None:
     assert token_seed(["a"], 1) == token_seed(["a"], 1) != token_seed(["b"], 1)
 
 
+def test_other_settings_give_other_ids(asking: Asking) -> None:
+    """Two logs of one model at two temperatures can be mined together: no id is doubled."""
+    _, warm = asking.run(asking.request("p", TURNS), "a")
+    _, cold = asking.run(asking.request("p", TURNS, sampling=Sampling(temperature=0.1)), "b")
+    ids = [[row["conversation_id"] for row in rows] for rows in (warm, cold)]
+    assert set(ids[0]).isdisjoint(ids[1]) and len({*ids[0], *ids[1]}) == 2 * len(TURNS)
+    _, again = asking.run(asking.request("q", TURNS[:2]), "c")
+    assert [row["conversation_id"] for row in again] == ids[0][:2], "of the answer, whichever file asked"
+
+
 def test_every_kind_of_end_is_a_status(asking: Asking) -> None:
     prompts = [["well"], ["cut x", "more"], ["loop x", "more"], ["nothing x", "more"], ["word " * 400, "more"]]
     metrics, rows = asking.run(asking.request("p", prompts), "a")
