@@ -77,11 +77,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Home:
     """A home of its own, and commands in it."""
 
-    def __init__(self, place: Path, name: str) -> None:
+    def __init__(self, place: Path, name: str, *models: str) -> None:
         self.place, self.home, self.files = place, place / name, place / f"{name}-files"
         self.files.mkdir()
         self.models = []
-        for model in ("tiny-a", "tiny-b"):
+        for model in models:
             given = Input(path=place / model, fingerprint=folder_fingerprint(place / model))
             self.models.append(run_stage(FetchRequest(entry=model, base=BASE, source="folder", folder=given), self.store).path)
 
@@ -181,7 +181,7 @@ def has(pattern: str) -> Callable[[Path], object]:
 @pytest.fixture(scope="module")
 def killed(place: Path) -> Home:
     """Every stage killed once, and gone on with."""
-    home = Home(place, "killed")
+    home = Home(place, "killed", "tiny-a", "tiny-b")
     home.kill_then_run("generate", has("chunks/*/*.parquet"), *home.generate(*home.models))
     home.kill_then_run("mine", has("request.json"), *home.mine())
     write_votes(home.files)
@@ -194,7 +194,7 @@ def test_every_prompt_is_answered_once_by_each_model_and_as_without_a_kill(kille
     rows = [json.loads(line) for line in (killed.files / "answers.jsonl").read_text().splitlines()]
     assert Counter(row["model"] for row in rows) == {"tiny-a": PROMPTS, "tiny-b": PROMPTS}
     assert len({row["conversation_id"] for row in rows}) == 2 * PROMPTS
-    whole = Home(place, "whole")
+    whole = Home(place, "whole", "tiny-a")
     whole.run(*whole.generate(whole.models[0]))
     again = [json.loads(line) for line in (whole.files / "answers.jsonl").read_text().splitlines()]
     assert again == rows[:PROMPTS]

@@ -6,6 +6,7 @@ phone's width and paper.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,11 +87,17 @@ def render(body: str, content: Mapping[str, Any], *, style: str = "") -> str:
     `content` has `title`, `subtitle` and `tiles` (pairs of value and label) beside what `body` names. `style`: rules that
     follow those of every page.
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(HEAD + body + FOOT)
-    return template.render(content, style=Markup(STYLE + style))
+    page: str = _template(body).render(content, style=Markup(STYLE + style))
+    return page
+
+
+@functools.cache
+def _template(body: str) -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(HEAD + body + FOOT)
 
 
 def stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str]) -> dict[str, Any]:

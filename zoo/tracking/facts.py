@@ -55,6 +55,9 @@ LEFT_OUT = (
 )
 
 MAKES_DATA = ("generate", "mine", "judge", "label")  # stages whose rows are learned from
+# Inputs that hold models, and those that `data_of` names.
+MODELS = ("base", "model", "adapter", "more_adapters", "start", "trained", "merged", "quantized", "folder")
+NO_DATA = (*MODELS, "battles", "prompts")
 ROWS_MADE = ("generate/rows", MADE_ROWS)
 
 
@@ -294,7 +297,7 @@ def lineage_of_made(manifest: Manifest, folder: Path) -> Made | None:
 def made_inputs(made: Made) -> Iterator[tuple[str, Data]]:
     """The files that a stage itself read, beside the battles of `data_of`: what each is to it, and who wrote it."""
     for given in made.given:
-        if given.what not in ("battles", "prompts") and given.file:
+        if given.what.split(" ")[0] not in NO_DATA and given.file:
             writers = [writer for writer in given.made_by if writer.artifact]
             rows = [writer.artifact.manifest.metrics.get(name) for writer in writers if writer.artifact for name in ROWS_MADE]
             known = [int(count) for count in rows if count is not None]

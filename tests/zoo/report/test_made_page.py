@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,13 +23,36 @@ from zoo.report.page import stacked_bars
 from zoo.store import discard, list_artifacts
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels, and all that they were made of, with a home; made once, and never changed."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_HOME", str(root / "home"))
+        make_labels(root)
+    return root
+
+
+@pytest.fixture
+def labelled(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZOO_HOME", str(made / "home"))
+    return made / "labelled.csv.gz"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all that, home included, for a test to damage."""
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "copy" / "home"))
+    return tmp_path / "copy"
+
+
 def told(*words: object) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(invoke("report", *words, "--json"))
     return found
 
 
-def test_every_row_is_accounted_for_and_agrees_with_the_files(tmp_path: Path) -> None:
-    labelled = make_labels(tmp_path)
+def test_every_row_is_accounted_for_and_agrees_with_the_files(labelled: Path) -> None:
     found, rows = told(labelled), len(read_battles(labelled).frame)
     assert all(each["closes"] for each in found["accounts"])
     by_what = {(each["stage"], each["what"]): each for each in found["accounts"]}
@@ -47,9 +70,9 @@ def test_every_row_is_accounted_for_and_agrees_with_the_files(tmp_path: Path) ->
     assert "may be used" in found["verdicts"]["ab + ba"]
 
 
-def test_a_count_that_is_missing_is_told(tmp_path: Path, own_home: Path) -> None:
-    labelled = make_labels(tmp_path)
-    (artifact,) = list_artifacts(own_home / "store", "label")
+def test_a_count_that_is_missing_is_told(copy: Path, tmp_path: Path) -> None:
+    labelled = copy / "labelled.csv.gz"
+    (artifact,) = list_artifacts(copy / "home" / "store", "label")
     report = json.loads((artifact.path / "report.json").read_text())
     report["counts"][0]["count"] -= 1
     (artifact.path / "report.json").write_text(json.dumps(report))
@@ -58,8 +81,8 @@ def test_a_count_that_is_missing_is_told(tmp_path: Path, own_home: Path) -> None
     assert "SOME ARE MISSING" in page.read_text() and "accounted for.</p>" not in page.read_text()
 
 
-def test_the_page_is_the_same_for_a_seed_and_needs_nothing_else(tmp_path: Path) -> None:
-    labelled, pages = make_labels(tmp_path), [tmp_path / f"{n}.html" for n in range(3)]
+def test_the_page_is_the_same_for_a_seed_and_needs_nothing_else(labelled: Path, tmp_path: Path) -> None:
+    pages = [tmp_path / f"{n}.html" for n in range(3)]
     for page, seed in zip(pages, (1, 1, 2), strict=True):
         invoke("report", labelled, "-o", page, "--seed", seed, "--rows", 2)
     one, again, other = (page.read_text() for page in pages)
@@ -69,15 +92,14 @@ def test_the_page_is_the_same_for_a_seed_and_needs_nothing_else(tmp_path: Path) 
         assert f"<h3>{kind}</h3>" in one
 
 
-def test_mined_pairs_have_a_report_too_and_one_without_its_store(tmp_path: Path, own_home: Path) -> None:
-    make_labels(tmp_path)
-    pairs = tmp_path / "pairs.csv.gz"
-    found = told(pairs, "--never", tmp_path / "human.csv")
+def test_mined_pairs_have_a_report_too_and_one_without_its_store(copy: Path) -> None:
+    pairs, home = copy / "pairs.csv.gz", copy / "home"
+    found = told(pairs, "--never", copy / "human.csv")
     assert found["stage"] == "mine" and found["facts"]["labels"] is None
     assert [(near["file"], near["exact"]) for near in found["near"]] == [("human.csv", 150), ("never.csv", 0)]
-    for artifact in list_artifacts(own_home / "store"):
-        discard(artifact.path, own_home)
-    for note in (own_home / "store" / ".written").iterdir():
+    for artifact in list_artifacts(home / "store"):
+        discard(artifact.path, home)
+    for note in (home / "store" / ".written").iterdir():
         note.unlink()
     alone = told(pairs)
     assert [each for each in alone["accounts"] if not each["closes"]] == [] and len(alone["accounts"]) == 3
@@ -112,10 +134,8 @@ def test_a_bar_is_as_wide_as_its_shares_and_says_them(parts: list[float]) -> Non
 
 
 @pytest.mark.services
-def test_nothing_sticks_out_of_the_page_on_a_desk_or_in_a_hand(tmp_path: Path) -> None:
-    labelled, page_file = make_labels(tmp_path), tmp_path / "labelled.html"
-    frame = pd.read_csv(tmp_path / "pairs.csv.gz", dtype=str)
-    assert len(frame) == 150
+def test_nothing_sticks_out_of_the_page_on_a_desk_or_in_a_hand(labelled: Path, tmp_path: Path) -> None:
+    page_file = tmp_path / "labelled.html"
     invoke("report", labelled, "-o", page_file)
     with browser_page() as page:
         for width in (1280, 390):
