@@ -303,22 +303,25 @@ class MineRequest(BaseRequest):
     """Pairs of different models' answers to one prompt, from logs."""
 
     stage: Literal["mine"] = "mine"
+    revision: int = 2  # every row has its language; invisible characters and surroundings of short questions hide no copies
     logs: Annotated[tuple[Log, ...], Field(min_length=1)]
     never: tuple[Input, ...] = Field((), description="battles whose prompts, and near-copies of them, are left out")
     judged: tuple[Input, ...] = Field((), description="preferences: only pairs that they judge")
     rows: Positive | None = Field(None, description="at most this many pairs")
     per_prompt: Positive | None = Field(None, description="at most this many pairs of one prompt")
     most_characters: Positive = Field(description="of a conversation; longer ones are counted and left out")
+    languages: tuple[str, ...] = added_later((), description="codes; prompts that are in another one are left out")
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-Drop = Literal["identical", "empty", "cut", "near-duplicate", "coin-flip"]
+Drop = Literal["identical", "empty", "cut", "near-duplicate", "coin-flip", "other-language", "language"]
 
 
 class LabelRequest(BaseRequest):
     """Judges' verdicts on pairs as shares of human votes."""
 
     stage: Literal["label"] = "label"
+    revision: int = 2  # every row has its language
     pairs: Input
     judges: tuple[Input, ...] = Field((), description="tables of verdicts; none: the pairs' own winners are the judge's")
     names: tuple[str, ...] = Field((), description="of the judges, in their order")
@@ -326,9 +329,12 @@ class LabelRequest(BaseRequest):
     source: str = Field(min_length=1, max_length=200, description="of pairs that name none")
     maps: Input | None = Field(None, description="an earlier label's report, whose maps serve sources that no human judged")
     drop: tuple[Drop, ...] = ()
+    languages: tuple[str, ...] = added_later((), description="codes of those that the filter `language` leaves")
 
     @model_validator(mode="after")
     def _check(self) -> LabelRequest:
+        if ("language" in self.drop) != bool(self.languages):
+            raise ValueError("drop has `language` where languages are named, and only there")
         if len(self.names) != len(self.judges):
             raise ValueError(f"{len(self.judges)} judges have {len(self.names)} names; each needs one")
         return self
