@@ -274,7 +274,8 @@ class Sampling(Contract):
 class GenerateRequest(BaseRequest):
     """Answers of one model to the prompts of a file.
 
-    `samples` to each prompt, by seeds from `seed` on.
+    `samples` to each prompt, by seeds from `seed` on. A ceiling says how far the request goes, not what an answer is: another one
+    finds all answers again. With one, prompts are asked in the order of their hashes by `rows_seed`.
     """
 
     stage: Literal["generate"] = "generate"
@@ -289,6 +290,10 @@ class GenerateRequest(BaseRequest):
     licence: str = Field(description="of the model")
     source: str = Field(min_length=1, max_length=200, description="of prompts that name none")
     prompt_licence: str | None = Field(None, min_length=1, max_length=200, description="of prompts that name none")
+    accept: Positive | None = added_later(None, description="end at so many rows with usable answers")
+    gpu_hours: Annotated[float, Field(gt=0)] | None = added_later(
+        None, description="begin nothing after so many, those of requests that differ by ceilings alone included"
+    )
 
 
 class Log(Contract):
