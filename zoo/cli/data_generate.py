@@ -74,8 +74,7 @@ def generate(
     models = generators(model, store)
     say(f"{prompts}: {read.told}")
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-    what = {"rows": rows, "rows_seed": rows_seed, "samples": samples, "seed": seed, "licence": licence}
-    asked = Asked(read, sampling, **what, accept=accept, gpu_hours=gpu_hours)
+    asked = Asked(read, sampling, rows, rows_seed, samples, seed, licence, accept, gpu_hours)
     artifacts = generate_answers(models, asked, store, say=say)
     written = write_log(artifacts, out)
     show(generated_page(artifacts, out, written), style, data=[generated_record(artifact) for artifact in artifacts])

@@ -87,9 +87,9 @@ def mine(
     _check_out(out, *logs, *(never or []), *(judged or []))
     request = MineRequest(
         entry=ENTRY,
-        logs=tuple(Log(file=_input(path), source=source or _stem(path), licence=licence) for path in logs),
-        never=_inputs(never),
-        judged=_inputs(judged),
+        logs=tuple(Log(file=file_input(path), source=source or _stem(path), licence=licence) for path in logs),
+        never=file_inputs(never),
+        judged=file_inputs(judged),
         rows=rows,
         per_prompt=per_prompt or (None if rows else 1),
         most_characters=LARGE_ROW_CHARACTERS,
@@ -151,12 +151,12 @@ def label(
     drops = [each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))]
     request = LabelRequest(
         entry=ENTRY,
-        pairs=_input(pairs),
-        judges=_inputs(judge),
+        pairs=file_input(pairs),
+        judges=file_inputs(judge),
         names=_judge_names(judge or []),
-        human=_input(human),
+        human=file_input(human),
         source=_stem(pairs),
-        maps=_input(maps) if maps else None,
+        maps=file_input(maps) if maps else None,
         drop=(*drops, *(["language"] if languages else [])),
         languages=languages,
     )
@@ -188,7 +188,7 @@ def _check_out(out: Path, *inputs: Path | None) -> None:
         check_output(path, *inputs)
 
 
-def _input(path: Path) -> Input:
+def file_input(path: Path) -> Input:
     """A file as a stage's input, by its content."""
     from zoo.contracts import Input
     from zoo.reading import check_ordinary
@@ -198,8 +198,9 @@ def _input(path: Path) -> Input:
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
 
 
-def _inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
-    return tuple(_input(path) for path in paths or ())
+def file_inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
+    """Several files, each by its content."""
+    return tuple(file_input(path) for path in paths or ())
 
 
 def _stem(path: Path) -> str:

@@ -274,8 +274,8 @@ class Sampling(Contract):
 class GenerateRequest(BaseRequest):
     """Answers of one model to the prompts of a file.
 
-    `samples` to each prompt, by seeds from `seed` on. A ceiling says how far the request goes, not what an answer is: another one
-    finds all answers again. With one, prompts are asked in the order of their hashes by `rows_seed`.
+    `samples` to each prompt, by seeds from `seed` on. A ceiling says how far the request goes, not what an answer is: another
+    one finds all answers again. With one, prompts are asked in the order of their hashes by `rows_seed`.
     """
 
     stage: Literal["generate"] = "generate"
@@ -294,6 +294,26 @@ class GenerateRequest(BaseRequest):
     gpu_hours: Annotated[float, Field(gt=0)] | None = added_later(
         None, description="begin nothing after so many, those of requests that differ by ceilings alone included"
     )
+
+
+class PromptsRequest(BaseRequest):
+    """Prompts of a pool for models to answer, like a target's or where held-out loss is worst."""
+
+    stage: Literal["prompts"] = "prompts"
+    pool: Input
+    like: Input | None = Field(None, description="prompts or battles that the chosen ones are to be like")
+    worst_of: tuple[Input, ...] = Field((), description="out-of-fold tables of `battles`, whose loss says where")
+    battles: Input | None = Field(None, description="with labels")
+    never: tuple[Input, ...] = Field((), description="files whose prompts, and near-copies of them, are left out")
+    rows: Positive = Field(description="how many")
+    floor: Annotated[float, Field(ge=0.01, le=1)] = Field(0.15, description="the share that chance alone draws")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptsRequest:
+        if (self.like is None) != bool(self.worst_of) or bool(self.worst_of) != (self.battles is not None):
+            raise ValueError("give either `like`, or `worst_of` with its `battles`")
+        return self
 
 
 class Log(Contract):
@@ -383,6 +403,7 @@ Request = (
     | LexicalTrainRequest
     | LexicalScoreRequest
     | ImportRequest
+    | PromptsRequest
     | GenerateRequest
     | MineRequest
     | LabelRequest

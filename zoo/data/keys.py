@@ -1,7 +1,7 @@
 """What makes prompts and battles the same, or nearly so, but for white space, case and what nobody sees.
 
-Masks are stricter than folds: characters that are not seen (zero-width spaces and joiners, variation selectors, marks of direction,
-controls) are taken out here, but count in `zoo.data.splits`, whose rules deal files that are trained on already.
+Masks are stricter than folds: characters that are not seen (zero-width spaces and joiners, variation selectors, marks of
+direction, controls) are taken out here, but count in `zoo.data.splits`, whose rules deal files that are trained on already.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _outer_sentences(text: str) -> set[str]:
         head, tail = text[:length], text[-length:]
         if head[-1] in SENTENCE_ENDS or text[length : length + 1] in SENTENCE_ENDS:
             found.add(head)
-        if text[: -length].rstrip()[-1:] in SENTENCE_ENDS:
+        if text[:-length].rstrip()[-1:] in SENTENCE_ENDS:
             found.add(tail)
     return found
 

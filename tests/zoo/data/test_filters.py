@@ -29,7 +29,11 @@ def test_each_filter_takes_its_own() -> None:
 
 
 NAMES = ("identical", "empty", "near-duplicate", "cut", "coin-flip")
-ENGLISH, GERMAN, FRENCH = "This is an answer in plain English.", "Das ist eine Antwort auf Deutsch.", "Ceci est une réponse en français."
+ENGLISH, GERMAN, FRENCH = (
+    "This is an answer in plain English.",
+    "Das ist eine Antwort auf Deutsch.",
+    "Ceci est une réponse en français.",
+)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """How far a request goes: to so many rows with usable answers, to so many hours of a card, or to its end.
 
-Rows begin in an order that has nothing to do with what they ask, and none that began is given up, so that short answers are not
-the ones that are kept. A ceiling of rows is met by the shortest run of rows, from the first on, that has as many usable ones: which
-these are depends on the model's answers, and not on what ended first. After the hours nothing begins, and nothing that would not
-end in them at the time that rows took so far.
+Rows begin in an order that has nothing to do with what they ask, and none that began is given up, so that short answers are
+not the ones that are kept. A ceiling of rows is met by the shortest run of rows, from the first on, that has as many usable
+ones: which these are depends on the model's answers, and not on what ended first. After the hours nothing begins, and nothing
+that would not end in them at the time that rows took so far.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from zoo.store import fingerprint
 class Reach:
     """Which conversations may begin.
 
-    `usable_before` (rows,): of those known beforehand, usable ones before each row; none where no ceiling is. `seconds_left`: of
-    all replicas until the hours are over, None where they have no ceiling.
+    `usable_before` (rows,): of those known beforehand, usable ones before each row; none where no ceiling is. `seconds_left`:
+    of all replicas until the hours are over, None where they have no ceiling.
     """
 
     accept: int | None = None
