@@ -2,7 +2,7 @@
 
 It notes every answer that it makes in the file of ANSWERED. A question that begins with "loop" or "cut", or holds "nothing",
 gets an answer of that kind; one that holds "poison" ends the process while POISON is set; with DIE_AFTER it ends after so many
-answers, once; with LACK_MEMORY it says so at the first.
+answers, once; with LACK_MEMORY it says so at the first; with ANSWER_SECONDS each answer takes so long.
 """
 
 import json
@@ -42,6 +42,7 @@ for line in sys.stdin:
         if os.environ.get("LACK_MEMORY"):
             say(kind="error", message="OutOfMemoryError: CUDA out of memory")
             os._exit(1)
+        time.sleep(float(os.environ.get("ANSWER_SECONDS", "0")))
         made += 1
         with Path(os.environ["ANSWERED"]).open("a") as log:
             log.write(json.dumps([talk["row"], turn, talk["seeds"][turn], read]) + "\n")

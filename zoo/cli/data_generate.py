@@ -30,6 +30,12 @@ def generate(
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0: no chance.")] = 0.7,
     top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest tokens of this share.")] = 0.95,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of one answer; a longer one is cut.")] = 1024,
+    accept: Annotated[
+        int | None, typer.Option("--accept", min=1, help="End each model at so many rows with usable answers.")
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option("--gpu-hours", help="Begin nothing after so many hours of cards, of each model.")
+    ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Of prompts that name none.")] = None,
     output: Output = Format.table,
     as_json: AsJson = False,
@@ -41,7 +47,11 @@ def generate(
 
     Example: zoo data generate prompts.jsonl --model smollm2-135m --model gemma-3-270m --licence CC-BY-4.0 -o answers.jsonl
 
+    With a ceiling prompts are asked in the order of their hashes; a larger one goes on, and makes nothing again.
+
     Example: zoo data generate battles.csv --model smollm2-135m --rows 500 --samples 2 --licence mine -o answers.parquet
+
+    Example: zoo data generate prompts.jsonl --model gemma-3-270m --accept 5000 --gpu-hours 2 --licence mine -o answers.jsonl
     """
     from zoo.contracts import Sampling
     from zoo.data.made import beside
@@ -60,11 +70,13 @@ def generate(
         check_output(path, prompts)
     if not 0 < top_p <= 1:
         raise ZooError(f"--top-p {top_p}: a share of probability, above 0 and at most 1")
+    if gpu_hours is not None and not 0 < gpu_hours < float("inf"):
+        raise ZooError(f"--gpu-hours {gpu_hours}: give hours above 0")
     read = read_prompts(prompts)
     models = generators(model, store)
     say(f"{prompts}: {read.told}")
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-    asked = Asked(read, sampling, rows=rows, rows_seed=rows_seed, samples=samples, seed=seed, licence=licence)
+    asked = Asked(read, sampling, rows, rows_seed, samples, seed, licence, accept, gpu_hours)
     artifacts = generate_answers(models, asked, store, say=say)
     report = write_log(artifacts, read, out)
     show(generated_page(artifacts, out, report["rows"]), style, data=[generated_record(artifact) for artifact in artifacts])

@@ -22,16 +22,23 @@ ENTRY = "data"  # what these stages' artifacts are listed under: no entry of the
 
 
 class Filter(StrEnum):
-    """Filters of pairs; zoo/contracts/requests.py has the same list."""
+    """Filters of pairs; zoo/contracts/requests.py has them, too, and `language`, which --language asks for."""
 
     identical = "identical"
     empty = "empty"
     cut = "cut"
     near_duplicate = "near-duplicate"
     coin_flip = "coin-flip"
+    other_language = "other-language"
 
 
 Out = Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv, .csv.gz or .parquet; a report goes beside it.")]
+
+
+Languages = Annotated[
+    list[str] | None,
+    typer.Option("--language", metavar="CODE", help="Only prompts in this language, or in none that is sure. Repeatable."),
+]
 
 
 def mine(
@@ -55,6 +62,7 @@ def mine(
     source: Annotated[
         str | None, typer.Option("--source", help="Of conversations that name none. Default: the log's name.")
     ] = None,
+    language: Languages = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same pairs.")] = 0,
     style: Output = Format.table,
     as_json: AsJson = False,
@@ -70,6 +78,7 @@ def mine(
     Example: zoo data mine log.jsonl -o pairs.parquet --rows 20000 --never test.csv
     """
     from zoo.contracts import Log, MineRequest
+    from zoo.data.languages import check_languages
     from zoo.data.rows import LARGE_ROW_CHARACTERS
     from zoo.report.made import mine_page
 
@@ -78,12 +87,13 @@ def mine(
     _check_out(out, *logs, *(never or []), *(judged or []))
     request = MineRequest(
         entry=ENTRY,
-        logs=tuple(Log(file=_input(path), source=source or _stem(path), licence=licence) for path in logs),
-        never=_inputs(never),
-        judged=_inputs(judged),
+        logs=tuple(Log(file=file_input(path), source=source or _stem(path), licence=licence) for path in logs),
+        never=file_inputs(never),
+        judged=file_inputs(judged),
         rows=rows,
         per_prompt=per_prompt or (None if rows else 1),
         most_characters=LARGE_ROW_CHARACTERS,
+        languages=check_languages(language or ()),
         seed=seed,
     )
     report, beside = _make(request, out)
@@ -111,9 +121,12 @@ def label(
     drop: Annotated[
         list[Filter] | None,
         typer.Option(
-            "--drop", metavar="FILTER", help="identical, empty (both the default), cut, near-duplicate, coin-flip. Repeatable."
+            "--drop",
+            metavar="FILTER",
+            help="identical, empty (the default), cut, near-duplicate, coin-flip, other-language. Repeatable.",
         ),
     ] = None,
+    language: Languages = None,
     style: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -128,20 +141,24 @@ def label(
     Example: zoo data label pairs.csv --judge gpt4.csv --human human.csv -o labelled.csv --drop cut
     """
     from zoo.contracts import LabelRequest
+    from zoo.data.languages import check_languages
     from zoo.report.made import label_page
 
     check_installed()
     wanted = style_of(style, as_json)
     _check_out(out, pairs, human, *(judge or []), maps)
+    languages = check_languages(language or ())
+    drops = [each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))]
     request = LabelRequest(
         entry=ENTRY,
-        pairs=_input(pairs),
-        judges=_inputs(judge),
+        pairs=file_input(pairs),
+        judges=file_inputs(judge),
         names=_judge_names(judge or []),
-        human=_input(human),
+        human=file_input(human),
         source=_stem(pairs),
-        maps=_input(maps) if maps else None,
-        drop=tuple(each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))),
+        maps=file_input(maps) if maps else None,
+        drop=(*drops, *(["language"] if languages else [])),
+        languages=languages,
     )
     report, beside = _make(request, out)
     show(label_page(report, out, beside), wanted, data=report)
@@ -171,7 +188,7 @@ def _check_out(out: Path, *inputs: Path | None) -> None:
         check_output(path, *inputs)
 
 
-def _input(path: Path) -> Input:
+def file_input(path: Path) -> Input:
     """A file as a stage's input, by its content."""
     from zoo.contracts import Input
     from zoo.reading import check_ordinary
@@ -181,8 +198,9 @@ def _input(path: Path) -> Input:
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
 
 
-def _inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
-    return tuple(_input(path) for path in paths or ())
+def file_inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
+    """Several files, each by its content."""
+    return tuple(file_input(path) for path in paths or ())
 
 
 def _stem(path: Path) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from zoo.contracts import Drop
 from zoo.data.keys import ordered_keys, turns_key
+from zoo.data.languages import UNDETERMINED, in_another, language_of_turns
 from zoo.data.near import near_groups
 from zoo.data.turns import Turns
 
@@ -19,11 +20,16 @@ CUT_LEAST_CHARACTERS, CUT_LINE = 400, 40  # of an answer, and of its last line, 
 _FENCE, _UNFINISHED = "```", (",", "-", "(", "/")
 
 
-def which(drop: Drop, frame: pd.DataFrame, shares: np.ndarray) -> np.ndarray:
+def which(drop: Drop, frame: pd.DataFrame, shares: np.ndarray, languages: Sequence[str] = ()) -> np.ndarray:
     """The rows of a battles frame that a filter would leave out: bool, (rows,).
 
-    `shares` (rows, 3): their labels.
+    `shares` (rows, 3): their labels; `languages`: those that `language` leaves.
     """
+    if drop == "language":
+        return np.array([in_another(language_of_turns(turns), languages) for turns in frame["prompt"]], dtype=bool)
+    if drop == "other-language":
+        texts = zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True)
+        return np.array([_in_other_language(*map(language_of_turns, row)) for row in texts], dtype=bool)
     if drop == "coin-flip":
         ordered = np.sort(shares, axis=1)
         close: np.ndarray = ordered[:, 2] - ordered[:, 1] <= COIN_FLIP
@@ -40,6 +46,14 @@ def which(drop: Drop, frame: pd.DataFrame, shares: np.ndarray) -> np.ndarray:
 def _is_empty(turns: Turns) -> bool:
     """Whether an answer has a turn without text, or no turn."""
     return not turns or not all(turn and turn.strip() for turn in turns)
+
+
+def _in_other_language(prompt: str, a: str, b: str) -> bool:
+    """Whether one answer's language is neither the prompt's nor the other answer's.
+
+    Where both answers are in the same one, a translation may have been asked for. Nothing is said of what is undetermined.
+    """
+    return UNDETERMINED not in (prompt, a, b) and a != b and (prompt != a or prompt != b)
 
 
 def looks_cut(turns: Turns) -> bool:
@@ -68,6 +82,8 @@ def _repeated(frame: pd.DataFrame) -> np.ndarray:
     return repeated
 
 
-def reasons(drops: Sequence[Drop], frame: pd.DataFrame, shares: np.ndarray) -> dict[Drop, np.ndarray]:
+def reasons(
+    drops: Sequence[Drop], frame: pd.DataFrame, shares: np.ndarray, languages: Sequence[str] = ()
+) -> dict[Drop, np.ndarray]:
     """Which rows each filter would leave out, by itself."""
-    return {drop: which(drop, frame, shares) for drop in drops}
+    return {drop: which(drop, frame, shares, languages) for drop in drops}

@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.reading import read_json_object
 from zoo.store import Artifact, file_sha256, note_written, replacing, write_atomic
 
-PAIRS, REPORT = "pairs.parquet", "report.json"  # what a stage leaves
+PAIRS, CHOSEN, REPORT = "pairs.parquet", "prompts.jsonl", "report.json"  # what a stage leaves
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
 STATUS, UNLABELLED, OK = "status", "unlabelled", "ok"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -89,6 +89,19 @@ def _write(pairs: Path, name: str, file: IO[bytes]) -> None:
             packed.writelines(_csv(pairs))
     else:
         file.writelines(_csv(pairs))
+
+
+def copy_lines(folder: Path, out: Path) -> Path:
+    """Put an artifact's prompts in a file of JSON lines, packed where its name ends in .gz, and its report beside it."""
+    import gzip
+
+    report, lines = out.with_name(out.name + BESIDE), (folder / CHOSEN).read_bytes()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(report) as file:
+        file.write((folder / REPORT).read_bytes())
+    with replacing(out) as file:
+        file.write(gzip.compress(lines, mtime=0) if out.name.endswith(".gz") else lines)
+    return report
 
 
 def _csv(path: Path) -> Iterator[bytes]:

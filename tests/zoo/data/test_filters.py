@@ -29,6 +29,33 @@ def test_each_filter_takes_its_own() -> None:
 
 
 NAMES = ("identical", "empty", "near-duplicate", "cut", "coin-flip")
+ENGLISH, GERMAN, FRENCH = (
+    "This is an answer in plain English.",
+    "Das ist eine Antwort auf Deutsch.",
+    "Ceci est une réponse en français.",
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "a", "b", "lost"),
+    [
+        (ENGLISH, ENGLISH, GERMAN, True),
+        (GERMAN, FRENCH, GERMAN, True),
+        (ENGLISH, ENGLISH, ENGLISH, False),
+        (ENGLISH, FRENCH, FRENCH, False),  # as if a translation was asked for
+        (ENGLISH, FRENCH, GERMAN, True),
+        (ENGLISH, "42", GERMAN, False),
+        ("2 + 2?", ENGLISH, GERMAN, False),
+    ],
+)
+def test_an_answer_in_a_language_of_neither_prompt_nor_other_answer(prompt: str, a: str, b: str, lost: bool) -> None:
+    rows = frame((prompt, a, b), (prompt, b, a))
+    assert which("other-language", rows, np.ones((2, 3)) / 3).tolist() == [lost, lost]
+
+
+def test_prompts_in_languages_that_are_not_wanted() -> None:
+    rows = frame((ENGLISH, "a", "b"), (GERMAN, "a", "b"), ("2 + 2?", "a", "b"), (FRENCH, "a", "b"))
+    assert which("language", rows, np.ones((4, 3)) / 3, ["en", "fr"]).tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

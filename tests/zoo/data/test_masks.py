@@ -2,14 +2,16 @@
 
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.logs import question
-from zoo.data.keys import near_copies
+from zoo.data.keys import near_copies, turns_key, visible
 from zoo.data.masks import EXACT, LEAST_SIMILAR, NEAR, Neighbours, asked_in, nearest, why_masked
+from zoo.data.splits import fold_of
 from zoo.errors import ZooError
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=14), max_size=8)
@@ -40,6 +42,58 @@ def test_a_question_with_something_put_around_it_is_masked_from_either_side(arou
         "",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("short", "around"),
+    [
+        ("what is love?", "{} Think step by step."),
+        ("what is love", "{}? Think step by step."),
+        ("what is love?", "You are a helpful assistant. {}"),
+        ("write a poem", "Be concise: {}"),
+        ("什么是爱?", "你是一个乐于助人的助手。{}"),
+    ],
+)
+def test_a_short_question_with_something_put_around_it_is_masked_from_either_side(short: str, around: str) -> None:
+    whole = around.format(short)
+    assert why_masked([[whole], ["Hello", whole]], {short}) == [NEAR, NEAR]
+    assert why_masked([[short]], {whole.casefold()}) == [NEAR]
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        ("write a poem", "write a poem about the rain in spring"),
+        ("what is love?", "tell me all that you know of this: what is loveless?"),
+        ("hi.", "hi. can you help me to write a letter?"),  # below SHORT_WITHIN: in many by chance
+        ("write a poem", "can you please write a poem"),
+    ],
+)
+def test_a_short_text_that_is_no_sentence_of_its_own_masks_nothing(short: str, whole: str) -> None:
+    assert why_masked([[whole]], {short}) == [""]
+
+
+INVISIBLE = st.sampled_from("\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u3164\ufe0f\U000e0020\x00\x7f")
+
+
+@given(st.lists(INVISIBLE, min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_what_nobody_sees_hides_no_copy(marks: list[str], random: Random) -> None:
+    whole = list("Is 17 times 23 an even number, or odd?")
+    for mark in marks:
+        whole.insert(random.randint(0, len(whole)), mark)
+    hidden = "".join(whole)
+    assert why_masked([[hidden]], {"is 17 times 23 an even number, or odd?"}) == [EXACT]
+    assert turns_key([hidden]) == turns_key(["is 17 times 23 an even number, or odd?"])
+
+
+@given(st.text(st.characters(exclude_categories=["Cf", "Cc", "Cs", "Cn", "Mn", "Lo"]), max_size=40))
+def test_what_is_seen_stays(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_folds_do_not_move() -> None:
+    """The rule near-prompts-1 deals files that are trained on; only masks know of invisible characters."""
+    assert fold_of(["a\u200bb"], 2**61 - 1) != fold_of(["ab"], 2**61 - 1)
 
 
 def test_a_very_long_prompt_is_looked_through_in_no_time() -> None:

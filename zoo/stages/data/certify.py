@@ -88,14 +88,14 @@ def certified(request: LabelRequest, pairs: Judged, human: Judged) -> dict[str, 
         judge = found[name] = Judge(name)
         progress.note(f"certifying {name}")
         shared = shared_with_humans(name, pairs, human, voted)
-        _certify(judge, frame.iloc[shared.places].reset_index(drop=True), shared.p, request.drop)
+        _certify(judge, frame.iloc[shared.places].reset_index(drop=True), shared.p, request)
         if judge.certificate is None and earlier:
             _borrow(judge, earlier)
         judge.facts |= _facts(pairs, name)
     return found
 
 
-def _certify(judge: Judge, rows: pd.DataFrame, p: np.ndarray, drops: tuple[Drop, ...]) -> None:
+def _certify(judge: Judge, rows: pd.DataFrame, p: np.ndarray, request: LabelRequest) -> None:
     """Give a judge its certificate and map, by the human battles that it judged too, or say what is wrong."""
     groups = prompt_groups(rows, NEAR_PROMPTS) if len(rows) else np.empty(0)
     count = len(np.unique(groups))
@@ -105,7 +105,7 @@ def _certify(judge: Judge, rows: pd.DataFrame, p: np.ndarray, drops: tuple[Drop,
         )
         return
     y, lengths = rows["label"].to_numpy(dtype=np.int64), lengths_of(rows)
-    flags = reasons(drops, rows, fit_vote_map(p, lengths, y, by_length=True).apply(p, lengths))
+    flags = reasons(request.drop, rows, fit_vote_map(p, lengths, y, by_length=True).apply(p, lengths), request.languages)
     whole = certify(p, lengths, y, groups)
     left = ~np.any([np.zeros(len(rows), dtype=bool), *flags.values()], axis=0)
     if len(np.unique(groups[left])) < LEAST_PROMPTS:

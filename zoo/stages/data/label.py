@@ -21,6 +21,7 @@ from zoo.data.battles import Battles, read_battles
 from zoo.data.columns import MODEL_COLUMNS, TEXT_COLUMNS, VOTES, WINNER_COLUMNS
 from zoo.data.filters import reasons
 from zoo.data.judges import LOG_IDS, Judged, Verdicts, own_verdicts, read_verdicts
+from zoo.data.languages import language_of_turns
 from zoo.data.made import OK, PAIRS, REPORT, STATUS, write_pairs
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.tally import Tally
@@ -34,7 +35,8 @@ from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
 
 SOURCES, LICENCES = ("source", "dataset"), ("licence", "license")
-CARRIED = (*SOURCES, *LICENCES, *MODEL_COLUMNS, *GENERATORS, *LOG_IDS, "language", "prompt_group")
+LANGUAGE = "language"  # the row's own where it has one, else the prompt's
+CARRIED = (*SOURCES, *LICENCES, *MODEL_COLUMNS, *GENERATORS, *LOG_IDS, LANGUAGE, "prompt_group")
 BAD_ROW, UNJUDGED, REFUSED = "bad row: see `zoo data validate`", "unjudged", "refused: its judge has no certificate"
 MOST_SHOWN = 3
 
@@ -102,7 +104,7 @@ def _status(
     status = np.full(len(frame), OK, dtype=object)
     labelled = np.isfinite(shares).all(axis=1)
     places, dropped = np.flatnonzero(labelled), []
-    flags = reasons(request.drop, frame[labelled].reset_index(drop=True), shares[labelled])
+    flags = reasons(request.drop, frame[labelled].reset_index(drop=True), shares[labelled], request.languages)
     for drop in reversed(request.drop):  # the first of those that apply is the reason
         status[places[flags[drop]]] = drop
     for drop in request.drop:
@@ -130,7 +132,8 @@ def _records(
                 **{name: round(float(shares[place, label]), 6) for label, name in enumerate(VOTES)},
                 "source": sources[place],
                 "licence": licences[place],
-                **dict(zip(carried, kept[place], strict=True)),
+                LANGUAGE: language_of_turns(row["prompt"]),
+                **{name: cell for name, cell in zip(carried, kept[place], strict=True) if name != LANGUAGE or cell.strip()},
                 **({} if groups is None else {"prompt_group": f"{groups[place]:016x}"}),
                 "judge": verdicts.judge[place],
                 "consistency": round(

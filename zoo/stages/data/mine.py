@@ -21,6 +21,7 @@ import pandas as pd
 
 from zoo.contracts import Input, Log, Measurements, MineRequest, StageResult, inputs_of
 from zoo.data.keys import prompt_texts, turns_key
+from zoo.data.languages import UNDETERMINED, in_another, language_of_turns
 from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.data.made import PAIRS, REPORT, STATUS, UNLABELLED, write_pairs
 from zoo.data.masks import asked_in, nearest, why_masked
@@ -37,6 +38,7 @@ from zoo.targets import process_age_seconds
 ROWS, PROMPTS, PAIRS_OF = "conversations", "prompts", "pairs"
 DOUBLED, AGAIN = "a doubled conversation_id", "a model's second answer to the prompt"
 ALONE, IDENTICAL, NONE_DIFFER = "one model alone", "identical answers", "all answers identical"
+ANOTHER_LANGUAGE = "in a language that --language has not"
 NOT_JUDGED, UNJUDGED = "no pair that --judged has", "not in --judged"
 
 
@@ -66,12 +68,13 @@ class Index:
 class Prompt:
     """A prompt that may give pairs.
 
-    Its turns, its answers, and the hash of its near-duplicate group.
+    Its turns, its answers, the hash of its near-duplicate group, and its language.
     """
 
     asked: list[str]
     answers: list[Answer]
     group: int = 0
+    language: str = UNDETERMINED
 
 
 def run(request: MineRequest, out_dir: Path) -> StageResult:
@@ -169,10 +172,13 @@ def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[li
     never = asked_in([given.path for given in request.never])
     prompts = []
     for turns, answers, group, reason in zip(asked, several, groups.tolist(), why_masked(asked, never), strict=True):
+        language = language_of_turns(turns)
+        if request.languages and in_another(language, request.languages):
+            reason = reason or ANOTHER_LANGUAGE
         if reason:
             tally.add(PROMPTS, reason, turns[0])
         else:
-            prompts.append(Prompt(turns, answers, group))
+            prompts.append(Prompt(turns, answers, group, language))
     return prompts, never
 
 
@@ -233,7 +239,7 @@ def _records(request: MineRequest, prompts: Sequence[Prompt], choice: Choice) ->
                 "response_b": json.dumps(b.answered, ensure_ascii=False),
                 "source": _both(a.source or log_a.source, b.source or log_b.source, "+"),
                 "licence": _both(a.licence or log_a.licence or "", b.licence or log_b.licence or "", " AND "),
-                "language": a.language,
+                "language": a.language or prompts[number].language,
                 "prompt_group": f"{prompts[number].group:016x}",
                 "generator_a": a.model,
                 "generator_b": b.model,

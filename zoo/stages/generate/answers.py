@@ -133,14 +133,19 @@ def earlier_files(request: GenerateRequest, out_dir: Path) -> Iterator[Path]:
 
     The oldest come first: finished ones, and those of runs that were killed or are going on.
     """
+    for folder, _ in earlier_folders(request, out_dir):
+        yield from _files(folder)
+
+
+def earlier_folders(request: GenerateRequest, out_dir: Path) -> Iterator[tuple[Path, GenerateRequest]]:
+    """The folders of such requests, finished ones first."""
     if out_dir.parent.name != PARTIAL:
         return
-    for artifact in list_artifacts(out_dir.parent.parent, request.stage):
-        if _alike(request, artifact.manifest.request):
-            yield from _files(artifact.path)
-    for path in sorted(out_dir.parent.glob(f"{request.stage}-*/{REQUEST}")):
-        if path.parent != out_dir and _alike(request, _read_request(path)):
-            yield from _files(path.parent)
+    found = [(artifact.path, artifact.manifest.request) for artifact in list_artifacts(out_dir.parent.parent, request.stage)]
+    partial = (path for path in sorted(out_dir.parent.glob(f"{request.stage}-*/{REQUEST}")) if path.parent != out_dir)
+    for folder, other in (*found, *((path.parent, _read_request(path)) for path in partial)):
+        if isinstance(other, GenerateRequest) and _alike(request, other):
+            yield folder, other
 
 
 def _files(folder: Path) -> list[Path]:
@@ -154,12 +159,9 @@ def _read_request(path: Path) -> Request | None:
         return None
 
 
-def _alike(request: GenerateRequest, other: Request | None) -> bool:
+def _alike(request: GenerateRequest, other: GenerateRequest) -> bool:
     """Whether two requests' answers are the same answers, where context and seed are.
 
     Of any revision: the second changed the ids of rows, and no answer.
     """
-    return isinstance(other, GenerateRequest) and (other.model.fingerprint, other.sampling) == (
-        request.model.fingerprint,
-        request.sampling,
-    )
+    return (other.model.fingerprint, other.sampling) == (request.model.fingerprint, request.sampling)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.contracts import GenerateRequest, Measurements, StageResult
-from zoo.data.prompts import Prompt, choose, read_prompts
+from zoo.data.prompts import Prompt, by_chance, choose, read_prompts
 from zoo.entries.chat_format import chat_pieces
 from zoo.errors import ZooError
 from zoo.models.chat import Chat, context_ids, load_chat
@@ -31,9 +31,10 @@ from zoo.stages.generate.answers import (
     read_answers,
     write_answers,
 )
+from zoo.stages.generate.ceilings import Reach, rows_reached, spent_seconds, usable_before
 from zoo.stages.generate.engine import COMMAND, GenerateJob, context_of, generate_job
 from zoo.stages.generate.rows import ANSWERS, NO_TEMPLATE, TOO_LONG, Row, status_of, status_slug, write_rows
-from zoo.stages.generate.work import ChunkWriter, Conversation, GenerateWork
+from zoo.stages.generate.work import AHEAD, CPU_AHEAD, ChunkWriter, Conversation, GenerateWork
 from zoo.stages.score.engines import Crew, EngineError
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.vllm.engine import engine_version
@@ -59,6 +60,11 @@ class Run:
         return [one for one in self.conversations if not is_over(one)]
 
 
+def is_limited(request: GenerateRequest) -> bool:
+    """Whether a ceiling may end it before its last row."""
+    return request.accept is not None or request.gpu_hours is not None
+
+
 def is_over(one: Conversation) -> bool:
     """Whether nothing more is to be answered."""
     return len(one.answers) == len(one.turns) or bool(one.answers and ends(one.answers[-1]))
@@ -79,7 +85,7 @@ def generate(request: GenerateRequest, out_dir: Path, where: tuple[Mapping[str, 
     model = request.model.path / "model"
     pieces = chat_pieces(model, max(len(prompt.turns) for prompt in prompts))
     state = open_run(request, out_dir, prompts, len(where))
-    todo, failed = state.todo, {}
+    todo, failed = state.todo, dict[int, str]()
     if pieces is None:
         progress.note(f"{request.entry}: no chat template: nothing is asked of it")
         failed = {one.row: NO_TEMPLATE for one in todo}
@@ -88,7 +94,7 @@ def generate(request: GenerateRequest, out_dir: Path, where: tuple[Mapping[str, 
         job = generate_job(model, chat, request.sampling, out_dir / WORK, where, on_gpu=bool(visible_gpus()))
         failed = too_long(todo, chat, context_of(model, request.sampling) - request.sampling.max_tokens)
         if todo := [one for one in todo if one.row not in failed]:
-            failed |= answer_or_say_what_is_kept(state, todo, chat, job)
+            failed |= answer_or_say_what_is_kept(state, todo, chat, job, failed)
     result = finish(state, prompts, failed)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
     return result
@@ -99,7 +105,8 @@ def prompts_of(request: GenerateRequest) -> list[Prompt]:
     read = read_prompts(request.prompts.path)
     if read.digest != request.prompts.fingerprint:
         raise ZooError(f"{request.prompts.path}: other prompts than when this was asked for; give the same command again")
-    return choose(read.prompts, request.rows, request.rows_seed)
+    chosen = choose(read.prompts, request.rows, request.rows_seed)
+    return by_chance(chosen, request.rows_seed) if is_limited(request) else chosen
 
 
 def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt], replicas: int) -> Run:
@@ -141,22 +148,44 @@ def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, s
     return found
 
 
-def answer_or_say_what_is_kept(state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob) -> dict[int, str]:
-    """`answer_all`; where engines are given up, the error says what was kept.
+def answer_or_say_what_is_kept(
+    state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob, failed: Mapping[int, str]
+) -> dict[int, str]:
+    """`answer_all`, unless a ceiling is reached already; where engines are given up, the error says what was kept.
 
     How to go on, the runner says.
     """
+    spent = spent_seconds(state.request, state.folder)
+    if not reach_of(state, failed, spent, lambda: 0.0).may_begin(todo[0].row):
+        return {}
     try:
-        return answer_all(state, todo, chat, job)
+        return answer_all(state, todo, chat, job, failed, spent)
     except EngineError as error:
         kept = sum(len(read_answers(file)) for file in state.chunks.glob("*.parquet"))
         raise EngineError(f"{error}; {kept:,} answers are kept") from error
 
 
-def answer_all(state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob) -> dict[int, str]:
-    """Have the conversations held to their ends; why some of them ended before, by row."""
+def reach_of(state: Run, failed: Mapping[int, str], spent: float, now: Callable[[], float]) -> Reach:
+    """How far the run may go. `spent`: seconds of replicas before it; `now`: seconds of the run itself, of one replica."""
+    request = state.request
+    if not is_limited(request):
+        return Reach()
+    hours, replicas = request.gpu_hours, max(1, state.tally.replicas)
+    left = None if hours is None else (lambda: (hours * 3600 - spent) / replicas - now())
+    return Reach(request.accept, usable_before(statuses(state, failed)), left)
+
+
+def statuses(state: Run, failed: Mapping[int, str]) -> list[str | None]:
+    """What is known of each row; None of those that are not over."""
+    return [failed.get(one.row) or (status_of(one.answers) if is_over(one) else None) for one in state.conversations]
+
+
+def answer_all(
+    state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob, failed: Mapping[int, str], spent: float
+) -> dict[int, str]:
+    """Have the conversations held to their ends, as far as ceilings let them; why some of them ended before, by row."""
     tally, before = state.tally, (state.tally.run_seconds, state.tally.restarts)
-    missing = sum(len(one.turns) - len(one.answers) for one in todo)
+    missing = sum(len(one.turns) - len(one.answers) for one in todo[: state.request.accept])
     known = sum(len(one.answers) for one in state.conversations)
     progress.note(
         f"loading {state.request.model.path.name} into {state.made_by[0]}; {missing:,} answers to make, {known:,} known"
@@ -181,6 +210,9 @@ def answer_all(state: Run, todo: Sequence[Conversation], chat: Chat, job: Genera
             tally.restarts = before[1] + crew.restarts
             bar.update(answers, tokens)
 
+        def taken() -> float:
+            return 0.0 if begun is None else max(loads.values()) + time.monotonic() - begun
+
         writer = ChunkWriter(state.chunks, state.request.chunk_answers, tally)
         stack.callback(writer.flush)
         work = GenerateWork(
@@ -194,6 +226,8 @@ def answer_all(state: Run, todo: Sequence[Conversation], chat: Chat, job: Genera
             ready=ready,
             heard=heard,
             tally=tally,
+            ahead=AHEAD if visible_gpus() else CPU_AHEAD,
+            reach=reach_of(state, failed, spent, taken),
         )
         crew.run(work)
     return work.failed
@@ -202,12 +236,15 @@ def answer_all(state: Run, todo: Sequence[Conversation], chat: Chat, job: Genera
 def finish(state: Run, prompts: Sequence[Prompt], failed: Mapping[int, str]) -> StageResult:
     """The rows of all conversations, every answer in one file, and the counts."""
     by_id = {prompt.id: prompt for prompt in prompts}
-    rows = [
-        Row(by_id[one.prompt], one.seed, one.answers, failed.get(one.row) or status_of(one.answers))
-        for one in state.conversations
-    ]
+    known = statuses(state, failed)
+    reached = rows_reached(known, state.request.accept)
+    if not reached:
+        spent = spent_seconds(state.request, state.folder) / 3600
+        raise ZooError(f"--gpu-hours {state.request.gpu_hours:g}: {spent:.3f} are spent, and no row is answered; give more")
+    over = state.conversations[:reached]
+    rows = [Row(by_id[one.prompt], one.seed, one.answers, known[one.row] or "") for one in over]
     write_rows(rows, state.request, state.folder / ANSWERS)
-    answers = unique(one.answers for one in state.conversations)
+    answers = unique(one.answers for one in over)
     if reused := [answer for answer in answers if not state.book.is_own(answer)]:
         write_answers(reused, state.folder / REUSED)  # else they would be lost to others with the artifact that they are from
     return StageResult(metrics=counts(state, rows, answers), measurements=measurements(state, rows, answers))
@@ -235,6 +272,7 @@ def counts(state: Run, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[s
         "generate/tokens_per_second": tokens / seconds if seconds else 0.0,
         "generate/gpu_seconds": (state.tally.load_seconds + seconds) * state.tally.replicas if on_gpus else 0.0,
         **{f"generate/{slug}_rows": float(slugs.count(slug)) for slug in sorted(set(slugs))},
+        **({"generate/not_asked_rows": float(left)} if (left := len(state.conversations) - len(rows)) else {}),
         **state.tally.metrics(),
     }
 

@@ -11,17 +11,20 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.models.chat import Chat
 from zoo.stages.generate.answers import Answer, Book, context_of, write_answers
+from zoo.stages.generate.ceilings import Reach, is_usable
+from zoo.stages.generate.rows import status_of
 from zoo.stages.score.engine_handle import Replica
 from zoo.stages.score.tally import Tally
 from zoo.stages.score.tasks import may_be_its_rows
 
+CPU_AHEAD = 48  # the same on processors (CPU_SEQUENCES): what is ahead there would begin hours after it was given
 AHEAD = 1536  # conversations that an engine holds: the most it computes together (1,024 on large cards), and half as many
 NARROWING = 8  # by which the company of suspects shrinks with each engine that they end
 SILENT_SECONDS = 600.0  # an engine tells each batch; on processors one of long prompts takes minutes
@@ -109,17 +112,24 @@ class GenerateWork:
         ready: Callable[[int, float, Mapping[str, int]], None],
         heard: Callable[[int, int], None],
         tally: Tally,
+        ahead: int = AHEAD,
+        reach: Reach | None = None,
     ) -> None:
-        self._todo = deque(sorted(todo, key=lambda one: -len(one.turns)))
+        self._reach, self._ahead = reach or Reach(), ahead
+        self._todo = deque(self._ordered(todo))
         self._by_row = {one.row: one for one in todo}
         self._chat, self._book, self._writer, self._made_by = chat, book, writer, made_by
         self._replicas, self._note, self._ready, self._heard, self._tally = replicas, note, ready, heard, tally
         self._suspects: set[int] = set()
-        self._company, self._held = AHEAD, 0
+        self._company, self._held = ahead, 0
         self.failed: dict[int, str] = {}
 
+    def _ordered(self, some: Iterable[Conversation]) -> list[Conversation]:
+        """Those of most turns first, which keeps engines busy to the end; by row where a ceiling may end the run before."""
+        return sorted(some, key=lambda one: one.row if self._reach.in_order else -len(one.turns))
+
     def pending(self) -> bool:
-        return bool(self._todo)
+        return bool(self._todo) and self._reach.may_begin(self._todo[0].row)
 
     def note(self, text: str) -> None:
         self._note(text)
@@ -136,9 +146,10 @@ class GenerateWork:
         That is what keeps it busy, and no more than its share of what is left, so that all end together.
         """
         share = -(-(len(self._todo) + self._held) // self._replicas)
-        room = self._company if self._suspects else min(AHEAD, share)
-        while self._todo and len(replica.held) < room:
+        room = self._company if self._suspects else min(self._ahead, share)
+        while len(replica.held) < room and self.pending():
             one = self._todo.popleft()
+            self._reach.begin(one.row)
             one.asked_ids = one.asked_ids or self._chat.encode(one.turns)
             replica.give(one, one.command())
             self._held += 1
@@ -157,6 +168,8 @@ class GenerateWork:
     def take_back(self, replica: Replica, why: str) -> None:
         held: list[Conversation] = list(replica.held)
         replica.held.clear()
+        for one in held:
+            self._reach.take_back(one.row)
         self._held -= len(held)
         if held and may_be_its_rows(why):
             if len(held) == 1:
@@ -168,6 +181,8 @@ class GenerateWork:
                 self._note(f"one of {len(held):,} conversations may have ended the engine: {self._company:,} at a time")
             replica.failures = 0
         self._todo.extendleft(reversed(held))
+        if self._reach.in_order:
+            self._todo = deque(self._ordered(self._todo))
 
     def _answer(self, replica: Replica, message: dict[str, Any]) -> None:
         one = self._by_row[message["row"]]
@@ -197,10 +212,11 @@ class GenerateWork:
         self._held -= 1
         if why:
             self.failed[one.row] = why
+        self._reach.end(one.row, usable=is_usable(why or status_of(one.answers)))
         self._clear(one)
 
     def _clear(self, one: Conversation) -> None:
         """It is no suspect any more; when the last is cleared, engines are given as much as ever."""
         self._suspects.discard(one.row)
         if not self._suspects:
-            self._company = AHEAD
+            self._company = self._ahead

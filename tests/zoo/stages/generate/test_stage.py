@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.paths import HELPERS
+from tests.helpers.asking import TALKER, Asking
 from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
-from zoo.contracts import GenerateRequest, Input, Sampling
 from zoo.data.logs import Conversation, Unusable, read_log
-from zoo.data.prompts import read_prompts
 from zoo.errors import ZooError
 from zoo.stages.generate import stage
 from zoo.stages.generate.answers import earlier_files, read_answers, write_answers
 from zoo.stages.generate.work import token_seed
 from zoo.stages.score import engines
 from zoo.stages.score.engines import EngineError
-from zoo.store import PARTIAL, REQUEST, write_atomic
+from zoo.store import PARTIAL
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "COMMAND", (sys.executable, str(HELPERS / "stand_in_talker.py")))
+    monkeypatch.setattr(stage, "COMMAND", TALKER)
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +33,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat")
     write_chat_template(write_tiny_llama(folder / "model"))
     return folder
-
-
-class Asking:
-    """One store, one model: requests of it, run as the runner would, and what the engines answered."""
-
-    def __init__(self, root: Path, model: Path) -> None:
-        self.root, self.model, self.log = root, model, root / "answered"
-        self.log.touch()
-
-    def request(self, name: str, prompts: list[Any], **fields: Any) -> GenerateRequest:
-        path = self.root / f"{name}.jsonl"
-        path.write_text("".join(json.dumps({"prompt": turns}) + "\n" for turns in prompts))
-        return GenerateRequest(
-            entry="tiny",
-            model=Input(path=self.model, fingerprint=fields.pop("model", "m")),
-            prompts=Input(path=path, fingerprint=read_prompts(path).digest),
-            sampling=Sampling(max_tokens=fields.pop("max_tokens", 24)),
-            licence="none",
-            source=name,
-            **fields,
-        )
-
-    def run(self, request: GenerateRequest, name: str, **place: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Metrics and rows."""
-        out = self.root / "store" / PARTIAL / f"generate-{name}"
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / REQUEST, request.model_dump_json())
-        result = stage.generate(request, out, ({"ANSWERED": str(self.log), **place},))
-        return result.metrics, [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
-
-    def answered(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @pytest.fixture
