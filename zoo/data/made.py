@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.store.files import replacing
 
-PAIRS, REPORT = "pairs.parquet", "report.json"  # what a stage leaves
+PAIRS, VERDICTS, REPORT = "pairs.parquet", "verdicts.parquet", "report.json"  # what a stage leaves
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
 STATUS, UNLABELLED, OK = "status", "unlabelled", "ok"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -36,10 +36,10 @@ def check_suffix(path: Path) -> None:
         raise ZooError(f"{path}: name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 
 
-def copy_out(folder: Path, out: Path) -> Path:
-    """Put an artifact's pairs in a file, its report beside it, and return the report's path.
+def copy_out(folder: Path, out: Path, name: str = PAIRS) -> Path:
+    """Put an artifact's pairs, or its file of another name, in a file, its report beside it, and return the report's path.
 
-    The file's name says its format. Each is whole or absent, the pairs last: where they are, they have their report.
+    The file's name says its format. Each is whole or absent, the rows last: where they are, they have their report.
     """
     import gzip
 
@@ -49,12 +49,12 @@ def copy_out(folder: Path, out: Path) -> Path:
         file.write((folder / REPORT).read_bytes())
     with replacing(out) as file:
         if out.name.endswith(".parquet"):
-            file.write((folder / PAIRS).read_bytes())
+            file.write((folder / name).read_bytes())
         elif out.name.endswith(".gz"):
             with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
-                packed.writelines(_csv(folder / PAIRS))
+                packed.writelines(_csv(folder / name))
         else:
-            file.writelines(_csv(folder / PAIRS))
+            file.writelines(_csv(folder / name))
     return report
 
 

@@ -23,7 +23,7 @@ def mine_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
         f"{report['prompt_groups']:,} groups of near-copies, at most {report['most_pairs_of_a_prompt']:,} of a prompt; {ended}"
     )
     sides = f"each model is A as often as B but for {report['largest_side_difference']}"
-    page: list[str | Table] = [head, sides, "", _counts(report["counts"])]
+    page: list[str | Table] = [head, sides, "", counts_table(report["counts"])]
     if report["nearest_kept"]:
         columns = [Column("similarity", form=".2f"), Column("kept", prose=True), Column("of --never", "never", prose=True)]
         rows = [[each["similarity"], _short(each["kept"]), _short(each["never"])] for each in report["nearest_kept"]]
@@ -33,9 +33,13 @@ def mine_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
 
 def label_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
     """What was labelled, each judge's certificate, what filters cost, and warnings."""
-    page: list[str | Table] = [f"{out}: {report['rows']:,} pairs with shares of human votes", "", _counts(report["counts"])]
+    page: list[str | Table] = [
+        f"{out}: {report['rows']:,} pairs with shares of human votes",
+        "",
+        counts_table(report["counts"]),
+    ]
     if report["verdicts_left_out"]:
-        page += ["", _counts(report["verdicts_left_out"])]
+        page += ["", counts_table(report["verdicts_left_out"])]
     for name, judge in report["judges"].items():
         page += ["", *_certificate(name, judge)]
     filters = _filters(report)
@@ -44,7 +48,8 @@ def label_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
     return [*page, "", f"{beside}: certificates, maps, counts, inputs"]
 
 
-def _counts(records: Sequence[Mapping[str, Any]]) -> Table:
+def counts_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Counts by what and reason, with an example of each."""
     columns = [
         Column("count", form=",d"),
         Column("what"),
@@ -82,6 +87,7 @@ def _certificate(name: str, judge: Mapping[str, Any]) -> Page:
     return [
         own,
         measured,
+        f"its verdicts on these: {judge['human_verdicts']}",
         Table([Column("verdicts"), *numbers], rows),
         *([f"REFUSED: {judge['fault']}"] if judge["fault"] else []),
     ]
