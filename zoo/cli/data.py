@@ -9,6 +9,7 @@ import typer
 
 from zoo.cli.base import DATA, AsJson, Output, add_commands, complete_entry, new_group, say, style_of
 from zoo.cli.data_generate import generate
+from zoo.cli.data_judge import judge
 from zoo.cli.data_prompts import prompts
 from zoo.cli.data_report import report
 from zoo.cli.made import label, mine
@@ -164,4 +165,4 @@ data_app = new_group(
     Example: zoo data validate battles.csv
     """
 )
-add_commands(data_app, {DATA: (sample, validate, stats, prompts, generate, mine, label, report)})
+add_commands(data_app, {DATA: (sample, validate, stats, prompts, generate, mine, judge, label, report)})

@@ -47,7 +47,7 @@ def prompts(
     Example: zoo data prompts log.jsonl.gz --worst-of oof.csv --battles train.csv --rows 2000 -o prompts.jsonl
     """
     from zoo.contracts import PromptsRequest
-    from zoo.data.made import BESIDE, REPORT, copy_lines
+    from zoo.data.made import CHOSEN, beside, copy_out
     from zoo.errors import ZooError
     from zoo.pipeline.runner import run_stage
     from zoo.report.chosen import prompts_page
@@ -67,7 +67,7 @@ def prompts(
         raise ZooError(f"--floor {floor:g}: give a share from 0.01 to 1; without a floor some prompts could never be drawn")
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise ZooError(f"{out}: name a file that ends in .jsonl or .jsonl.gz")
-    for path in (out, out.with_name(out.name + BESIDE)):
+    for path in (out, beside(out)):
         check_output(path, pool, like, battles, *(worst_of or []), *(never or []))
     request = PromptsRequest(
         entry=ENTRY,
@@ -82,7 +82,7 @@ def prompts(
     )
     artifact = run_stage(request, store_folder(), say=say)
     log_stage(artifact.manifest, artifact.path)
-    beside = copy_lines(artifact.path, out)
+    beside = copy_out(artifact, out, CHOSEN)
     say(f"{out}: from {artifact.path.name}")
-    report = json.loads((artifact.path / REPORT).read_text())
+    report = json.loads(beside.read_bytes())
     show(prompts_page(report, out, beside), wanted, data=report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +85,7 @@ def mine(
 
     check_installed()
     wanted = style_of(style, as_json)
-    _check_out(out, *logs, *(never or []), *(judged or []))
+    check_made(out, *logs, *(never or []), *(judged or []))
     request = MineRequest(
         entry=ENTRY,
         logs=tuple(Log(file=file_input(path), source=source or _stem(path), licence=licence) for path in logs),
@@ -146,7 +147,7 @@ def label(
 
     check_installed()
     wanted = style_of(style, as_json)
-    _check_out(out, pairs, human, *(judge or []), maps)
+    check_made(out, pairs, human, *(judge or []), maps)
     languages = check_languages(language or ())
     drops = [each.value for each in dict.fromkeys(drop or (Filter.identical, Filter.empty))]
     request = LabelRequest(
@@ -179,7 +180,8 @@ def _make(request: MineRequest | LabelRequest, out: Path) -> tuple[dict[str, Any
     return report, beside
 
 
-def _check_out(out: Path, *inputs: Path | None) -> None:
+def check_made(out: Path, *inputs: Path | None) -> None:
+    """ZooError where a file or its report cannot be written, or would replace an input."""
     from zoo.data.made import beside, check_suffix
     from zoo.store import check_output
 
@@ -203,16 +205,27 @@ def file_inputs(paths: Sequence[Path] | None) -> tuple[Input, ...]:
     return tuple(file_input(path) for path in paths or ())
 
 
+def _judge_name(path: Path) -> str:
+    """The member of a store's table, the judges of a table of `zoo data judge`, or the file's name."""
+    from zoo.data.made import BESIDE
+    from zoo.scores.tables import CARD, SCORES, read_card
+
+    card, beside = path.parent / CARD, path.with_name(path.name + BESIDE)
+    if path.name == SCORES and card.is_file():
+        return read_card(card).member
+    with suppress(OSError, ValueError, AttributeError):
+        report = json.loads(beside.read_text())
+        if report.get("stage") == "judge":
+            return " + ".join(report["judges"])
+    return _stem(path)
+
+
 def _stem(path: Path) -> str:
     return path.name.split(".")[0] or path.name
 
 
 def _judge_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """A name for each table: its member's where its card says one, else the file's; numbered where two are the same."""
-    from zoo.scores.tables import CARD, read_card
-
-    cards = [path.parent / CARD for path in paths]
-    named = [path.name == "scores.parquet" and card.is_file() for path, card in zip(paths, cards, strict=True)]
-    names = [read_card(card).member if own else _stem(path) for path, card, own in zip(paths, cards, named, strict=True)]
+    """A name for each table: its member's or judges' where that is known, else the file's; numbered where two are the same."""
+    names = [_judge_name(path) for path in paths]
     counts = Counter(names)
     return tuple(f"{name} {number}" if counts[name] > 1 else name for number, name in enumerate(names, start=1))

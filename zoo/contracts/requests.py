@@ -244,6 +244,9 @@ class LexicalScoreRequest(BaseRequest):
     target: str
     unusable: str | None = added_later(None, description="digest of the ids that cannot be used, which fail in the table")
     rule: FoldRule | None = _fold_rule()
+    fold: Annotated[int, Field(ge=0)] | None = added_later(
+        None, description="where all or listed rows are scored: the fold whose model does it; None: the mean of all"
+    )
 
 
 class ImportRequest(BaseRequest):
@@ -340,6 +343,36 @@ class MineRequest(BaseRequest):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class FoldJudge(Contract):
+    """One fold's model as a judge: what it was trained as, and its score artifacts.
+
+    `human`: of the human battles of its fold, which it has not seen; `pairs`: of the pairs whose prompts it has not seen, None
+    where there are none.
+    """
+
+    fold: Annotated[int, Field(ge=0)]
+    trained: Input
+    human: Input
+    pairs: Input | None = None
+
+
+class EntryJudge(Contract):
+    """An entry as a judge: the models of all its folds, and which of its variants are asked."""
+
+    name: Name
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    folds: Annotated[tuple[FoldJudge, ...], Field(min_length=1)]
+
+
+class JudgeRequest(BaseRequest):
+    """Pairs and human battles as trained members judge them, each row by models that have not seen its prompt."""
+
+    stage: Literal["judge"] = "judge"
+    pairs: Input
+    human: Input = Field(description="the labelled battles that the judges' folds are of")
+    judges: Annotated[tuple[EntryJudge, ...], Field(min_length=1)]
+
+
 Drop = Literal["identical", "empty", "cut", "near-duplicate", "coin-flip", "other-language", "language"]
 
 
@@ -347,7 +380,7 @@ class LabelRequest(BaseRequest):
     """Judges' verdicts on pairs as shares of human votes."""
 
     stage: Literal["label"] = "label"
-    revision: int = 2  # every row has its language
+    revision: int = 2  # every row has its language; tables of models that learned from the human battles certify nothing
     pairs: Input
     judges: tuple[Input, ...] = Field((), description="tables of verdicts; none: the pairs' own winners are the judge's")
     names: tuple[str, ...] = Field((), description="of the judges, in their order")
@@ -407,6 +440,7 @@ Request = (
     | PromptsRequest
     | GenerateRequest
     | MineRequest
+    | JudgeRequest
     | LabelRequest
 )
 REQUESTS: dict[str, type[Request]] = {kind.model_fields["stage"].default: kind for kind in get_args(Request)}

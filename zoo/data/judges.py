@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,19 @@ from zoo.scores.certificate import verdict_labels
 from zoo.scores.tables import OK, PROBABILITIES, swap_sides
 
 LOG_IDS = ("log_id_a", "log_id_b")
+# Columns of a table of `zoo data judge` beside those of scores: the share of probability that the response orders agree on,
+# whose models judged a row, none of which had seen its prompt, and what tells the row's texts from others'.
+CONSISTENCY, JUDGED_BY, BATTLE = "consistency", "judged_by", "battle"
 VERDICTS = "verdicts"
 NO_SHARES, NOT_SCORED, OF_NO_ROW = (
     "no probabilities that can be read",
     "not scored by the judge",
     "of no pair and no human battle",
 )
+UNREADABLE, DOUBLED = "a row that cannot be read", "of an id that occurs more than once"
+OTHER_BATTLE = "of another battle that had the id"
 BY_SOME, BY_ANOTHER = "by some of the tables only", "of a pair that another judge has judged"
+TABLE_COLUMNS = ("id", *PROBABILITIES, *WINNER_COLUMNS, "status", CONSISTENCY, JUDGED_BY, BATTLE)
 SUM_TOLERANCE = 0.01  # of probabilities that people round to two places
 TINY = 1e-6  # below any verdict that is meant as impossible
 
@@ -59,54 +66,96 @@ def own_verdicts(pairs: Battles, sources: np.ndarray) -> Verdicts:
     return found
 
 
+@dataclass
+class JudgeTable:
+    """What one table says: `p` (3,) and consistency by id, NaN where it has none; `battles`: what tells the texts, by id.
+
+    `cross_fitted`: `zoo data judge` made it, so that no model judged a row whose prompt it had seen.
+    """
+
+    rows: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
+    battles: dict[str, str] = field(default_factory=dict)
+    cross_fitted: bool = False
+
+
 def read_verdicts(
     paths: Sequence[Path], names: Sequence[str], pairs: Battles, human: Battles, tally: Tally
-) -> tuple[Verdicts, Verdicts]:
-    """The verdicts of some tables on pairs and on human battles.
+) -> tuple[Verdicts, Verdicts, dict[str, JudgeTable]]:
+    """The verdicts of some tables on pairs and on human battles, and the score tables among them by name.
 
     Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the mean of their logarithms; preferences are of
     the judges that they name, and are found by `log_id_a` and `log_id_b` of the pairs. What no row has is counted.
     """
-    tables: dict[str, dict[str, np.ndarray]] = {}
+    tables: dict[str, JudgeTable] = {}
     found = Verdicts.none(len(pairs.frame)), Verdicts.none(len(human.frame))
     for path, name in zip(paths, names, strict=True):
-        _, first = next(read_records(path, (*NEEDED, "id", *PROBABILITIES, *WINNER_COLUMNS)), (0, {}))
-        if is_preferences(list(first)):
+        records = (record for _, record in read_records(path, (*NEEDED, *TABLE_COLUMNS)))
+        if is_preferences(list(next((record for record in records if isinstance(record, dict)), {}))):
             _add_preferences(path, name, pairs, found[0], tally)
         else:
             tables[name] = read_table(path, tally)
     if tables:
-        _refuse_shared_ids(pairs, human, tables)
+        refuse_shared_ids(pairs, human, {row_id for table in tables.values() for row_id in table.rows})
+        for table in tables.values():
+            _leave_out_others(table, (pairs, human), tally)
         for battles, verdicts in zip((pairs, human), found, strict=True):
             _add_tables(tables, battles, verdicts, tally)
         known = {*pairs.frame["id"], *human.frame["id"]}
         for name, table in tables.items():
-            tally.add(VERDICTS, OF_NO_ROW, name, len(table.keys() - known))
-    return found
+            tally.add(VERDICTS, OF_NO_ROW, name, len(table.rows.keys() - known))
+    return *found, tables
 
 
-def read_table(path: Path, tally: Tally) -> dict[str, np.ndarray]:
-    """A judge's probabilities (3,) by id.
+def read_table(path: Path, tally: Tally) -> JudgeTable:
+    """A judge's probabilities by id; rows that cannot be read, or of an id that others have too, are counted.
 
-    The file is a score table, a submission or a labelled file of battles.
+    The file is a score table, a submission or a labelled file of battles. ZooError where no row of it is one.
     """
-    found: dict[str, np.ndarray] = {}
-    for number, record in read_records(path, ("id", *PROBABILITIES, *WINNER_COLUMNS, "status")):
+    found, again, header = JudgeTable(), Counter[str](), ""
+    for number, record in read_records(path, TABLE_COLUMNS):
         names = next((names for names in (PROBABILITIES, WINNER_COLUMNS) if set(names) <= set(record)), ())
         if isinstance(record, str) or "id" not in record or not names:
             what = record if isinstance(record, str) else f"has {', '.join(record) or 'none of them'}"
-            columns = f"id with {', '.join(PROBABILITIES)} or {', '.join(WINNER_COLUMNS)}, or {', '.join(NEEDED)}"
-            raise ZooError(f"{path}: row {number}: {what}; a judge's table has {columns}")
+            header = header or f"row {number}: {what}"
+            tally.add(VERDICTS, UNREADABLE, f"{path.name} row {number}: {what}")
+            continue
         row_id, p = cell_text(record["id"]).strip(), _distribution([record[name] for name in names])
-        if cell_text(record.get("status", OK)) not in (OK, ""):
-            tally.add(VERDICTS, NOT_SCORED, f"{path.name} {row_id}")
+        status = cell_text(record.get("status", OK))
+        again[row_id] += 1
+        if status not in (OK, ""):
+            tally.add(VERDICTS, f"{NOT_SCORED}: {status.partition(':')[0]}", f"{path.name} {row_id}")
         elif p is None:
             tally.add(VERDICTS, NO_SHARES, f"{path.name} {row_id}")
-        elif row_id in found:
-            raise ZooError(f"{path}: id {row_id} occurs more than once; keep each once")
         else:
-            found[row_id] = p
+            found.rows[row_id] = p, _share(record.get(CONSISTENCY))
+            found.battles[row_id] = cell_text(record.get(BATTLE, ""))
+            found.cross_fitted |= JUDGED_BY in record and BATTLE in record
+    if not again:
+        columns = f"id with {', '.join(PROBABILITIES)} or {', '.join(WINNER_COLUMNS)}, or {', '.join(NEEDED)}"
+        raise ZooError(f"{path}: {header or 'has no rows'}; a judge's table has {columns}")
+    for row_id in [row_id for row_id, count in again.items() if count > 1]:
+        tally.add(VERDICTS, DOUBLED, f"{path.name} {row_id}", again[row_id])
+        found.rows.pop(row_id, None)
     return found
+
+
+def _leave_out_others(table: JudgeTable, files: Sequence[Battles], tally: Tally) -> None:
+    """Take out the rows of a table that are of another battle than the one that has their id here."""
+    for battles in files:
+        frame = battles.frame[battles.frame["id"].isin(table.rows.keys() & {i for i, b in table.battles.items() if b})]
+        for row_id, name in zip(frame["id"], battle_names(frame), strict=True):
+            if table.battles[row_id] != name:
+                tally.add(VERDICTS, OTHER_BATTLE, row_id)
+                table.rows.pop(row_id, None)
+
+
+def _share(cell: Any) -> float:
+    """A share as a table's cell has it; NaN where there is none."""
+    try:
+        share = float(cell_text(cell))
+    except ValueError:
+        return float("nan")
+    return share if 0 <= share <= 1 else float("nan")
 
 
 def _distribution(cells: Sequence[Any]) -> np.ndarray | None:
@@ -118,9 +167,15 @@ def _distribution(cells: Sequence[Any]) -> np.ndarray | None:
     return p / p.sum() if good else None
 
 
-def _refuse_shared_ids(pairs: Battles, human: Battles, tables: Mapping[str, Mapping[str, object]]) -> None:
-    """ZooError where an id of a table is that of two different battles, so that nobody knows which is meant."""
-    shared = set(pairs.frame["id"]) & set(human.frame["id"]) & {row_id for table in tables.values() for row_id in table}
+def battle_names(frame: Any) -> list[str]:
+    """What tells each battle's texts from others', but for white space and case: 16 hex digits."""
+    return [hashlib.sha256(b"".join(key)).hexdigest()[:16] for key in battle_digests(frame)]
+
+
+def refuse_shared_ids(pairs: Battles, human: Battles, asked: Collection[str] | None = None) -> None:
+    """ZooError where an id, of those asked for, is that of two different battles, so that nobody knows which is meant."""
+    shared = set(pairs.frame["id"]) & set(human.frame["id"])
+    shared &= shared if asked is None else set(asked)
     if not shared:
         return
     keys = [
@@ -134,18 +189,19 @@ def _refuse_shared_ids(pairs: Battles, human: Battles, tables: Mapping[str, Mapp
             )
 
 
-def _add_tables(tables: Mapping[str, Mapping[str, np.ndarray]], battles: Battles, verdicts: Verdicts, tally: Tally) -> None:
+def _add_tables(tables: Mapping[str, JudgeTable], battles: Battles, verdicts: Verdicts, tally: Tally) -> None:
     judge = " + ".join(tables)
     for place, row_id in enumerate(battles.frame["id"]):
-        own = [table[row_id] for table in tables.values() if row_id in table]
+        own = [table.rows[row_id] for table in tables.values() if row_id in table.rows]
         if len(own) == len(tables):
-            verdicts.p[place], verdicts.consistency[place] = _pooled(np.array(own))
+            verdicts.p[place], agreed = pooled(np.array([p for p, _ in own]))
+            verdicts.consistency[place] = own[0][1] if len(own) == 1 else agreed
             verdicts.judge[place] = judge
         elif own:
             tally.add(VERDICTS, BY_SOME, row_id)
 
 
-def _pooled(p: np.ndarray) -> tuple[np.ndarray, float]:
+def pooled(p: np.ndarray) -> tuple[np.ndarray, float]:
     """The mean of the logarithms of some distributions (tables, 3), and the share of probability that all of them have."""
     logs = np.log(np.maximum(p, TINY)).mean(axis=0)
     pooled = np.exp(logs - logs.max())

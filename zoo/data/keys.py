@@ -28,16 +28,27 @@ _INVISIBLE = re.compile(
 
 
 def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
-    """Those of some texts that are near-copies of others, or hold one, or stand in one.
+    """Those of some texts that are near-copies of others, or hold one, or stand in one."""
+    return set(copies_by_text(texts, others))
+
+
+def copies_by_text(texts: Iterable[str], others: Iterable[str]) -> dict[str, set[str]]:
+    """For each text that has any: the others that it is nearly a copy of, or that it holds, or that it stands in.
 
     The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
     are so long that no similarity shows. A text below WHOLE_WITHIN characters counts as held by another only where it is a
     sentence of its own at that one's beginning or end.
     """
-    ordered, known = sorted(set(texts)), set(others)
-    near = {text for text, places in zip(ordered, near_places(ordered, sorted(known)), strict=True) if places}
-    longer = {text for text, _ in _with_others_within(ordered, known)}
-    return near | longer | {text for _, text in _with_others_within(known, ordered)}
+    ordered, known = sorted(set(texts)), sorted(set(others))
+    found: dict[str, set[str]] = defaultdict(set)
+    for text, places in zip(ordered, near_places(ordered, known), strict=True):
+        if places:
+            found[text] |= {known[place] for place in places}
+    for longer, within in _with_others_within(ordered, known):
+        found[longer].add(within)
+    for longer, within in _with_others_within(known, ordered):
+        found[within].add(longer)
+    return dict(found)
 
 
 def _with_others_within(texts: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:

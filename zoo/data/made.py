@@ -13,7 +13,8 @@ from zoo.errors import ZooError
 from zoo.reading import read_json_object
 from zoo.store import Artifact, file_sha256, note_written, replacing, write_atomic
 
-PAIRS, CHOSEN, REPORT = "pairs.parquet", "prompts.jsonl", "report.json"  # what a stage leaves
+# what a stage leaves
+PAIRS, VERDICTS, CHOSEN, REPORT = "pairs.parquet", "verdicts.parquet", "prompts.jsonl", "report.json"
 BESIDE = ".report.json"  # the report's name beside a file is the file's, and this
 STATUS, UNLABELLED, OK = "status", "unlabelled", "ok"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -44,22 +45,23 @@ def beside(out: Path) -> Path:
     return out.with_name(out.name + BESIDE)
 
 
-def copy_out(artifact: Artifact, out: Path) -> Path:
-    """Put an artifact's pairs in a file, its report beside it, and return the report's path.
+def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
+    """Put an artifact's pairs, or its file of another name, in a file, its report beside it, and return the report's path.
 
-    The file's name says its format; the same pairs give the same bytes. Each is whole or absent. The report comes first and
+    The file's name says its format; the same rows give the same bytes. Each is whole or absent. The report comes first and
     has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
     """
     report: dict[str, Any] = json.loads((artifact.path / REPORT).read_bytes())
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as file:
-        _write(artifact.path / PAIRS, out.name, file)
+        _write(artifact.path / name, out.name, file)
         file.flush()
         digest = file_sha256(Path(file.name))
         write_report(report | {"artifacts": [artifact.path.name]}, out, digest)
-    battles = dataset_digest(read_battles(artifact.path / PAIRS))
-    store = artifact.path.parent
-    note_written(store, (digest[:16], battles), out, [artifact])
+    store, digests = artifact.path.parent, [digest[:16]]
+    if name == PAIRS:
+        digests.append(dataset_digest(read_battles(artifact.path / PAIRS)))
+    note_written(store, digests, out, [artifact])
     note_written(store, [file_sha256(beside(out))[:16]], beside(out), [artifact])  # a later label's `--map` may be it
     return beside(out)
 
@@ -79,29 +81,19 @@ def report_beside(path: Path) -> dict[str, Any]:
     return report
 
 
-def _write(pairs: Path, name: str, file: IO[bytes]) -> None:
+def _write(made: Path, name: str, file: IO[bytes]) -> None:
+    """Rows of parquet in the format that a name says; lines of JSON as they are, or packed."""
     import gzip
 
-    if name.endswith(".parquet"):
-        file.write(pairs.read_bytes())
+    if made.suffix == ".jsonl":
+        file.write(gzip.compress(made.read_bytes(), mtime=0) if name.endswith(".gz") else made.read_bytes())
+    elif name.endswith(".parquet"):
+        file.write(made.read_bytes())
     elif name.endswith(".gz"):
         with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:  # else the name of the moment is in it
-            packed.writelines(_csv(pairs))
+            packed.writelines(_csv(made))
     else:
-        file.writelines(_csv(pairs))
-
-
-def copy_lines(folder: Path, out: Path) -> Path:
-    """Put an artifact's prompts in a file of JSON lines, packed where its name ends in .gz, and its report beside it."""
-    import gzip
-
-    report, lines = out.with_name(out.name + BESIDE), (folder / CHOSEN).read_bytes()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(report) as file:
-        file.write((folder / REPORT).read_bytes())
-    with replacing(out) as file:
-        file.write(gzip.compress(lines, mtime=0) if out.name.endswith(".gz") else lines)
-    return report
+        file.writelines(_csv(made))
 
 
 def _csv(path: Path) -> Iterator[bytes]:

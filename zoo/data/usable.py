@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.contracts import Say
 from zoo.data.battles import Battles, read_battles
+from zoo.data.rows import Problem
+from zoo.data.tally import Tally
 from zoo.errors import ZooError
 
 MOST_BAD = 0.1  # share of the rows that cannot be used, above which a command stops
@@ -41,6 +44,32 @@ def usable_battles(
         )
     say(f"{path}: {unusable_line(battles)}")
     return battles
+
+
+def read_rows(path: Path, keep: Sequence[str] = (), *, models: bool = False) -> Battles:
+    """Read battles of which no row is fatal: those that nothing could be keyed by are left out, too (`unkeyed_rows`).
+
+    `keep`, `models`: as `read_battles` takes them. ZooError where the file as a whole cannot be used.
+    """
+    battles = read_battles(path, strict=False, keep=keep, models=models)
+    whole = next((problem for problem in battles.problems if problem.fatal and problem.row_number is None), None)
+    if whole:
+        raise ZooError(f"{path}: {whole.message}; `zoo data validate` lists every problem")
+    return battles
+
+
+def unkeyed_rows(battles: Battles) -> list[Problem]:
+    """The rows of a file that have no id of their own, as `read_rows` leaves them out: of one id, all but the first."""
+    return [problem for problem in battles.problems if problem.fatal and problem.row_number is not None]
+
+
+def unkeyed_records(battles: Battles) -> list[dict[str, Any]]:
+    """Their counts by reason, as a report has them."""
+    tally = Tally()
+    for problem in unkeyed_rows(battles):
+        reason = problem.kind.replace("_", " ")
+        tally.add("rows", reason, f"{battles.path.name} row {problem.row_number} {problem.row_id or ''}".strip())
+    return tally.records()
 
 
 def unusable_line(battles: Battles) -> str:

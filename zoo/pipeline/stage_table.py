@@ -27,7 +27,6 @@ class Stage:
 
 STAGES = {  # in the order in which they run
     "mine": Stage("zoo.stages.data.mine:run"),
-    "label": Stage("zoo.stages.data.label:run"),
     "fetch": Stage("zoo.stages.weights.fetch:run"),
     "prompts": Stage("zoo.stages.data.prompts:run"),
     "generate": Stage("zoo.stages.generate.stage:run"),
@@ -39,6 +38,8 @@ STAGES = {  # in the order in which they run
     "evaluate": Stage("zoo.stages.compare.evaluate:run"),
     "lexical-train": Stage("zoo.stages.lexical.stage:train", section="lexical", data="training", leaves="lexical"),
     "lexical-score": Stage("zoo.stages.lexical.stage:score", scores=True),
+    "judge": Stage("zoo.stages.data.judge:run"),
+    "label": Stage("zoo.stages.data.label:run"),
     "import": Stage(scores=True),  # not run: `zoo import` puts a table that was made elsewhere into the store
 }
 SCORING = tuple(name for name, stage in STAGES.items() if stage.scores)

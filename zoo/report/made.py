@@ -49,7 +49,7 @@ def label_page(report: Mapping[str, Any], out: Path, beside: Path) -> Page:
 
 
 def counts_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """What was not used, by reason, with an example of each."""
+    """Counts by what and reason, with an example of each."""
     columns = [
         Column("count", form=",d"),
         Column("what"),
@@ -87,6 +87,7 @@ def _certificate(name: str, judge: Mapping[str, Any]) -> Page:
     return [
         own,
         measured,
+        f"its verdicts on these: {judge['human_verdicts']}",
         Table([Column("verdicts"), *numbers], rows),
         *([f"REFUSED: {judge['fault']}"] if judge["fault"] else []),
     ]

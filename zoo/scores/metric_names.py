@@ -39,6 +39,7 @@ FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
 FAILED_ROWS = "rows/failed"
 MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
+JUDGE_GPU_SECONDS = "judge/gpu_seconds"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
 WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
@@ -123,6 +124,7 @@ METRICS: dict[str, Metric] = {
     "train/extra_rows_with_teacher": Metric("extra rows that a teacher's table has", "rows"),
     MADE_ROWS: Metric("battles made by machine that a stage left", "rows"),
     LEFT_OUT_ROWS: Metric("pairs that it was given and left out", "rows"),
+    JUDGE_GPU_SECONDS: Metric("of all GPUs that scored the pairs, loading included; 0 on processors", "seconds", "lower"),
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
     "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),

@@ -31,13 +31,15 @@ FEW_MODELS, NEARLY_ALL = 2, 0.9  # models that nearly all pairs have one of: the
 class Judge:
     """One judge of the pairs: its certificate and map, or why it is refused.
 
-    `borrowed`: whose map it is, where it is another judge's or an earlier one.
+    `borrowed`: whose map it is, where it is another judge's or an earlier one. `origin`: whether it has learned from the human
+    battles, as far as that is known.
     """
 
     name: str
     certificate: Certificate | None = None
     map: VoteMap | None = None
     borrowed: str = ""
+    origin: str = ""
     fault: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     filters: list[dict[str, Any]] = field(default_factory=list)
@@ -48,6 +50,7 @@ class Judge:
             "certificate": self.certificate.model_dump() if self.certificate else None,
             "map": self.map.model_dump() if self.map else None,
             "borrowed": self.borrowed,
+            "human_verdicts": self.origin,
             "fault": self.fault,
             "all_rows": self.facts,
             "filters": self.filters,

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.contracts import LabelRequest, Measurements, StageResult, inputs_of
-from zoo.data.battles import Battles, read_battles
+from zoo.data.battles import Battles
 from zoo.data.columns import MODEL_COLUMNS, TEXT_COLUMNS, VOTES, WINNER_COLUMNS
 from zoo.data.filters import reasons
 from zoo.data.judges import LOG_IDS, Judged, Verdicts, own_verdicts, read_verdicts
@@ -25,12 +25,13 @@ from zoo.data.languages import language_of_turns
 from zoo.data.made import OK, PAIRS, REPORT, STATUS, write_pairs
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.tally import Tally
-from zoo.data.usable import unusable_line
+from zoo.data.usable import read_rows, unkeyed_records, unusable_line
 from zoo.errors import ZooError
 from zoo.scores.certificate import verdict_labels
 from zoo.scores.metric_names import LEFT_OUT_ROWS, MADE_ROWS
 from zoo.stages import progress
 from zoo.stages.data.certify import GENERATORS, Judge, certified, lengths_of
+from zoo.stages.data.origins import UNKNOWN, origins
 from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
 
@@ -47,16 +48,20 @@ def run(request: LabelRequest, out_dir: Path) -> StageResult:
     The first has the rows with labels, the second the status of every row, which is the reason of those without.
     """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
-    pairs = read_battles(request.pairs.path, keep=CARRIED, models=True)
-    human = read_battles(request.human.path)
+    pairs, human = read_rows(request.pairs.path, CARRIED, models=True), read_rows(request.human.path)
     progress.note(f"{len(pairs.frame):,} pairs, {int((human.frame['label'] >= 0).sum()):,} battles that humans judged")
     sources = _column(pairs, SOURCES, request.source)
+    known: dict[str, str] = {}
     if request.judges:
-        on_pairs, on_human = read_verdicts([given.path for given in request.judges], request.names, pairs, human, tally)
+        paths = [given.path for given in request.judges]
+        on_pairs, on_human, tables = read_verdicts(paths, request.names, pairs, human, tally)
+        known = {" + ".join(tables): "; ".join(dict.fromkeys(origins(paths, tables, request.names, human).values()))}
     else:
         on_pairs, on_human = own_verdicts(pairs, sources), Verdicts.none(len(human.frame))
     progress.note("comparing them")
     judges = certified(request, Judged.of(pairs, on_pairs), Judged.of(human, on_human))
+    for judge in judges.values():
+        judge.origin = known.get(judge.name, UNKNOWN)
     shares = _shares(judges, pairs.frame, on_pairs)
     status, dropped = _status(request, judges, pairs.frame, on_pairs, shares)
     if not (status == OK).any():
@@ -71,8 +76,11 @@ def run(request: LabelRequest, out_dir: Path) -> StageResult:
         "rows": counts[OK],
         "totals": {"pairs": len(told)},
         "counts": [
-            {"what": "pairs", "reason": each, "count": count, "example": "" if each == OK else first[each]}
-            for each, count in counts.most_common()
+            *(
+                {"what": "pairs", "reason": each, "count": count, "example": "" if each == OK else first[each]}
+                for each, count in counts.most_common()
+            ),
+            *(record for battles in (pairs, human) for record in unkeyed_records(battles)),
         ],
         "verdicts_left_out": tally.records(),
         "filters": dropped,

@@ -1,7 +1,7 @@
 """The lexical stages: train a model a fold, and score battles with them.
 
 Folds go by prompt. `held_out` scores each row with the model that saw no row of its prompt's fold, whatever file the row is in;
-`all` and `listed` serve the mean of the fold models.
+`all` and `listed` serve the mean of the fold models, or one of them where a fold is named.
 """
 
 from __future__ import annotations
@@ -122,13 +122,15 @@ class LexicalModel:
     rule: FoldRule | None = None
     digest: str = ""
 
-    def predict(self, frame: pd.DataFrame, folds: np.ndarray | None = None) -> np.ndarray:
+    def predict(self, frame: pd.DataFrame, folds: np.ndarray | int | None = None) -> np.ndarray:
         """Probabilities (rows, 3).
 
-        They are those of the fold model each row is held out of, or of all models' mean.
+        They are those of the fold model each row is held out of, of one fold's model, or of all models' mean.
         """
         features = Features(frame)
         terms: Terms = terms_of(self.vectorizer, features)
+        if isinstance(folds, int):
+            return predict(self.folds[folds], features, terms)
         each = np.stack([predict(model, features, terms) for model in self.folds])
         p: np.ndarray = each.mean(axis=0) if folds is None else each[folds, np.arange(len(frame))]
         return p
@@ -157,7 +159,9 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     folder = out_dir / VARIANT.slug
     (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
-    folds = None
+    folds: np.ndarray | int | None = request.fold
+    if request.fold is not None and request.fold >= len(model.folds):
+        raise ZooError(f"{request.entry}: no fold {request.fold}; its model has {len(model.folds)}, numbered from 0")
     if request.selection.rows == "held_out":
         check_rule(request, model, dataset_digest(battles))
         folds = folds_of(battles, frame["id"], len(model.folds), request.rule, progress.note)
@@ -166,7 +170,8 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     pieces = [piece for _, piece in done]
     tables = [table for table, _ in done]
     if bad:
-        bad_folds = assign_bad_folds(battles, len(model.folds)) if folds is not None else dict.fromkeys(bad, NO_FOLD)
+        by_prompt = isinstance(folds, np.ndarray)
+        bad_folds = assign_bad_folds(battles, len(model.folds)) if by_prompt else dict.fromkeys(bad, NO_FOLD)
         tables.append(unscored_table(bad, BAD_ROW).assign(fold=[bad_folds[row_id] for row_id in bad]))
     table = pd.concat(tables)
     write_scores(table, folder / SCORES)
@@ -200,7 +205,7 @@ def check_rule(request: LexicalScoreRequest, model: LexicalModel, digest: str) -
 
 
 def _score_chunks(
-    model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | None, folder: Path
+    model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | int | None, folder: Path
 ) -> Iterator[tuple[pd.DataFrame, Piece]]:
     """Each chunk's table and timing, read where an earlier run wrote it, else scored."""
     with progress.bar(len(frame), "score", "row") as bar:
@@ -208,16 +213,18 @@ def _score_chunks(
             rows = slice(start, start + CHUNK_ROWS)
             file = folder / f"{index:05d}.parquet"
             if not file.exists():
-                _score_chunk(model, frame.iloc[rows], None if folds is None else folds[rows], file)
+                _score_chunk(model, frame.iloc[rows], folds[rows] if isinstance(folds, np.ndarray) else folds, file)
             table = read_scores(file)
             bar.update(len(table))
             yield table, Piece(**json.loads(file.with_suffix(".json").read_text()))
 
 
-def _score_chunk(model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | None, file: Path) -> None:
+def _score_chunk(model: LexicalModel, frame: pd.DataFrame, folds: np.ndarray | int | None, file: Path) -> None:
     """Score one chunk; its table is written last, so that it says that the chunk is finished."""
     started = time.monotonic()
-    table = score_table(frame["id"].tolist(), model.predict(frame, folds), fold=NO_FOLD if folds is None else folds)
+    table = score_table(
+        frame["id"].tolist(), model.predict(frame, folds), fold=folds if isinstance(folds, np.ndarray) else NO_FOLD
+    )
     piece = Piece(len(frame), 0, 0, time.monotonic() - started)
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(piece)))
     write_scores(table, file)

@@ -117,7 +117,7 @@ def test_score_tables_of_both_orders_are_one_judge_with_consistency(tmp_path: Pa
     table, report = run(tmp_path, pairs, written(human, tmp_path / "human.csv"), *judges)
     assert counts(report) == {"ok": ROWS - 2, label.UNJUDGED: 2}
     left = {record["reason"]: record["count"] for record in report["verdicts_left_out"]}
-    assert left == {"not scored by the judge": 2, "by some of the tables only": 1}
+    assert left == {"not scored by the judge: engine failed": 2, "by some of the tables only": 1}
     assert set(table["judge"]) == {"ab + ba"} and report["judges"]["ab + ba"]["certificate"]["rows"] == ROWS
     np.testing.assert_allclose(table["consistency"], 0.6 + 0.4 / 3 + 2 * 0.2 / 3, atol=1e-6)
 
@@ -220,7 +220,7 @@ def test_filters_are_measured_and_every_row_has_its_reason(tmp_path: Path) -> No
     ("text", "named"),
     [
         ("id,score\n1,2\n", r"row 1: has id; a judge's table has id with p_a"),
-        ("id,p_a,p_b,p_tie\nr1,0.2,0.3,0.5\nr1,0.2,0.3,0.5\n", "id r1 occurs more than once"),
+        ("id,p_a,p_b,p_tie\nr1,0.2,0.3,0.5\nr1,0.2,0.3,0.5\n", r"says anything of its rows \(2 of an id that occurs more than once\)"),
         ("id,p_a,p_b,p_tie\nzz,0.2,0.3,0.5\n", r"no judge says anything of its rows \(1 of no pair.*--judge"),
         ("prompt_id,model_a,model_b,share_b\n1,a,b,0.5\n", r"no column log_id_a, log_id_b"),
     ],
