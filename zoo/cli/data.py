@@ -9,6 +9,7 @@ import typer
 
 from zoo.cli.base import DATA, AsJson, Output, add_commands, complete_entry, new_group, say, style_of
 from zoo.cli.data_generate import generate
+from zoo.cli.data_worth import worth
 from zoo.cli.made import label, mine
 from zoo.report.text import Column, Format, Page, Table, show
 
@@ -162,4 +163,4 @@ data_app = new_group(
     Example: zoo data validate battles.csv
     """
 )
-add_commands(data_app, {DATA: (sample, validate, stats, generate, mine, label)})
+add_commands(data_app, {DATA: (sample, validate, stats, generate, mine, label, worth)})

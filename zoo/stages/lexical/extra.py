@@ -45,7 +45,7 @@ def extra_rows_of_folds(request: LexicalTrainRequest, main: Battles) -> tuple[Fo
         labels = battles.frame["label"].to_numpy(dtype=np.int64)
         targets = np.where(labels[:, None] >= 0, np.eye(3)[labels], np.nan)
         if votes:
-            targets, own = with_votes(targets, battles, battles.frame["id"])
+            targets, own = with_votes(targets, battles, battles.frame["id"].tolist())
             voted += own
         says = np.isfinite(targets).all(axis=1)
         frame, targets = battles.frame[says].reset_index(drop=True), targets[says]

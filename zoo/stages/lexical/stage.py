@@ -89,7 +89,7 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     y = frame["label"].to_numpy()
     targets, counts = np.eye(3)[y], {}
     if spec.targets == "votes":
-        targets, voted = with_votes(targets, battles, frame["id"])
+        targets, voted = with_votes(targets, battles, frame["id"].tolist())
         counts["train/rows_with_votes"] = float(voted)
     added, more = extra_rows_of_folds(request, battles)
     counts |= more
