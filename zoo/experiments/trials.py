@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,8 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
 
     Files and form are empty for stages that only lead to others.
     """
-    main = battles_input(data_folder / recipe.data)
-    others = [(name, battles_input(data_folder / name)) for name in recipe.also_on]
+    main = _battles(data_folder / recipe.data)
+    others = [(name, _battles(data_folder / name)) for name in recipe.also_on]
     if entry.kind == "lexical":
         yield from _planned_lexical(recipe, run, entry, main, others, store)
         return
@@ -86,6 +87,17 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
         yield "", "", merge
         for name, battles in others:  # the main file was learned from
             yield AVERAGED, name, _evaluation(entry, output_of(merge, store), None, battles, recipe.held, Selection(rows="all"))
+
+
+def _battles(path: Path) -> Input:
+    """A battles file as an input, read once for all runs that take it."""
+    status = path.stat() if path.exists() else None  # what is not there is told by who reads it
+    return _battles_of(path, (status.st_mtime_ns, status.st_size) if status else None)
+
+
+@lru_cache(maxsize=64)
+def _battles_of(path: Path, _version: tuple[int, int] | None) -> Input:
+    return battles_input(path)
 
 
 def _planned_lexical(

@@ -252,6 +252,9 @@ def curve_figure(report: WorthReport) -> Figure:
         axes.set_xticks(shown, [f"{t:,}" for t in shown], fontsize=8, rotation=45)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
+    ring = {"color": "0.3", "markerfacecolor": "none", "markersize": 14, "linestyle": "none"}
+    if any(d.at is not None for d in report.drowned):
+        grid[0, 0].plot([], [], "o", label="from here on more rows are not told from noise", **ring)
     handles = grid[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
@@ -265,7 +268,7 @@ def _draw_curve(axes: Axes, report: WorthReport, entry: str, source: str, area: 
     rows, means = [0, *(p.rows for p in points)], [0.0, *(p.raw.mean for p in points)]
     low, high = [0.0, *(p.raw.low for p in points)], [0.0, *(p.raw.high for p in points)]
     hollow = "white" if place >= len(STYLES) else color
-    axes.plot(rows, means, color=color, marker=marker, linestyle=line, markerfacecolor=hollow, label=source)
+    axes.plot(rows, means, color=color, marker=marker, linestyle=line, markerfacecolor=hollow, label=f"{source}, 95 % interval")
     axes.fill_between(rows, low, high, color=color, alpha=0.12, linewidth=0)
     at = next((d.at for d in report.drowned if (d.entry, d.source, d.area) == (entry, source, area)), None)
     if at is not None:
