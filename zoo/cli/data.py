@@ -12,6 +12,7 @@ from zoo.cli.data_generate import generate
 from zoo.cli.data_judge import judge
 from zoo.cli.data_prompts import prompts
 from zoo.cli.data_report import report
+from zoo.cli.data_worth import worth
 from zoo.cli.made import label, mine
 from zoo.report.text import Column, Format, Page, Table, show
 
@@ -165,4 +166,4 @@ data_app = new_group(
     Example: zoo data validate battles.csv
     """
 )
-add_commands(data_app, {DATA: (sample, validate, stats, prompts, generate, mine, judge, label, report)})
+add_commands(data_app, {DATA: (sample, validate, stats, prompts, generate, mine, judge, label, report, worth)})

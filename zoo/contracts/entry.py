@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
-from zoo.contracts.training import CHOSEN, MergeSpec, TrainSpec
+from zoo.contracts.training import CHOSEN, ExtraFiles, MergeSpec, Targets, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
 
@@ -183,6 +183,13 @@ class LexicalSpec(Contract):
     features_c: float = Field(0.01, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")
     regularization_c: float = Field(0.1, gt=0, description="scikit-learn's C for TF-IDF")
     folds: Annotated[int, Field(ge=2)] = 5
+    targets: Targets = added_later("hard", description="votes: shares of votes_a, votes_b, votes_tie where a row has them")
+    extra: ExtraFiles = added_later(
+        (), description="more battles to learn from, never held out; a fold learns none that is near its held-out prompts"
+    )
+    extra_targets: Targets | None = added_later(
+        None, description="votes: soft labels of the extra rows, whatever the main file has; None: as `targets`"
+    )
 
 
 class LadderSpec(Contract):

@@ -234,6 +234,11 @@ class LexicalTrainRequest(BaseRequest):
     battles: Input
     spec: LexicalSpec
     rule: FoldRule | None = _fold_rule()
+    extra_files: tuple[ExtraBattles, ...] = added_later((), description="the battles files of spec.extra, by their content")
+    extra_rule: FoldRule | None = added_later(
+        None, description="by which near-copies of held-out prompts among the extra rows are found"
+    )
+    votes_digest: str | None = added_later(None, description="of the battles' vote columns where they are learned from")
 
 
 class LexicalScoreRequest(BaseRequest):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from zoo.contracts import EarlierTraining, Entry, TrainSpec, Variant, changed, explain
+from zoo.contracts import EarlierTraining, Entry, ExtraFile, TrainSpec, Variant, changed, explain
 from zoo.errors import ZooError
 from zoo.settings import entry_folders, read_toml
 
@@ -67,8 +67,10 @@ def _suggest(name: str, known: list[str]) -> str:
 def with_files_from(entry: Entry, folder: Path) -> Entry:
     """The entry with the relative paths among its files taken from `folder`.
 
-    The files are those of train.teacher and train.extra, and the same of train.first.
+    The files are those of train.teacher and train.extra, the same of train.first, and lexical.extra.
     """
+    if entry.lexical is not None and entry.lexical.extra:
+        return changed(entry, lexical=changed(entry.lexical, extra=_from(entry.lexical.extra, folder)))
     if entry.train is None:
         return entry
     train = _files_from(entry.train, folder)
@@ -79,7 +81,11 @@ def with_files_from(entry: Entry, folder: Path) -> Entry:
 
 def _files_from(spec: Trained, folder: Path) -> Trained:
     teacher = spec.teacher if spec.teacher is None else folder / spec.teacher  # an absolute one stays as it is
-    return changed(spec, teacher=teacher, extra=tuple(changed(extra, file=folder / extra.file) for extra in spec.extra))
+    return changed(spec, teacher=teacher, extra=_from(spec.extra, folder))
+
+
+def _from(files: tuple[ExtraFile, ...], folder: Path) -> tuple[ExtraFile, ...]:
+    return tuple(changed(one, file=folder / one.file) for one in files)
 
 
 def override(entry: Entry, settings: list[str]) -> Entry:

@@ -6,7 +6,7 @@ They lie in `experiments/NNN-slug/recipe.toml`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,7 @@ class RecipeRun(Contract):
     entry: Name
     name: str = Field("", description="what tables call it; default: the entry")
     settings: tuple[str, ...] = Field((), alias="set")
+    fold: Annotated[int, Field(ge=0)] | None = Field(None, description="until = 'train': the fold held out; None: the recipe's")
     average: bool = Field(False, description="until = 'train': train every fold, and evaluate the mean of their adapters too")
 
     @property
@@ -57,8 +58,10 @@ class Recipe(Contract):
         titles = [run.title for run in self.runs]
         if self.until == "train" and len(set(titles)) < len(titles):
             raise ValueError("runs: until = 'train' compares runs by name; give each its own `name`")
-        if self.until == "score" and (self.also_on or any(run.average for run in self.runs)):
-            raise ValueError("also_on and average are for until = 'train'")
+        if self.until == "score" and (self.also_on or any(run.average or run.fold is not None for run in self.runs)):
+            raise ValueError("also_on, fold and average are for until = 'train'")
+        if over := [run.title for run in self.runs if (run.fold or 0) >= self.held.n_folds]:
+            raise ValueError(f"runs: {', '.join(over)}: folds are numbered 0 to {self.held.n_folds - 1}")
         if self.until == "train" and self.all_folds:
             raise ValueError(
                 "all_folds is for until = 'score'; with until = 'train' give a run `average = true` for every fold"

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, changed
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, Variant, changed
 from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain, output_of
-from zoo.pipeline.folds import average_chain
+from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.report.text import Cell, Column, Table, lowest
-from zoo.scores.metric_names import REFINEMENT
-from zoo.scores.metrics import log_loss_rows, mean_and_error, uniform_loss
-from zoo.scores.tables import EVALUATED, probabilities, read_scores, without_ties
+from zoo.scores.metrics import log_loss_rows, mean_and_error, recalibrated_log_loss, uniform_loss
+from zoo.scores.tables import EVALUATED, OK, SCORES, probabilities, read_scores, without_ties
 from zoo.store import Artifact
 
 if TYPE_CHECKING:
@@ -61,15 +61,18 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
 
     Files and form are empty for stages that only lead to others.
     """
-    main = battles_input(data_folder / recipe.data)
-    others = [(name, battles_input(data_folder / name)) for name in recipe.also_on]
+    main = _battles(data_folder / recipe.data)
+    others = [(name, _battles(data_folder / name)) for name in recipe.also_on]
+    if entry.kind == "lexical":
+        yield from _planned_lexical(recipe, run, entry, main, others, store)
+        return
     held_rows = Selection(max_rows=recipe.score_rows)
     helds = [changed(recipe.held, fold=fold) for fold in range(recipe.held.n_folds)]
-    helds = helds if run.average else [recipe.held]
+    helds = helds if run.average else [held_of_run(recipe, run)]
     chains = [chain(entry, main, recipe.target, store, held=held, selection=held_rows) for held in helds]
     fetch = chains[0][0]
     yield "", "", fetch
-    files = [(recipe.data, main, recipe.held, held_rows), *((n, b, recipe.held, Selection(rows="all")) for n, b in others)]
+    files = [(recipe.data, main, helds[0], held_rows), *((n, b, helds[0], Selection(rows="all")) for n, b in others)]
     for name, battles, held, selection in files:
         yield ZERO_SHOT, name, _evaluation(entry, output_of(fetch, store), None, battles, held, selection)
     for requests in chains:
@@ -86,6 +89,37 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
             yield AVERAGED, name, _evaluation(entry, output_of(merge, store), None, battles, recipe.held, Selection(rows="all"))
 
 
+def _battles(path: Path) -> Input:
+    """A battles file as an input, read once for all runs that take it."""
+    status = path.stat() if path.exists() else None  # what is not there is told by who reads it
+    return _battles_of(path, (status.st_mtime_ns, status.st_size) if status else None)
+
+
+@lru_cache(maxsize=64)
+def _battles_of(path: Path, _version: tuple[int, int] | None) -> Input:
+    return battles_input(path)
+
+
+def _planned_lexical(
+    recipe: Recipe, run: RecipeRun, entry: Entry, main: Input, others: Sequence[tuple[str, Input]], store: Path
+) -> Iterator[tuple[str, str, Request]]:
+    """A lexical entry trains every fold at once; its tables are diagnostics, and no members."""
+    if run.average:
+        raise ZooError(f"{entry.name}: a {entry.kind} entry has no adapters to average; take `average` out of the run")
+    (requests,) = fold_chains(entry, main, recipe.target, store, held=recipe.held, selection=Selection(diagnostic=True))
+    train, score = requests
+    yield "", "", train
+    yield TRAINED, recipe.data, score
+    for name, battles in others:
+        everything = Selection(rows="all", diagnostic=True)
+        yield TRAINED, name, changed(score, battles=battles, selection=everything, unusable=battles.unusable)
+
+
+def held_of_run(recipe: Recipe, run: RecipeRun) -> Held:
+    """What a run holds out: the recipe's fold, or its own."""
+    return recipe.held if run.fold is None else changed(recipe.held, fold=run.fold)
+
+
 def _form(train: TrainRequest, run: RecipeRun) -> str:
     return f"{TRAINED}, fold {train.held.fold}" if run.average else TRAINED
 
@@ -94,7 +128,7 @@ def _evaluation(
     entry: Entry, base: Input, trained: Input | None, battles: Input, held: Held, selection: Selection
 ) -> EvaluateRequest:
     if not (entry.prompt and entry.train):
-        raise ZooError(f"{entry.name}: a {entry.kind} entry is not trained by [train]; until = 'train' is for language models")
+        raise ZooError(f"{entry.name}: a {entry.kind} entry needs [prompt] and [train]")
     return EvaluateRequest(
         entry=entry.name,
         base=base,
@@ -111,22 +145,33 @@ def _evaluation(
 def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[str] = (), say: Say) -> list[Trial]:
     """Run a recipe's trials, or those named in `only`; what is in the store is not made again."""
     recipe = load_recipe(folder)
-    entries = [with_files_from(entry, data_folder) for entry in recipe_entries(recipe)]
     check_names(folder, recipe, only)
     labels = check_labels(recipe, data_folder, say)
     trials: list[Trial] = []
     seen: set[str] = set()
-    for run, entry in zip(recipe.runs, entries, strict=True):
+    for run, entry in zip(recipe.runs, recipe_entries(recipe), strict=True):
         if only and run.title not in only:
             continue
-        for form, data, request in planned(recipe, run, entry, data_folder, store):
-            artifact = run_chain([request], entry, store, say=say)[-1]
+        own = with_files_from(entry, data_folder)
+        for form, data, artifact in run_trial(recipe, run, own, data_folder, store, say=say):
             if form == ZERO_SHOT and artifact.fingerprint in seen:
                 continue  # once, however many runs train the entry
-            if form:
-                seen.add(artifact.fingerprint)
-                trials.append(_trial(artifact, run, entry, form, data, *labels[data]))
+            seen.add(artifact.fingerprint)
+            scored = scored_rows(artifact, labels[data])
+            if entry.kind == "lexical" and data == recipe.data:  # its table has every fold
+                scored = scored.of(scored.folds == held_of_run(recipe, run).fold)
+            trials.append(_trial(scored, run, entry, form, data))
     return compared(trials)
+
+
+def run_trial(
+    recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, store: Path, *, say: Say
+) -> Iterator[tuple[str, str, Artifact]]:
+    """Run one run's stages; of each that evaluates, as (form, file, artifact)."""
+    for form, data, request in planned(recipe, run, entry, data_folder, store):
+        artifact = run_chain([request], entry, store, say=say)[-1]
+        if form:
+            yield form, data, artifact
 
 
 def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
@@ -155,14 +200,40 @@ def _labels(path: Path, say: Say) -> tuple[dict[str, int], bool]:
     return {row_id: int(label) for row_id, label in rows if label >= 0}, battles.can_tie
 
 
-def _trial(artifact: Artifact, run: RecipeRun, entry: Entry, form: str, data: str, labels: dict[str, int], ties: bool) -> Trial:
-    table = read_scores(artifact.path / EVALUATED)
-    table = table[table["id"].isin(labels.keys())]
+@dataclass(frozen=True)
+class Scored:
+    """A trained model's probabilities of labelled rows.
+
+    `ids`, `p` (rows, 3), labels `y` (rows,), `folds` (rows,); `ties`: whether the file's battles can be ties, else p_tie is 0.
+    """
+
+    ids: Sequence[str]
+    p: np.ndarray
+    y: np.ndarray
+    folds: np.ndarray
+    ties: bool
+
+    def of(self, rows: np.ndarray) -> Scored:
+        """The rows of a boolean mask."""
+        return Scored([self.ids[i] for i in np.flatnonzero(rows)], self.p[rows], self.y[rows], self.folds[rows], self.ties)
+
+
+def scored_rows(artifact: Artifact, labels: tuple[dict[str, int], bool]) -> Scored:
+    """What an evaluation, or a lexical score, says of the labelled rows, in their order in its table."""
+    known, ties = labels
+    lexical = artifact.manifest.stage == "lexical-score"
+    table = read_scores(artifact.path / (f"{Variant().slug}/{SCORES}" if lexical else EVALUATED))
+    table = table[table["id"].isin(known.keys()) & (table["status"] == OK)]
     p = probabilities(table) if ties else without_ties(probabilities(table))
-    losses = log_loss_rows(p, np.array([labels[row_id] for row_id in table["id"]]))
+    return Scored(table["id"].tolist(), p, np.array([known[i] for i in table["id"]]), table["fold"].to_numpy(), ties)
+
+
+def _trial(scored: Scored, run: RecipeRun, entry: Entry, form: str, data: str) -> Trial:
+    losses = log_loss_rows(scored.p, scored.y)
     name = entry.name if form == ZERO_SHOT else run.title
-    by_id = dict(zip(table["id"], losses.tolist(), strict=True))
-    return Trial(name, entry.name, form, data, by_id, artifact.manifest.metrics[REFINEMENT], ties)
+    by_id = dict(zip(scored.ids, losses.tolist(), strict=True))
+    sides = scored.p if scored.ties else scored.p[:, :2]
+    return Trial(name, entry.name, form, data, by_id, recalibrated_log_loss(sides, scored.y), scored.ties)
 
 
 def compared(trials: Sequence[Trial]) -> list[Trial]:

@@ -32,6 +32,7 @@ from zoo.contracts import (
     TrainSpec,
     changed,
 )
+from zoo.contracts.training import Targets
 from zoo.errors import ZooError
 from zoo.pipeline.fold_rules import check_teacher
 from zoo.pipeline.starts import check_start, start_input
@@ -172,7 +173,7 @@ def _train_request(
         extra_rule="near-prompts-1" if extra else None,  # whatever the rule of the folds
         start=start,
         teaches_extra=bool(extra and spec.teacher),
-        votes_digest=None if spec.only_extra else _votes_digest(spec, battles),
+        votes_digest=None if spec.only_extra else _votes_digest(spec.targets, battles),
     )
 
 
@@ -183,12 +184,12 @@ def _file_input(key: str, path: Path, wanted: str) -> Input:
     return Input(path=path.absolute(), fingerprint=file_sha256(path)[:16])
 
 
-def _votes_digest(spec: TrainSpec, battles: Input) -> str | None:
+def _votes_digest(targets: Targets, battles: Input) -> str | None:
     """What identifies the votes that are learned from; None where none are."""
     from zoo.data.battles import read_battles
     from zoo.data.votes import VOTES, votes_digest
 
-    return votes_digest(read_battles(battles.path, keep=VOTES)) if spec.targets == "votes" else None
+    return votes_digest(read_battles(battles.path, keep=VOTES)) if targets == "votes" else None
 
 
 def lexical_chain(
@@ -198,7 +199,18 @@ def lexical_chain(
         raise ZooError(f"{entry.name}: a lexical entry needs [lexical]")
     # It scores every row out of fold in seconds; a sample would only leave fewer rows to blend on.
     selection = selection.model_copy(update={"max_rows": None})
-    train = LexicalTrainRequest(entry=entry.name, battles=battles, spec=entry.lexical, rule=rule)
+    spec = entry.lexical
+    train = LexicalTrainRequest(
+        entry=entry.name,
+        battles=battles,
+        spec=changed(spec, extra=()),  # a path is no part of identity; the inputs below are
+        rule=rule,
+        extra_files=tuple(
+            ExtraBattles(battles=_file_input("lexical.extra", one.file, EXTRA), weight=one.weight) for one in spec.extra
+        ),
+        extra_rule="near-prompts-1" if spec.extra else None,  # whatever the rule of the folds
+        votes_digest=_votes_digest(spec.targets, battles),
+    )
     model = output_of(train, store)
     score = LexicalScoreRequest(
         entry=entry.name,

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from zoo.errors import ZooError
 from zoo.experiments.recipes import load_recipe, recipe_entries, run_recipe
+from zoo.experiments.worth import load_worth
 from zoo.targets import load_target
 
 RECIPES = sorted((ROOT / "experiments").rglob("recipe.toml"))
@@ -18,8 +19,12 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.parent.name)
 def test_committed_recipes_load(path: Path) -> None:
-    recipe = load_recipe(path.parent)
-    assert recipe.question and recipe_entries(recipe) and load_target(recipe.target)
+    if "[[sources]]" in path.read_text():  # of `zoo data worth`
+        worth = load_worth(path.parent)
+        assert worth.question and [entry.load() for entry in worth.entries] and load_target(worth.target)
+    else:
+        recipe = load_recipe(path.parent)
+        assert recipe.question and recipe_entries(recipe) and load_target(recipe.target)
     assert (path.parent / "NOTES.md").exists()
 
 

@@ -108,8 +108,14 @@ def test_what_a_run_takes_in_order(sample_csv: Path, tmp_path: Path) -> None:
     ]
     merged = [("", "", "merge", 1), (AVERAGED, "dev.csv", "evaluate", 1)]  # never on the file that it was learned from
     assert plan_of(runs[1]) == zero_shot + folds + merged
-    with pytest.raises(ZooError, match="lexical entry is not trained by"):
-        list(planned(recipe, runs[0], load_entry("lexical"), tmp_path, tmp_path / "store"))
+    other_fold = RecipeRun(entry="smollm2-135m", name="fold 0", fold=0)
+    assert [fold for *_, fold in plan_of(other_fold)] == [1, 0, 0, 0, 0, 0]  # fetching holds nothing out
+    lexical = load_entry("lexical")
+    requests = [request for _, _, request in planned(recipe, runs[0], lexical, tmp_path, tmp_path / "store")]
+    assert [request.stage for request in requests] == ["lexical-train", "lexical-score", "lexical-score"]
+    assert requests[0].spec.folds == 2 and all(request.selection.diagnostic for request in requests[1:]), "no members"
+    with pytest.raises(ZooError, match="no adapters to average"):
+        list(planned(recipe, runs[1], lexical, tmp_path, tmp_path / "store"))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -77,21 +77,49 @@ def terms_of(vectorizer: TfidfVectorizer, features: Features) -> Terms:
     return Terms(*(vectorizer.transform(texts) for texts in (features.prompt_texts, features.a_texts, features.b_texts)))
 
 
-def fit_fold(features: Features, terms: Terms, y: np.ndarray, rows: np.ndarray, spec: LexicalSpec) -> FoldModel:
-    """Fit on the rows of a boolean mask; y: labels 0, 1, 2 of all rows."""
-    decided = rows & (y != TIE)
+@dataclass(frozen=True)
+class Cases:
+    """What a regression learns: rows (cases,), whether each is one of its kind, and the weight of that.
+
+    A row with a share of both is two cases.
+    """
+
+    rows: np.ndarray
+    truth: np.ndarray
+    weight: np.ndarray
+
+
+def cases_of(yes: np.ndarray, no: np.ndarray) -> Cases:
+    """The cases of rows by how much of each is of a kind and how much is not, (rows,) each; in the order of the rows."""
+    row, truth = np.tile(np.arange(len(yes)), 2), np.repeat([True, False], len(yes))
+    weight = np.concatenate([yes, no])
+    order = np.argsort(row, kind="stable")
+    order = order[weight[order] > 0]
+    return Cases(row[order], truth[order], weight[order])
+
+
+def fit_fold(features: Features, terms: Terms, targets: np.ndarray, rows: np.ndarray, spec: LexicalSpec) -> FoldModel:
+    """Fit on the rows of a boolean mask.
+
+    `targets` (rows, 3): what each row counts, split into A, B and tie; one row of 0, 0, 1 is a tie.
+    """
+    learned = np.where(rows[:, None], targets, 0.0)
+    winners, ties = cases_of(learned[:, 0], learned[:, 1]), cases_of(learned[:, TIE], learned[:, :TIE].sum(axis=1))
+    weight = learned.sum(axis=1)[rows]
     lengths = (features.a[rows, LENGTH] + features.b[rows, LENGTH]) / 2
-    length = {"length_mean": lengths.mean(keepdims=True), "length_scale": lengths.std(keepdims=True) + 1e-9}
+    length_mean = _mean(lengths, weight)
+    length = {"length_mean": np.atleast_1d(length_mean), "length_scale": np.atleast_1d(_scale(lengths, length_mean, weight))}
     win, tie = _win_features(features, **length), _tie_features(features)
-    win_scale = np.sqrt((win[decided] ** 2).mean(axis=0)) + 1e-9
-    tie_mean, tie_scale = tie[rows].mean(axis=0), tie[rows].std(axis=0) + 1e-9
-    win_features, (win_terms,), _ = _fit(
-        win[decided] / win_scale, [terms.a[decided] - terms.b[decided]], y[decided] == 0, spec, intercept=False
-    )
+    won = win[winners.rows]
+    win_scale = _scale(won, 0.0, winners.weight)
+    tie_mean = _mean(tie[rows], weight)
+    tie_scale = _scale(tie[rows], tie_mean, weight)
+    win_terms_of = [terms.a[winners.rows] - terms.b[winners.rows]]
+    win_features, (win_terms,), _ = _fit(won / win_scale, win_terms_of, winners, spec, intercept=False)
     tie_features, (tie_terms, tie_prompt_terms), tie_intercept = _fit(
-        (tie[rows] - tie_mean) / tie_scale,
-        [terms.a[rows] + terms.b[rows], terms.prompt[rows]],
-        y[rows] == TIE,
+        (tie[ties.rows] - tie_mean) / tie_scale,
+        [terms.a[ties.rows] + terms.b[ties.rows], terms.prompt[ties.rows]],
+        ties,
         spec,
         intercept=True,
     )
@@ -109,15 +137,28 @@ def fit_fold(features: Features, terms: Terms, y: np.ndarray, rows: np.ndarray, 
     )
 
 
+def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted mean over rows; 0 of none, which `_fit` then refuses."""
+    mean: np.ndarray = np.average(values, axis=0, weights=weight) if len(values) else np.zeros(values.shape[1:])
+    return mean
+
+
+def _scale(values: np.ndarray, centre: np.ndarray | float, weight: np.ndarray) -> np.ndarray:
+    """Root of the mean square about a centre, never zero."""
+    scale: np.ndarray = np.sqrt(_mean((values - centre) ** 2, weight)) + 1e-9
+    return scale
+
+
 def _fit(
-    dense: np.ndarray, blocks: list[sparse.csr_matrix], target: np.ndarray, spec: LexicalSpec, *, intercept: bool
+    dense: np.ndarray, blocks: list[sparse.csr_matrix], cases: Cases, spec: LexicalSpec, *, intercept: bool
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Coefficients of the dense features and of each TF-IDF block, and the intercept.
 
     The two kinds have a strength of regularization each: a column multiplied by sqrt(C) under C = 1 is one under C.
     """
+    target = cases.truth
     if intercept and not target.any():  # no battle is a tie: near 0, since one to come may be
-        rate = UNSEEN / (len(target) + 1)
+        rate = UNSEEN / (cases.weight.sum() + 1)
         return np.zeros(dense.shape[1]), [np.zeros(block.shape[1]) for block in blocks], np.array([logit(rate)])
     if target.all() or not target.any():
         lacking = (
@@ -127,7 +168,8 @@ def _fit(
     scales = [np.sqrt(spec.features_c), *(np.sqrt(spec.regularization_c) for _ in blocks)]
     columns = [sparse.csr_matrix(dense), *blocks]
     design = sparse.hstack([block * scale for block, scale in zip(columns, scales, strict=True)], format="csr")
-    fit = LogisticRegression(C=1.0, fit_intercept=intercept, max_iter=1000, tol=1e-4).fit(design, target)
+    regression = LogisticRegression(C=1.0, fit_intercept=intercept, max_iter=1000, tol=1e-4)
+    fit = regression.fit(design, target, sample_weight=cases.weight)
     ends = np.cumsum([block.shape[1] for block in columns])[:-1]
     first, *rest = (part * scale for part, scale in zip(np.split(fit.coef_[0], ends), scales, strict=True))
     return first, rest, np.atleast_1d(np.asarray(fit.intercept_, dtype=np.float64))

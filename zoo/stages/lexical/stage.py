@@ -28,6 +28,7 @@ from zoo.contracts import (
 )
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.columns import VOTES
 from zoo.data.splits import assign_bad_folds, assign_folds, folds_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.scores.metric_names import FAILED_ROWS
@@ -47,6 +48,7 @@ from zoo.scores.tables import (
     write_scores,
 )
 from zoo.stages import progress
+from zoo.stages.lexical.extra import extra_rows_of_folds
 from zoo.stages.lexical.features import Features
 from zoo.stages.lexical.model import (
     FoldModel,
@@ -60,6 +62,7 @@ from zoo.stages.lexical.model import (
     save_vectorizer,
     terms_of,
 )
+from zoo.stages.train.examples import with_votes
 from zoo.store import write_atomic
 from zoo.targets import machine_fingerprint, process_age_seconds
 
@@ -70,8 +73,9 @@ CHUNK_ROWS = 500
 
 def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     """Fit a model a fold under `model/`; the metrics are out of fold, over every labelled row."""
-    battles = read_battles(request.battles.path)
-    folds = assign_folds(battles.frame, request.spec.folds, request.rule, progress.note)
+    spec = request.spec
+    battles = read_battles(request.battles.path, keep=VOTES)
+    folds = assign_folds(battles.frame, spec.folds, request.rule, progress.note)
     labelled = (battles.frame["label"] >= 0).to_numpy()
     frame, folds = battles.frame[labelled].reset_index(drop=True), folds[labelled]
     if frame.empty:
@@ -82,17 +86,26 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
         raise ZooError(f"{request.battles.path}: all {len(frame):,} labelled rows have {kind}; give {mend}")
     folder = out_dir / MODEL
     folder.mkdir(exist_ok=True)
-    spec, y = request.spec, frame["label"].to_numpy()
-    progress.note(f"reading {len(frame):,} battles")
-    features = Features(frame)
+    y = frame["label"].to_numpy()
+    targets, counts = np.eye(3)[y], {}
+    if spec.targets == "votes":
+        targets, voted = with_votes(targets, battles, frame["id"].tolist())
+        counts["train/rows_with_votes"] = float(voted)
+    added, more = extra_rows_of_folds(request, battles)
+    counts |= more
+    learned = pd.concat([frame, added.frame], ignore_index=True)
+    targets = np.concatenate([targets, added.targets])
+    progress.note(f"reading {len(learned):,} battles")
+    features = Features(learned)
     vectorizer = fit_vectorizer(features, spec)
     terms = terms_of(vectorizer, features)
     load_seconds, started = process_age_seconds(), time.monotonic()
-    p = np.empty((len(frame), 3))
+    p = np.empty((len(learned), 3))
     with progress.bar(spec.folds, "fit", "fold") as bar:
         for fold in range(spec.folds):
-            model = fit_fold(features, terms, y, folds != fold, spec)
-            p[folds == fold] = predict(model, features, terms)[folds == fold]
+            model = fit_fold(features, terms, targets, np.concatenate([folds != fold, added.learned[:, fold]]), spec)
+            own = np.flatnonzero(folds == fold)
+            p[own] = predict(model, features, terms)[own]
             save_fold(model, folder / f"fold-{fold}.npz")
             bar.update()
     save_vectorizer(vectorizer, folder)
@@ -100,8 +113,8 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     if request.rule:
         described |= {"rule": request.rule, "battles": dataset_digest(battles)}
     write_atomic(folder / "model.json", json.dumps(described))
-    measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(frame))
-    return StageResult(metrics=score_metrics(p, y, ties=battles.can_tie), measurements=measured)
+    measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(learned))
+    return StageResult(metrics=score_metrics(p[: len(frame)], y, ties=battles.can_tie) | counts, measurements=measured)
 
 
 def engine_version() -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoo.contracts import Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
+from zoo.contracts import ExtraBattles, Input, LexicalScoreRequest, LexicalSpec, LexicalTrainRequest, Selection, StageResult
 from zoo.data.battles import read_battles
 from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.sample import sample_battles
@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.scores.tables import probabilities, read_card, read_scores, swap_sides
 from zoo.stages.lexical import stage as lexical
 from zoo.stages.lexical.features import ANSWER_FEATURES, Features, answer_features
-from zoo.stages.lexical.model import load_fold
+from zoo.stages.lexical.model import cases_of, fit_fold, fit_vectorizer, load_fold, predict, terms_of
 
 ROWS = 500
 SPEC = LexicalSpec(folds=3)
@@ -227,3 +227,93 @@ def test_pair_features_are_the_same_either_way_round(battles):
     swapped = frame.assign(response_a=frame["response_b"], response_b=frame["response_a"])
     there, back = Features(frame), Features(swapped)
     assert (there.pair == back.pair).all() and (there.a == back.b).all() and (there.prompt == back.prompt).all()
+
+
+def train_with(folder: Path, battles: Path, *extra: tuple[Path, float], name: str = "train", **spec: object) -> StageResult:
+    (folder / name).mkdir()
+    files = tuple(ExtraBattles(battles=Input(path=path, fingerprint="x"), weight=weight) for path, weight in extra)
+    request = LexicalTrainRequest(
+        entry="lexical",
+        battles=Input(path=battles, fingerprint="b"),
+        spec=LexicalSpec(folds=3, **spec),
+        extra_files=files,
+        extra_rule="near-prompts-1" if files else None,
+    )
+    return lexical.train(request, folder / name)
+
+
+def test_extra_battles_help_where_they_are_of_the_same_kind(battles, tmp_path):
+    few = pd.read_csv(battles, dtype="str").iloc[:120]
+    few.to_csv(tmp_path / "few.csv", index=False)
+    sample_battles(900, 12)[0].to_csv(tmp_path / "more.csv", index=False)
+    alone = train_with(tmp_path, tmp_path / "few.csv", name="alone").metrics
+    found = train_with(tmp_path, tmp_path / "few.csv", (tmp_path / "more.csv", 1.0)).metrics
+    assert found["val/log_loss"] < alone["val/log_loss"] - 0.01 and found["val/rows"] == 120
+    assert found["train/extra_rows"] + found["train/extra_rows_left_out"] == 900 and found["train/extra_rows"] > 100
+    assert "train/extra_rows" not in alone
+
+
+def test_no_fold_learns_extra_battles_of_its_own_prompts(battles, tmp_path):
+    """A lie about the extra rows of one fold's prompts changes every model but that fold's."""
+    frame = read_battles(battles).frame
+    folds = assign_folds(frame, SPEC.folds)
+    extra = pd.read_csv(battles, dtype="str").assign(response_a=lambda f: f["response_b"])  # other battles, the same prompts
+    extra["id"] = "x" + extra["id"]
+    extra.to_csv(tmp_path / "extra.csv", index=False)
+    lied = extra.copy()
+    lied.loc[folds == 0, list(WINNER_COLUMNS)] = ["0", "0", "1"]
+    lied.to_csv(tmp_path / "lied.csv", index=False)
+    for name in ("extra", "lied"):
+        train_with(tmp_path, battles, (tmp_path / f"{name}.csv", 1.0), name=f"train-{name}")
+    honest, other = (
+        [load_fold(tmp_path / f"train-{name}" / "model" / f"fold-{fold}.npz") for fold in range(3)]
+        for name in ("extra", "lied")
+    )
+    assert (honest[0].win_features == other[0].win_features).all() and (honest[0].tie_terms == other[0].tie_terms).all()
+    assert (honest[1].win_features != other[1].win_features).any() and (honest[2].tie_terms != other[2].tie_terms).any()
+
+
+def test_weights_and_vote_shares_count_as_so_many_rows(battles):
+    """One row of weight 2 is two rows; a row that two thirds vote A for is two such rows of A and one of B."""
+    frame = read_battles(battles).frame.iloc[:200].reset_index(drop=True)
+    features = Features(frame)
+    vectorizer = fit_vectorizer(features, SPEC)
+    terms, y = terms_of(vectorizer, features), np.eye(3)[frame["label"].to_numpy()]
+    rows, doubled = np.ones(200, bool), np.concatenate([np.arange(200), np.arange(50)])
+    y[120] = [2 / 3, 1 / 3, 0]
+    weighted = y.copy()
+    weighted[:50] *= 2
+    again = frame.iloc[doubled].reset_index(drop=True)
+    more = Features(again)
+    one = fit_fold(features, terms, 3 * weighted, rows, SPEC)
+    y_again = 3 * y[doubled]
+    other = fit_fold(more, terms_of(vectorizer, more), y_again, np.ones(250, bool), SPEC)
+    assert predict(one, features, terms) == pytest.approx(predict(other, features, terms), abs=2e-3)
+    cases = cases_of(np.array([1.0, 0.5, 0.0]), np.array([0.0, 0.5, 2.0]))
+    assert cases.rows.tolist() == [0, 1, 1, 2] and cases.truth.tolist() == [True, True, False, False]
+    assert cases.weight.tolist() == [1.0, 0.5, 0.5, 2.0]
+
+
+def test_votes_are_learned_where_they_are_asked_for_and_a_file_of_nothing_new_is_refused(battles, tmp_path):
+    frame = pd.read_csv(battles, dtype="str").iloc[:150]
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    voted = sample_battles(200, 13)[0].assign(votes_a="0.4", votes_b="0.4", votes_tie="0.2")
+    voted.to_csv(tmp_path / "voted.csv", index=False)
+    soft = train_with(tmp_path, tmp_path / "few.csv", (tmp_path / "voted.csv", 1.0), name="soft", extra_targets="votes").metrics
+    hard = train_with(tmp_path, tmp_path / "few.csv", (tmp_path / "voted.csv", 1.0), name="hard").metrics
+    assert soft["train/extra_rows_with_votes"] == 200 and "train/extra_rows_with_votes" not in hard
+    assert soft["val/log_loss"] != hard["val/log_loss"]
+    with pytest.raises(
+        ZooError, match=r"few\.csv: none of its 150 labelled rows is left for fold 0: 150 also in the main file"
+    ):
+        train_with(tmp_path, tmp_path / "few.csv", (tmp_path / "few.csv", 1.0), name="same")
+    with pytest.raises(ZooError, match="extra_targets = 'votes': no row"):
+        train_with(tmp_path, battles, (write_more(tmp_path), 1.0), name="none", extra_targets="votes")
+    with pytest.raises(ZooError, match="has no column votes_a"):
+        train_with(tmp_path, battles, name="no-votes", targets="votes")
+
+
+def write_more(folder: Path) -> Path:
+    path = folder / "more.csv"
+    sample_battles(60, 14)[0].to_csv(path, index=False)
+    return path

@@ -1,0 +1,152 @@
+"""A source's rows as trainings may learn them: without what is held out anywhere, and nested parts of them for the curve."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoo.contracts import Held, Say, changed
+from zoo.data.battles import Battles
+from zoo.data.columns import VOTES, WINNER_COLUMNS
+from zoo.data.made import BESIDE
+from zoo.data.masks import EXACT, asked_in, why_masked
+from zoo.data.splits import NEAR_PROMPTS, group_hashes
+from zoo.data.usable import usable_battles
+from zoo.data.votes import vote_shares
+from zoo.errors import ZooError
+from zoo.experiments.worth.recipe import WorthRecipe, WorthSource
+from zoo.stages.train.extra_battles import why_not
+from zoo.store import replacing
+
+OTHERS, OTHERS_NEAR = "of prompts of the other battles", "near-copies of prompts of the other battles"
+GPU_SECONDS = "gpu_seconds"  # in a made file's report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source as it is learned from.
+
+    `frame`: rows that at least one training may learn, with `votes` (rows, 3) or None; `learned` (rows, folds): those of which
+    fold may. `left_out`: rows by reason. `gpu_seconds`: what making the whole file took, None where nobody says so.
+    """
+
+    source: WorthSource
+    frame: pd.DataFrame
+    votes: np.ndarray | None
+    learned: np.ndarray
+    labelled: int
+    left_out: dict[str, int]
+    gpu_seconds: float | None
+
+    @property
+    def empty(self) -> str:
+        """Why it cannot be trained on, empty where it can: a fold has no row of it."""
+        rows = self.learned.sum(axis=0) if len(self.frame) else np.zeros(1)
+        if rows.min() > 0:
+            return ""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()) or "it has no labels"
+        return f"0 rows left of {self.labelled:,} labelled ones: {reasons}"
+
+    def part(self, rows: int, seed: int) -> np.ndarray:
+        """Places of `rows` of its rows: the first by a hash of seed and prompt, so that a larger part holds a smaller one."""
+        groups = group_hashes(self.frame, NEAR_PROMPTS)
+        keys = [
+            hashlib.sha256(f"{seed}/{group}".encode()).digest() + hashlib.sha256(f"{seed}/{row_id}".encode()).digest()
+            for group, row_id in zip(groups, self.frame["id"], strict=True)
+        ]
+        chosen: np.ndarray = np.sort(np.array(sorted(range(len(keys)), key=keys.__getitem__)[:rows], dtype=np.int64))
+        return chosen
+
+
+def prepare(recipe: WorthRecipe, source: WorthSource, main: Battles, data_folder: Path, folds: tuple[int, ...]) -> Prepared:
+    """Read a source and find what may be learned of it.
+
+    Left out are prompts of the files in `also_on` and their near-copies, and what no training may learn: battles of the main
+    file and, where one fold is held out alone, its prompts.
+    """
+    path = data_folder / source.file
+    battles = usable_battles(path, keep=VOTES)
+    votes = None
+    if source.targets == "votes" and set(VOTES) <= set(battles.kept):
+        votes = vote_shares(battles, battles.frame["id"].tolist())
+    labels = battles.frame["label"].to_numpy(dtype=np.int64)
+    says = labels >= 0 if votes is None else (labels >= 0) | np.isfinite(votes).all(axis=1)
+    frame, votes = battles.frame[says].reset_index(drop=True), None if votes is None else votes[says]
+    never = asked_in([data_folder / name for name in recipe.also_on]) if recipe.also_on else set()
+    masked = np.array(why_masked(frame["prompt"].tolist(), never), dtype=object)
+    reasons = np.where(masked == "", "", np.where(masked == EXACT, OTHERS, OTHERS_NEAR)).astype(object)
+    by_fold = [_reasons(frame, main, recipe.held, fold) for fold in folds]
+    learned = np.stack([found == "" for found in by_fold], axis=1) & (reasons == "")[:, None]
+    reasons = np.where(reasons == "", by_fold[0], reasons)
+    some = learned.any(axis=1)
+    return Prepared(
+        source,
+        frame[some].reset_index(drop=True),
+        None if votes is None else votes[some],
+        learned[some],
+        len(frame),
+        dict(Counter(reasons[~some].tolist())),
+        _gpu_seconds(path),
+    )
+
+
+def _reasons(frame: pd.DataFrame, main: Battles, held: Held, fold: int) -> np.ndarray:
+    return why_not(frame, main.frame, changed(held, fold=fold), NEAR_PROMPTS)
+
+
+def _gpu_seconds(path: Path) -> float | None:
+    """What the report beside a made file says of GPU time; None where there is none, or it says nothing."""
+    report = path.with_name(path.name + BESIDE)
+    try:
+        value = json.loads(report.read_text()).get(GPU_SECONDS)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ZooError(f"{report}: not a report ({error}); make the file again, or take the report away") from error
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def write_rows(prepared: Prepared, rows: np.ndarray | None, path: Path) -> None:
+    """Some of a source's rows, or all, as a file to learn from; the same rows are the same bytes."""
+    chosen = np.arange(len(prepared.frame)) if rows is None else rows
+    frame = prepared.frame.iloc[chosen]
+    labels = frame["label"].to_numpy(dtype=np.int64)
+    columns: dict[str, object] = {"id": frame["id"].tolist()}
+    for name in ("prompt", "response_a", "response_b"):
+        columns[name] = [json.dumps(list(turns)) for turns in frame[name]]
+    if prepared.votes is not None:
+        votes = prepared.votes[chosen]
+        labels = np.where(labels < 0, np.nan_to_num(votes).argmax(axis=1), labels)
+    columns |= {name: (labels == label).astype(int) for label, name in enumerate(WINNER_COLUMNS)}
+    if prepared.votes is not None:
+        columns |= {name: votes[:, label] for label, name in enumerate(VOTES)}
+    content = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode("utf-8", errors="replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file, gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+        packed.write(content)
+
+
+def prepared_sources(recipe: WorthRecipe, main: Battles, data_folder: Path, folds: tuple[int, ...], say: Say) -> list[Prepared]:
+    """Every source of a recipe, and what is lost of each told.
+
+    ZooError where nothing is left of any.
+    """
+    found = []
+    for source in recipe.sources:
+        one = prepare(recipe, source, main, data_folder, folds)
+        rows = one.learned.sum(axis=0)
+        lost = ", ".join(f"{count:,} {reason}" for reason, count in one.left_out.items())
+        span = f"{rows.min():,}" if rows.min() == rows.max() else f"{rows.min():,} to {rows.max():,} a fold"
+        learned = f"{span} of {one.labelled:,} labelled rows are learned from"
+        say(f"{source.name}: {one.empty or learned + (f'; left out: {lost}' if lost else '')}")
+        found.append(one)
+    if all(one.empty for one in found):
+        raise ZooError(f"{recipe.sources[0].name}: {found[0].empty}; no source is left to train with")
+    return found
