@@ -53,7 +53,7 @@ def check_entry(
         return [ok("memory", f"{entry.kind}: no GPU needed")]
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
     findings = [
-        check_architecture(entry.base.architecture, entry.quantize.backend),
+        check_architecture(entry.base.architecture, entry.quantize),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
         check_kernel(entry.quantize, target),

@@ -22,6 +22,7 @@ from zoo.contracts.base import (
 )
 from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
+    SCHEMES,
     Base,
     Entry,
     LadderSpec,
@@ -29,10 +30,13 @@ from zoo.contracts.entry import (
     PromptSpec,
     Quantizer,
     QuantizeSpec,
+    Scheme,
     ScoreSpec,
     ServeSpec,
     Shape,
     Variant,
+    forms_of,
+    spec_of_form,
 )
 from zoo.contracts.explain import explain, first_fault
 from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
@@ -48,6 +52,7 @@ from zoo.contracts.requests import (
     ImportRequest,
     Input,
     LabelRequest,
+    LadderForm,
     LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
@@ -75,6 +80,7 @@ __all__ = [
     "EACH_PROMPT",
     "LABELS",
     "REQUESTS",
+    "SCHEMES",
     "SCHEMA_VERSION",
     "AnyContract",
     "Base",
@@ -97,6 +103,7 @@ __all__ = [
     "ImportRequest",
     "Input",
     "LabelRequest",
+    "LadderForm",
     "LadderRequest",
     "LadderSpec",
     "LexicalScoreRequest",
@@ -119,6 +126,7 @@ __all__ = [
     "Sampling",
     "Say",
     "Scale",
+    "Scheme",
     "ScoreCard",
     "ScoreRequest",
     "ScoreSpec",
@@ -136,9 +144,11 @@ __all__ = [
     "explain",
     "first_fault",
     "fold_rule",
+    "forms_of",
     "inputs_of",
     "parse_request",
     "rule_name",
+    "spec_of_form",
     "variants_of",
     "without_paths",
 ]
