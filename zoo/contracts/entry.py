@@ -263,6 +263,15 @@ def forms_of(entry: Entry) -> tuple[Scheme, ...]:
     return tuple(dict.fromkeys(variant.form or entry.quantize.scheme for variant in entry.score.variants))
 
 
+def entry_of_form(entry: Entry, form: Scheme) -> Entry:
+    """An entry with the variants of one form alone. ValueError where it has none."""
+    if entry.quantize is None or entry.score is None:
+        raise ValueError(f"{entry.name} is not quantized")
+    plain = entry.quantize.scheme
+    variants = tuple(variant for variant in entry.score.variants if (variant.form or plain) == form)
+    return changed(entry, score=changed(entry.score, variants=variants))
+
+
 def spec_of_form(spec: QuantizeSpec, form: Scheme) -> QuantizeSpec:
     """How one form of an entry is quantized.
 

@@ -28,13 +28,13 @@ from zoo.contracts import (
     Say,
     Scheme,
     ScoreRequest,
-    ScoreSpec,
     Selection,
     ServeSpec,
     TrainRequest,
     TrainSpec,
     Variant,
     changed,
+    entry_of_form,
     forms_of,
     spec_of_form,
 )
@@ -108,7 +108,7 @@ def chain(
             held=held,
             selection=selection,
             prompt=entry.prompt,
-            spec=score_spec_of_form(entry, form),
+            spec=entry_of_form(entry, form).score or entry.score,
             serve=entry.serve.get(machine.name, ServeSpec()),
             target=target,
             unusable=battles.unusable,
@@ -116,14 +116,6 @@ def chain(
         for form, quantize in quantizes.items()
     ]
     return [fetch, *trains, merge, *quantizes.values(), *scores]
-
-
-def score_spec_of_form(entry: Entry, form: Scheme) -> ScoreSpec:
-    """How the variants of one form are scored: each checkpoint is an engine of its own."""
-    if entry.score is None or entry.quantize is None:
-        raise ZooError(f"{entry.name}: a causal_lm entry needs [quantize] and [score]")
-    plain = entry.quantize.scheme
-    return changed(entry.score, variants=tuple(v for v in entry.score.variants if (v.form or plain) == form))
 
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:

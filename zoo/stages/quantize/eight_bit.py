@@ -21,17 +21,18 @@ from safetensors.torch import save_file
 
 from zoo.contracts import QuantizeSpec
 from zoo.errors import ZooError
+from zoo.models.shapes import SCHEME_KEY
 from zoo.stages import progress
 from zoo.stages.device import device
 from zoo.stages.quantize.awq_format import read_dequantized
 from zoo.stages.quantize.choices import Choice, choices_of, choose
-from zoo.stages.quantize.forms import MARK, Form, form_of
+from zoo.stages.quantize.forms import Form, form_of
 from zoo.stages.quantize.layerwise import LayerwiseModel, Weights
 from zoo.stages.quantize.prompt_pass import PromptPass
 from zoo.stages.quantize.smoothing import Site, channels_of, norm_offset, scaled_norm, sites_of, trials
 
 LARGEST_LAYER_ERROR = 0.5  # of what a layer adds; 8 bits are off by some 1 to 5 %, 4 bits by 5 to 20 %, a broken one by all
-SEARCH_TOKENS = 1024  # that a layer's smoothing is tried on
+SEARCH_TOKENS = 256  # that a layer's smoothing is tried on
 GRID = 20  # clipping tries the upper half of as many steps, as AWQ's does
 
 
@@ -169,7 +170,8 @@ class RoundedLayer:
         self._limits: dict[str, torch.Tensor] = {}
         self._active: frozenset[str] = frozenset()
         self._hooks = [
-            linear.register_forward_pre_hook(functools.partial(self._round_input, name)) for name, linear in self.linears.items()
+            linear.register_forward_pre_hook(functools.partial(self._round_input, name))
+            for name, linear in self.linears.items()
         ]
 
     def _round_input(self, name: str, _: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -194,14 +196,14 @@ class RoundedLayer:
 
     def weight(self, name: str) -> torch.Tensor:
         """A linear's weight as it is before rounding, whether it is rounded now or not."""
-        return self._plain[name] if name in self._active else self.layer.get_submodule(name).weight.data  # type: ignore[union-attr, return-value]
+        return self._plain[name] if name in self._active else self.layer.get_submodule(name).weight.data
 
     def set_weight(self, name: str, weight: torch.Tensor) -> None:
         if name in self._active:
             self._plain[name] = weight
             self._round_weight(name)
         else:
-            self.layer.get_submodule(name).weight.data = weight  # type: ignore[union-attr]
+            self.layer.get_submodule(name).weight.data = weight
 
     def largest_weights(self, site: Site) -> torch.Tensor:
         """Largest absolute weight (channels,) of each input of a site's linears."""
@@ -234,11 +236,11 @@ class RoundedLayer:
         site: Site = before["site"]
         for name, weight in before["weights"].items():
             if name == site.source and site.is_norm:
-                self.layer.get_submodule(name).weight.data = weight  # type: ignore[union-attr]
+                self.layer.get_submodule(name).weight.data = weight
             else:
                 self.set_weight(name, weight)
         if before["bias"] is not None:
-            self.layer.get_submodule(site.source).bias.data = before["bias"]  # type: ignore[union-attr]
+            self.layer.get_submodule(site.source).bias.data = before["bias"]
 
     def scale(self, site: Site, scales: torch.Tensor, dtype: torch.dtype) -> None:
         """Divide a site's inputs by scales (rows,) of its source, and multiply the weights that read them.
@@ -306,13 +308,13 @@ def _write(
                 errors[prefix + name] = _weight_error(stored, prefix + name, layer.weight(name))
             whole.drop(number)
             bar.update()
-    whole.finish(target, form.config(ignored), dtype=whole.stored_dtype(0), more={MARK: form.scheme})
+    whole.finish(target, form.config(ignored), dtype=whole.stored_dtype(0), more={SCHEME_KEY: form.scheme})
     return errors
 
 
 def _write_layer(whole: LayerwiseModel, number: int, target: Path, stored: dict[str, dict[str, torch.Tensor]]) -> None:
     prefix = f"{whole.prefix}{number}."
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, value in whole.layers[number].state_dict().items():
         module, _, part = name.rpartition(".")
         if module in stored and part == "weight":

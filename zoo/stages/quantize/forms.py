@@ -14,8 +14,8 @@ import torch
 
 from zoo.contracts import QuantizeSpec, Scheme
 from zoo.errors import ZooError
+from zoo.models.shapes import SCHEME_KEY
 
-MARK = "zoo_scheme"  # key of config.json: what a checkpoint is, for the engine's settings
 INT8_LARGEST = 127.0
 FP8 = torch.float8_e4m3fn
 FP8_LARGEST = 448.0  # torch.finfo(FP8).max
@@ -114,7 +114,7 @@ def form_of(spec: QuantizeSpec) -> Form:
 
 def form_in(config: dict[str, Any]) -> Form | None:
     """The form of a checkpoint by its config.json; None where it is AWQ or not quantized."""
-    scheme: Scheme | None = config.get(MARK)
+    scheme: Scheme | None = config.get(SCHEME_KEY)
     if scheme is None or scheme == "awq":
         return None
     weights = config["quantization_config"]["config_groups"]["group_0"]["weights"]

@@ -79,7 +79,7 @@ class LayerwiseModel:
 
     def linear_sizes(self) -> dict[str, int]:
         """Weights of each of them."""
-        return {name: self.layers[0].get_submodule(name).weight.numel() for name in self.linear_names()}  # type: ignore[operator, union-attr]
+        return {name: self.layers[0].get_submodule(name).weight.numel() for name in self.linear_names()}
 
     def stored_dtype(self, number: int) -> torch.dtype:
         """The dtype that a layer's first tensor has in the files."""

@@ -12,7 +12,7 @@ from zoo.stages.quantize.layerwise import LayerwiseModel
 from zoo.stages.train.batches import micro_batches
 from zoo.stages.train.label_head import final_softcap, pad
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 
 Stream = list[torch.Tensor]  # hidden states (prompts, tokens, hidden) of each batch, padded on the right
 
