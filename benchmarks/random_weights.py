@@ -11,8 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from zoo.models.shapes import SCHEME_KEY
 from zoo.stages.device import device
 from zoo.stages.quantize.awq_format import pack
+from zoo.stages.quantize.forms import Form
 
 LLAMA_3_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -146,6 +148,33 @@ def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
     save_file(ends, folder / "model-ends.safetensors", metadata={"format": "pt"})
     write_index(folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def write_form(source: Path, target: Path, form: Form, kept: tuple[str, ...] = ()) -> None:
+    """The folder with its decoder layers rounded to a form with 8 bit activations, without any search.
+
+    `kept`: linears of each layer that stay in 16 bits.
+    """
+    ignored: list[str] = []
+    target.mkdir(parents=True, exist_ok=True)
+    for shard in sorted(source.glob("*.safetensors")):
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in load_file(shard).items():
+            module = name.removesuffix(".weight")
+            if ".layers." in name and tensor.dim() == 2 and module.endswith(kept or ("?",)):
+                ignored.append(module)
+                tensors[name] = tensor
+            elif ".layers." in name and tensor.dim() == 2:
+                parts = form.stored(tensor.to(device()).float())
+                tensors |= {f"{name.removesuffix('weight')}{part}": value.cpu().contiguous() for part, value in parts.items()}
+            else:
+                tensors[name] = tensor
+        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+    write_index(target)
+    shutil.copy2(source / "tokenizer.json", target / "tokenizer.json")
+    config = json.loads((source / "config.json").read_text())
+    config |= {"quantization_config": form.config(ignored), SCHEME_KEY: form.scheme}
+    (target / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def write_index(folder: Path) -> None:

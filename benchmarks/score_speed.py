@@ -127,13 +127,13 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
 def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
     """Bytes of the fullest card by `zoo check`'s arithmetic."""
     from zoo.models.memory import scoring_memory
-    from zoo.models.shapes import embedding_parameters, linear_parameters, shape_of_config
+    from zoo.models.shapes import awq_bits, embedding_parameters, linear_parameters, shape_of_config
 
     shape = shape_of_config(random_weights.SHAPES[args.shape])
     predicted = scoring_memory(
         shape,
         parameters=linear_parameters(shape) + embedding_parameters(shape),
-        group_size=128,
+        bits=awq_bits(128),
         layout=args.layout,
         gpus=load_target(args.as_ or args.target).gpus,
         max_batched_tokens=args.batch,

@@ -58,6 +58,31 @@ def write_tiny_llama(folder: Path, *, seed: int = 0, **config: object) -> Path:
     return folder
 
 
+def write_tiny_gemma3(folder: Path, *, seed: int = 0) -> Path:
+    """A two-layer Gemma 3, one layer of sliding and one of full attention, norms before and after, as a model folder."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    write_tiny_llama(folder)
+    vocabulary = -(-write_tokenizer(folder) // 64) * 64
+    config = Gemma3TextConfig(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        query_pre_attn_scalar=64,
+        sliding_window=32,
+        layer_types=["sliding_attention", "full_attention"],
+        max_position_embeddings=512,
+    )
+    torch.manual_seed(seed)
+    Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 def write_chat_template(folder: Path, template: str | None = CHAT) -> Path:
     """Give a model folder a chat template, or take it away; the folder."""
     (folder / "chat_template.jinja").unlink(missing_ok=True)

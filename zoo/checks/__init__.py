@@ -5,6 +5,7 @@ Arithmetic on shapes and the rules of vLLM and AutoAWQ (`zoo.checks.rules`); not
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
@@ -13,7 +14,7 @@ from zoo.checks.layouts import check_layout, check_memory, check_training, layou
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
-from zoo.contracts import Entry, ServeSpec, Shape
+from zoo.contracts import Entry, Scheme, ServeSpec, Shape, entry_of_form, forms_of, spec_of_form
 from zoo.errors import ZooError
 from zoo.models.shapes import read_config, shape_of_config
 from zoo.targets import Target
@@ -51,12 +52,14 @@ def check_entry(
     """
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
+    base = entry.base
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
+    forms = {form: spec_of_form(entry.quantize, form) for form in forms_of(entry)}
     findings = [
-        check_architecture(entry.base.architecture, entry.quantize.backend),
+        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form])]),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
-        check_kernel(entry.quantize, target),
+        *_of_forms(forms, lambda form: [check_kernel(forms[form], target)]),
         check_labels(entry.prompt, model_folder, label_ids),
     ]
     try:
@@ -71,12 +74,31 @@ def check_entry(
         ]
     findings += [
         check_attention(shape, serve, target, engine),
-        check_group_size(entry.quantize, shape),
+        *_of_forms(forms, lambda form: [check_group_size(forms[form], shape)]),
         check_context(entry.prompt, entry.score, shape),
-        check_layout(entry.quantize, serve, shape, target),
-        *check_memory(layout_memory(entry.base, entry.quantize, entry.score, shape, target), serve, entry.score, target),
+        *_of_forms(forms, lambda form: [check_layout(forms[form], serve, shape, target)]),
+        *_of_forms(forms, lambda form: _memory_of(entry, form, serve, shape, target)),
     ]
     return [*findings, check_training(entry.base, entry.train, shape, target)] if train else findings
+
+
+def _of_forms(forms: Iterable[Scheme], check: Callable[[Scheme], list[Finding]]) -> list[Finding]:
+    """What a check finds of each form, named by it where there are several."""
+    found = {form: check(form) for form in forms}
+    if len(found) == 1:
+        return [finding for findings in found.values() for finding in findings]
+    return [
+        finding.model_copy(update={"check": f"{finding.check}, {form}"})
+        for form, findings in found.items()
+        for finding in findings
+    ]
+
+
+def _memory_of(entry: Entry, form: Scheme, serve: ServeSpec, shape: Shape, target: Target) -> list[Finding]:
+    score = entry_of_form(entry, form).score
+    assert entry.base is not None and entry.quantize is not None and score is not None
+    memory = layout_memory(entry.base, spec_of_form(entry.quantize, form), score, shape, target)
+    return check_memory(memory, serve, score, target)
 
 
 def entry_shape(entry: Entry, model_folder: Path | None = None) -> Shape | None:

@@ -17,6 +17,7 @@ from zoo.checks.rules import (
     attention_backend,
     awq_kernel,
     dtype_verdict,
+    eight_bit_kernel,
     packed_kernel,
     parse_version,
 )
@@ -66,6 +67,8 @@ def _dtype_mend(base: Base, target: Target, place: str, *, rescaled: bool) -> st
 
 def check_kernel(quantize: QuantizeSpec, target: Target) -> Finding:
     capability = target.compute_capability
+    if quantize.scheme != "awq":
+        return _check_eight_bit_kernel(quantize, capability)
     if capability is None:
         return ok("kernel", f"AWQ, {quantize.bits} bit, on processors")
     if quantize.backend == "llm-compressor":
@@ -78,6 +81,17 @@ def check_kernel(quantize: QuantizeSpec, target: Target) -> Finding:
         what = f"{name}: groups of {quantize.group_size} are dequantized before each product, Marlin does not take them"
         return warn("kernel", what, "set quantize.group_size = 128 or 64")
     return ok("kernel", f"AWQ, {quantize.bits} bit, by Marlin on {name}")
+
+
+def _check_eight_bit_kernel(quantize: QuantizeSpec, capability: tuple[int, int] | None) -> Finding:
+    """Whether a form with 8 bit activations has a kernel that multiplies in 8 bits."""
+    scheme, kernel = quantize.scheme, eight_bit_kernel(quantize.scheme, capability, quantize.group_size)
+    name = "processors" if capability is None else f"sm_{capability[0]}{capability[1]}"
+    if kernel.refusal:
+        return fail("kernel", f"{scheme} on {name}: {kernel.refusal}", kernel.mend)
+    if kernel.warning:
+        return warn("kernel", f"{scheme} on {name} by {kernel.name}: {kernel.warning}", kernel.mend)
+    return ok("kernel", f"{scheme}, activations of 8 bits, by {kernel.name} on {name}")
 
 
 def _check_packed_kernel(quantize: QuantizeSpec, capability: tuple[int, int]) -> Finding:

@@ -8,7 +8,7 @@ from zoo.checks.finding import Finding, fail, info, ok, warn
 from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
 from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
-from zoo.models.shapes import linear_layers
+from zoo.models.shapes import linear_layers, weight_bits
 from zoo.targets import Target
 
 TIGHT = 0.95  # above this share of a card's memory it may or may not start: the prediction is good to 5 %
@@ -23,14 +23,15 @@ def layout_memory(
         layout: scoring_memory(
             shape,
             parameters=base.parameters,
-            group_size=quantize.group_size,
+            bits=weight_bits(quantize),
             layout=layout,
             gpus=target.gpus,
             max_batched_tokens=score.max_batched_tokens,
             max_seqs=score.max_seqs,
             longest=max(variant.max_tokens or 0 for variant in score.variants),
             kv_cache_bytes=score.kv_cache_bytes,
-            converted=awq_converted(target.compute_capability, quantize.backend, quantize.group_size),
+            converted=quantize.scheme == "awq"
+            and awq_converted(target.compute_capability, quantize.backend, quantize.group_size),
         )
         for layout in layouts
     }
@@ -101,7 +102,8 @@ def check_layout(quantize: QuantizeSpec, serve: ServeSpec, shape: Shape, target:
         what = f"{serve.layout} needs two GPUs, {target.name} has {target.gpus}"
         return fail("layout", what, f'set {place} = "replicas"')
     if serve.layout == "tensor":
-        misfit = _tensor_misfit(quantize.group_size, shape, target.gpus)
+        group = quantize.group_size if quantize.scheme in ("awq", "w4a8") else 1
+        misfit = _tensor_misfit(group, shape, target.gpus)
         if misfit:
             return fail("layout", f"tensor: {misfit} cannot be shared by {target.gpus} GPUs", f'set {place} = "pipeline"')
         if target.interconnect != "nvlink":

@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.checks.finding import Finding, fail, ok, warn
-from zoo.checks.quantizers import quantizer_of, supported_decoders
+from zoo.checks.quantizers import SMOOTHED, quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES
-from zoo.contracts import PromptSpec, Quantizer, QuantizeSpec, ScoreSpec, Shape
+from zoo.contracts import PromptSpec, QuantizeSpec, Scheme, ScoreSpec, Shape
 from zoo.errors import ZooError
 from zoo.models.shapes import linear_inputs
 
 
-def check_architecture(architecture: str, backend: Quantizer) -> Finding:
-    """Whether the entry's backend quantizes the architecture.
+def check_architecture(architecture: str, quantize: QuantizeSpec) -> Finding:
+    """Whether the architecture can be quantized so.
 
-    Where it cannot, the finding names another backend that does.
+    Where the entry's backend cannot, the finding names another that does.
     """
+    if quantize.scheme != "awq":
+        return _check_smoothed(architecture, quantize.scheme)
+    backend = quantize.backend
     able = quantizer_of(architecture, backend)
     if able == backend:
         return ok("architecture", f"{architecture}: {backend} and vLLM know it")
@@ -25,7 +28,17 @@ def check_architecture(architecture: str, backend: Quantizer) -> Finding:
     return fail("architecture", what, mend)
 
 
+def _check_smoothed(architecture: str, scheme: Scheme) -> Finding:
+    if architecture in SMOOTHED:
+        return ok("architecture", f"{architecture}: {scheme} and vLLM know it")
+    known = ", ".join(sorted(name.removesuffix("ForCausalLM") for name in SMOOTHED))
+    what = f"{architecture} is not among the decoders that are quantized to {scheme} here: {known}"
+    return fail("architecture", what, 'set quantize.scheme = "awq", or remove the variants of that form')
+
+
 def check_group_size(quantize: QuantizeSpec, shape: Shape) -> Finding:
+    if quantize.scheme in ("int8", "fp8"):
+        return ok("group size", f"{quantize.scheme}: a scale an output channel, whatever quantize.group_size is")
     group, inputs = quantize.group_size, linear_inputs(shape)
     misfits = [size for size in inputs if size % group]
     if misfits:

@@ -29,6 +29,10 @@ BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is pr
 }
 
 
+# Decoders of Llama's names and order, norm by norm, which zoo/stages/quantize/smoothing.py takes apart.
+SMOOTHED = frozenset(f"{name}ForCausalLM" for name in ("Gemma", "Gemma2", "Gemma3", "Llama", "Mistral", "Qwen2", "Qwen3"))
+
+
 def quantizer_of(architecture: str, preferred: Quantizer = "autoawq") -> Quantizer | None:
     """The backend that quantizes an architecture.
 

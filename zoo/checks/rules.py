@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from zoo.contracts import Scheme
 from zoo.errors import ZooError
-from zoo.targets.capabilities import AMPERE, BLACKWELL, HOPPER, TURING, Capability
+from zoo.targets.capabilities import ADA, AMPERE, BLACKWELL, HOPPER, TURING, Capability
 
 Version = tuple[int, int]
 # vllm/config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS, by architecture.
@@ -114,6 +115,55 @@ def packed_kernel(
     if not zero_point:
         return "exllama"
     return "triton" if group_size == TRITON_GROUP_SIZE else ""
+
+
+@dataclass(frozen=True)
+class EightBitKernel:
+    """vLLM's kernel for a form with 8 bit activations; why there is none, or what is to know of it."""
+
+    name: str = ""
+    refusal: str = ""
+    warning: str = ""
+    mend: str = ""
+
+
+def eight_bit_kernel(scheme: Scheme, capability: Capability | None, group_size: int) -> EightBitKernel:
+    """What multiplies a form with 8 bit activations; without a capability on processors.
+
+    int8: CompressedTensorsW8A8Int8.get_min_capability, and cutlass_scaled_mm has no int8 from sm_100 on. fp8: below 8.9 Marlin
+    takes the weights, and activations stay in 16 bits. w4a8: Marlin with VLLM_MARLIN_INPUT_DTYPE=int8 and symmetric weights.
+    """
+    if capability is None:
+        return _ON_PROCESSORS[scheme]
+    if capability < TURING:
+        return EightBitKernel(refusal="vLLM's kernels with 8 bit activations need sm_75", mend="choose a newer GPU")
+    if scheme == "int8":
+        if capability[0] >= BLACKWELL:
+            return EightBitKernel(refusal="vLLM has no int8 kernels there", mend='take the form "fp8"')
+        return EightBitKernel("CUTLASS")
+    if scheme == "fp8":
+        if capability < ADA:
+            what = "below sm_89 activations stay in 16 bits, and it is no faster than AWQ"
+            return EightBitKernel(refusal=what, mend='take the form "int8" or "w4a8"')
+        return EightBitKernel("CUTLASS")
+    if group_size not in AWQ_GROUP_SIZES:
+        sizes = ", ".join(map(str, AWQ_GROUP_SIZES))
+        return EightBitKernel(
+            refusal=f"Marlin takes groups of {sizes}, not of {group_size}", mend="set quantize.group_size = 128, 64 or 32"
+        )
+    slower = "slower than AWQ there, whose kernel is Machete" if capability == HOPPER else ""
+    return EightBitKernel("Marlin", warning=slower, mend='take the form "int8"' if slower else "")
+
+
+_ON_PROCESSORS: dict[Scheme, EightBitKernel] = {
+    "int8": EightBitKernel("AMX or oneDNN"),
+    "w4a8": EightBitKernel(
+        "vLLM's kernel for 4 bits",
+        warning="activations stay in 16 bits but for processors with AMX",
+        mend='take the form "int8"',
+    ),
+    "fp8": EightBitKernel(refusal="vLLM multiplies it on processors with AMX-FP8 alone", mend='take the form "int8"'),
+}
 
 
 def attention_backend(version: Version, capability: Capability, head_size: int) -> str:

@@ -38,9 +38,9 @@ def ladder(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Log loss of base, adapter, merged, AWQ and AWQ in vLLM on the same rows.
+    """Log loss of base, adapter, merged, quantized and in vLLM on the same rows.
 
-    The rows are held out; each step's cost stands beside it.
+    The rows are held out; each step's cost stands beside it. Each quantized form is compared with the merged model.
 
     Stages that are missing are run first; a sample (`--score-rows`) is for the ladder alone, never a member. Exit code 1 where
     a step costs more than the entry's `ladder.max_ladder_loss`.

@@ -153,9 +153,11 @@ merge = _stage_command(
 )
 quantize = _stage_command(
     "quantize",
-    """As merge, then quantize to AWQ 4 bit, calibrated on the entry's own prompts.
+    """As merge, then quantize, calibrated on the entry's own prompts: to AWQ 4 bit, or to each form that a variant names.
 
     Example: zoo quantize smollm2-135m --data battles.csv --set quantize.group_size=64
+
+    Example: zoo quantize smollm2-135m --data battles.csv --set quantize.scheme=int8
     """,
 )
 score = _stage_command(

@@ -22,6 +22,7 @@ from zoo.contracts.base import (
 )
 from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
+    SCHEMES,
     Base,
     Entry,
     LadderSpec,
@@ -29,10 +30,14 @@ from zoo.contracts.entry import (
     PromptSpec,
     Quantizer,
     QuantizeSpec,
+    Scheme,
     ScoreSpec,
     ServeSpec,
     Shape,
     Variant,
+    entry_of_form,
+    forms_of,
+    spec_of_form,
 )
 from zoo.contracts.explain import explain, first_fault
 from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
@@ -51,6 +56,7 @@ from zoo.contracts.requests import (
     Input,
     JudgeRequest,
     LabelRequest,
+    LadderForm,
     LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
@@ -80,6 +86,7 @@ __all__ = [
     "LABELS",
     "REQUESTS",
     "SCHEMA_VERSION",
+    "SCHEMES",
     "AnyContract",
     "Base",
     "BaseRequest",
@@ -104,6 +111,7 @@ __all__ = [
     "Input",
     "JudgeRequest",
     "LabelRequest",
+    "LadderForm",
     "LadderRequest",
     "LadderSpec",
     "LexicalScoreRequest",
@@ -127,6 +135,7 @@ __all__ = [
     "Sampling",
     "Say",
     "Scale",
+    "Scheme",
     "ScoreCard",
     "ScoreRequest",
     "ScoreSpec",
@@ -141,12 +150,15 @@ __all__ = [
     "Variant",
     "added_later",
     "changed",
+    "entry_of_form",
     "explain",
     "first_fault",
     "fold_rule",
+    "forms_of",
     "inputs_of",
     "parse_request",
     "rule_name",
+    "spec_of_form",
     "variants_of",
     "without_paths",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later
+from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later, changed
 from zoo.contracts.training import CHOSEN, ExtraFiles, MergeSpec, Targets, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
+Scheme = Literal["awq", "int8", "w4a8", "fp8"]  # what each is, and what it asks of a machine: docs/quantization.md
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 # PEP 508's names and PEP 440's public versions, both in their canonical form: no address, path, option, extra or marker.
 _PINNED = re.compile(
@@ -99,11 +101,14 @@ class PromptSpec(Contract):
 
 
 class QuantizeSpec(Contract):
-    """AWQ, 4 bit (Lin et al. 2023, arXiv 2306.00978).
+    """How the merged weights are quantized.
 
-    GEMM layout from autoawq, compressed-tensors from llm-compressor.
+    `awq`: 4 bit weights, 16 bit activations (Lin et al. 2023, arXiv 2306.00978), by a backend. The others have activations of
+    8 bits with a scale a token, and are made by this project (zoo/stages/quantize/forms.py): `int8` and `fp8` have 8 bit
+    weights with a scale an output channel, `w4a8` symmetric 4 bit weights in groups.
     """
 
+    scheme: Scheme = added_later("awq", description="the form of a checkpoint whose variant names none")
     backend: Quantizer = Field(
         "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
     )
@@ -115,6 +120,9 @@ class QuantizeSpec(Contract):
     apply_clip: bool = Field(True, description="search clipping thresholds")
     skip_modules: tuple[str, ...] = ()
     seed: int = 0
+    finer_share: Fraction = added_later(
+        0.25, description="of the linear layers' products: as much may stay in 16 bits where activations are quantized"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> QuantizeSpec:
@@ -126,18 +134,20 @@ class QuantizeSpec(Contract):
 
 
 class Variant(Contract):
-    """One way of scoring an entry: which answer is shown first, and the token cap.
+    """One way of scoring an entry: which answer is shown first, the token cap, and the form of the checkpoint.
 
     Each is priced by itself.
     """
 
     order: Order = "ab"
     max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
+    form: Scheme | None = added_later(None, description="of the checkpoint; None: that of `quantize.scheme`")
 
     @property
     def slug(self) -> str:
-        """Short name in folders and member names: `ab`, `ba-512`."""
-        return self.order if self.max_tokens is None else f"{self.order}-{self.max_tokens}"
+        """Short name in folders and member names: `ab`, `ba-512`, `ab-512-int8`."""
+        parts = (self.order, self.max_tokens, self.form)
+        return "-".join(str(part) for part in parts if part is not None)
 
 
 class ScoreSpec(Contract):
@@ -231,9 +241,57 @@ class Entry(Contract):
             raise ValueError("merge.scale = 'chosen' needs train.scales, as in [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]")
         if self.train and self.merge.scale != 1 and (self.train.method == "full" or self.train.dora):
             raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
-        if self.kind == "causal_lm" and self.score and self.prompt:
+        if self.kind == "causal_lm" and self.score and self.prompt and self.quantize:
+            self._check_forms(self.score, self.quantize)
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
             if uncapped:  # the engine is made for the longest row, and memory is counted by it
                 cap = self.prompt.max_tokens
                 raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
         return self
+
+    @staticmethod
+    def _check_forms(score: ScoreSpec, quantize: QuantizeSpec) -> None:
+        """No two variants are one checkpoint scored the same way, one by the form's name and one without."""
+        plain = {(v.order, v.max_tokens) for v in score.variants if v.form is None}
+        for i, variant in enumerate(score.variants):
+            if variant.form == quantize.scheme and (variant.order, variant.max_tokens) in plain:
+                raise ValueError(
+                    f"score.variants.{i} is another one already: form = {variant.form!r} is quantize.scheme; remove one of them"
+                )
+
+
+def forms_of(entry: Entry) -> tuple[Scheme, ...]:
+    """The forms that an entry is quantized in, in the order of its variants that ask for them.
+
+    An entry that is not quantized has none.
+    """
+    if entry.quantize is None or entry.score is None:
+        return ()
+    return tuple(dict.fromkeys(variant.form or entry.quantize.scheme for variant in entry.score.variants))
+
+
+def entry_of_form(entry: Entry, form: Scheme) -> Entry:
+    """An entry with the variants of one form alone. ValueError where it has none."""
+    if entry.quantize is None or entry.score is None:
+        raise ValueError(f"{entry.name} is not quantized")
+    plain = entry.quantize.scheme
+    variants = tuple(variant for variant in entry.score.variants if (variant.form or plain) == form)
+    return changed(entry, score=changed(entry.score, variants=variants))
+
+
+def spec_of_form(spec: QuantizeSpec, form: Scheme) -> QuantizeSpec:
+    """How one form of an entry is quantized.
+
+    What says nothing of the form has its default, so that its checkpoint stays the same one whatever others are set to.
+    """
+    fields = {"scheme": form, **{name: None for name in _UNUSED[form]}}
+    return changed(spec, **{name: value or QuantizeSpec.model_fields[name].default for name, value in fields.items()})
+
+
+_AWQ_ONLY = ("backend", "zero_point")
+_UNUSED: dict[Scheme, tuple[str, ...]] = {
+    "awq": ("finer_share",),
+    "int8": (*_AWQ_ONLY, "group_size", "apply_clip"),
+    "w4a8": _AWQ_ONLY,
+    "fp8": (*_AWQ_ONLY, "group_size", "apply_clip"),
+}

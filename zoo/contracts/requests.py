@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, field_serializer, field_val
 
 from zoo.contracts.base import EACH_PROMPT, SCHEMA_VERSION, AnyContract, Contract, FoldRule, Name, Order, Positive, added_later
 from zoo.contracts.cost import Cost
-from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, ScoreSpec, ServeSpec, Variant
+from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, ServeSpec, Variant
 from zoo.contracts.training import MergeSpec, Scale, TrainSpec
 
 
@@ -190,6 +190,15 @@ class ScoreRequest(BaseRequest):
     emulates: Name | None = added_later(None, description="smaller target whose memory and kernels are kept to (`--as`)")
 
 
+class LadderForm(Contract):
+    """One quantized form on a ladder: its checkpoint, its scores, and the variant of these."""
+
+    scheme: Scheme
+    quantized: Input
+    scored: Input
+    variant: Variant
+
+
 class LadderRequest(BaseRequest):
     """Every form of a model on the rows of one scored variant.
 
@@ -209,6 +218,14 @@ class LadderRequest(BaseRequest):
     variant: Variant
     method: Literal["qlora", "lora", "full"]
     max_rows: Positive | None = None
+    scheme: Scheme = added_later("awq", description="what `quantized` is")
+    more_forms: tuple[LadderForm, ...] = added_later((), description="further forms of `merged`")
+
+    @property
+    def forms(self) -> dict[Scheme, LadderForm]:
+        """Every quantized form of the ladder by its scheme."""
+        first = LadderForm(scheme=self.scheme, quantized=self.quantized, scored=self.scored, variant=self.variant)
+        return {form.scheme: form for form in (first, *self.more_forms)}
 
 
 class EvaluateRequest(BaseRequest):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.checks import entry_shape
-from zoo.contracts import Cost, Entry, ServeSpec, Shape
+from zoo.contracts import Cost, Entry, QuantizeSpec, ServeSpec, Shape, forms_of, spec_of_form
+from zoo.cost.forms import FormSpeed, speed_of
 from zoo.cost.published import ENGINE_SECONDS, START_SECONDS, RateFit, published_machine, published_rates
-from zoo.models.shapes import awq_bytes, embedding_parameters, flops_of_shape, linear_parameters
+from zoo.models.shapes import embedding_parameters, flops_of_shape, linear_parameters, quantized_bytes, weight_bits
 from zoo.targets import Rates, Target, is_of_kind, list_targets, matmul_rate
 
 TERMS = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
@@ -59,10 +60,31 @@ def published_cost(entry: Entry, target: Target) -> Cost | None:
     if shape is None or scale is None:
         return None
     rates = np.exp(rates_on(target).log[:2]) * scale * max(1, gpus)
+    rates[0] *= form_speed(entry, target).times
     flops = flops_of_shape(shape)
     seconds = [float((flops.split(one) / rates).sum()) for one in np.eye(3)]  # of a row, a token, and a token squared
     load = start_seconds(entry, shape, target)
     return Cost(target=target.name, load_seconds=load, gpus=gpus, **dict(zip(TERMS, seconds, strict=True)))
+
+
+def quantized_as(entry: Entry) -> QuantizeSpec | None:
+    """How the first form of an entry is quantized; None where it is not."""
+    forms = forms_of(entry)
+    return spec_of_form(entry.quantize, forms[0]) if forms and entry.quantize else None
+
+
+def form_speed(entry: Entry, target: Target) -> FormSpeed:
+    """How fast the entry's first form multiplies beside AWQ, with what may stay in 16 bits counted at AWQ's speed.
+
+    At most `finer_share` stays so: a forecast of a checkpoint that is not made yet counts all of it.
+    """
+    spec = quantized_as(entry)
+    if spec is None or spec.scheme == "awq":
+        return FormSpeed(1.0, 0.0, "")
+    found = speed_of(spec.scheme, target.compute_capability)
+    times = 1 / (spec.finer_share + (1 - spec.finer_share) / found.times)
+    kept = f", {spec.finer_share:.0%} of the products left in 16 bits" if spec.finer_share else ""
+    return FormSpeed(times, found.spread, f"linear layers {times:.2f} times as fast as AWQ's: {found.source}{kept}")
 
 
 def rates_on(target: Target) -> RateFit:
@@ -89,7 +111,8 @@ def start_seconds(entry: Entry, shape: Shape, target: Target) -> float:
     if not is_t4(target) or rates.disk_bytes_per_second is None:
         return START_SECONDS
     size = linear_parameters(shape) + embedding_parameters(shape)
-    weights = 2 * size if entry.quantize is None else awq_bytes(shape, size, entry.quantize.group_size)
+    spec = quantized_as(entry)
+    weights = 2 * size if spec is None else quantized_bytes(shape, size, weight_bits(spec))
     over_bus = weights / rates.host_to_device_bytes_per_second if rates.host_to_device_bytes_per_second else 0.0
     return ENGINE_SECONDS + weights / rates.disk_bytes_per_second + over_bus
 

@@ -17,13 +17,15 @@ from typing import Literal
 import numpy as np
 
 from zoo.checks.layouts import TIGHT, layout_memory
-from zoo.contracts import Contract, Cost, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant
+from zoo.contracts import Contract, Cost, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant, entry_of_form, forms_of
 from zoo.cost.basis import (
     comparable_rates,
     copies_of,
+    form_speed,
     has_own_rates,
     is_t4,
     published_cost,
+    quantized_as,
     rates_on,
     scaled_cost,
     shape_of,
@@ -92,7 +94,15 @@ def forecast(entry: Entry, target: Target, file: File, stores: Sequence[Path]) -
 
 
 def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, known: Sequence[Measured]) -> list[Forecast]:
-    """The forecasts of one variant, the best basis first."""
+    """The forecasts of one variant, the best basis first.
+
+    Measurements of other forms of the entry say nothing of this one.
+    """
+    if entry.quantize is not None:
+        plain = entry.quantize.scheme
+        known = [m for m in known if (m.card.variant.form or plain) == (variant.form or plain)]
+        if (variant.form or plain) in forms_of(entry):
+            entry = entry_of_form(entry, variant.form or plain)
     on_kind = [m for m in known if is_of_kind(m.card.cost.machine, target)]
     elsewhere = [m for m in known if m not in on_kind and scaled_cost(entry, target, m.card.cost)]
     found = []
@@ -206,7 +216,10 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
     scale, spread = t4_ratio(target) or 1.0, 0.0 if is_t4(target) else DECLARED_RATES_SPREAD
     size = _of_other_size(shape)
     spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
-    seconds_of = partial(fit.seconds, work, scale=scale, spread=spread, start=cost.load_seconds)
+    form = form_speed(entry, target)
+    spread = float(np.hypot(spread, form.spread))
+    at_awq = work * np.array([1 / form.times, 1.0])  # rates are of 4 bit weights with 16 bit activations
+    seconds_of = partial(fit.seconds, at_awq, scale=scale, spread=spread, start=cost.load_seconds)
     matmul, attention = fit.rate(0).likely * scale / 1e12, fit.rate(1).likely * scale / 1e12
     runs = sum(run.fit for run in load_published().runs)
     assumed = [
@@ -215,6 +228,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
         "bytes by the arithmetic of `zoo check`",
         f"{cost.load_seconds:.0f} s of start-up; engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+        *([form.source] if form.source else []),
         *_of_own_rates(target),
     ]
     if scale != 1.0:
@@ -287,10 +301,11 @@ def predicted_bytes(entry: Entry, target: Target) -> Interval | None:
     None where it cannot be told.
     """
     shape = shape_of(entry)
-    if shape is None or not target.gpus or entry.base is None or entry.quantize is None or entry.score is None:
+    quantize = quantized_as(entry)
+    if shape is None or not target.gpus or entry.base is None or quantize is None or entry.score is None:
         return None
     serve = entry.serve.get(target.name, ServeSpec())
-    card = layout_memory(entry.base, entry.quantize, entry.score, shape, target).get(serve.layout)
+    card = layout_memory(entry.base, quantize, entry.score, shape, target).get(serve.layout)
     if card is None:
         return None
     return Interval(low=TIGHT * card.allocated, likely=card.allocated, high=(2 - TIGHT) * card.allocated)

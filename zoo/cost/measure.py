@@ -12,7 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.contracts import Entry, Held, Input, LexicalScoreRequest, Request, Say, ScoreRequest, Selection, ServeSpec, Variant
+from zoo.contracts import (
+    Entry,
+    Held,
+    Input,
+    LexicalScoreRequest,
+    QuantizeRequest,
+    Request,
+    Say,
+    Scheme,
+    ScoreRequest,
+    Selection,
+    ServeSpec,
+    Variant,
+    entry_of_form,
+    forms_of,
+)
 from zoo.data.battles import count_characters
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
@@ -38,17 +53,25 @@ def samples_folder() -> Path:
 
 
 def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Say) -> Artifact:
-    """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint.
+    """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint of each form.
 
     As many rows as take about SECONDS without loading: a few first, then what fits by their speed, again while that was too
     few. Smaller samples are removed: they say less of the same machine. ZooError where this machine is not of the target's
-    kind, or the store has no checkpoint.
+    kind, or the store has no checkpoint. The artifact of the first form.
     """
     machine = machine_fingerprint()
     if not is_of_kind(machine, target):
         raise ZooError(f"--measure: this machine ({machine}) is not {target.name}; measure there, or leave --measure out")
     samples_folder().mkdir(parents=True, exist_ok=True)
     order = by_length(battles, say)
+    for form in forms_of(entry)[1:]:  # each is a checkpoint of its own
+        _measure_form(entry_of_form(entry, form), target, battles, order, store, say)
+    first = entry_of_form(entry, forms_of(entry)[0]) if forms_of(entry) else entry
+    return _measure_form(first, target, battles, order, store, say)
+
+
+def _measure_form(entry: Entry, target: Target, battles: Path, order: list[str], store: Path, say: Say) -> Artifact:
+    """The same of an entry with one form."""
     rows = min(FIRST_ROWS, len(order))
     artifact = _score_sample(entry, target, battles, stratified(order, rows), store, say)
     for _ in range(ROUNDS):
@@ -116,7 +139,7 @@ def sample_request(entry: Entry, target: Target, battles: Input, selection: Sele
     chunk = min(entry.score.chunk_rows, max(1, rows // STRATA))
     return ScoreRequest(
         entry=entry.name,
-        model=_as_input(_newest(entry, store, "quantize")),
+        model=_as_input(_newest(entry, store, "quantize", next(iter(forms_of(entry)), None))),
         battles=battles,
         held=Held(),
         selection=selection,
@@ -134,8 +157,10 @@ def one_order(entry: Entry) -> tuple[Variant, ...]:
     return tuple({v.max_tokens: v for v in reversed(variants)}.values())[::-1]
 
 
-def _newest(entry: Entry, store: Path, stage: str) -> Artifact:
+def _newest(entry: Entry, store: Path, stage: str, form: Scheme | None = None) -> Artifact:
     made = [a for a in list_artifacts(store, stage) if a.manifest.request.entry == entry.name]
+    if form is not None:
+        made = [a for a in made if isinstance(a.manifest.request, QuantizeRequest) and a.manifest.request.spec.scheme == form]
     if made:
         return made[-1]
     weights = fetched(entry, store) if stage == "quantize" else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.contracts import Entry, Held, Request, Say, Selection
+from zoo.contracts import Entry, Held, QuantizeRequest, Request, Say, ScoreRequest, Selection
 from zoo.data.usable import MOST_BAD
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input, chain, emulating, ladder_request
@@ -68,7 +68,7 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     end = len(names) - names[::-1].index(options.last)  # an entry may train twice
     wanted = [requests[:end] for requests in chains]
     if not options.every_fold:
-        return Finished(chains, [run_chain(wanted[0], entry, store, say=say)[-1]], [])
+        return Finished(chains, _ends(run_chain(wanted[0], entry, store, say=say)), [])
     averaging = average_chain(chains, store) if options.average else []
     finished = run_folds(wanted, entry, store, say=say)
     folds = _out_of_fold(finished, options.battles) if options.last == "score" else []
@@ -127,15 +127,23 @@ def _run(request: Request, entry: Entry, store: Path, say: Say, *, track: bool) 
 
 
 def run_folds(chains: Sequence[list[Request]], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:
-    """Run the chains one after the other; the last artifact of each.
+    """Run the chains one after the other; what each ends with.
 
     What is in the store is not made again.
     """
     finished = []
     for number, requests in enumerate(chains):
         say(f"{entry.name}: fold {number} of {len(chains)}")
-        finished.append(run_chain(requests, entry, store, say=say, track=track)[-1])
+        finished += _ends(run_chain(requests, entry, store, say=say, track=track))
     return finished
+
+
+def _ends(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """What a chain ends with: its last artifact, or those of every form that it was quantized in."""
+    last = artifacts[-1].manifest.request
+    if not isinstance(last, QuantizeRequest | ScoreRequest):
+        return [artifacts[-1]]
+    return [artifact for artifact in artifacts if artifact.manifest.stage == last.stage]
 
 
 def climb(entry: Entry, requests: Sequence[Request], store: Path, *, say: Say) -> tuple[list[Step], Path]:

@@ -14,7 +14,6 @@ from typing import Literal
 
 from zoo.contracts import Shape, TrainSpec
 from zoo.models.shapes import (
-    awq_bits,
     cached_tokens,
     embedding_parameters,
     kv_bytes_per_token,
@@ -117,7 +116,7 @@ def scoring_memory(
     shape: Shape,
     *,
     parameters: int,
-    group_size: int,
+    bits: float,
     layout: Layout,
     gpus: int,
     max_batched_tokens: int,
@@ -126,8 +125,11 @@ def scoring_memory(
     kv_cache_bytes: int | None = None,
     converted: bool = True,
 ) -> CardMemory:
-    """What AWQ weights of a shape take on each card, 16-bit activations.
+    """What quantized weights of a shape take on each card, with 16-bit activations.
 
+    A copy of a layer's inputs in 8 bits is smaller than what was freed before it is made.
+
+    `bits` of a linear layer's weight, scales included (`zoo.models.shapes.weight_bits`).
     `kv_cache_bytes`: of one card, where it is set. `converted`: whether vLLM brings the checkpoint's weights into another order
     (`zoo.checks.rules.awq_converted`).
     """
@@ -136,7 +138,7 @@ def scoring_memory(
     batches = parts if layout == "pipeline" else 1  # a card works on one while the next is under way
     tokens = cached_tokens(max_batched_tokens=batch, longest=longest, max_seqs=max_seqs, batches=batches)
     return CardMemory(
-        weights=_weights(shape, parameters, group_size, layout, parts),
+        weights=_weights(shape, parameters, bits, layout, parts),
         cache=kv_cache_bytes or kv_bytes_per_token(shape) * tokens // parts,
         activations=_activations(shape, batch, max_seqs, layout, parts),
         conversion=_conversion(shape, parts if layout == "tensor" else 1) if converted else 0,
@@ -144,13 +146,13 @@ def scoring_memory(
     )
 
 
-def _weights(shape: Shape, parameters: int, group_size: int, layout: Layout, parts: int) -> int:
+def _weights(shape: Shape, parameters: int, bits: float, layout: Layout, parts: int) -> int:
     """Bytes of the weights on the fullest card.
 
     Layers are shared out, whole or in slices; a pipeline's first and last card hold embedding and head, each a matrix.
     """
     rest = embedding_parameters(shape)
-    layers = (parameters - rest) * awq_bits(group_size) / 8
+    layers = (parameters - rest) * bits / 8
     if layout == "pipeline" and parts > 1:
         deepest = -(-shape.num_hidden_layers // parts) / shape.num_hidden_layers
         return round(layers * deepest + 2 * shape.vocab_size * shape.hidden_size)

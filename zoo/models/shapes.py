@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.contracts import Shape
+from zoo.contracts import QuantizeSpec, Shape
 from zoo.errors import ZooError
 from zoo.reading import parse_json, read_head, read_json_object
 
@@ -22,6 +22,7 @@ GPU_BLOCK_TOKENS = 16  # vLLM's unit of keys and values on a GPU
 CPU_BLOCK_TOKENS = 128  # and on a CPU
 MOST = 2**40  # no size of a model comes near
 MOST_HEADER_BYTES = 100_000_000  # that safetensors itself takes
+SCHEME_KEY = "zoo_scheme"  # of config.json: the form of a checkpoint that this project quantized other than to AWQ
 SHOWN = 60  # characters of a value in a message
 
 
@@ -176,10 +177,21 @@ def awq_bits(group_size: int) -> float:
     return 4 + (16 + 4) / group_size
 
 
-def awq_bytes(shape: Shape, parameters: int, group_size: int) -> int:
-    """Bytes of a 4-bit AWQ checkpoint of `parameters` in all: embedding and head stay in 16 bit."""
+def weight_bits(quantize: QuantizeSpec) -> float:
+    """Bits a weight of a linear layer in a form, scales included.
+
+    At most: of what may stay in 16 bits beside 8 bit activations all is counted.
+    """
+    if quantize.scheme == "awq":
+        return awq_bits(quantize.group_size)
+    bits = 4 + 16 / quantize.group_size if quantize.scheme == "w4a8" else 8.0
+    return bits + quantize.finer_share * (16 - bits)
+
+
+def quantized_bytes(shape: Shape, parameters: int, bits: float) -> int:
+    """Bytes of a quantized checkpoint of `parameters` in all: embedding and head stay in 16 bit."""
     rest = embedding_parameters(shape)
-    return round((parameters - rest) * awq_bits(group_size) / 8 + 2 * rest)
+    return round((parameters - rest) * bits / 8 + 2 * rest)
 
 
 def kv_bytes_per_token(shape: Shape, dtype_bytes: int = 2) -> int:

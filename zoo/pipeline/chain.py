@@ -17,6 +17,7 @@ from zoo.contracts import (
     FoldRule,
     Held,
     Input,
+    LadderForm,
     LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
@@ -25,12 +26,17 @@ from zoo.contracts import (
     QuantizeRequest,
     Request,
     Say,
+    Scheme,
     ScoreRequest,
     Selection,
     ServeSpec,
     TrainRequest,
     TrainSpec,
+    Variant,
     changed,
+    entry_of_form,
+    forms_of,
+    spec_of_form,
 )
 from zoo.contracts.training import Targets
 from zoo.errors import ZooError
@@ -45,8 +51,6 @@ _SOURCES: dict[str, type[Request]] = {
     "base": FetchRequest,
     "trained": TrainRequest,
     "merged": MergeRequest,
-    "quantized": QuantizeRequest,
-    "scored": ScoreRequest,
 }
 
 
@@ -86,27 +90,33 @@ def chain(
     trains = train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)
     train = trains[-1]
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
-    quantize = QuantizeRequest(
-        entry=entry.name,
-        model=output_of(merge, store),
-        battles=battles,
-        held=held,
-        prompt=entry.prompt,
-        spec=entry.quantize,
-    )
-    score = ScoreRequest(
-        entry=entry.name,
-        model=output_of(quantize, store),
-        battles=battles,
-        held=held,
-        selection=selection,
-        prompt=entry.prompt,
-        spec=entry.score,
-        serve=entry.serve.get(machine.name, ServeSpec()),
-        target=target,
-        unusable=battles.unusable,
-    )
-    return [fetch, *trains, merge, quantize, score]
+    quantizes: dict[Scheme, QuantizeRequest] = {
+        form: QuantizeRequest(
+            entry=entry.name,
+            model=output_of(merge, store),
+            battles=battles,
+            held=held,
+            prompt=entry.prompt,
+            spec=spec_of_form(entry.quantize, form),
+        )
+        for form in forms_of(entry)
+    }
+    scores = [
+        ScoreRequest(
+            entry=entry.name,
+            model=output_of(quantize, store),
+            battles=battles,
+            held=held,
+            selection=selection,
+            prompt=entry.prompt,
+            spec=entry_of_form(entry, form).score or entry.score,
+            serve=entry.serve.get(machine.name, ServeSpec()),
+            target=target,
+            unusable=battles.unusable,
+        )
+        for form, quantize in quantizes.items()
+    ]
+    return [fetch, *trains, merge, *quantizes.values(), *scores]
 
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
@@ -114,8 +124,8 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 
     It keeps to the target's memory, number formats and kernels.
     """
-    score = requests[-1]
-    if not isinstance(score, ScoreRequest):
+    scores = [request for request in requests if isinstance(request, ScoreRequest)]
+    if not scores:
         raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")
     if not load_target(target).gpus:
         raise ZooError(f"--as {target}: it has no GPU to stand in for; --as is for targets with GPUs")
@@ -123,7 +133,8 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
         raise ZooError(f"--as {target}: needs an NVIDIA GPU, and none is visible here; leave it out")
     name = load_target(target).name
     serve = entry.serve.get(name, ServeSpec())
-    return [*requests[:-1], score.model_copy(update={"emulates": name, "serve": serve})]
+    emulated = [score.model_copy(update={"emulates": name, "serve": serve}) for score in scores]
+    return [*requests[: -len(scores)], *emulated]
 
 
 def train_requests(
@@ -225,23 +236,48 @@ def lexical_chain(
 
 
 def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:
-    """The ladder of a chain's own artifacts.
+    """The ladder of a chain's own artifacts, every form that it is quantized in.
 
-    It takes the rows of its first variant in the battle's own order.
+    Of each form it takes the rows of its first variant in the battle's own order.
     """
     by_type = {type(request): request for request in requests}
-    train, score = by_type.get(TrainRequest), by_type.get(ScoreRequest)
-    if not isinstance(train, TrainRequest) or not isinstance(score, ScoreRequest):
+    quantizes = [request for request in requests if isinstance(request, QuantizeRequest)]
+    scores = [request for request in requests if isinstance(request, ScoreRequest)]
+    train = by_type.get(TrainRequest)
+    if not isinstance(train, TrainRequest) or not scores:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
-    variants = sorted(score.spec.variants, key=lambda variant: variant.order != "ab")
+    forms = [
+        LadderForm(
+            scheme=quantize.spec.scheme,
+            quantized=output_of(quantize, store),
+            scored=output_of(score, store),
+            variant=_first_variant(score),
+        )
+        for quantize, score in zip(quantizes, scores, strict=True)
+    ]
+    first, score = forms[0], scores[0]
     made = {name: output_of(by_type[kind], store) for name, kind in _SOURCES.items()}
+    # A ladder is of one cap and order: the first form's. Forms that are not scored so have no place on it.
+    alike = [form for form in forms[1:] if _scored_as(form.variant) == _scored_as(first.variant)]
     return LadderRequest(
         entry=entry.name,
         **made,
         battles=score.battles,
         held=score.held,
         prompt=score.prompt,
-        variant=variants[0],
+        quantized=first.quantized,
+        scored=first.scored,
+        variant=first.variant,
         method=train.spec.method,
         max_rows=entry.ladder.rows,
+        scheme=first.scheme,
+        more_forms=tuple(alike),
     )
+
+
+def _first_variant(score: ScoreRequest) -> Variant:
+    return min(score.spec.variants, key=lambda variant: variant.order != "ab")
+
+
+def _scored_as(variant: Variant) -> tuple[str, int | None]:
+    return variant.order, variant.max_tokens

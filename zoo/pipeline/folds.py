@@ -28,7 +28,7 @@ def fold_chains(
 
 
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
-    """Merge and quantize requests of one checkpoint averaged over all folds.
+    """Merge and quantize requests of one checkpoint averaged over all folds, quantized in each of its forms.
 
     The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
     would say nothing: it is for serving, on battles to come.
@@ -41,4 +41,4 @@ def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]
         raise ZooError(f"{chains[0][0].entry}: has no adapters to average; an entry trained with lora or qlora has them")
     adapters = tuple(output_of(request, store) for request in trained)
     merge = merges[0].model_copy(update={"adapter": adapters[0], "more_adapters": adapters[1:]})
-    return [merge, quantizes[0].model_copy(update={"model": output_of(merge, store)})]
+    return [merge, *(one.model_copy(update={"model": output_of(merge, store)}) for one in quantizes)]

@@ -60,6 +60,8 @@ def generated_report(artifacts: Sequence[Artifact], prompts: Prompts) -> dict[st
         "settings": request.model_dump(include={"rows", "rows_seed", "samples", "seed", "sampling"}),
         "inputs": [{"file": prompts.path.name, "digest": prompts.digest}],
     }
+
+
 def ended_by(artifact: Artifact) -> str:
     """Which ceiling ended a request, or that its prompts did."""
     request, found = artifact.manifest.request, statuses(artifact)

@@ -25,7 +25,7 @@ def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
         Column("form"),
         Column("log loss", "log_loss", ".4f"),
         Column("se", "log_loss_se", ".4f"),
-        Column("against the one above", "change", "+.4f"),
+        Column("change", "change", "+.4f"),
         Column("se of that", "change_se", ".4f", drop=1),
         Column("largest change of a probability", "largest_probability_change", ".4f", drop=2),
     ]

@@ -80,8 +80,10 @@ def artifact_record(artifact: Artifact) -> dict[str, Any]:
 
 def run_page(artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Artifact | None) -> Page:
     """What a run of an entry left: one stage's metrics, or log loss by fold; then the folders."""
-    if len(artifacts) == 1 and not folds:
-        return artifact_page(artifacts[0], artifacts[0].path)
+    forms = {getattr(artifact.manifest.request, "held", None) for artifact in artifacts}  # of one fold: its forms
+    if not folds and averaged is None and (len(artifacts) == 1 or (len(forms) == 1 and None not in forms)):
+        pages = [artifact_page(artifact, artifact.path) for artifact in artifacts]
+        return [block for i, page in enumerate(pages) for block in (["", *page] if i else page)]
     paths = [str(artifact.path) for artifact in (*artifacts, averaged) if artifact]
     return [*([folds_table(folds)] if folds else []), *paths]
 

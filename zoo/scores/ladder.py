@@ -17,22 +17,27 @@ from zoo.errors import ZooError
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FORMS
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 
-BASE, ADAPTER, MERGED, AWQ, ENGINE = FORMS
+BASE, ADAPTER, MERGED, AWQ, ENGINE = FORMS[:5]
 TITLES = {
     BASE: "base, zero-shot",
     ADAPTER: "base and adapter, as trained",
     MERGED: "merged",
     AWQ: "AWQ, dequantized, in transformers",
     ENGINE: "AWQ in vLLM",
+    **{form: f"{form}, rounded as in vLLM, in transformers" for form in ("int8", "w4a8", "fp8")},
+    **{f"{form}_engine": f"{form} in vLLM" for form in ("int8", "w4a8", "fp8")},
 }
+IN_ENGINE = {AWQ: ENGINE, **{form: f"{form}_engine" for form in ("int8", "w4a8", "fp8")}}
+# What a step is compared with, where it is not the one above: each quantized form with the merged model.
+BEFORE = dict.fromkeys(IN_ENGINE, MERGED) | {engine: form for form, engine in IN_ENGINE.items()}
 
 
 @dataclass(frozen=True)
 class Step:
     """One form of the model. `loss`, `loss_se`: mean log loss and its standard error, in nats.
 
-    Against the form before it, on the same rows: `change` of the mean and its paired standard error, and the largest change of
-    any of the rows' probabilities. None for the first.
+    Against what it was made from, on the same rows: `change` of the mean and its paired standard error, and the largest change
+    of any of the rows' probabilities. None for the first.
     """
 
     form: str
@@ -49,30 +54,32 @@ def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray) -> list[Step]:
     The labels have shape (rows,).
     """
     steps: list[Step] = []
-    before: tuple[np.ndarray, np.ndarray] | None = None
+    losses = {form: log_loss_rows(probabilities, y) for form, probabilities in p.items()}
+    last = None
     for form, probabilities in p.items():
-        losses = log_loss_rows(probabilities, y)
-        step = Step(form, *mean_and_error(losses))
+        step = Step(form, *mean_and_error(losses[form]))
+        before = BEFORE[form] if BEFORE.get(form) in p else last
         if before is not None:
-            change = losses - before[1]
-            largest = float(np.abs(probabilities - before[0]).max())
+            change = losses[form] - losses[before]
+            largest = float(np.abs(probabilities - p[before]).max())
             step = Step(form, step.loss, step.loss_se, *mean_and_error(change), largest)
         steps.append(step)
-        before = probabilities, losses
+        last = form
     return steps
 
 
 def ladder_metrics(steps: Sequence[Step]) -> dict[str, float]:
     """The steps as metrics.
 
-    `ladder/merged/log_loss`, `ladder/merged/change`, ...; what AWQ costs also by its usual name.
+    `ladder/merged/log_loss`, `ladder/merged/change`, ...; what the first quantized form costs also by its usual name.
     """
     found: dict[str, float] = {}
     for step in steps:
         values = {"log_loss": step.loss, "log_loss_se": step.loss_se, "change": step.change, "change_se": step.change_se}
         values |= {"largest_probability_change": step.largest}
         found |= {f"ladder/{step.form}/{name}": value for name, value in values.items() if value is not None}
-        if step.form == AWQ and step.change is not None and step.change_se is not None:
+        first = next((other.form for other in steps if other.form in IN_ENGINE), None)
+        if step.form == first and step.change is not None and step.change_se is not None:
             found |= {DELTA_LOG_LOSS: step.change, DELTA_LOG_LOSS_SE: step.change_se}
     return {name: value for name, value in found.items() if math.isfinite(value)}  # one row has no standard error
 
@@ -106,6 +113,16 @@ def broken_step(steps: Sequence[Step], most: float) -> Step | None:
     return next((s for s in steps[trained + 1 :] if s.change is not None and not s.change <= most), None)
 
 
+_FINER = "raise quantize.finer_share or quantize.calibration_rows"
+_MENDS = {
+    MERGED: "merge into the weights that training saw (merge.into = 'trained')",
+    AWQ: "use a smaller quantize.group_size, more quantize.calibration_rows, or apply_clip = true",
+    "int8": _FINER,
+    "w4a8": "use a smaller quantize.group_size, " + _FINER,
+    "fp8": _FINER,
+}
+
+
 def check_gate(entry: Entry, steps: Sequence[Step]) -> None:
     """ZooError naming the step that costs more than the entry's `ladder.max_ladder_loss`.
 
@@ -116,12 +133,8 @@ def check_gate(entry: Entry, steps: Sequence[Step]) -> None:
     if broken is None:
         return
     forms = [step.form for step in steps]
-    before = TITLES[forms[forms.index(broken.form) - 1]]
-    mend = {
-        MERGED: "merge into the weights that training saw (merge.into = 'trained')",
-        AWQ: "use a smaller quantize.group_size, more quantize.calibration_rows, or apply_clip = true",
-        ENGINE: "compare score.dtype with the dtype that the model was made in",
-    }[broken.form]
+    before = TITLES[BEFORE[broken.form] if BEFORE.get(broken.form) in forms else forms[forms.index(broken.form) - 1]]
+    mend = _MENDS.get(broken.form, "compare score.dtype with the dtype that the model was made in")
     raise ZooError(
         f"{entry.name}: from '{before}' to '{TITLES[broken.form]}' the log loss rises by {broken.change:.4f} "
         f"± {broken.change_se:.4f}, ladder.max_ladder_loss is {most:g}; {mend}",

@@ -44,7 +44,10 @@ TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "tra
 
 WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
 
-FORMS = ("base", "adapter", "merged", "awq", "engine")  # of a model, from first to last: the ladder's steps
+FORMS = (  # of a model, from first to last: the ladder's steps
+    *("base", "adapter", "merged", "awq", "engine"),
+    *(f"{scheme}{where}" for scheme in ("int8", "w4a8", "fp8") for where in ("", "_engine")),
+)
 PARTS = ("short", "long", "one_turn", "more_turns", "english", "not_english")
 STATUSES = ("ok", "cut", "empty", "loop", "too_long", "no_chat_template", "refused", "crashed", "stopped")
 VALUES = {"label": LABELS, "part": PARTS, "form": FORMS, "status": STATUSES}
@@ -86,6 +89,8 @@ METRICS: dict[str, Metric] = {
     "quant/weight_error_max": Metric("relative error of a dequantized weight matrix, largest", "share", "lower"),
     "quant/layer_error_mean": Metric("relative error of a layer's output on the calibration rows, mean", "share", "lower"),
     "quant/layer_error_max": Metric("relative error of a layer's output on the calibration rows, largest", "share", "lower"),
+    "quant/label_kl": Metric("KL of label probabilities from the merged model's, on the calibration prompts", "nats", "lower"),
+    "quant/finer_share": Metric("of the linear layers' products, what stays in 16 bits beside 8 bit activations", "share"),
     WEIGHTS_GIB: Metric("the weights on disk", "GiB", "lower"),
     "merge/largest_weight_change": Metric("largest change of any one weight by the adapter", ""),
     "merge/scale": Metric("factor of the adapter's update; of several adapters the mean", ""),

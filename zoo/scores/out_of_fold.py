@@ -33,8 +33,10 @@ def out_of_fold(scored: Sequence[Artifact], labels: pd.Series, *, ties: bool = T
     `labels`: 0, 1, 2 by row id, -1 where there is none; `ties`: whether the battles can be ties. ZooError where a row is scored
     in two folds: then the tables are not of one split.
     """
-    slugs = sorted(path.parent.name for path in scored[0].path.glob(f"*/{SCORES}"))
-    tables = {slug: [read_scores(artifact.path / slug / SCORES) for artifact in scored] for slug in slugs}
+    slugs = sorted({path.parent.name for artifact in scored for path in artifact.path.glob(f"*/{SCORES}")})
+    paths = {slug: [artifact.path / slug / SCORES for artifact in scored] for slug in slugs}
+    # Each form of a checkpoint has an artifact of its own, with its variants alone.
+    tables = {slug: [read_scores(path) for path in found if path.exists()] for slug, found in paths.items()}
     return [_joined(slug, tables[slug], labels, ties=ties) for slug in slugs]
 
 

@@ -22,7 +22,9 @@ from zoo.contracts import (
     ScoreRequest,
     ScoringRequest,
     StageResult,
+    entry_of_form,
     first_fault,
+    forms_of,
     variants_of,
 )
 from zoo.cost.price import price
@@ -185,6 +187,9 @@ def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str
 
     if entry is None:
         return {}
+    if isinstance(manifest.request, ScoreRequest) and entry.quantize is not None:  # one form of it was scored
+        form = manifest.request.spec.variants[0].form or entry.quantize.scheme
+        entry = entry_of_form(entry, form) if form in forms_of(entry) else entry
     weights = source_of(manifest, folder, "fetch")
     model = weights.path / "model" if weights else None
     findings = check_entry(entry, load_target("t4x2"), model_folder=model if model and model.is_dir() else None)

@@ -30,6 +30,7 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
     Nothing for stages that leave none.
     """
     kind = stage_of(fact.tags["zoo.stage"]).leaves
+    kind = fact.params.get("quantize.scheme", kind) if kind == "awq" else kind
     if not kind:
         return
     name = f"{fact.tags['zoo.entry']}-{kind}".replace(".", "_")

@@ -53,7 +53,7 @@ def changed(old: str, new: str, name: str = "smollm2-135m") -> str:
         ("[quantize]", "[quantize]\nlearning_rate = 1", "unknown key `quantize.learning_rate`; it belongs in [train]"),
         ("{ order", "{ ordr", "unknown key `score.variants.0.ordr`; did you mean `order`?"),
         ("[score]", "[serve.t4x2]\nlayot = 1\n[score]", "unknown key `serve.t4x2.layot`; did you mean `layout`?"),
-        ("group_size = 64", "group_size = -1", "`quantize.group_size`: Input should be greater than 0, got -1"),
+        ("group_size = 32", "group_size = -1", "`quantize.group_size`: Input should be greater than 0, got -1"),
         ("{prompt}", "{question}", "`prompt`: prompt.template must hold {prompt} exactly once"),
         ("[quantize]", "[[quantize]]", "`quantize`"),
         ("name =", "name", "not TOML"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zoo.contracts import Shape, TrainSpec
 from zoo.entries.load import load_entry
 from zoo.models.memory import GIB, CardMemory, Layout, _kept_bytes, adapter_parameters, scoring_memory, training_memory
-from zoo.models.shapes import cached_tokens, kv_bytes_per_token
+from zoo.models.shapes import awq_bits, cached_tokens, kv_bytes_per_token
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -21,7 +21,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 def predicted(name: str, layout: Layout, gpus: int, **settings: Any) -> CardMemory:
     entry = load_entry(name)
     assert entry.base is not None and entry.shape is not None
-    asked = {"group_size": 128, "max_batched_tokens": 8192, "max_seqs": 32, "longest": 1024, **settings}
+    asked = {"bits": awq_bits(128), "max_batched_tokens": 8192, "max_seqs": 32, "longest": 1024, **settings}
     return scoring_memory(entry.shape, parameters=entry.base.parameters, layout=layout, gpus=gpus, **asked)
 
 

@@ -14,13 +14,14 @@ from zoo.contracts import Entry, Shape
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
 from zoo.models.shapes import (
-    awq_bytes,
+    awq_bits,
     cached_tokens,
     count_parameters,
     embedding_parameters,
     kv_bytes_per_token,
     linear_layers,
     linear_parameters,
+    quantized_bytes,
     shape_of_config,
 )
 
@@ -75,7 +76,7 @@ def test_shapes_read_from_a_config_are_those_declared() -> None:
 
 def test_llama_3_8b_awq_is_as_large_as_the_published_checkpoint() -> None:
     shape = shape_of(load_entry("llama-3-8b"))
-    assert awq_bytes(shape, 8030261248, 128) == pytest.approx(5.73e9, rel=0.01)
+    assert quantized_bytes(shape, 8030261248, awq_bits(128)) == pytest.approx(5.73e9, rel=0.01)
 
 
 def test_keys_and_values_of_the_published_models() -> None:
@@ -100,7 +101,7 @@ def test_bytes_shrink_with_groups(name: str, group: int) -> None:
     entry = load_entry(name)
     assert entry.base is not None
     parameters = entry.base.parameters
-    finer, coarser = (awq_bytes(shape_of(entry), parameters, g) for g in (group, 2 * group))
+    finer, coarser = (quantized_bytes(shape_of(entry), parameters, awq_bits(g)) for g in (group, 2 * group))
     assert coarser < finer < 2 * parameters
 
 

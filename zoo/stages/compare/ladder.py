@@ -13,19 +13,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zoo.contracts import LadderRequest, Measurements, Selection, StageResult, TrainSpec
+from zoo.contracts import LadderRequest, Measurements, Scheme, Selection, StageResult, TrainSpec
 from zoo.data.battles import Battles, read_battles
 from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.models.shapes import read_config
 from zoo.report.figures import png
 from zoo.report.ladder import ladder_figure
-from zoo.scores.ladder import ADAPTER, AWQ, BASE, ENGINE, MERGED, ladder_metrics, steps_of
+from zoo.scores.ladder import ADAPTER, BASE, IN_ENGINE, MERGED, ladder_metrics, steps_of
+from zoo.scores.metric_names import FORMS
 from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores, without_ties
 from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
 from zoo.stages.quantize.awq_format import write_dequantized
+from zoo.stages.quantize.forms import form_in
+from zoo.stages.quantize.layerwise import Weights
 from zoo.store import replacing, scratch_folder
 from zoo.targets import process_age_seconds
 
@@ -50,7 +54,9 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
                 out_dir / f"{form}-{str(dtype).removeprefix('torch.')}.npy",
                 lambda load=load, order=order: model_probabilities(load, rows, codec, order, "ladder"),  # type: ignore[misc]
             )
-    p[ENGINE] = probabilities(table)
+    for scheme, scored in scored_of(request).items():  # each beside the form that it runs
+        p[IN_ENGINE[scheme]] = probabilities(scored.set_index("id").loc[table["id"]].reset_index())
+    p = {form: p[form] for form in FORMS if form in p}
     y = table["label"].to_numpy(dtype=np.int64)
     steps = steps_of(p if battles.can_tie else {form: without_ties(own) for form, own in p.items()}, y)
     write_table(table, p, out_dir)
@@ -61,21 +67,31 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
         measurements=Measurements(
             run_seconds=process_age_seconds(),
             rows=len(rows) * len(p),
-            tokens=sum(map(len, rows)) * (len(p) - 1),
+            tokens=sum(map(len, rows)) * (len(p) - len(request.forms)),
             peak_bytes=gpu_peak_bytes(),
         ),
     )
 
 
 def rows_of(request: LadderRequest, battles: Battles) -> pd.DataFrame:
-    """Labelled held-out battles that the engine has scored, with its probabilities."""
+    """Labelled held-out battles that the engine has scored in every form."""
     frame = select_rows(battles, Selection(max_rows=request.max_rows), request.held, progress.note)
-    scores = read_scores(request.scored.path / request.variant.slug / SCORES)
-    scores = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
-    table = frame[frame["label"] >= 0].merge(scores, on="id")
+    table = frame[frame["label"] >= 0]
+    for scores in scored_of(request).values():
+        table = table[table["id"].isin(scores["id"])]
+    table = table.reset_index(drop=True)
     if table.empty:
         raise ZooError(f"{request.entry}: none of the held-out rows is labelled and scored; score more rows")
     return table
+
+
+def scored_of(request: LadderRequest) -> dict[Scheme, pd.DataFrame]:
+    """The engine's probabilities of each quantized form, by id, of the rows that it scored."""
+    found = {}
+    for scheme, form in request.forms.items():
+        scores = read_scores(form.scored.path / form.variant.slug / SCORES)
+        found[scheme] = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
+    return found
 
 
 def forms(request: LadderRequest, scratch: Path, dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -88,7 +104,9 @@ def forms(request: LadderRequest, scratch: Path, dtype: torch.dtype) -> Iterator
     if (trained / "adapter").exists():
         yield ADAPTER, lambda: adapted_model(base, trained / "adapter", TrainSpec(method=request.method))
     yield MERGED, lambda: plain_model(request.merged.path / "model", dtype)
-    yield AWQ, lambda: dequantized_model(request.quantized.path / "model", scratch / "plain", dtype)
+    for scheme, form in request.forms.items():
+        folder = form.quantized.path / "model"
+        yield scheme, lambda folder=folder, scheme=scheme: dequantized_model(folder, scratch / scheme, dtype)  # type: ignore[misc]
 
 
 def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -101,9 +119,18 @@ def finished(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def dequantized_model(quantized: Path, scratch: Path, dtype: torch.dtype) -> Any:
-    """The AWQ checkpoint's own weights as plain ones, by our own reading of its layout."""
+    """A quantized checkpoint's own weights as plain ones, by our own reading of its layout.
+
+    Where its form rounds activations, the inputs of its quantized layers are rounded as they come.
+    """
     write_dequantized(quantized, scratch)
-    return plain_model(scratch, dtype)
+    model = plain_model(scratch, dtype)
+    form, weights = form_in(read_config(quantized)), Weights(quantized)
+    if form is not None:
+        for name, module in model.named_modules():
+            if f"{name}.weight_scale" in weights:
+                module.register_forward_pre_hook(lambda _, args: (form.activations(args[0]), *args[1:]))
+    return model
 
 
 def write_table(table: pd.DataFrame, p: dict[str, np.ndarray], out_dir: Path) -> None:

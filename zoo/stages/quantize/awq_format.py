@@ -1,7 +1,7 @@
-"""AWQ checkpoint formats: packing, dequantized weights and their errors.
+"""Checkpoint formats: packing, dequantized weights and their errors.
 
-Any engine loads the plain copy that is written here. Two layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized",
-which llm-compressor writes. Tensors' names tell which.
+Any engine loads the plain copy that is written here. Layouts: autoawq's GEMM, and compressed-tensors' "pack-quantized",
+"int-quantized" and "float-quantized". Tensors' names tell which.
 """
 
 from __future__ import annotations
@@ -81,11 +81,18 @@ def read_dequantized(weights: Weights, module: str, place: torch.device | str = 
     if f"{module}.qweight" in weights:
         return dequantize(*(weights.read(f"{module}.{part}").to(place) for part in PARTS))
     if f"{module}.weight_packed" not in weights:
-        return None
+        return _read_eight_bits(weights, module, place)
     packed, scale, zeros, shape = (f"{module}.{part}" for part in PACKED_PARTS)
     out_size, in_size = weights.read(shape).tolist()
     zero_point = weights.read(zeros).to(place) if zeros in weights else None
     return dequantize_packed(weights.read(packed).to(place), weights.read(scale).to(place), zero_point, (out_size, in_size))
+
+
+def _read_eight_bits(weights: Weights, module: str, place: torch.device | str) -> torch.Tensor | None:
+    """The same of compressed-tensors' 8 bit layouts: int8 or e4m3 (out, in) with a scale (out, 1)."""
+    if f"{module}.weight_scale" not in weights:
+        return None
+    return weights.read(f"{module}.weight").to(place).float() * weights.read(f"{module}.weight_scale").to(place).float()
 
 
 def weight_errors(source: Path, target: Path) -> dict[str, float]:
@@ -119,7 +126,7 @@ def channel_error(original: torch.Tensor, restored: torch.Tensor, name: str) -> 
 
 
 def write_dequantized(source: Path, target: Path) -> None:
-    """A float32 copy of an AWQ model folder without quantization.
+    """A float32 copy of a quantized model folder without quantization.
 
     It holds what the checkpoint says, for an engine that is exact.
     """
@@ -135,11 +142,9 @@ def write_dequantized(source: Path, target: Path) -> None:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
         plain = {name: weights.read(name).float() for name in names if not name.endswith(PARTS + PACKED_PARTS)}
-        for name in names:
-            module, _, part = name.rpartition(".")
-            if part in (PARTS[0], PACKED_PARTS[0]):
-                restored = read_dequantized(weights, module)
-                assert restored is not None
+        for module in {name.rpartition(".")[0] for name in names}:
+            restored = read_dequantized(weights, module)
+            if restored is not None:
                 plain[f"{module}.weight"] = restored
         if plain:
             save_file(plain, target / path.name, metadata={"format": "pt"})

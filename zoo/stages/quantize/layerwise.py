@@ -1,4 +1,4 @@
-"""Layer-by-layer AWQ: one layer of the model in memory at a time."""
+"""A model layer by layer: one of them in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from zoo.models.shapes import shape_of_config
 from zoo.stages import progress
 from zoo.stages.device import attention_options, device
 
@@ -21,8 +22,8 @@ INDEX = "model.safetensors.index.json"
 class Weights:
     """Tensors of a model folder's safetensors files by name, read one at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        files = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+    def __init__(self, folder: Path, pattern: str = "*.safetensors") -> None:
+        files = [safe_open(path, "pt") for path in sorted(folder.glob(pattern))]
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (safe_open is not a mapping)
 
     def __contains__(self, name: str) -> bool:
@@ -68,6 +69,22 @@ class LayerwiseModel:
                 value = torch.nn.Parameter(self.weights.read(name).to(dtype), requires_grad=parameter.requires_grad)
                 setattr(self.model.get_submodule(owner), last, value)
 
+    @property
+    def head_dim(self) -> int:
+        return shape_of_config(json.loads((self.source / "config.json").read_text())).head_dim
+
+    def linear_names(self) -> list[str]:
+        """The linear layers of a decoder layer, by their names in it."""
+        return [name for name, module in self.layers[0].named_modules() if isinstance(module, torch.nn.Linear)]
+
+    def linear_sizes(self) -> dict[str, int]:
+        """Weights of each of them."""
+        return {name: self.layers[0].get_submodule(name).weight.numel() for name in self.linear_names()}
+
+    def stored_dtype(self, number: int) -> torch.dtype:
+        """The dtype that a layer's first tensor has in the files."""
+        return self.weights.read(next(name for name in self.weights if name.startswith(f"{self.prefix}{number}."))).dtype
+
     def load(self, number: int) -> None:
         """Read a layer's weights, onto the GPU where there is one."""
         tensors = self.weights.under(f"{self.prefix}{number}.", self.dtype, device())
@@ -87,6 +104,10 @@ class LayerwiseModel:
             target / f"model-{number:05d}.safetensors",
             metadata={"format": "pt"},
         )
+        self.drop(number)
+
+    def drop(self, number: int) -> None:
+        """Forget a layer's weights."""
         self.layers[number] = self.layers[number].to("meta")
         gc.collect()
 
@@ -103,12 +124,18 @@ class LayerwiseModel:
                 self.write(number, target)
                 bar.update()
 
-    def finish(self, target: Path, quantization: dict[str, Any]) -> None:
-        """What is no layer, the index over all files, and the configuration."""
+    def finish(
+        self, target: Path, quantization: dict[str, Any], dtype: torch.dtype | None = None, more: dict[str, Any] | None = None
+    ) -> None:
+        """What is no layer, the index over all files, and the configuration.
+
+        `dtype`: what it says of weights that are not quantized, by default the one that was computed in; `more`: further keys.
+        """
         ends = {name: self.weights.read(name) for name in self.weights if not name.startswith(self.prefix)}
         save_file(ends, target / "model-ends.safetensors", metadata={"format": "pt"})
         config = json.loads((self.source / "config.json").read_text())
-        config |= {"quantization_config": quantization, "dtype": str(self.dtype).removeprefix("torch.")}
+        named = str(dtype or self.dtype).removeprefix("torch.")
+        config |= {"quantization_config": quantization, "dtype": named, **(more or {})}
         (target / "config.json").write_text(json.dumps(config, indent=1))
         write_index(target)
 

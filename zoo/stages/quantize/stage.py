@@ -1,8 +1,8 @@
-"""The quantize stage: 4-bit AWQ by the entry's backend, with every weight checked.
+"""The quantize stage: AWQ by the entry's backend or a form with 8 bit activations, with every weight checked.
 
-The backend is autoawq, or llm-compressor in another interpreter; both are calibrated on the entry's own prompts. Not in
-autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut instead of dropped, weights
-that are not quantized keep the base's dtype, and the result is checked before it counts as done.
+AWQ's backend is autoawq, or llm-compressor in another interpreter; the other forms are `eight_bit`'s. All are calibrated on the
+entry's own prompts. Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut
+instead of dropped, weights that are not quantized keep the base's dtype, and the result is checked before it counts as done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from zoo.checks.model import check_architecture
-from zoo.contracts import Measurements, Quantizer, QuantizeRequest, StageResult
+from zoo.contracts import Measurements, QuantizeRequest, QuantizeSpec, StageResult
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_training
 from zoo.errors import ZooError
@@ -37,15 +37,19 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     """Write the quantized model folder `out_dir/model`."""
     source, target = request.model.path / "model", out_dir / "model"
     config = json.loads((source / "config.json").read_text())
-    check_supported(config, request.spec.backend, source)
-    if request.spec.backend != "autoawq":
+    check_supported(config, request.spec, source)
+    if request.spec.scheme == "awq" and request.spec.backend != "autoawq":
         backend_interpreter(request.spec.backend)  # before anything is computed
-    check_group_size(source, request.spec.group_size, request.spec.skip_modules)
-    blocks = calibration_blocks(request)
+    if request.spec.scheme in ("awq", "w4a8"):
+        check_group_size(source, request.spec.group_size, request.spec.skip_modules)
+    blocks = calibration_blocks(request) if request.spec.scheme == "awq" else calibration_prompts(request)
     load_seconds = process_age_seconds()
     shutil.rmtree(target, ignore_errors=True)
-    metrics, peak_bytes = run_backend(source, target, blocks, request)
-    errors = weight_errors(source, target)
+    if request.spec.scheme == "awq":
+        metrics, peak_bytes = run_backend(source, target, blocks, request)
+        errors = weight_errors(source, target)
+    else:
+        metrics, errors, peak_bytes = run_eight_bit(source, target, blocks, request)
     worst = max(errors, key=lambda name: errors[name])
     for path in source.glob("*"):  # what neither backend writes: tokenizer, chat template
         if path.is_file() and path.suffix != ".safetensors" and not (target / path.name).exists():
@@ -84,12 +88,30 @@ def run_backend(source: Path, target: Path, blocks: list[list[int]], request: Qu
     return metrics, gpu_peak_bytes()
 
 
-def check_supported(config: dict[str, Any], backend: Quantizer, source: Path) -> None:
-    """ZooError where the backend cannot quantize the model's architecture.
+def run_eight_bit(
+    source: Path, target: Path, prompts: list[list[int]], request: QuantizeRequest
+) -> tuple[dict[str, float], dict[str, float], int]:
+    """Make a form with 8 bit activations.
+
+    Returns its metrics, each weight's error, and peak bytes of GPU memory.
+    """
+    from zoo.stages.quantize import eight_bit
+
+    label_ids = load_codec(source, request.prompt).label_ids
+    made = eight_bit.quantize(source, target, prompts, label_ids, request.spec)
+    (target.parent / "choices.json").write_text(json.dumps(made.divergence, indent=1))
+    told = ", ".join(f"{name} {value:.5f}" for name, value in made.divergence.items())
+    progress.note(f"KL of label probabilities from the merged model's, by what stays in 16 bits: {told}")
+    progress.note(f"in 16 bits: {made.choice.name}, {made.choice.share:.0%} of the linear layers' products")
+    return eight_bit.figures(made), made.weight_errors, gpu_peak_bytes()
+
+
+def check_supported(config: dict[str, Any], spec: QuantizeSpec, source: Path) -> None:
+    """ZooError where the model's architecture cannot be quantized so.
 
     The error names it and what can be done.
     """
-    finding = check_architecture(first_architecture(config, source), backend)
+    finding = check_architecture(first_architecture(config, source), spec)
     if finding.verdict == "fail":
         raise ZooError(f"{source}: {finding.what}; {finding.mend}")
 
@@ -136,6 +158,26 @@ def calibration_blocks(request: QuantizeRequest) -> list[list[int]]:
     if not blocks:
         raise ZooError(f"{request.battles.path}: {len(tokens)} tokens of prompts; calibration needs at least {size}")
     return blocks
+
+
+def calibration_prompts(request: QuantizeRequest) -> list[list[int]]:
+    """Whole prompts (token ids) from the training rows, in a seeded order.
+
+    As many as hold the tokens that AWQ's blocks would; at least one.
+    """
+    spec = request.spec
+    codec = load_codec(request.model.path / "model", request.prompt)
+    frame, _ = select_training(read_battles(request.battles.path), request.held, say=progress.note)
+    prompts: list[list[int]] = []
+    for index in np.random.default_rng(spec.seed).permutation(len(frame)):
+        row = frame.iloc[index]
+        battle = (row["prompt"], row["response_a"], row["response_b"])
+        prompts.append(encode_battles([battle], codec, request.prompt, "ab")[0].ids)
+        if sum(map(len, prompts)) >= spec.calibration_rows * spec.calibration_tokens:
+            break
+    if not prompts:
+        raise ZooError(f"{request.battles.path}: no rows to calibrate on; give a file with more prompts")
+    return prompts
 
 
 def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> list[float]:

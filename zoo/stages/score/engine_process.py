@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from zoo.errors import ZooError
+from zoo.models.shapes import SCHEME_KEY
 from zoo.targets import process_age_seconds
 
 PARENT = "ZOO_REPLICA_PARENT"
@@ -48,6 +50,7 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
     import numpy as np
 
     engine = Engine(job["arguments"], job["label_ids"])
+    check_kernels(engine.kernels(), job["arguments"])
     engine.score([np.array(job["label_ids"], dtype=np.int32)])
     send(channel, kind="ready", memory=engine.memory(), seconds=process_age_seconds())
     tokens = spans = None
@@ -69,6 +72,18 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
             seconds=answer.seconds,
             memory=engine.memory(),
         )
+
+
+def check_kernels(kernels: dict[str, int], arguments: dict[str, Any]) -> None:
+    """Tell the log which kernels multiply. ZooError where they are not those of the checkpoint's form."""
+    from zoo.models.shapes import read_config
+    from zoo.stages.score.vllm.engine import CPU_WORKER
+    from zoo.stages.score.vllm.kernels import refusal
+
+    print("linear layers by", ", ".join(f"{name} ({count})" for name, count in kernels.items()), flush=True)
+    scheme = read_config(Path(arguments["model"])).get(SCHEME_KEY)
+    if why := refusal(scheme, kernels, on_gpu=arguments["worker_cls"] != CPU_WORKER):
+        raise ZooError(why)
 
 
 def main(argv: list[str], serve: Callable[[dict[str, Any], TextIO, TextIO], None] = serve) -> int:

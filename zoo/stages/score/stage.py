@@ -24,7 +24,7 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codec
-from zoo.models.shapes import read_config
+from zoo.models.shapes import SCHEME_KEY, read_config
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
@@ -37,6 +37,7 @@ from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
 from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
 from zoo.stages.score.vllm.engine import engine_arguments, engine_version
+from zoo.stages.score.vllm.kernels import form_environment
 from zoo.stages.score.work import Listener, Patience
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
@@ -104,10 +105,10 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
     serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
     gpus = max(1, gpus_of(request.serve, serving))
     arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu) | told_attention(on_gpu)
-    environment: dict[str, str] = {}
+    environment = form_environment(read_config(model).get(SCHEME_KEY), on_gpu=on_gpu)
     if request.emulates:
         arguments = emulation_arguments(serving, request.serve, arguments, on_gpu)
-        environment = emulation_environment(serving)
+        environment = emulation_environment(serving) | environment
     capability = serving.compute_capability
     others = second_starts(read_config(model), request.spec, request.serve, arguments, capability, gpus=gpus) if on_gpu else ()
     return Job(

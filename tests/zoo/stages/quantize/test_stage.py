@@ -10,6 +10,7 @@ import torch
 
 from tests.helpers.requests import quantize_request
 from tests.helpers.tiny_models import write_tiny_llama
+from zoo.contracts import QuantizeSpec
 from zoo.errors import ZooError
 from zoo.stages.quantize import awq_format
 from zoo.stages.quantize import stage as quantize
@@ -67,6 +68,6 @@ def test_quantize_refuses_what_cannot_work(merged: Path, sample_csv: Path, tmp_p
 
 def test_quantize_refuses_unsupported_architectures() -> None:
     with pytest.raises(ZooError, match=r"GPT2LMHeadModel is not among the decoders that autoawq .*; choose"):
-        quantize.check_supported({"architectures": ["GPT2LMHeadModel"]}, "autoawq", Path("model"))
+        quantize.check_supported({"architectures": ["GPT2LMHeadModel"]}, QuantizeSpec(), Path("model"))
     with pytest.raises(ZooError, match=r'set quantize\.backend = "llm-compressor"'):
-        quantize.check_supported({"architectures": ["Gemma3ForCausalLM"]}, "autoawq", Path("model"))
+        quantize.check_supported({"architectures": ["Gemma3ForCausalLM"]}, QuantizeSpec(), Path("model"))

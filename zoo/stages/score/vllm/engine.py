@@ -204,6 +204,13 @@ class Engine:
         except (ValueError, VLLMValidationError) as error:  # the latter is none of the former in some versions
             refused[i] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
+    def kernels(self) -> dict[str, int]:
+        """How many linear layers each kernel multiplies, on all GPUs of this copy."""
+        from zoo.stages.score.vllm.kernels import linear_kernels
+
+        each = self._llm.collective_rpc(linear_kernels)
+        return {name: sum(one.get(name, 0) for one in each) for name in sorted(set().union(*each))}
+
     def memory(self) -> dict[str, int]:
         """Largest bytes on any one GPU (`gpu_memory`); zeros on processors."""
         each = self._llm.collective_rpc(gpu_memory)

@@ -1,0 +1,165 @@
+"""Forms with 8 bit activations: what is stored is what was meant, smoothing cancels, labels choose what stays in 16 bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from tests.helpers.requests import quantize_request
+from tests.helpers.tiny_models import write_tiny_gemma3, write_tiny_llama
+from zoo.contracts import Scheme
+from zoo.errors import ZooError
+from zoo.models.shapes import SCHEME_KEY
+from zoo.stages.compare.ladder import dequantized_model
+from zoo.stages.quantize import choices, smoothing
+from zoo.stages.quantize import stage as quantize
+from zoo.stages.quantize.awq_format import dequantize_packed, read_dequantized
+from zoo.stages.quantize.forms import Form, form_in, pack_signed
+from zoo.stages.quantize.layerwise import Weights
+
+FORMS = (Form("int8"), Form("fp8"), Form("w4a8", 32))
+
+
+def uneven(folder: Path) -> Path:
+    """The model with input channels of weights, and norms, that differ in size as real ones do."""
+    weights, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name, weight in weights.items():
+        if name.endswith("_proj.weight"):
+            weights[name] = weight * torch.exp(0.5 * torch.randn(weight.shape[1], generator=generator)).to(weight.dtype)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.scheme)
+@given(seed=st.integers(0, 2**16), size=st.floats(1e-3, 1e3))
+def test_a_stored_weight_is_the_rounded_one(form: Form, seed: int, size: float) -> None:
+    """Read by an own reading of the layout. No weight is off by more than half a step of its scale, or fp8's half ulp."""
+    weight = size * torch.randn(16, 64, generator=torch.Generator().manual_seed(seed))
+    stored = form.stored(weight)
+    if form.scheme == "w4a8":
+        read = dequantize_packed(stored["weight_packed"], stored["weight_scale"], None, (16, 64))
+    else:
+        read = stored["weight"].float() * stored["weight_scale"]
+    assert torch.allclose(read, form.rounded(weight), rtol=1e-6, atol=0)
+    scale = form.scales(weight).repeat_interleave(64 // form.scales(weight).shape[1], dim=1)
+    most = weight.abs() / 16 + scale / 256 if form.scheme == "fp8" else 0.5 * scale * 1.01 + weight.abs() * 2**-10
+    assert ((read - weight).abs() <= most).all()
+
+
+def test_signed_words_hold_their_values_from_the_lowest_bits() -> None:
+    """Oracle: Python's own shifts."""
+    levels = torch.randint(-8, 8, (4, 16), generator=torch.Generator().manual_seed(0)).float()
+    words = pack_signed(levels)
+    for row in range(4):
+        for column in range(16):
+            word = int(words[row, column // 8]) & 0xFFFFFFFF
+            assert (word >> 4 * (column % 8)) & 15 == int(levels[row, column]) + 8
+
+
+def test_activations_are_rounded_token_by_token() -> None:
+    """A token with an outlier has its own scale and spoils no other."""
+    x = torch.tensor([[1.0, -0.5, 0.25], [1000.0, 1.0, -1.0]])
+    for form in FORMS:
+        rounded = form.activations(x)
+        assert torch.allclose(rounded[0], x[0], rtol=0.04)
+        assert torch.allclose(form.activations(x[:1]), rounded[:1])
+
+
+@pytest.mark.parametrize("scheme", ["int8", "w4a8", "fp8"])
+@pytest.mark.parametrize("write", [write_tiny_llama, write_tiny_gemma3], ids=["llama", "gemma3"])
+def test_a_checkpoint_computes_what_its_source_did(scheme: Scheme, write, sample_csv: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Oracle: the source in transformers. Scales moved between weights and norms must cancel, whatever was searched."""
+    from transformers import AutoModelForCausalLM
+
+    folder = uneven(write(tmp_path / "source" / "model"))
+    request = quantize_request(folder.parent, sample_csv, scheme=scheme)
+    result = quantize.run(request, tmp_path)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config[SCHEME_KEY] == scheme and config["quantization_config"]["quant_method"] == "compressed-tensors"
+    ids = torch.tensor([quantize.calibration_prompts(request)[0]])
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits[0]
+        found = dequantized_model(tmp_path / "model", tmp_path / "plain", torch.float32).eval()(ids).logits[0]
+    most = 0.3 if scheme == "w4a8" else 0.1
+    assert ((found - expected).norm() / expected.norm()).item() < most
+    assert result.metrics["quant/layer_error_max"] < most
+    assert result.metrics["quant/finer_share"] <= 0.25 + 1e-9
+    assert result.metrics["quant/label_kl"] >= 0
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8", "w4a8"])
+def test_compressed_tensors_reads_a_checkpoint_as_this_project_does(
+    scheme: Scheme, merged: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """Oracle: compressed-tensors' own decompression, by the checkpoint's own config."""
+    from compressed_tensors import compressors
+    from compressed_tensors.quantization import QuantizationConfig
+
+    quantize.run(quantize_request(merged, sample_csv, scheme=scheme, finer_share=0), tmp_path)
+    weights = Weights(tmp_path / "model")
+    config = QuantizationConfig(**json.loads((tmp_path / "model" / "config.json").read_text())["quantization_config"])
+    compressor = compressors.BaseCompressor.get_value_from_registry(config.format)
+    modules = [name.removesuffix(".weight_scale") for name in weights if name.endswith(".weight_scale")]
+    assert len(modules) % 7 == 0
+    for module in modules:
+        stored = {name.removeprefix(f"{module}."): weights.read(name) for name in weights if name.startswith(f"{module}.")}
+        expected = compressor.decompress(stored, config.config_groups["group_0"])["weight"]
+        restored = read_dequantized(weights, module)
+        assert restored is not None and torch.allclose(restored, expected.float(), rtol=2**-7, atol=1e-6)
+
+
+def test_what_stays_in_16_bits_is_written_as_it_was(merged: Path, sample_csv: Path, tmp_path: Path) -> None:
+    quantize.run(quantize_request(merged, sample_csv, scheme="int8", skip_modules=("mlp",), finer_share=0), tmp_path)
+    source, made = Weights(merged / "model"), Weights(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    ignored = config["quantization_config"]["ignore"]
+    kept = [name for name in source if ".mlp." in name]
+    assert kept and all(torch.equal(source.read(name), made.read(name)) for name in kept)
+    assert {name.removesuffix(".weight") for name in kept} <= set(ignored)
+    assert form_in(config) == Form("int8")
+
+
+def test_a_spec_that_leaves_nothing_is_refused(merged: Path, sample_csv: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="leaves nothing to quantize"):
+        quantize.run(quantize_request(merged, sample_csv, scheme="int8", skip_modules=("self_attn", "mlp")), tmp_path)
+
+
+SIZES = dict.fromkeys(("self_attn.q_proj", "self_attn.o_proj"), 4) | dict.fromkeys(choices.ATTENTION[1:], 1)
+SIZES |= dict.fromkeys(("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"), 10)
+
+
+@given(most=st.floats(0, 1))
+def test_choices_keep_to_the_share_and_joined_matrices_together(most: float) -> None:
+    found = choices.choices_of(SIZES, 8, list(SIZES), most)
+    assert found[0].name == "nothing" and all(choice.share <= most + 1e-6 for choice in found[1:])
+    for choice in found:
+        kept = set(choice.parts)
+        assert len(kept & set(choices.ATTENTION)) in (0, 3) and len(kept & {"mlp.gate_proj", "mlp.up_proj"}) in (0, 2)
+        whole = sum(SIZES.values())
+        counted = sum(whole if i in choice.layers else sum(SIZES[name] for name in kept) for i in range(8)) / (8 * whole)
+        assert choice.share == pytest.approx(counted)
+
+
+def test_of_choices_as_good_the_one_that_keeps_least_is_taken() -> None:
+    nothing, attention = (
+        choices.Choice(name, (), frozenset(), share) for name, share in (("nothing", 0.0), ("attention", 0.2))
+    )
+    assert choices.choose({nothing: 1.05, attention: 1.0}) == nothing
+    assert choices.choose({nothing: 1.5, attention: 1.0}) == attention
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@given(seed=st.integers(0, 2**16))
+def test_a_norm_and_its_scales_cancel_exactly(offset: float, seed: int) -> None:
+    """Also where the divided weight was rounded to 16 bits: the scales are those that it came to."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(32, generator=generator).bfloat16()
+    made, scales = smoothing.scaled_norm(weight, torch.exp(torch.randn(32, generator=generator)), torch.bfloat16, offset=offset)
+    assert made.dtype == torch.bfloat16
+    assert torch.allclose((made.float() + offset) * scales, weight.float() + offset, rtol=1e-5, atol=1e-6)
