@@ -30,7 +30,7 @@ class Asking:
             entry="tiny",
             model=Input(path=self.model, fingerprint=fields.pop("model", "m")),
             prompts=Input(path=path, fingerprint=read_prompts(path).digest),
-            sampling=Sampling(max_tokens=fields.pop("max_tokens", 24)),
+            sampling=fields.pop("sampling", None) or Sampling(max_tokens=fields.pop("max_tokens", 24)),
             licence="none",
             source=name,
             **fields,

@@ -142,7 +142,7 @@ def held_out_losses(request: PromptsRequest) -> tuple[Battles, pd.Series]:
     labels = battles.frame[battles.frame["label"] >= 0].set_index("id")["label"]
     found: dict[str, list[float]] = {}
     for given in request.worst_of:
-        table = {row_id: p for row_id, p in read_table(given.path, tally).items() if row_id in labels.index}
+        table = {row_id: p for row_id, (p, _) in read_table(given.path, tally).rows.items() if row_id in labels.index}
         for row_id, loss in zip(table, log_loss_rows(np.array([*table.values()]), labels[list(table)].to_numpy()), strict=True):
             found.setdefault(row_id, []).append(float(loss))
     if not found:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.asking import TALKER, Asking
 from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
+from zoo.contracts import Sampling
 from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.errors import ZooError
 from zoo.stages.generate import stage
