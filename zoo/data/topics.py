@@ -18,10 +18,15 @@ FITTED = 20_000  # prompts that topics are found with; the rest are assigned
 SEED = 0
 
 
-def topics_of(pool: Sequence[str], target: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The topic of each prompt of a pool and of a target, numbered: int64. As many as the target can tell apart."""
+def topics_of(
+    pool: Sequence[str], target: Sequence[str], prompts_each: int = TOPIC_PROMPTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The topic of each prompt of a pool and of a target, numbered: int64.
+
+    As many topics as the target can tell apart, with `prompts_each` of its prompts in the mean.
+    """
     texts = [text[:READ_CHARACTERS] for text in (*pool, *target)]
-    count = max(1, min(TOPICS, len(target) // TOPIC_PROMPTS))
+    count = max(1, min(TOPICS, len(target) // prompts_each))
     topics = clusters(vectors(texts), count)
     return topics[: len(pool)], topics[len(pool) :]
 

@@ -29,7 +29,7 @@ from zoo.data.masks import asked_in, why_masked
 from zoo.data.prompts import Prompt, read_prompts
 from zoo.data.splits import NEAR_PROMPTS, prompt_groups
 from zoo.data.tally import Tally
-from zoo.data.topics import topics_of
+from zoo.data.topics import TOPIC_PROMPTS, topics_of
 from zoo.errors import ZooError
 from zoo.scores.loss_cells import LossCells, loss_cells
 from zoo.scores.metric_names import MADE_ROWS
@@ -122,7 +122,7 @@ def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
     groups = prompt_groups(asked, NEAR_PROMPTS)
     firsts = asked.groupby(groups)["prompt"].first()  # near-copies are one prompt, of one cell
     texts = [_text(turns) for turns in firsts]
-    ours, theirs = topics_of([_text(p.turns) for p in pool], texts)
+    ours, theirs = topics_of([_text(p.turns) for p in pool], texts, len(LENGTHS) * TOPIC_PROMPTS)
     edges = np.quantile([len(text) for text in texts], (1 / 3, 2 / 3))
     cell_of = dict(zip(firsts.index, _cells(texts, theirs, edges), strict=True))
     cells = loss_cells(losses.to_numpy(), groups, [cell_of[group] for group in groups])
@@ -143,7 +143,8 @@ def held_out_losses(request: PromptsRequest) -> tuple[Battles, pd.Series]:
     found: dict[str, list[float]] = {}
     for given in request.worst_of:
         table = {row_id: p for row_id, p in read_table(given.path, tally).items() if row_id in labels.index}
-        for row_id, loss in zip(table, log_loss_rows(np.array([*table.values()]), labels[list(table)].to_numpy()), strict=True):
+        p = np.array([*table.values()]).reshape(-1, 3)
+        for row_id, loss in zip(table, log_loss_rows(p, labels[list(table)].to_numpy()), strict=True):
             found.setdefault(row_id, []).append(float(loss))
     if not found:
         raise ZooError(
