@@ -59,7 +59,10 @@ def copy_out(folder: Path, out: Path) -> Path:
 
 
 def copy_lines(folder: Path, out: Path) -> Path:
-    """Put an artifact's prompts in a file of JSON lines, packed where its name ends in .gz, and its report beside it."""
+    """Put an artifact's prompts in a file of JSON lines, its report beside it.
+
+    It is packed where its name ends in .gz.
+    """
     import gzip
 
     report, lines = out.with_name(out.name + BESIDE), (folder / CHOSEN).read_bytes()
