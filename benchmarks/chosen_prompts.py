@@ -1,7 +1,8 @@
 """How near `zoo data prompts --like` comes to a target: `python benchmarks/chosen_prompts.py FOLDER`, a minute on two cores.
 
-FOLDER has answers_log.jsonl.gz (the pool) and lmsys_dev.csv (the target). Shares are fitted on half of the target's prompts, by hash,
-and compared with that half and with the other one, which nothing has seen; means over 20 seeds, beside random samples of the pool.
+FOLDER has answers_log.jsonl.gz (the pool) and lmsys_dev.csv (the target). Shares are fitted on half of the target's prompts, by
+hash, and compared with that half and with the other one; topics are found with the words of both. Means over 20 seeds, beside
+random samples of the pool.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def main(folder: Path) -> None:
             for half_of in (seen, other):
                 cells += [apart(kinds[feature], samples[name], half_of[feature]) for name in ("random", "chosen")]
             print(f"| {rows} | {feature} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
-    print("the halves from each other: " + ", ".join(f"{f} {distance(shares(seen[f]), shares(other[f])):.3f}" for f in FEATURES))
+    print(
+        "the halves from each other: " + ", ".join(f"{f} {distance(shares(seen[f]), shares(other[f])):.3f}" for f in FEATURES)
+    )
 
 
 def apart(kinds: pd.Series, samples: list[np.ndarray], target: pd.Series) -> float:
