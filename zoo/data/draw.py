@@ -25,9 +25,9 @@ def with_floor(weights: np.ndarray, floor: float) -> np.ndarray:
 
 
 def inclusion_probabilities(weights: np.ndarray, rows: int) -> np.ndarray:
-    """The chance of each item to be in a sample of `rows`: float64, (items,), summing to min(rows, items).
+    """The chance of each item to be in a sample of `rows`: float64, (items,).
 
-    Proportional to the weights, which are above 0, where that is below 1.
+    They sum to min(rows, items). Proportional to the weights, which are above 0, where that is below 1.
     """
     if rows >= len(weights):
         return np.ones(len(weights))
@@ -42,9 +42,9 @@ def inclusion_probabilities(weights: np.ndarray, rows: int) -> np.ndarray:
 
 
 def drawn(names: Sequence[str], weights: np.ndarray, rows: int, seed: int) -> np.ndarray:
-    """The places of a sample, in the order in which a growing sample takes them: int64, (min(rows, items),).
+    """The places of a sample: int64, (min(rows, items),).
 
-    `names`: what an item's number is the hash of, with the seed.
+    In the order in which a growing sample takes them. `names`: what an item's number is the hash of, with the seed.
     """
     numbers = np.array([_number(name, seed) for name in names])
     found: np.ndarray = np.argsort(numbers / weights, kind="stable")[:rows]

@@ -1,7 +1,8 @@
-"""What makes prompts and battles the same, or nearly so, but for white space, case and what nobody sees.
+"""What makes prompts and battles the same, or nearly so.
 
-Masks are stricter than folds: characters that are not seen (zero-width spaces and joiners, variation selectors, marks of
-direction, controls) are taken out here, but count in `zoo.data.splits`, whose rules deal files that are trained on already.
+That is whatever is not white space, case or invisible. Masks are stricter than folds: characters that are not seen (zero-width
+spaces and joiners, variation selectors, marks of direction, controls) are taken out here, but count in `zoo.data.splits`,
+whose rules deal files that are trained on already.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ def battle_digests(frame: Any) -> list[tuple[bytes, bytes, bytes]]:
 
 
 def turns_key(turns: Iterable[str | None]) -> str:
-    """Turns as one text, the same where white space, case, Unicode form and what nobody sees alone differ."""
+    """Turns as one text.
+
+    It is the same where white space, case, Unicode form and what nobody sees alone differ.
+    """
     return "\0".join(normal_text(visible(turn or "")) for turn in turns)
 
 

@@ -1,4 +1,4 @@
-"""How alike two sets of prompts are in languages, lengths, turns and topics, and weights that make one like the other."""
+"""How alike two sets of prompts are, and weights that make one like the other."""
 
 from __future__ import annotations
 
@@ -73,15 +73,19 @@ def shares(categories: pd.Series, weights: np.ndarray | None = None) -> dict[str
 
 
 def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Total variation of two tables of shares: the share of the rows that would have to be others. 0 to 1."""
+    """Total variation of two tables of shares, 0 to 1.
+
+    It is the share of the rows that would have to be others.
+    """
     return 0.5 * sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in {*one, *other})
 
 
 def raked(pool: pd.DataFrame, target: pd.DataFrame) -> np.ndarray:
-    """Weights of the pool's rows under which every feature has the target's shares: float64, (rows,), summing to 1.
+    """Weights of the pool's rows under which every feature has the target's shares.
 
-    Iterative proportional fitting of the margins (Deming and Stephan 1940), feature by feature and again until they settle.
-    What of the target the pool lacks is left out; where margins contradict each other in the pool, the last rounds' are taken.
+    float64, (rows,), summing to 1. Iterative proportional fitting of the margins (Deming and Stephan 1940), feature by feature
+    and again until they settle. What of the target the pool lacks is left out; where margins contradict each other in the
+    pool, the last rounds' are taken.
     """
     weights = np.full(len(pool), 1 / len(pool))
     margins = []

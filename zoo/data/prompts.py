@@ -118,7 +118,10 @@ def choose(prompts: Sequence[Prompt], rows: int | None, seed: int) -> list[Promp
 
 
 def by_chance(prompts: Iterable[Prompt], seed: int) -> list[Prompt]:
-    """Prompts in an order that has nothing to do with what they ask, whatever others are among them."""
+    """Prompts in an order that has nothing to do with what they ask.
+
+    It is the same whatever others are among them.
+    """
     return sorted(prompts, key=lambda prompt: hashlib.sha256(f"{seed} {prompt.id}".encode()).digest())
 
 

@@ -1,8 +1,7 @@
 """Topics of prompts: clusters of the words that they use.
 
 TF-IDF of words and of runs of characters within words, which need no spaces between words, in DIMENSIONS by truncated singular
-value decomposition (latent semantic analysis, Deerwester et al. 1990), then k-means on the unit sphere. No model is needed;
-clusters of a language model's hidden states were measured beside it (benchmarks/made_data.md).
+value decomposition (latent semantic analysis, Deerwester et al. 1990), then k-means on the unit sphere. No model is needed.
 """
 
 from __future__ import annotations
@@ -18,16 +17,22 @@ FITTED = 20_000  # prompts that topics are found with; the rest are assigned
 SEED = 0
 
 
-def topics_of(pool: Sequence[str], target: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The topic of each prompt of a pool and of a target, numbered: int64. As many as the target can tell apart."""
+def topics_of(pool: Sequence[str], target: Sequence[str], prompts_each: int = TOPIC_PROMPTS) -> tuple[np.ndarray, np.ndarray]:
+    """The topic of each prompt of a pool and of a target, numbered: int64.
+
+    As many topics as the target can tell apart, with `prompts_each` of its prompts in the mean.
+    """
     texts = [text[:READ_CHARACTERS] for text in (*pool, *target)]
-    count = max(1, min(TOPICS, len(target) // TOPIC_PROMPTS))
+    count = max(1, min(TOPICS, len(target) // prompts_each))
     topics = clusters(vectors(texts), count)
     return topics[: len(pool)], topics[len(pool) :]
 
 
 def vectors(texts: Sequence[str]) -> np.ndarray:
-    """A vector of length 1 (or 0, of a text without words) for each text: float64, (texts, up to DIMENSIONS)."""
+    """A vector for each text: float64, (texts, up to DIMENSIONS).
+
+    Of length 1, or 0 where a text has no words.
+    """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union

@@ -1,4 +1,4 @@
-"""What `zoo data prompts` shows: how like the target the chosen prompts are, or where loss is worst, before and after."""
+"""What `zoo data prompts` shows: how alike, or where loss is worst, before and after."""
 
 from __future__ import annotations
 

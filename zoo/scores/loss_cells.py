@@ -1,4 +1,4 @@
-"""Where held-out loss is worst: means of cells, drawn towards the mean of all as far as they may differ by chance."""
+"""Where held-out loss is worst: means of cells, without what chance may have made."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FEWEST = 2  # prompts of a cell: of one, nothing says how they spread
 
 @dataclass(frozen=True)
 class LossCells:
-    """Mean losses by cell: `table` has `prompts`, `rows`, `mean` and the shrunken `loss` of each.
+    """Mean losses by cell.
 
-    `chance`: of cells that do not differ at all to differ so much; `mean`: of all.
+    `table` has `prompts`, `rows`, `mean` and the shrunken `loss` of each. `chance`: of cells that do not differ at all to
+    differ so much; `mean`: of all.
     """
 
     table: pd.DataFrame
@@ -28,7 +29,10 @@ class LossCells:
         return self.chance < ALPHA
 
     def excess(self, cells: Sequence[Hashable]) -> np.ndarray:
-        """How far the loss in each of some cells is above the mean: (cells,), 0 where it is not, and where nothing is known."""
+        """How far the loss in each of some cells is above the mean: (cells,).
+
+        0 where it is not, and where nothing is known.
+        """
         if not self.differ:
             return np.zeros(len(cells))
         above = (self.table["loss"] - self.mean).clip(lower=0.0).to_dict()

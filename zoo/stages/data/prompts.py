@@ -29,7 +29,7 @@ from zoo.data.masks import asked_in, why_masked
 from zoo.data.prompts import Prompt, read_prompts
 from zoo.data.splits import NEAR_PROMPTS, prompt_groups
 from zoo.data.tally import Tally
-from zoo.data.topics import topics_of
+from zoo.data.topics import TOPIC_PROMPTS, topics_of
 from zoo.errors import ZooError
 from zoo.scores.loss_cells import LossCells, loss_cells
 from zoo.scores.metric_names import MADE_ROWS
@@ -45,7 +45,10 @@ MOST_SHOWN = 12
 
 @dataclass(frozen=True)
 class Pull:
-    """What draws prompts: their weights, what each is counted under, and what the report says of it."""
+    """What draws prompts.
+
+    Their weights, what each is counted under, and what the report says of it.
+    """
 
     weights: np.ndarray
     kinds: pd.DataFrame
@@ -53,7 +56,10 @@ class Pull:
 
 
 def run(request: PromptsRequest, out_dir: Path) -> StageResult:
-    """Write `prompts.jsonl`, the rows in the order in which a growing sample takes them, and `report.json`."""
+    """Write `prompts.jsonl` and `report.json`.
+
+    The rows are in the order in which a growing sample takes them.
+    """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
     pool = usable_pool(request, tally)
     pull = like_target(request, pool) if request.like else worst_of(request, pool)
@@ -84,7 +90,10 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
 
 
 def usable_pool(request: PromptsRequest, tally: Tally) -> list[Prompt]:
-    """The pool's prompts but those that must never be used; these are counted. ZooError where none is left."""
+    """The pool's prompts but those that must never be used; these are counted.
+
+    ZooError where none is left.
+    """
     read = read_prompts(request.pool.path)
     for reason, count in read.left_out.items():
         tally.add(PROMPTS, reason, read.first[reason], count)
@@ -114,7 +123,10 @@ def like_target(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
 
 
 def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
-    """Weights by how far the held-out loss of prompts like a prompt is above the mean, as far as that is not chance."""
+    """Weights by the held-out loss of such prompts.
+
+    By how far it is above the mean, as far as that is not chance.
+    """
     assert request.battles is not None
     battles, losses = held_out_losses(request)
     asked = battles.frame.set_index("id").loc[losses.index].reset_index()
@@ -122,7 +134,7 @@ def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
     groups = prompt_groups(asked, NEAR_PROMPTS)
     firsts = asked.groupby(groups)["prompt"].first()  # near-copies are one prompt, of one cell
     texts = [_text(turns) for turns in firsts]
-    ours, theirs = topics_of([_text(p.turns) for p in pool], texts)
+    ours, theirs = topics_of([_text(p.turns) for p in pool], texts, len(LENGTHS) * TOPIC_PROMPTS)
     edges = np.quantile([len(text) for text in texts], (1 / 3, 2 / 3))
     cell_of = dict(zip(firsts.index, _cells(texts, theirs, edges), strict=True))
     cells = loss_cells(losses.to_numpy(), groups, [cell_of[group] for group in groups])
@@ -136,14 +148,18 @@ def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
 
 
 def held_out_losses(request: PromptsRequest) -> tuple[Battles, pd.Series]:
-    """The battles, and the log loss of their labelled rows that the tables score, by id; the mean of several tables."""
+    """The battles, and the log loss of their labelled rows that the tables score, by id.
+
+    It is the mean of several tables.
+    """
     assert request.battles is not None
     battles, tally = read_battles(request.battles.path), Tally()
     labels = battles.frame[battles.frame["label"] >= 0].set_index("id")["label"]
     found: dict[str, list[float]] = {}
     for given in request.worst_of:
         table = {row_id: p for row_id, (p, _) in read_table(given.path, tally).rows.items() if row_id in labels.index}
-        for row_id, loss in zip(table, log_loss_rows(np.array([*table.values()]), labels[list(table)].to_numpy()), strict=True):
+        p = np.array([*table.values()]).reshape(-1, 3)
+        for row_id, loss in zip(table, log_loss_rows(p, labels[list(table)].to_numpy()), strict=True):
             found.setdefault(row_id, []).append(float(loss))
     if not found:
         raise ZooError(

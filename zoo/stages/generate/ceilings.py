@@ -1,4 +1,4 @@
-"""How far a request goes: to so many rows with usable answers, to so many hours of a card, or to its end.
+"""How far a request goes: to so many usable rows, to so many hours, or to its end.
 
 Rows begin in an order that has nothing to do with what they ask, and none that began is given up, so that short answers are
 not the ones that are kept. A ceiling of rows is met by the shortest run of rows, from the first on, that has as many usable
@@ -73,7 +73,10 @@ def is_usable(status: str | None) -> bool:
 
 
 def rows_reached(statuses: Sequence[str | None], accept: int | None) -> int:
-    """How many rows a request has come to: those from the first on that have a status, as far as the ceiling of rows."""
+    """How many rows a request has come to.
+
+    Those from the first on that have a status, as far as the ceiling of rows.
+    """
     settled = list(takewhile(lambda status: status is not None, statuses))
     if accept is None:
         return len(settled)
@@ -82,9 +85,10 @@ def rows_reached(statuses: Sequence[str | None], accept: int | None) -> int:
 
 
 def spent_seconds(request: GenerateRequest, out_dir: Path) -> float:
-    """Seconds of all replicas, loading included, that this request and those that differ by ceilings alone have taken.
+    """Seconds of all replicas that a request has taken, whatever its ceilings.
 
-    Loads are those of the last start of each part. On a machine without a GPU they are seconds of its engine.
+    Loading included, and what requests took that differ by ceilings alone. Loads are those of the last start of each part. On
+    a machine without a GPU they are seconds of its engine.
     """
     line = without_ceilings(request)
     folders = [folder for folder, other in earlier_folders(request, out_dir) if without_ceilings(other) == line]

@@ -151,9 +151,9 @@ def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, s
 def answer_or_say_what_is_kept(
     state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob, failed: Mapping[int, str]
 ) -> dict[int, str]:
-    """`answer_all`, unless a ceiling is reached already; where engines are given up, the error says what was kept.
+    """`answer_all`, unless a ceiling is reached already.
 
-    How to go on, the runner says.
+    Where engines are given up, the error says what was kept. How to go on, the runner says.
     """
     spent = spent_seconds(state.request, state.folder)
     if not reach_of(state, failed, spent, lambda: 0.0).may_begin(todo[0].row):
@@ -166,7 +166,10 @@ def answer_or_say_what_is_kept(
 
 
 def reach_of(state: Run, failed: Mapping[int, str], spent: float, now: Callable[[], float]) -> Reach:
-    """How far the run may go. `spent`: seconds of replicas before it; `now`: seconds of the run itself, of one replica."""
+    """How far the run may go.
+
+    `spent`: seconds of replicas before it; `now`: seconds of the run itself, of one replica.
+    """
     request = state.request
     if not is_limited(request):
         return Reach()
@@ -183,7 +186,10 @@ def statuses(state: Run, failed: Mapping[int, str]) -> list[str | None]:
 def answer_all(
     state: Run, todo: Sequence[Conversation], chat: Chat, job: GenerateJob, failed: Mapping[int, str], spent: float
 ) -> dict[int, str]:
-    """Have the conversations held to their ends, as far as ceilings let them; why some of them ended before, by row."""
+    """Have the conversations held to their ends, as far as ceilings let them.
+
+    Returns why some of them ended before, by row.
+    """
     tally, before = state.tally, (state.tally.run_seconds, state.tally.restarts)
     missing = sum(len(one.turns) - len(one.answers) for one in todo[: state.request.accept])
     known = sum(len(one.answers) for one in state.conversations)

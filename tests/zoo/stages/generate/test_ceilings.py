@@ -154,9 +154,7 @@ def test_after_the_hours_nothing_begins_and_more_hours_go_on(asking: Asking) -> 
     first, rows = asking.run(asking.request("p", prompts, gpu_hours=4 / 3600), "a", ANSWER_SECONDS="0.05")
     assert 0 < len(rows) < 400 and first["generate/not_asked_rows"] == 400 - len(rows)
     assert asked(rows) == in_order(asking)[: len(rows)] and {row["status"] for row in rows} == {"ok"}
-    same, again = asking.run(
-        asking.request("p", prompts, gpu_hours=4 / 3600), "b"
-    )  # they are spent: by the line, not the folder
+    same, again = asking.run(asking.request("p", prompts, gpu_hours=4 / 3600), "b")  # they are spent
     assert asked(again) == asked(rows) and same["generate/made"] == 0
     _, both = asking.run(asking.request("p", prompts, gpu_hours=1.0, accept=len(rows) + 9), "c")
     assert asked(both) == in_order(asking)[: len(rows) + 9]
