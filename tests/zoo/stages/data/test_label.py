@@ -220,7 +220,10 @@ def test_filters_are_measured_and_every_row_has_its_reason(tmp_path: Path) -> No
     ("text", "named"),
     [
         ("id,score\n1,2\n", r"row 1: has id; a judge's table has id with p_a"),
-        ("id,p_a,p_b,p_tie\nr1,0.2,0.3,0.5\nr1,0.2,0.3,0.5\n", r"says anything of its rows \(2 of an id that occurs more than once\)"),
+        (
+            "id,p_a,p_b,p_tie\nr1,0.2,0.3,0.5\nr1,0.2,0.3,0.5\n",
+            r"says anything of its rows \(2 of an id that occurs more than once\)",
+        ),
         ("id,p_a,p_b,p_tie\nzz,0.2,0.3,0.5\n", r"no judge says anything of its rows \(1 of no pair.*--judge"),
         ("prompt_id,model_a,model_b,share_b\n1,a,b,0.5\n", r"no column log_id_a, log_id_b"),
     ],
