@@ -37,9 +37,9 @@ def check_suffix(path: Path) -> None:
 
 
 def copy_out(folder: Path, out: Path, name: str = PAIRS) -> Path:
-    """Put an artifact's pairs, or its file of another name, in a file, its report beside it, and return the report's path.
+    """Put an artifact's pairs, or its file of another name, in a file.
 
-    The file's name says its format. Each is whole or absent, the rows last: where they are, they have their report.
+    Its report goes beside it, whose path is returned. The file's name says its format. Each is whole or absent, the rows last: where they are, they have their report.
     """
     import gzip
 

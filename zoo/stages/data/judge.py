@@ -1,4 +1,4 @@
-"""The judge stage: what trained entries say of pairs and of human battles becomes one table of verdicts.
+"""The judge stage: one table of what trained entries say of pairs and of human battles.
 
 Score tables are read here, and no model is run. Which fold models may speak for a row is found anew, whatever rows the tables
 have: a row is never judged by a model that has seen its prompt (`zoo.stages.data.unseen`).
