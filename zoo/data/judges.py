@@ -84,8 +84,9 @@ def read_verdicts(
 ) -> tuple[Verdicts, Verdicts, dict[str, JudgeTable]]:
     """The verdicts of some tables on pairs and on human battles.
 
-    And the score tables among them by name. Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the mean of their logarithms; preferences are of
-    the judges that they name, and are found by `log_id_a` and `log_id_b` of the pairs. What no row has is counted.
+    And the score tables among them by name. Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the
+    mean of their logarithms; preferences are of the judges that they name, and are found by `log_id_a` and `log_id_b` of the
+    pairs. What no row has is counted.
     """
     tables: dict[str, JudgeTable] = {}
     found = Verdicts.none(len(pairs.frame)), Verdicts.none(len(human.frame))
@@ -110,7 +111,8 @@ def read_verdicts(
 def read_table(path: Path, tally: Tally) -> JudgeTable:
     """A judge's probabilities by id.
 
-    Rows that cannot be read, or of an id that others have too, are counted. The file is a score table, a submission or a labelled file of battles. ZooError where no row of it is one.
+    Rows that cannot be read, or of an id that others have too, are counted. The file is a score table, a submission or a
+    labelled file of battles. ZooError where no row of it is one.
     """
     found, again, header = JudgeTable(), Counter[str](), ""
     for number, record in read_records(path, TABLE_COLUMNS):

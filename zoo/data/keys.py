@@ -22,8 +22,8 @@ def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
 def copies_by_text(texts: Iterable[str], others: Iterable[str]) -> dict[str, set[str]]:
     """The others that each text is a near-copy of, holds, or stands in.
 
-    Texts without any are left out. The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
-    are so long that no similarity shows.
+    Texts without any are left out. The latter are mostly what a system's message stands before, or "think step by step" behind:
+    beside short questions these are so long that no similarity shows.
     """
     ordered, known = sorted(set(texts)), sorted(set(others))
     found: dict[str, set[str]] = defaultdict(set)

@@ -39,7 +39,8 @@ def check_suffix(path: Path) -> None:
 def copy_out(folder: Path, out: Path, name: str = PAIRS) -> Path:
     """Put an artifact's pairs, or its file of another name, in a file.
 
-    Its report goes beside it, whose path is returned. The file's name says its format. Each is whole or absent, the rows last: where they are, they have their report.
+    Its report goes beside it, whose path is returned. The file's name says its format. Each is whole or absent, the rows last:
+    where they are, they have their report.
     """
     import gzip
 

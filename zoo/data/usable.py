@@ -49,7 +49,8 @@ def usable_battles(
 def read_rows(path: Path, keep: Sequence[str] = (), *, models: bool = False) -> Battles:
     """Read battles of which no row is fatal.
 
-    Rows that nothing could be keyed by are left out, too: see `unkeyed_rows`. `keep`, `models`: as `read_battles` takes them. ZooError where the file as a whole cannot be used.
+    Rows that nothing could be keyed by are left out, too: see `unkeyed_rows`. `keep`, `models`: as `read_battles` takes them.
+    ZooError where the file as a whole cannot be used.
     """
     battles = read_battles(path, strict=False, keep=keep, models=models)
     whole = next((problem for problem in battles.problems if problem.fatal and problem.row_number is None), None)

@@ -39,7 +39,8 @@ class Training:
 def training_of(folder: Path, fold: int) -> Training:
     """What the model of a train artifact learned from.
 
-    `fold` says which model of a lexical one, which has all. ZooError where what an earlier training learned is no longer known, or near-copies of held-out prompts were not left out.
+    `fold` says which model of a lexical one, which has all. ZooError where what an earlier training learned is no longer known,
+    or near-copies of held-out prompts were not left out.
     """
     request = read_manifest(folder).request
     if isinstance(request, LexicalTrainRequest):
