@@ -24,7 +24,8 @@ from zoo.experiments.run import run_folds
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import fold_chains
 from zoo.scores.tables import probabilities, read_scores
-from zoo.store import list_artifacts
+from zoo.stages.data.fold_verdicts import SEEN
+from zoo.store import PARTIAL, list_artifacts
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(1200)]
 
@@ -81,20 +82,19 @@ def report(home: Path) -> dict[str, Any]:
     store = home / "store"
     before = len(list_artifacts(store, "score"))
     process = subprocess.Popen(command(home, *judge_words(home)), env=environment, start_new_session=True)
-    partial = store / ".partial"
-    wait_until(
-        lambda: len(list_artifacts(store, "score")) > before and list(partial.glob("score-*/*/chunks/*.parquet")) != [],
-        "a chunk of the second fold",
-        process,
-    )
+    partial = store / PARTIAL
+    wait_until(lambda: list(partial.glob("score-*")), "the first fold's scoring", process)
+    wait_until(lambda: len(list_artifacts(store, "score")) > before, "the first fold's table", process)
+    wait_until(lambda: list(partial.glob("score-*/*/chunks/*.parquet")), "a chunk of the second fold", process)
     os.killpg(process.pid, 9)
     process.wait()
     assert not (home / "verdicts.parquet").exists()
-    kept = {path.name for path in partial.glob("score-*/*/chunks/*.parquet")}
+    chunks = {path.relative_to(partial): path.stat().st_mtime_ns for path in partial.glob("score-*/*/chunks/*.parquet")}
     first = {artifact.path: artifact.manifest.created_at for artifact in list_artifacts(store, "score")}
     done = subprocess.run(command(home, *judge_words(home)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert kept and {a.path: a.manifest.created_at for a in list_artifacts(store, "score") if a.path in first} == first
+    assert chunks and {path: (store / path).stat().st_mtime_ns for path in chunks} == chunks, "no chunk is scored twice"
+    assert {a.path: a.manifest.created_at for a in list_artifacts(store, "score") if a.path in first} == first
     return json.loads(done.stdout)
 
 
@@ -103,12 +103,14 @@ def test_a_pair_of_a_human_prompt_is_judged_by_the_model_that_held_it_out(home: 
     human = read_battles(home / "human.csv").frame
     fold = dict(zip(human["id"], assign_folds(human, FOLDS, "near-prompts-1").tolist(), strict=True))
     of_human = [row_id for row_id in table.index if row_id.startswith("shared")]
-    assert len(of_human) == 40 and {table["judged_by"][i] for i in of_human} == {"fold 0", "fold 1"}
-    assert all(table["judged_by"][i] == f"fold {fold[i.removeprefix('shared')]}" for i in of_human)
+    judged = [row_id for row_id in of_human if table["status"][row_id] == "ok"]
+    assert len(of_human) == 40 and len(judged) > 30 and {table["judged_by"][i] for i in judged} == {"fold 0", "fold 1"}
+    assert all(table["judged_by"][i] == f"fold {fold[i.removeprefix('shared')]}" for i in judged)
+    assert {table["status"][i] for i in of_human if i not in judged} <= {SEEN}, "of which both folds have near-copies"
     strange = [row_id for row_id in table.index if row_id.startswith("own")]
     assert {table["judged_by"][i] for i in strange} == {"2 folds"}
     judge = report["judges"]["tiny"]
-    assert (judge["by_one_fold"], judge["by_all_folds"], judge["human_battles"]) == (40, 24, 120)
+    assert (judge["by_one_fold"], judge["by_all_folds"], judge["human_battles"]) == (len(judged), 24, 120)
 
 
 def test_verdicts_are_the_score_stage_s_own(home: Path, report: dict[str, Any]) -> None:
@@ -121,11 +123,24 @@ def test_verdicts_are_the_score_stage_s_own(home: Path, report: dict[str, Any]) 
                 scored = read_scores(home / "store" / fold[kind]["artifact"] / slug / "scores.parquet")
                 for row_id, p in zip(scored["id"], probabilities(scored), strict=True):
                     logs.setdefault(row_id, []).append(np.log(p))
-    assert set(logs) == set(table.index)
+    assert set(logs) == set(table.index[table["status"] == "ok"])
     for row_id, own in logs.items():
         expected = np.exp(np.mean(own, axis=0))
         np.testing.assert_allclose(
             table.loc[row_id, ["p_a", "p_b", "p_tie"]].astype(float), expected / expected.sum(), atol=1e-9
         )
-    assert table["consistency"].between(0, 1).all() and report["judges"]["tiny"]["consistency"] is not None
+    assert (
+        table["consistency"][table["status"] == "ok"].between(0, 1).all()
+        and report["judges"]["tiny"]["consistency"] is not None
+    )
     assert report["cost"]["tokens"] > 0 and report["cost"]["gpu_seconds"] == 0
+
+
+def test_its_certificate_is_of_battles_out_of_fold_and_a_model_that_knows_nothing_is_refused(
+    home: Path, report: dict[str, Any]
+) -> None:
+    words = ("label", home / "pairs.csv", "--judge", home / "verdicts.parquet", "--human", home / "human.csv")
+    environment = {**os.environ, "ZOO_HOME": str(home)}
+    done = subprocess.run(command(home, *words, "-o", home / "l.csv"), env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "refused: tiny: mapped log loss" in done.stderr
+    assert "is not below the prior's" in done.stderr and not (home / "l.csv").exists()

@@ -387,7 +387,10 @@ class EntryJudge(Contract):
 
 
 class JudgeRequest(BaseRequest):
-    """Pairs and human battles as trained members judge them, each row by models that have not seen its prompt."""
+    """Pairs and human battles as trained entries judge them.
+
+    Each row by models that have not seen its prompt.
+    """
 
     stage: Literal["judge"] = "judge"
     pairs: Input

@@ -68,8 +68,9 @@ def own_verdicts(pairs: Battles, sources: np.ndarray) -> Verdicts:
 
 @dataclass
 class JudgeTable:
-    """What one table says: `p` (3,) and consistency by id, NaN where it has none; `battles`: what tells the texts, by id.
+    """What one table says of rows by their ids.
 
+    `rows`: `p` (3,) and consistency, NaN where it has none; `battles`: what tells the row's texts from others'.
     `cross_fitted`: `zoo data judge` made it, so that no model judged a row whose prompt it had seen.
     """
 
@@ -81,10 +82,11 @@ class JudgeTable:
 def read_verdicts(
     paths: Sequence[Path], names: Sequence[str], pairs: Battles, human: Battles, tally: Tally
 ) -> tuple[Verdicts, Verdicts, dict[str, JudgeTable]]:
-    """The verdicts of some tables on pairs and on human battles, and the score tables among them by name.
+    """The verdicts of some tables on pairs and on human battles.
 
-    Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the mean of their logarithms; preferences are of
-    the judges that they name, and are found by `log_id_a` and `log_id_b` of the pairs. What no row has is counted.
+    And the score tables among them by name. Score tables (`id, p_a, p_b, p_tie`, or winners) are pooled as one judge by the
+    mean of their logarithms; preferences are of the judges that they name, and are found by `log_id_a` and `log_id_b` of the
+    pairs. What no row has is counted.
     """
     tables: dict[str, JudgeTable] = {}
     found = Verdicts.none(len(pairs.frame)), Verdicts.none(len(human.frame))
@@ -107,9 +109,10 @@ def read_verdicts(
 
 
 def read_table(path: Path, tally: Tally) -> JudgeTable:
-    """A judge's probabilities by id; rows that cannot be read, or of an id that others have too, are counted.
+    """A judge's probabilities by id.
 
-    The file is a score table, a submission or a labelled file of battles. ZooError where no row of it is one.
+    Rows that cannot be read, or of an id that others have too, are counted. The file is a score table, a submission or a
+    labelled file of battles. ZooError where no row of it is one.
     """
     found, again, header = JudgeTable(), Counter[str](), ""
     for number, record in read_records(path, TABLE_COLUMNS):
@@ -173,7 +176,10 @@ def battle_names(frame: Any) -> list[str]:
 
 
 def refuse_shared_ids(pairs: Battles, human: Battles, asked: Collection[str] | None = None) -> None:
-    """ZooError where an id, of those asked for, is that of two different battles, so that nobody knows which is meant."""
+    """ZooError where an id, of those asked for, is that of two different battles.
+
+    Then nobody knows which is meant.
+    """
     shared = set(pairs.frame["id"]) & set(human.frame["id"])
     shared &= shared if asked is None else set(asked)
     if not shared:
@@ -202,7 +208,10 @@ def _add_tables(tables: Mapping[str, JudgeTable], battles: Battles, verdicts: Ve
 
 
 def pooled(p: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mean of the logarithms of some distributions (tables, 3), and the share of probability that all of them have."""
+    """The mean of the logarithms of some distributions (tables, 3).
+
+    And the share of probability that all of them have, NaN of one alone.
+    """
     logs = np.log(np.maximum(p, TINY)).mean(axis=0)
     pooled = np.exp(logs - logs.max())
     return pooled / pooled.sum(), float(p.min(axis=0).sum()) if len(p) > 1 else float("nan")

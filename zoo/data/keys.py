@@ -34,11 +34,11 @@ def near_copies(texts: Iterable[str], others: Iterable[str]) -> set[str]:
 
 
 def copies_by_text(texts: Iterable[str], others: Iterable[str]) -> dict[str, set[str]]:
-    """For each text that has any: the others that it is nearly a copy of, or that it holds, or that it stands in.
+    """The others that each text is a near-copy of, holds, or stands in.
 
-    The latter are mostly what a system's message stands before, or "think step by step" behind: beside short questions these
-    are so long that no similarity shows. A text below WHOLE_WITHIN characters counts as held by another only where it is a
-    sentence of its own at that one's beginning or end.
+    Texts without any are left out. The latter are mostly what a system's message stands before, or "think step by step" behind:
+    beside short questions these are so long that no similarity shows. A text below WHOLE_WITHIN characters counts as held by
+    another only where it is a sentence of its own at that one's beginning or end.
     """
     ordered, known = sorted(set(texts)), sorted(set(others))
     found: dict[str, set[str]] = defaultdict(set)

@@ -46,10 +46,10 @@ def beside(out: Path) -> Path:
 
 
 def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
-    """Put an artifact's pairs, or its file of another name, in a file, its report beside it, and return the report's path.
+    """Put an artifact's pairs, or its file of another name, in a file, and return its report's path.
 
-    The file's name says its format; the same rows give the same bytes. Each is whole or absent. The report comes first and
-    has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
+    The file's name says its format; the same rows give the same bytes. Each is whole or absent. The report lies beside it. It
+    comes first and has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
     """
     report: dict[str, Any] = json.loads((artifact.path / REPORT).read_bytes())
     out.parent.mkdir(parents=True, exist_ok=True)

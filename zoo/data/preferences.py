@@ -28,13 +28,16 @@ def is_preferences(names: Sequence[str]) -> bool:
 def read_preferences(path: Path) -> pd.DataFrame:
     """Preferences by conversation: `id_a`, `id_b`, `share_b` and `judge`.
 
-    `share_b` is float64, NaN where it is no share; `judge` is empty where none is named.
+    `share_b` is float64, NaN where it is no share and in rows that cannot be read; `judge` is empty where none is named.
     Both answers of a row are of different models: what a judge says of an answer against itself is left out.
     """
     rows = []
     for number, record in read_records(path, (*NEEDED, JUDGE)):
-        if isinstance(record, str) or (number == 1 and not is_preferences(list(record))):
-            what = record if isinstance(record, str) else f"has {', '.join(record)[:200] or 'none of them'}"
+        if isinstance(record, str):
+            rows.append(("", "", "", ""))
+            continue
+        if number == 1 and not is_preferences(list(record)):
+            what = f"has {', '.join(record)[:200] or 'none of them'}"
             raise ZooError(f"{path}: row {number}: {what}; preferences have the columns {', '.join(NEEDED)}")
         prompt, model_a, model_b, share = (cell_text(record.get(name)).strip() for name in NEEDED)
         if model_a != model_b:

@@ -47,9 +47,10 @@ def usable_battles(
 
 
 def read_rows(path: Path, keep: Sequence[str] = (), *, models: bool = False) -> Battles:
-    """Read battles of which no row is fatal: those that nothing could be keyed by are left out, too (`unkeyed_rows`).
+    """Read battles of which no row is fatal.
 
-    `keep`, `models`: as `read_battles` takes them. ZooError where the file as a whole cannot be used.
+    Rows that nothing could be keyed by are left out, too: see `unkeyed_rows`. `keep`, `models`: as `read_battles` takes them.
+    ZooError where the file as a whole cannot be used.
     """
     battles = read_battles(path, strict=False, keep=keep, models=models)
     whole = next((problem for problem in battles.problems if problem.fatal and problem.row_number is None), None)
@@ -59,7 +60,7 @@ def read_rows(path: Path, keep: Sequence[str] = (), *, models: bool = False) -> 
 
 
 def unkeyed_rows(battles: Battles) -> list[Problem]:
-    """The rows of a file that have no id of their own, as `read_rows` leaves them out: of one id, all but the first."""
+    """The rows of a file that have no id of their own, of one id all but the first."""
     return [problem for problem in battles.problems if problem.fatal and problem.row_number is not None]
 
 

@@ -1,4 +1,4 @@
-"""Have trained entries judge pairs: each fold's model scores those whose prompts it has not seen, and one table comes of it."""
+"""Have trained entries judge pairs, each pair by the models that have not seen its prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LISTS = "judged"  # folder of the home: which pairs each model was asked
 def judge_pairs(
     names: Sequence[str], pairs: Path, human: Path, store: Path, *, entry: str, target: str | None, say: Say
 ) -> Artifact:
-    """The artifact of a judge stage, whose score stages are run before it where the store lacks them.
+    """The artifact of a judge stage, after the score stages that the store lacks.
 
     `names`: of judges, as `zoo.pipeline.judges` has them. Each fold's model is loaded once where its human battles are scored
     already; a killed run goes on from its last chunk.

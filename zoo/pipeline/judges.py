@@ -1,4 +1,4 @@
-"""Entries as judges: the models of all their folds in a store, and the requests by which they score."""
+"""Entries as judges: their models of all folds in a store, and how these score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class FoldModel:
-    """One fold's model: what it has not seen, the artifact of its training, and the checkpoint that scores."""
+    """One fold's model.
+
+    What it has not seen, the artifact of its training, and the checkpoint that scores.
+    """
 
     held: Held
     trained: Artifact
@@ -43,7 +46,10 @@ class FoldModel:
 
 @dataclass(frozen=True)
 class Judge:
-    """An entry whose models of all folds are in the store; `human`: the request that scores each fold's own human battles."""
+    """An entry whose models of all folds are in the store.
+
+    `human`: the request that scores each fold's own human battles.
+    """
 
     name: str
     models: tuple[FoldModel, ...]

@@ -1,4 +1,4 @@
-"""What `zoo data judge` shows: counts by reason, whom each judge consists of, and what judging cost."""
+"""What `zoo data judge` shows: counts by reason, each judge's folds, and the cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fold models of one entry say of pairs and of human battles, each row by those that have not seen its prompt alone.
+"""What an entry's fold models say, each row by those that have not seen its prompt.
 
 Fold models and response orders are pooled by the mean of their logarithms. The map of `zoo data label` is fitted on human
 battles, of each of which one fold model speaks: the mean of several in probabilities would be flatter than any of them, and the
@@ -50,7 +50,10 @@ class Said:
 
 
 def said_of_pairs(judge: EntryJudge, pairs: Battles, human: Battles) -> Said:
-    """Each pair by the mean of the fold models that have not seen its prompt, whoever scored it beside them."""
+    """Each pair by the mean of the fold models that have not seen its prompt.
+
+    Whoever scored it beside them is passed over.
+    """
     allowed = may_judge(judge, pairs, human)
     tables = [[_table(fold.pairs.path, v, pairs) if fold.pairs else None for fold in judge.folds] for v in judge.variants]
     return _joined(tables, allowed, pairs)

@@ -1,4 +1,4 @@
-"""The judge stage: what trained entries say of pairs and of human battles becomes one table of verdicts.
+"""The judge stage: one table of what trained entries say of pairs and of human battles.
 
 Score tables are read here, and no model is run. Which fold models may speak for a row is found anew, whatever rows the tables
 have: a row is never judged by a model that has seen its prompt (`zoo.stages.data.unseen`).
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.contracts import EntryJudge, Input, JudgeRequest, Measurements, StageResult
+from zoo.contracts import EntryJudge, Input, JudgeRequest, Measurements, ScoreCard, StageResult
 from zoo.data.battles import Battles, read_battles
 from zoo.data.judges import BATTLE, CONSISTENCY, JUDGED_BY, battle_names, pooled
 from zoo.data.made import OK, REPORT, STATUS, VERDICTS, write_pairs
@@ -116,6 +116,7 @@ def _judge_record(judge: EntryJudge, on_pairs: Said, on_human: Said) -> dict[str
         "variants": [variant.slug for variant in judge.variants],
         "engine": card.engine,
         "target": card.target,
+        "machine": card.cost.machine,
         "fold_rule": card.fold_rule,
         "pairs": int(judged.sum()),
         "by_one_fold": heads[1],
@@ -130,13 +131,19 @@ def _judge_record(judge: EntryJudge, on_pairs: Said, on_human: Said) -> dict[str
             {
                 "fold": fold.fold,
                 "trained": fold.trained.path.name,
-                "checkpoint": read_card(fold.human.path / judge.variants[0].slug / CARD).checkpoint,
+                "checkpoint": _checkpoint(read_card(fold.human.path / judge.variants[0].slug / CARD)),
                 "pairs": _spent(fold.pairs, judge),
                 "human": _spent(fold.human, judge),
             }
             for fold in judge.folds
         ],
     }
+
+
+def _checkpoint(card: ScoreCard) -> str:
+    """The artifact of a table's weights; its fingerprint where nobody knows where it was."""
+    place = card.request.model.place if card.request else None
+    return place.name if place else card.checkpoint
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -81,12 +81,13 @@ def run(request: MineRequest, out_dir: Path) -> StageResult:
     """Write `pairs.parquet` and `report.json`."""
     load_seconds, started = process_age_seconds(), time.monotonic()
     tally, seconds = Tally(), dict[str, float]()
-    with _timed(seconds, "read"):
+    with _timed(seconds, "read"):  # the log last: it takes minutes, and what is wrong with the other files is told at once
+        never, judged = asked_in([given.path for given in request.never]), _judged(request.judged)
         index = read_index(request, tally)
     with _timed(seconds, "prompts"):
-        prompts, never = usable_prompts(request, index, tally)
+        prompts = usable_prompts(request, index, never, tally)
     with _timed(seconds, "choose"):
-        pairs = _pairs(request, prompts, tally)
+        pairs = _pairs(prompts, judged, tally)
         with progress.bar(None, "choose", "pair") as bar:
             models = [np.array([answer.model for answer in prompt.answers], dtype=np.int64) for prompt in prompts]
             limits: dict[str, Any] = {"rows": request.rows, "per_prompt": request.per_prompt, "seed": request.seed}
@@ -158,10 +159,10 @@ def _enter(index: Index, row: Conversation, log: int, tally: Tally, place: str) 
     answers.append(Answer(model, text, log, row.row, row.id))
 
 
-def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[list[Prompt], set[str]]:
-    """Prompts that several models have answered and no file of `never` asks.
+def usable_prompts(request: MineRequest, index: Index, never: set[str], tally: Tally) -> list[Prompt]:
+    """Prompts that several models have answered and that are not asked in `never`.
 
-    And the texts of these files. Near-duplicate groups are those of all prompts that several models have answered.
+    Near-duplicate groups are those of all prompts that several models have answered.
     """
     several = [answers for answers in index.prompts.values() if len(answers) > 1]
     tally.add(PROMPTS, ALONE, count=len(index.prompts) - len(several))
@@ -169,7 +170,6 @@ def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[li
     found = _conversations(request.logs, {(answers[0].log, answers[0].row) for answers in several}, request.most_characters)
     asked = [found[answers[0].log, answers[0].row].asked for answers in several]
     groups = group_hashes(pd.DataFrame({"prompt": pd.Series(asked, dtype=object)}), NEAR_PROMPTS, progress.note)
-    never = asked_in([given.path for given in request.never])
     prompts = []
     for turns, answers, group, reason in zip(asked, several, groups.tolist(), why_masked(asked, never), strict=True):
         language = language_of_turns(turns)
@@ -179,7 +179,7 @@ def usable_prompts(request: MineRequest, index: Index, tally: Tally) -> tuple[li
             tally.add(PROMPTS, reason, turns[0])
         else:
             prompts.append(Prompt(turns, answers, group, language))
-    return prompts, never
+    return prompts
 
 
 def _conversations(
@@ -194,9 +194,8 @@ def _conversations(
     return found
 
 
-def _pairs(request: MineRequest, prompts: Sequence[Prompt], tally: Tally) -> list[np.ndarray]:
-    """The places of the answers of each prompt that may be paired."""
-    judged = _judged(request.judged)
+def _pairs(prompts: Sequence[Prompt], judged: set[frozenset[str]] | None, tally: Tally) -> list[np.ndarray]:
+    """The places of the answers of each prompt that may be paired; of `judged` pairs alone, where there are such."""
     found = []
     for prompt in prompts:
         own = possible_pairs(np.array([answer.text for answer in prompt.answers], dtype=np.int64))

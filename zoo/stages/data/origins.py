@@ -1,4 +1,4 @@
-"""Whether a judge has learned from the human battles that its certificate is measured on, as far as its table can tell."""
+"""Whether a judge has learned from the human battles, as far as its table can tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fold models have not seen a prompt: what training learned from, near-copies of it, and all earlier trainings.
+"""Which fold models have not seen a prompt, nor a near-copy of it.
 
 A prompt is seen by the measure that leaves out `train.extra` rows: one of its turns, or all of them as one text, is a turn or
 the whole of a prompt that was learned from, or a near-copy of one, or stands in one, or the other way round; or it joins the
@@ -27,16 +27,20 @@ from zoo.store import MANIFEST, file_sha256, read_manifest
 
 @dataclass(frozen=True)
 class Training:
-    """What a fold's model learned from: the human battles outside its fold, and extra files by the last training first."""
+    """What a fold's model learned from.
+
+    The human battles outside its fold, and the extra files of its trainings, the last one first.
+    """
 
     held: Held
     trainings: tuple[TrainRequest, ...] = ()
 
 
 def training_of(folder: Path, fold: int) -> Training:
-    """What the model of a train artifact learned from; `fold` names that of a lexical one, which has all.
+    """What the model of a train artifact learned from.
 
-    ZooError where what an earlier training learned is no longer known, or near-copies of held-out prompts were not left out.
+    `fold` says which model of a lexical one, which has all. ZooError where what an earlier training learned is no longer known,
+    or near-copies of held-out prompts were not left out.
     """
     request = read_manifest(folder).request
     if isinstance(request, LexicalTrainRequest):
@@ -59,7 +63,7 @@ def training_of(folder: Path, fold: int) -> Training:
 
 
 def unseen(frame: Any, human: Battles, models: Sequence[Training]) -> np.ndarray:
-    """Which of one entry's fold models have seen no prompt that a row's nearly is: bool, (rows, models).
+    """Which of one entry's fold models have not seen a row's prompt: bool, (rows, models).
 
     `frame`: rows of a battles frame; `human`: the labelled battles that the folds are of. All their usable rows outside a
     model's fold count as seen, whether or not it took all; so do the rows of extra files that training did not leave out.
