@@ -1,4 +1,7 @@
-"""What rows of a made file are: sources, licences, models, lengths, labels, and how near they are to files of others."""
+"""What rows of a made file are.
+
+Sources, licences, models, lengths, labels, and how near they are to files of others.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,10 @@ def _by_judge(judges: Sequence[str] | None, shares: np.ndarray, ratio: np.ndarra
 
 
 def label_facts(shares: np.ndarray, ratio: np.ndarray) -> dict[str, Any]:
-    """Shares of A, B and tie; of longer answers among decided ones; leads of the likeliest label."""
+    """Shares of A, B and tie.
+
+    Of longer answers among decided ones too, and the mean lead of the likeliest label.
+    """
     ordered = np.sort(shares, axis=1)
     longer = longer_wins(shares, ratio)
     return {
@@ -108,7 +114,10 @@ def counted(cells: Sequence[str] | None) -> list[dict[str, Any]]:
 
 
 def model_balance(battles: Battles, shares: np.ndarray | None) -> list[dict[str, Any]]:
-    """Each model's pairs as A and as B, and the mean share of votes that it has in them, a tie half to each."""
+    """Each model's pairs as A and as B, and the mean share of votes that it has in them.
+
+    A tie is half to each.
+    """
     names = next((names for names in (MODEL_COLUMNS, GENERATORS) if set(names) <= set(battles.kept)), None)
     if names is None:
         return []
@@ -138,7 +147,10 @@ def spread(values: np.ndarray) -> dict[str, int]:
 
 
 def near_file(prompts: Sequence[Any], path: Path) -> dict[str, Any]:
-    """Rows whose prompt a file asks exactly, near-copies which an exact check lets through, and the nearest of the others."""
+    """Rows whose prompt a file asks exactly, and those that are near-copies.
+
+    The latter are what an exact check lets through. Beside them the nearest of the other prompts.
+    """
     asked = asked_in([path])
     reasons = why_masked(prompts, asked)
     through = [join_turns(turns) for turns, reason in zip(prompts, reasons, strict=True) if reason == NEAR]
@@ -154,7 +166,7 @@ def near_file(prompts: Sequence[Any], path: Path) -> dict[str, Any]:
 
 
 def folds_of_main(prompts: Sequence[Any], main: Battles) -> Iterator[dict[str, Any]]:
-    """For each fold of a main file what is asked there exactly, and what an exact check lets through."""
+    """What each fold of a main file asks exactly, and what an exact check lets through."""
     folds = assign_folds(main.frame, FOLDS, NEAR_PROMPTS)
     for fold in range(FOLDS):
         asked = {text for turns in main.frame["prompt"][folds == fold] for text in prompt_texts(turns)}
@@ -170,7 +182,10 @@ def folds_of_main(prompts: Sequence[Any], main: Battles) -> Iterator[dict[str, A
 
 
 def answer_facts(records: Sequence[Any]) -> dict[str, Any]:
-    """Numbers of a log of answers; `records` as `zoo.report.made_sample.answer_records` gives them."""
+    """Numbers of a log of answers.
+
+    `records` as `zoo.report.made_sample.answer_records` gives them.
+    """
     rows = [record for record in records if isinstance(record, dict)]
     texts = [answers for record in rows for answers in answers_of(record)]
     models = counted([str(record.get("model", "")) for record in rows])

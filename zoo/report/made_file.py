@@ -1,4 +1,6 @@
-"""A made file as it is read for its report: its rows, what a stage said of it, and all that came before.
+"""A made file as it is read for its report.
+
+What a stage said of it, and all that came before.
 
 Whatever a stage of the chain is: it is read by its manifest and, where it left one, its report. A stage that this version does
 not know is told with what every manifest has.
@@ -61,7 +63,10 @@ class FilterRecord(BaseModel):
 
 
 class StageReport(BaseModel):
-    """What stages say of what they made, as far as it is shown; what else a report has is not read."""
+    """What stages say of what they made, as far as it is shown.
+
+    What else a report has is not read.
+    """
 
     stage: str = ""
     counts: list[Count] = []
@@ -189,7 +194,7 @@ def _account(stage: str, name: str, what: str, total: int | None, parts: list[di
 
 
 def handovers(made: MadeFile) -> list[dict[str, Any]]:
-    """Where one stage of the chain read what others wrote: rows written and rows read, which must agree."""
+    """Rows written and rows read, where a stage read what others wrote; they must agree."""
     found = []
     for step in made.steps:
         totals = report_of(step).totals
@@ -214,7 +219,7 @@ def rows_of(made: Made) -> int | None:
 
 
 def costs(made: MadeFile) -> list[dict[str, Any]]:
-    """What each stage took on its machine: tokens, seconds, and seconds of all GPUs of that machine."""
+    """What each stage took on its machine: tokens, seconds, and seconds of all its GPUs."""
     found = []
     for step in made.steps:
         if step.artifact is None:

@@ -1,4 +1,4 @@
-"""The page of a made file: what it is made of, whether it may be trusted, and pairs to read by eye."""
+"""The page of a made file: what it is, whether to trust it, and pairs to read by eye."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a made file: all its numbers as plain data, and what the terminal shows of them."""
+"""The report of a made file: its numbers as plain data, and the terminal's form of them."""
 
 from __future__ import annotations
 

@@ -289,13 +289,19 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
 
 
 def lineage_of_made(manifest: Manifest, folder: Path) -> Made | None:
-    """What a stage was made from, where data made here are among it or it makes such data itself; else None."""
+    """What a stage was made from, where made data are among it or it makes such data.
+
+    None elsewhere.
+    """
     found = lineage(folder.parent, Artifact(folder, manifest))
     return found if any(made.stage in MAKES_DATA for made in made_files(found)) else None
 
 
 def made_inputs(made: Made) -> Iterator[tuple[str, Data]]:
-    """The files that a stage itself read, beside the battles of `data_of`: what each is to it, and who wrote it."""
+    """The files that a stage itself read, beside the battles of `data_of`.
+
+    What each is to it, and who wrote it.
+    """
     for given in made.given:
         if given.what.split(" ")[0] not in NO_DATA and given.file:
             writers = [writer for writer in given.made_by if writer.artifact]
