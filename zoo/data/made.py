@@ -44,8 +44,10 @@ def beside(out: Path) -> Path:
     return out.with_name(out.name + BESIDE)
 
 
-def copy_out(artifact: Artifact, out: Path) -> Path:
-    """Put an artifact's pairs in a file, its report beside it, and return the report's path.
+def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
+    """Put an artifact's pairs, or its table of another name, in a file.
+
+    Returns the path of the report beside it.
 
     The file's name says its format; the same pairs give the same bytes. Each is whole or absent. The report comes first and
     has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
@@ -53,13 +55,13 @@ def copy_out(artifact: Artifact, out: Path) -> Path:
     report: dict[str, Any] = json.loads((artifact.path / REPORT).read_bytes())
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as file:
-        _write(artifact.path / PAIRS, out.name, file)
+        _write(artifact.path / name, out.name, file)
         file.flush()
         digest = file_sha256(Path(file.name))
         write_report(report | {"artifacts": [artifact.path.name]}, out, digest)
-    battles = dataset_digest(read_battles(artifact.path / PAIRS))
     store = artifact.path.parent
-    note_written(store, (digest[:16], battles), out, [artifact])
+    battles = [dataset_digest(read_battles(artifact.path / name))] if name == PAIRS else []  # as scoring knows them
+    note_written(store, (digest[:16], *battles), out, [artifact])
     note_written(store, [file_sha256(beside(out))[:16]], beside(out), [artifact])  # a later label's `--map` may be it
     return beside(out)
 

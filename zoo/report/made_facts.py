@@ -15,11 +15,13 @@ import pandas as pd
 
 from zoo.data.battles import Battles, join_turns
 from zoo.data.columns import MODEL_COLUMNS, TEXT_COLUMNS, VOTES
+from zoo.data.formats import read_records
 from zoo.data.keys import prompt_texts
 from zoo.data.masks import EXACT, NEAR, asked_in, nearest, why_masked
 from zoo.data.splits import NEAR_PROMPTS, assign_folds, group_hashes
 from zoo.data.turns import questions_and_answers
 from zoo.scores.certificate import longer_wins
+from zoo.scores.tables import PROBABILITIES
 from zoo.scores.vote_map import length_ratio
 
 FOLDS = 5
@@ -197,6 +199,26 @@ def answer_facts(records: Sequence[Any]) -> dict[str, Any]:
         "models": [{"model": each["name"], "pairs": each["rows"], "share": each["share"]} for each in models],
         "lengths": {"an answer": spread(np.array([len(text) for text in texts]))} if texts else {},
         "statuses": counted([str(record.get("status", "")) for record in rows]),
+    }
+
+
+def table_facts(path: Path) -> dict[str, Any]:
+    """Numbers of a table of verdicts: what is said, how often nothing is, and how consistently."""
+    names = ("id", *PROBABILITIES, "status", *CONSISTENCY)
+    rows = [record for _, record in read_records(path, names) if isinstance(record, dict)]
+    cells = pd.DataFrame(rows, columns=list(names))
+    numbers = cells[[*PROBABILITIES, *CONSISTENCY]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    p = numbers[np.isfinite(numbers[:, :3]).all(axis=1)]
+    agreed = p[np.isfinite(p[:, 3]), 3]
+    return {
+        "rows": len(rows),
+        "prompts": None,
+        "models": [],
+        "lengths": {},
+        "statuses": counted([str(status or "") for status in cells["status"]]),
+        "labels": {**label_facts(p[:, :3], np.zeros(len(p))), "longer": None} if len(p) else None,
+        "consistency": np.histogram(agreed, bins=10, range=(0, 1))[0].tolist() if len(agreed) else None,
+        "mean_consistency": float(agreed.mean()) if len(agreed) else None,
     }
 
 

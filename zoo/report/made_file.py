@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from zoo.contracts import Input, first_fault, inputs_of
 from zoo.data.made import OK, REPORT, beside, report_beside
@@ -76,6 +76,14 @@ class StageReport(BaseModel):
     judges: dict[str, JudgeRecord] = {}
     filters: list[FilterRecord] = []
     warnings: list[str] = []
+
+    @field_validator("judges", mode="before")
+    @classmethod
+    def _certified(cls, judges: Any) -> Any:
+        """Those of a label: other stages say other things of their judges."""
+        if not isinstance(judges, dict):
+            return judges
+        return {name: judge for name, judge in judges.items() if isinstance(judge, dict) and "all_rows" in judge}
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,7 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
         manifest = step.artifact.manifest
         measured, machine = manifest.measurements, manifest.hardware.get("machine", "")
         seconds = measured.load_seconds + measured.run_seconds
+        told = next((value for name, value in manifest.metrics.items() if name.endswith("/gpu_seconds")), None)
         gpus = sum(int(count) for count in re.findall(r"(?:^|\+ )(\d+) x ", machine))
         found.append(
             {
@@ -236,7 +245,7 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
                 "rows": measured.rows,
                 "tokens": measured.tokens,
                 "seconds": seconds,
-                "gpu_seconds": manifest.metrics.get("generate/gpu_seconds", seconds * gpus),
+                "gpu_seconds": seconds * gpus if told is None else told,
                 "machine": machine,
             }
         )

@@ -72,7 +72,8 @@ def _accounted(data: Mapping[str, Any]) -> str:
 
 def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = data["facts"]
-    tiles = [(f"{facts['rows']:,}", "rows"), (f"{facts['prompts']:,}", "prompts"), (f"{len(facts['models']):,}", "models")]
+    counts = {"rows": facts["rows"], "prompts": facts["prompts"], "models": len(facts["models"])}
+    tiles = [(f"{count:,}", name) for name, count in counts.items() if count]
     if facts.get("labels"):
         tiles.append((f"{facts['labels']['tie']:.0%}", "of the labels are ties"))
     measured = [judge for judge in data["judges"].values() if judge.get("certificate") and not judge["borrowed"]]

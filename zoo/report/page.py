@@ -12,9 +12,9 @@ from typing import Any
 
 STYLE = """
   :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #555; --line: #ccc; --faint: #e4e4e4;
-    --one: #0072b2; --two: #8a8a8a; --three: #d55e00; --warn: #a33b00; --good: #00684a }
+    --warn: #a33b00; --good: #00684a }
   @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --soft: #b0b0b0; --line: #555;
-    --faint: #333; --one: #2b8fd0; --two: #767676; --three: #e0772a; --warn: #ff9a66; --good: #5fd0a8 } }
+    --faint: #333; --warn: #ff9a66; --good: #5fd0a8 } }
   body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
     margin: 2rem auto; padding: 0 1rem }
   h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere }
