@@ -97,7 +97,8 @@ def report_page(data: Mapping[str, Any], page: Path | None) -> Page:
             rows.append([name, ", ".join(f"{each['name']} {each['share']:.0%}" for each in facts[key][:4])])
     rows.append(["models", f"{len(facts['models']):,}"])
     tokens, gpu = (sum(each[key] for each in data["costs"]) for key in ("tokens", "gpu_seconds"))
-    rows.append(["tokens and GPU seconds of all stages", f"{tokens:,} and {gpu:,.0f}"])
+    if data["costs"]:
+        rows.append(["tokens and GPU seconds of all stages", f"{tokens:,} and {gpu:,.0f}"])
     for near in data["near"]:
         told = f"{near['exact']:,} rows asked in it, {near['near']:,} near-copies that an exact check lets through"
         rows.append([f"near {near['file']}", told])

@@ -66,13 +66,13 @@ BODY = (
 {% endfor %}{% for text in handovers %}<p class="note">{{ text }}</p>
 {% endfor %}
 
-<h2>Tokens and seconds</h2>
+{% if costs %}<h2>Tokens and seconds</h2>
 <div class="scroll"><table><thead><tr><th>stage</th><th>of</th><th>rows</th><th>tokens</th><th>seconds</th>
 <th>GPU seconds</th></tr></thead>
 <tbody>{% for row in costs %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Seconds with loading, on the machine that each stage ran on; GPU seconds are of all its GPUs. Answers
-that were taken from an earlier run cost nothing again.</p>
+that were taken from an earlier run cost nothing again.</p>{% endif %}
 
 <h2>Sources and licences</h2>
 <div class="pair">{% for title, rows in shares %}<div class="scroll"><table><thead><tr><th>{{ title }}</th>

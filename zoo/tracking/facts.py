@@ -44,11 +44,7 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Data:
-    """Data that a run reads, most often the battles its numbers are about.
-
-    `digest` is theirs, `name` the file's, for people. `made_by`: the artifacts that wrote the file; `rows` of theirs, where
-    known.
-    """
+    """Data that a run reads: digest, file's name, who wrote it, and rows where known."""
 
     digest: str
     name: str
