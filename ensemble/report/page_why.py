@@ -13,7 +13,7 @@ from ensemble.report.why import candidate_name, exchanges, judged_text, next_tex
 
 WHY_STYLE = """
   .heat { width: auto } .heat th { text-align: center } .heat th:first-child { text-align: left }
-  .heat td { text-align: center; border: 1px solid #fff; min-width: 2.7rem; padding: .3rem }
+  .heat td { text-align: center; border: 1px solid var(--paper); min-width: 2.7rem; padding: .3rem }
   .heat td:first-child { text-align: left; padding-right: .8rem }"""
 
 WHY_TEMPLATE = """

@@ -53,7 +53,10 @@ def report(
     battles = read_rows(made)
     data = report_data(made, battles, never or [])
     if page is not None:
-        sample = answer_strata(file, seed, rows) if battles is None else pair_strata(made, battles, seed, rows)
+        if battles is not None:
+            sample = pair_strata(made, battles, seed, rows)
+        else:
+            sample = answer_strata(file, seed, rows) if made.stage == "generate" else {}
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(page, made_html(data, sample, seed))
         say(f"{page}: {page.stat().st_size / 2**10:,.0f} KiB")

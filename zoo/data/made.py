@@ -46,7 +46,9 @@ def beside(out: Path) -> Path:
 
 
 def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
-    """Put an artifact's pairs, or its file of another name, in a file, and return its report's path.
+    """Put an artifact's pairs, or its table of another name, in a file.
+
+    Returns the path of the report beside it.
 
     The file's name says its format; the same rows give the same bytes. Each is whole or absent. The report lies beside it. It
     comes first and has the file's SHA-256: where a kill between them left the file of an earlier run, `report_beside` says so.
@@ -58,10 +60,9 @@ def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
         file.flush()
         digest = file_sha256(Path(file.name))
         write_report(report | {"artifacts": [artifact.path.name]}, out, digest)
-    store, digests = artifact.path.parent, [digest[:16]]
-    if name == PAIRS:
-        digests.append(dataset_digest(read_battles(artifact.path / PAIRS)))
-    note_written(store, digests, out, [artifact])
+    store = artifact.path.parent
+    battles = [dataset_digest(read_battles(artifact.path / name))] if name == PAIRS else []  # as scoring knows them
+    note_written(store, (digest[:16], *battles), out, [artifact])
     note_written(store, [file_sha256(beside(out))[:16]], beside(out), [artifact])  # a later label's `--map` may be it
     return beside(out)
 

@@ -1,4 +1,7 @@
-"""What rows of a made file are: sources, licences, models, lengths, labels, and how near they are to files of others."""
+"""What rows of a made file are.
+
+Sources, licences, models, lengths, labels, and how near they are to files of others.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ import pandas as pd
 
 from zoo.data.battles import Battles, join_turns
 from zoo.data.columns import MODEL_COLUMNS, TEXT_COLUMNS, VOTES
+from zoo.data.formats import read_records
 from zoo.data.keys import prompt_texts
 from zoo.data.masks import EXACT, NEAR, asked_in, nearest, why_masked
 from zoo.data.splits import NEAR_PROMPTS, assign_folds, group_hashes
 from zoo.data.turns import questions_and_answers
 from zoo.scores.certificate import longer_wins
+from zoo.scores.tables import PROBABILITIES
 from zoo.scores.vote_map import length_ratio
 
 FOLDS = 5
@@ -87,7 +92,10 @@ def _by_judge(judges: Sequence[str] | None, shares: np.ndarray, ratio: np.ndarra
 
 
 def label_facts(shares: np.ndarray, ratio: np.ndarray) -> dict[str, Any]:
-    """Shares of A, B and tie; of longer answers among decided ones; leads of the likeliest label."""
+    """Shares of A, B and tie.
+
+    Of longer answers among decided ones too, and the mean lead of the likeliest label.
+    """
     ordered = np.sort(shares, axis=1)
     longer = longer_wins(shares, ratio)
     return {
@@ -108,7 +116,10 @@ def counted(cells: Sequence[str] | None) -> list[dict[str, Any]]:
 
 
 def model_balance(battles: Battles, shares: np.ndarray | None) -> list[dict[str, Any]]:
-    """Each model's pairs as A and as B, and the mean share of votes that it has in them, a tie half to each."""
+    """Each model's pairs as A and as B, and the mean share of votes that it has in them.
+
+    A tie is half to each.
+    """
     names = next((names for names in (MODEL_COLUMNS, GENERATORS) if set(names) <= set(battles.kept)), None)
     if names is None:
         return []
@@ -138,7 +149,10 @@ def spread(values: np.ndarray) -> dict[str, int]:
 
 
 def near_file(prompts: Sequence[Any], path: Path) -> dict[str, Any]:
-    """Rows whose prompt a file asks exactly, near-copies which an exact check lets through, and the nearest of the others."""
+    """Rows whose prompt a file asks exactly, and those that are near-copies.
+
+    The latter are what an exact check lets through. Beside them the nearest of the other prompts.
+    """
     asked = asked_in([path])
     reasons = why_masked(prompts, asked)
     through = [join_turns(turns) for turns, reason in zip(prompts, reasons, strict=True) if reason == NEAR]
@@ -154,7 +168,7 @@ def near_file(prompts: Sequence[Any], path: Path) -> dict[str, Any]:
 
 
 def folds_of_main(prompts: Sequence[Any], main: Battles) -> Iterator[dict[str, Any]]:
-    """For each fold of a main file what is asked there exactly, and what an exact check lets through."""
+    """What each fold of a main file asks exactly, and what an exact check lets through."""
     folds = assign_folds(main.frame, FOLDS, NEAR_PROMPTS)
     for fold in range(FOLDS):
         asked = {text for turns in main.frame["prompt"][folds == fold] for text in prompt_texts(turns)}
@@ -170,7 +184,10 @@ def folds_of_main(prompts: Sequence[Any], main: Battles) -> Iterator[dict[str, A
 
 
 def answer_facts(records: Sequence[Any]) -> dict[str, Any]:
-    """Numbers of a log of answers; `records` as `zoo.report.made_sample.answer_records` gives them."""
+    """Numbers of a log of answers.
+
+    `records` as `zoo.report.made_sample.answer_records` gives them.
+    """
     rows = [record for record in records if isinstance(record, dict)]
     texts = [answers for record in rows for answers in answers_of(record)]
     models = counted([str(record.get("model", "")) for record in rows])
@@ -182,6 +199,26 @@ def answer_facts(records: Sequence[Any]) -> dict[str, Any]:
         "models": [{"model": each["name"], "pairs": each["rows"], "share": each["share"]} for each in models],
         "lengths": {"an answer": spread(np.array([len(text) for text in texts]))} if texts else {},
         "statuses": counted([str(record.get("status", "")) for record in rows]),
+    }
+
+
+def table_facts(path: Path) -> dict[str, Any]:
+    """Numbers of a table of verdicts: what is said, how often nothing is, and how consistently."""
+    names = ("id", *PROBABILITIES, "status", *CONSISTENCY)
+    rows = [record for _, record in read_records(path, names) if isinstance(record, dict)]
+    cells = pd.DataFrame(rows, columns=list(names))
+    numbers = cells[[*PROBABILITIES, *CONSISTENCY]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    p = numbers[np.isfinite(numbers[:, :3]).all(axis=1)]
+    agreed = p[np.isfinite(p[:, 3]), 3]
+    return {
+        "rows": len(rows),
+        "prompts": None,
+        "models": [],
+        "lengths": {},
+        "statuses": counted([str(status or "") for status in cells["status"]]),
+        "labels": {**label_facts(p[:, :3], np.zeros(len(p))), "longer": None} if len(p) else None,
+        "consistency": np.histogram(agreed, bins=10, range=(0, 1))[0].tolist() if len(agreed) else None,
+        "mean_consistency": float(agreed.mean()) if len(agreed) else None,
     }
 
 

@@ -1,4 +1,6 @@
-"""A made file as it is read for its report: its rows, what a stage said of it, and all that came before.
+"""A made file as it is read for its report.
+
+What a stage said of it, and all that came before.
 
 Whatever a stage of the chain is: it is read by its manifest and, where it left one, its report. A stage that this version does
 not know is told with what every manifest has.
@@ -12,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from zoo.contracts import Input, first_fault, inputs_of
 from zoo.data.made import OK, REPORT, beside, report_beside
@@ -61,7 +63,10 @@ class FilterRecord(BaseModel):
 
 
 class StageReport(BaseModel):
-    """What stages say of what they made, as far as it is shown; what else a report has is not read."""
+    """What stages say of what they made, as far as it is shown.
+
+    What else a report has is not read.
+    """
 
     stage: str = ""
     counts: list[Count] = []
@@ -71,6 +76,14 @@ class StageReport(BaseModel):
     judges: dict[str, JudgeRecord] = {}
     filters: list[FilterRecord] = []
     warnings: list[str] = []
+
+    @field_validator("judges", mode="before")
+    @classmethod
+    def _certified(cls, judges: Any) -> Any:
+        """Those of a label: other stages say other things of their judges."""
+        if not isinstance(judges, dict):
+            return judges
+        return {name: judge for name, judge in judges.items() if isinstance(judge, dict) and "all_rows" in judge}
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,7 @@ def _account(stage: str, name: str, what: str, total: int | None, parts: list[di
 
 
 def handovers(made: MadeFile) -> list[dict[str, Any]]:
-    """Where one stage of the chain read what others wrote: rows written and rows read, which must agree."""
+    """Rows written and rows read, where a stage read what others wrote; they must agree."""
     found = []
     for step in made.steps:
         totals = report_of(step).totals
@@ -214,7 +227,7 @@ def rows_of(made: Made) -> int | None:
 
 
 def costs(made: MadeFile) -> list[dict[str, Any]]:
-    """What each stage took on its machine: tokens, seconds, and seconds of all GPUs of that machine."""
+    """What each stage took on its machine: tokens, seconds, and seconds of all its GPUs."""
     found = []
     for step in made.steps:
         if step.artifact is None:
@@ -222,6 +235,7 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
         manifest = step.artifact.manifest
         measured, machine = manifest.measurements, manifest.hardware.get("machine", "")
         seconds = measured.load_seconds + measured.run_seconds
+        told = next((value for name, value in manifest.metrics.items() if name.endswith("/gpu_seconds")), None)
         gpus = sum(int(count) for count in re.findall(r"(?:^|\+ )(\d+) x ", machine))
         found.append(
             {
@@ -231,7 +245,7 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
                 "rows": measured.rows,
                 "tokens": measured.tokens,
                 "seconds": seconds,
-                "gpu_seconds": manifest.metrics.get("generate/gpu_seconds", seconds * gpus),
+                "gpu_seconds": seconds * gpus if told is None else told,
                 "machine": machine,
             }
         )

@@ -1,4 +1,4 @@
-"""The page of a made file: what it is made of, whether it may be trusted, and pairs to read by eye."""
+"""The page of a made file: what it is, whether to trust it, and pairs to read by eye."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _content(data: Mapping[str, Any], sample: Mapping[str, Sequence[Shown]], see
             f"{each['stage']} read {each['rows']:,} rows of {each['read']}; {each['written']:,} were written."
             for each in data["handovers"]
         ],
-        "costs": list(_costs(data["costs"])),
+        "costs": list(_costs(data["costs"])) if data["costs"] else [],  # nobody knows where the artifacts are gone
         "shares": [(title, _shares(facts[key])) for title, key in SHARES if facts.get(key)],
         "model_columns": ["model", "answers", "share"] if answers else ["model", "pairs", "share", "as A", "as B", "won"],
         "models": models[:MODELS_SHOWN],
@@ -72,7 +72,8 @@ def _accounted(data: Mapping[str, Any]) -> str:
 
 def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = data["facts"]
-    tiles = [(f"{facts['rows']:,}", "rows"), (f"{facts['prompts']:,}", "prompts"), (f"{len(facts['models']):,}", "models")]
+    counts = {"rows": facts["rows"], "prompts": facts["prompts"], "models": len(facts["models"])}
+    tiles = [(f"{count:,}", name) for name, count in counts.items() if count]
     if facts.get("labels"):
         tiles.append((f"{facts['labels']['tie']:.0%}", "of the labels are ties"))
     measured = [judge for judge in data["judges"].values() if judge.get("certificate") and not judge["borrowed"]]

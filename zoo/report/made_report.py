@@ -1,4 +1,4 @@
-"""The report of a made file: all its numbers as plain data, and what the terminal shows of them."""
+"""The report of a made file: its numbers as plain data, and the terminal's form of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.data.battles import Battles, read_battles
 from zoo.report.lineage import lineage_record
-from zoo.report.made_facts import KEPT, answer_facts, folds_of_main, near_file, pair_facts
+from zoo.report.made_facts import KEPT, answer_facts, folds_of_main, near_file, pair_facts, table_facts
 from zoo.report.made_file import MadeFile, accounts, costs, handovers, input_files
 from zoo.report.made_sample import answer_records
 from zoo.report.text import Cell, Column, Page, Table
@@ -16,8 +16,8 @@ from zoo.scores.certificate import LENGTH, MAPPED, PRIOR, RAW, UNIFORM, WITH_LEN
 
 
 def read_rows(made: MadeFile) -> Battles | None:
-    """The pairs of a made file; None for a log of answers."""
-    return None if made.stage == "generate" else read_battles(made.path, keep=KEPT, models=True)
+    """The pairs of a made file; None for a log of answers, and for a table of verdicts."""
+    return None if made.stage in ("generate", "judge") else read_battles(made.path, keep=KEPT, models=True)
 
 
 def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] = ()) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] =
 
     `never`: further files of battles that no row should be near, beside those that its pairs were mined without.
     """
-    if battles is None:
-        facts: dict[str, Any] = answer_facts(list(answer_records(made.path)))
-    else:
+    if battles is not None:
         facts = pair_facts(battles)
+    else:
+        facts = answer_facts(list(answer_records(made.path))) if made.stage == "generate" else table_facts(made.path)
     every = [*never, *(path for step in made.steps for path in input_files(step, "never"))]
     human = dict.fromkeys(path for step in made.last for path in input_files(step, "human"))
     prompts = [] if battles is None else battles.frame["prompt"].tolist()
@@ -82,7 +82,7 @@ def verdict(name: str, judge: Mapping[str, Any]) -> str:
 def report_page(data: Mapping[str, Any], page: Path | None) -> Page:
     """The main numbers, what does not add up, verdicts, and where the page is."""
     facts = data["facts"]
-    rows: list[list[Cell]] = [["rows", f"{facts['rows']:,}"], ["prompts", f"{facts['prompts']:,}"]]
+    rows: list[list[Cell]] = [[key, f"{facts[key]:,}"] for key in ("rows", "prompts") if facts[key] is not None]
     if "prompt_groups" in facts:
         rows.append(["groups of near-copies", f"{facts['prompt_groups']:,}, the largest of {facts['largest_group']:,} rows"])
     if facts.get("labels"):
@@ -97,7 +97,8 @@ def report_page(data: Mapping[str, Any], page: Path | None) -> Page:
             rows.append([name, ", ".join(f"{each['name']} {each['share']:.0%}" for each in facts[key][:4])])
     rows.append(["models", f"{len(facts['models']):,}"])
     tokens, gpu = (sum(each[key] for each in data["costs"]) for key in ("tokens", "gpu_seconds"))
-    rows.append(["tokens and GPU seconds of all stages", f"{tokens:,} and {gpu:,.0f}"])
+    if data["costs"]:
+        rows.append(["tokens and GPU seconds of all stages", f"{tokens:,} and {gpu:,.0f}"])
     for near in data["near"]:
         told = f"{near['exact']:,} rows asked in it, {near['near']:,} near-copies that an exact check lets through"
         rows.append([f"near {near['file']}", told])

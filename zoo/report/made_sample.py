@@ -31,7 +31,10 @@ NAMES = ("A wins", "B wins", "tie")
 
 @dataclass(frozen=True)
 class Shown:
-    """One row on a page: names with values, the turns of the prompt, and each answer under its name."""
+    """One row on a page.
+
+    Names with values, the turns of the prompt, and each answer under its name.
+    """
 
     id: str
     facts: list[tuple[str, str]]
@@ -40,7 +43,10 @@ class Shown:
 
 
 def pair_strata(made: MadeFile, battles: Battles, seed: int, count: int) -> dict[str, list[Shown]]:
-    """Pairs by kind: agreeing and contradicting, near coin-flips, longest, any, and those left out by reason."""
+    """Pairs to read, by kind.
+
+    Agreeing and contradicting, near coin-flips, longest, any, and those left out by reason.
+    """
     rng = np.random.default_rng(seed)
     shares = vote_shares(battles)
     kinds: dict[str, np.ndarray] = {}

@@ -66,13 +66,13 @@ BODY = (
 {% endfor %}{% for text in handovers %}<p class="note">{{ text }}</p>
 {% endfor %}
 
-<h2>Tokens and seconds</h2>
+{% if costs %}<h2>Tokens and seconds</h2>
 <div class="scroll"><table><thead><tr><th>stage</th><th>of</th><th>rows</th><th>tokens</th><th>seconds</th>
 <th>GPU seconds</th></tr></thead>
 <tbody>{% for row in costs %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 <p class="note">Seconds with loading, on the machine that each stage ran on; GPU seconds are of all its GPUs. Answers
-that were taken from an earlier run cost nothing again.</p>
+that were taken from an earlier run cost nothing again.</p>{% endif %}
 
 <h2>Sources and licences</h2>
 <div class="pair">{% for title, rows in shares %}<div class="scroll"><table><thead><tr><th>{{ title }}</th>
@@ -80,14 +80,14 @@ that were taken from an earlier run cost nothing again.</p>
 <tbody>{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endfor %}</div>
 
-<h2>Balance of models</h2>
+{% if models %}<h2>Balance of models</h2>
 {% macro models_table(rows) %}<div class="scroll"><table><thead><tr>{% for name in model_columns %}<th>{{ name }}
 </th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}
 {{ models_table(models) }}
 {% if more_models %}<details><summary>{{ more_models | length }} models more</summary>{{ models_table(more_models) }}
-</details>{% endif %}
+</details>{% endif %}{% endif %}
 {% if lengths %}<h2>Lengths in characters</h2>
 <div class="scroll"><table><thead><tr><th>of</th>{% for name in spread %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in lengths %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -115,11 +115,12 @@ that were taken from an earlier run cost nothing again.</p>
 <p class="note">A training that holds a fold out masks both columns; an exact check would learn from the second.</p>
 {% endfor %}{% endif %}
 
-<h2>{{ sample_title }}</h2>
+{% if sample %}<h2>{{ sample_title }}</h2>
 <p class="note">{{ sample_note }}</p>
 {% for kind, rows in sample.items() %}<h3>{{ kind }}</h3>
 {% for row in rows %}<details>
-<summary>{{ row.prompt[0][:90] }}{% for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
+<summary>{{ (row.prompt | first | default('no text', true))[:90] }}
+{%- for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
 <p class="note">{{ row.id }}{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
 {% for turn in row.prompt %}<h4>prompt{% if row.prompt | length > 1 %}, turn {{ loop.index }}{% endif %}</h4>
 <div class="said">{{ turn }}</div>
@@ -127,6 +128,6 @@ that were taken from an earlier run cost nothing again.</p>
 <div class="said">{{ said[place] if place < said | length else '' }}</div></div>{% endfor %}</div>
 {% endfor %}</details>
 {% else %}<p class="note">none</p>
-{% endfor %}{% endfor %}
+{% endfor %}{% endfor %}{% endif %}
 """
 )

@@ -1,4 +1,4 @@
-"""What pages for people share: one self-contained HTML file, its style, and bars that are drawn without a picture.
+"""What pages for people share: one self-contained HTML file, its style, and bars.
 
 Nothing on a page comes from elsewhere. Colours are few and told apart in greyscale; a page follows the reader's dark mode, a
 phone's width and paper.
@@ -12,9 +12,9 @@ from typing import Any
 
 STYLE = """
   :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #555; --line: #ccc; --faint: #e4e4e4;
-    --one: #0072b2; --two: #8a8a8a; --three: #d55e00; --warn: #a33b00; --good: #00684a }
+    --warn: #a33b00; --good: #00684a }
   @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --soft: #b0b0b0; --line: #555;
-    --faint: #333; --one: #2b8fd0; --two: #767676; --three: #e0772a; --warn: #ff9a66; --good: #5fd0a8 } }
+    --faint: #333; --warn: #ff9a66; --good: #5fd0a8 } }
   body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
     margin: 2rem auto; padding: 0 1rem }
   h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere }
@@ -82,7 +82,9 @@ BARS_STYLE = """
 
 
 def render(body: str, content: Mapping[str, Any], *, style: str = "") -> str:
-    """A page as HTML: HEAD, `body` and FOOT as one jinja template, in which every value is escaped.
+    """A page as HTML, in which every value is escaped.
+
+    HEAD, `body` and FOOT are one jinja template.
 
     `content` has `title`, `subtitle` and `tiles` (pairs of value and label) beside what `body` names. `style`: rules that
     follow those of every page.
@@ -101,7 +103,10 @@ def _template(body: str) -> Any:
 
 
 def stacked_bars(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str]) -> dict[str, Any]:
-    """Bars of shares that add up to 1, for BARS: a row a name, three parts at most, each with its percentage."""
+    """Bars of shares that add up to 1, for BARS.
+
+    A row a name, three parts at most, each with its percentage.
+    """
     found = []
     for name, shares in rows:
         parts = [{"width": f"{100 * share:.2f}", "text": f"{share:.0%}" if share >= 0.08 else ""} for share in shares]

@@ -1,4 +1,7 @@
-"""Lineage of an artifact: the artifacts in the same store that it was made from, and the files that it was given."""
+"""Lineage of an artifact: the artifacts in the same store that it was made from.
+
+Files that it was given are followed by their digests to the artifacts that wrote them.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def lineage_of_file(store: Path, file: Path, *digests: str) -> Given:
 
 
 def users_of_files(store: Path, folders: Collection[Path]) -> dict[str, list[str]]:
-    """Which artifacts outside some folders were made from files of theirs, by the name of the folder.
+    """Artifacts that were made from files of others, by the others' names.
 
     What stands in the way of no removal: the files lie elsewhere, or went into what was made.
     """
@@ -79,7 +82,10 @@ def users_of_files(store: Path, folders: Collection[Path]) -> dict[str, list[str
 
 
 def keep_lineage(artifact: Artifact) -> None:
-    """Note what an artifact was asked under the digests of its files that others were made from, before it is removed."""
+    """Note what an artifact was asked, before it is removed.
+
+    Under the digests of those of its files that others were made from.
+    """
     store = artifact.path.parent
     read = {given.fingerprint for other in list_artifacts(store) for given in inputs_of(other.manifest.request)}
     for name, record in artifact.manifest.files.items():

@@ -1,4 +1,6 @@
-"""Which artifact wrote a file: notes by digest, for files that leave the store and come back by path.
+"""Which artifact wrote a file: notes by digest.
+
+For files that leave the store and come back by path.
 
 A stage that is given such a file knows its digest alone. `<store>/.written/DIGEST.json` says which artifacts have that content
 and what each was asked, so that the chain can be followed after the file was moved, and past an artifact that was removed.
@@ -21,7 +23,10 @@ WRITTEN = ".written"  # folder of the store
 
 @dataclass(frozen=True)
 class Writer:
-    """An artifact that wrote a file: its name, what it was asked as JSON, and when it was finished."""
+    """An artifact that wrote a file.
+
+    Its name, what it was asked as JSON, and when it was finished.
+    """
 
     artifact: str
     request: dict[str, Any]
@@ -30,7 +35,10 @@ class Writer:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was put outside the store: its name of then, and who wrote it (the first stays, others are added)."""
+    """A file that was put outside the store: its name of then, and who wrote it.
+
+    The first writer stays, others are added.
+    """
 
     digest: str
     file: str

@@ -176,7 +176,10 @@ def find_run(client: MlflowClient, experiment: str, **tags: str) -> Any:
 
 
 def runs_of(client: MlflowClient, fingerprints: Iterable[str]) -> dict[str, str]:
-    """Ids of the runs of some artifacts, whatever experiment they are in, by fingerprint; those that are logged."""
+    """Ids of the runs of some artifacts by fingerprint, whatever experiment they are in.
+
+    Of those that are logged.
+    """
     found: dict[str, str] = {}
     ids = experiments_of_ours(client)
     for fingerprint in fingerprints:
@@ -288,7 +291,10 @@ def shown(value: float) -> float:
 
 
 def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> None:
-    """Note data that a run read: name, digest, and who made them; the file's name only, no user paths."""
+    """Note data that a run read: name, digest, and who made them.
+
+    The file's name only, no user paths.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"uri": data.name, **({"made_by": data.made_by} if data.made_by else {})})

@@ -30,22 +30,9 @@ from zoo.contracts import (
 from zoo.cost.price import price
 from zoo.errors import ZooError
 from zoo.pipeline.stage_table import stage_of
-from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, MADE_ROWS, PEAK_GIB
+from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import (
-    RESULT,
-    Artifact,
-    Made,
-    artifact_name,
-    fingerprint,
-    identity,
-    leave_out,
-    lineage,
-    list_artifacts,
-    made_files,
-    source_of,
-    sources,
-)
+from zoo.store import RESULT, artifact_name, fingerprint, identity, leave_out, list_artifacts, source_of, sources
 
 if TYPE_CHECKING:
     from zoo.data.battles import Battles
@@ -56,20 +43,10 @@ LEFT_OUT = (
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
 
-MAKES_DATA = ("generate", "mine", "judge", "label")  # stages whose rows are learned from
-# Inputs that hold models, and those that `data_of` names.
-MODELS = ("base", "model", "adapter", "more_adapters", "start", "trained", "merged", "quantized", "folder")
-NO_DATA = (*MODELS, "battles", "prompts")
-ROWS_MADE = ("generate/rows", MADE_ROWS)
-
 
 @dataclass(frozen=True)
 class Data:
-    """Data that a run reads, most often the battles its numbers are about.
-
-    `digest` is theirs, `name` the file's, for people. `made_by`: the artifacts that wrote the file; `rows` of theirs, where
-    known.
-    """
+    """Data that a run reads: digest, file's name, who wrote it, and rows where known."""
 
     digest: str
     name: str
@@ -291,23 +268,6 @@ def data_of(manifest: Manifest, folder: Path) -> Data | None:
         return None
     name = battles.place.name if battles.place else "battles"
     return Data(battles.fingerprint, name.removesuffix(".gz").removesuffix(".csv"))
-
-
-def lineage_of_made(manifest: Manifest, folder: Path) -> Made | None:
-    """What a stage was made from, where data made here are among it or it makes such data itself; else None."""
-    found = lineage(folder.parent, Artifact(folder, manifest))
-    return found if any(made.stage in MAKES_DATA for made in made_files(found)) else None
-
-
-def made_inputs(made: Made) -> Iterator[tuple[str, Data]]:
-    """The files that a stage itself read, beside the battles of `data_of`: what each is to it, and who wrote it."""
-    for given in made.given:
-        if given.what.split(" ")[0] not in NO_DATA and given.file:
-            writers = [writer for writer in given.made_by if writer.artifact]
-            rows = [writer.artifact.manifest.metrics.get(name) for writer in writers if writer.artifact for name in ROWS_MADE]
-            known = [int(count) for count in rows if count is not None]
-            names = tuple(writer.name for writer in given.made_by)
-            yield given.what, Data(given.digest, given.file, names, sum(known) if known else None)
 
 
 def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: Battles) -> dict[str, float]:

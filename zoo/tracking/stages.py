@@ -35,12 +35,11 @@ from zoo.tracking.facts import (
     Facts,
     data_of,
     entry_params,
-    lineage_of_made,
-    made_inputs,
     stage_facts,
     version_of,
 )
 from zoo.tracking.home import mark, mark_begun, public_data
+from zoo.tracking.lineage import lineage_of_made, made_inputs
 from zoo.tracking.models import log_checkpoint, register_scored
 
 PROGRESS = "zoo.progress"  # tag of a running stage: how far it is

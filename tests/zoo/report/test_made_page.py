@@ -108,6 +108,18 @@ def test_mined_pairs_have_a_report_too_and_one_without_its_store(copy: Path) -> 
         told(pairs)
 
 
+def test_a_table_of_verdicts_has_a_report_as_well(tmp_path: Path) -> None:
+    """Of a stage that says other things of its judges than a label does, and has left no artifact here."""
+    table, page = tmp_path / "verdicts.csv", tmp_path / "page.html"
+    table.write_text("id,p_a,p_b,p_tie,consistency,status\n1,0.5,0.25,0.25,0.9,ok\n2,,,,,unjudged\n3,0.1,0.75,0.15,0.4,ok\n")
+    counts = [{"what": "pairs", "reason": "ok", "count": 2}, {"what": "pairs", "reason": "unjudged", "count": 1}]
+    beside(table).write_text(json.dumps({"stage": "judge", "counts": counts, "judges": {"x": {"folds": 5}}}))
+    found = told(table, "-o", page)
+    facts = found["facts"]
+    assert facts["rows"] == 3 and facts["labels"]["a"] == pytest.approx(0.3) and sum(facts["consistency"]) == 2
+    assert found["judges"] == {} and "How consistent the judge is" in page.read_text()
+
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
     ["<script>alert(1)</script>", "&amp;", '"><b>', "</div>"]
 )

@@ -54,7 +54,10 @@ def status_slug(status: str) -> str:
 
 
 def settings_digest(request: GenerateRequest) -> str:
-    """What beside prompt, name and seed makes an answer that very answer: weights and sampling, 8 hexadecimal digits."""
+    """What beside prompt, name and seed makes an answer that very answer.
+
+    Weights and sampling, as 8 hexadecimal digits.
+    """
     settings = {"model": request.model.fingerprint, **request.sampling.model_dump()}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 

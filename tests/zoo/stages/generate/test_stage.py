@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.asking import TALKER, Asking
 from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
-from zoo.contracts import Sampling
+from zoo.contracts import Sampling, changed
 from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.errors import ZooError
 from zoo.stages.generate import stage
@@ -79,7 +79,7 @@ def test_samples_are_rows_with_seeds_in_turn(asking: Asking) -> None:
 def test_other_settings_give_other_ids(asking: Asking) -> None:
     """Two logs of one model at two temperatures can be mined together: no id is doubled."""
     _, warm = asking.run(asking.request("p", TURNS), "a")
-    _, cold = asking.run(asking.request("p", TURNS, sampling=Sampling(temperature=0.1)), "b")
+    _, cold = asking.run(changed(asking.request("p", TURNS), sampling=Sampling(temperature=0.1, max_tokens=24)), "b")
     ids = [[row["conversation_id"] for row in rows] for rows in (warm, cold)]
     assert set(ids[0]).isdisjoint(ids[1]) and len({*ids[0], *ids[1]}) == 2 * len(TURNS)
     _, again = asking.run(asking.request("q", TURNS[:2]), "c")
