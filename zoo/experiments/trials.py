@@ -68,11 +68,12 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
         return
     held_rows = Selection(max_rows=recipe.score_rows)
     helds = [changed(recipe.held, fold=fold) for fold in range(recipe.held.n_folds)]
-    helds = helds if run.average else [held_of_run(recipe, run)]
+    own = held_of_run(recipe, run)
+    helds = helds if run.average else [own]
     chains = [chain(entry, main, recipe.target, store, held=held, selection=held_rows) for held in helds]
     fetch = chains[0][0]
     yield "", "", fetch
-    files = [(recipe.data, main, helds[0], held_rows), *((n, b, helds[0], Selection(rows="all")) for n, b in others)]
+    files = [(recipe.data, main, own, held_rows), *((n, b, recipe.held, Selection(rows="all")) for n, b in others)]
     for name, battles, held, selection in files:
         yield ZERO_SHOT, name, _evaluation(entry, output_of(fetch, store), None, battles, held, selection)
     for requests in chains:

@@ -51,7 +51,8 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
     areas = read_areas(recipe, data_folder, labels)
     _forecast(work, data_folder, store, jobs, say)
     if jobs > 1:
-        run_side_by_side(work.folder, data_folder, jobs, store, logs=results / "logs", say=say)
+        beside = Progress(len(work.recipe.runs), say)
+        run_side_by_side(work.folder, data_folder, jobs, store, logs=results / "logs", say=beside.ended)
     tables = _tables(work, data_folder, store, labels, say=say)
     models = Models(recipe, work.cells, tables, lexical, areas)
     learned = {s.source.name: {f: int(n) for f, n in zip(folds, s.learned.sum(axis=0), strict=True)} for s in sources}
@@ -118,7 +119,9 @@ def _forecast(work: Work, data_folder: Path, store: Path, jobs: int, say: Say) -
     elif seconds is None:
         say(f"{head}; nobody has trained such an entry in this home yet: the time left is told once one has ended")
     else:
-        say(f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, as the store's own took, scoring besides")
+        say(
+            f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, by the median of the entry's own in the store"
+        )
 
 
 def _known_seconds(requests: Sequence[Request], store: Path) -> float | None:
@@ -170,6 +173,12 @@ class Progress:
         seconds = (time.monotonic() - self._started) / self._ran * left if self._ran else None
         self._say(f"{self._place} of {self._total}: {self._title}" + (f"; at most {minutes(seconds)} left" if seconds else ""))
         self._told, self._ran = True, self._ran + 1
+
+    def ended(self, line: str) -> None:
+        """Hear of a run that has ended beside others; those in the store end at once, and make the rest look shorter."""
+        self._place += 1
+        left = (time.monotonic() - self._started) / self._place * (self._total - self._place)
+        self._say(f"{self._place} of {self._total}: {line}" + (f"; about {minutes(left)} left" if left else ""))
 
 
 def _facts(source: Prepared, learned: dict[int, int]) -> SourceFacts:
