@@ -16,8 +16,8 @@ from zoo.experiments.recipes import Recipe, recipe_entries
 from zoo.experiments.side_by_side import run_side_by_side
 from zoo.experiments.trials import TRAINED, Scored, check_labels, planned, run_trial, scored_rows
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
-from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth
-from zoo.experiments.worth.sources import Prepared, prepared_sources, write_rows
+from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth, together
+from zoo.experiments.worth.sources import Prepared, check_overlap, prepared_sources, write_rows
 from zoo.scores.worth import SourceFacts, WorthReport
 from zoo.store import find, list_artifacts, write_atomic
 
@@ -84,6 +84,8 @@ def _check_files(recipe: WorthRecipe, data_folder: Path) -> None:
 def _work(recipe: WorthRecipe, sources: Sequence[Prepared], results: Path) -> Work:
     """The plain recipe of all trainings, and the files that they learn from, written."""
     usable = {source.source.name: len(source.frame) for source in sources}
+    every = together(recipe, usable)
+    check_overlap([source for source in sources if source.source.name in every])
     wanted = configs(recipe, usable)
     files: dict[tuple[str, int | None, int], Path] = {}
     for source in sources:
@@ -92,8 +94,11 @@ def _work(recipe: WorthRecipe, sources: Sequence[Prepared], results: Path) -> Wo
         parts += [(name, rows, seed) for rows in recipe.rows if rows < usable[name] for seed in recipe.seeds]
         for part in parts:
             _, rows, seed = part
+            chosen = None if rows is None else source.part(rows, seed)
+            if chosen is not None and not source.learned[chosen].any(axis=0).all():
+                raise ZooError(f"rows: of {rows} rows of {name} by seed {seed} a fold may learn none; give larger counts")
             files[part] = results / "sources" / (f"{name}.csv.gz" if rows is None else f"{name}-{rows}-{seed}.csv.gz")
-            write_rows(source, None if rows is None else source.part(rows, seed), files[part].absolute())
+            write_rows(source, chosen, files[part].absolute())
     files = {part: path.absolute() for part, path in files.items()}
     votes = [source.source.name for source in sources if source.votes is not None]
     plain, cells = expanded(recipe, wanted, files, votes)

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pandas as pd
 from zoo.contracts import Held, Say, changed
 from zoo.data.battles import Battles
 from zoo.data.columns import VOTES, WINNER_COLUMNS
+from zoo.data.keys import battle_keys
 from zoo.data.made import BESIDE
 from zoo.data.masks import EXACT, asked_in, why_masked
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
@@ -150,3 +152,19 @@ def prepared_sources(recipe: WorthRecipe, main: Battles, data_folder: Path, fold
     if all(one.empty for one in found):
         raise ZooError(f"{recipe.sources[0].name}: {found[0].empty}; no source is left to train with")
     return found
+
+
+def check_overlap(sources: Sequence[Prepared]) -> None:
+    """ZooError where a source that is trained on beside others has, for a fold, no row that those before it lack."""
+    ids: set[str] = set()
+    keys: set[object] = set()
+    for one in sources:
+        own = battle_keys(one.frame)
+        new = np.array([i not in ids and key not in keys for i, key in zip(one.frame["id"], own, strict=True)], dtype=bool)
+        if not one.learned[new].any(axis=0).all():
+            raise ZooError(
+                f"{one.source.name}: its battles are all in sources before it, so beside them it is nothing; "
+                "set together = false for it"
+            )
+        ids |= set(one.frame["id"])
+        keys |= set(own)
