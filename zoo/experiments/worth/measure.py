@@ -124,9 +124,7 @@ def _forecast(work: Work, data_folder: Path, store: Path, jobs: int, say: Say) -
     elif seconds is None:
         say(f"{head}; nobody has trained such an entry in this home yet: the time left is told once one has ended")
     else:
-        say(
-            f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, by the median of the entry's own in the store"
-        )
+        say(f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, by the entry's own in the store (median)")
 
 
 def _known_seconds(requests: Sequence[Request], store: Path) -> float | None:
