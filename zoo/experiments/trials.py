@@ -220,7 +220,10 @@ class Scored:
 
 
 def scored_rows(artifact: Artifact, labels: tuple[dict[str, int], bool]) -> Scored:
-    """What an evaluation, or a lexical score, says of the labelled rows, in their order in its table."""
+    """What an evaluation, or a lexical score, says of the labelled rows.
+
+    In their order in its table.
+    """
     known, ties = labels
     lexical = artifact.manifest.stage == "lexical-score"
     table = read_scores(artifact.path / (f"{Variant().slug}/{SCORES}" if lexical else EVALUATED))

@@ -51,7 +51,9 @@ class Losses:
 
 
 def read_areas(recipe: WorthRecipe, data_folder: Path, labels: Mapping[str, tuple[dict[str, int], bool]]) -> list[Rows]:
-    """The areas that gains are measured on: held-out rows, and of each other file all, one half of its prompts, the other.
+    """The areas that gains are measured on.
+
+    Held-out rows, and of each other file all rows, one half of its prompts, and the other.
 
     A half without two prompts is none.
     """

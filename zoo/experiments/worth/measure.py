@@ -26,7 +26,10 @@ TRAINING = ("train", "lexical-train")
 
 @dataclass(frozen=True)
 class Work:
-    """All that is to be trained: the plain recipe in a folder of its own, its entries, and which run is which."""
+    """All that is to be trained.
+
+    The plain recipe in a folder of its own, its entries, and which run is which.
+    """
 
     folder: Path
     recipe: Recipe
@@ -159,7 +162,10 @@ def _tables(
 
 
 class Progress:
-    """Which training is running, and how long the others take by those that ran; silent where all is in the store."""
+    """Which training is running, and how long the others take by those that ran.
+
+    Silent where all is in the store.
+    """
 
     def __init__(self, total: int, say: Say) -> None:
         self._total, self._say, self._started = total, say, time.monotonic()
@@ -178,7 +184,10 @@ class Progress:
         self._told, self._ran = True, self._ran + 1
 
     def ended(self, line: str) -> None:
-        """Hear of a run that has ended beside others; those in the store end at once, and make the rest look shorter."""
+        """Hear of a run that has ended beside others.
+
+        Those in the store end soon, and make the rest look shorter.
+        """
         self._place += 1
         left = (time.monotonic() - self._started) / self._place * (self._total - self._place)
         self._say(f"{self._place} of {self._total}: {line}" + (f"; about {minutes(left)} left" if left else ""))

@@ -1,4 +1,4 @@
-"""A source's rows as trainings may learn them: without what is held out anywhere, and nested parts of them for the curve."""
+"""A source's rows as trainings may learn them, whole and in parts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Prepared:
         return f"0 rows left of {self.labelled:,} labelled ones: {reasons}"
 
     def part(self, rows: int, seed: int) -> np.ndarray:
-        """Places of `rows` of its rows: the first by a hash of seed and prompt, so that a larger part holds a smaller one."""
+        """Places of `rows` of its rows, int64.
+
+        The first by a hash of seed and prompt, so that a larger part holds a smaller one.
+        """
         groups = group_hashes(self.frame, NEAR_PROMPTS)
         keys = [
             hashlib.sha256(f"{seed}/{group}".encode()).digest() + hashlib.sha256(f"{seed}/{row_id}".encode()).digest()
@@ -116,7 +119,10 @@ def _gpu_seconds(path: Path) -> float | None:
 
 
 def write_rows(prepared: Prepared, rows: np.ndarray | None, path: Path) -> None:
-    """Some of a source's rows, or all, as a file to learn from; the same rows are the same bytes."""
+    """Some of a source's rows, or all, as a file to learn from.
+
+    The same rows are the same bytes.
+    """
     chosen = np.arange(len(prepared.frame)) if rows is None else rows
     frame = prepared.frame.iloc[chosen]
     labels = frame["label"].to_numpy(dtype=np.int64)
@@ -155,7 +161,7 @@ def prepared_sources(recipe: WorthRecipe, main: Battles, data_folder: Path, fold
 
 
 def check_overlap(sources: Sequence[Prepared]) -> None:
-    """ZooError where a source that is trained on beside others has, for a fold, no row that those before it lack."""
+    """ZooError where a source beside others has, for a fold, no row that those before it lack."""
     ids: set[str] = set()
     keys: set[object] = set()
     for one in sources:
