@@ -17,7 +17,7 @@ from tests.helpers.waiting import wait_until
 from zoo.data.sample import write_sample
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
-from zoo.experiments.trials import Scored
+from zoo.experiments.scored import Scored
 from zoo.experiments.worth import WorthRecipe, load_worth, measure_worth
 from zoo.experiments.worth.compare import Models, Rows, compare
 from zoo.experiments.worth.recipe import MAIN, configs, expanded, told, whole

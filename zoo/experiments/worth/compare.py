@@ -11,7 +11,7 @@ import numpy as np
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
-from zoo.experiments.trials import Scored
+from zoo.experiments.scored import Scored
 from zoo.experiments.worth.recipe import MAIN, Cells, Config, WorthRecipe, is_part, together, whole
 from zoo.scores.gains import LEAST_PROMPTS, cross_recalibrated_losses, drowns_at, paired_gain
 from zoo.scores.metrics import log_loss_rows

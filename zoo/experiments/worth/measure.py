@@ -13,8 +13,9 @@ from zoo.entries.load import with_files_from
 from zoo.entries.toml import document
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, recipe_entries
+from zoo.experiments.scored import Scored, scored_rows
 from zoo.experiments.side_by_side import run_side_by_side
-from zoo.experiments.trials import TRAINED, Scored, check_labels, planned, run_trial, scored_rows
+from zoo.experiments.trials import TRAINED, check_labels, planned, run_trial
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
 from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth, together
 from zoo.experiments.worth.sources import Prepared, check_overlap, prepared_sources, write_rows
