@@ -90,9 +90,9 @@ class Cases:
 
 
 def cases_of(yes: np.ndarray, no: np.ndarray) -> Cases:
-    """The cases of rows, in their order, by how much of each is of a kind and how much is not.
+    """The cases of rows, in their order.
 
-    (rows,) each.
+    `yes`, `no` (rows,): how much of each row is of the kind, and how much is not.
     """
     row, truth = np.tile(np.arange(len(yes)), 2), np.repeat([True, False], len(yes))
     weight = np.concatenate([yes, no])
