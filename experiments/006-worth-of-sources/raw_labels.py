@@ -25,9 +25,7 @@ def main(pairs_path: str, preferences_path: str, out: str) -> None:
     pairs["winner_model_b"] = (b > B_ABOVE).astype(int)
     pairs["winner_tie"] = b.between(A_BELOW, B_ABOVE).astype(int)
     pairs.to_csv(out, index=False)
-    print(
-        f"{out}: {len(pairs):,} pairs; A {(b < A_BELOW).mean():.1%}, B {(b > B_ABOVE).mean():.1%}, tie {pairs['winner_tie'].mean():.1%}"
-    )
+    print(f"{out}: {len(pairs):,} pairs; A wins {(b < A_BELOW).mean():.1%}, B wins {(b > B_ABOVE).mean():.1%}")
 
 
 if __name__ == "__main__":

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, Variant, changed
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, changed
 from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
 from zoo.experiments.run import run_chain
+from zoo.experiments.scored import Scored, scored_rows
 from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import log_loss_rows, mean_and_error, recalibrated_log_loss, uniform_loss
-from zoo.scores.tables import EVALUATED, OK, SCORES, probabilities, read_scores, without_ties
 from zoo.store import Artifact
 
 if TYPE_CHECKING:
@@ -68,11 +68,12 @@ def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, sto
         return
     held_rows = Selection(max_rows=recipe.score_rows)
     helds = [changed(recipe.held, fold=fold) for fold in range(recipe.held.n_folds)]
-    helds = helds if run.average else [held_of_run(recipe, run)]
+    own = held_of_run(recipe, run)
+    helds = helds if run.average else [own]
     chains = [chain(entry, main, recipe.target, store, held=held, selection=held_rows) for held in helds]
     fetch = chains[0][0]
     yield "", "", fetch
-    files = [(recipe.data, main, helds[0], held_rows), *((n, b, helds[0], Selection(rows="all")) for n, b in others)]
+    files = [(recipe.data, main, own, held_rows), *((n, b, recipe.held, Selection(rows="all")) for n, b in others)]
     for name, battles, held, selection in files:
         yield ZERO_SHOT, name, _evaluation(entry, output_of(fetch, store), None, battles, held, selection)
     for requests in chains:
@@ -198,34 +199,6 @@ def _labels(path: Path, say: Say) -> tuple[dict[str, int], bool]:
     battles = usable_battles(path, say=say)
     rows = zip(battles.frame["id"], battles.frame["label"], strict=True)
     return {row_id: int(label) for row_id, label in rows if label >= 0}, battles.can_tie
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A trained model's probabilities of labelled rows.
-
-    `ids`, `p` (rows, 3), labels `y` (rows,), `folds` (rows,); `ties`: whether the file's battles can be ties, else p_tie is 0.
-    """
-
-    ids: Sequence[str]
-    p: np.ndarray
-    y: np.ndarray
-    folds: np.ndarray
-    ties: bool
-
-    def of(self, rows: np.ndarray) -> Scored:
-        """The rows of a boolean mask."""
-        return Scored([self.ids[i] for i in np.flatnonzero(rows)], self.p[rows], self.y[rows], self.folds[rows], self.ties)
-
-
-def scored_rows(artifact: Artifact, labels: tuple[dict[str, int], bool]) -> Scored:
-    """What an evaluation, or a lexical score, says of the labelled rows, in their order in its table."""
-    known, ties = labels
-    lexical = artifact.manifest.stage == "lexical-score"
-    table = read_scores(artifact.path / (f"{Variant().slug}/{SCORES}" if lexical else EVALUATED))
-    table = table[table["id"].isin(known.keys()) & (table["status"] == OK)]
-    p = probabilities(table) if ties else without_ties(probabilities(table))
-    return Scored(table["id"].tolist(), p, np.array([known[i] for i in table["id"]]), table["fold"].to_numpy(), ties)
 
 
 def _trial(scored: Scored, run: RecipeRun, entry: Entry, form: str, data: str) -> Trial:

@@ -1,4 +1,4 @@
-"""What sources were worth, for people: the leaderboard, every comparison, the curve, and figures of them."""
+"""What sources were worth, for people: leaderboard, every comparison, curve, and figures."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def worth_page(report: WorthReport, written: Sequence[str]) -> Page:
 
 
 def leaderboard_table(report: WorthReport) -> Table:
-    """A line a source and entry, by what it gains raw on the first other file, the half of it to choose by.
+    """A line a source and entry, the most gained first.
 
-    Where there is no other file by what it gains on held-out rows. All gains are of the source alone beside the main file, but
-    for the column that says so.
+    Gained raw on the first other file, the half of it to choose by. Where there is no other file by what it gains on held-out
+    rows. All gains are of the source alone beside the main file, but for the column that says so.
     """
     lines = sorted(_alone(report), key=lambda key: -_leading(report, *key).raw.mean)
     rows = [_line(report, *key) for key in lines]
@@ -203,9 +203,9 @@ def _areas(report: WorthReport) -> list[Area]:
 
 
 def worth_figure(report: WorthReport) -> Figure:
-    """Log loss gained by each source with its 95 % interval: a panel an area, raw and recalibrated.
+    """Log loss gained by each source with its 95 % interval, a panel an area.
 
-    A source beside the main file alone and added last to all the others.
+    Raw and recalibrated; a source beside the main file alone and added last to all the others.
     """
     from matplotlib.figure import Figure
 
@@ -232,7 +232,9 @@ def worth_figure(report: WorthReport) -> Figure:
 
 
 def curve_figure(report: WorthReport) -> Figure:
-    """Log loss gained against rows of a source, a line a source with its 95 % interval: raw, a panel an area and entry.
+    """Log loss gained, raw, against rows of a source, with 95 % intervals.
+
+    A line a source, a panel an area and entry.
 
     A ring marks from where on more rows are not told from noise.
     """

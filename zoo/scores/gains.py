@@ -1,4 +1,4 @@
-"""What a change of training gained: paired log losses with an error of held-out prompts and of seeds.
+"""What a change of training gained: paired log losses, with an error of prompts and seeds.
 
 A loss belongs to a held-out row and to a seed of training. Both are samples: other prompts and other seeds would have given
 another mean. With d_is the loss saved on row i by the pair of trainings of seed s, prompts and seeds are two crossed random
@@ -60,10 +60,11 @@ class Gain(Contract):
 
 
 def paired_gain(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> Gain:
-    """The gain from losses `before` to losses `after`, both (rows, seeds) in nats, or (rows, 1) of a training without chance.
+    """The gain from losses `before` to losses `after`, in nats.
 
-    Rows and seeds are paired by their places; `groups` (rows,): the same for rows of one prompt and its near-copies. ZooError
-    where there is but one: it says nothing of other prompts.
+    Both are (rows, seeds), or (rows, 1) of a training without chance. Rows and seeds are paired by their places; `groups`
+    (rows,): the same for rows of one prompt and its near-copies. ZooError where there is but one: it says nothing of other
+    prompts.
     """
     from scipy.stats import t
 
@@ -104,10 +105,10 @@ def _spread(sums: np.ndarray, count: int) -> float:
 
 
 def cross_recalibrated_losses(p: np.ndarray, y: np.ndarray, groups: np.ndarray, *, ties: bool = True) -> np.ndarray:
-    """Log loss of each row (rows,) once its probabilities `p` (rows, 3) are recalibrated by other prompts' rows.
+    """Log loss of each row (rows,) once it is recalibrated by other prompts' rows.
 
-    A temperature and biases are fitted on the other folds of prompts (`groups`), so nothing is measured where it was fitted.
-    Without `ties` p_tie is 0 and stays so.
+    `p` (rows, 3), labels `y` (rows,). A temperature and biases are fitted on the other folds of prompts (`groups`), so nothing
+    is measured where it was fitted. Without `ties` p_tie is 0 and stays so.
     """
     sides = 3 if ties else 2
 
@@ -120,10 +121,10 @@ def cross_recalibrated_losses(p: np.ndarray, y: np.ndarray, groups: np.ndarray, 
 
 
 def drowns_at(counts: Sequence[int], losses: Sequence[np.ndarray], groups: np.ndarray) -> int | None:
-    """From how many rows on more of them are not told from noise; None where the largest count still gains.
+    """From how many rows on more of them are not told from noise.
 
-    `counts` ascending, 0 (no such rows) the first; `losses` (rows, seeds) of each. The rule: the smallest count from which no
-    larger one gains, that is whose gain over it has a 95 % interval above 0.
+    None where the largest count still gains. `counts` ascending, 0 (no such rows) the first; `losses` (rows, seeds) of each.
+    The rule: the smallest count from which no larger one gains, that is whose gain over it has a 95 % interval above 0.
     """
     for place, count in enumerate(counts[:-1]):
         later = [paired_gain(losses[place], after, groups) for after in losses[place + 1 :]]

@@ -88,9 +88,9 @@ def recalibrated_log_loss(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def fit_recalibration(p: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The temperature and biases of least log loss, (labels,): 1 / T, then the biases against the last label's.
+    """The temperature and biases of least log loss, (labels,).
 
-    `p` as `recalibrated_log_loss` takes it.
+    1 / T, then the biases against the last label's. `p` as `recalibrated_log_loss` takes it.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax

@@ -1,4 +1,4 @@
-"""What sources of training data were worth: the results of a recipe of worth, as they are kept."""
+"""What sources of training data were worth, as it is kept."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class CurvePoint(Contract):
 
 
 class Drowned(Contract):
-    """From how many rows on more rows of a source are not told from noise; None where the most still gain."""
+    """From how many rows on more rows of a source are not told from noise.
+
+    `at` None: the most still gain.
+    """
 
     entry: str
     source: str

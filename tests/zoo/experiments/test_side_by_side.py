@@ -184,7 +184,7 @@ def test_runs_of_equal_settings_are_both_shown_and_zero_shot_once(
     write_scores(score_table(ids, np.full((len(ids), 3), 1 / 3)), tmp_path / EVALUATED)
 
     def stored(requests: list[Any], *_: Any, **__: Any) -> list[Any]:
-        manifest = SimpleNamespace(metrics={"val/refinement": 1.0})
+        manifest = SimpleNamespace(stage="evaluate")
         return [SimpleNamespace(path=tmp_path, fingerprint=fingerprint(requests[0]), manifest=manifest)]
 
     monkeypatch.setattr(trials, "run_chain", stored)

@@ -109,7 +109,7 @@ def test_what_a_run_takes_in_order(sample_csv: Path, tmp_path: Path) -> None:
     merged = [("", "", "merge", 1), (AVERAGED, "dev.csv", "evaluate", 1)]  # never on the file that it was learned from
     assert plan_of(runs[1]) == zero_shot + folds + merged
     other_fold = RecipeRun(entry="smollm2-135m", name="fold 0", fold=0)
-    assert [fold for *_, fold in plan_of(other_fold)] == [1, 0, 0, 0, 0, 0]  # fetching holds nothing out
+    assert [fold for *_, fold in plan_of(other_fold)] == [1, 0, 1, 0, 0, 0]  # fetching and other files hold nothing out
     lexical = load_entry("lexical")
     requests = [request for _, _, request in planned(recipe, runs[0], lexical, tmp_path, tmp_path / "store")]
     assert [request.stage for request in requests] == ["lexical-train", "lexical-score", "lexical-score"]

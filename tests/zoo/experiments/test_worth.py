@@ -17,11 +17,11 @@ from tests.helpers.waiting import wait_until
 from zoo.data.sample import write_sample
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
-from zoo.experiments.trials import Scored
+from zoo.experiments.scored import Scored
 from zoo.experiments.worth import WorthRecipe, load_worth, measure_worth
 from zoo.experiments.worth.compare import Models, Rows, compare
 from zoo.experiments.worth.recipe import MAIN, configs, expanded, told, whole
-from zoo.experiments.worth.sources import OTHERS, prepare, write_rows
+from zoo.experiments.worth.sources import OTHERS, check_overlap, prepare, write_rows
 from zoo.report.text import Format, as_text
 from zoo.report.worth import NOT_TOLD, contrasts_table, curve_figure, leaderboard_table, worth_figure, worth_page
 from zoo.scores.worth import ALONE, HELD_OUT, Area, WorthReport
@@ -121,6 +121,15 @@ def test_a_source_of_what_is_held_out_is_told_and_has_no_rows_left(data: Path) -
     recipe = recipe_of(sources=[{"name": "copy", "file": "copy.csv"}])
     found = prepare(recipe, recipe.sources[0], usable_battles(data / "main.csv"), data, (0, 1, 2))
     assert found.empty == f"0 rows left of 60 labelled ones: 60 {OTHERS}"
+
+
+def test_two_forms_of_the_same_battles_are_not_taken_for_two_sources(data: Path) -> None:
+    recipe = recipe_of(sources=[{"name": "one", "file": "more.csv"}, {"name": "two", "file": "more.csv"}])
+    main = usable_battles(data / "main.csv")
+    one, two = (prepare(recipe, source, main, data, (0,)) for source in recipe.sources)
+    check_overlap([one])
+    with pytest.raises(ZooError, match=r"two: .* together = false"):
+        check_overlap([one, two])
 
 
 def test_the_file_that_is_learned_from_has_the_same_battles_labels_and_votes(data: Path, tmp_path: Path) -> None:

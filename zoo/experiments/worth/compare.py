@@ -11,7 +11,7 @@ import numpy as np
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
-from zoo.experiments.trials import Scored
+from zoo.experiments.scored import Scored
 from zoo.experiments.worth.recipe import MAIN, Cells, Config, WorthRecipe, is_part, together, whole
 from zoo.scores.gains import LEAST_PROMPTS, cross_recalibrated_losses, drowns_at, paired_gain
 from zoo.scores.metrics import log_loss_rows
@@ -51,7 +51,9 @@ class Losses:
 
 
 def read_areas(recipe: WorthRecipe, data_folder: Path, labels: Mapping[str, tuple[dict[str, int], bool]]) -> list[Rows]:
-    """The areas that gains are measured on: held-out rows, and of each other file all, one half of its prompts, the other.
+    """The areas that gains are measured on.
+
+    Held-out rows, and of each other file all rows, one half of its prompts, and the other.
 
     A half without two prompts is none.
     """

@@ -13,11 +13,12 @@ from zoo.entries.load import with_files_from
 from zoo.entries.toml import document
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, recipe_entries
+from zoo.experiments.scored import Scored, scored_rows
 from zoo.experiments.side_by_side import run_side_by_side
-from zoo.experiments.trials import TRAINED, Scored, check_labels, planned, run_trial, scored_rows
+from zoo.experiments.trials import TRAINED, check_labels, planned, run_trial
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
-from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth
-from zoo.experiments.worth.sources import Prepared, prepared_sources, write_rows
+from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth, together
+from zoo.experiments.worth.sources import Prepared, check_overlap, prepared_sources, write_rows
 from zoo.scores.worth import SourceFacts, WorthReport
 from zoo.store import find, list_artifacts, write_atomic
 
@@ -26,7 +27,10 @@ TRAINING = ("train", "lexical-train")
 
 @dataclass(frozen=True)
 class Work:
-    """All that is to be trained: the plain recipe in a folder of its own, its entries, and which run is which."""
+    """All that is to be trained.
+
+    The plain recipe in a folder of its own, its entries, and which run is which.
+    """
 
     folder: Path
     recipe: Recipe
@@ -51,7 +55,8 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
     areas = read_areas(recipe, data_folder, labels)
     _forecast(work, data_folder, store, jobs, say)
     if jobs > 1:
-        run_side_by_side(work.folder, data_folder, jobs, store, logs=results / "logs", say=say)
+        beside = Progress(len(work.recipe.runs), say)
+        run_side_by_side(work.folder, data_folder, jobs, store, logs=results / "logs", say=beside.ended)
     tables = _tables(work, data_folder, store, labels, say=say)
     models = Models(recipe, work.cells, tables, lexical, areas)
     learned = {s.source.name: {f: int(n) for f, n in zip(folds, s.learned.sum(axis=0), strict=True)} for s in sources}
@@ -83,6 +88,8 @@ def _check_files(recipe: WorthRecipe, data_folder: Path) -> None:
 def _work(recipe: WorthRecipe, sources: Sequence[Prepared], results: Path) -> Work:
     """The plain recipe of all trainings, and the files that they learn from, written."""
     usable = {source.source.name: len(source.frame) for source in sources}
+    every = together(recipe, usable)
+    check_overlap([source for source in sources if source.source.name in every])
     wanted = configs(recipe, usable)
     files: dict[tuple[str, int | None, int], Path] = {}
     for source in sources:
@@ -91,8 +98,11 @@ def _work(recipe: WorthRecipe, sources: Sequence[Prepared], results: Path) -> Wo
         parts += [(name, rows, seed) for rows in recipe.rows if rows < usable[name] for seed in recipe.seeds]
         for part in parts:
             _, rows, seed = part
+            chosen = None if rows is None else source.part(rows, seed)
+            if chosen is not None and not source.learned[chosen].any(axis=0).all():
+                raise ZooError(f"rows: of {rows} rows of {name} by seed {seed} a fold may learn none; give larger counts")
             files[part] = results / "sources" / (f"{name}.csv.gz" if rows is None else f"{name}-{rows}-{seed}.csv.gz")
-            write_rows(source, None if rows is None else source.part(rows, seed), files[part].absolute())
+            write_rows(source, chosen, files[part].absolute())
     files = {part: path.absolute() for part, path in files.items()}
     votes = [source.source.name for source in sources if source.votes is not None]
     plain, cells = expanded(recipe, wanted, files, votes)
@@ -118,7 +128,7 @@ def _forecast(work: Work, data_folder: Path, store: Path, jobs: int, say: Say) -
     elif seconds is None:
         say(f"{head}; nobody has trained such an entry in this home yet: the time left is told once one has ended")
     else:
-        say(f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, as the store's own took, scoring besides")
+        say(f"{head}: about {minutes(seconds / jobs)} of training with --jobs {jobs}, by the entry's own in the store (median)")
 
 
 def _known_seconds(requests: Sequence[Request], store: Path) -> float | None:
@@ -153,7 +163,10 @@ def _tables(
 
 
 class Progress:
-    """Which training is running, and how long the others take by those that ran; silent where all is in the store."""
+    """Which training is running, and how long the others take by those that ran.
+
+    Silent where all is in the store.
+    """
 
     def __init__(self, total: int, say: Say) -> None:
         self._total, self._say, self._started = total, say, time.monotonic()
@@ -170,6 +183,15 @@ class Progress:
         seconds = (time.monotonic() - self._started) / self._ran * left if self._ran else None
         self._say(f"{self._place} of {self._total}: {self._title}" + (f"; at most {minutes(seconds)} left" if seconds else ""))
         self._told, self._ran = True, self._ran + 1
+
+    def ended(self, line: str) -> None:
+        """Hear of a run that has ended beside others.
+
+        Those in the store end soon, and make the rest look shorter.
+        """
+        self._place += 1
+        left = (time.monotonic() - self._started) / self._place * (self._total - self._place)
+        self._say(f"{self._place} of {self._total}: {line}" + (f"; about {minutes(left)} left" if left else ""))
 
 
 def _facts(source: Prepared, learned: dict[int, int]) -> SourceFacts:

@@ -1,4 +1,7 @@
-"""Recipes of worth: which sources are trained with and without, and the plain recipe of all those trainings."""
+"""Recipes of worth: which sources are trained with and without.
+
+The plain recipe of all those trainings follows from it.
+"""
 
 from __future__ import annotations
 

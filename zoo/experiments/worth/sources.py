@@ -1,4 +1,4 @@
-"""A source's rows as trainings may learn them: without what is held out anywhere, and nested parts of them for the curve."""
+"""A source's rows as trainings may learn them, whole and in parts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pandas as pd
 from zoo.contracts import Held, Say, changed
 from zoo.data.battles import Battles
 from zoo.data.columns import VOTES, WINNER_COLUMNS
+from zoo.data.keys import battle_keys
 from zoo.data.made import BESIDE
 from zoo.data.masks import EXACT, asked_in, why_masked
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
@@ -55,7 +57,10 @@ class Prepared:
         return f"0 rows left of {self.labelled:,} labelled ones: {reasons}"
 
     def part(self, rows: int, seed: int) -> np.ndarray:
-        """Places of `rows` of its rows: the first by a hash of seed and prompt, so that a larger part holds a smaller one."""
+        """Places of `rows` of its rows, int64.
+
+        The first by a hash of seed and prompt, so that a larger part holds a smaller one.
+        """
         groups = group_hashes(self.frame, NEAR_PROMPTS)
         keys = [
             hashlib.sha256(f"{seed}/{group}".encode()).digest() + hashlib.sha256(f"{seed}/{row_id}".encode()).digest()
@@ -114,7 +119,10 @@ def _gpu_seconds(path: Path) -> float | None:
 
 
 def write_rows(prepared: Prepared, rows: np.ndarray | None, path: Path) -> None:
-    """Some of a source's rows, or all, as a file to learn from; the same rows are the same bytes."""
+    """Some of a source's rows, or all, as a file to learn from.
+
+    The same rows are the same bytes.
+    """
     chosen = np.arange(len(prepared.frame)) if rows is None else rows
     frame = prepared.frame.iloc[chosen]
     labels = frame["label"].to_numpy(dtype=np.int64)
@@ -150,3 +158,19 @@ def prepared_sources(recipe: WorthRecipe, main: Battles, data_folder: Path, fold
     if all(one.empty for one in found):
         raise ZooError(f"{recipe.sources[0].name}: {found[0].empty}; no source is left to train with")
     return found
+
+
+def check_overlap(sources: Sequence[Prepared]) -> None:
+    """ZooError where a source beside others has, for a fold, no row that those before it lack."""
+    ids: set[str] = set()
+    keys: set[object] = set()
+    for one in sources:
+        own = battle_keys(one.frame)
+        new = np.array([i not in ids and key not in keys for i, key in zip(one.frame["id"], own, strict=True)], dtype=bool)
+        if not one.learned[new].any(axis=0).all():
+            raise ZooError(
+                f"{one.source.name}: its battles are all in sources before it, so beside them it is nothing; "
+                "set together = false for it"
+            )
+        ids |= set(one.frame["id"])
+        keys |= set(own)

@@ -1,4 +1,4 @@
-"""Extra battles that the folds of a lexical model learn from, each fold without any that leak its own prompts."""
+"""Extra battles that the folds of a lexical model learn from, each without its own prompts."""
 
 from __future__ import annotations
 

@@ -79,9 +79,9 @@ def terms_of(vectorizer: TfidfVectorizer, features: Features) -> Terms:
 
 @dataclass(frozen=True)
 class Cases:
-    """What a regression learns: rows (cases,), whether each is one of its kind, and the weight of that.
+    """What a regression learns, case by case, each array (cases,).
 
-    A row with a share of both is two cases.
+    Rows, whether each is one of its kind, and the weight of that. A row with a share of both is two cases.
     """
 
     rows: np.ndarray
@@ -90,7 +90,10 @@ class Cases:
 
 
 def cases_of(yes: np.ndarray, no: np.ndarray) -> Cases:
-    """The cases of rows by how much of each is of a kind and how much is not, (rows,) each; in the order of the rows."""
+    """The cases of rows, in their order.
+
+    `yes`, `no` (rows,): how much of each row is of the kind, and how much is not.
+    """
     row, truth = np.tile(np.arange(len(yes)), 2), np.repeat([True, False], len(yes))
     weight = np.concatenate([yes, no])
     order = np.argsort(row, kind="stable")
