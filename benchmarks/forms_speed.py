@@ -171,6 +171,7 @@ def main() -> None:
             arguments = engine_arguments(models[form], spec, ServeSpec(dtype=args.dtype), gpus=1, on_gpu=on_gpu)
             environment = environment_of(form, on_gpu)
             if tuned:
+                environment |= score_turns.ALONE if not on_gpu else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
                 for key in ("worker_cls", "ir_op_priority", "kv_cache_memory_bytes", "gpu_memory_utilization"):
                     arguments.pop(key, None)
                 arguments |= {"kv_cache_memory_bytes": 4 * 2**30}

@@ -20,7 +20,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 EDGES = "first two and last two layers"
 EDGE = 2
-CLOSE = 1.1  # less is kept where its divergence is within this of the least
+CLOSE, CLOSE_NATS = 1.1, 1e-4  # less is kept where its divergence is within this factor, or so few nats, of the least
 
 
 @dataclass(frozen=True)
@@ -59,5 +59,5 @@ def choices_of(sizes: Mapping[str, int], layers: int, names: Sequence[str], most
 def choose(divergence: Mapping[Choice, float]) -> Choice:
     """The choice with the least divergence; of those close to it, the one that keeps least."""
     least = min(divergence.values())
-    close = [choice for choice, value in divergence.items() if value <= CLOSE * least]
+    close = [choice for choice, value in divergence.items() if value <= max(CLOSE * least, least + CLOSE_NATS)]
     return min(close, key=lambda choice: (choice.share, divergence[choice]))
