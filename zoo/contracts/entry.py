@@ -121,7 +121,7 @@ class QuantizeSpec(Contract):
     skip_modules: tuple[str, ...] = ()
     seed: int = 0
     finer_share: Fraction = added_later(
-        0.25, description="of the linear layers' products: as much may stay in 16 bits where activations are quantized"
+        0.25, description="of the linear layers' products: as much may stay in 16 bits beside 8 bit weights"
     )
 
     @model_validator(mode="after")
@@ -131,6 +131,11 @@ class QuantizeSpec(Contract):
                 'quantize.zero_point = false needs backend = "llm-compressor": autoawq\'s layout stores zero points'
             )
         return self
+
+    @property
+    def most_finer(self) -> float:
+        """Of the linear layers' products, what may stay in 16 bits: none of 4 bit forms, which are for little memory."""
+        return self.finer_share if self.scheme in ("int8", "fp8") else 0.0
 
 
 class Variant(Contract):
@@ -285,6 +290,6 @@ _AWQ_ONLY = ("backend", "zero_point")
 _UNUSED: dict[Scheme, tuple[str, ...]] = {
     "awq": ("finer_share",),
     "int8": (*_AWQ_ONLY, "group_size", "apply_clip"),
-    "w4a8": _AWQ_ONLY,
+    "w4a8": (*_AWQ_ONLY, "finer_share"),
     "fp8": (*_AWQ_ONLY, "group_size", "apply_clip"),
 }

@@ -82,8 +82,8 @@ def form_speed(entry: Entry, target: Target) -> FormSpeed:
     if spec is None or spec.scheme == "awq":
         return FormSpeed(1.0, 0.0, "")
     found = speed_of(spec.scheme, target.compute_capability)
-    times = 1 / (spec.finer_share + (1 - spec.finer_share) / found.times)
-    kept = f", {spec.finer_share:.0%} of the products left in 16 bits" if spec.finer_share else ""
+    times = 1 / (spec.most_finer + (1 - spec.most_finer) / found.times)
+    kept = f", {spec.most_finer:.0%} of the products left in 16 bits" if spec.most_finer else ""
     return FormSpeed(times, found.spread, f"linear layers {times:.2f} times as fast as AWQ's: {found.source}{kept}")
 
 

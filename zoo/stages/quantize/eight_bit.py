@@ -68,7 +68,7 @@ def quantize(source: Path, target: Path, prompts: list[list[int]], label_ids: Se
     names = [name for name in whole.linear_names() if not any(part in name for part in spec.skip_modules)]
     if not names:
         raise ZooError("quantize.skip_modules leaves nothing to quantize; shorten it")
-    choices = choices_of(whole.linear_sizes(), len(whole.layers), names, spec.finer_share)
+    choices = choices_of(whole.linear_sizes(), len(whole.layers), names, spec.most_finer)
     streams = {choice: passed.start() for choice in choices}
     plain, plans = passed.start(), []
     with progress.bar(len(whole.layers), "quantize", "layer") as bar:
