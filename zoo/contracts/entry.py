@@ -134,12 +134,12 @@ class QuantizeSpec(Contract):
 
     @property
     def most_finer(self) -> float:
-        """Of the linear layers' products, what may stay in 16 bits: none of 4 bit forms, which are for little memory."""
+        """What of the products may stay in 16 bits: none of 4 bit forms, made for little memory."""
         return self.finer_share if self.scheme in ("int8", "fp8") else 0.0
 
 
 class Variant(Contract):
-    """One way of scoring an entry: which answer is shown first, the token cap, and the form of the checkpoint.
+    """One way of scoring an entry: the answer shown first, the token cap, the form.
 
     Each is priced by itself.
     """

@@ -1,4 +1,4 @@
-"""What of a model may stay in 16 bits beside 8 bit activations: the choices, and which is taken.
+"""What may stay in 16 bits beside 8 bit activations: the choices, and which is taken.
 
 Joined matrices stay or go together, since engines multiply queries with keys and values, and gate with up, at once.
 """
@@ -25,7 +25,10 @@ CLOSE, CLOSE_NATS = 1.1, 1e-4  # less is kept where its divergence is within thi
 
 @dataclass(frozen=True)
 class Choice:
-    """Linears that stay in 16 bits: `parts` of every layer, or of `layers` all. `share`: of the products they are."""
+    """Linears that stay in 16 bits.
+
+    They are `parts` of every layer, and of `layers` all. `share`: of the products that they are.
+    """
 
     name: str
     parts: tuple[str, ...]

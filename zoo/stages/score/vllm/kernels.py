@@ -25,7 +25,7 @@ KERNELS: dict[Scheme, tuple[str, ...]] = {
 
 
 def form_environment(scheme: Scheme | None, *, on_gpu: bool) -> dict[str, str]:
-    """Settings that vLLM reads from the environment for a checkpoint of a form; None: AWQ or none."""
+    """Settings that vLLM reads from the environment for a form; None: AWQ, or not quantized."""
     if scheme != "w4a8" or not on_gpu:
         return {}
     disabled = [name for name in os.environ.get("VLLM_DISABLED_KERNELS", "").split(",") if name]
@@ -33,7 +33,7 @@ def form_environment(scheme: Scheme | None, *, on_gpu: bool) -> dict[str, str]:
 
 
 def linear_kernels(worker: Any) -> dict[str, int]:
-    """Run in each worker of an engine: how many linear layers each kernel multiplies, by its class."""
+    """Run in each worker of an engine: how many linear layers each kernel multiplies."""
     found: Counter[str] = Counter()
     for layer in worker.model_runner.get_model().modules():
         method = getattr(layer, "quant_method", None)
