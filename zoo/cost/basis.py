@@ -76,7 +76,7 @@ def quantized_as(entry: Entry) -> QuantizeSpec | None:
 def form_speed(entry: Entry, target: Target) -> FormSpeed:
     """How fast the entry's first form multiplies beside AWQ.
 
-    What may stay in 16 bits is counted at AWQ's speed.     At most `finer_share` stays so: a forecast of a checkpoint that is not made yet counts all of it.
+    What may stay in 16 bits is counted at AWQ's speed, and all of it: a forecast is of a checkpoint that is not made yet.
     """
     spec = quantized_as(entry)
     if spec is None or spec.scheme == "awq":

@@ -21,7 +21,8 @@ LEAST_NORM = 1e-3  # of a norm's factor: channels that it shuts off are left as 
 class Site:
     """Linears that share an input, and what makes it: a norm, or a linear's rows.
 
-    All by their names in the layer. `repeats`: how many blocks of inputs each block of rows makes, as query heads share a value head; `block`: rows of one.
+    All by their names in the layer. `repeats`: how many blocks of inputs each block of rows makes, as query heads share a
+    value head; `block`: rows of one.
     """
 
     source: str
