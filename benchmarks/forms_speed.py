@@ -111,7 +111,11 @@ def matrix_rates() -> dict[str, float]:
     n, found = RATE_SIZE, {}
     half = torch.randn(n, n, device="cuda", dtype=torch.bfloat16)
     whole = torch.randint(-127, 127, (n, n), device="cuda", dtype=torch.int8)
-    for name, product in (("bfloat16", lambda: half @ half), ("int8", lambda: torch._int_mm(whole, whole.t()))):
+    products: dict[str, Callable[[], torch.Tensor]] = {
+        "bfloat16": lambda: half @ half,
+        "int8": lambda: torch._int_mm(whole, whole.t()),
+    }
+    for name, product in products.items():
         for _ in range(3):
             product()
         torch.cuda.synchronize()
@@ -143,10 +147,10 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     ways = args.ways.split(",")
     given = dict(pair.split("=") for pair in args.models.split(",") if pair)
-    models = {way: Path(given[way]) if way in given else None for way in dict.fromkeys(way.split(":")[0] for way in ways)}
-    for way, path in models.items():
+    models: dict[str, Path] = {}
+    for way in dict.fromkeys(way.split(":")[0] for way in ways):
         begun = time.monotonic()
-        models[way] = path or make_weights(way, args.folder, args.tokenizer, args.shape)
+        models[way] = Path(given[way]) if way in given else make_weights(way, args.folder, args.tokenizer, args.shape)
         print(f"{way}: weights in {time.monotonic() - begun:.0f} s", flush=True)
     if args.only_weights:
         return
@@ -171,6 +175,7 @@ def main() -> None:
             arguments = engine_arguments(models[form], spec, ServeSpec(dtype=args.dtype), gpus=1, on_gpu=on_gpu)
             environment = environment_of(form, on_gpu)
             if tuned:
+                environment |= score_turns.ALONE if not on_gpu else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
                 for key in ("worker_cls", "ir_op_priority", "kv_cache_memory_bytes", "gpu_memory_utilization"):
                     arguments.pop(key, None)
                 arguments |= {"kv_cache_memory_bytes": 4 * 2**30}

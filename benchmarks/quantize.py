@@ -1,6 +1,8 @@
-"""What each AWQ backend costs in label probabilities and in time: `python benchmarks/quantize.py --model FOLDER --battles CSV`.
+"""What AWQ's backends and other forms cost in label probabilities and time.
 
-Both get the same calibration blocks from the training rows of fold 0; the probabilities of the three labels on held-out rows
+    python benchmarks/quantize.py --model FOLDER --battles CSV [--backends autoawq llm-compressor int8 w4a8 fp8]
+
+All are calibrated on training rows of fold 0; the probabilities of the three labels on held-out rows
 are those of the dequantized weights in transformers, against the unquantized model's. With `--shape llama-3-8b --layers 2` a
 model of random weights takes its place and only seconds a layer are told (`--model` gives its tokenizer).
 """
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from random_weights import SHAPES, write_llama
 
-from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec, Selection
+from zoo.contracts import SCHEMES, Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry
@@ -62,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--block-tokens", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, *SCHEMES[1:]), default=BACKENDS)
     parser.add_argument("--no-clip", action="store_true", help="without the search of clipping thresholds")
     parser.add_argument(
         "--shape", choices=("smollm2-135m", "llama-3-8b", "yi-34b"), help="random weights of this shape: speed only"
@@ -79,7 +81,8 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
         held=HELD,
         prompt=prompt,
         spec=QuantizeSpec(
-            backend=backend,
+            backend=backend if backend in BACKENDS else "autoawq",
+            scheme=backend if backend in SCHEMES else "awq",
             group_size=asked.group_size,
             calibration_rows=asked.blocks,
             calibration_tokens=asked.block_tokens,
@@ -90,10 +93,11 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
 
 def timed(request: QuantizeRequest, source: Path, target: Path) -> str:
     """Quantize, and say how long it took."""
-    blocks = quantize.calibration_blocks(request)
+    awq = request.spec.scheme == "awq"
+    rows = quantize.calibration_blocks(request) if awq else quantize.calibration_prompts(request)
     layers = json.loads((source / "config.json").read_text())["num_hidden_layers"]
     started = time.perf_counter()
-    _, peak = quantize.run_backend(source, target, blocks, request)
+    peak = (quantize.run_backend if awq else quantize.run_eight_bit)(source, target, rows, request)[-1]
     seconds = time.perf_counter() - started
     memory = f", peak {peak / 2**30:.1f} GiB of the GPU" if peak else ""
     return f"{seconds / layers:.2f} s a layer ({seconds:.0f} s for {layers}, start-up included){memory}"
@@ -124,11 +128,10 @@ def main() -> None:
             out.mkdir()
             line = f"{backend}: {timed(request_for(backend, source, asked, prompt), source, out / 'model')}"
             if not asked.shape:
-                errors = list(quantize.weight_errors(source, out / "model").values())
                 q = probabilities(
                     dequantized_model(out / "model", folder / f"{backend}-plain", dtype_for(source)), rows, label_ids
                 )
-                line += f"; {divergence(p, q)}; weight error {np.mean(errors):.4f}"
+                line += f"; {divergence(p, q)}"
             print(line, flush=True)
 
 

@@ -119,7 +119,7 @@ def packed_kernel(
 
 @dataclass(frozen=True)
 class EightBitKernel:
-    """vLLM's kernel for a form with 8 bit activations; why there is none, or what is to know of it."""
+    """vLLM's kernel for a form with 8 bit activations; why there is none, or what is to know."""
 
     name: str = ""
     refusal: str = ""

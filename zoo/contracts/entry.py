@@ -121,7 +121,7 @@ class QuantizeSpec(Contract):
     skip_modules: tuple[str, ...] = ()
     seed: int = 0
     finer_share: Fraction = added_later(
-        0.25, description="of the linear layers' products: as much may stay in 16 bits where activations are quantized"
+        0.25, description="of the linear layers' products: as much may stay in 16 bits beside 8 bit weights"
     )
 
     @model_validator(mode="after")
@@ -132,9 +132,14 @@ class QuantizeSpec(Contract):
             )
         return self
 
+    @property
+    def most_finer(self) -> float:
+        """What of the products may stay in 16 bits: none of 4 bit forms, made for little memory."""
+        return self.finer_share if self.scheme in ("int8", "fp8") else 0.0
+
 
 class Variant(Contract):
-    """One way of scoring an entry: which answer is shown first, the token cap, and the form of the checkpoint.
+    """One way of scoring an entry: the answer shown first, the token cap, the form.
 
     Each is priced by itself.
     """
@@ -292,6 +297,6 @@ _AWQ_ONLY = ("backend", "zero_point")
 _UNUSED: dict[Scheme, tuple[str, ...]] = {
     "awq": ("finer_share",),
     "int8": (*_AWQ_ONLY, "group_size", "apply_clip"),
-    "w4a8": _AWQ_ONLY,
+    "w4a8": (*_AWQ_ONLY, "finer_share"),
     "fp8": (*_AWQ_ONLY, "group_size", "apply_clip"),
 }

@@ -74,16 +74,16 @@ def quantized_as(entry: Entry) -> QuantizeSpec | None:
 
 
 def form_speed(entry: Entry, target: Target) -> FormSpeed:
-    """How fast the entry's first form multiplies beside AWQ, with what may stay in 16 bits counted at AWQ's speed.
+    """How fast the entry's first form multiplies beside AWQ.
 
-    At most `finer_share` stays so: a forecast of a checkpoint that is not made yet counts all of it.
+    What may stay in 16 bits is counted at AWQ's speed, and all of it: a forecast is of a checkpoint that is not made yet.
     """
     spec = quantized_as(entry)
     if spec is None or spec.scheme == "awq":
         return FormSpeed(1.0, 0.0, "")
     found = speed_of(spec.scheme, target.compute_capability)
-    times = 1 / (spec.finer_share + (1 - spec.finer_share) / found.times)
-    kept = f", {spec.finer_share:.0%} of the products left in 16 bits" if spec.finer_share else ""
+    times = 1 / (spec.most_finer + (1 - spec.most_finer) / found.times)
+    kept = f", {spec.most_finer:.0%} of the products left in 16 bits" if spec.most_finer else ""
     return FormSpeed(times, found.spread, f"linear layers {times:.2f} times as fast as AWQ's: {found.source}{kept}")
 
 

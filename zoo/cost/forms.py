@@ -1,4 +1,4 @@
-"""How fast the forms of a checkpoint are multiplied beside AWQ: tables of kernels that were measured or published.
+"""How fast forms are multiplied beside AWQ: kernels that were measured or published.
 
 Of a T4 they are of single kernels, of Hopper of whole runs (docs/quantization.md). Elsewhere nothing is known, and the nearer
 of the two is taken with a wide margin.
@@ -13,7 +13,7 @@ from zoo.targets.capabilities import HOPPER, TURING, Capability
 
 
 class FormSpeed(NamedTuple):
-    """Speed of a form's linear layers as a multiple of AWQ's; deviation of its logarithm; what it rests on."""
+    """Speed of a form as a multiple of AWQ's; deviation of its logarithm; what it rests on."""
 
     times: float
     spread: float
@@ -37,7 +37,10 @@ ELSEWHERE_SPREAD = 0.3
 
 
 def speed_of(scheme: Scheme, capability: Capability | None) -> FormSpeed:
-    """Speed of a form on cards of a capability; None: on processors, where nothing is told beforehand but 1."""
+    """Speed of a form on cards of a capability.
+
+    None: on processors, where nothing is told beforehand but 1.
+    """
     if scheme == "awq":
         return FormSpeed(1.0, 0.0, "")
     if capability is None:

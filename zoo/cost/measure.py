@@ -53,7 +53,9 @@ def samples_folder() -> Path:
 
 
 def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Say) -> Artifact:
-    """Score a sample of `battles`, stratified by length, with the entry's newest checkpoint of each form.
+    """Score a sample of `battles` with the entry's newest checkpoint of each form.
+
+    The sample is stratified by length.
 
     As many rows as take about SECONDS without loading: a few first, then what fits by their speed, again while that was too
     few. Smaller samples are removed: they say less of the same machine. ZooError where this machine is not of the target's

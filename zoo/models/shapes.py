@@ -185,7 +185,7 @@ def weight_bits(quantize: QuantizeSpec) -> float:
     if quantize.scheme == "awq":
         return awq_bits(quantize.group_size)
     bits = 4 + 16 / quantize.group_size if quantize.scheme == "w4a8" else 8.0
-    return bits + quantize.finer_share * (16 - bits)
+    return bits + quantize.most_finer * (16 - bits)
 
 
 def quantized_bytes(shape: Shape, parameters: int, bits: float) -> int:

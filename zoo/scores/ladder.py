@@ -24,8 +24,11 @@ TITLES = {
     MERGED: "merged",
     AWQ: "AWQ, dequantized, in transformers",
     ENGINE: "AWQ in vLLM",
-    **{form: f"{form}, rounded as in vLLM, in transformers" for form in ("int8", "w4a8", "fp8")},
-    **{f"{form}_engine": f"{form} in vLLM" for form in ("int8", "w4a8", "fp8")},
+    **{
+        f"{form}{where}": f"{form}{title}"
+        for form in ("int8", "w4a8", "fp8")
+        for where, title in (("", ", rounded as in vLLM, in transformers"), ("_engine", " in vLLM"))
+    },
 }
 IN_ENGINE = {AWQ: ENGINE, **{form: f"{form}_engine" for form in ("int8", "w4a8", "fp8")}}
 # What a step is compared with, where it is not the one above: each quantized form with the merged model.

@@ -273,3 +273,42 @@ def test_the_command_ends_with_1_exactly_where_something_fails() -> None:
     assert {f["verdict"] for f in json.loads(good.stdout)} <= {"ok", "info", "warn"}
     assert {f["check"] for f in json.loads(bad.stdout) if f["verdict"] == "fail"} == {"attention", "training memory"}
     assert "mend" in CliRunner().invoke(app, ["check", "yi-34b"]).stdout
+
+
+# --- forms ----------------------------------------------------------------------------------------------------------------
+
+FORM = "score.variants=[{{order='ab',max_tokens=1024}},{{order='ab',max_tokens=1024,form='{}'}}]"
+
+
+@pytest.mark.parametrize(
+    ("form", "target", "verdict", "told"),
+    [
+        ("int8", "t4x2", "ok", "CUTLASS on sm_75"),
+        ("int8", "l4x2", "ok", "CUTLASS on sm_89"),
+        ("int8", "cpu", "ok", "AMX or oneDNN"),
+        ("fp8", "t4x2", "fail", "activations stay in 16 bits"),
+        ("fp8", "a10g", "fail", "activations stay in 16 bits"),
+        ("fp8", "l4x2", "ok", "CUTLASS"),
+        ("fp8", "cpu", "fail", "AMX-FP8"),
+        ("w4a8", "t4x2", "ok", "Marlin on sm_75"),
+        ("w4a8", "h200", "warn", "slower than AWQ there"),
+    ],
+)
+def test_a_form_needs_a_kernel_that_multiplies_in_8_bits(form: str, target: str, verdict: str, told: str) -> None:
+    found = findings(override(load_entry("llama-3-8b"), [FORM.format(form)]), target)
+    assert found[f"kernel, {form}"].verdict == verdict and told in found[f"kernel, {form}"].what
+    assert "kernel, awq" in found and "kernel" not in found
+
+
+def test_there_are_no_int8_kernels_on_blackwell() -> None:
+    card = load_target("h200").model_copy(update={"compute_capability": (10, 0)})
+    entry = override(load_entry("llama-3-8b"), ["quantize.scheme=int8"])
+    finding = findings(entry, card)["kernel"]
+    assert finding.verdict == "fail" and '"fp8"' in finding.mend
+
+
+def test_eight_bits_of_an_8b_model_fit_a_t4_and_those_of_a_34b_model_do_not() -> None:
+    for name, fits in (("llama-3-8b", True), ("yi-34b", False)):
+        found = findings(override(load_entry(name), ["quantize.scheme=int8"]), "t4x2")
+        layout = load_entry(name).serve["t4x2"].layout
+        assert (found[f"memory, {layout}"].verdict != "fail") == fits, name

@@ -30,7 +30,7 @@ from zoo.cost.published import (
     load_published,
     published_rates,
 )
-from zoo.entries.load import load_entry
+from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
 from zoo.targets import Rates, Target, is_of_kind, load_target, machine_fingerprint, own_folder
 
@@ -331,3 +331,35 @@ def test_machines_are_compared_by_rates_of_one_kind() -> None:
     """A T4's own rate beside an H200's data sheet would make the T4 slower than it is."""
     to, source, measured_both = comparable_rates(of_t4(24e12), H200) or (0, 0, True)
     assert (to, measured_both) == (65e12, False) and source > 9e14
+
+
+# --- forms ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "target", "told"), [("w4a8", "t4x2", "PR 29901"), ("int8", "t4x2", "PR 6996"), ("int8", "h200", "H200")]
+)
+def test_a_form_is_priced_by_its_kernels_and_says_which(form: str, target: str, told: str) -> None:
+    """By a wider interval, and by more where less stays in 16 bits; AWQ's forecast is as it was."""
+    both = override(LLAMA, [f"score.variants=[{{max_tokens=2048}},{{max_tokens=2048,form='{form}'}}]"])
+    other = Variant(max_tokens=2048, form=form)  # type: ignore[arg-type]
+    awq, eight = (forecasts_of(both, v, load_target(target), file(variant=v), [])[0] for v in (LONG, other))
+    assert awq == forecasts_of(LLAMA, LONG, load_target(target), file(), [])[0]
+    assert eight.seconds.likely < awq.seconds.likely
+    assert eight.seconds.high / eight.seconds.likely > awq.seconds.high / awq.seconds.likely
+    assert any(told in note and ("25% of the products" in note) == (form != "w4a8") for note in eight.assumed)
+    none_left = override(both, ["quantize.finer_share=0"])
+    less = forecasts_of(none_left, other, load_target(target), file(variant=other), [])[0].seconds.likely
+    assert (less < eight.seconds.likely) == (form != "w4a8")
+
+
+def test_a_measurement_of_one_form_prices_no_other() -> None:
+    both = override(LLAMA, ["score.variants=[{max_tokens=2048},{max_tokens=2048,form='int8'}]"])
+    other = Variant(max_tokens=2048, form="int8")
+    known = [measured(H200), measured(H200, variant=other)]
+    for variant in (LONG, other):
+        (alone,) = [m for m in known if m.card.variant == variant]
+        own = forecasts_of(both, variant, load_target("h200"), file(variant=variant), known)[0]
+        assert own.basis == "measured" and own.cost.seconds_per_token == alone.card.cost.seconds_per_token
+    found = forecasts_of(both, other, load_target("h200"), file(variant=other), known[:1])
+    assert found[0].basis == "published"

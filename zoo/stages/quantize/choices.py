@@ -1,4 +1,4 @@
-"""What of a model may stay in 16 bits beside 8 bit activations: the choices, and which is taken.
+"""What may stay in 16 bits beside 8 bit activations: the choices, and which is taken.
 
 Joined matrices stay or go together, since engines multiply queries with keys and values, and gate with up, at once.
 """
@@ -20,12 +20,15 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 EDGES = "first two and last two layers"
 EDGE = 2
-CLOSE = 1.1  # less is kept where its divergence is within this of the least
+CLOSE, CLOSE_NATS = 1.1, 1e-4  # less is kept where its divergence is within this factor, or so few nats, of the least
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Linears that stay in 16 bits: `parts` of every layer, or of `layers` all. `share`: of the products they are."""
+    """Linears that stay in 16 bits.
+
+    They are `parts` of every layer, and of `layers` all. `share`: of the products that they are.
+    """
 
     name: str
     parts: tuple[str, ...]
@@ -59,5 +62,5 @@ def choices_of(sizes: Mapping[str, int], layers: int, names: Sequence[str], most
 def choose(divergence: Mapping[Choice, float]) -> Choice:
     """The choice with the least divergence; of those close to it, the one that keeps least."""
     least = min(divergence.values())
-    close = [choice for choice, value in divergence.items() if value <= CLOSE * least]
+    close = [choice for choice, value in divergence.items() if value <= max(CLOSE * least, least + CLOSE_NATS)]
     return min(close, key=lambda choice: (choice.share, divergence[choice]))

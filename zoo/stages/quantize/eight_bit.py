@@ -1,4 +1,4 @@
-"""Checkpoints with 8 bit activations, made a layer at a time and judged by label probabilities.
+"""Checkpoints with 8 bit activations, made by layers and judged by label probabilities.
 
 Twice through the layers, one in memory at a time. The first pass smooths each layer, trial by trial against the layer's own
 output, and runs the entry's prompts through it once as it is and once for every choice of what stays in 16 bits. At the end
@@ -38,7 +38,10 @@ GRID = 20  # clipping tries the upper half of as many steps, as AWQ's does
 
 @dataclass
 class LayerPlan:
-    """What the first pass found for a layer: scales (rows,) of each smoothed site, and limits (out, groups) by linear."""
+    """What the first pass found for a layer.
+
+    Scales (rows,) of each smoothed site, limits (out, groups) by linear, and the error of its output.
+    """
 
     scales: dict[Site, torch.Tensor] = field(default_factory=dict)
     limits: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -47,7 +50,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Made:
-    """What came out: errors of layers' outputs and of weights, and what was kept for how much divergence."""
+    """What came out: errors of layers and weights, what was kept, and every choice's divergence."""
 
     layer_errors: list[float]
     weight_errors: dict[str, float]
@@ -57,9 +60,9 @@ class Made:
 
 @torch.no_grad()
 def quantize(source: Path, target: Path, prompts: list[list[int]], label_ids: Sequence[int], spec: QuantizeSpec) -> Made:
-    """Write the folder `target` from the merged model in `source`, calibrated on prompts (token ids).
+    """Write the folder `target` from the merged model in `source`.
 
-    ZooError where a layer's output is not what it was.
+    It is calibrated on prompts (token ids). ZooError where a layer's output is not what it was.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     form = form_of(spec)
@@ -68,7 +71,7 @@ def quantize(source: Path, target: Path, prompts: list[list[int]], label_ids: Se
     names = [name for name in whole.linear_names() if not any(part in name for part in spec.skip_modules)]
     if not names:
         raise ZooError("quantize.skip_modules leaves nothing to quantize; shorten it")
-    choices = choices_of(whole.linear_sizes(), len(whole.layers), names, spec.finer_share)
+    choices = choices_of(whole.linear_sizes(), len(whole.layers), names, spec.most_finer)
     streams = {choice: passed.start() for choice in choices}
     plain, plans = passed.start(), []
     with progress.bar(len(whole.layers), "quantize", "layer") as bar:
@@ -161,7 +164,7 @@ def _divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 class RoundedLayer:
-    """A decoder layer whose linears can be computed as they are or rounded, weights and activations."""
+    """A decoder layer whose linears are computed as they are or rounded, with their inputs."""
 
     def __init__(self, layer: torch.nn.Module, form: Form, names: list[str]) -> None:
         """`names`: of the linears that may be rounded, in the layer."""
@@ -243,9 +246,9 @@ class RoundedLayer:
             self.layer.get_submodule(site.source).bias.data = before["bias"]
 
     def scale(self, site: Site, scales: torch.Tensor, dtype: torch.dtype) -> None:
-        """Divide a site's inputs by scales (rows,) of its source, and multiply the weights that read them.
+        """Divide a site's inputs by scales, and multiply the weights that read them.
 
-        `dtype`: that a norm is stored in.
+        `scales` (rows,) are of its source.     `dtype`: that a norm is stored in.
         """
         source: Any = self.layer.get_submodule(site.source)
         if site.is_norm:
@@ -260,7 +263,10 @@ class RoundedLayer:
             self.set_weight(name, self.weight(name) * columns)
 
     def clipped(self, passed: PromptPass, number: int, few: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The largest absolute value (out, groups) to keep of each group of each linear, by least error of its output."""
+        """The largest absolute value (out, groups) to keep of each group of each linear.
+
+        It is the one with the least error of the output.
+        """
         from zoo.stages.quantize.awq_quantizer import group_gram
 
         size = self.form.group_size

@@ -1,4 +1,4 @@
-"""Forms with 8 bit activations: how weights and activations are rounded, and how compressed-tensors stores them.
+"""Forms with 8 bit activations: how they round, and how compressed-tensors stores them.
 
 `int8`: weights with a scale an output channel; `fp8`: the same in e4m3; `w4a8`: 4 bits in groups, both symmetric. Activations
 are rounded as they come, each token by its own largest value (vllm/model_executor/kernels/linear/scaled_mm). Scales are
@@ -122,7 +122,7 @@ def form_in(config: dict[str, Any]) -> Form | None:
 
 
 def pack_signed(levels: torch.Tensor) -> torch.Tensor:
-    """Levels -8 to 7 (out, in) as int32 words (out, in / 8), each plus 8, the first in the lowest bits."""
+    """Levels -8 to 7 (out, in) as int32 words (out, in / 8): plus 8, from the lowest bits."""
     columns = (levels.to(torch.int64) + INT4_OFFSET).unflatten(1, (-1, 8))
     words = (columns << torch.arange(0, 32, 4, device=levels.device)).sum(-1)
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)  # two's complement

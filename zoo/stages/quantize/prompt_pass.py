@@ -1,4 +1,4 @@
-"""Whole prompts through a model a layer at a time: hidden states of each, up to the logits of the labels."""
+"""Whole prompts through a model a layer at a time, up to the logits of the labels."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ LEAST_NORM = 1e-3  # of a norm's factor: channels that it shuts off are left as 
 
 @dataclass(frozen=True)
 class Site:
-    """Linears that share an input, by their names in the layer, and what makes it: a norm, or a linear's rows.
+    """Linears that share an input, and what makes it: a norm, or a linear's rows.
 
-    `repeats`: how many blocks of inputs each block of rows makes, as query heads share a value head; `block`: rows of one.
+    All by their names in the layer. `repeats`: how many blocks of inputs each block of rows makes, as query heads share a
+    value head; `block`: rows of one.
     """
 
     source: str
@@ -60,9 +61,9 @@ def channels_of(site: Site, rows: torch.Tensor) -> torch.Tensor:
 
 
 def trials(site: Site, x_largest: torch.Tensor, w_largest: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Scales (rows,) to try: mixtures of the largest activations with the largest weights, (channels,) each.
+    """Scales (rows,) to try: mixtures of the largest activations and weights.
 
-    Of a linear's rows powers of two.
+    `x_largest` and `w_largest` are (channels,). Of a linear's rows powers of two.
     """
     x, w = (rows_of(site, values).clamp_min(1e-5) for values in (x_largest, w_largest))
     for share in SHARES:
@@ -74,7 +75,7 @@ def trials(site: Site, x_largest: torch.Tensor, w_largest: torch.Tensor) -> Iter
 def scaled_norm(
     weight: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype, *, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A norm's weight divided by scales, in the dtype that it is stored in, and the scales that this makes.
+    """A norm's weight divided by scales, as it is stored, and the scales that this makes.
 
     All (channels,), the scales float32. `offset`: 1 where the norm multiplies by 1 + weight (Gemma), else 0.
     """
@@ -87,7 +88,10 @@ def scaled_norm(
 
 
 def norm_offset(norm: torch.nn.Module) -> float:
-    """1 for a norm that multiplies by 1 + weight (Gemma's), 0 for others: told by what it does with weights of 0."""
+    """1 for a norm that multiplies by 1 + weight (Gemma's), 0 for others.
+
+    Told by what it does with weights of 0.
+    """
     weight = norm.weight
     probe = torch.randn(2, weight.shape[0], device=weight.device, generator=torch.Generator(weight.device).manual_seed(0))
     kept = weight.data

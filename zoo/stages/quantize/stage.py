@@ -1,4 +1,4 @@
-"""The quantize stage: AWQ by the entry's backend or a form with 8 bit activations, with every weight checked.
+"""The quantize stage: AWQ or a form with 8 bit activations, with every weight checked.
 
 AWQ's backend is autoawq, or llm-compressor in another interpreter; the other forms are `eight_bit`'s. All are calibrated on the
 entry's own prompts. Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut

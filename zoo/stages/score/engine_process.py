@@ -75,7 +75,10 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
 
 
 def check_kernels(kernels: dict[str, int], arguments: dict[str, Any]) -> None:
-    """Tell the log which kernels multiply. ZooError where they are not those of the checkpoint's form."""
+    """Tell the log which kernels multiply.
+
+    ZooError where they are not those of the checkpoint's form.
+    """
     from zoo.models.shapes import read_config
     from zoo.stages.score.vllm.engine import CPU_WORKER
     from zoo.stages.score.vllm.kernels import refusal

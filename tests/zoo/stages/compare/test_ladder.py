@@ -143,6 +143,21 @@ def climbed(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> tuple[LadderR
     return LadderRequest(**inputs, variant=variant, method="qlora", max_rows=25, **asked), made["train"].path
 
 
+def test_each_quantized_form_is_compared_with_the_merged_model_and_its_engine_with_it() -> None:
+    """Whatever stands between them; a ladder of one form has the steps that it always had."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 50)
+    forms = ("base", "adapter", "merged", "awq", "engine", "int8", "int8_engine")
+    p = {form: generator.dirichlet([2, 2, 2], 50) for form in forms}
+    steps = {step.form: step for step in steps_of(p, y)}
+    before = {"adapter": "base", "merged": "adapter", "awq": "merged", "engine": "awq", "int8": "merged", "int8_engine": "int8"}
+    for form, source in before.items():
+        assert steps[form].change == pytest.approx(steps[form].loss - steps[source].loss)
+        assert steps[form].largest == pytest.approx(np.abs(p[form] - p[source]).max())
+    alone = steps_of({form: p[form] for form in forms[:5]}, y)
+    assert alone == list(steps.values())[:5]
+
+
 def test_weights_are_counted_and_not_their_bytes(tmp_path: Path, monkeypatch) -> None:
     """A card of which float32 weights take just less or more than the share that they may, stored in 16 bits and in 32."""
     import torch

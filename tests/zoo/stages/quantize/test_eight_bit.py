@@ -86,10 +86,10 @@ def test_a_checkpoint_computes_what_its_source_did(scheme: Scheme, write, sample
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits[0]
         found = dequantized_model(tmp_path / "model", tmp_path / "plain", torch.float32).eval()(ids).logits[0]
-    most = 0.3 if scheme == "w4a8" else 0.1
+    most = {"int8": 0.1, "fp8": 0.2, "w4a8": 0.5}[scheme]  # random Gemma weights bear least
     assert ((found - expected).norm() / expected.norm()).item() < most
     assert result.metrics["quant/layer_error_max"] < most
-    assert result.metrics["quant/finer_share"] <= 0.25 + 1e-9
+    assert result.metrics["quant/finer_share"] <= (0 if scheme == "w4a8" else 0.25 + 1e-9)
     assert result.metrics["quant/label_kl"] >= 0
 
 
