@@ -23,7 +23,7 @@ ENTRY = "data"  # what these stages' artifacts are listed under: no entry of the
 
 
 class Filter(StrEnum):
-    """Filters of pairs; zoo/contracts/requests.py has them, and that of --language."""
+    """Filters of pairs; zoo/contracts/made.py has them, and that of --language."""
 
     identical = "identical"
     empty = "empty"

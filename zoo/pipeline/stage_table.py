@@ -1,7 +1,7 @@
 """The table of stages: which function runs each, and what its artifacts are; add one here.
 
 A function is named by text, since looking one up must load nothing: `zoo.stages` is the only place for torch and its kin. What
-a stage is asked is a type of `zoo/contracts/requests.py`, told by the same name.
+a stage is asked is a type of `zoo.contracts.Request`, told by the same name.
 """
 
 from __future__ import annotations
