@@ -15,7 +15,7 @@ PAGE = (".html", ".htm")
 
 
 def report(
-    file: Annotated[Path, typer.Argument(help="A file that `zoo data mine`, `generate` or `label` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that a command of `zoo data` made.")],
     page: Annotated[Path | None, typer.Option("-o", "--output", help="Page to write, .html, with rows to read by eye.")] = None,
     never: Annotated[
         list[Path] | None,

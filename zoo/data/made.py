@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from zoo.data.battles import dataset_digest, read_battles
+from zoo.data.prompts import read_prompts
 from zoo.errors import ZooError
 from zoo.reading import read_json_object
 from zoo.store import Artifact, file_sha256, note_written, replacing, write_atomic
@@ -61,10 +62,16 @@ def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
         digest = file_sha256(Path(file.name))
         write_report(report | {"artifacts": [artifact.path.name]}, out, digest)
     store = artifact.path.parent
-    battles = [dataset_digest(read_battles(artifact.path / name))] if name == PAIRS else []  # as scoring knows them
-    note_written(store, (digest[:16], *battles), out, [artifact])
+    note_written(store, (digest[:16], *_known_as(artifact.path / name)), out, [artifact])
     note_written(store, [file_sha256(beside(out))[:16]], beside(out), [artifact])  # a later label's `--map` may be it
     return beside(out)
+
+
+def _known_as(made: Path) -> list[str]:
+    """Digests of what is in a file: pairs as scoring knows them, prompts as answering does."""
+    if made.name == PAIRS:
+        return [dataset_digest(read_battles(made))]
+    return [read_prompts(made).digest] if made.name == CHOSEN else []
 
 
 def write_report(report: dict[str, Any], out: Path, digest: str) -> None:

@@ -22,10 +22,8 @@ from zoo.pipeline.judges import Judge, judges_named, pairs_request
 from zoo.pipeline.runner import run_stage
 from zoo.settings import home
 from zoo.stages.data.unseen import training_of, unseen
-from zoo.store import Artifact, artifact_name, file_sha256, find, write_atomic
+from zoo.store import JUDGED, Artifact, artifact_name, file_sha256, find, write_atomic
 from zoo.tracking.sync import log_stage
-
-LISTS = "judged"  # folder of the home: which pairs each model was asked
 
 
 def judge_pairs(
@@ -63,7 +61,7 @@ def _pairs_input(battles: Battles) -> Input:
     """Pairs as the score stages read them; where some rows have no id of their own, a copy without these."""
     digest, path = dataset_digest(battles), battles.path.absolute()
     if unkeyed_rows(battles):
-        path = home() / LISTS / f"pairs-{digest[:16]}.parquet"
+        path = home() / JUDGED / f"pairs-{digest[:16]}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_pairs(path, _records(battles))
     return Input(path=path, fingerprint=digest)
@@ -122,7 +120,7 @@ def _as_input(artifact: Artifact) -> Input:
 def _list_input(ids: Sequence[str]) -> Input:
     listed = "\n".join(ids) + "\n"
     digest = hashlib.sha256(listed.encode()).hexdigest()
-    path = home() / LISTS / f"ids-{digest[:16]}.txt"
+    path = home() / JUDGED / f"ids-{digest[:16]}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, listed)
     return Input(path=path, fingerprint=digest)

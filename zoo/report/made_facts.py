@@ -18,6 +18,7 @@ from zoo.data.columns import MODEL_COLUMNS, TEXT_COLUMNS, VOTES
 from zoo.data.formats import read_records
 from zoo.data.keys import prompt_texts
 from zoo.data.masks import EXACT, NEAR, asked_in, nearest, why_masked
+from zoo.data.prompts import read_prompts
 from zoo.data.splits import NEAR_PROMPTS, assign_folds, group_hashes
 from zoo.data.turns import questions_and_answers
 from zoo.scores.certificate import longer_wins
@@ -199,6 +200,19 @@ def answer_facts(records: Sequence[Any]) -> dict[str, Any]:
         "models": [{"model": each["name"], "pairs": each["rows"], "share": each["share"]} for each in models],
         "lengths": {"an answer": spread(np.array([len(text) for text in texts]))} if texts else {},
         "statuses": counted([str(record.get("status", "")) for record in rows]),
+    }
+
+
+def prompt_facts(path: Path) -> dict[str, Any]:
+    """Numbers of chosen prompts."""
+    rows = [record for _, record in read_records(path, ("source", "licence", "language")) if isinstance(record, dict)]
+    prompts = read_prompts(path).prompts
+    return {
+        "rows": len(rows),
+        "prompts": len(prompts),
+        **{f"{name}s": counted([str(row.get(name) or "") for row in rows]) for name in ("source", "licence", "language")},
+        "models": [],
+        "lengths": {"prompt": spread(np.array([len(join_turns(prompt.turns)) for prompt in prompts]))},
     }
 
 

@@ -111,7 +111,7 @@ class MadeFile:
 
 
 def read_made(store: Path, path: Path) -> MadeFile:
-    """A file that `zoo data mine`, `generate`, `label` or a stage like them wrote.
+    """A file that `zoo data prompts`, `generate`, `mine`, `judge` or `label` wrote.
 
     ZooError where neither the store nor a report beside it knows it, or the report is of another file.
     """
@@ -127,7 +127,7 @@ def read_made(store: Path, path: Path) -> MadeFile:
     if not stage:
         raise ZooError(
             f"{path}: no artifact of {store} wrote it, and no {beside(path).name} lies beside it; give a file that "
-            "`zoo data mine`, `generate` or `label` wrote"
+            "`zoo data prompts`, `generate`, `mine`, `judge` or `label` wrote"
         )
     return MadeFile(path, file_sha256(path), stage, report, given)
 

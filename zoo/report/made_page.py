@@ -12,6 +12,7 @@ from zoo.report.made_template import BODY, MADE_STYLE
 from zoo.report.page import render, stacked_bars
 from zoo.scores.certificate import WITH_LENGTH
 
+ROWS = {"prompts": "Prompts", "generate": "Answers", "judge": "Verdicts"}
 MODELS_SHOWN = 12  # the others are folded away
 
 
@@ -26,7 +27,7 @@ def _content(data: Mapping[str, Any], sample: Mapping[str, Sequence[Shown]], see
     answers = data["stage"] == "generate"
     return {
         "title": data["file"],
-        "subtitle": f"{'Answers' if answers else 'Pairs'} by {data['stage']}, SHA-256 {data['sha256'][:16]}",
+        "subtitle": f"{ROWS.get(data['stage'], 'Pairs')} by {data['stage']}, SHA-256 {data['sha256'][:16]}",
         "tiles": _tiles(data),
         "faults": faults(data),
         "accounted": _accounted(data),

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.data.battles import Battles, read_battles
+from zoo.data.prompts import read_prompts
 from zoo.report.lineage import lineage_record
-from zoo.report.made_facts import KEPT, answer_facts, folds_of_main, near_file, pair_facts, table_facts
+from zoo.report.made_facts import KEPT, answer_facts, folds_of_main, near_file, pair_facts, prompt_facts, table_facts
 from zoo.report.made_file import MadeFile, accounts, costs, handovers, input_files
 from zoo.report.made_sample import answer_records
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.certificate import LENGTH, MAPPED, PRIOR, RAW, UNIFORM, WITH_LENGTH
 
 
+def _answer_facts(path: Path) -> dict[str, Any]:
+    return answer_facts(list(answer_records(path)))
+
+
+# What is no file of pairs, and its numbers.
+FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "prompts": prompt_facts,
+    "generate": _answer_facts,
+    "judge": table_facts,
+}
+
+
 def read_rows(made: MadeFile) -> Battles | None:
-    """The pairs of a made file; None for a log of answers, and for a table of verdicts."""
-    return None if made.stage in ("generate", "judge") else read_battles(made.path, keep=KEPT, models=True)
+    """The pairs of a made file; None for prompts, for a log of answers, and for a table of verdicts."""
+    return None if made.stage in FACTS else read_battles(made.path, keep=KEPT, models=True)
 
 
 def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] = ()) -> dict[str, Any]:
@@ -25,13 +38,12 @@ def report_data(made: MadeFile, battles: Battles | None, never: Sequence[Path] =
 
     `never`: further files of battles that no row should be near, beside those that its pairs were mined without.
     """
-    if battles is not None:
-        facts = pair_facts(battles)
-    else:
-        facts = answer_facts(list(answer_records(made.path))) if made.stage == "generate" else table_facts(made.path)
+    facts = FACTS[made.stage](made.path) if battles is None else pair_facts(battles)
     every = [*never, *(path for step in made.steps for path in input_files(step, "never"))]
     human = dict.fromkeys(path for step in made.last for path in input_files(step, "human"))
     prompts = [] if battles is None else battles.frame["prompt"].tolist()
+    if made.stage == "prompts":
+        prompts = [list(prompt.turns) for prompt in read_prompts(made.path).prompts]
     judges = {name: judge.model_dump() for name, judge in made.report.judges.items()}
     return {
         "file": made.path.name,
@@ -95,7 +107,8 @@ def report_page(data: Mapping[str, Any], page: Path | None) -> Page:
     for name, key in (("judges", "judges"), ("sources", "sources"), ("licences", "licences"), ("statuses", "statuses")):
         if facts.get(key):
             rows.append([name, ", ".join(f"{each['name']} {each['share']:.0%}" for each in facts[key][:4])])
-    rows.append(["models", f"{len(facts['models']):,}"])
+    if facts["models"]:
+        rows.append(["models", f"{len(facts['models']):,}"])
     tokens, gpu = (sum(each[key] for each in data["costs"]) for key in ("tokens", "gpu_seconds"))
     if data["costs"]:
         rows.append(["tokens and GPU seconds of all stages", f"{tokens:,} and {gpu:,.0f}"])

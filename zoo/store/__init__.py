@@ -39,7 +39,7 @@ from zoo.store.files import (
     scratch_folder,
     write_atomic,
 )
-from zoo.store.garbage import DAYS, Garbage, collect, disk_bytes, find_garbage
+from zoo.store.garbage import DAYS, JUDGED, Garbage, collect, disk_bytes, find_garbage
 from zoo.store.lineage import (
     Given,
     Made,
@@ -72,6 +72,7 @@ __all__ = [
     "ASIDE",
     "DAYS",
     "ERROR",
+    "JUDGED",
     "LIVE",
     "LOG",
     "MANIFEST",

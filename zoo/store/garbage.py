@@ -20,6 +20,7 @@ from zoo.store.removal import discard, stores, trash
 DAYS = 14.0  # a killed run or prediction that nobody went on with for so long is taken for given up
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # of `zoo.store.replacing`
 TEMPORARY_SECONDS = 3600.0  # a write takes seconds: what is older was left by a killed process
+JUDGED = "judged"  # folder of the home: which pairs `zoo data judge` asked of each model
 KEPT_WORK = ("checkpoint*", "*/chunks/*.parquet")  # hours of work that a run would go on from
 
 
@@ -45,6 +46,7 @@ def find_garbage(home: Path, *, days: float = DAYS) -> list[Garbage]:
     """
     found = [item for store in stores(home) for item in _of_store(store, days)]
     found += _predictions(home, days)
+    found += _judged(home, days)
     found += [_item(path, "a removal that was cut short") for path in trash(home)]
     inside = [item.path for item in found]
     for path in _temporary_files(home):
@@ -102,6 +104,13 @@ def _predictions(home: Path, days: float) -> Iterator[Garbage]:
 def _unused(path: Path, days: float) -> str:
     age = _days(path)
     return f"a prediction's work, unused for {age:.0f} days" if path.is_dir() and age >= days else ""
+
+
+def _judged(home: Path, days: float) -> Iterator[Garbage]:
+    """Which pairs judges were asked: the same command writes its lists again, and its score tables do without them."""
+    for path in sorted((home / JUDGED).glob("[!.]*")):
+        if (age := _days(path)) >= days:
+            yield _item(path, f"a list of judged pairs, unused for {age:.0f} days")
 
 
 def _refused(partial: Path) -> bool:

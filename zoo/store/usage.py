@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.store.artifacts import ASIDE, PARTIAL
-from zoo.store.garbage import Garbage, find_garbage
+from zoo.store.garbage import JUDGED, Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
 from zoo.store.written import WRITTEN
@@ -169,6 +169,7 @@ def _kind(name: str) -> str:
         return "database"
     return {
         "builds": "kept builds",
+        JUDGED: "lists of judged pairs",
         "predictions": "kept predictions",
         "studies.db": "studies",
         "wheels": "wheels of bundles",

@@ -10,7 +10,7 @@ from zoo.scores.metric_names import MADE_ROWS
 from zoo.store import Artifact, Made, lineage, made_files
 from zoo.tracking.facts import Data
 
-MAKES_DATA = ("generate", "mine", "judge", "label")  # stages whose rows are learned from
+MAKES_DATA = ("prompts", "generate", "mine", "judge", "label")  # stages whose rows are learned from
 # Inputs that hold models, and those that `data_of` names.
 MODELS = ("base", "model", "adapter", "more_adapters", "start", "trained", "merged", "quantized", "folder")
 NO_DATA = (*MODELS, "battles", "prompts")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from zoo.store import read_manifest, write_atomic
 from zoo.targets import process_age_seconds
 
 OF, PAIR, HUMAN = "of", "pair", "human"
+HUMAN_BATTLES, AMONG_PAIRS = "human battles", "among the pairs too, and told as one"
 CUT = "n_truncated_tokens"
 ON_GPU = "engine/card_bytes"  # a metric of scoring that is there where a card was used
 Both = tuple[Said, Said]
@@ -43,18 +44,19 @@ def run(request: JudgeRequest, out_dir: Path) -> StageResult:
         progress.note(f"{judge.name}: who has not seen which of {len(pairs.frame):,} pairs")
         said[judge.name] = said_of_pairs(judge, pairs, human), said_of_human(judge, human)
     rows = list(_rows({name: both[0] for name, both in said.items()}, pairs, PAIR))
-    known = {row["id"] for row in rows}
+    asked = set(pairs.ids)
     own = _rows({name: both[1] for name, both in said.items()}, human, HUMAN)
     counts = Counter(row[STATUS] for row in rows)
     if not counts[OK]:
         told = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(3))
         raise ZooError(f"{request.pairs.path}: none of its {len(rows):,} rows is judged: {told}")
-    voted = [row for row in own if row["id"] not in known]
+    voted = [row for row in own if row["id"] not in asked]
     write_pairs(out_dir / VERDICTS, [*rows, *voted])
     report = {
         "stage": request.stage,
         "rows": counts[OK],
-        "counts": [*_counts(rows, "pairs"), *unkeyed_records(pairs), *_counts(voted, "human battles")],
+        "totals": {"pairs": len(asked), HUMAN_BATTLES: len(human.ids)},
+        "counts": [*_counts(rows, "pairs"), *unkeyed_records(pairs), *_counts(voted, HUMAN_BATTLES), *_among(asked, human)],
         "judges": {judge.name: _judge_record(judge, *said[judge.name]) for judge in request.judges},
         "cost": (cost := _cost(request.judges, counts[OK])),
         "warnings": _warnings(request, pairs, human),
@@ -105,6 +107,13 @@ def _counts(rows: Sequence[Mapping[str, Any]], what: str) -> list[dict[str, Any]
         {"what": what, "reason": reason, "count": count, "example": "" if reason == OK else first[reason]}
         for reason, count in counts.most_common()
     ]
+
+
+def _among(asked: Collection[str], human: Battles) -> list[dict[str, Any]]:
+    """Human battles that the pairs have too: the table has each once."""
+    shared = [row_id for row_id in human.ids if row_id in asked]
+    record = {"what": HUMAN_BATTLES, "reason": AMONG_PAIRS, "count": len(shared)}
+    return [{**record, "example": shared[0]}] if shared else []
 
 
 def _judge_record(judge: EntryJudge, on_pairs: Said, on_human: Said) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from zoo.stages import progress
 from zoo.store import replacing, write_atomic
 from zoo.targets import process_age_seconds
 
-PROMPTS = "prompts"
+PROMPTS, NOT_DRAWN = "prompts", "not drawn: --rows ended it"
 LENGTHS = ("short", "middle", "long")  # thirds of the battles' prompts
 MOST_SHOWN = 12
 
@@ -61,11 +61,12 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
     The rows are in the order in which a growing sample takes them.
     """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
-    pool = usable_pool(request, tally)
+    pool, read = usable_pool(request, tally)
     pull = like_target(request, pool) if request.like else worst_of(request, pool)
     weights = with_floor(pull.weights, request.floor)
     chances = inclusion_probabilities(weights, request.rows)
     places = drawn([prompt.id for prompt in pool], weights, request.rows, request.seed)
+    tally.add(PROMPTS, NOT_DRAWN, count=len(pool) - len(places))
     with replacing(out_dir / CHOSEN) as file:
         for place in places.tolist():
             record = _record(pool[place], pull.kinds.iloc[place], float(chances[place]))
@@ -74,6 +75,8 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
         "stage": request.stage,
         "rows": len(places),
         "pool": len(pool),
+        "totals": {PROMPTS: read},
+        "kept": {PROMPTS: len(places)},
         "counts": tally.records(),
         "floor": request.floor,
         "least_chance": float(chances.min()),
@@ -89,8 +92,8 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
     return StageResult(metrics={MADE_ROWS: float(len(places))}, measurements=measured)
 
 
-def usable_pool(request: PromptsRequest, tally: Tally) -> list[Prompt]:
-    """The pool's prompts but those that must never be used; these are counted.
+def usable_pool(request: PromptsRequest, tally: Tally) -> tuple[list[Prompt], int]:
+    """The pool's prompts but those that must never be used, and how many rows were read; what is left out is counted.
 
     ZooError where none is left.
     """
@@ -107,7 +110,7 @@ def usable_pool(request: PromptsRequest, tally: Tally) -> list[Prompt]:
             pool.append(prompt)
     if not pool:
         raise ZooError(f"{read.path}: every prompt is one of the target's, the battles' or --never's; give another pool")
-    return pool
+    return pool, read.rows
 
 
 def like_target(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:

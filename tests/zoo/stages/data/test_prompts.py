@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.logs import REAL, needs_real_data, question
 from zoo.contracts import Input, PromptsRequest
 from zoo.data.columns import WINNER_COLUMNS
-from zoo.data.made import CHOSEN, REPORT, copy_lines
+from zoo.data.made import CHOSEN, REPORT
 from zoo.data.masks import asked_in, why_masked
 from zoo.data.prompts import read_prompts
 from zoo.errors import ZooError
@@ -57,7 +57,7 @@ def test_the_chosen_are_like_the_target_and_the_floor_lets_any_through(tmp_path:
     assert all(0 < row["inclusion_probability"] <= 1 for row in rows)
     more, _ = run(tmp_path, pool, like=given(target), rows=150, floor=0.1)
     assert [row["prompt_id"] for row in more[:60]] == [row["prompt_id"] for row in rows]
-    read = read_prompts(copy_lines(tmp_path / "out", tmp_path / "c.jsonl.gz").with_name("c.jsonl.gz")).prompts
+    read = read_prompts(tmp_path / "out" / CHOSEN).prompts
     assert [(p.id, p.licence) for p in read] == [(row["prompt_id"], "MIT") for row in more]
 
 
