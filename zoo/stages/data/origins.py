@@ -63,5 +63,4 @@ def _learned(training: Request) -> Iterator[str]:
     """What identifies the files that a training learned from: main ones by their rows, extra ones by their bytes."""
     if isinstance(training, TrainRequest | LexicalTrainRequest):
         yield training.battles.fingerprint
-    if isinstance(training, TrainRequest):
         yield from (extra.battles.fingerprint for extra in training.extra_files)

@@ -33,7 +33,7 @@ class Training:
     """
 
     held: Held
-    trainings: tuple[TrainRequest, ...] = ()
+    trainings: tuple[TrainRequest | LexicalTrainRequest, ...] = ()
 
 
 def training_of(folder: Path, fold: int) -> Training:
@@ -43,12 +43,10 @@ def training_of(folder: Path, fold: int) -> Training:
     or near-copies of held-out prompts were not left out.
     """
     request = read_manifest(folder).request
-    if isinstance(request, LexicalTrainRequest):
-        return Training(Held(n_folds=request.spec.folds, fold=fold, rule=request.rule))
-    if not isinstance(request, TrainRequest):
+    if not isinstance(request, TrainRequest | LexicalTrainRequest):
         raise ZooError(f"{folder.name}: not the artifact of a training; judge again with its entry")
     chain = [request]
-    while (start := chain[-1].start) is not None:
+    while isinstance(chain[-1], TrainRequest) and (start := chain[-1].start) is not None:
         found = next(folder.parent.glob(f"train-{start.fingerprint}/{MANIFEST}"), None)
         earlier = read_manifest(found.parent).request if found else None
         if not isinstance(earlier, TrainRequest):
@@ -57,9 +55,10 @@ def training_of(folder: Path, fold: int) -> Training:
                 "what it has seen; train it again"
             )
         chain.append(earlier)
-    if any(one.extra and one.extra_rule is None for one in chain):
+    if any(one.extra_files and one.extra_rule is None for one in chain):
         raise ZooError(f"{folder.name}: was made before near-copies of held-out prompts were left out; train it again")
-    return Training(request.held, tuple(chain))
+    held = request.held if isinstance(request, TrainRequest) else Held(n_folds=request.spec.folds, fold=fold, rule=request.rule)
+    return Training(held, tuple(chain))
 
 
 def unseen(frame: Any, human: Battles, models: Sequence[Training]) -> np.ndarray:
@@ -96,16 +95,18 @@ def _learned(human: Battles, models: Sequence[Training]) -> Iterator[Iterator[An
     for model in models:
         frames = [human.frame[folds != model.held.fold]]
         for request in model.trainings:
-            frames += _extra_frames(request, human)
+            frames += _extra_frames(request, model.held, human)
         yield (turns for frame in frames for turns in frame["prompt"])
 
 
-def _extra_frames(request: TrainRequest, human: Battles) -> list[Any]:
-    """The rows of a training's extra files that it did not leave out, labelled or not."""
-    apart, found = share_apart(human, request.held, request.spec), list[Any]()
+def _extra_frames(request: TrainRequest | LexicalTrainRequest, held: Held, human: Battles) -> list[Any]:
+    """The rows of a training's extra files that it did not leave out, labelled or not; `held`: of a lexical one's model."""
+    apart, found = 0.0, list[Any]()
+    if isinstance(request, TrainRequest):
+        held, apart = request.held, share_apart(human, request.held, request.spec)
     for extra in request.extra_files:
         frame = _read_extra(extra.battles, human.path.parent).frame
-        reasons = why_not(frame, human.frame, request.held, request.extra_rule, found, apart)
+        reasons = why_not(frame, human.frame, held, request.extra_rule, found, apart)
         found.append(frame[reasons == ""])
     return found
 

@@ -35,7 +35,7 @@ def write(path: Path, prompts: list[list[str]], answer: str = "answer") -> Path:
     return path
 
 
-def models(requests: list[tuple[TrainRequest, ...]] | None = None) -> list[Training]:
+def models(requests: list[tuple[TrainRequest | LexicalTrainRequest, ...]] | None = None) -> list[Training]:
     helds = [Held(n_folds=FOLDS, fold=fold, rule=NEAR) for fold in range(FOLDS)]
     return [Training(held, requests[held.fold] if requests else ()) for held in helds]
 
@@ -50,6 +50,12 @@ def with_extra(human: Path, extra: Path, fold: int, **fields: Any) -> TrainReque
 @pytest.fixture
 def human(tmp_path: Path) -> Battles:
     return read_battles(write(tmp_path / "human.csv", [[question(n)] for n in range(12)]))
+
+
+def lexical(human: Path, extra: Path) -> LexicalTrainRequest:
+    given = ExtraBattles(battles=Input(path=extra, fingerprint=file_sha256(extra)[:16]))
+    battles, spec = Input(path=human, fingerprint="h"), LexicalSpec(folds=FOLDS)
+    return LexicalTrainRequest(entry="lexical", battles=battles, spec=spec, rule=NEAR, extra_files=(given,), extra_rule=NEAR)
 
 
 def asked(tmp_path: Path, *prompts: list[str]) -> Any:
@@ -143,7 +149,25 @@ def test_a_lexical_model_has_the_folds_of_its_spec(tmp_path: Path, human: Battle
         entry="lexical", battles=Input(path=human.path, fingerprint="h"), spec=LexicalSpec(folds=4), rule=NEAR
     )
     artifact = finished(tmp_path / "store", request)
-    assert training_of(artifact.path, 2) == Training(Held(n_folds=4, fold=2, rule=NEAR))
+    assert training_of(artifact.path, 2) == Training(Held(n_folds=4, fold=2, rule=NEAR), (request,))
+
+
+def test_a_near_copy_of_a_human_prompt_in_an_extra_file_is_for_the_fold_that_held_the_prompt_out(
+    tmp_path: Path, human: Battles
+) -> None:
+    """The other folds learned it there, in words that the human file does not have."""
+    near = question(1) + " Please."
+    made = write(tmp_path / "made.csv", [[near], [question(700)]], "made")
+    fold = int(assign_folds(human.frame, FOLDS, NEAR)[1])
+    for trained in (
+        [(with_extra(human.path, made, each),) for each in range(FOLDS)],
+        [(lexical(human.path, made),) for _ in range(FOLDS)],
+    ):
+        allowed = unseen(asked(tmp_path, [near], [question(700)]), human, models(trained))
+        assert allowed[0].nonzero()[0].tolist() == [fold]
+        assert allowed[1].nonzero()[0].tolist() == [fold_of([question(700)], FOLDS)], (
+            "all others learned it from the extra file"
+        )
 
 
 TEXTS = st.lists(st.sampled_from([question(n) for n in range(6)] + ["go on", "Why?"]), min_size=1, max_size=3)
