@@ -1,4 +1,4 @@
-"""Training data from end to end on tiny real models: generate, mine, label, train, report; and killed in each stage."""
+"""Training data from end to end on tiny real models: prompts to report; and killed in each stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.helpers.logs import question
+from tests.helpers.logs import question, word
 from tests.helpers.requests import BASE
 from tests.helpers.tiny_models import TEMPLATE, write_chat_template, write_tiny_llama
+from tests.helpers.tracked import all_runs
 from tests.helpers.waiting import wait_until
 from zoo.contracts import FetchRequest, Input
 from zoo.data.battles import read_battles
 from zoo.data.columns import WINNER_COLUMNS
 from zoo.data.sample import write_sample
 from zoo.pipeline.runner import run_stage
+from zoo.stages.data.judge import AMONG_PAIRS, HUMAN_BATTLES
 from zoo.store import PARTIAL, folder_fingerprint, list_artifacts
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
-PROMPTS = 40
+POOL, PROMPTS, VOTED, FOLDS = 60, 40, 12, 3
 ENTRY = f"""name = "tiny"
 kind = "causal_lm"
 version = 1
@@ -58,11 +60,13 @@ variants = [{{ order = "ab", max_tokens = 160 }}]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts, a test file that has one of them, human battles of others, and an entry; homes are made in it."""
+    """A pool of prompts, a test file that has one of them, human battles of others, and an entry; homes are made in it."""
     root = tmp_path_factory.mktemp("made")
     (root / "entries").mkdir()
     (root / "entries" / "tiny.toml").write_text(ENTRY)
-    (root / "prompts.jsonl").write_text("".join(json.dumps({"prompt": question(n)}) + "\n" for n in range(PROMPTS)))
+    for name, first, count in (("pool", 0, POOL), ("target", 3000, 30)):
+        rows = [json.dumps({"prompt": question(first + n), "licence": "MIT"}) for n in range(count)]
+        (root / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
     test = {"id": ["1"], "prompt": [question(0) + " Please."], "response_a": ["a"], "response_b": ["b"]}
     pd.DataFrame(test).to_csv(root / "test.csv", index=False)
     write_sample(root / "main.csv", 60, 3)
@@ -118,13 +122,17 @@ class Home:
         assert not list_artifacts(self.store, stage)
         return self.run(*words)
 
+    def prompts(self) -> tuple[object, ...]:
+        like, out = self.place / "target.jsonl", self.files / "prompts.jsonl"
+        return ("data", "prompts", self.place / "pool.jsonl", "--like", like, "--rows", PROMPTS, "-o", out)
+
     def generate(self, *models: Path) -> tuple[object, ...]:
         named = [word for path in models for word in ("--model", path.name)]
         sampling = ("--temperature", "1.0", "--max-tokens", "24", "--licence", "MIT")
         return (
             "data",
             "generate",
-            self.place / "prompts.jsonl",
+            self.files / "prompts.jsonl",
             *named,
             *sampling,
             "-o",
@@ -136,10 +144,16 @@ class Home:
         log, never = self.files / "answers.jsonl", self.place / "test.csv"
         return ("data", "mine", log, "-o", self.files / "pairs.csv.gz", "--never", never)
 
+    def train_judge(self) -> tuple[object, ...]:
+        return ("run", "lexical", "--data", self.files / "human.csv", "--folds", FOLDS)
+
+    def judge(self) -> tuple[object, ...]:
+        pairs, human, out = (self.files / name for name in ("pairs.csv.gz", "human.csv", "verdicts.parquet"))
+        return ("data", "judge", pairs, "--judge", "lexical", "--data", human, "-o", out)
+
     def label(self) -> tuple[object, ...]:
-        human, judges = self.files / "human.csv", [self.files / f"{order}.csv" for order in ("ab", "ba")]
-        given = [word for path in judges for word in ("--judge", path)]
-        return ("data", "label", self.files / "pairs.csv.gz", *given, "--human", human, "-o", self.files / "labelled.csv.gz")
+        table, human, out = (self.files / name for name in ("verdicts.parquet", "human.csv", "labelled.csv.gz"))
+        return ("data", "label", self.files / "pairs.csv.gz", "--judge", table, "--human", human, "-o", out)
 
     def train(self) -> tuple[object, ...]:
         extra = f"train.extra=[{{file='{self.files / 'labelled.csv.gz'}'}}]"
@@ -160,18 +174,19 @@ def stage_processes(folders: Path) -> list[int]:
 
 
 def write_votes(files: Path) -> None:
-    """Humans who mostly like the longer answer, and a judge asked in both orders who is mostly of their mind."""
-    pairs = pd.read_csv(files / "pairs.csv.gz", dtype=str)
-    lengths = pairs[["response_a", "response_b"]].map(len).to_numpy()
+    """Humans who mostly like the longer answer, of some of the pairs and of battles of their own."""
+    pairs = pd.read_csv(files / "pairs.csv.gz", dtype=str)[:VOTED]
     rng = np.random.default_rng(1)
+    texts = [[json.dumps([word(n) + " because" * length]) for length in (rng.permutation(2) * 30 + 2)] for n in range(160)]
+    own = pd.DataFrame(texts, columns=["response_a", "response_b"])
+    own = own.assign(
+        id=[f"own{n}" for n in range(len(own))], prompt=[json.dumps([question(5000 + n)]) for n in range(len(own))]
+    )
+    human = pd.concat([pairs[["id", "prompt", "response_a", "response_b"]], own])
+    lengths = human[["response_a", "response_b"]].map(len).to_numpy()
     longer = np.where(lengths[:, 0] > lengths[:, 1], 0, 1)
-    human = np.where(rng.random(len(pairs)) < 0.15, 2, longer)
-    pairs[list(WINNER_COLUMNS)] = np.eye(3, dtype=int)[human]
-    pairs.to_csv(files / "human.csv", index=False)
-    for order, odd in (("ab", 0.1), ("ba", 0.15)):
-        said = np.where(rng.random(len(pairs)) < odd, 1 - longer, human)
-        table = pd.DataFrame(0.7 * np.eye(3)[said] + 0.1, columns=["p_a", "p_b", "p_tie"])
-        table.assign(id=pairs["id"]).to_csv(files / f"{order}.csv", index=False)
+    human[list(WINNER_COLUMNS)] = np.eye(3, dtype=int)[np.where(rng.random(len(human)) < 0.15, 2, longer)]
+    human.to_csv(files / "human.csv", index=False)
 
 
 def has(pattern: str) -> Callable[[Path], object]:
@@ -182,63 +197,101 @@ def has(pattern: str) -> Callable[[Path], object]:
 def killed(place: Path) -> Home:
     """Every stage killed once, and gone on with."""
     home = Home(place, "killed", "tiny-a", "tiny-b")
+    home.kill_then_run("prompts", has("request.json"), *home.prompts())
     home.kill_then_run("generate", has("chunks/*/*.parquet"), *home.generate(*home.models))
     home.kill_then_run("mine", has("request.json"), *home.mine())
     write_votes(home.files)
+    home.run(*home.train_judge())
+    home.kill_then_run("judge", has("request.json"), *home.judge())
     home.kill_then_run("label", has("request.json"), *home.label())
     home.kill_then_run("train", has("request.json"), *home.train())
     return home
 
 
-def test_every_prompt_is_answered_once_by_each_model_and_as_without_a_kill(killed: Home, place: Path) -> None:
+def test_the_chosen_prompts_are_answered_once_by_each_model_and_as_without_a_kill(killed: Home, place: Path) -> None:
+    chosen = [json.loads(line) for line in (killed.files / "prompts.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (killed.files / "answers.jsonl").read_text().splitlines()]
     assert Counter(row["model"] for row in rows) == {"tiny-a": PROMPTS, "tiny-b": PROMPTS}
+    assert {row["prompt_id"] for row in rows} == {row["prompt_id"] for row in chosen}
     assert len({row["conversation_id"] for row in rows}) == 2 * PROMPTS
     whole = Home(place, "whole", "tiny-a")
+    whole.run(*whole.prompts())
+    assert (whole.files / "prompts.jsonl").read_bytes() == (killed.files / "prompts.jsonl").read_bytes()
     whole.run(*whole.generate(whole.models[0]))
     again = [json.loads(line) for line in (whole.files / "answers.jsonl").read_text().splitlines()]
     assert again == rows[:PROMPTS]
 
 
-def test_pairs_and_labels_are_the_same_bytes_without_a_kill(killed: Home, place: Path) -> None:
+def test_pairs_verdicts_and_labels_are_the_same_bytes_without_a_kill(killed: Home, place: Path) -> None:
     other = Home(place, "other")
     (other.files / "answers.jsonl").write_bytes((killed.files / "answers.jsonl").read_bytes())
     other.run(*other.mine())
     write_votes(other.files)
-    other.run(*other.label())
-    for name in ("pairs.csv.gz", "labelled.csv.gz"):
+    for words in (other.train_judge(), other.judge(), other.label()):
+        other.run(*words)
+    for name in ("pairs.csv.gz", "verdicts.parquet", "labelled.csv.gz"):
         assert (other.files / name).read_bytes() == (killed.files / name).read_bytes()
     pairs = read_battles(killed.files / "pairs.csv.gz").frame
     assert 20 <= len(pairs) < PROMPTS and question(0) not in {turns[0] for turns in pairs["prompt"]}, "masked: --never"
 
 
-def test_the_training_learns_from_every_label_and_knows_where_they_come_from(killed: Home) -> None:
-    (trained,) = list_artifacts(killed.store, "train")
+def test_a_pair_that_humans_judged_too_is_judged_by_the_fold_that_held_it_out(killed: Home) -> None:
+    table = pd.read_parquet(killed.files / "verdicts.parquet").set_index("id")
+    pairs = read_battles(killed.files / "pairs.csv.gz").frame["id"]
+    assert table["judged_by"][pairs[:VOTED]].str.fullmatch(r"fold \d").all()
+    assert table["judged_by"][pairs[VOTED:]].eq(f"{FOLDS} folds").all()
+
+
+def test_the_training_learns_from_every_label_and_knows_where_they_come_from(
+    killed: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trained,), (label,) = list_artifacts(killed.store, "train"), list_artifacts(killed.store, "label")
     labels = len(read_battles(killed.files / "labelled.csv.gz").frame)
     metrics = trained.manifest.metrics
     assert metrics["train/extra_rows"] + metrics["train/extra_rows_left_out"] == labels > 20
     assert metrics["train/extra_rows_with_votes"] == metrics["train/extra_rows"]
     found = json.loads(killed.run("lineage", trained.path.name, "--json"))
-    stages: list[str] = []
+    stages = Counter(node["stage"] for node in nodes(found[0]) if "stage" in node and not node.get("told_above"))
+    once = dict.fromkeys(("train", "label", "judge", "lexical-train", "mine", "prompts"), 1)
+    assert stages == {**once, "fetch": 3, "generate": 2, "lexical-score": FOLDS + 1}
+    monkeypatch.setenv("ZOO_HOME", str(killed.home))
+    lineage = {run.data.tags["zoo.fingerprint"]: run.data.tags.get("zoo.lineage", "") for run in all_runs("stage")}
+    behind = [list_artifacts(killed.store, stage)[0] for stage in ("label", "judge", "mine", "generate", "prompts")]
+    for artifact in behind:
+        assert artifact.path.name in lineage[trained.fingerprint] and artifact.fingerprint in lineage
+    assert behind[1].path.name in lineage[label.fingerprint]
 
-    def walk(node: dict[str, Any]) -> None:
-        stages.append(node.get("stage", ""))
-        for below in (*node.get("from", ()), *node.get("made_by", ())):
-            walk(below)
 
-    walk(found[0])
-    assert Counter(filter(None, stages)) == {"train": 1, "fetch": 3, "label": 1, "mine": 1, "generate": 2}
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A lineage as plain data, node by node."""
+    yield node
+    for below in (*node.get("from", ()), *node.get("made_by", ())):
+        yield from nodes(below)
 
 
 def test_the_report_accounts_for_every_row_of_every_stage(killed: Home) -> None:
     page = killed.files / "page.html"
     told = json.loads(killed.run("data", "report", killed.files / "labelled.csv.gz", "-o", page, "--json"))
-    assert {each["stage"] for each in told["accounts"]} == {"generate", "mine", "label"}
+    assert {each["stage"] for each in told["accounts"]} == {"prompts", "generate", "mine", "judge", "label"}
     assert all(each["closes"] for each in told["accounts"])
-    handed = {(each["read"], each["written"], each["rows"]) for each in told["handovers"]}
+    handed = {(each["stage"], each["read"], each["written"], each["rows"]) for each in told["handovers"]}
     pairs = len(read_battles(killed.files / "pairs.csv.gz").frame)
-    assert handed == {("logs", 2 * PROMPTS, 2 * PROMPTS), ("pairs", pairs, pairs)}
-    assert sum(each["tokens"] for each in told["costs"]) > PROMPTS and told["facts"]["consistency"]
+    read = {("judge", "pairs", pairs, pairs), ("label", "pairs", pairs, pairs)}
+    assert handed == {("mine", "logs", 2 * PROMPTS, 2 * PROMPTS), *read}
+    human = {
+        part["reason"]: part["count"] for each in told["accounts"] if each["what"] == HUMAN_BATTLES for part in each["parts"]
+    }
+    assert human == {"ok": 160, AMONG_PAIRS: VOTED}
+    assert sum(each["tokens"] for each in told["costs"]) > PROMPTS
     assert told["near"][0]["file"] == "test.csv" and told["near"][0]["exact"] == told["near"][0]["near"] == 0
     html = page.read_text()
     assert "may be used" in html and "Every row of every stage is accounted for" in html and "label and humans differ" in html
+
+
+@pytest.mark.parametrize(("name", "stage"), [("prompts.jsonl", "prompts"), ("verdicts.parquet", "judge")])
+def test_a_file_of_each_stage_on_the_way_has_a_report_of_its_own(killed: Home, name: str, stage: str) -> None:
+    page = killed.files / "way.html"
+    told = json.loads(killed.run("data", "report", killed.files / name, "-o", page, "--json"))
+    assert told["stage"] == stage and told["facts"]["rows"] == {"prompts": PROMPTS}.get(stage, told["facts"]["rows"])
+    own = [each for each in told["accounts"] if each["stage"] == stage]
+    assert own and all(each["closes"] for each in own) and f"by {stage}, SHA-256" in page.read_text()
