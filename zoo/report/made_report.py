@@ -29,7 +29,7 @@ FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def read_rows(made: MadeFile) -> Battles | None:
-    """The pairs of a made file; None for prompts, for a log of answers, and for a table of verdicts."""
+    """The pairs of a made file; None where it is of prompts, answers or verdicts."""
     return None if made.stage in FACTS else read_battles(made.path, keep=KEPT, models=True)
 
 

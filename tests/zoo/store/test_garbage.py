@@ -55,6 +55,22 @@ def test_what_lasts_is_never_garbage(home: Path) -> None:
     assert find_garbage(home, days=0) == []
 
 
+def test_lists_of_judged_pairs_are_told_and_go_when_nobody_asks_again(home: Path) -> None:
+    """The same command writes them again."""
+    lists = home / "judged"
+    lists.mkdir()
+    for name, days in (("ids-old.txt", 20), ("pairs-new.parquet", 1)):
+        (lists / name).write_text("p1")
+        age(lists / name, days)
+    assert {path: why for path, why in reasons(home).items() if "judged" in path} == {
+        "judged/ids-old.txt": "a list of judged pairs, unused for 20 days"
+    }
+    assert [use.items for use in disk_use(home, days=14) if use.kind == "lists of judged pairs"] == [1]
+    for item in find_garbage(home):
+        assert collect(item, home)
+    assert [path.name for path in lists.iterdir()] == ["pairs-new.parquet"]
+
+
 def test_unfinished_work_is_garbage_when_nobody_went_on_with_it(home: Path) -> None:
     refused = json.dumps({"message": "no", "known": True})
     failed = json.dumps({"message": "out of memory", "known": False})

@@ -93,9 +93,9 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
 
 
 def usable_pool(request: PromptsRequest, tally: Tally) -> tuple[list[Prompt], int]:
-    """The pool's prompts but those that must never be used, and how many rows were read; what is left out is counted.
+    """The pool's prompts but those that must never be used, and how many rows were read.
 
-    ZooError where none is left.
+    What is left out is counted. ZooError where none is left.
     """
     read = read_prompts(request.pool.path)
     for reason, count in read.left_out.items():

@@ -100,7 +100,10 @@ def _learned(human: Battles, models: Sequence[Training]) -> Iterator[Iterator[An
 
 
 def _extra_frames(request: TrainRequest | LexicalTrainRequest, held: Held, human: Battles) -> list[Any]:
-    """The rows of a training's extra files that it did not leave out, labelled or not; `held`: of a lexical one's model."""
+    """The rows of a training's extra files that it did not leave out, labelled or not.
+
+    `held`: of a lexical one's model.
+    """
     apart, found = 0.0, list[Any]()
     if isinstance(request, TrainRequest):
         held, apart = request.held, share_apart(human, request.held, request.spec)
