@@ -254,3 +254,21 @@ def test_what_is_known_of_gpt_4_on_mt_bench(tmp_path: Path) -> None:
     assert judge["certificate"]["rows"] == 1814
     assert {name: loss[name] for name in known} == pytest.approx(known, abs=0.004)
     assert {"llmfao_gpt4", "vicuna80_gpt4"} == {name for name, each in report["judges"].items() if each["fault"]}
+
+
+def test_a_line_of_a_judge_s_table_that_cannot_be_read_is_counted_and_stops_nothing(tmp_path: Path) -> None:
+    frame, said = battles(0, skill=0.8)
+    pairs = written(frame.drop(columns=list(WINNER_COLUMNS)), tmp_path / "pairs.csv")
+    table = tmp_path / "judge.jsonl"
+    rows = [
+        json.dumps({"id": row_id, **dict(zip(("p_a", "p_b", "p_tie"), (0.7 * np.eye(3)[y] + 0.1).tolist(), strict=True))})
+        for row_id, y in zip(frame["id"], said, strict=True)
+    ]
+    rows[3], rows[7] = '{"id": "r3", "p_a": 0.', '["a list"]'
+    table.write_text("\n".join(rows) + "\n")
+    made, report = run(tmp_path, pairs, written(frame, tmp_path / "human.csv"), table)
+    left = {each["reason"]: each for each in report["verdicts_left_out"]}
+    assert left["a row that cannot be read"]["count"] == 2 and left["a row that cannot be read"]["example"].startswith(
+        "judge.jsonl row 4"
+    )
+    assert len(made) == ROWS - 2 and counts(report)["unjudged"] == 2 == report["totals"]["pairs"] - len(made)
