@@ -103,10 +103,11 @@ def engine_arguments(model: Path, context: int, *, on_gpu: bool) -> dict[str, An
 
 
 def within_share(arguments: Mapping[str, Any], share: int) -> dict[str, Any]:
-    """The arguments of an engine that keeps to `share` bytes of a card on which others are at work.
+    """The arguments of an engine that keeps to `share` bytes of a card.
 
-    The cache gets what the weights leave of it. vLLM's own count would take what others use meanwhile for its engine's: beside
-    two trainings a share of 12 GB left no block. ZooError where the share is too small for a cache.
+    Others are at work on it. The cache gets what the weights leave of the share. vLLM's own count would take what others
+    use meanwhile for its engine's: beside two trainings a share of 12 GB left no block. ZooError where the share is too
+    small for a cache.
     """
     weights = sum(file.stat().st_size for file in Path(arguments["model"]).glob("*.safetensors"))
     cache = share - weights - BESIDE_CACHE_BYTES
