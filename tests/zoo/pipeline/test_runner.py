@@ -136,3 +136,12 @@ def test_secrets_of_the_caller_do_not_reach_a_stage(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_TOKEN", "s3cret")
     assert "s3cret" not in stage_environment("train").values()
     assert stage_environment("fetch")["HF_TOKEN"] == "s3cret"
+
+
+def test_training_keeps_memory_in_segments_that_grow_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PYTORCH_CUDA_ALLOC_CONF"
+    monkeypatch.delenv(name, raising=False)
+    assert stage_environment("train")[name] == "expandable_segments:True"
+    assert name not in stage_environment("score")
+    monkeypatch.setenv(name, "backend:native")
+    assert stage_environment("train")[name] == "backend:native"

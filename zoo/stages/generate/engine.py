@@ -19,6 +19,7 @@ from zoo.store import write_atomic
 
 COMMAND = (sys.executable, "-m", "zoo.stages.generate.engine_process")
 GPU_SHARE = 0.9  # of a card's memory, for weights, graphs and cache: vLLM's own default
+BESIDE_CACHE_BYTES = 3 << 30  # of a share, beside weights and cache: graphs, activations, context (2.0 GiB for Qwen 2.5 1.5B)
 CPU_SEQUENCES = 32
 CPU_CACHE_BYTES = 2 << 30
 
@@ -99,3 +100,18 @@ def engine_arguments(model: Path, context: int, *, on_gpu: bool) -> dict[str, An
         "worker_cls": CPU_WORKER,
         "ir_op_priority": {name: [FUSED_NORMS, "native"] for name in ("rms_norm", "fused_add_rms_norm")},
     }
+
+
+def within_share(arguments: Mapping[str, Any], share: int) -> dict[str, Any]:
+    """The arguments of an engine that keeps to `share` bytes of a card.
+
+    Others are at work on it. The cache gets what the weights leave of the share. vLLM's own count would take what others
+    use meanwhile for its engine's: beside two trainings a share of 12 GB left no block. ZooError where the share is too
+    small for a cache.
+    """
+    weights = sum(file.stat().st_size for file in Path(arguments["model"]).glob("*.safetensors"))
+    cache = share - weights - BESIDE_CACHE_BYTES
+    if cache <= 0:
+        need = (weights + BESIDE_CACHE_BYTES) / 2**30
+        raise ZooError(f"{share / 2**30:.1f} GiB of the card are lent, the model takes {need:.1f} without a cache; lend more")
+    return {**arguments, "gpu_memory_utilization": 0.05, "kv_cache_memory_bytes": cache}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from zoo.models.chat import context_ids
+from zoo.stages.generate.engine import within_share
 from zoo.stages.score.engine_process import leave, main, send
 from zoo.targets import SHARE, process_age_seconds
 
@@ -49,10 +50,8 @@ class Talker:
         permit_amx()
         arguments = dict(job["arguments"])
         import_model_class(arguments)
-        if SHARE in os.environ and "gpu_memory_utilization" in arguments:
-            import torch
-
-            arguments["gpu_memory_utilization"] = int(os.environ[SHARE]) / torch.cuda.mem_get_info()[1]
+        if SHARE in os.environ and "kv_cache_memory_bytes" not in arguments:
+            arguments = within_share(arguments, int(os.environ[SHARE]))
         self._llm = LLM(**arguments)
         self._literals = job["literals"]
         self._stops, self._sampling = set(job["stops"]), job["sampling"]
