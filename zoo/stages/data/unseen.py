@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.contracts import Held, Input, LexicalTrainRequest, TrainRequest
+from zoo.contracts import Held, Input, LexicalTrainRequest, TrainRequest, rule_name
 from zoo.data.battles import Battles, read_battles
 from zoo.data.keys import copies_by_text, prompt_texts
 from zoo.data.splits import assign_folds, group_hashes
@@ -55,10 +55,22 @@ def training_of(folder: Path, fold: int) -> Training:
                 "what it has seen; train it again"
             )
         chain.append(earlier)
+    split, battles = _split(request), request.battles.fingerprint
+    if other := next((one for one in chain if (_split(one), one.battles.fingerprint) != (split, battles)), None):
+        raise ZooError(
+            f"{folder.name}: went on from a training that held out {_split(other)} of {other.battles.fingerprint}, and this one "
+            f"held out {split} of {battles}: it has seen prompts that it held out; train it again"
+        )
     if any(one.extra_files and one.extra_rule is None for one in chain):
         raise ZooError(f"{folder.name}: was made before near-copies of held-out prompts were left out; train it again")
     held = request.held if isinstance(request, TrainRequest) else Held(n_folds=request.spec.folds, fold=fold, rule=request.rule)
     return Training(held, tuple(chain))
+
+
+def _split(request: TrainRequest | LexicalTrainRequest) -> str:
+    if isinstance(request, LexicalTrainRequest):
+        return "all folds"  # each in turn
+    return f"fold {request.held.fold} of {request.held.n_folds} by {rule_name(request.held.rule)}"
 
 
 def unseen(frame: Any, human: Battles, models: Sequence[Training]) -> np.ndarray:
@@ -102,15 +114,15 @@ def _learned(human: Battles, models: Sequence[Training]) -> Iterator[Iterator[An
 def _extra_frames(request: TrainRequest | LexicalTrainRequest, held: Held, human: Battles) -> list[Any]:
     """The rows of a training's extra files that it did not leave out, labelled or not.
 
-    `held`: of a lexical one's model.
+    `held`: of a lexical one's model. Those that it left out for an extra file before them count, too: which of that one's rows
+    it learned is not asked here.
     """
     apart, found = 0.0, list[Any]()
     if isinstance(request, TrainRequest):
         held, apart = request.held, share_apart(human, request.held, request.spec)
     for extra in request.extra_files:
         frame = _read_extra(extra.battles, human.path.parent).frame
-        reasons = why_not(frame, human.frame, held, request.extra_rule, found, apart)
-        found.append(frame[reasons == ""])
+        found.append(frame[why_not(frame, human.frame, held, request.extra_rule, apart=apart) == ""])
     return found
 
 

@@ -170,6 +170,25 @@ def test_a_near_copy_of_a_human_prompt_in_an_extra_file_is_for_the_fold_that_hel
         )
 
 
+def test_an_unlabelled_row_of_an_extra_file_hides_none_of_the_next_that_has_its_id(tmp_path: Path, human: Battles) -> None:
+    """Training passes the unlabelled one over, and learns the other, whose prompt is another."""
+    (tmp_path / "a").mkdir()
+    one, two = write(tmp_path / "a" / "made.csv", [[question(800)]]), write(tmp_path / "made.csv", [[question(801)]], "made")
+    one.write_text(one.read_text().replace(",1,0,0", ",,,"))
+    more = ExtraBattles(battles=Input(path=two, fingerprint=file_sha256(two)[:16]))
+    trained = [(with_extra(human.path, one, fold, more_extra=(more,)),) for fold in range(FOLDS)]
+    allowed = unseen(asked(tmp_path, [question(801)]), human, models(trained))
+    assert allowed[0].nonzero()[0].tolist() == [fold_of([question(801)], FOLDS)]
+
+
+def test_a_start_from_a_training_of_another_split_is_refused(tmp_path: Path, human: Battles) -> None:
+    first = finished(tmp_path / "store", train_request(human.path, human.path).model_copy(update={"held": Held(n_folds=7)}))
+    start = Input(path=first.path, fingerprint=fingerprint(first.manifest.request))
+    last = train_request(human.path, human.path).model_copy(update={"held": Held(n_folds=FOLDS), "start": start})
+    with pytest.raises(ZooError, match=r"went on from a training that held out fold 0 of 7 .* seen prompts that it held out"):
+        training_of(finished(tmp_path / "store", last).path, 0)
+
+
 TEXTS = st.lists(st.sampled_from([question(n) for n in range(6)] + ["go on", "Why?"]), min_size=1, max_size=3)
 
 
