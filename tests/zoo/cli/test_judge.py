@@ -138,6 +138,29 @@ def test_a_table_of_a_model_that_learned_from_the_human_battles_certifies_nothin
             assert "its verdicts on these: out of fold" in invoke(data_app, *words)
 
 
+@pytest.mark.parametrize("human_ids", [True, False])
+def test_nor_does_one_of_battles_with_other_ids_or_of_a_file_with_more_battles(
+    tmp_path: Path, trained: Path, human_ids: bool
+) -> None:
+    """A pair that is a human battle speaks for its judge whatever its id, and part of what was learned was learned, too."""
+    from zoo.contracts import Input, LexicalScoreRequest, Selection
+    from zoo.data.battles import dataset_digest
+    from zoo.pipeline.runner import run_stage
+
+    frame = pd.read_csv(trained, dtype=str)
+    some = written(tmp_path / "some.csv", frame.iloc[: PROMPTS // 2])
+    renamed = written(tmp_path / "renamed.csv", frame.assign(id="p" + frame["id"]))
+    pairs = some if human_ids else renamed
+    found = list_artifacts(store_folder(), "lexical-score")[0].manifest.request
+    assert isinstance(found, LexicalScoreRequest)
+    given = Input(path=pairs, fingerprint=dataset_digest(read_battles(pairs)))
+    update = {"battles": given, "selection": Selection(rows="all"), "unusable": None}
+    scored = run_stage(found.model_copy(update=update), store_folder()).path / "ab" / SCORES
+    words = ("label", pairs, "--judge", scored, "--human", some if human_ids else trained, "-o", tmp_path / "l.csv")
+    with pytest.raises(ZooError, match=r"lexical@ab has learned from .*, and these are no rows that it held out"):
+        invoke(data_app, *words)
+
+
 def test_a_verdict_of_another_battle_is_no_verdict(tmp_path: Path, trained: Path, pairs: Path) -> None:
     """The pairs were changed after they were judged."""
     out = tmp_path / "verdicts.parquet"

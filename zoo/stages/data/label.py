@@ -55,7 +55,7 @@ def run(request: LabelRequest, out_dir: Path) -> StageResult:
     if request.judges:
         paths = [given.path for given in request.judges]
         on_pairs, on_human, tables = read_verdicts(paths, request.names, pairs, human, tally)
-        known = {" + ".join(tables): "; ".join(dict.fromkeys(origins(paths, tables, request.names, human).values()))}
+        known = {" + ".join(tables): "; ".join(dict.fromkeys(origins(paths, tables, request.names, pairs, human).values()))}
     else:
         on_pairs, on_human = own_verdicts(pairs, sources), Verdicts.none(len(human.frame))
     progress.note("comparing them")
