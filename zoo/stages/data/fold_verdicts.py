@@ -23,6 +23,7 @@ from zoo.scores.tables import OK, SCORES, probabilities, read_scores
 from zoo.stages.data.unseen import Training, training_of, unseen
 
 SEEN = "seen by the models of all folds"
+SEEN_ELSEWHERE = "seen by the model of its fold too, in other prompts"
 NOT_ASKED = "asked of no model"
 
 
@@ -60,9 +61,10 @@ def said_of_pairs(judge: EntryJudge, pairs: Battles, human: Battles) -> Said:
 
 
 def said_of_human(judge: EntryJudge, human: Battles) -> Said:
-    """Each human battle by the model that held out its fold.
+    """Each human battle by the model that held out its fold, where that has not seen its prompt elsewhere.
 
-    ZooError where a table has a row that its model has learned from.
+    As a later turn of another prompt, or within one: folds look at first turns alone. ZooError where a table has a row that its
+    model has learned from.
     """
     trainings = _trainings(judge)
     split = trainings[0].held
@@ -73,7 +75,7 @@ def said_of_human(judge: EntryJudge, human: Battles) -> Said:
         there = table["fold"].to_numpy()
         if ((there >= 0) & (there != folds)).any():
             raise ZooError(f"{fold.human.path}: has rows of folds that its model has learned from; score the entry again")
-    return _joined(tables, own, human)
+    return _joined(tables, own & unseen(human.frame, human, trainings), human, SEEN_ELSEWHERE)
 
 
 def may_judge(judge: EntryJudge, pairs: Battles, human: Battles) -> np.ndarray:
@@ -92,10 +94,10 @@ def _table(folder: Path, variant: Variant, battles: Battles) -> pd.DataFrame:
     return found.fillna({"status": "", "fold": -1, "n_truncated_tokens": 0})
 
 
-def _joined(tables: Sequence[Sequence[pd.DataFrame | None]], allowed: np.ndarray, battles: Battles) -> Said:
-    """The fold models' tables by variant as one; `allowed` (rows, folds) says who may speak."""
+def _joined(tables: Sequence[Sequence[pd.DataFrame | None]], allowed: np.ndarray, battles: Battles, seen: str = SEEN) -> Said:
+    """The fold models' tables by variant as one; `allowed` (rows, folds) says who may speak, `seen` why nobody may."""
     rows = len(battles.frame)
-    reasons = np.where(allowed.any(axis=1), "", SEEN).astype(object)
+    reasons = np.where(allowed.any(axis=1), "", seen).astype(object)
     each, models, cut = np.full((len(tables), rows, 3), np.nan), allowed.copy(), np.zeros(rows, dtype=np.int64)
     for own in tables:
         for fold, table in enumerate(own):

@@ -21,7 +21,7 @@ import pandas as pd
 from zoo.contracts import Measurements, PromptsRequest, StageResult, inputs_of
 from zoo.data.battles import Battles, read_battles
 from zoo.data.draw import drawn, inclusion_probabilities, with_floor
-from zoo.data.judges import read_table
+from zoo.data.judges import VERDICTS, read_table
 from zoo.data.languages import language_of_turns
 from zoo.data.likeness import FEATURES, LENGTH, TOPIC, Bins, distance, features_of, raked, shares
 from zoo.data.made import CHOSEN, REPORT
@@ -38,7 +38,7 @@ from zoo.stages import progress
 from zoo.store import replacing, write_atomic
 from zoo.targets import process_age_seconds
 
-PROMPTS, NOT_DRAWN = "prompts", "not drawn: --rows ended it"
+PROMPTS, NOT_DRAWN, OF_NO_LABEL = "prompts", "not drawn: --rows ended it", "of no labelled battle"
 LENGTHS = ("short", "middle", "long")  # thirds of the battles' prompts
 MOST_SHOWN = 12
 
@@ -62,7 +62,7 @@ def run(request: PromptsRequest, out_dir: Path) -> StageResult:
     """
     load_seconds, started, tally = process_age_seconds(), time.monotonic(), Tally()
     pool, read = usable_pool(request, tally)
-    pull = like_target(request, pool) if request.like else worst_of(request, pool)
+    pull = like_target(request, pool) if request.like else worst_of(request, pool, tally)
     weights = with_floor(pull.weights, request.floor)
     chances = inclusion_probabilities(weights, request.rows)
     places = drawn([prompt.id for prompt in pool], weights, request.rows, request.seed)
@@ -125,13 +125,13 @@ def like_target(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
     return Pull(raked(kinds, wanted), kinds, {"target": {name: shares(wanted[name]) for name in FEATURES}})
 
 
-def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
+def worst_of(request: PromptsRequest, pool: Sequence[Prompt], tally: Tally) -> Pull:
     """Weights by the held-out loss of such prompts.
 
     By how far it is above the mean, as far as that is not chance.
     """
     assert request.battles is not None
-    battles, losses = held_out_losses(request)
+    battles, losses = held_out_losses(request, tally)
     asked = battles.frame.set_index("id").loc[losses.index].reset_index()
     progress.note(f"{len(losses):,} rows with a held-out loss, mean {losses.mean():.4f}")
     groups = prompt_groups(asked, NEAR_PROMPTS)
@@ -150,17 +150,19 @@ def worst_of(request: PromptsRequest, pool: Sequence[Prompt]) -> Pull:
     return Pull(weights, kinds, {"loss": _loss_record(cells, own, len(losses)), "wanted": int((weights > 0).sum())})
 
 
-def held_out_losses(request: PromptsRequest) -> tuple[Battles, pd.Series]:
+def held_out_losses(request: PromptsRequest, tally: Tally) -> tuple[Battles, pd.Series]:
     """The battles, and the log loss of their labelled rows that the tables score, by id.
 
-    It is the mean of several tables.
+    It is the mean of the tables that score a row. What of them says nothing of any is counted.
     """
     assert request.battles is not None
-    battles, tally = read_battles(request.battles.path), Tally()
+    battles = read_battles(request.battles.path)
     labels = battles.frame[battles.frame["label"] >= 0].set_index("id")["label"]
     found: dict[str, list[float]] = {}
     for given in request.worst_of:
-        table = {row_id: p for row_id, (p, _) in read_table(given.path, tally).rows.items() if row_id in labels.index}
+        rows = read_table(given.path, tally).rows
+        table = {row_id: p for row_id, (p, _) in rows.items() if row_id in labels.index}
+        tally.add(VERDICTS, OF_NO_LABEL, next((row_id for row_id in rows if row_id not in table), ""), len(rows) - len(table))
         p = np.array([*table.values()]).reshape(-1, 3)
         for row_id, loss in zip(table, log_loss_rows(p, labels[list(table)].to_numpy()), strict=True):
             found.setdefault(row_id, []).append(float(loss))

@@ -102,6 +102,20 @@ def test_chance_alone_is_no_reason(tmp_path: Path) -> None:
     assert not report["wanted"] and {row["inclusion_probability"] for row in rows} == {0.2}
 
 
+def test_what_a_table_says_of_no_labelled_battle_is_counted(tmp_path: Path) -> None:
+    file, table = battles(tmp_path, 0.3)
+    rows = pd.read_csv(table).astype({"p_a": object})
+    rows.loc[0, "p_a"] = "high"
+    rows.loc[len(rows)] = [0.2, 0.3, 0.5, "elsewhere"]
+    rows.loc[len(rows)] = rows.loc[1]
+    rows.to_csv(table, index=False)
+    pool = file_of(tmp_path / "pool.jsonl", mixed(0, 20, 20, 0))
+    _, report = run(tmp_path, pool, worst_of=(given(table),), battles=given(file), rows=4)
+    counts = {each["reason"]: each["count"] for each in report["counts"]}
+    expected = {"no probabilities that can be read": 1, "of an id that occurs more than once": 2, prompts.OF_NO_LABEL: 1}
+    assert counts == expected | {prompts.NOT_DRAWN: 36} and report["loss"]["rows"] == 118
+
+
 def test_a_table_of_other_battles_is_refused(tmp_path: Path) -> None:
     file, _ = battles(tmp_path, 0.0)
     (tmp_path / "other.csv").write_text("id,p_a,p_b,p_tie\nx,0.2,0.3,0.5\n")
