@@ -58,8 +58,8 @@ def training_of(folder: Path, fold: int) -> Training:
     split, battles = _split(request), request.battles.fingerprint
     if other := next((one for one in chain if (_split(one), one.battles.fingerprint) != (split, battles)), None):
         raise ZooError(
-            f"{folder.name}: went on from a training that held out {_split(other)} of {other.battles.fingerprint}, and holds out "
-            f"{split} of {battles}: it has seen prompts that it held out; train it again"
+            f"{folder.name}: went on from a training that held out {_split(other)} of {other.battles.fingerprint}, and holds "
+            f"out {split} of {battles}: it has seen prompts that it holds out; train it again"
         )
     if any(one.extra_files and one.extra_rule is None for one in chain):
         raise ZooError(f"{folder.name}: was made before near-copies of held-out prompts were left out; train it again")

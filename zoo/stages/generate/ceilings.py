@@ -35,6 +35,7 @@ class Reach:
     _usable: int = 0
     _begun: dict[int, float] = field(default_factory=dict)
     _took: list[float] = field(default_factory=list)
+    _again: set[int] = field(default_factory=set)
 
     @property
     def in_order(self) -> bool:
@@ -45,7 +46,7 @@ class Reach:
         """Whether the next of the rows may begin: all before it have ended, or have begun."""
         if self.accept is not None and self.usable_before[row] + self._usable + len(self._begun) >= self.accept:
             return False
-        if self.seconds_left is None:
+        if self.seconds_left is None or row in self._again:
             return True
         typical = sum(self._took) / len(self._took) if self._took else 0.0
         return self.seconds_left() > typical
@@ -54,8 +55,9 @@ class Reach:
         self._begun[row] = time.monotonic()
 
     def take_back(self, row: int) -> None:
-        """It has to begin again."""
+        """It has to begin again, and may after the hours: without it no row behind it would be reached."""
         self._begun.pop(row, None)
+        self._again.add(row)
 
     def end(self, row: int, *, usable: bool) -> None:
         self._took.append(time.monotonic() - self._begun.pop(row))

@@ -185,7 +185,7 @@ def test_a_start_from_a_training_of_another_split_is_refused(tmp_path: Path, hum
     first = finished(tmp_path / "store", train_request(human.path, human.path).model_copy(update={"held": Held(n_folds=7)}))
     start = Input(path=first.path, fingerprint=fingerprint(first.manifest.request))
     last = train_request(human.path, human.path).model_copy(update={"held": Held(n_folds=FOLDS), "start": start})
-    with pytest.raises(ZooError, match=r"went on from a training that held out fold 0 of 7 .* seen prompts that it held out"):
+    with pytest.raises(ZooError, match=r"went on from a training that held out fold 0 of 7 .* seen prompts that it holds out"):
         training_of(finished(tmp_path / "store", last).path, 0)
 
 
