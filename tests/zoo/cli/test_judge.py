@@ -16,9 +16,11 @@ from zoo.cli.main import app
 from zoo.data.battles import read_battles
 from zoo.data.columns import VOTES, WINNER_COLUMNS
 from zoo.data.sample import write_sample
+from zoo.data.splits import fold_of
 from zoo.errors import ZooError
 from zoo.scores.tables import SCORES
 from zoo.settings import store_folder
+from zoo.stages.data.fold_verdicts import SEEN_ELSEWHERE
 from zoo.store import list_artifacts
 
 PROMPTS = 150
@@ -159,6 +161,24 @@ def test_nor_does_one_of_battles_with_other_ids_or_of_a_file_with_more_battles(
     words = ("label", pairs, "--judge", scored, "--human", some if human_ids else trained, "-o", tmp_path / "l.csv")
     with pytest.raises(ZooError, match=r"lexical@ab has learned from .*, and these are no rows that it held out"):
         invoke(data_app, *words)
+
+
+def test_a_human_battle_whose_question_another_asks_second_is_not_judged_by_who_learned_that(
+    tmp_path: Path, human: Path
+) -> None:
+    frame = pd.read_csv(human, dtype=str)
+    own = fold_of([question(0)], 3)
+    first = next(question(n) for n in range(5000, 5100) if fold_of([question(n)], 3) != own)
+    frame.loc[PROMPTS - 1, "prompt"] = json.dumps([first, question(0)])
+    file, pairs = (
+        written(tmp_path / "both.csv", frame),
+        written(tmp_path / "p.csv", frame.iloc[1:9].assign(id=list("abcdefgh"))),
+    )
+    invoke(app, "run", "lexical", "--data", file, "--folds", 3, "--fold-rule", "prompts")
+    judged(pairs, file, tmp_path / "v.csv")
+    status = pd.read_csv(tmp_path / "v.csv", dtype={"id": str}).set_index("id")["status"]
+    assert status[frame["id"][0]] == status[frame["id"][PROMPTS - 1]] == SEEN_ELSEWHERE
+    assert (status != "ok").sum() == 2
 
 
 def test_a_verdict_of_another_battle_is_no_verdict(tmp_path: Path, trained: Path, pairs: Path) -> None:
