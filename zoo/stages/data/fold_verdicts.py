@@ -61,10 +61,10 @@ def said_of_pairs(judge: EntryJudge, pairs: Battles, human: Battles) -> Said:
 
 
 def said_of_human(judge: EntryJudge, human: Battles) -> Said:
-    """Each human battle by the model that held out its fold, where that has not seen its prompt elsewhere.
+    """Each human battle by the model that held out its fold.
 
-    As a later turn of another prompt, or within one: folds look at first turns alone. ZooError where a table has a row that its
-    model has learned from.
+    None where that has seen its prompt elsewhere, as a later turn of another or within one: folds look at first turns alone.
+    ZooError where a table has a row that its model has learned from.
     """
     trainings = _trainings(judge)
     split = trainings[0].held
@@ -95,7 +95,10 @@ def _table(folder: Path, variant: Variant, battles: Battles) -> pd.DataFrame:
 
 
 def _joined(tables: Sequence[Sequence[pd.DataFrame | None]], allowed: np.ndarray, battles: Battles, seen: str = SEEN) -> Said:
-    """The fold models' tables by variant as one; `allowed` (rows, folds) says who may speak, `seen` why nobody may."""
+    """The fold models' tables by variant as one.
+
+    `allowed` (rows, folds) says who may speak, `seen` why nobody may.
+    """
     rows = len(battles.frame)
     reasons = np.where(allowed.any(axis=1), "", seen).astype(object)
     each, models, cut = np.full((len(tables), rows, 3), np.nan), allowed.copy(), np.zeros(rows, dtype=np.int64)

@@ -55,7 +55,10 @@ class Reach:
         self._begun[row] = time.monotonic()
 
     def take_back(self, row: int) -> None:
-        """It has to begin again, and may after the hours: without it no row behind it would be reached."""
+        """It has to begin again, and may do so after the hours.
+
+        Without it no row behind it would be reached.
+        """
         self._begun.pop(row, None)
         self._again.add(row)
 
