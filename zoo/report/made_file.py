@@ -127,7 +127,7 @@ def read_made(store: Path, path: Path) -> MadeFile:
     if not stage:
         raise ZooError(
             f"{path}: no artifact of {store} wrote it, and no {beside(path).name} lies beside it; give a file that "
-            "`zoo data prompts`, `generate`, `mine`, `judge` or `label` wrote"
+            "`zoo data mine`, `prompts`, `generate`, `judge` or `label` wrote"
         )
     return MadeFile(path, file_sha256(path), stage, report, given)
 
