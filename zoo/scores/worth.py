@@ -84,7 +84,8 @@ class WorthReport(Contract):
     """All that a recipe of worth found.
 
     `trainings`: that it rests on; `without_chance`: entries whose training has no seed, so that their errors are of the
-    held-out prompts alone, and for the curve of the rows that seeds drew.
+    held-out prompts alone, and for the curve of the rows that seeds drew; `known_beforehand`: other files whose prompts the
+    main file has, too.
     """
 
     question: str
@@ -98,3 +99,4 @@ class WorthReport(Contract):
     contrasts: tuple[Contrast, ...]
     curve: tuple[CurvePoint, ...]
     drowned: tuple[Drowned, ...]
+    known_beforehand: tuple[str, ...] = ()

@@ -80,6 +80,9 @@ def test_a_training_without_chance_runs_once_for_all_seeds_but_for_the_rows_that
         ({"seeds": [0]}, "at least 3"),
         ({"seeds": [4, 4, 4]}, "different"),
         ({"folds": [3]}, "not one of 3"),
+        ({"folds": [0, 0]}, "each once"),
+        ({"also_on": ["dev.csv", "main.csv"]}, "not main.csv"),
+        ({"also_on": ["dev.csv", "dev.csv"]}, "each file once"),
         ({"rows": [5, 5]}, "rising"),
         ({"sources": [{"name": "a", "file": "x"}, {"name": "a", "file": "y"}]}, "names must differ"),
     ],
@@ -206,7 +209,7 @@ def test_gains_are_those_of_the_seeds_pairs_and_zero_is_not_told_from_zero() -> 
 def test_pages_and_figures_hold_every_comparison() -> None:
     report, _ = made_report(0.1)
     text = as_text(worth_page(report, ["worth.json"]))
-    assert "more" in text and "95 %" in text and "worth.json" in text
+    assert "more" in text and "95 %" in text and "worth.json" in text and "flattered by the choice" in text
     assert len(contrasts_table(report).rows) == len(report.contrasts)
     assert [axes.get_title() for axes in worth_figure(report).axes] == ["main.csv, held out", "dev.csv, all"]
     assert len(curve_figure(report).axes) == 2
@@ -256,6 +259,8 @@ def test_a_run_that_is_killed_goes_on_and_a_finished_one_trains_nothing(data: Pa
     assert {path: path.stat().st_mtime_ns for path in first} == first, "what was trained is not trained again"
     assert any(f"{len(first)} of them in the store" in line for line in said)
     assert len([a for a in list_artifacts(store) if a.manifest.stage == "lexical-train"]) == report.trainings == 2 + 3
+    (line,) = report.known_beforehand
+    assert line.startswith("dev.csv: ") and line in said, "the main file has prompts of dev"
     assert [facts.empty for facts in report.sources] == ["", f"0 rows left of 60 labelled ones: 60 {OTHERS}"]
     assert {contrast.kind for contrast in report.contrasts} == {ALONE}, "there is one source to add"
     again: list[str] = []
