@@ -27,7 +27,7 @@ class Contrast(Contract):
     """One comparison on one area: the main file with a source against without it.
 
     `kind`: the source alone beside the main file; added last to all the others; or all sources at once. `rows`: of the source
-    that a training learns, the mean over folds. `log_loss`: the raw one without and with it.
+    that a training learns and that no other source of it has, the mean over folds. `log_loss`: the raw one without and with it.
     """
 
     entry: str

@@ -21,7 +21,7 @@ from zoo.experiments.scored import Scored
 from zoo.experiments.worth import WorthRecipe, load_worth, measure_worth
 from zoo.experiments.worth.compare import Models, Rows, compare
 from zoo.experiments.worth.recipe import MAIN, configs, expanded, told, whole
-from zoo.experiments.worth.sources import OTHERS, check_overlap, prepare, write_rows
+from zoo.experiments.worth.sources import OTHERS, check_overlap, prepare, rows_learned, write_rows
 from zoo.report.text import Format, as_text
 from zoo.report.worth import NOT_TOLD, contrasts_table, curve_figure, leaderboard_table, worth_figure, worth_page
 from zoo.scores.worth import ALONE, HELD_OUT, Area, WorthReport
@@ -135,6 +135,23 @@ def test_two_forms_of_the_same_battles_are_not_taken_for_two_sources(data: Path)
         check_overlap([one, two])
 
 
+def test_rows_of_two_sources_count_once(data: Path, tmp_path: Path) -> None:
+    """As many as a training on the same files says that it has learned."""
+    frame = pd.read_csv(data / "more.csv", dtype=str)
+    frame[:60].to_csv(data / "first.csv", index=False)
+    frame[40:].to_csv(data / "second.csv", index=False)
+    recipe = recipe_of(sources=[{"name": name, "file": f"{name}.csv"} for name in ("first", "second")])
+    main = usable_battles(data / "main.csv")
+    sources = [prepare(recipe, source, main, data, (0, 1, 2)) for source in recipe.sources]
+    rows = rows_learned(sources, [0, 1, 2])
+    each, both = [rows([name]) for name in ("first", "second")], rows(["first", "second"])
+    twice = set(sources[0].frame["id"]) & set(sources[1].frame["id"])
+    assert twice and max(each) < both < sum(each)
+    assert each == [pytest.approx(one.learned.sum(axis=0).mean()) for one in sources]
+    whole_file = prepare(recipe_of(), recipe_of().sources[0], main, data, (0, 1, 2))
+    assert both == pytest.approx(whole_file.learned.sum(axis=0).mean())
+
+
 def test_the_file_that_is_learned_from_has_the_same_battles_labels_and_votes(data: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(data / "more.csv", dtype=str)
     frame["votes_a"], frame["votes_b"], frame["votes_tie"] = "0.5", "0.25", "0.25"
@@ -171,7 +188,7 @@ def made_report(gained: float, *, gpu_seconds: float | None = None) -> tuple[Wor
         tables[run.title] = dict.fromkeys(("main.csv", "dev.csv"), Scored(ids, p, y, np.zeros(120), ties=True))
         means[run.title] = loss.mean()
     models = Models(recipe, cells, tables, {"smollm2-135m": False}, areas)
-    contrasts, curve, drowned = compare(recipe, models, areas, usable, {"more": {0: 20}})
+    contrasts, curve, drowned = compare(recipe, models, areas, usable, lambda names: 20.0)
     facts = {"name": "more", "file": "more.csv", "weight": 1, "soft": False, "labelled": 20, "learned": {0: 20}, "left_out": {}}
     report = WorthReport(
         question="?",

@@ -18,7 +18,7 @@ from zoo.experiments.side_by_side import run_side_by_side
 from zoo.experiments.trials import TRAINED, check_labels, planned, run_trial
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
 from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth, together
-from zoo.experiments.worth.sources import Prepared, check_overlap, known_beforehand, prepared_sources, write_rows
+from zoo.experiments.worth.sources import Prepared, check_overlap, known_beforehand, prepared_sources, rows_learned, write_rows
 from zoo.pipeline.lineage import gpu_seconds_of_making
 from zoo.scores.worth import SourceFacts, WorthReport
 from zoo.store import find, list_artifacts, write_atomic
@@ -66,7 +66,8 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
     learned = {s.source.name: {f: int(n) for f, n in zip(folds, s.learned.sum(axis=0), strict=True)} for s in sources}
     facts = tuple(_facts(source, learned[source.source.name], store, data_folder) for source in sources)
     usable = {source.source.name: len(source.frame) for source in sources if not source.empty}
-    contrasts, curve, drowned = compare(recipe, models, areas, usable, learned)
+    held_out = [folds.index(fold) for fold in recipe.folds]
+    contrasts, curve, drowned = compare(recipe, models, areas, usable, rows_learned(sources, held_out))
     return WorthReport(
         question=recipe.question,
         data=recipe.data,

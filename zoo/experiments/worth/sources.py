@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +171,29 @@ def check_overlap(sources: Sequence[Prepared]) -> None:
             )
         ids |= set(one.frame["id"])
         keys |= set(own)
+
+
+def rows_learned(sources: Sequence[Prepared], folds: Sequence[int]) -> Callable[[Sequence[str]], float]:
+    """How many rows a training on some sources learns of them, the mean over some folds (columns of `learned`).
+
+    By the sources' names. A battle of two sources counts once: it is learned from the first of them.
+    """
+    keys = {one.source.name: battle_keys(one.frame) for one in sources}
+
+    def of_fold(names: Sequence[str], fold: int) -> int:
+        ids, known, count = set[str](), set[object](), 0
+        for one in sources:
+            if one.source.name not in names:
+                continue
+            own = [
+                (i, key)
+                for i, key, may in zip(one.frame["id"], keys[one.source.name], one.learned[:, fold], strict=True)
+                if may
+            ]
+            new = [(i, key) for i, key in own if i not in ids and key not in known]
+            count += len(new)
+            ids |= {i for i, _ in new}
+            known |= {key for _, key in new}
+        return count
+
+    return lambda names: float(np.mean([of_fold(names, fold) for fold in folds]))
