@@ -72,7 +72,10 @@ def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
 
 
 def _known_as(made: Path) -> list[str]:
-    """Digests of what is in a file: pairs as scoring knows them and with their votes, prompts as answering does."""
+    """Digests of what is in a file.
+
+    Pairs as scoring knows them and with their votes, prompts as answering does.
+    """
     if made.name == PAIRS:
         battles = read_battles(made, keep=VOTES)
         return list(dict.fromkeys((dataset_digest(battles), content_digest(battles))))
@@ -80,9 +83,10 @@ def _known_as(made: Path) -> list[str]:
 
 
 def content_digest(battles: Battles) -> str:
-    """SHA-256 over battles, winners and vote shares, whatever the order of rows and the file's format.
+    """SHA-256 over battles, winners and vote shares.
 
-    `battles` are read with `keep=VOTES`. The `dataset_digest` where there are no votes.
+    The order of rows and the file's format do not matter. `battles` are read with `keep=VOTES`.
+    The `dataset_digest` where there are no votes.
     """
     if not set(VOTES) <= set(battles.kept):
         return dataset_digest(battles)

@@ -48,8 +48,9 @@ def lineage_of_made_file(store: Path, path: Path) -> Given:
 
 
 def gpu_seconds(manifest: Manifest) -> float:
-    """Seconds of all GPUs that a stage took, loading included; 0 on processors, and of stages that leave GPUs alone.
+    """Seconds of all GPUs that a stage took, loading included.
 
+    0 on processors, and of stages that leave GPUs alone.
     A judge's are of the scoring of its pairs, which is in the store as stages of its own.
     """
     for name in (GENERATE_GPU_SECONDS, JUDGE_GPU_SECONDS):
@@ -62,7 +63,7 @@ def gpu_seconds(manifest: Manifest) -> float:
 
 
 def gpu_seconds_of_making(store: Path, path: Path) -> float | None:
-    """GPU seconds of generating a made file's answers and of judging its pairs, all stages together.
+    """GPU seconds of generating a made file's answers and of judging its pairs.
 
     None where nobody knows: the file is from elsewhere, or an artifact of its chain is gone.
     """

@@ -99,7 +99,10 @@ def prepare(recipe: WorthRecipe, source: WorthSource, main: Battles, data_folder
 
 
 def known_beforehand(recipe: WorthRecipe, main: Battles, data_folder: Path) -> list[str]:
-    """Of each other file, how many rows of the main file ask its prompts: every training learns those, with a source or not."""
+    """Of each other file, how many rows of the main file ask its prompts.
+
+    Every training learns those, with a source or not.
+    """
     found = []
     for name in recipe.also_on:
         reasons = why_masked(main.frame["prompt"].tolist(), asked_in([data_folder / name]))
@@ -174,9 +177,10 @@ def check_overlap(sources: Sequence[Prepared]) -> None:
 
 
 def rows_learned(sources: Sequence[Prepared], folds: Sequence[int]) -> Callable[[Sequence[str]], float]:
-    """How many rows a training on some sources learns of them, the mean over some folds (columns of `learned`).
+    """How many rows a training on some sources learns of them.
 
-    By the sources' names. A battle of two sources counts once: it is learned from the first of them.
+    The mean over some folds (columns of `learned`), by the sources' names.
+    A battle of two sources counts once: it is learned from the first of them.
     """
     keys = {one.source.name: battle_keys(one.frame) for one in sources}
 
