@@ -33,6 +33,7 @@ NO_SHARES, NOT_SCORED, OF_NO_ROW = (
 )
 UNREADABLE, DOUBLED = "a row that cannot be read", "of an id that occurs more than once"
 OTHER_BATTLE = "of another battle that had the id"
+OF_ITSELF = "of an answer against itself"
 BY_SOME, BY_ANOTHER = "by some of the tables only", "of a pair that another judge has judged"
 TABLE_COLUMNS = ("id", *PROBABILITIES, *WINNER_COLUMNS, "status", CONSISTENCY, JUDGED_BY, BATTLE)
 SUM_TOLERANCE = 0.01  # of probabilities that people round to two places
@@ -222,7 +223,9 @@ def _add_preferences(path: Path, name: str, pairs: Battles, verdicts: Verdicts, 
     unreadable = table["share_b"].isna()
     tally.add(VERDICTS, NO_SHARES, path.name, int(unreadable.sum()))
     shares: dict[frozenset[str], list[tuple[str, str, float]]] = defaultdict(list)
-    rows = table[~unreadable]
+    itself = ~unreadable & (table["id_a"] == table["id_b"])
+    tally.add(VERDICTS, OF_ITSELF, path.name, int(itself.sum()))
+    rows = table[~unreadable & ~itself]
     for id_a, id_b, share, judge in zip(
         *(rows[column].tolist() for column in ("id_a", "id_b", "share_b", "judge")), strict=True
     ):

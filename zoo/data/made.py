@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.data.battles import dataset_digest, read_battles
+import pandas as pd
+
+from zoo.data.battles import Battles, dataset_digest, read_battles
+from zoo.data.columns import VOTES
 from zoo.data.prompts import read_prompts
 from zoo.errors import ZooError
 from zoo.reading import read_json_object
@@ -68,10 +72,27 @@ def copy_out(artifact: Artifact, out: Path, name: str = PAIRS) -> Path:
 
 
 def _known_as(made: Path) -> list[str]:
-    """Digests of what is in a file: pairs as scoring knows them, prompts as answering does."""
+    """Digests of what is in a file.
+
+    Pairs as scoring knows them and with their votes, prompts as answering does.
+    """
     if made.name == PAIRS:
-        return [dataset_digest(read_battles(made))]
+        battles = read_battles(made, keep=VOTES)
+        return list(dict.fromkeys((dataset_digest(battles), content_digest(battles))))
     return [read_prompts(made).digest] if made.name == CHOSEN else []
+
+
+def content_digest(battles: Battles) -> str:
+    """SHA-256 over battles, winners and vote shares.
+
+    The order of rows and the file's format do not matter. `battles` are read with `keep=VOTES`.
+    The `dataset_digest` where there are no votes.
+    """
+    if not set(VOTES) <= set(battles.kept):
+        return dataset_digest(battles)
+    votes = battles.kept.loc[battles.frame["id"], list(VOTES)].apply(pd.to_numeric, errors="coerce")
+    rows = sorted(repr((row_id, *(f"{share:.9g}" for share in shares))) for row_id, *shares in votes.itertuples(name=None))
+    return hashlib.sha256("\n".join([dataset_digest(battles), *rows]).encode()).hexdigest()
 
 
 def write_report(report: dict[str, Any], out: Path, digest: str) -> None:

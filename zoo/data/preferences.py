@@ -29,7 +29,7 @@ def read_preferences(path: Path) -> pd.DataFrame:
     """Preferences by conversation: `id_a`, `id_b`, `share_b` and `judge`.
 
     `share_b` is float64, NaN where it is no share and in rows that cannot be read; `judge` is empty where none is named.
-    Both answers of a row are of different models: what a judge says of an answer against itself is left out.
+    `id_a` and `id_b` are the same where a judge was asked about an answer against itself.
     """
     rows = []
     for number, record in read_records(path, (*NEEDED, JUDGE)):
@@ -40,8 +40,7 @@ def read_preferences(path: Path) -> pd.DataFrame:
             what = f"has {', '.join(record)[:200] or 'none of them'}"
             raise ZooError(f"{path}: row {number}: {what}; preferences have the columns {', '.join(NEEDED)}")
         prompt, model_a, model_b, share = (cell_text(record.get(name)).strip() for name in NEEDED)
-        if model_a != model_b:
-            rows.append((f"{prompt}-{model_a}", f"{prompt}-{model_b}", share, cell_text(record.get(JUDGE)).strip()))
+        rows.append((f"{prompt}-{model_a}", f"{prompt}-{model_b}", share, cell_text(record.get(JUDGE)).strip()))
     frame = pd.DataFrame(rows, columns=["id_a", "id_b", "share_b", "judge"])
     numbers: pd.Series[float] = pd.to_numeric(frame["share_b"], errors="coerce").astype(np.float64)
     return frame.assign(share_b=numbers.where((numbers >= 0) & (numbers <= 1)))

@@ -15,7 +15,7 @@ class Stage:
 
     `function`: `module:name` of its `run(request, out_dir) -> StageResult`; empty where nothing runs. `section`: the entry's
     table that its `spec` is; `data`: what its battles are to it; `leaves`: the kind of model it makes; `scores`: it writes
-    score tables, so that its artifacts hold members.
+    score tables, so that its artifacts hold members; `on_gpus`: it takes the machine's GPUs where there are any.
     """
 
     function: str = ""
@@ -23,19 +23,20 @@ class Stage:
     data: str = "evaluation"
     leaves: str = ""
     scores: bool = False
+    on_gpus: bool = False
 
 
 STAGES = {  # in the order in which they run
     "mine": Stage("zoo.stages.data.mine:run"),
     "fetch": Stage("zoo.stages.weights.fetch:run"),
     "prompts": Stage("zoo.stages.data.prompts:run"),
-    "generate": Stage("zoo.stages.generate.stage:run"),
-    "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter"),
-    "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged"),
-    "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq"),
-    "score": Stage("zoo.stages.score.stage:run", section="score", scores=True),
-    "ladder": Stage("zoo.stages.compare.ladder:run"),
-    "evaluate": Stage("zoo.stages.compare.evaluate:run"),
+    "generate": Stage("zoo.stages.generate.stage:run", on_gpus=True),
+    "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter", on_gpus=True),
+    "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged", on_gpus=True),
+    "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq", on_gpus=True),
+    "score": Stage("zoo.stages.score.stage:run", section="score", scores=True, on_gpus=True),
+    "ladder": Stage("zoo.stages.compare.ladder:run", on_gpus=True),
+    "evaluate": Stage("zoo.stages.compare.evaluate:run", on_gpus=True),
     "lexical-train": Stage("zoo.stages.lexical.stage:train", section="lexical", data="training", leaves="lexical"),
     "lexical-score": Stage("zoo.stages.lexical.stage:score", scores=True),
     "judge": Stage("zoo.stages.data.judge:run"),

@@ -8,7 +8,6 @@ not know is told with what every manifest has.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from zoo.contracts import Input, first_fault, inputs_of
 from zoo.data.made import OK, REPORT, beside, report_beside
 from zoo.errors import ZooError
-from zoo.pipeline.lineage import lineage_of_made_file
+from zoo.pipeline.lineage import gpu_seconds, lineage_of_made_file
 from zoo.reading import check_ordinary, read_json_object
 from zoo.report.generated import statuses
 from zoo.scores.certificate import Certificate
@@ -235,8 +234,7 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
         manifest = step.artifact.manifest
         measured, machine = manifest.measurements, manifest.hardware.get("machine", "")
         seconds = measured.load_seconds + measured.run_seconds
-        told = next((value for name, value in manifest.metrics.items() if name.endswith("/gpu_seconds")), None)
-        gpus = sum(int(count) for count in re.findall(r"(?:^|\+ )(\d+) x ", machine))
+        told_below = step.stage == "judge" and _has_its_scores(step)
         found.append(
             {
                 "stage": step.stage,
@@ -245,8 +243,14 @@ def costs(made: MadeFile) -> list[dict[str, Any]]:
                 "rows": measured.rows,
                 "tokens": measured.tokens,
                 "seconds": seconds,
-                "gpu_seconds": seconds * gpus if told is None else told,
+                "gpu_seconds": 0.0 if told_below else gpu_seconds(manifest),
                 "machine": machine,
             }
         )
     return found
+
+
+def _has_its_scores(judge: Made) -> bool:
+    """Whether the scoring of a judge's pairs is in the store, and so in its lineage by itself."""
+    scored = [given for given in judge.given if given.what.startswith("judges") and given.what.endswith("pairs")]
+    return all(made.artifact for given in scored for made in given.made_by) and all(given.made_by for given in scored)

@@ -119,7 +119,7 @@ that were taken from an earlier run cost nothing again.</p>{% endif %}
 <p class="note">{{ sample_note }}</p>
 {% for kind, rows in sample.items() %}<h3>{{ kind }}</h3>
 {% for row in rows %}<details>
-<summary>{{ (row.prompt | first | default('no text', true))[:90] }}
+<summary><bdi>{{ (row.prompt | first | default('no text', true))[:90] }}</bdi>
 {%- for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
 <p class="note">{{ row.id }}{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
 {% for turn in row.prompt %}<h4>prompt{% if row.prompt | length > 1 %}, turn {{ loop.index }}{% endif %}</h4>

@@ -117,7 +117,18 @@ def _notes(report: WorthReport) -> list[str]:
             f"{', '.join(report.without_chance)}: training has no seed, so its errors are of the held-out prompts alone, and "
             "on the curve of the rows that each seed drew"
         )
-    return lines
+    return [*lines, _choice(report), *report.known_beforehand]
+
+
+def _choice(report: WorthReport) -> str:
+    """By which rows sources are ranked: the first of several is flattered there."""
+    away = _away(report)
+    halves = {c.area.part for c in report.contrasts if c.area.data == away}
+    if {CHOOSE, REPORT} <= halves:
+        return (
+            f"ranked by one half of {away}'s prompts, where the first is flattered by the choice; all rows hold that half, too"
+        )
+    return "ranked by the rows that gains are reported on: that of the first is flattered by the choice"
 
 
 def contrasts_table(report: WorthReport) -> Table:

@@ -27,7 +27,7 @@ class Contrast(Contract):
     """One comparison on one area: the main file with a source against without it.
 
     `kind`: the source alone beside the main file; added last to all the others; or all sources at once. `rows`: of the source
-    that a training learns, the mean over folds. `log_loss`: the raw one without and with it.
+    that a training learns and that no other source of it has, the mean over folds. `log_loss`: the raw one without and with it.
     """
 
     entry: str
@@ -84,7 +84,8 @@ class WorthReport(Contract):
     """All that a recipe of worth found.
 
     `trainings`: that it rests on; `without_chance`: entries whose training has no seed, so that their errors are of the
-    held-out prompts alone, and for the curve of the rows that seeds drew.
+    held-out prompts alone, and for the curve of the rows that seeds drew; `known_beforehand`: other files whose prompts the
+    main file has, too.
     """
 
     question: str
@@ -98,3 +99,4 @@ class WorthReport(Contract):
     contrasts: tuple[Contrast, ...]
     curve: tuple[CurvePoint, ...]
     drowned: tuple[Drowned, ...]
+    known_beforehand: tuple[str, ...] = ()

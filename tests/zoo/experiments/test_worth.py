@@ -21,7 +21,7 @@ from zoo.experiments.scored import Scored
 from zoo.experiments.worth import WorthRecipe, load_worth, measure_worth
 from zoo.experiments.worth.compare import Models, Rows, compare
 from zoo.experiments.worth.recipe import MAIN, configs, expanded, told, whole
-from zoo.experiments.worth.sources import OTHERS, check_overlap, prepare, write_rows
+from zoo.experiments.worth.sources import OTHERS, check_overlap, prepare, rows_learned, write_rows
 from zoo.report.text import Format, as_text
 from zoo.report.worth import NOT_TOLD, contrasts_table, curve_figure, leaderboard_table, worth_figure, worth_page
 from zoo.scores.worth import ALONE, HELD_OUT, Area, WorthReport
@@ -80,6 +80,9 @@ def test_a_training_without_chance_runs_once_for_all_seeds_but_for_the_rows_that
         ({"seeds": [0]}, "at least 3"),
         ({"seeds": [4, 4, 4]}, "different"),
         ({"folds": [3]}, "not one of 3"),
+        ({"folds": [0, 0]}, "each once"),
+        ({"also_on": ["dev.csv", "main.csv"]}, "not main.csv"),
+        ({"also_on": ["dev.csv", "dev.csv"]}, "each file once"),
         ({"rows": [5, 5]}, "rising"),
         ({"sources": [{"name": "a", "file": "x"}, {"name": "a", "file": "y"}]}, "names must differ"),
     ],
@@ -132,6 +135,23 @@ def test_two_forms_of_the_same_battles_are_not_taken_for_two_sources(data: Path)
         check_overlap([one, two])
 
 
+def test_rows_of_two_sources_count_once(data: Path, tmp_path: Path) -> None:
+    """As many as a training on the same files says that it has learned."""
+    frame = pd.read_csv(data / "more.csv", dtype=str)
+    frame[:60].to_csv(data / "first.csv", index=False)
+    frame[40:].to_csv(data / "second.csv", index=False)
+    recipe = recipe_of(sources=[{"name": name, "file": f"{name}.csv"} for name in ("first", "second")])
+    main = usable_battles(data / "main.csv")
+    sources = [prepare(recipe, source, main, data, (0, 1, 2)) for source in recipe.sources]
+    rows = rows_learned(sources, [0, 1, 2])
+    each, both = [rows([name]) for name in ("first", "second")], rows(["first", "second"])
+    twice = set(sources[0].frame["id"]) & set(sources[1].frame["id"])
+    assert twice and max(each) < both < sum(each)
+    assert each == [pytest.approx(one.learned.sum(axis=0).mean()) for one in sources]
+    whole_file = prepare(recipe_of(), recipe_of().sources[0], main, data, (0, 1, 2))
+    assert both == pytest.approx(whole_file.learned.sum(axis=0).mean())
+
+
 def test_the_file_that_is_learned_from_has_the_same_battles_labels_and_votes(data: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(data / "more.csv", dtype=str)
     frame["votes_a"], frame["votes_b"], frame["votes_tie"] = "0.5", "0.25", "0.25"
@@ -168,7 +188,7 @@ def made_report(gained: float, *, gpu_seconds: float | None = None) -> tuple[Wor
         tables[run.title] = dict.fromkeys(("main.csv", "dev.csv"), Scored(ids, p, y, np.zeros(120), ties=True))
         means[run.title] = loss.mean()
     models = Models(recipe, cells, tables, {"smollm2-135m": False}, areas)
-    contrasts, curve, drowned = compare(recipe, models, areas, usable, {"more": {0: 20}})
+    contrasts, curve, drowned = compare(recipe, models, areas, usable, lambda names: 20.0)
     facts = {"name": "more", "file": "more.csv", "weight": 1, "soft": False, "labelled": 20, "learned": {0: 20}, "left_out": {}}
     report = WorthReport(
         question="?",
@@ -206,7 +226,7 @@ def test_gains_are_those_of_the_seeds_pairs_and_zero_is_not_told_from_zero() -> 
 def test_pages_and_figures_hold_every_comparison() -> None:
     report, _ = made_report(0.1)
     text = as_text(worth_page(report, ["worth.json"]))
-    assert "more" in text and "95 %" in text and "worth.json" in text
+    assert "more" in text and "95 %" in text and "worth.json" in text and "flattered by the choice" in text
     assert len(contrasts_table(report).rows) == len(report.contrasts)
     assert [axes.get_title() for axes in worth_figure(report).axes] == ["main.csv, held out", "dev.csv, all"]
     assert len(curve_figure(report).axes) == 2
@@ -256,6 +276,8 @@ def test_a_run_that_is_killed_goes_on_and_a_finished_one_trains_nothing(data: Pa
     assert {path: path.stat().st_mtime_ns for path in first} == first, "what was trained is not trained again"
     assert any(f"{len(first)} of them in the store" in line for line in said)
     assert len([a for a in list_artifacts(store) if a.manifest.stage == "lexical-train"]) == report.trainings == 2 + 3
+    (line,) = report.known_beforehand
+    assert line.startswith("dev.csv: ") and line in said, "the main file has prompts of dev"
     assert [facts.empty for facts in report.sources] == ["", f"0 rows left of 60 labelled ones: 60 {OTHERS}"]
     assert {contrast.kind for contrast in report.contrasts} == {ALONE}, "there is one source to add"
     again: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 from typer.testing import CliRunner
 
 from tests.helpers.made import make_labels
@@ -14,6 +15,7 @@ from zoo.data.battles import dataset_digest, read_battles
 from zoo.entries.load import load_entry, override
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import average_chain, fold_chains
+from zoo.pipeline.lineage import lineage_of_made_file
 from zoo.store import (
     file_sha256,
     find,
@@ -63,6 +65,18 @@ def test_files_that_left_the_store_are_followed_by_content(tmp_path: Path, own_h
     assert {each.what: each.file for each in lineage(store, mine).given} == {"logs": "log.jsonl", "never": "never.csv"}
     battles = dataset_digest(read_battles(moved))
     assert [made.name for made in lineage_of_file(store, moved, battles).made_by] == [label.path.name], "as scoring knows it"
+
+
+def test_a_copy_in_another_format_is_followed_and_one_with_other_votes_is_not(tmp_path: Path, own_home: Path) -> None:
+    """Else a report would vouch for labels that no judge and no map gave."""
+    labelled, store = make_labels(tmp_path), own_home / "store"
+    (label,) = list_artifacts(store, "label")
+    frame = pd.read_csv(labelled, dtype=str)
+    frame[::-1].to_csv(tmp_path / "copy.csv", index=False)
+    frame.assign(votes_a=frame["votes_b"], votes_b=frame["votes_a"]).to_csv(tmp_path / "swapped.csv", index=False)
+    pd.read_csv(labelled).astype({"id": str}).to_parquet(tmp_path / "copy.parquet")
+    for name, makers in (("copy.csv", [label.path.name]), ("copy.parquet", [label.path.name]), ("swapped.csv", [])):
+        assert [made.name for made in lineage_of_made_file(store, tmp_path / name).made_by] == makers, name
 
 
 def test_a_removed_artifact_stays_in_the_lineage_of_what_was_made_from_its_files(tmp_path: Path, own_home: Path) -> None:

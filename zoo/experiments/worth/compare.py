@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from zoo.scores.worth import (
     Drowned,
 )
 
+Learned = Callable[[Sequence[str]], float]  # rows that a training on some sources learns of them, the mean over folds
 Tables = Mapping[str, Mapping[str, Scored]]  # by run and file
 HALF = np.uint64(32)  # the bit of a group's hash that says which half its prompt is of; folds go by the hash's remainder
 
@@ -130,11 +131,11 @@ def compare(
     models: Models,
     areas: Sequence[Rows],
     usable: Mapping[str, int],
-    learned: Mapping[str, Mapping[int, int]],
+    learned: Learned,
 ) -> tuple[list[Contrast], list[CurvePoint], list[Drowned]]:
     """Every contrast, the points of every curve, and where each curve drowns.
 
-    `usable`: rows of each source that was trained on; `learned`: rows of each by held-out fold.
+    `usable`: rows of each source that was trained on; `learned`: rows that a training on some of them learns.
     """
     contrasts, curve, drowned = [], [], []
     for entry in recipe.entries:
@@ -153,14 +154,15 @@ def _contrasts(
     entry: str,
     rows: Rows,
     usable: Mapping[str, int],
-    learned: Mapping[str, Mapping[int, int]],
+    learned: Learned,
 ) -> Iterator[Contrast]:
     every = together(recipe, usable)
-    mean = {name: float(np.mean([learned[name][fold] for fold in recipe.folds])) for name in usable}
-    asked = [(name, ALONE, MAIN, whole([name]), mean[name]) for name in usable]
-    asked += [(name, BESIDE, whole([o for o in every if o != name]), whole(every), mean[name]) for name in every]
+    asked = [(name, ALONE, MAIN, whole([name]), learned([name])) for name in usable]
+    for name in every:
+        others = [other for other in every if other != name]
+        asked.append((name, BESIDE, whole(others), whole(every), learned(every) - learned(others)))
     if every:
-        asked.append((" + ".join(every), EVERY, MAIN, whole(every), sum(mean[name] for name in every)))
+        asked.append((" + ".join(every), EVERY, MAIN, whole(every), learned(every)))
     for source, kind, without, with_it, count in asked:
         before, after = models.losses(entry, without, rows), models.losses(entry, with_it, rows)
         yield Contrast(

@@ -18,7 +18,8 @@ from zoo.experiments.side_by_side import run_side_by_side
 from zoo.experiments.trials import TRAINED, check_labels, planned, run_trial
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
 from zoo.experiments.worth.recipe import Cells, Config, WorthRecipe, configs, expanded, load_worth, together
-from zoo.experiments.worth.sources import Prepared, check_overlap, prepared_sources, write_rows
+from zoo.experiments.worth.sources import Prepared, check_overlap, known_beforehand, prepared_sources, rows_learned, write_rows
+from zoo.pipeline.lineage import gpu_seconds_of_making
 from zoo.scores.worth import SourceFacts, WorthReport
 from zoo.store import find, list_artifacts, write_atomic
 
@@ -49,6 +50,9 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
     _check_files(recipe, data_folder)
     main = usable_battles(data_folder / recipe.data, say=say)
     folds = tuple(range(recipe.held.n_folds)) if any(lexical.values()) else recipe.folds  # a lexical entry trains them all
+    known = known_beforehand(recipe, main, data_folder)
+    for line in known:
+        say(line)
     sources = prepared_sources(recipe, main, data_folder, folds, say)
     work = _work(recipe, [source for source in sources if not source.empty], results)
     labels = check_labels(work.recipe, data_folder, say)
@@ -60,9 +64,10 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
     tables = _tables(work, data_folder, store, labels, say=say)
     models = Models(recipe, work.cells, tables, lexical, areas)
     learned = {s.source.name: {f: int(n) for f, n in zip(folds, s.learned.sum(axis=0), strict=True)} for s in sources}
-    facts = tuple(_facts(source, learned[source.source.name]) for source in sources)
+    facts = tuple(_facts(source, learned[source.source.name], store, data_folder) for source in sources)
     usable = {source.source.name: len(source.frame) for source in sources if not source.empty}
-    contrasts, curve, drowned = compare(recipe, models, areas, usable, learned)
+    held_out = [folds.index(fold) for fold in recipe.folds]
+    contrasts, curve, drowned = compare(recipe, models, areas, usable, rows_learned(sources, held_out))
     return WorthReport(
         question=recipe.question,
         data=recipe.data,
@@ -72,6 +77,7 @@ def measure_worth(folder: Path, data_folder: Path, store: Path, *, results: Path
         trainings=len(work.recipe.runs),
         without_chance=tuple(title for title, plain in lexical.items() if plain),
         sources=facts,
+        known_beforehand=tuple(known),
         contrasts=tuple(contrasts),
         curve=tuple(curve),
         drowned=tuple(drowned),
@@ -194,7 +200,7 @@ class Progress:
         self._say(f"{self._place} of {self._total}: {line}" + (f"; about {minutes(left)} left" if left else ""))
 
 
-def _facts(source: Prepared, learned: dict[int, int]) -> SourceFacts:
+def _facts(source: Prepared, learned: dict[int, int], store: Path, data_folder: Path) -> SourceFacts:
     return SourceFacts(
         name=source.source.name,
         file=source.source.file,
@@ -204,5 +210,5 @@ def _facts(source: Prepared, learned: dict[int, int]) -> SourceFacts:
         learned=learned,
         left_out=source.left_out,
         empty=source.empty,
-        gpu_seconds=source.gpu_seconds,
+        gpu_seconds=gpu_seconds_of_making(store, data_folder / source.source.file) or None,
     )

@@ -93,6 +93,10 @@ class WorthRecipe(Contract):
                 raise ValueError(f"{key}: names must differ: {', '.join(names)}")
         if over := [fold for fold in self.folds if fold >= self.held.n_folds]:
             raise ValueError(f"folds: {over[0]} is not one of {self.held.n_folds}, which are numbered from 0")
+        if len({self.data, *self.also_on}) <= len(self.also_on):
+            raise ValueError(f"also_on: name each file once, and not {self.data}, of which trainings learn")
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError("folds: name each once")
         if list(self.rows) != sorted(set(self.rows)):
             raise ValueError("rows: give rising numbers, each once")
         return self

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from zoo.contracts import Held, Say, changed
 from zoo.data.battles import Battles
 from zoo.data.columns import VOTES, WINNER_COLUMNS
 from zoo.data.keys import battle_keys
-from zoo.data.made import BESIDE
 from zoo.data.masks import EXACT, asked_in, why_masked
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.usable import usable_battles
@@ -28,7 +27,6 @@ from zoo.stages.train.extra_battles import why_not
 from zoo.store import replacing
 
 OTHERS, OTHERS_NEAR = "of prompts of the other battles", "near-copies of prompts of the other battles"
-GPU_SECONDS = "gpu_seconds"  # in a made file's report
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Prepared:
     """A source as it is learned from.
 
     `frame`: rows that at least one training may learn, with `votes` (rows, 3) or None; `learned` (rows, folds): those of which
-    fold may. `left_out`: rows by reason. `gpu_seconds`: what making the whole file took, None where nobody says so.
+    fold may. `left_out`: rows by reason.
     """
 
     source: WorthSource
@@ -45,7 +43,6 @@ class Prepared:
     learned: np.ndarray
     labelled: int
     left_out: dict[str, int]
-    gpu_seconds: float | None
 
     @property
     def empty(self) -> str:
@@ -98,24 +95,27 @@ def prepare(recipe: WorthRecipe, source: WorthSource, main: Battles, data_folder
         learned[some],
         len(frame),
         dict(Counter(reasons[~some].tolist())),
-        _gpu_seconds(path),
     )
+
+
+def known_beforehand(recipe: WorthRecipe, main: Battles, data_folder: Path) -> list[str]:
+    """Of each other file, how many rows of the main file ask its prompts.
+
+    Every training learns those, with a source or not.
+    """
+    found = []
+    for name in recipe.also_on:
+        reasons = why_masked(main.frame["prompt"].tolist(), asked_in([data_folder / name]))
+        if count := sum(map(bool, reasons)):
+            found.append(
+                f"{name}: {count:,} rows of {recipe.data} have its prompts or near-copies of them, and every training learns "
+                "from those that it does not hold out: losses there are too low, with a source and without"
+            )
+    return found
 
 
 def _reasons(frame: pd.DataFrame, main: Battles, held: Held, fold: int) -> np.ndarray:
     return why_not(frame, main.frame, changed(held, fold=fold), NEAR_PROMPTS)
-
-
-def _gpu_seconds(path: Path) -> float | None:
-    """What the report beside a made file says of GPU time; None where there is none, or it says nothing."""
-    report = path.with_name(path.name + BESIDE)
-    try:
-        value = json.loads(report.read_text()).get(GPU_SECONDS)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, AttributeError) as error:
-        raise ZooError(f"{report}: not a report ({error}); make the file again, or take the report away") from error
-    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def write_rows(prepared: Prepared, rows: np.ndarray | None, path: Path) -> None:
@@ -174,3 +174,30 @@ def check_overlap(sources: Sequence[Prepared]) -> None:
             )
         ids |= set(one.frame["id"])
         keys |= set(own)
+
+
+def rows_learned(sources: Sequence[Prepared], folds: Sequence[int]) -> Callable[[Sequence[str]], float]:
+    """How many rows a training on some sources learns of them.
+
+    The mean over some folds (columns of `learned`), by the sources' names.
+    A battle of two sources counts once: it is learned from the first of them.
+    """
+    keys = {one.source.name: battle_keys(one.frame) for one in sources}
+
+    def of_fold(names: Sequence[str], fold: int) -> int:
+        ids, known, count = set[str](), set[object](), 0
+        for one in sources:
+            if one.source.name not in names:
+                continue
+            own = [
+                (i, key)
+                for i, key, may in zip(one.frame["id"], keys[one.source.name], one.learned[:, fold], strict=True)
+                if may
+            ]
+            new = [(i, key) for i, key in own if i not in ids and key not in known]
+            count += len(new)
+            ids |= {i for i, _ in new}
+            known |= {key for _, key in new}
+        return count
+
+    return lambda names: float(np.mean([of_fold(names, fold) for fold in folds]))

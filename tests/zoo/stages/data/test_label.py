@@ -139,11 +139,13 @@ def test_preferences_of_a_log_are_found_by_the_conversations(tmp_path: Path) -> 
     ).astype({"share_b": object})
     preferences.loc[0, "share_b"] = "maybe"
     preferences.loc[len(preferences)] = ["elsewhere", "x", "y", "gpt", 0.5]
+    preferences.loc[len(preferences)] = ["elsewhere", "x", "x", "gpt", 0.5]
     files = [written(pairs, tmp_path / "pairs.csv"), written(frame, tmp_path / "human.csv")]
     table, report = run(tmp_path, *files, written(preferences, tmp_path / "preferences.csv"))
     assert counts(report) == {"ok": ROWS - 1, label.UNJUDGED: 1} and set(table["judge"]) == {"gpt"}
     left = {record["reason"]: record["count"] for record in report["verdicts_left_out"]}
-    assert left == {"no probabilities that can be read": 1, "of no pair and no human battle": 1}
+    itself = {"of an answer against itself": 1}
+    assert left == {"no probabilities that can be read": 1, "of no pair and no human battle": 1} | itself
     decided = table[list(VOTES)].to_numpy().argmax(axis=1)
     said = said[1:]
     assert (decided[said < 2] == said[said < 2]).all(), "sides are those of the pair, whatever the file's are"
