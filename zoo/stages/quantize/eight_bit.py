@@ -104,7 +104,7 @@ def _pass_layer(
     layer = whole.layers[number]
     rounding = RoundedLayer(layer, form, names)
     few = passed.few(plain, SEARCH_TOKENS)
-    plan = _smoothed(rounding, sites_of(layer, whole.head_dim), whole.stored_dtype(number), passed, number, few)
+    plan = _smoothed(rounding, sites_of(layer, whole.head_dim), passed, number, few)
     if spec.apply_clip and form.group_size:
         plan.limits = rounding.clipped(passed, number, few)
     plan.error = _output_error(rounding, passed, number, few)
@@ -122,7 +122,7 @@ def _pass_layer(
 
 
 def _smoothed(
-    rounding: RoundedLayer, sites: Sequence[Site], dtype: torch.dtype, passed: PromptPass, number: int, few: list[torch.Tensor]
+    rounding: RoundedLayer, sites: Sequence[Site], passed: PromptPass, number: int, few: list[torch.Tensor]
 ) -> LayerPlan:
     """Scale each site in turn by what leaves the layer's output nearest to what it was; the layer is left so."""
     plan = LayerPlan()
@@ -137,13 +137,13 @@ def _smoothed(
             before = rounding.snapshot(site)
             for scales in trials(site, x_largest, rounding.largest_weights(site)):
                 rounding.restore(before)
-                rounding.scale(site, scales, dtype)
+                rounding.scale(site, scales)
                 error = passed.squared_error(passed.output(rounding.layer, number, few), expected)
                 if error < least:
                     best, least = scales, error
             rounding.restore(before)
             if best is not None:
-                rounding.scale(site, best, dtype)
+                rounding.scale(site, best)
                 plan.scales[site] = best
     return plan
 
@@ -245,14 +245,11 @@ class RoundedLayer:
         if before["bias"] is not None:
             self.layer.get_submodule(site.source).bias.data = before["bias"]
 
-    def scale(self, site: Site, scales: torch.Tensor, dtype: torch.dtype) -> None:
-        """Divide a site's inputs by scales, and multiply the weights that read them.
-
-        `scales` (rows,) are of its source.     `dtype`: that a norm is stored in.
-        """
+    def scale(self, site: Site, scales: torch.Tensor) -> None:
+        """Divide a site's inputs by scales (rows,) of its source, and multiply the weights that read them."""
         source: Any = self.layer.get_submodule(site.source)
         if site.is_norm:
-            made, scales = scaled_norm(source.weight.data, scales, dtype, offset=norm_offset(source))
+            made, scales = scaled_norm(source.weight.data, scales, offset=norm_offset(source))
             source.weight.data = made.to(source.weight.dtype)
         else:
             self.set_weight(site.source, self.weight(site.source) / scales.unsqueeze(1))
@@ -301,11 +298,10 @@ def _write(
             whole.load(number)
             rounded = choice.rounded(number, names)
             ignored += [prefix + name for name in whole.linear_names() if name not in rounded]
-            dtype = whole.stored_dtype(number)
             layer = RoundedLayer(whole.layers[number], form, names)
             for site, scales in plan.scales.items():
                 if set(site.linears) & set(rounded):  # where all that reads a site stays as it is, so does the site
-                    layer.scale(site, scales, dtype)
+                    layer.scale(site, scales)
             layer.remove()
             limits = {name: plan.limits[name].float().to(device()) for name in rounded if name in plan.limits}
             _write_layer(whole, number, target, {name: form.stored(layer.weight(name), limits.get(name)) for name in rounded})

@@ -72,18 +72,18 @@ def trials(site: Site, x_largest: torch.Tensor, w_largest: torch.Tensor) -> Iter
         yield scales if site.is_norm else scales.log2().round().exp2()
 
 
-def scaled_norm(
-    weight: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype, *, offset: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A norm's weight divided by scales, as it is stored, and the scales that this makes.
+def scaled_norm(weight: torch.Tensor, scales: torch.Tensor, *, offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A norm's weight divided by scales, and the scales that this makes.
 
-    All (channels,), the scales float32. `offset`: 1 where the norm multiplies by 1 + weight (Gemma), else 0.
+    All (channels,), both float32. `offset`: 1 where the norm multiplies by 1 + weight (Gemma), else 0. The weight is one that
+    bfloat16 bears, so that it is the same whatever the file and the engine keep it in: of a float32 file an engine would round
+    it anew, near -1 for Gemma in steps of 2^-8.
     """
     factor = weight.float() + offset
-    made = (factor / scales - offset).to(dtype)
-    became = made.float() + offset
+    made = (factor / scales - offset).to(torch.bfloat16).float()
+    became = made + offset
     usable = (factor.abs() > LEAST_NORM) & (became.abs() > LEAST_NORM) & torch.isfinite(became)
-    made = torch.where(usable, made, weight.to(dtype))
+    made = torch.where(usable, made, weight.float())
     return made, torch.where(usable, factor / torch.where(usable, became, 1.0), 1.0)
 
 
