@@ -17,7 +17,20 @@ from typing import Literal
 import numpy as np
 
 from zoo.checks.layouts import TIGHT, layout_memory
-from zoo.contracts import Contract, Cost, Entry, Manifest, ScoreCard, ServeSpec, Shape, Variant, entry_of_form, forms_of
+from zoo.contracts import (
+    Contract,
+    Cost,
+    Entry,
+    Manifest,
+    QuantizeRequest,
+    Scheme,
+    ScoreCard,
+    ServeSpec,
+    Shape,
+    Variant,
+    entry_of_form,
+    forms_of,
+)
 from zoo.cost.basis import (
     comparable_rates,
     copies_of,
@@ -74,10 +87,14 @@ class Forecast(Contract):
 
 @dataclass(frozen=True)
 class Measured:
-    """A member's cost as some run measured it."""
+    """A member's cost as some run measured it.
+
+    `scheme`: of the checkpoint that was scored; None where that is not known, as where it is no longer in the store.
+    """
 
     card: ScoreCard
     manifest: Manifest
+    scheme: Scheme | None = None
 
 
 def forecast(entry: Entry, target: Target, file: File, stores: Sequence[Path]) -> list[Forecast]:
@@ -100,7 +117,7 @@ def forecasts_of(entry: Entry, variant: Variant, target: Target, file: File, kno
     """
     if entry.quantize is not None:
         plain = entry.quantize.scheme
-        known = [m for m in known if (m.card.variant.form or plain) == (variant.form or plain)]
+        known = [m for m in known if (m.scheme or m.card.variant.form or plain) == (variant.form or plain)]
         if (variant.form or plain) in forms_of(entry):
             entry = entry_of_form(entry, variant.form or plain)
     on_kind = [m for m in known if is_of_kind(m.card.cost.machine, target)]
@@ -119,9 +136,17 @@ def measurements(entry: Entry, stores: Sequence[Path]) -> list[Measured]:
     """Costs of an entry that were measured on some machine at its own speed, oldest first."""
     from zoo.scores.named import cards_of
 
+    schemes = {
+        artifact.fingerprint: artifact.manifest.request.spec.scheme
+        for store in stores
+        for artifact in list_artifacts(store, "quantize")
+        if isinstance(artifact.manifest.request, QuantizeRequest)
+    }
     found = []
     for artifact in (artifact for store in stores for artifact in list_artifacts(store, *SCORING)):
-        found += [Measured(card, artifact.manifest) for card in cards_of(artifact.path) if card.entry == entry.name]
+        model = artifact.manifest.request.inputs.get("model")
+        scheme = schemes.get(model.fingerprint) if model else None
+        found += [Measured(card, artifact.manifest, scheme) for card in cards_of(artifact.path) if card.entry == entry.name]
     return [m for m in found if m.card.cost.machine and not m.card.emulates]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.helpers.manifests import manifest, score_card
+from tests.helpers.manifests import finished, input_of, manifest, score_card
+from tests.helpers.requests import PROMPT, quantize_request
 from zoo.checks.layouts import layout_memory
 from zoo.cli.main import app
-from zoo.contracts import Cost, Entry, Measurements, ScoreCard, Variant
+from zoo.contracts import Cost, Entry, Held, Measurements, ScoreCard, ScoreRequest, ScoreSpec, Variant, changed
 from zoo.cost.basis import comparable_rates, rate_of_machine, rates_on
 from zoo.cost.fit import row_seconds
-from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, nearest
+from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, measurements, nearest
 from zoo.cost.lengths import File, estimated, file_of
 from zoo.cost.measure import FIRST_ROWS, SECONDS, STRATA, by_length, one_order, rows_that_fit, samples_folder, stratified
 from zoo.cost.published import (
@@ -32,6 +34,7 @@ from zoo.cost.published import (
 )
 from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
+from zoo.scores.tables import CARD, write_card
 from zoo.targets import Rates, Target, is_of_kind, load_target, machine_fingerprint, own_folder
 
 LLAMA = load_entry("llama-3-8b")
@@ -363,3 +366,30 @@ def test_a_measurement_of_one_form_prices_no_other() -> None:
         assert own.basis == "measured" and own.cost.seconds_per_token == alone.card.cost.seconds_per_token
     found = forecasts_of(both, other, load_target("h200"), file(variant=other), known[:1])
     assert found[0].basis == "published"
+
+
+def test_what_a_checkpoint_of_another_form_took_says_nothing_of_a_variant() -> None:
+    """Also where `quantize.scheme` was another one when it was measured, so that the variant's name is the same."""
+    known = [dataclasses.replace(measured(H200), scheme="awq")]
+    for scheme, basis in (("awq", "measured"), ("int8", "published")):
+        entry = override(LLAMA, [f"quantize.scheme={scheme}"])
+        assert forecasts_of(entry, LONG, load_target("h200"), file(), known)[0].basis == basis
+
+
+def test_the_form_of_a_measured_checkpoint_is_its_own_requests(tmp_path: Path, sample_csv: Path) -> None:
+    made = finished(tmp_path, quantize_request(tmp_path, sample_csv, scheme="int8"))
+    request = ScoreRequest(
+        entry="tiny",
+        model=input_of(made),
+        battles=made.manifest.request.inputs["battles"],
+        held=Held(),
+        prompt=PROMPT,
+        spec=ScoreSpec(),
+        target="h200",
+    )
+    artifact = finished(tmp_path, request)
+    card = score_card("tiny@ab", Variant(max_tokens=512), cost=measured(H200).card.cost)
+    (artifact.path / "ab").mkdir()
+    write_card(card, artifact.path / "ab" / CARD)
+    (found,) = measurements(changed(LLAMA, name=card.entry), [tmp_path])
+    assert found.scheme == "int8"
