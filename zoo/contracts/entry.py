@@ -246,6 +246,9 @@ class Entry(Contract):
             raise ValueError("merge.scale = 'chosen' needs train.scales, as in [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]")
         if self.train and self.merge.scale != 1 and (self.train.method == "full" or self.train.dora):
             raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
+        formed = None if self.quantize or not self.score else next((v.form for v in self.score.variants if v.form), None)
+        if formed:
+            raise ValueError(f"score.variants: form = {formed!r} is of quantized checkpoints, and a {self.kind} entry has none")
         if self.kind == "causal_lm" and self.score and self.prompt and self.quantize:
             self._check_forms(self.score, self.quantize)
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]

@@ -45,13 +45,13 @@ class RunOptions:
 class Finished:
     """What a run left.
 
-    That is each chain's last artifact, the joined tables where every fold was scored, the averaged checkpoint.
+    That is what each chain ends with, the joined tables where every fold was scored, the averaged checkpoint in each form.
     """
 
     chains: list[list[Request]]
     artifacts: list[Artifact]
     folds: list[OutOfFold]
-    averaged: Artifact | None = None
+    averaged: tuple[Artifact, ...] = ()
 
 
 def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
@@ -75,7 +75,7 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     if not averaging:
         return Finished(chains, finished, folds)
     say(f"{entry.name}: the mean of {len(chains)} folds' adapters")
-    return Finished(chains, finished, folds, run_chain(averaging, entry, store, say=say)[-1])
+    return Finished(chains, finished, folds, tuple(_ends(run_chain(averaging, entry, store, say=say))))
 
 
 def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:

@@ -238,7 +238,7 @@ def lexical_chain(
 def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> LadderRequest:
     """The ladder of a chain's own artifacts, every form that it is quantized in.
 
-    Of each form it takes the rows of its first variant in the battle's own order.
+    Of each form it takes the rows of the variant that is scored as the first form's first in the battle's own order.
     """
     by_type = {type(request): request for request in requests}
     quantizes = [request for request in requests if isinstance(request, QuantizeRequest)]
@@ -246,19 +246,21 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
     train = by_type.get(TrainRequest)
     if not isinstance(train, TrainRequest) or not scores:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
+    shown = min(map(_scored_as, scores[0].spec.variants), key=lambda scored_as: scored_as[0] != "ab")
+    # A ladder is of one cap and order, the first form's. Forms that are not scored so have no place on it.
     forms = [
         LadderForm(
             scheme=quantize.spec.scheme,
             quantized=output_of(quantize, store),
             scored=output_of(score, store),
-            variant=_first_variant(score),
+            variant=variant,
         )
         for quantize, score in zip(quantizes, scores, strict=True)
+        for variant in score.spec.variants
+        if _scored_as(variant) == shown
     ]
     first, score = forms[0], scores[0]
     made = {name: output_of(by_type[kind], store) for name, kind in _SOURCES.items()}
-    # A ladder is of one cap and order: the first form's. Forms that are not scored so have no place on it.
-    alike = [form for form in forms[1:] if _scored_as(form.variant) == _scored_as(first.variant)]
     return LadderRequest(
         entry=entry.name,
         **made,
@@ -271,12 +273,8 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
         method=train.spec.method,
         max_rows=entry.ladder.rows,
         scheme=first.scheme,
-        more_forms=tuple(alike),
+        more_forms=tuple(forms[1:]),
     )
-
-
-def _first_variant(score: ScoreRequest) -> Variant:
-    return min(score.spec.variants, key=lambda variant: variant.order != "ab")
 
 
 def _scored_as(variant: Variant) -> tuple[str, int | None]:

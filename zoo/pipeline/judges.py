@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.contracts import (
+    Entry,
     Held,
     Input,
     LexicalScoreRequest,
     LexicalTrainRequest,
     Manifest,
     MergeRequest,
+    QuantizeRequest,
+    Request,
     ScoreRequest,
     ScoreSpec,
     ScoringRequest,
@@ -20,6 +23,9 @@ from zoo.contracts import (
     ServeSpec,
     TrainRequest,
     Variant,
+    changed,
+    entry_of_form,
+    forms_of,
     variants_of,
 )
 from zoo.entries.load import entry_names, load_entry
@@ -210,7 +216,7 @@ def _human_request(model: FoldModel, human: Input, scored: Sequence[Artifact], t
     if isinstance(known, ScoreRequest):
         spec, serve = known.spec, known.serve
     else:
-        spec, serve = _as_declared(request.entry, where)
+        spec, serve = as_declared(load_entry(request.entry), where, model.checkpoint.manifest.request)
     return ScoreRequest(
         entry=request.entry,
         model=checkpoint,
@@ -230,11 +236,18 @@ def _whole(checkpoint: Manifest) -> Selection:
     return Selection(diagnostic=checkpoint.stage == "merge")
 
 
-def _as_declared(entry: str, target: str) -> tuple[ScoreSpec, ServeSpec]:
-    declared = load_entry(entry)
-    if declared.score is None:
-        raise ZooError(f"--judge {entry}: a causal_lm entry needs [score] to judge")
-    return declared.score, declared.serve.get(load_target(target).name, ServeSpec())
+def as_declared(entry: Entry, target: str, checkpoint: Request) -> tuple[ScoreSpec, ServeSpec]:
+    """How an entry scores with one of its checkpoints: by the variants of its form alone.
+
+    A merged model, and a checkpoint in a form that no variant asks for, has every variant once, without its form.
+    """
+    if entry.score is None or entry.quantize is None:
+        raise ZooError(f"--judge {entry.name}: a causal_lm entry needs [score] to judge")
+    serve = entry.serve.get(load_target(target).name, ServeSpec())
+    if isinstance(checkpoint, QuantizeRequest) and checkpoint.spec.scheme in forms_of(entry):
+        return entry_of_form(entry, checkpoint.spec.scheme).score or entry.score, serve
+    variants = dict.fromkeys(changed(variant, form=None) for variant in entry.score.variants)
+    return changed(entry.score, variants=tuple(variants)), serve
 
 
 def _scored(model: FoldModel, human: Input, scored: Sequence[Artifact], target: str | None) -> ScoringRequest | None:

@@ -78,25 +78,25 @@ def artifact_record(artifact: Artifact) -> dict[str, Any]:
     return {**found, "path": str(artifact.path), "metrics": manifest.metrics}
 
 
-def run_page(artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Artifact | None) -> Page:
+def run_page(artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Sequence[Artifact]) -> Page:
     """What a run of an entry left: one stage's metrics, or log loss by fold; then the folders."""
     forms = {getattr(artifact.manifest.request, "held", None) for artifact in artifacts}  # of one fold: its forms
-    if not folds and averaged is None and (len(artifacts) == 1 or (len(forms) == 1 and None not in forms)):
+    if not folds and not averaged and (len(artifacts) == 1 or (len(forms) == 1 and None not in forms)):
         pages = [artifact_page(artifact, artifact.path) for artifact in artifacts]
         return [block for i, page in enumerate(pages) for block in (["", *page] if i else page)]
-    paths = [str(artifact.path) for artifact in (*artifacts, averaged) if artifact]
+    paths = [str(artifact.path) for artifact in (*artifacts, *averaged)]
     return [*([folds_table(folds)] if folds else []), *paths]
 
 
 def run_record(
-    artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Artifact | None, ladders: Sequence[Sequence[Step]]
+    artifacts: Sequence[Artifact], folds: Sequence[OutOfFold], averaged: Sequence[Artifact], ladders: Sequence[Sequence[Step]]
 ) -> dict[str, Any]:
     """What a run of an entry left, as plain data."""
     found: dict[str, Any] = {"artifacts": [artifact_record(artifact) for artifact in artifacts]}
     if folds:
         found["folds"] = folds_table(folds).records()
     if averaged:
-        found["averaged"] = artifact_record(averaged)
+        found["averaged"] = [artifact_record(artifact) for artifact in averaged]
     if ladders:
         found["ladders"] = [ladder_records(steps) for steps in ladders]
     return found
