@@ -19,6 +19,7 @@ from zoo.checks.model import check_group_size
 from zoo.contracts import Base, QuantizeRequest, QuantizeSpec, ScoreRequest, changed
 from zoo.errors import ZooError
 from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
+from zoo.scores.metric_names import FINER_SHARE
 from zoo.store import file_sha256, read_manifest
 from zoo.targets import Target, load_target
 from zoo.targets.capabilities import AMPERE
@@ -123,7 +124,7 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     shape = shape_of_config(config)
     parameters = linear_parameters(shape) + embedding_parameters(shape)
     base = Base(hub_id="bundled", architecture=first_architecture(config, model), parameters=parameters, licence="")
-    quantize = _quantized_by(folder)
+    quantize = quantized_by(folder)
     yield check_transformers(config, bundle)
     yield check_engine(request.serve, bundle.target.engine)
     yield check_dtype(base, request.spec, request.serve, target)
@@ -165,9 +166,11 @@ def machine_of(bundle: Bundle) -> Target:
     )
 
 
-def _quantized_by(folder: Path) -> QuantizeSpec:
-    """How a checkpoint was quantized, by its manifest."""
-    request = read_manifest(folder).request
+def quantized_by(folder: Path) -> QuantizeSpec:
+    """How a checkpoint was quantized, by its manifest: also what stayed in 16 bits, where it was chosen."""
+    manifest = read_manifest(folder)
+    request = manifest.request
     if not isinstance(request, QuantizeRequest):
         raise ZooError(f"{folder}: made by `{request.stage}`, not quantized")
-    return request.spec
+    kept = manifest.metrics.get(FINER_SHARE)
+    return request.spec if kept is None else changed(request.spec, finer_share=min(1.0, kept))

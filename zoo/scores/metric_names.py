@@ -35,6 +35,7 @@ CALIBRATION_ERROR, REFINEMENT, ACCURACY = "val/calibration_error", "val/refineme
 LOAD_SECONDS, SECONDS_PER_ROW = "cost/load_seconds", "cost/seconds_per_row"
 TOKENS_PER_ROW, HOURS_25K = "cost/tokens_per_row", "cost/hours_25k"
 PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
+FINER_SHARE = "quant/finer_share"
 FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
 FAILED_ROWS = "rows/failed"
@@ -90,7 +91,7 @@ METRICS: dict[str, Metric] = {
     "quant/layer_error_mean": Metric("relative error of a layer's output on the calibration rows, mean", "share", "lower"),
     "quant/layer_error_max": Metric("relative error of a layer's output on the calibration rows, largest", "share", "lower"),
     "quant/label_kl": Metric("KL of label probabilities from the merged model's, on the calibration prompts", "nats", "lower"),
-    "quant/finer_share": Metric("of the linear layers' products, what stays in 16 bits beside 8 bit activations", "share"),
+    FINER_SHARE: Metric("of the linear layers' products, what stays in 16 bits beside 8 bit activations", "share"),
     WEIGHTS_GIB: Metric("the weights on disk", "GiB", "lower"),
     "merge/largest_weight_change": Metric("largest change of any one weight by the adapter", ""),
     "merge/scale": Metric("factor of the adapter's update; of several adapters the mean", ""),

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 
 from ensemble.bundle import check as plan_checks
-from ensemble.bundle.check import check_bundle, check_competition, machine_of
+from ensemble.bundle.check import check_bundle, check_competition, machine_of, quantized_by
 from ensemble.bundle.make import Asked, make_bundle
 from ensemble.cli import main
 from tests.ensemble.bundle.conftest import MODEL
 from tests.helpers.command_lines import run_command
+from tests.helpers.manifests import finished
+from tests.helpers.requests import quantize_request
 from tests.helpers.wheels import library, write_wheel
 from zoo.bundle.check import read_bundle
 from zoo.errors import ZooError
+from zoo.models.shapes import weight_bits
+from zoo.scores.metric_names import FINER_SHARE
 
 pytestmark = pytest.mark.usefixtures("script")
 
@@ -165,6 +169,16 @@ def test_what_the_target_cannot_serve(made: Path, monkeypatch: pytest.MonkeyPatc
     assert "memory, replicas" in failures(made)[MODEL]
     path.write_text(json.dumps({**said, "target": {**said["target"], "engine": "0.19.1"}}))
     assert "logprob_token_ids" in failures(made)[MODEL]
+
+
+def test_a_form_takes_what_its_own_checkpoint_keeps_in_16_bits(tmp_path: Path) -> None:
+    """Not all that its entry would have let stay so."""
+    bits = {}
+    for scheme, kept in (("int8", 0.0), ("int8", 0.25), ("w4a8", 0.0)):
+        request = quantize_request(tmp_path, tmp_path, scheme=scheme, seed=int(4 * kept))
+        made = finished(tmp_path, request, metrics={FINER_SHARE: kept})
+        bits[scheme, kept] = weight_bits(quantized_by(made.path))
+    assert bits == {("int8", 0.0): 8, ("int8", 0.25): 10, ("w4a8", 0.0): 4.5}
 
 
 def test_compiled_modules_are_told(asked: Asked, tmp_path: Path) -> None:

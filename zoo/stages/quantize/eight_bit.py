@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from zoo.contracts import QuantizeSpec
 from zoo.errors import ZooError
 from zoo.models.shapes import SCHEME_KEY
+from zoo.scores.metric_names import FINER_SHARE
 from zoo.stages import progress
 from zoo.stages.device import device
 from zoo.stages.quantize.awq_format import read_dequantized
@@ -246,7 +247,10 @@ class RoundedLayer:
             self.layer.get_submodule(site.source).bias.data = before["bias"]
 
     def scale(self, site: Site, scales: torch.Tensor) -> None:
-        """Divide a site's inputs by scales (rows,) of its source, and multiply the weights that read them."""
+        """Divide a site's inputs by scales, and multiply the weights that read them.
+
+        `scales` (rows,) are of its source.
+        """
         source: Any = self.layer.get_submodule(site.source)
         if site.is_norm:
             made, scales = scaled_norm(source.weight.data, scales, offset=norm_offset(source))
@@ -344,5 +348,5 @@ def figures(made: Made) -> dict[str, float]:
         "quant/layer_error_mean": float(np.mean(made.layer_errors)),
         "quant/layer_error_max": max(made.layer_errors),
         "quant/label_kl": made.divergence[made.choice.name],
-        "quant/finer_share": made.choice.share,
+        FINER_SHARE: made.choice.share,
     }
