@@ -167,7 +167,10 @@ def machine_of(bundle: Bundle) -> Target:
 
 
 def quantized_by(folder: Path) -> QuantizeSpec:
-    """How a checkpoint was quantized, by its manifest: also what stayed in 16 bits, where it was chosen."""
+    """How a checkpoint was quantized, by its manifest.
+
+    Where it was chosen what stays in 16 bits, `finer_share` is what does.
+    """
     manifest = read_manifest(folder)
     request = manifest.request
     if not isinstance(request, QuantizeRequest):
