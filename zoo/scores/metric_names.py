@@ -112,6 +112,7 @@ METRICS: dict[str, Metric] = {
     "generate/tokens_per_second": Metric("their speed, loading apart, by all copies of the model", "tokens/s", "higher"),
     "generate/gpu_seconds": Metric("of all GPUs, loading included", "seconds", "lower"),
     "generate/{status}_rows": Metric("rows of the log with that status", "rows"),
+    "generate/not_asked_rows": Metric("rows that a ceiling kept from being begun", "rows"),
     TRAIN_LOSS: Metric("loss of the objective, mean of an optimizer step's rows", "nats", "lower"),
     "train/learning_rate": Metric("learning rate of the step", ""),
     TRAIN_SPEED: Metric("tokens learned from a second", "tokens/s", "higher"),
