@@ -45,13 +45,13 @@ def generate(
     The answers make a log in the shape of LMSYS-Chat-1M, every row with a status. An answer is never made twice: what a killed
     run, or another file, had answered already is taken from the store, whichever prompts it was for.
 
-    Example: zoo data generate prompts.jsonl --model smollm2-135m --model qwen2.5-coder-1.5b --licence CC-BY-4.0 -o answers.jsonl
+    Example: zoo data generate prompts.jsonl --model smollm2-135m --model qwen2.5-coder-1.5b --licence CC-BY-4.0 -o log.jsonl
 
     With a ceiling prompts are asked in the order of their hashes; a larger one goes on, and makes nothing again.
 
     Example: zoo data generate battles.csv --model smollm2-135m --rows 500 --samples 2 --licence mine -o answers.parquet
 
-    Example: zoo data generate prompts.jsonl --model qwen2.5-coder-1.5b --accept 5000 --gpu-hours 2 --licence mine -o answers.jsonl
+    Example: zoo data generate prompts.jsonl --model smollm2-135m --accept 5000 --gpu-hours 2 --licence mine -o answers.jsonl
     """
     from zoo.contracts import Sampling
     from zoo.data.made import beside
