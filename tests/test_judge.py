@@ -24,7 +24,7 @@ from zoo.experiments.run import run_folds
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import fold_chains
 from zoo.scores.tables import probabilities, read_scores
-from zoo.stages.data.fold_verdicts import SEEN
+from zoo.stages.data.fold_verdicts import SEEN, SEEN_ELSEWHERE
 from zoo.store import PARTIAL, list_artifacts
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(1200)]
@@ -110,7 +110,9 @@ def test_a_pair_of_a_human_prompt_is_judged_by_the_model_that_held_it_out(home: 
     strange = [row_id for row_id in table.index if row_id.startswith("own")]
     assert {table["judged_by"][i] for i in strange} == {"2 folds"}
     judge = report["judges"]["tiny"]
-    assert (judge["by_one_fold"], judge["by_all_folds"], judge["human_battles"]) == (len(judged), 24, 120)
+    voted = table.loc[human["id"], "status"]
+    assert set(voted) <= {"ok", SEEN_ELSEWHERE} and (voted == "ok").sum() > 100
+    assert (judge["by_one_fold"], judge["by_all_folds"], judge["human_battles"]) == (len(judged), 24, (voted == "ok").sum())
 
 
 def test_verdicts_are_the_score_stage_s_own(home: Path, report: dict[str, Any]) -> None:
@@ -123,8 +125,9 @@ def test_verdicts_are_the_score_stage_s_own(home: Path, report: dict[str, Any]) 
                 scored = read_scores(home / "store" / fold[kind]["artifact"] / slug / "scores.parquet")
                 for row_id, p in zip(scored["id"], probabilities(scored), strict=True):
                     logs.setdefault(row_id, []).append(np.log(p))
-    assert set(logs) == set(table.index[table["status"] == "ok"])
-    for row_id, own in logs.items():
+    ok = set(table.index[table["status"] == "ok"])
+    assert ok <= set(logs) and set(table["status"][[row_id for row_id in logs if row_id not in ok]]) <= {SEEN_ELSEWHERE}
+    for row_id, own in ((row_id, own) for row_id, own in logs.items() if row_id in ok):
         expected = np.exp(np.mean(own, axis=0))
         np.testing.assert_allclose(
             table.loc[row_id, ["p_a", "p_b", "p_tie"]].astype(float), expected / expected.sum(), atol=1e-9
