@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.tiny_models import TINY_ENTRY
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
 from zoo.data.battles import read_battles
@@ -25,26 +25,13 @@ from zoo.store import REQUEST, write_atomic
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
 HELD = Held(rule="near-prompts-1")  # as `zoo run` has it
-ENTRY = {
-    "name": "tiny",
-    "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
-    "prompt": {"template": TEMPLATE, "max_tokens": 160},
-    "train": {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "eval_rows": 30, "max_rows": 64},
-    "quantize": {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64, "apply_clip": False},
-    "score": {
-        "variants": [{"order": "ab", "max_tokens": 160}, {"order": "ba", "max_tokens": 160}],
-        "chunk_rows": 8,
-        "max_seqs": 4,
-        "max_batched_tokens": 512,
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def scored(tiny_llama: Path, sample_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     """The finished chain in a store of its own: (store, artifacts)."""
     store = tmp_path_factory.mktemp("chain") / "store"
-    entry = Entry.model_validate(ENTRY)
+    entry = Entry.model_validate(TINY_ENTRY)
     requests = chain(entry, battles_input(sample_csv), "cpu", store, held=HELD, selection=Selection(), source=str(tiny_llama))
     return store, run_chain(requests, entry, store, say=lambda _: None, track=False)
 
@@ -121,7 +108,7 @@ def test_a_killed_scoring_run_loses_and_repeats_no_row(scored: tuple[Path, list]
 
 def test_an_unchanged_pipeline_takes_all_from_the_store(scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path) -> None:
     store, artifacts = scored
-    entry = Entry.model_validate(ENTRY)
+    entry = Entry.model_validate(TINY_ENTRY)
     requests = chain(entry, battles_input(sample_csv), "cpu", store, held=HELD, selection=Selection(), source=str(tiny_llama))
     notes: list[str] = []
     again = run_chain(requests, entry, store, say=notes.append, track=False)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.helpers.tiny_models import TEMPLATE
+from tests.helpers.tiny_models import TINY_ENTRY
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, Held, Selection
 from zoo.data.battles import read_battles
@@ -30,19 +30,6 @@ from zoo.store import PARTIAL, list_artifacts
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(1200)]
 
 FOLDS = 2
-ENTRY = {
-    "name": "tiny",
-    "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
-    "prompt": {"template": TEMPLATE, "max_tokens": 160},
-    "train": {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "eval_rows": 30, "max_rows": 64},
-    "quantize": {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64, "apply_clip": False},
-    "score": {
-        "variants": [{"order": "ab", "max_tokens": 160}, {"order": "ba", "max_tokens": 160}],
-        "chunk_rows": 8,
-        "max_seqs": 4,
-        "max_batched_tokens": 512,
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,7 @@ def home(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = frame.assign(id="shared" + frame["id"], response_a=answers[:, 0], response_b=answers[:, 1]).iloc[:40]
     strange = own.assign(id="own" + own["id"], prompt=[json.dumps([f"Zq{n} {n * n} vu?"]) for n in range(len(own))])
     pd.concat([shared, strange]).to_csv(root / "pairs.csv", index=False)
-    entry, store = Entry.model_validate(ENTRY), root / "store"
+    entry, store = Entry.model_validate(TINY_ENTRY), root / "store"
     held = Held(n_folds=FOLDS, rule="near-prompts-1")
     chains = fold_chains(entry, battles_input(human), "cpu", store, held=held, selection=Selection(), source=str(tiny_llama))
     run_folds(chains, entry, store, say=lambda _: None, track=False)

@@ -10,6 +10,20 @@ CHAT = (
     "{% if add_generation_prompt %}Answer: {% endif %}"
 )
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
+# A whole entry of the tiny Llama: what tests of the chain train, quantize and score.
+TINY_ENTRY = {
+    "name": "tiny",
+    "base": {"hub_id": "test/tiny", "architecture": "LlamaForCausalLM", "parameters": 300_000, "licence": "none"},
+    "prompt": {"template": TEMPLATE, "max_tokens": 160},
+    "train": {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "eval_rows": 30, "max_rows": 64},
+    "quantize": {"group_size": 32, "calibration_rows": 4, "calibration_tokens": 64, "apply_clip": False},
+    "score": {
+        "variants": [{"order": "ab", "max_tokens": 160}, {"order": "ba", "max_tokens": 160}],
+        "chunk_rows": 8,
+        "max_seqs": 4,
+        "max_batched_tokens": 512,
+    },
+}
 
 
 def write_tokenizer(folder: Path) -> int:
