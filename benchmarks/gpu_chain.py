@@ -55,7 +55,7 @@ def exact_probabilities(folder: Path, frame: pd.DataFrame, entry: Entry, order: 
     from transformers import AutoModelForCausalLM
 
     from zoo.stages.device import device
-    from zoo.stages.train.batches import micro_batches
+    from zoo.models.batches import micro_batches
     from zoo.stages.train.label_head import label_logits, pad
 
     assert entry.prompt

@@ -30,7 +30,7 @@ from zoo.stages.compare.in_transformers import dtype_for, plain_model
 from zoo.stages.compare.ladder import dequantized_model
 from zoo.stages.device import device
 from zoo.stages.quantize import stage as quantize
-from zoo.stages.train.batches import micro_batches
+from zoo.models.batches import micro_batches
 from zoo.stages.train.label_head import label_logits, pad
 
 HELD = Held()

@@ -37,7 +37,7 @@ Average = Annotated[
 ]
 Emulated = Annotated[
     str | None,
-    typer.Option("--as", help="Score within a smaller target's memory, with its kernels: t4x2. Its speed is not measured."),
+    typer.Option("--as", help="Within a smaller target's memory, dtype and kernels: t4x2. Its speed is not measured."),
 ]
 N_FOLDS = 5
 
@@ -86,8 +86,8 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         from zoo.experiments.run import RunOptions
 
         check_installed()
-        if emulated and last != "score":
-            raise ZooError(f"--as is of scoring; `zoo {last}` does not score")
+        if emulated and last not in ("train", "score"):
+            raise ZooError(f"--as is of training and scoring; give it to `zoo train` or `zoo score`, not to `zoo {last}`")
         options = RunOptions(
             last=last,
             battles=data,
@@ -141,7 +141,11 @@ train = _stage_command(
     "train",
     """Fetch and train an entry: QLoRA on the three label tokens, log loss on the held-out fold as it goes.
 
+    On a GPU without bfloat16 in float16 with loss scaling; --as t4 keeps a larger one to that and to a T4's memory.
+
     Example: zoo train smollm2-135m --data battles.csv --fold 1
+
+    Example: zoo train llama-3-8b --data battles.csv --as t4
     """,
 )
 merge = _stage_command(

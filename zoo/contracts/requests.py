@@ -86,6 +86,7 @@ class TrainRequest(BaseRequest):
         None,
         description="of the battles' vote columns where they are learned from: their own fingerprint leaves them out",
     )
+    emulates: Name | None = added_later(None, description="smaller target whose memory and dtype are kept to (`--as`)")
 
     @property
     def extra_files(self) -> tuple[ExtraBattles, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, Say, ScoreRequest, Selection
 from zoo.data.usable import MOST_BAD
 from zoo.errors import ZooError
-from zoo.pipeline.chain import battles_input, chain, emulating, ladder_request
+from zoo.pipeline.chain import battles_input, chain, emulating, emulating_training, ladder_request
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.pipeline.runner import run_stage
 from zoo.scores.ladder import Step, steps_from_metrics
@@ -25,7 +25,7 @@ class RunOptions:
 
     `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
     of their averaged adapters. `diagnostic`: fewer rows (`score_rows`) are a sample to look at, never a member's table.
-    `emulated`: the smaller target to score as. `most_bad`: share of the rows that may be unusable.
+    `emulated`: the smaller target to score as; where `last` is train, to train as. `most_bad`: share of the rows that may be unusable.
     """
 
     last: str
@@ -91,7 +91,13 @@ def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = l
     else:
         found = chain(entry, battles, options.target, store, held=options.held, selection=selection, source=options.source)
         chains = [found]
-    return [emulating(requests, entry, options.emulated) for requests in chains] if options.emulated else chains
+    if not options.emulated:
+        return chains
+    if options.last != "train":
+        return [emulating(requests, entry, options.emulated) for requests in chains]
+    if options.average:
+        raise ZooError("--average: with --as there is no one of these trainings to merge; leave one of them out")
+    return [emulating_training(requests, entry, options.emulated, store) for requests in chains]
 
 
 def run_chain(requests: list[Request], entry: Entry, store: Path, *, say: Say, track: bool = True) -> list[Artifact]:

@@ -125,16 +125,35 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
     It keeps to the target's memory, number formats and kernels.
     """
     scores = [request for request in requests if isinstance(request, ScoreRequest)]
-    if not scores:
+    name = _emulated(target, entry, scores)
+    serve = entry.serve.get(name, ServeSpec())
+    emulated = [score.model_copy(update={"emulates": name, "serve": serve}) for score in scores]
+    return [*requests[: -len(scores)], *emulated]
+
+
+def emulating_training(requests: list[Request], entry: Entry, target: str, store: Path) -> list[Request]:
+    """The chain up to its training, which emulates a smaller target: its memory and number formats.
+
+    What comes after it in the whole chain goes on from another adapter.
+    """
+    trains = [request for request in requests if isinstance(request, TrainRequest)]
+    name = _emulated(target, entry, trains)
+    made: list[TrainRequest] = []
+    for train in trains:
+        start = {"start": output_of(made[-1], store)} if made else {}  # an earlier training is emulated, too
+        made.append(train.model_copy(update={"emulates": name, **start}))
+    return [*(request for request in requests if isinstance(request, FetchRequest)), *made]
+
+
+def _emulated(target: str, entry: Entry, requests: Sequence[Request]) -> str:
+    """The name of a target that can be stood in for here; ZooError where it cannot."""
+    if not requests:
         raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")
     if not load_target(target).gpus:
         raise ZooError(f"--as {target}: it has no GPU to stand in for; --as is for targets with GPUs")
     if not visible_gpus():
         raise ZooError(f"--as {target}: needs an NVIDIA GPU, and none is visible here; leave it out")
-    name = load_target(target).name
-    serve = entry.serve.get(name, ServeSpec())
-    emulated = [score.model_copy(update={"emulates": name, "serve": serve}) for score in scores]
-    return [*requests[: -len(scores)], *emulated]
+    return load_target(target).name
 
 
 def train_requests(

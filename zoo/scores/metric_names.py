@@ -41,6 +41,7 @@ DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_los
 FAILED_ROWS = "rows/failed"
 MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 JUDGE_GPU_SECONDS = "judge/gpu_seconds"
+FLOAT16, LOSS_SCALE, SKIPPED_STEPS = "train/float16", "train/loss_scale", "train/skipped_steps"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
 WITH_FINAL_VALUE = (TRAIN_LOSS, TRAIN_SPEED)  # curves whose last point is logged by the plain name too
@@ -116,6 +117,9 @@ METRICS: dict[str, Metric] = {
     TRAIN_LOSS: Metric("loss of the objective, mean of an optimizer step's rows", "nats", "lower"),
     "train/learning_rate": Metric("learning rate of the step", ""),
     TRAIN_SPEED: Metric("tokens learned from a second", "tokens/s", "higher"),
+    FLOAT16: Metric("whether training computed in float16, its loss scaled", "yes or no"),
+    LOSS_SCALE: Metric("factor of the next step's loss in float16: halved where gradients overflow", ""),
+    SKIPPED_STEPS: Metric("optimizer steps left out, since their gradients overflowed float16", "count", "lower"),
     "train/rows": Metric("rows that were learned from", "rows"),
     "train/padding_share": Metric("padding among the tokens of a forward pass", "share", "lower"),
     "train/rows_with_votes": Metric("rows whose target is their shares of votes", "rows"),

@@ -18,7 +18,8 @@ from zoo.scores.tables import label_probabilities
 from zoo.stages import progress
 from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
 from zoo.stages.train.adapters import causal_model, load_base
-from zoo.stages.train.batches import micro_batches
+from zoo.stages.gemma_float16 import widen
+from zoo.models.batches import micro_batches
 from zoo.stages.train.label_head import label_logits, pad
 
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
@@ -62,11 +63,17 @@ def plain_model(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     options = attention_options(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device()}, **options)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device()}, **options)
+    if dtype == torch.float16:
+        widen(model)
+    return model
 
 
 def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
     """The base as training held it, NF4 or 16 bits, with the adapter beside it."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_base(base, spec), adapter)
+    model = PeftModel.from_pretrained(load_base(base, spec), adapter)
+    if compute_dtype() == torch.float16:
+        widen(causal_model(model))
+    return model

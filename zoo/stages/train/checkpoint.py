@@ -31,7 +31,9 @@ class Progress:
     seconds: float = 0.0
     best: float = math.inf  # held-out log loss; once training starts, at most that of the untrained model
     stale: int = 0  # evaluations since it was reached
-    loss_scale: float | None = None
+    loss_scale: float | None = None  # None: the loss is not scaled, as in bfloat16
+    growth_tracker: int = 0  # steps since the scale was last changed
+    skipped_steps: int = 0  # left out, since their scaled gradients overflowed float16
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def log(self, name: str, value: float) -> None:

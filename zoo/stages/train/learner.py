@@ -16,9 +16,10 @@ from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import label_probabilities, without_ties
 from zoo.stages.device import compute_dtype, device
+from zoo.stages.gemma_float16 import widen
 from zoo.stages.train.activation_checkpoints import Later, fit_memory
 from zoo.stages.train.adapters import causal_model, trained_parameters
-from zoo.stages.train.batches import largest_batch, micro_batches
+from zoo.models.batches import largest_batch, micro_batches
 from zoo.stages.train.data_parallel import ALONE, Ranks, device_sum
 from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import AdaptedLinear, fuse, refresh
@@ -39,8 +40,12 @@ class Learner:
         self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
         self.optimizer = make_optimizer(model, spec)
         self.parameters = list(trained_parameters(model).values())
-        # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows.
-        self.scaler = torch.amp.GradScaler(enabled=compute_dtype() == torch.float16 and device().type == "cuda")
+        # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows (Micikevicius et al.
+        # 2018, arXiv 1710.03740). A step whose gradients overflow is left out.
+        self.scaler = torch.amp.GradScaler(device().type, enabled=compute_dtype() == torch.float16)
+        self.skipped_steps = 0
+        if self.scaler.is_enabled():
+            widen(causal_model(model))
 
     def logits(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """Label logits (rows, 3) in float32."""
@@ -68,7 +73,10 @@ class Learner:
         return loss.detach()
 
     def update(self, learning_rate: float) -> torch.Tensor:
-        """One optimizer step on the gradients so far; their norm before clipping."""
+        """One optimizer step on the gradients so far; their norm before clipping.
+
+        Not finite where the step was left out, in float16 alone: the next loss is scaled by half as much.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.scaler.unscale_(self.optimizer)
@@ -77,7 +85,14 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         refresh(self.adapted)
+        if self.scaler.is_enabled() and not torch.isfinite(norm):
+            self.skipped_steps += 1
         return norm.detach()
+
+    def restore_scaler(self, scale: float, growth_tracker: int, skipped_steps: int) -> None:
+        """Go on with the loss scale of a run that was killed, as if it had not been."""
+        self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": growth_tracker})
+        self.skipped_steps = skipped_steps
 
     def fit_memory(self, train: Sequence[Example]) -> dict[str, float]:
         """Decide by trial passes what is computed again, where it is asked for.

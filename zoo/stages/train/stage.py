@@ -21,13 +21,22 @@ from zoo.data.battles import read_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
-from zoo.scores.metric_names import HELD_OUT_LOSS, LOG_LOSS, ROWS, TRAIN_LOSS, TRAIN_SPEED
+from zoo.scores.metric_names import (
+    FLOAT16,
+    HELD_OUT_LOSS,
+    LOG_LOSS,
+    LOSS_SCALE,
+    ROWS,
+    SKIPPED_STEPS,
+    TRAIN_LOSS,
+    TRAIN_SPEED,
+)
 from zoo.scores.metrics import uniform_loss
 from zoo.scores.tables import swap_sides
 from zoo.stages import progress
-from zoo.stages.device import gpu_peak_bytes, keep_to_share
+from zoo.stages.device import emulating, gpu_peak_bytes, keep_to_share
 from zoo.stages.train.adapters import load_model, save_weights, start_from
-from zoo.stages.train.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
+from zoo.models.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
 from zoo.stages.train.examples import Example
@@ -35,13 +44,22 @@ from zoo.stages.train.fused import refresh
 from zoo.stages.train.learner import Learner, evaluate
 from zoo.stages.train.rows import read_examples
 from zoo.stages.train.scaling import SCALED_LOSS, choose_scale
-from zoo.targets import process_age_seconds
+from zoo.targets import load_target, process_age_seconds
 
 DIVERGED_STEPS, DIVERGED_NATS = 20, 1.0
+LEAST_SCALE = 1.0  # of the loss in float16: gradients that overflow unscaled are no matter of the scale
 
 
 def run(request: TrainRequest, out_dir: Path) -> StageResult:
-    """Write `out_dir/adapter` (or `out_dir/model` for full fine-tuning) and curves of the loss."""
+    """Write `out_dir/adapter` (or `out_dir/model` for full fine-tuning) and curves of the loss.
+
+    On a GPU without bfloat16, or as one (`request.emulates`), in float16 with loss scaling.
+    """
+    with emulating(load_target(request.emulates) if request.emulates else None):
+        return _run(request, out_dir)
+
+
+def _run(request: TrainRequest, out_dir: Path) -> StageResult:
     base, spec = request.base.path / "model", request.spec
     ranks = join()
     if spec.gpus > 1 and ranks.count == 1:
@@ -74,6 +92,7 @@ def run(request: TrainRequest, out_dir: Path) -> StageResult:
             **memory,
             **scale,
             **final_metrics(state, spec),
+            FLOAT16: float(learner.scaler.is_enabled()),
             "train/rows": len(train),
             "train/padding_share": padding_share([len(e.ab) for e in train], spec),
             ROWS: len(held),
@@ -100,6 +119,7 @@ def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
         TRAIN_SPEED: state.tokens / max(state.seconds, 1e-9),
         LOG_LOSS: state.best if spec.keep == "best" else held_out[-1][1],
         "val/log_loss_before": held_out[0][1],
+        **({} if state.loss_scale is None else {LOSS_SCALE: state.loss_scale, SKIPPED_STEPS: float(state.skipped_steps)}),
     }
 
 
@@ -116,7 +136,9 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
         state = resume(learner.model, learner.optimizer, out_dir) or Progress()
     refresh(learner.adapted)
     if state.loss_scale:
-        learner.scaler = torch.amp.GradScaler(init_scale=state.loss_scale)
+        learner.restore_scaler(state.loss_scale, state.growth_tracker, state.skipped_steps)
+    elif learner.scaler.is_enabled():
+        progress.note(f"in float16, without bfloat16 here: the loss is scaled by {learner.scaler.get_scale():g} to begin with")
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if not state.curves:
             start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
@@ -133,6 +155,7 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.seconds += time.monotonic() - started
             state.log(TRAIN_LOSS, loss)
             state.log("train/learning_rate", rate)
+            note_loss_scale(learner, state)
             refuse_divergence(state, loss_before(state, spec, ties=learner.ties), batches, train)
             if state.step % every == 0 or state.step == total:
                 finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
@@ -154,11 +177,23 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
     state.log(TRAIN_SPEED, state.tokens / max(state.seconds, 1e-9))
     if peak := gpu_peak_bytes():
         state.log("mem/allocated_peak_gib", peak / 2**30)
-    state.loss_scale = learner.scaler.get_scale() if learner.scaler.is_enabled() else None
     if learner.ranks.main:
         save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=best and learner.spec.keep == "best")
     if has_stalled(state, learner.spec):
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
+
+
+def note_loss_scale(learner: Learner, state: Progress) -> None:
+    """Note by how much the next loss will be scaled, in float16, and tell a step that was left out."""
+    if not learner.scaler.is_enabled():
+        return
+    found = learner.scaler.state_dict()
+    state.loss_scale, state.growth_tracker = found["scale"], found["_growth_tracker"]
+    state.log(LOSS_SCALE, found["scale"])
+    if learner.skipped_steps > state.skipped_steps:
+        state.skipped_steps = learner.skipped_steps
+        state.log(SKIPPED_STEPS, state.skipped_steps)
+        progress.note(f"step {state.step}: gradients overflowed float16, left out; the loss is now scaled by {found['scale']:g}")
 
 
 def held_out_loss(
@@ -217,8 +252,9 @@ def train_step(learner: Learner, batches: list[list[int]], train: list[Example],
             raise diverged(step + 1, f"loss {loss}", batches[position], train)
     ranks.add_up_gradients(learner.parameters)
     total = float(device_sum([sum(found)], ranks)[0])
+    least = not learner.scaler.is_enabled() or learner.scaler.get_scale() <= LEAST_SCALE
     norm = learner.update(learning_rate)
-    if not learner.scaler.is_enabled() and not torch.isfinite(norm):
+    if least and not torch.isfinite(norm):
         raise diverged(step + 1, f"gradient norm {float(norm)}", [i for batch in batches for i in batch], train)
     return total / len(swapped)
 
