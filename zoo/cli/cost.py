@@ -16,8 +16,10 @@ from zoo.report.text import Cell, Column, Format, Page, Table, show
 if TYPE_CHECKING:
     from zoo.cost.forecast import Forecast
     from zoo.cost.interval import Interval
+    from zoo.cost.training import TrainingForecast
 
 GIB = 2**30
+N_FOLDS = 5  # as `zoo train` deals prompts unless told otherwise
 
 
 def cost(
@@ -28,6 +30,10 @@ def cost(
         Path | None, typer.Option("--lengths", help="Battles as long as those. Default: as the competition's.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="First score a sample of --lengths here: 90 s.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="What training on --rows costs, instead of scoring them.")] = False,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=1, max=N_FOLDS, help="With --train: of 5 folds, how many are trained (1).")
+    ] = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -41,6 +47,8 @@ def cost(
     Example: zoo cost llama-3-8b --target t4x2 --rows 25000
 
     Example: zoo cost smollm2-135m --target cpu --lengths test.csv --measure
+
+    Example: zoo cost gemma-2-9b --train --target t4x2 --rows 5000 --folds 2
     """
     from zoo.cost.forecast import forecast
     from zoo.cost.lengths import file_of
@@ -53,7 +61,17 @@ def cost(
     from zoo.targets import load_target
 
     style = style_of(output, as_json)
+    if train and measure:
+        raise ZooError("--measure is of scoring; a training that ran on such a machine is in the store, and --train reads it")
+    if folds and not train:
+        raise ZooError("--folds is of --train; scoring takes each row once")
     entry, machine, store = load_entry(name), load_target(target), store_folder()
+    if train:
+        from zoo.cost.training import forecast_training
+
+        options = {"rows": rows, "lengths": lengths, "folds": folds or 1, "n_folds": N_FOLDS, "store": store}
+        told = forecast_training(entry, machine, **options)
+        return show(training_page(told), style, data=told.model_dump(mode="json"))
     if measure and lengths is None:
         raise ZooError("--measure: give the battles to measure on with --lengths FILE")
     if measure and lengths is not None:
@@ -89,6 +107,26 @@ def forecasts_page(found: Sequence[Forecast]) -> Page:
                 told.setdefault(note, []).append(f"{f.basis} {f.variant.slug}")
         page += ["", f"{title}:"] if told else []
         page += [f"- {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in told.items()]
+    return page
+
+
+def training_page(told: TrainingForecast) -> Page:
+    """A training's forecast: every way over the target's cards, what fits a notebook, and what all of it rests on."""
+    unit_name, unit = time_unit(max(way.seconds.high for way in told.ways))
+    rows: list[list[Cell]] = [[way.name, *interval_cells(way.seconds)] for way in told.ways]
+    speed = told.tokens_per_second
+    folds = "1 fold" if told.folds == 1 else f"{told.folds} folds"
+    page: Page = [
+        f"training {told.entry} on {told.target}: {folds} of {told.rows:,} rows, {told.tokens / 1e6:.2f} M tokens each",
+        f"one card: {speed.likely:,.0f} tokens/s ({speed.low:,.0f} to {speed.high:,.0f}), {told.basis}",
+        "",
+        Table([Column("way"), *interval_columns(unit_name, "seconds", unit, drop=0)], rows),
+        "",
+        *(f"in {f.hours} hours, {told.ways[0].name}: {f.rows:,} rows likely, {f.safe_rows:,} nine times in ten" for f in told.fits),
+        f"memory: {told.memory}",
+    ]
+    for title, notes in (("assumed", told.assumed), ("goes beyond", told.extrapolates)):
+        page += ["", f"{title}:", *(f"- {note}" for note in notes)] if notes else []
     return page
 
 

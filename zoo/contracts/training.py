@@ -130,6 +130,9 @@ class TrainSpec(Contract):
     evals_per_epoch: Positive = 4
     keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
     patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
+    max_hours: float | None = added_later(
+        None, description="stop after so many hours with the best weights; with more of them, or none, the training goes on"
+    )
     max_rows: Positive | None = Field(None, description="train on at most this many battles of the main file, a seeded sample")
     seed: int = 0
 
@@ -139,6 +142,8 @@ class TrainSpec(Contract):
             raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
         if self.method == "full" and (self.first or self.start):
             raise ValueError("train.first and train.start go on from an adapter; method = 'full' has none")
+        if self.max_hours is not None and self.max_hours <= 0:
+            raise ValueError(f"train.max_hours = {self.max_hours:g}: give hours above 0, or leave it out")
         if self.scales and (self.method == "full" or self.dora):
             raise ValueError("train.scales scale a low-rank update; with method = 'full' and with dora there is none")
         return self

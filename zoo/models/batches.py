@@ -60,6 +60,19 @@ def dealt(batches: list[list[int]], lengths: Lengths, count: int) -> list[list[i
     return pieces
 
 
+def shared(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Positions of pieces of work for each of `count` processes, ascending.
+
+    The costliest first, each to the process with the least so far.
+    """
+    loads, taken = [0.0] * count, [[] for _ in range(count)]  # type: tuple[list[float], list[list[int]]]
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        lightest = min(range(count), key=loads.__getitem__)
+        loads[lightest] += costs[i]
+        taken[lightest].append(i)
+    return [sorted(own) for own in taken]
+
+
 def padded_tokens(batch: list[int], lengths: Lengths) -> int:
     """Positions that a pass of these rows computes."""
     return len(batch) * max(lengths[i] for i in batch)

@@ -203,7 +203,7 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
     again = _full_bytes if spec.method == "full" else _unfused_bytes
-    kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * _kept_bytes(shape, spec, norms)
+    kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * kept_layer_bytes(shape, spec, norms)
     return TrainingMemory(
         base=_base_bytes(shape, spec, parameters),
         adapters=8 * trained,  # float32 weights and gradients
@@ -267,7 +267,7 @@ def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
     return chunk + 2 * shape.hidden_size * spec.micro_batch_tokens + head
 
 
-def _kept_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
+def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     """Bytes a token that one layer keeps for its backward pass, in 16 bits.
 
     With fused layers (zoo/stages/train/fused.py): of a norm its input and product; of attention rotated queries and keys,

@@ -23,7 +23,7 @@ from typing import IO
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, TrainRequest, inputs_of
 from zoo.errors import OutOfMemory, ZooError
 from zoo.pipeline.fold_rules import check_fold_rules
-from zoo.pipeline.starts import check_start
+from zoo.pipeline.starts import CHECKPOINT, check_start, stopped_earlier
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
@@ -133,7 +133,11 @@ def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Ar
         if isinstance(request, TrainRequest):
             check_start(request)
         partial = store / PARTIAL / name
+        fresh = not partial.exists()
         _prepare(partial, request)
+        if fresh and isinstance(request, TrainRequest) and (stopped := stopped_earlier(request, store)):
+            say(f"{name}: goes on from {stopped.path.name}, which train.max_hours stopped")
+            shutil.copytree(stopped.path / CHECKPOINT, partial / CHECKPOINT)
         _launch(request, partial, lock)
         result = StageResult.model_validate_json((partial / RESULT).read_text())
         return commit(partial, store / name, lambda files: _manifest(request, result, files))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.contracts import Held, Input, TrainRequest, rule_name
+from zoo.contracts import Held, Input, TrainRequest, changed, rule_name
 from zoo.errors import ZooError
 from zoo.scores.named import artifacts_named
-from zoo.store import MANIFEST, fingerprint, read_manifest
+from zoo.store import MANIFEST, Artifact, fingerprint, list_artifacts, read_manifest
 
+CHECKPOINT = "checkpoint"  # a train stage's folder of what a run that goes on needs
 SAME = ("method", "rank", "alpha", "rslora", "dora", "target_modules")  # what makes two adapters the same tensors of one update
 
 
@@ -21,6 +22,29 @@ def start_input(name: str, store: Path) -> Input:
     if len(found) != 1 or read_manifest(found[0]).stage != "train":
         raise ZooError(f"train.start: {name} is not one train artifact; name one as `zoo train` does: train-FINGERPRINT")
     return Input(path=found[0], fingerprint=fingerprint(read_manifest(found[0]).request))
+
+
+def stopped_earlier(request: TrainRequest, store: Path) -> Artifact | None:
+    """The training to go on from: one that differs in `train.max_hours` alone, and was stopped by it.
+
+    Of several the one with the most hours. None where there is none, or none with fewer hours than are asked for now.
+    """
+    hours = request.spec.max_hours or float("inf")
+    wanted = fingerprint(_without_hours(request))
+    found = [
+        (made.spec.max_hours, artifact)
+        for artifact in list_artifacts(store, "train")
+        if isinstance(made := artifact.manifest.request, TrainRequest)
+        and made.spec.max_hours is not None
+        and made.spec.max_hours < hours
+        and (artifact.path / CHECKPOINT).is_dir()
+        and fingerprint(_without_hours(made)) == wanted
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _without_hours(request: TrainRequest) -> TrainRequest:
+    return request.model_copy(update={"spec": changed(request.spec, max_hours=None)})
 
 
 def check_start(request: TrainRequest) -> None:

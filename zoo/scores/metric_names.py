@@ -41,6 +41,7 @@ DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_los
 FAILED_ROWS = "rows/failed"
 MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 JUDGE_GPU_SECONDS = "judge/gpu_seconds"
+TRAIN_SHARE = "train/share_of_steps"
 FLOAT16, LOSS_SCALE, SKIPPED_STEPS = "train/float16", "train/loss_scale", "train/skipped_steps"
 TRAIN_LOSS, HELD_OUT_LOSS, TRAIN_SPEED = "train/loss", "held_out/log_loss", "train/tokens_per_second"
 
@@ -117,6 +118,7 @@ METRICS: dict[str, Metric] = {
     TRAIN_LOSS: Metric("loss of the objective, mean of an optimizer step's rows", "nats", "lower"),
     "train/learning_rate": Metric("learning rate of the step", ""),
     TRAIN_SPEED: Metric("tokens learned from a second", "tokens/s", "higher"),
+    TRAIN_SHARE: Metric("of the planned steps, those that were taken before `max_hours` or `patience` ended them", "share"),
     FLOAT16: Metric("whether training computed in float16, its loss scaled", "yes or no"),
     LOSS_SCALE: Metric("factor of the next step's loss in float16: halved where gradients overflow", ""),
     SKIPPED_STEPS: Metric("optimizer steps left out, since their gradients overflowed float16", "count", "lower"),

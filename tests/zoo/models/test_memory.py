@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zoo.contracts import Shape, TrainSpec
 from zoo.entries.load import load_entry
-from zoo.models.memory import GIB, CardMemory, Layout, _kept_bytes, adapter_parameters, scoring_memory, training_memory
+from zoo.models.memory import GIB, CardMemory, Layout, adapter_parameters, kept_layer_bytes, scoring_memory, training_memory
 from zoo.models.shapes import awq_bits, cached_tokens, kv_bytes_per_token
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -101,7 +101,7 @@ def test_what_a_layer_keeps_is_what_a_real_one_saves(dropout: float, dora: bool)
     spec = TrainSpec(rank=8, dropout=dropout, dora=dora)
     shallow, deep = (saved_bytes(shape.model_copy(update={"num_hidden_layers": n}), spec, tokens=512) for n in (1, 2))
     normed = 0 if dora else 2 * 2 * shape.hidden_size  # torch's norm on a CPU, in several kernels, keeps a value more
-    assert (deep[0] - shallow[0]) / 512 == pytest.approx(_kept_bytes(shape, spec, norms=2) + normed, rel=0.12)
+    assert (deep[0] - shallow[0]) / 512 == pytest.approx(kept_layer_bytes(shape, spec, norms=2) + normed, rel=0.12)
     assert deep[1] == adapter_parameters(shape, spec)
 
 

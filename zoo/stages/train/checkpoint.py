@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from zoo.pipeline.starts import CHECKPOINT
 from zoo.stages import progress
 from zoo.store import write_atomic
 
-CHECKPOINT = "checkpoint"
 NEW, OLD = f"{CHECKPOINT}.new", f"{CHECKPOINT}.old"  # beside it while the one takes the other's place
 STATE = "state.json"  # written last: a folder that holds it is whole
 BEST = "best.safetensors"  # in the checkpoint's folder: it goes with it
@@ -32,7 +32,9 @@ class Progress:
     best: float = math.inf  # held-out log loss; once training starts, at most that of the untrained model
     stale: int = 0  # evaluations since it was reached
     loss_scale: float | None = None  # None: the loss is not scaled, as in bfloat16
+    out_of_hours: bool = False  # whether train.max_hours ended it before its last step
     growth_tracker: int = 0  # steps since the scale was last changed
+    wall_seconds: float = 0.0  # of all runs so far, loading and evaluations included
     skipped_steps: int = 0  # left out, since their scaled gradients overflowed float16
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ import torch
 
 from zoo.contracts import StageResult, TrainRequest
 from zoo.errors import ZooError
+from zoo.models.batches import shared
 from zoo.pipeline.runner import RUNNER
 from zoo.stages import progress
 from zoo.stages.device import device
@@ -57,17 +58,8 @@ class Ranks:
         return first
 
     def share(self, costs: Sequence[float]) -> list[int]:
-        """Positions of the work that is this rank's, ascending.
-
-        The costliest first, each to the rank with the least so far.
-        """
-        loads, taken = [0.0] * self.count, []
-        for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
-            lightest = min(range(self.count), key=loads.__getitem__)
-            loads[lightest] += costs[i]
-            if lightest == self.rank:
-                taken.append(i)
-        return sorted(taken)
+        """Positions of the work that is this rank's, ascending."""
+        return shared(costs, self.count)[self.rank]
 
     def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor summed over all ranks, in place where it lies on the device that they talk by."""

@@ -28,6 +28,7 @@ from zoo.scores.metric_names import (
     LOSS_SCALE,
     ROWS,
     SKIPPED_STEPS,
+    TRAIN_SHARE,
     TRAIN_LOSS,
     TRAIN_SPEED,
 )
@@ -41,6 +42,7 @@ from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints,
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
 from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import refresh
+from zoo.stages.train.hours import Hours
 from zoo.stages.train.learner import Learner, evaluate
 from zoo.stages.train.rows import read_examples
 from zoo.stages.train.scaling import SCALED_LOSS, choose_scale
@@ -85,13 +87,15 @@ def _run(request: TrainRequest, out_dir: Path) -> StageResult:
     if ranks.main:
         save_weights(learner.model, spec, base, out_dir)
         shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
-        remove_checkpoints(out_dir)
+        if not state.out_of_hours:  # else a training with more hours goes on from the checkpoint
+            remove_checkpoints(out_dir)
     return StageResult(
         metrics={
             **rows.counts,
             **memory,
             **scale,
             **final_metrics(state, spec),
+            TRAIN_SHARE: state.step / total_steps(len(train), spec),
             FLOAT16: float(learner.scaler.is_enabled()),
             "train/rows": len(train),
             "train/padding_share": padding_share([len(e.ab) for e in train], spec),
@@ -117,10 +121,20 @@ def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
     return {
         TRAIN_LOSS: state.curves[TRAIN_LOSS][-1][1],
         TRAIN_SPEED: state.tokens / max(state.seconds, 1e-9),
-        LOG_LOSS: state.best if spec.keep == "best" else held_out[-1][1],
+        LOG_LOSS: state.best if ends_with_best(state, spec) else held_out[-1][1],
         "val/log_loss_before": held_out[0][1],
         **({} if state.loss_scale is None else {LOSS_SCALE: state.loss_scale, SKIPPED_STEPS: float(state.skipped_steps)}),
     }
+
+
+def ends_with_best(state: Progress, spec: TrainSpec) -> bool:
+    """Whether the artifact has the best weights instead of the last: where asked for, or where the hours are over."""
+    return spec.keep == "best" or state.out_of_hours
+
+
+def keeps_best(spec: TrainSpec) -> bool:
+    """Whether checkpoints have the best weights beside the last."""
+    return spec.keep == "best" or spec.max_hours is not None
 
 
 def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Path) -> Progress:
@@ -139,17 +153,20 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
         learner.restore_scaler(state.loss_scale, state.growth_tracker, state.skipped_steps)
     elif learner.scaler.is_enabled():
         progress.note(f"in float16, without bfloat16 here: the loss is scaled by {learner.scaler.get_scale():g} to begin with")
+    hours, state.out_of_hours = Hours(spec.max_hours, state.wall_seconds, learner.ranks), False
     with progress.bar(total, "train", "step", initial=state.step) as bar:
         if not state.curves:
-            start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
-            if spec.keep == "best" and learner.ranks.main:  # if training only makes it worse, the untrained weights are kept
+            with hours.timing("evaluation"):
+                start_is_best = note_held_out(state, held_out_loss(learner, held, state, [], train))
+            if keeps_best(spec) and learner.ranks.main:  # if training only makes it worse, the untrained weights are kept
                 save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=start_is_best)
         for step, batches in enumerate(all_steps([len(e.ab) for e in train], spec, total)):
-            if step < state.step or has_stalled(state, spec):
+            if step < state.step or state.out_of_hours or has_stalled(state, spec):
                 continue
             started = time.monotonic()
             rate = spec.learning_rate * schedule(step, total, spec.warmup_fraction)
-            loss = train_step(learner, batches, train, step, rate)
+            with hours.timing("step"):
+                loss = train_step(learner, batches, train, step, rate)
             state.step, state.rows = step + 1, state.rows + sum(map(len, batches))
             state.tokens += sum(len(train[i].ab) for batch in batches for i in batch)
             state.seconds += time.monotonic() - started
@@ -157,13 +174,20 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             state.log("train/learning_rate", rate)
             note_loss_scale(learner, state)
             refuse_divergence(state, loss_before(state, spec, ties=learner.ties), batches, train)
-            if state.step % every == 0 or state.step == total:
-                finish_part(learner, state, held_out_loss(learner, held, state, batches, train), out_dir)
+            state.out_of_hours = state.step < total and hours.over()
+            if state.step % every == 0 or state.step == total or state.out_of_hours:
+                with hours.timing("evaluation"):
+                    log_loss = held_out_loss(learner, held, state, batches, train)
+                state.wall_seconds = hours.spent_seconds()
+                finish_part(learner, state, log_loss, out_dir)
             held_out = state.curves[HELD_OUT_LOSS][-1][1]
             speed = f"{state.tokens / state.seconds:.0f}"
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{held_out:.4f}", tokens_s=speed, refresh=False)
             bar.update()
-    if spec.keep == "best" and learner.ranks.main:
+    if state.out_of_hours:
+        mend = "raise train.max_hours or leave it out to go on from here"
+        progress.note(f"the hours are over at step {state.step} of {total}: the best weights are kept ({state.best:.4f}); {mend}")
+    if ends_with_best(state, spec) and learner.ranks.main:
         load_best(learner.model, out_dir)
     return state
 
@@ -178,7 +202,7 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
     if peak := gpu_peak_bytes():
         state.log("mem/allocated_peak_gib", peak / 2**30)
     if learner.ranks.main:
-        save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=best and learner.spec.keep == "best")
+        save_checkpoint(learner.model, learner.optimizer, state, out_dir, best=best and keeps_best(learner.spec))
     if has_stalled(state, learner.spec):
         progress.note(f"stopped at step {state.step}: {state.stale} evaluations without a lower held-out log loss")
 
