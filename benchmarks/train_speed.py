@@ -1,6 +1,6 @@
 """How fast one GPU trains a shape with QLoRA, and in how much memory: the plain loop, then each lever by itself and together.
 
-    python benchmarks/train_speed.py --shape llama-3-8b --case plain --case zoo-40 [--steps 8]
+    python benchmarks/train_speed.py --shape llama-3-8b --case plain --case zoo-40 [--steps 8] [--as t4]
 
 Weights are drawn at random and rounded to NF4 on the GPU: speed and memory only. Rows have log-normal lengths with a mean of
 540 tokens, at most 1024, the same for every case. Tokens are those of rows, padding not counted; the share of the card's
@@ -25,12 +25,13 @@ from random_weights import SHAPES
 from zoo.contracts import Shape, TrainSpec
 from zoo.models.prompts import Codec
 from zoo.models.shapes import linear_parameters
-from zoo.stages.device import device
+from zoo.stages.device import attention_of, compute_dtype, device, emulating, keep_to_share
 from zoo.stages.train import adapters
 from zoo.stages.train import stage as train
 from zoo.stages.train.examples import Example
 from zoo.stages.train.label_head import pad
 from zoo.stages.train.learner import Learner
+from zoo.targets import load_target
 
 BATCH_ROWS, LABEL_IDS = 16, (32, 33, 34)
 SPEC = TrainSpec(rank=16, alpha=32, batch_rows=BATCH_ROWS, micro_batch_tokens=8192, learning_rate=1e-4)
@@ -61,6 +62,9 @@ CASES = {
     "zoo-40-no-dropout": capped(40, 8192, dropout=0.0),
     "zoo-40-text": capped(40, 8192, dropout=0.0, objective="text"),
     "zoo-15": capped(15, 4096),
+    "zoo-15-no-dropout": capped(15, 4096, dropout=0.0),
+    "zoo-t4": capped(14.56, 4096, dropout=0.0),
+    "zoo-t4-2k": capped(14.56, 2048, dropout=0.0),
     "zoo-140": capped(140, 16384),
     "row-1024": Case(
         SPEC.model_copy(update={"micro_batch_tokens": 1024, "gradient_checkpointing": True, "memory_gib": 1000.0})
@@ -75,7 +79,7 @@ def random_model(shape: dict[str, Any], spec: TrainSpec) -> Any:
 
     config = AutoConfig.for_model(**shape)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(), **attention_of(config))
     torch.manual_seed(0)
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and ".layers." in name:
@@ -100,12 +104,12 @@ def random_nf4(linear: torch.nn.Linear, bnb: Any) -> Any:
         linear.in_features,
         linear.out_features,
         bias=False,
-        compute_dtype=torch.bfloat16,
+        compute_dtype=compute_dtype(),
         compress_statistics=True,
         quant_type="nf4",
         device="meta",
     )
-    weight = torch.randn(linear.weight.shape, device=device(), dtype=torch.bfloat16) * 0.02
+    weight = torch.randn(linear.weight.shape, device=device(), dtype=compute_dtype()) * 0.02
     new.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4").to(device())
     return new
 
@@ -133,7 +137,7 @@ def plain_step(learner: Learner, rows: list[Example], longest: int) -> None:
         wanted = torch.full_like(ids, -100)
         for i, e in enumerate(part):
             wanted[i, len(e.ab) - 1] = LABEL_IDS[e.label]
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast("cuda", dtype=compute_dtype()):
             loss = learner.model(input_ids=ids, attention_mask=mask, labels=wanted).loss
         (loss / 2).backward()
     learner.update(1e-4)
@@ -180,7 +184,7 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
 
 def matrix_rate(size: int = 8192) -> float:
     """Floating-point operations a second of a square 16-bit product on random data: the card's ceiling."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device="cuda", dtype=compute_dtype()) for _ in range(2))
     for _ in range(3):
         a @ b
     torch.cuda.synchronize()
@@ -224,11 +228,21 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--layers", type=int, help="fewer decoder layers than the shape has")
+    parser.add_argument("--as", dest="emulated", metavar="TARGET", help="keep to a smaller target: its dtype, attention and memory")
     parser.add_argument("--profile", action="store_true", help="print the kernels of one step of each case instead")
     args = parser.parse_args()
+    with emulating(load_target(args.emulated) if args.emulated else None):
+        keep_to_share()
+        run_cases(args)
+
+
+def run_cases(args: argparse.Namespace) -> None:
+    """Every case that was asked for, one after the other, a line of JSON each."""
     shape = {**SHAPES[args.shape]} | ({"num_hidden_layers": args.layers} if args.layers else {})
     rate = matrix_rate()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {rate / 1e12:.0f} TFLOP/s, {args.shape}", flush=True)
+    card = torch.cuda.get_device_name() + (f" as {args.emulated}" if args.emulated else "")
+    kind = str(compute_dtype()).removeprefix("torch.")
+    print(f"{card}, torch {torch.__version__}, {kind} {rate / 1e12:.0f} TFLOP/s, {args.shape}", flush=True)
     for name in args.case:
         case = CASES[name.removesuffix("+keep")]
         case = replace(case, keep_weights=name.endswith("+keep"))

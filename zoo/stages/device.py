@@ -60,7 +60,12 @@ def attention_options(folder: Path) -> dict[str, str]:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    return attention_of(AutoConfig.from_pretrained(folder))
+
+
+def attention_of(config: Any) -> dict[str, str]:
+    """The same of a model's config."""
+    config = config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         return {"attn_implementation": "eager"}
     found = capability()
