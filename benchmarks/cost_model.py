@@ -2,6 +2,7 @@
 
     python benchmarks/cost_model.py published                    # leave-one-out table and the fitted rates
     python benchmarks/cost_model.py hours LENGTHS.csv            # 25,000 rows of the three entries on t4x2
+    python benchmarks/cost_model.py forms LENGTHS.csv            # the same in each form that two T4s run
     python benchmarks/cost_model.py held-out FOLDER [FOLDER ...] # folders of a score stage's timed chunks: <variant>/chunks
 
 Prints markdown. A chunk folder holds NNNNN.json files with rows, tokens, tokens_sq and seconds, as every scored artifact does.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.checks import check_entry
 from zoo.contracts import Cost
 from zoo.cost.fit import Piece, arrays_of, fit_cost
 from zoo.cost.forecast import forecast
@@ -25,7 +27,7 @@ from zoo.cost.interval import Interval, draws_of
 from zoo.cost.lengths import file_of
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.cost.published import Published, PublishedRun, fit_rates, load_published, published_rates, run_operations
-from zoo.entries.load import load_entry
+from zoo.entries.load import load_entry, override
 from zoo.targets import load_target
 
 ENTRIES = ("llama-3-8b", "gemma-2-9b", "yi-34b")
@@ -101,6 +103,26 @@ def hours(lengths: Path) -> None:
                 print("| " + " | ".join([*cells, *in_hours(found.submission_seconds)]) + " |")
 
 
+def forms(lengths: Path) -> None:
+    """25,000 rows of the large entries on two T4s, in each form that fits them: against AWQ, and as a submission."""
+    print("| entry | form | variant | interactive h: low | likely | high | of AWQ | submitted h: low | likely | high |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    target = load_target("t4x2")
+    for name in ENTRIES:
+        awq: dict[str, float] = {}
+        for form in ("awq", "w4a8", "int8"):
+            entry = override(load_entry(name), [f"quantize.scheme={form}"])
+            if any(f.verdict == "fail" for f in check_entry(entry, target)):
+                print(f"| {name} | {form} | does not fit | | | | | | | |")
+                continue
+            for found in forecast(entry, target, file_of(entry, lengths, COMPETITION_ROWS, None), []):
+                slug = found.variant.slug
+                if found.variant.order == "ab" and found.submission_seconds:
+                    awq.setdefault(slug, found.seconds.likely)
+                    cells = [name, form, slug, *in_hours(found.seconds), f"{found.seconds.likely / awq[slug]:.2f}"]
+                    print("| " + " | ".join([*cells, *in_hours(found.submission_seconds)]) + " |")
+
+
 def in_hours(seconds: Interval) -> list[str]:
     return [f"{value / 3600:.1f}" for value in (seconds.low, seconds.likely, seconds.high)]
 
@@ -161,6 +183,8 @@ if __name__ == "__main__":
             published()
         case ["hours", lengths]:
             hours(Path(lengths))
+        case ["forms", lengths]:
+            forms(Path(lengths))
         case ["held-out", *folders] if folders:
             held_out([Path(folder) for folder in folders])
         case _:

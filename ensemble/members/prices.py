@@ -11,7 +11,17 @@ import numpy as np
 
 from ensemble.members.table import Members
 from zoo.checks import check_entry
-from zoo.contracts import Cost, Entry, Foretold, ScoreCard, ScoreRequest, ServeSpec, Variant
+from zoo.contracts import (
+    Cost,
+    Entry,
+    Foretold,
+    ScoreCard,
+    ScoreRequest,
+    ServeSpec,
+    Variant,
+    entry_of_form,
+    forms_of,
+)
 from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import Forecast, Measured, forecasts_of, measurements
 from zoo.cost.lengths import File, estimated
@@ -102,7 +112,7 @@ class PriceList:
     def _forecast(self, entry: Entry, variant: Variant, table: Table) -> Cost:
         """The entry's cost for the table's lengths; ZooError, the reason, where there is none."""
         folder = fetched_folder(entry, self.stores[0]) if self.stores else None
-        for finding in check_entry(entry, self.target, model_folder=folder):
+        for finding in check_entry(_of_form(entry, variant), self.target, model_folder=folder):
             if finding.verdict == "fail":
                 raise ZooError(f"{entry.name} does not fit {self.target.name}: {finding.check}: {finding.what}; {finding.mend}")
         tokens = table.frame.loc[table.frame["status"] == OK, "n_tokens"].to_numpy(dtype=np.float64)
@@ -142,6 +152,12 @@ class PriceList:
                 tokens[j] = np.maximum(1, np.round(estimate)).astype(tokens.dtype)
                 cards[j] = card.model_copy(update={"cost": foretold(found)})
         return replace(members, tokens=tokens, cards=tuple(cards))
+
+
+def _of_form(entry: Entry, variant: Variant) -> Entry:
+    """The entry with the variants of one variant's form alone: others need not run where that does."""
+    form = variant.form or (entry.quantize.scheme if entry.quantize else None)
+    return entry_of_form(entry, form) if form in forms_of(entry) else entry
 
 
 def foretold(forecast: Forecast) -> Cost:

@@ -49,6 +49,7 @@ def check_entry(
     `train`: training on one of its cards too. `engine`: the version of vLLM there; None is the one that the target names, or
     else the one installed here.
     `label_ids`: the tokens of the labels, where that folder's tokenizer was asked already.
+    Of an entry with several forms nothing fails as long as one of them runs: what does not is a warning, by its form.
     """
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
@@ -65,11 +66,11 @@ def check_entry(
     try:
         shape = entry_shape(entry, model_folder)
     except ZooError as error:
-        return [*findings, fail("shape", str(error), "give the folder of a complete model")]
+        return [*_while_one_runs(findings, forms), fail("shape", str(error), "give the folder of a complete model")]
     if shape is None:
         mend = "run `zoo fetch` first, or copy its sizes into the entry's [shape]"
         return [
-            *findings,
+            *_while_one_runs(findings, forms),
             warn("shape", "the model's sizes are unknown: memory, attention, groups and context not checked", mend),
         ]
     findings += [
@@ -79,7 +80,24 @@ def check_entry(
         *_of_forms(forms, lambda form: [check_layout(forms[form], serve, shape, target)]),
         *_of_forms(forms, lambda form: _memory_of(entry, form, serve, shape, target)),
     ]
+    findings = _while_one_runs(findings, forms)
     return [*findings, check_training(entry.base, entry.train, shape, target)] if train else findings
+
+
+def _while_one_runs(findings: list[Finding], forms: Iterable[Scheme]) -> list[Finding]:
+    """Findings in which a form that does not run is a warning, where another does."""
+    names = {form: f", {form}" for form in forms}
+    failing = {form for form, name in names.items() for f in findings if f.verdict == "fail" and f.check.endswith(name)}
+    if len(failing) == len(names) or not failing:
+        return findings
+    ends = tuple(names[form] for form in failing)
+    left = "its variants do not run here, those of other forms do"
+    return [
+        warn(f.check, f"{f.what}: {left}", f"{f.mend}, or leave the form out of score.variants")
+        if f.verdict == "fail" and f.check.endswith(ends)
+        else f
+        for f in findings
+    ]
 
 
 def _of_forms(forms: Iterable[Scheme], check: Callable[[Scheme], list[Finding]]) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -126,6 +127,10 @@ class QuantizeSpec(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> QuantizeSpec:
+        for wanted, lacking in _halved(self.skip_modules):
+            raise ValueError(
+                f"quantize.skip_modules: engines multiply {wanted!r} and {lacking!r} as one matrix, in one form; add {lacking!r}"
+            )
         if self.backend == "autoawq" and not self.zero_point:
             raise ValueError(
                 'quantize.zero_point = false needs backend = "llm-compressor": autoawq\'s layout stores zero points'
@@ -136,6 +141,21 @@ class QuantizeSpec(Contract):
     def most_finer(self) -> float:
         """What of the products may stay in 16 bits: none of 4 bit forms, made for little memory."""
         return self.finer_share if self.scheme in ("int8", "fp8") else 0.0
+
+
+# Linear layers that vLLM joins into one (qkv_proj, gate_up_proj): it refuses a checkpoint that quantizes some of them only.
+JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+def _halved(skipped: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Names of layers among those that are skipped, each with one that is joined with it and is not."""
+    for name in skipped:
+        for group in JOINED:
+            own = next((member for member in group if member in name), None)
+            for other in group if own else ():
+                twin = name.replace(str(own), other)
+                if not any(part in twin for part in skipped):
+                    yield name, twin
 
 
 class Variant(Contract):

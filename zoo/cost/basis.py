@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from zoo.checks import entry_shape
@@ -13,6 +15,7 @@ from zoo.cost.forms import FormSpeed, speed_of
 from zoo.cost.published import ENGINE_SECONDS, START_SECONDS, RateFit, published_machine, published_rates
 from zoo.models.shapes import embedding_parameters, flops_of_shape, linear_parameters, quantized_bytes, weight_bits
 from zoo.targets import Rates, Target, is_of_kind, list_targets, matmul_rate
+from zoo.targets.capabilities import Capability
 
 TERMS = ("seconds_per_row", "seconds_per_token", "seconds_per_token_sq")
 
@@ -45,10 +48,25 @@ def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
     if rates is None:
         return None
     # Layouts differ between machines, operations do not: a copy does as much as the rates of its GPUs say.
-    slower = rates[1] * max(1, cost.gpus) / (rates[0] * max(1, gpus))
+    slower = rates[1] * max(1, cost.gpus) / (rates[0] * max(1, gpus)) / form_change(entry, target, cost.machine).times
     pieces = tuple((r, t, q, s * slower) for r, t, q, s in cost.pieces)
     scaled = {name: getattr(cost, name) * slower for name in TERMS}
     return cost.model_copy(update=scaled | {"pieces": pieces, "target": target.name, "machine": "", "gpus": gpus})
+
+
+def form_change(entry: Entry, target: Target, machine: str) -> FormSpeed:
+    """How the entry's first form stands to AWQ on the target, beside how it stands there on another machine.
+
+    W4A8 by Marlin is faster than AWQ on a T4 and slower than AWQ's own kernel on an H200: rates of 16-bit products alone would
+    carry the one over to the other. Attention, which is of 16 bits in every form, is carried over with it.
+    """
+    spec = quantized_as(entry)
+    if spec is None or spec.scheme == "awq":
+        return FormSpeed(1.0, 0.0, "")
+    there = next((t.compute_capability for t in list_targets() if t.gpus and is_of_kind(machine, t)), None)
+    here, elsewhere = form_speed(entry, target), form_speed(entry, target, there)
+    told = f"{spec.scheme} {here.times:.2f} times as fast as AWQ there, {elsewhere.times:.2f} times where it was measured"
+    return FormSpeed(here.times / elsewhere.times, float(np.hypot(here.spread, elsewhere.spread)), told)
 
 
 def published_cost(entry: Entry, target: Target) -> Cost | None:
@@ -73,15 +91,15 @@ def quantized_as(entry: Entry) -> QuantizeSpec | None:
     return spec_of_form(entry.quantize, forms[0]) if forms and entry.quantize else None
 
 
-def form_speed(entry: Entry, target: Target) -> FormSpeed:
-    """How fast the entry's first form multiplies beside AWQ.
+def form_speed(entry: Entry, target: Target, capability: Capability | None | Literal["own"] = "own") -> FormSpeed:
+    """How fast the entry's first form multiplies beside AWQ, on cards of the target's capability or of another.
 
     What may stay in 16 bits is counted at AWQ's speed, and all of it: a forecast is of a checkpoint that is not made yet.
     """
     spec = quantized_as(entry)
     if spec is None or spec.scheme == "awq":
         return FormSpeed(1.0, 0.0, "")
-    found = speed_of(spec.scheme, target.compute_capability)
+    found = speed_of(spec.scheme, target.compute_capability if capability == "own" else capability)
     times = 1 / (spec.most_finer + (1 - spec.most_finer) / found.times)
     kept = f", {spec.most_finer:.0%} of the products left in 16 bits" if spec.most_finer else ""
     return FormSpeed(times, found.spread, f"linear layers {times:.2f} times as fast as AWQ's: {found.source}{kept}")

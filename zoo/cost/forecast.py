@@ -34,6 +34,7 @@ from zoo.contracts import (
 from zoo.cost.basis import (
     comparable_rates,
     copies_of,
+    form_change,
     form_speed,
     has_own_rates,
     is_t4,
@@ -209,6 +210,8 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
         to, source, measured = compared
         how = "measured" if measured else "declared, not measured: `zoo target measure` narrows this"
         rates = f"scaled from {source / 1e12:.3g} to {to / 1e12:.3g} TFLOP/s a device ({how})"
+    form = form_change(entry, target, cost.machine)
+    spread = float(np.hypot(spread, form.spread))
     seconds = file_seconds(carried, lengths, rows=file.rows, copies=copies_of(carried, target)).times(spread_factor(spread))
     return Forecast(
         **_facts(entry, variant, target, file),
@@ -221,6 +224,7 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
             *file.assumed,
             *_of_another_variant(by, variant),
             rates,
+            *([form.source] if form.source else []),
             "loading as where it was measured; bytes by the arithmetic of `zoo check`",
         ),
         extrapolates=(

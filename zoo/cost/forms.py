@@ -6,9 +6,11 @@ of the two is taken with a wide margin.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from zoo.contracts import Scheme
+from zoo.cost.interval import Z
 from zoo.targets.capabilities import HOPPER, TURING, Capability
 
 
@@ -20,12 +22,44 @@ class FormSpeed(NamedTuple):
     source: str
 
 
-# vllm PR 29901, n = 1024, k = 2048, m = 4096: fp16 0.313 ms, W4A16 0.270 to 0.293, W4A8 0.184 to 0.198. vllm PR 6996: int8
-# 1.55 to 1.99 times torch's fp16 for Llama 2 7B's shapes with 32 to 128 rows; W4A16 is 1.11 times it by the other table.
-_T4: dict[Scheme, FormSpeed] = {
-    "w4a8": FormSpeed(1.47, 0.1, "Marlin on a Turing card, vllm PR 29901"),
-    "int8": FormSpeed(1.6, 0.2, "CUTLASS on a T4 with up to 128 rows, vllm PR 6996, beside Marlin by PR 29901"),
-}
+# Milliseconds on a Turing card, vllm PR 29901 (Marlin for 7.5): n = 1024, k = 2048, m = 4096 rows, by the ends of what it gives.
+FLOAT16, W4A16, W4A8 = (0.313, 0.313), (0.270, 0.293), (0.184, 0.198)
+# Times as fast as torch's float16 on a T4, vllm PR 6996 (int8 by CUTLASS): Llama 2 7B's shapes, 32 to 128 rows.
+INT8_FEW_ROWS = (1.55, 1.99)
+OTHER_SHAPES, OTHER_ROWS = 0.1, 0.15  # deviations of the logarithm: of other shapes than one, of rows by the thousand; guesses
+SHEET = 130 / 65  # of a T4's operations a second in int8 and float16: no form is faster than that beside float16
+
+
+def _range(fast: tuple[float, float], slow: tuple[float, float]) -> tuple[float, float]:
+    """Least and most times that kernels of `fast` milliseconds are as fast as those of `slow`."""
+    return slow[0] / fast[1], slow[1] / fast[0]
+
+
+def _within(low: float, high: float, beyond: float, source: str) -> FormSpeed:
+    """The middle of a range, 80 in 100 of whose logarithms lie in it, and the deviation `beyond` what it was taken of."""
+    return FormSpeed(math.sqrt(low * high), math.hypot(math.log(high / low) / 2 / Z, beyond), source)
+
+
+def _turing() -> dict[Scheme, FormSpeed]:
+    """A T4's forms beside W4A16.
+
+    int8 joins two tables: int8 beside float16 of 32 to 128 rows, where reading the weights counts, and float16 beside W4A16 of
+    4,096, where it does not. Scoring has thousands of rows. There the data sheet bounds int8 from above, and W4A8 from below: it
+    multiplies in int8, too, and unpacks its weights beside.
+    """
+    marlin = _range(W4A8, W4A16)
+    over_float16 = _range(W4A16, FLOAT16)
+    few = INT8_FEW_ROWS[0] / over_float16[1], INT8_FEW_ROWS[1] / over_float16[0]
+    int8 = min(marlin[0], few[0]), max(SHEET / over_float16[0], few[1])
+    return {
+        "w4a8": _within(*marlin, OTHER_SHAPES, "Marlin on a Turing card, one shape of 4,096 rows (vllm PR 29901)"),
+        "int8": _within(
+            *int8, OTHER_ROWS, "CUTLASS on a T4 with up to 128 rows (vllm PR 6996), its data sheet, and Marlin of 4,096 rows"
+        ),
+    }
+
+
+_T4 = _turing()
 # One H200, vLLM 0.26, Llama 3 8B's shape, 16,384 batched tokens, 2026-11-26: int8 74,147 tokens/s on the mean of two, fp8
 # 70,133, AWQ by Machete 42,692; W4A8 by Marlin 30,059.
 _HOPPER: dict[Scheme, FormSpeed] = {

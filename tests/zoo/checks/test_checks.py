@@ -286,10 +286,10 @@ FORM = "score.variants=[{{order='ab',max_tokens=1024}},{{order='ab',max_tokens=1
         ("int8", "t4x2", "ok", "CUTLASS on sm_75"),
         ("int8", "l4x2", "ok", "CUTLASS on sm_89"),
         ("int8", "cpu", "ok", "AMX or oneDNN"),
-        ("fp8", "t4x2", "fail", "activations stay in 16 bits"),
-        ("fp8", "a10g", "fail", "activations stay in 16 bits"),
+        ("fp8", "t4x2", "warn", "activations stay in 16 bits"),
+        ("fp8", "a10g", "warn", "activations stay in 16 bits"),
         ("fp8", "l4x2", "ok", "CUTLASS"),
-        ("fp8", "cpu", "fail", "AMX-FP8"),
+        ("fp8", "cpu", "warn", "AMX-FP8"),
         ("w4a8", "t4x2", "ok", "Marlin on sm_75"),
         ("w4a8", "h200", "warn", "slower than AWQ there"),
     ],
@@ -298,6 +298,18 @@ def test_a_form_needs_a_kernel_that_multiplies_in_8_bits(form: str, target: str,
     found = findings(override(load_entry("llama-3-8b"), [FORM.format(form)]), target)
     assert found[f"kernel, {form}"].verdict == verdict and told in found[f"kernel, {form}"].what
     assert "kernel, awq" in found and "kernel" not in found
+
+
+def test_a_form_that_does_not_run_fails_the_check_only_where_no_other_does() -> None:
+    both = findings(override(load_entry("llama-3-8b"), [FORM.format("fp8")]), "t4x2")
+    assert all(finding.verdict != "fail" for finding in both.values())
+    assert "those of other forms do" in both["kernel, fp8"].what and "score.variants" in both["kernel, fp8"].mend
+    alone = findings(override(load_entry("llama-3-8b"), ["quantize.scheme=fp8"]), "t4x2")
+    assert alone["kernel"].verdict == "fail"
+    neither = [FORM.format("int8"), "quantize.scheme=fp8"]
+    card = load_target("t4x2").model_copy(update={"compute_capability": (7, 0)})
+    found = findings(override(load_entry("llama-3-8b"), neither), card)
+    assert {found["kernel, fp8"].verdict, found["kernel, int8"].verdict} == {"fail"}
 
 
 def test_there_are_no_int8_kernels_on_blackwell() -> None:
