@@ -54,8 +54,8 @@ def exact_probabilities(folder: Path, frame: pd.DataFrame, entry: Entry, order: 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from zoo.stages.device import device
     from zoo.models.batches import micro_batches
+    from zoo.stages.device import device
     from zoo.stages.train.label_head import label_logits, pad
 
     assert entry.prompt

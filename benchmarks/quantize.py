@@ -23,6 +23,7 @@ from zoo.contracts import SCHEMES, Held, Input, PromptSpec, QuantizeRequest, Qua
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry
+from zoo.models.batches import micro_batches
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import mean_and_error
 from zoo.scores.tables import label_probabilities
@@ -30,7 +31,6 @@ from zoo.stages.compare.in_transformers import dtype_for, plain_model
 from zoo.stages.compare.ladder import dequantized_model
 from zoo.stages.device import device
 from zoo.stages.quantize import stage as quantize
-from zoo.models.batches import micro_batches
 from zoo.stages.train.label_head import label_logits, pad
 
 HELD = Held()

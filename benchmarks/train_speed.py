@@ -228,7 +228,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--layers", type=int, help="fewer decoder layers than the shape has")
-    parser.add_argument("--as", dest="emulated", metavar="TARGET", help="keep to a smaller target: its dtype, attention and memory")
+    parser.add_argument(
+        "--as", dest="emulated", metavar="TARGET", help="keep to a smaller target: its dtype, attention and memory"
+    )
     parser.add_argument("--profile", action="store_true", help="print the kernels of one step of each case instead")
     args = parser.parse_args()
     with emulating(load_target(args.emulated) if args.emulated else None):

@@ -122,7 +122,10 @@ def training_page(told: TrainingForecast) -> Page:
         "",
         Table([Column("way"), *interval_columns(unit_name, "seconds", unit, drop=0)], rows),
         "",
-        *(f"in {f.hours} hours, {told.ways[0].name}: {f.rows:,} rows likely, {f.safe_rows:,} nine times in ten" for f in told.fits),
+        *(
+            f"in {f.hours} hours, {told.ways[0].name}: {f.rows:,} rows likely, {f.safe_rows:,} nine times in ten"
+            for f in told.fits
+        ),
         f"memory: {told.memory}",
     ]
     for title, notes in (("assumed", told.assumed), ("goes beyond", told.extrapolates)):

@@ -91,7 +91,7 @@ def quantized_as(entry: Entry) -> QuantizeSpec | None:
     return spec_of_form(entry.quantize, forms[0]) if forms and entry.quantize else None
 
 
-def form_speed(entry: Entry, target: Target, capability: Capability | None | Literal["own"] = "own") -> FormSpeed:
+def form_speed(entry: Entry, target: Target, capability: Capability | Literal["own"] | None = "own") -> FormSpeed:
     """How fast the entry's first form multiplies beside AWQ, on cards of the target's capability or of another.
 
     What may stay in 16 bits is counted at AWQ's speed, and all of it: a forecast is of a checkpoint that is not made yet.

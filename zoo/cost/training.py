@@ -159,9 +159,7 @@ def forecast_training(
 # --- work ------------------------------------------------------------------------------------------------------------------
 
 
-def work_of(
-    spec: TrainSpec, shape: Shape, lengths: np.ndarray, rows: int, judged: int, *, gpus: int, again: float
-) -> Work:
+def work_of(spec: TrainSpec, shape: Shape, lengths: np.ndarray, rows: int, judged: int, *, gpus: int, again: float) -> Work:
     """Operations of a training on `rows` rows of such lengths, as the stage plans its steps.
 
     A frozen weight takes 4 operations a token, forward and for the gradient of its input, a trained one 6; `again`: the share

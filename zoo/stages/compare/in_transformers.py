@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from zoo.contracts import Order, TrainSpec
+from zoo.models.batches import micro_batches
 from zoo.models.memory import EVALUATION_TOKENS
 from zoo.models.prompts import Codec
 from zoo.models.shapes import count_parameters
 from zoo.scores.tables import label_probabilities
 from zoo.stages import progress
 from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
-from zoo.stages.train.adapters import causal_model, load_base
 from zoo.stages.gemma_float16 import widen
-from zoo.models.batches import micro_batches
+from zoo.stages.train.adapters import causal_model, load_base
 from zoo.stages.train.label_head import label_logits, pad
 
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from zoo.models.batches import micro_batches
 from zoo.stages.device import device
 from zoo.stages.quantize.layerwise import LayerwiseModel
-from zoo.models.batches import micro_batches
 from zoo.stages.train.label_head import final_softcap, pad
 
 BATCH_TOKENS = 512

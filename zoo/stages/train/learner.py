@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
+from zoo.models.batches import largest_batch, micro_batches
 from zoo.models.memory import optimizer_states
 from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
@@ -19,7 +20,6 @@ from zoo.stages.device import compute_dtype, device
 from zoo.stages.gemma_float16 import widen
 from zoo.stages.train.activation_checkpoints import Later, fit_memory
 from zoo.stages.train.adapters import causal_model, trained_parameters
-from zoo.models.batches import largest_batch, micro_batches
 from zoo.stages.train.data_parallel import ALONE, Ranks, device_sum
 from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import AdaptedLinear, fuse, refresh

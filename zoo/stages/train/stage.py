@@ -20,6 +20,7 @@ from zoo.contracts import Measurements, StageResult, TrainRequest, TrainSpec
 from zoo.data.battles import read_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
+from zoo.models.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.models.prompts import load_codec
 from zoo.scores.metric_names import (
     FLOAT16,
@@ -28,8 +29,8 @@ from zoo.scores.metric_names import (
     LOSS_SCALE,
     ROWS,
     SKIPPED_STEPS,
-    TRAIN_SHARE,
     TRAIN_LOSS,
+    TRAIN_SHARE,
     TRAIN_SPEED,
 )
 from zoo.scores.metrics import uniform_loss
@@ -37,7 +38,6 @@ from zoo.scores.tables import swap_sides
 from zoo.stages import progress
 from zoo.stages.device import emulating, gpu_peak_bytes, keep_to_share
 from zoo.stages.train.adapters import load_model, save_weights, start_from
-from zoo.models.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
 from zoo.stages.train.examples import Example
@@ -186,7 +186,9 @@ def fit(learner: Learner, train: list[Example], held: list[Example], out_dir: Pa
             bar.update()
     if state.out_of_hours:
         mend = "raise train.max_hours or leave it out to go on from here"
-        progress.note(f"the hours are over at step {state.step} of {total}: the best weights are kept ({state.best:.4f}); {mend}")
+        progress.note(
+            f"the hours are over at step {state.step} of {total}: the best weights are kept ({state.best:.4f}); {mend}"
+        )
     if ends_with_best(state, spec) and learner.ranks.main:
         load_best(learner.model, out_dir)
     return state
@@ -217,7 +219,9 @@ def note_loss_scale(learner: Learner, state: Progress) -> None:
     if learner.skipped_steps > state.skipped_steps:
         state.skipped_steps = learner.skipped_steps
         state.log(SKIPPED_STEPS, state.skipped_steps)
-        progress.note(f"step {state.step}: gradients overflowed float16, left out; the loss is now scaled by {found['scale']:g}")
+        progress.note(
+            f"step {state.step}: gradients overflowed float16, left out; the loss is now scaled by {found['scale']:g}"
+        )
 
 
 def held_out_loss(

@@ -97,7 +97,9 @@ def test_overflow_is_told_and_logged(base: Path, sample_csv: Path, tmp_path: Pat
         self.restore_scaler(2.0**32, 0, 0)
 
     monkeypatch.setattr(Learner, "__init__", start_high)
-    result = train.run(train_request(base, sample_csv, changed(SPEC, max_rows=32, epochs=5.0, eval_rows=4, evals_per_epoch=1)), tmp_path)
+    result = train.run(
+        train_request(base, sample_csv, changed(SPEC, max_rows=32, epochs=5.0, eval_rows=4, evals_per_epoch=1)), tmp_path
+    )
     scales = [scale for _, scale in result.curves[LOSS_SCALE]]
     skipped = int(result.metrics[SKIPPED_STEPS])
     assert skipped >= 1 and scales[skipped - 1] == 2.0 ** (32 - skipped) == result.metrics[LOSS_SCALE]
