@@ -2,10 +2,10 @@
 
     python benchmarks/train_float16.py --model smollm2-135m=FOLDER --model gemma-3-270m=FOLDER --data human_train.csv.gz
 
-Loss: each model's fold 0 by its entry's settings in the train stage itself, a process a training, `--jobs` at a time: bfloat16,
-and float16 as `zoo train --as t4` has it, with the same seeds; `--rows` rows are learned from and all held-out rows judged. Speed:
-`benchmarks/train_speed.py` on random weights, by shape and case, as the card is and `--as t4`. What would begin after `--seconds`
-is left out and named. Prints markdown; needs a GPU with bfloat16. Without --model and --data only speed is measured.
+Loss: each model's fold 0 by its entry's settings in the train stage itself, a process a training, `--jobs` at a time:
+bfloat16, and float16 as `zoo train --as t4` has it, with the same seeds; `--rows` rows are learned from and all held-out rows
+judged. Speed: `benchmarks/train_speed.py` on random weights, by shape and case, as the card is and `--as t4`. What would begin
+after `--seconds` is left out and named. Prints markdown; needs a GPU with bfloat16. Without --model and --data only speed.
 """
 
 from __future__ import annotations

@@ -69,8 +69,7 @@ def cost(
     if train:
         from zoo.cost.training import forecast_training
 
-        options = {"rows": rows, "lengths": lengths, "folds": folds or 1, "n_folds": N_FOLDS, "store": store}
-        told = forecast_training(entry, machine, **options)
+        told = forecast_training(entry, machine, rows=rows, lengths=lengths, folds=folds or 1, n_folds=N_FOLDS, store=store)
         return show(training_page(told), style, data=told.model_dump(mode="json"))
     if measure and lengths is None:
         raise ZooError("--measure: give the battles to measure on with --lengths FILE")
@@ -111,12 +110,12 @@ def forecasts_page(found: Sequence[Forecast]) -> Page:
 
 
 def training_page(told: TrainingForecast) -> Page:
-    """A training's forecast: every way over the target's cards, what fits a notebook, and what all of it rests on."""
+    """A training's forecast: ways over the cards, what fits a notebook, what it rests on."""
     unit_name, unit = time_unit(max(way.seconds.high for way in told.ways))
     rows: list[list[Cell]] = [[way.name, *interval_cells(way.seconds)] for way in told.ways]
     speed = told.tokens_per_second
     folds = "1 fold" if told.folds == 1 else f"{told.folds} folds"
-    page: Page = [
+    page: list[str | Table] = [
         f"training {told.entry} on {told.target}: {folds} of {told.rows:,} rows, {told.tokens / 1e6:.2f} M tokens each",
         f"one card: {speed.likely:,.0f} tokens/s ({speed.low:,.0f} to {speed.high:,.0f}), {told.basis}",
         "",

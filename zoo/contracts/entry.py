@@ -129,7 +129,7 @@ class QuantizeSpec(Contract):
     def _check(self) -> QuantizeSpec:
         for wanted, lacking in _halved(self.skip_modules):
             raise ValueError(
-                f"quantize.skip_modules: engines multiply {wanted!r} and {lacking!r} as one matrix, in one form; add {lacking!r}"
+                f"quantize.skip_modules: engines multiply {wanted!r} and {lacking!r} as one matrix; add {lacking!r}"
             )
         if self.backend == "autoawq" and not self.zero_point:
             raise ValueError(

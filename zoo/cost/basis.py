@@ -55,7 +55,7 @@ def scaled_cost(entry: Entry, target: Target, cost: Cost) -> Cost | None:
 
 
 def form_change(entry: Entry, target: Target, machine: str) -> FormSpeed:
-    """How the entry's first form stands to AWQ on the target, beside how it stands there on another machine.
+    """How the entry's first form stands to AWQ on the target, beside another machine.
 
     W4A8 by Marlin is faster than AWQ on a T4 and slower than AWQ's own kernel on an H200: rates of 16-bit products alone would
     carry the one over to the other. Attention, which is of 16 bits in every form, is carried over with it.
@@ -92,7 +92,9 @@ def quantized_as(entry: Entry) -> QuantizeSpec | None:
 
 
 def form_speed(entry: Entry, target: Target, capability: Capability | Literal["own"] | None = "own") -> FormSpeed:
-    """How fast the entry's first form multiplies beside AWQ, on cards of the target's capability or of another.
+    """How fast the entry's first form multiplies beside AWQ.
+
+    On cards of the target's capability, or of another.
 
     What may stay in 16 bits is counted at AWQ's speed, and all of it: a forecast is of a checkpoint that is not made yet.
     """

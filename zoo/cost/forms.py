@@ -26,7 +26,7 @@ class FormSpeed(NamedTuple):
 FLOAT16, W4A16, W4A8 = (0.313, 0.313), (0.270, 0.293), (0.184, 0.198)
 # Times as fast as torch's float16 on a T4, vllm PR 6996 (int8 by CUTLASS): Llama 2 7B's shapes, 32 to 128 rows.
 INT8_FEW_ROWS = (1.55, 1.99)
-OTHER_SHAPES, OTHER_ROWS = 0.1, 0.15  # deviations of the logarithm: of other shapes than one, of rows by the thousand; guesses
+OTHER_SHAPES, OTHER_ROWS = 0.1, 0.15  # of the logarithm, for other shapes than one and for many rows: guesses
 SHEET = 130 / 65  # of a T4's operations a second in int8 and float16: no form is faster than that beside float16
 
 
@@ -44,8 +44,8 @@ def _turing() -> dict[Scheme, FormSpeed]:
     """A T4's forms beside W4A16.
 
     int8 joins two tables: int8 beside float16 of 32 to 128 rows, where reading the weights counts, and float16 beside W4A16 of
-    4,096, where it does not. Scoring has thousands of rows. There the data sheet bounds int8 from above, and W4A8 from below: it
-    multiplies in int8, too, and unpacks its weights beside.
+    4,096, where it does not. Scoring has thousands of rows. There the data sheet bounds int8 from above, and W4A8 from below:
+    it multiplies in int8, too, and unpacks its weights beside.
     """
     marlin = _range(W4A8, W4A16)
     over_float16 = _range(W4A16, FLOAT16)

@@ -1,8 +1,8 @@
 """Forecast hours of training an entry on a target, and what fits a notebook's hours.
 
 The best basis at hand: `measured`, trainings of the entry on a machine of the target's kind that are in the store; else
-`published` (`rates`), operations at the rates that scoring reaches on such cards by published run times (and by the target's own
-measured rates), times what training reaches of scoring's rate on a card where both were measured.
+`published` (`rates`), operations at the rates that scoring reaches on such cards by published run times (and by the target's
+own measured rates), times what training reaches of scoring's rate on a card where both were measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.checks import check_training, training_need
+from zoo.checks import training_need
+from zoo.checks.layouts import check_training
 from zoo.contracts import Base, Contract, Entry, Shape, TrainRequest, TrainSpec, Variant, changed
 from zoo.cost.basis import has_own_rates, is_t4, rates_on, shape_of, t4_ratio
 from zoo.cost.interval import Interval, spread_factor
@@ -52,7 +53,10 @@ class Way(Contract):
 
 
 class Fits(Contract):
-    """Rows of a file whose training ends within a notebook's hours: likely, and nine times in ten (`safe`)."""
+    """Rows of a file whose training ends within a notebook's hours.
+
+    Likely, and nine times in ten (`safe`).
+    """
 
     hours: int
     rows: int
@@ -60,9 +64,9 @@ class Fits(Contract):
 
 
 class TrainingForecast(Contract):
-    """What training costs: of one fold on one card, and every way over the target's cards, the soonest first.
+    """What training costs: one fold on one card, and every way over the target's cards.
 
-    `tokens_per_second` of one card, of rows' own tokens. `memory`: what `zoo check --train` says. `rows` of the file, of which
+    The soonest way comes first. `tokens_per_second` of one card, of rows' own tokens. `memory`: what `zoo check --train` says. `rows` of the file, of which
     each fold learns from `learned`.
     """
 
@@ -85,9 +89,9 @@ class TrainingForecast(Contract):
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one fold's training (linear, attention), its tokens, steps, and how even two or more cards' shares are.
+    """Operations of one fold's training (linear, attention), its tokens and steps.
 
-    `passes` (2,): the part that is shared by `balance` of the cards; `evaluations` (2,): shared evenly.
+    `balance`: how even several cards' shares are. `passes` (2,): the part that is shared by `balance` of the cards; `evaluations` (2,): shared evenly.
     """
 
     passes: np.ndarray
@@ -107,8 +111,8 @@ def forecast_training(
 ) -> TrainingForecast:
     """What training `folds` of `n_folds` folds of a file costs on a target.
 
-    `rows` of the file, which are as long as those of `lengths`, or as the competition's. ZooError where the entry is no language
-    model, its sizes are not known, or the target's rate is not.
+    `rows` of the file, which are as long as those of `lengths`, or as the competition's. ZooError where the entry is no
+    language model, its sizes are not known, or the target's rate is not.
     """
     base, spec, shape = entry.base, entry.train, shape_of(entry)
     if base is None or spec is None or entry.prompt is None:
@@ -269,7 +273,10 @@ class _Measured:
 
 
 def training_ratio(*, dropout: bool) -> tuple[float, float]:
-    """What training reaches of scoring's operations a second on one card, and the deviation of its logarithm over runs."""
+    """What training reaches of scoring's operations a second on one card.
+
+    With it the deviation of its logarithm over runs.
+    """
     speeds = np.log(WITH_DROPOUT if dropout else WITHOUT_DROPOUT)
     ratio = math.exp(float(speeds.mean())) * 4 * MEASURED_WEIGHTS / SCORING_FLOPS
     return ratio, float(speeds.std(ddof=1))

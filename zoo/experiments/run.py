@@ -25,7 +25,8 @@ class RunOptions:
 
     `last`: the stage it ends with. `every_fold`: each fold of `held` in turn. `average`: with every fold, then one checkpoint
     of their averaged adapters. `diagnostic`: fewer rows (`score_rows`) are a sample to look at, never a member's table.
-    `emulated`: the smaller target to score as; where `last` is train, to train as. `most_bad`: share of the rows that may be unusable.
+    `emulated`: the smaller target to score as; where `last` is train, to train as. `most_bad`: share of
+    the rows that may be unusable.
     """
 
     last: str

@@ -132,9 +132,9 @@ def emulating(requests: list[Request], entry: Entry, target: str) -> list[Reques
 
 
 def emulating_training(requests: list[Request], entry: Entry, target: str, store: Path) -> list[Request]:
-    """The chain up to its training, which emulates a smaller target: its memory and number formats.
+    """The chain up to its training, which emulates a smaller target.
 
-    What comes after it in the whole chain goes on from another adapter.
+    It keeps to the target's memory and number formats. What comes after it in the whole chain goes on from another adapter.
     """
     trains = [request for request in requests if isinstance(request, TrainRequest)]
     name = _emulated(target, entry, trains)

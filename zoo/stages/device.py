@@ -46,7 +46,10 @@ def emulating(target: Target | None) -> Iterator[None]:
 
 
 def capability() -> Capability | None:
-    """Compute capability of this process's GPU, or of that which it stands for; None on processors."""
+    """Compute capability of this process's GPU, or of that which it stands for.
+
+    None on processors.
+    """
     if _emulated:
         return _emulated[-1].compute_capability
     return torch.cuda.get_device_capability(device()) if torch.cuda.is_available() else None
@@ -153,9 +156,9 @@ def _share() -> float:
 
 
 def keep_to_share() -> None:
-    """Make torch take no more of this process's GPUs than its share: `ZOO_GPU_BYTES`, or the memory that it stands for.
+    """Make torch take no more of this process's GPUs than its share.
 
-    Then a stage that needs more than was counted fails itself, and not its neighbour on the card.
+    That is `ZOO_GPU_BYTES`, or the memory of the target that it stands for. Then a stage that needs more than was counted fails itself, and not its neighbour on the card.
     """
     if _share() < float("inf") and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(device()).total_memory

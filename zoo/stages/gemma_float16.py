@@ -1,4 +1,4 @@
-"""Gemma 2 and 3 in float16 in transformers: norms and residual stream in float32, sums rescaled.
+"""Gemma 2 and 3 in float16 in transformers: norms and residual stream in float32.
 
 Their residual streams exceed float16's 65504. Each decoder layer has a norm before and after attention and feed-forward, which
 makes two exact changes possible:
@@ -24,9 +24,9 @@ NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layerno
 
 
 def widen(model: Any) -> int:
-    """Change a causal language model of transformers in place, adapters injected or not; how many layers were changed.
+    """Change a causal language model of transformers in place, adapters injected or not.
 
-    0 where its layers have not the four norms of Gemma 2 and 3: then nothing is changed.
+    How many layers were changed: 0 where its layers have not the four norms of Gemma 2 and 3: then nothing is changed.
     """
     layers = [module for module in model.modules() if all(hasattr(module, name) for name in NORMS)]
     if not layers:

@@ -1,4 +1,4 @@
-"""The hours of a training (`train.max_hours`), all its runs counted: when to stop, so that the end still fits."""
+"""The hours of a training (`train.max_hours`), all its runs counted: when to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.targets import process_age_seconds
 
 
 class Hours:
-    """Wall-clock time of a training: loading, steps, evaluations, whatever else its process does.
+    """Wall-clock time of a training, whatever its process does.
 
     `before_seconds`: what earlier runs took until the checkpoint that this one goes on from.
     """
@@ -23,7 +23,10 @@ class Hours:
 
     @contextmanager
     def timing(self, what: str) -> Iterator[None]:
-        """Note how long a `step` or an `evaluation` takes: the longest of each is what the end needs."""
+        """Note how long a `step` or an `evaluation` takes.
+
+        The longest of each is what the end needs.
+        """
         started = time.monotonic()
         yield
         self._longest[what] = max(self._longest[what], time.monotonic() - started)

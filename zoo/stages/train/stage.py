@@ -128,7 +128,10 @@ def final_metrics(state: Progress, spec: TrainSpec) -> dict[str, float]:
 
 
 def ends_with_best(state: Progress, spec: TrainSpec) -> bool:
-    """Whether the artifact has the best weights instead of the last: where asked for, or where the hours are over."""
+    """Whether the artifact has the best weights instead of the last.
+
+    Where that is asked for, or where the hours are over.
+    """
     return spec.keep == "best" or state.out_of_hours
 
 
@@ -210,7 +213,7 @@ def finish_part(learner: Learner, state: Progress, log_loss: float, out_dir: Pat
 
 
 def note_loss_scale(learner: Learner, state: Progress) -> None:
-    """Note by how much the next loss will be scaled, in float16, and tell a step that was left out."""
+    """Note by how much the next loss is scaled in float16, and tell a step that was left out."""
     if not learner.scaler.is_enabled():
         return
     found = learner.scaler.state_dict()
