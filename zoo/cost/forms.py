@@ -22,7 +22,7 @@ class FormSpeed(NamedTuple):
     source: str
 
 
-# Milliseconds on a Turing card, vllm PR 29901 (Marlin for 7.5): n = 1024, k = 2048, m = 4096 rows, by the ends of what it gives.
+# Milliseconds on a Turing card, vllm PR 29901 (Marlin for 7.5): n = 1024, k = 2048, m = 4096 rows, by its ends.
 FLOAT16, W4A16, W4A8 = (0.313, 0.313), (0.270, 0.293), (0.184, 0.198)
 # Times as fast as torch's float16 on a T4, vllm PR 6996 (int8 by CUTLASS): Llama 2 7B's shapes, 32 to 128 rows.
 INT8_FEW_ROWS = (1.55, 1.99)

@@ -66,8 +66,8 @@ class Fits(Contract):
 class TrainingForecast(Contract):
     """What training costs: one fold on one card, and every way over the target's cards.
 
-    The soonest way comes first. `tokens_per_second` of one card, of rows' own tokens. `memory`: what `zoo check --train` says. `rows` of the file, of which
-    each fold learns from `learned`.
+    The soonest way comes first. `tokens_per_second` of one card, of rows' own tokens. `memory`: what `zoo check --train` says.
+    `rows` of the file, of which each fold learns from `learned`.
     """
 
     entry: str
@@ -91,7 +91,8 @@ class TrainingForecast(Contract):
 class Work:
     """Operations of one fold's training (linear, attention), its tokens and steps.
 
-    `balance`: how even several cards' shares are. `passes` (2,): the part that is shared by `balance` of the cards; `evaluations` (2,): shared evenly.
+    `balance`: how even several cards' shares are. `passes` (2,): the part that is shared by `balance` of the cards;
+    `evaluations` (2,): shared evenly.
     """
 
     passes: np.ndarray

@@ -27,7 +27,8 @@ def start_input(name: str, store: Path) -> Input:
 def stopped_earlier(request: TrainRequest, store: Path) -> Artifact | None:
     """The training to go on from: one that its `train.max_hours` stopped.
 
-    It differs in these alone. Of several the one with the most hours. None where there is none, or none with fewer hours than are asked for now.
+    It differs in these alone. Of several the one with the most hours. None where there is none, or none with fewer hours than
+    are asked for now.
     """
     hours = request.spec.max_hours or float("inf")
     wanted = fingerprint(_without_hours(request))

@@ -158,7 +158,8 @@ def _share() -> float:
 def keep_to_share() -> None:
     """Make torch take no more of this process's GPUs than its share.
 
-    That is `ZOO_GPU_BYTES`, or the memory of the target that it stands for. Then a stage that needs more than was counted fails itself, and not its neighbour on the card.
+    That is `ZOO_GPU_BYTES`, or the memory of the target that it stands for. Then a stage that needs more than was counted
+    fails itself, and not its neighbour on the card.
     """
     if _share() < float("inf") and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(device()).total_memory

@@ -7,7 +7,7 @@ import numpy as np
 from zoo.contracts import (
     TrainSpec,
 )
-from zoo.stages.train import batches
+from zoo.models import batches
 
 
 def test_every_row_stands_in_one_micro_batch_within_its_tokens() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
+from zoo.models import batches
 from zoo.stages.train import activation_checkpoints as recompute
-from zoo.stages.train import batches
 from zoo.stages.train.activation_checkpoints import Later
 from zoo.stages.train.data_parallel import ALONE
 from zoo.stages.train.examples import Example

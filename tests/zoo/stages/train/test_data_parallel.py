@@ -21,8 +21,8 @@ from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec
 from zoo.errors import ZooError
+from zoo.models import batches
 from zoo.stages import progress
-from zoo.stages.train import batches
 from zoo.stages.train import data_parallel as ranks
 from zoo.stages.train import stage as train
 
