@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from tests.zoo.cost.test_forecast import H200, LLAMA, LONG, file, measured
-from zoo.contracts import Scheme, Variant
+from tests.helpers.manifests import manifest, score_card
+from zoo.contracts import Cost, Measurements, Scheme, Variant
 from zoo.cost.basis import form_change
 from zoo.cost.forecast import Measured, forecasts_of
 from zoo.cost.forms import FLOAT16, INT8_FEW_ROWS, SHEET, W4A8, W4A16, speed_of
@@ -17,6 +17,21 @@ from zoo.cost.lengths import File
 from zoo.entries.load import load_entry, override
 from zoo.targets import load_target
 from zoo.targets.capabilities import ADA, HOPPER, TURING
+
+LLAMA, LONG = load_entry("llama-3-8b"), Variant(max_tokens=2048)
+H200 = "1 x NVIDIA H200 143771 MiB"
+
+
+def file(variant: Variant = LONG) -> File:
+    return File(25_000, {variant: np.array([300.0, 600.0, 1200.0])}, ())
+
+
+def measured(variant: Variant = LONG) -> Measured:
+    """A member's cost on an H200, in pieces of several lengths."""
+    pieces = tuple((64, 64 * n, 64 * n * n, 64 * n * 2e-5) for n in (100, 300, 600, 1200, 2000))
+    cost = Cost(target="h200", load_seconds=40, seconds_per_token=2e-5, measured_rows=320, machine=H200, pieces=pieces)
+    card = score_card("llama-3-8b@x", variant, target="h200", rows=320, cost=cost)
+    return Measured(card, manifest(measurements=Measurements(peak_bytes=7)))
 
 
 def interval(scheme: Scheme) -> tuple[float, float]:
@@ -41,7 +56,7 @@ def test_a_card_that_was_not_measured_says_so() -> None:
 
 def of_form(scheme: Scheme) -> tuple[Measured, File]:
     variant = Variant(max_tokens=2048, form=scheme)
-    return measured(H200, variant=variant), file(variant=variant)
+    return measured(variant), file(variant)
 
 
 @pytest.mark.parametrize("scheme", ["w4a8", "int8"])
@@ -52,7 +67,7 @@ def test_a_form_is_carried_over_by_how_it_stands_to_awq_on_either_card(scheme: S
     known, of = of_form(scheme)
     (variant,) = of.tokens
     form = {f.basis: f for f in forecasts_of(entry, variant, target, of, [known])}["scaled"]
-    awq = {f.basis: f for f in forecasts_of(LLAMA, LONG, target, file(), [measured(H200)])}["scaled"]
+    awq = {f.basis: f for f in forecasts_of(LLAMA, LONG, target, file(), [measured()])}["scaled"]
     wanted = speed_of(scheme, TURING).times / speed_of(scheme, HOPPER).times
     if scheme == "int8":
         assert entry.quantize is not None
