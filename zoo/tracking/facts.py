@@ -142,7 +142,7 @@ def variant_facts(
     card = read_card(folder / slug / CARD)
     own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
     own |= {"zoo.scored": "yes"} | ({"zoo.emulates": card.emulates} if card.emulates else {})
-    variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump().items() if v is not None}
+    variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump(exclude={"template"}).items() if v is not None}
     cost = {} if card.emulates else price(card.cost, folder / slug / SCORES)
     metrics = {**variant_metrics(manifest, slug), **cost, **shared}
     if battles is not None:
