@@ -67,12 +67,12 @@ def entry_folders() -> tuple[Path, ...]:
 
 
 def user_entry_folders() -> tuple[Path, ...]:
-    """The user's own folders of entries, those of `ZOO_ENTRIES`; the last comes first where an entry is looked up."""
+    """The user's own folders of entries: `ZOO_ENTRIES`, of which the last is searched first."""
     return tuple(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p)
 
 
 def new_entries_folder() -> Path:
-    """Where commands write an entry that is the user's own: the first of `ZOO_ENTRIES`, else ./entries."""
+    """Where commands write an entry: the first of `ZOO_ENTRIES`, else ./entries."""
     return next(iter(user_entry_folders()), Path("entries"))
 
 

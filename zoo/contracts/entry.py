@@ -169,7 +169,10 @@ class Variant(Contract):
 
     @property
     def slug(self) -> str:
-        """Short name in folders and member names: `ab`, `ba-512`, `ab-512-int8`, `ab-512-shares10_45_45-both_ends-t3fa2c1`."""
+        """Short name in folders and member names: `ab`, `ba-512`, `ab-512-int8`.
+
+        With all that a variant may have: `ab-512-shares10_45_45-both_ends-t3fa2c1-int8`.
+        """
         shares = None if self.shares is None else "shares" + "_".join(f"{100 * share:g}" for share in self.shares)
         template = None if self.template is None else "t" + hashlib.sha256(self.template.encode()).hexdigest()[:6]
         parts = (self.order, self.max_tokens, shares, self.keep, template, self.form)
@@ -177,7 +180,7 @@ class Variant(Contract):
 
     @property
     def reads(self) -> tuple[int | None, Shares | None, Keep | None, Template | None]:
-        """What a row is read as, whichever answer comes first and in whatever form the checkpoint is."""
+        """What a row is read as, in either order of the answers and any form of the checkpoint."""
         return self.max_tokens, self.shares, self.keep, self.template
 
     def prompt(self, prompt: PromptSpec) -> PromptSpec:

@@ -197,9 +197,10 @@ class PricedVariant(Contract):
 
 
 class CapsRequest(BaseRequest):
-    """Variants of one checkpoint compared on the rows that `scored` has of each: what they lose, and what they cost.
+    """Variants of one checkpoint compared, by what they lose and what they cost.
 
-    `reference` is the variant that the others are compared with. Hours are of `rows` rows such as these on the target.
+    The rows are those that `scored` has of each. `reference` is the variant that the others are compared with. Hours are of
+    `rows` rows such as these on the target.
     """
 
     stage: Literal["caps"] = "caps"

@@ -20,10 +20,11 @@ from zoo.store import write_atomic
 
 
 def add_variants(name: str, variants: Sequence[Variant]) -> tuple[Path, list[Variant]]:
-    """Write the variants that an entry lacks into its `score.variants`; the file, and which they were.
+    """Write the variants that an entry lacks into its `score.variants`.
 
-    An entry of the user's own is changed where it lies. One that came with a package is copied to the folder where `zoo
-    register` writes, and the copy goes before it. ZooError where the entry would not be one any more.
+    Returns the file, and which they were. An entry of the user's own is changed where it lies. One that came with a package
+    is copied to the folder where `zoo register` writes, and the copy goes before it. ZooError where the entry would not be
+    one any more.
     """
     found = entry_path(name)
     entry = read_entry(found)

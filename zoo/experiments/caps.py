@@ -1,4 +1,4 @@
-"""Measure what of a battle a model should read: token caps, shares, ends and templates on the same rows, and their hours."""
+"""Measure what of a battle a model should read: caps, shares, ends, templates, and hours."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ Own = TypeVar("Own")  # of a setting of prompts: its value
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared: every cap with every way to share it, to cut and to ask, the entry's own among them.
+    """What is compared: every cap with every way to share it, to cut and to ask.
 
-    `caps` None: the usual ones that the model was made for.
+    The entry's own are among them. `caps` None: the usual ones that the model was made for.
     """
 
     caps: tuple[int, ...] | None = None
@@ -120,7 +120,10 @@ def _with_own(own: Own | None, asked: Sequence[Own], default: Own) -> list[Own |
 
 
 def check_variants(entry: Entry, store: Path) -> None:
-    """ZooError where a cap is beyond the model's context, and, with the tokenizer at hand, where a template cannot serve."""
+    """ZooError where a cap is beyond the model's context, or a template cannot serve.
+
+    The latter is known where the tokenizer is at hand.
+    """
     if entry.prompt is None or entry.score is None:
         return
     if entry.shape is not None:
@@ -151,10 +154,10 @@ def _apart(request: Request) -> Request:
 def price_variants(
     entry: Entry, target: str, scored: Artifact, store: Path
 ) -> tuple[tuple[PricedVariant, ...], tuple[str, ...]]:
-    """The hours of every variant for a file of such rows, by one measurement for all, and what they assume.
+    """The hours of every variant for a file of such rows, and what they assume.
 
-    On a machine of the target's kind that is the scoring itself, else what is known best. Variants that were measured by
-    different runs would differ by what the machine did besides.
+    They go by one measurement for all. On a machine of the target's kind that is the scoring itself, else what is known best.
+    Variants that were measured by different runs would differ by what the machine did besides.
     """
     machine, request = load_target(target), scored.manifest.request
     assert isinstance(request, ScoreRequest)

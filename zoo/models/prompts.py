@@ -177,7 +177,7 @@ def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> li
 
 
 def room(codec: Codec, spec: PromptSpec) -> int:
-    """Tokens that the template leaves to a battle; ZooError where there is no place for one a field."""
+    """Tokens that the template leaves to a battle. ZooError where that is less than one a field."""
     available = spec.max_tokens - sum(len(literal) for literal in codec.literals)
     if available < 3:
         raise ZooError(
@@ -201,7 +201,10 @@ def encode_battles(
 
 
 def encode_fields(battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec) -> list[Fields]:
-    """Token ids of each battle's texts, uncut: variants that differ in order, cap or template share them."""
+    """Token ids of each battle's texts, uncut.
+
+    Variants that differ in order, cap or template have them in common.
+    """
     ids = codec.encode_text([join_turns(turns, spec) for battle in battles for turns in battle])
     return [(ids[i], ids[i + 1], ids[i + 2]) for i in range(0, len(ids), 3)]
 
@@ -221,6 +224,9 @@ def fit_fields(fields: Fields, codec: Codec, spec: PromptSpec, order: Order) -> 
 
 
 def cut(ids: list[int], n: int, keep: Keep) -> list[int]:
-    """`n` of a field's tokens: its end, where the last turn is, or half from either end, the odd one from the end."""
+    """`n` of a field's tokens: its end, where the last turn is, or half from either end.
+
+    The odd one is from the end.
+    """
     head = n // 2 if keep == "both_ends" and n < len(ids) else 0
     return ids[:head] + ids[len(ids) - n + head :]

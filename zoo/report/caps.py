@@ -1,4 +1,4 @@
-"""What `zoo caps` shows: ways to read rows as a table and as a figure of log loss against hours."""
+"""What `zoo caps` shows: a table of ways to read rows, and log loss against hours."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def _line(one: Reading) -> list[Cell]:
 
 
 def caps_figure(report: CapsReport) -> Figure:
-    """Log loss against hours: a line a way to cut and to ask, over its caps; rings around what is worth its hours.
+    """Log loss against hours: a line a way to cut and to ask, over its caps.
 
-    Bars are one standard error of the paired difference from the reference, which therefore has none.
+    Rings are around what is worth its hours. Bars are one standard error of the paired difference from the reference, which
+    therefore has none.
     """
     from matplotlib.figure import Figure
 

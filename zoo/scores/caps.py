@@ -1,4 +1,4 @@
-"""Ways to read rows, compared: log loss, its paired error, tokens, rows cut and hours, and which of them are worth theirs."""
+"""Ways to read rows, compared by log loss and hours, and which of them are worth theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The caps stage: variants of one checkpoint on the same held-out rows, by log loss and by hours."""
+"""The caps stage: variants of one checkpoint on the same rows, by log loss and by hours."""
 
 from __future__ import annotations
 

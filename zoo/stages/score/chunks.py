@@ -44,9 +44,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows scored together: the `index`-th chunk of a run, of variants that differ in response order only.
+    """Rows scored together: the `index`-th chunk of a run.
 
-    `rows` are row numbers of the frame, in scoring order. The engine sees, for each of them, one row of each encoding.
+    Its `encodings` are of variants that differ in response order only; `takers` have the numbers, too. `rows` are row numbers
+    of the frame, in scoring order. The engine sees, for each of them, one row of each encoding.
     """
 
     encodings: tuple[Encoding, ...]
@@ -56,7 +57,7 @@ class Chunk:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Every variant that has rows here: those that are scored, then those that take their numbers."""
+        """Every variant that has rows here: the scored ones, then those that take their numbers."""
         whole = np.arange(len(self.rows))
         return (*(Part(encoding, v, whole) for v, encoding in enumerate(self.encodings)), *self.takers)
 
@@ -131,7 +132,10 @@ def plan_chunks(encodings: Sequence[Encoding], spec: ScoreSpec, *, listed: bool)
 
 
 def owners_of(groups: Sequence[Sequence[Encoding]]) -> list[np.ndarray]:
-    """For each group of variants the group (rows,) that scores its rows: the first with the same tokens in each order."""
+    """For each group of variants the group (rows,) that scores its rows.
+
+    It is the first with the same tokens in each order.
+    """
     found: list[np.ndarray] = []
     for number, members in enumerate(groups):
         owner = np.full(len(members[0].starts), number)
@@ -187,9 +191,9 @@ def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine:
 
 
 def write_chunk(chunk: Chunk, ids: Sequence[str], answer: Answer, out_dir: Path) -> None:
-    """A file for each variant that has rows here, and beside those of the scored ones their timing.
+    """A file for each variant that has rows here.
 
-    A file that is there is final and stays as it is.
+    Beside those of the scored ones lies their timing. A file that is there is final and stays as it is.
     """
     seconds = alone_seconds(chunk, answer)
     for number, (part, file) in enumerate(zip(chunk.parts, chunk.files(out_dir), strict=True)):
@@ -242,7 +246,7 @@ def alone_seconds(chunk: Chunk, answer: Answer) -> np.ndarray:
 
 
 def read_pieces(encoding: Encoding, chunks: Sequence[Chunk], out_dir: Path) -> tuple[list[pd.DataFrame], list[Piece]]:
-    """A variant's tables out of finished chunks, and the timings of the chunks that they are from.
+    """A variant's tables out of finished chunks, and the timings of these.
 
     Where it takes another's numbers the timing is of all the rows that were scored there: what it costs goes by tokens.
     """
