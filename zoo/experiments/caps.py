@@ -23,7 +23,7 @@ from zoo.contracts import (
     Variant,
     changed,
 )
-from zoo.cost.forecast import forecast, forecasts_of, measurements
+from zoo.cost.forecast import Measured, forecast, forecasts_of, measurements
 from zoo.cost.lengths import File, file_of
 from zoo.cost.measure import samples_folder
 from zoo.cost.price import COMPETITION_ROWS
@@ -34,7 +34,7 @@ from zoo.pipeline.weights import fetched_folder
 from zoo.scores.caps import CAPS, CapsReport
 from zoo.scores.tables import OK, SCORES, read_columns
 from zoo.store import Artifact
-from zoo.targets import is_of_kind, load_target, machine_fingerprint
+from zoo.targets import Target, is_of_kind, load_target, machine_fingerprint
 
 USUAL_CAPS = (256, 512, 768, 1024, 1536, 2048)
 Own = TypeVar("Own")  # of a setting of prompts: its value
@@ -156,27 +156,36 @@ def price_variants(
 ) -> tuple[tuple[PricedVariant, ...], tuple[str, ...]]:
     """The hours of every variant for a file of such rows, and what they assume.
 
-    They go by one measurement for all. On a machine of the target's kind that is the scoring itself, else what is known best.
-    Variants that were measured by different runs would differ by what the machine did besides.
+    All go by one measurement, since runs differ by what the machine did besides: one on a machine of the target's kind where
+    there is any, the comparison's own scoring before others.
     """
     machine, request = load_target(target), scored.manifest.request
     assert isinstance(request, ScoreRequest)
     lengths = {variant: _lengths(scored, variant) for variant in request.spec.variants}
     file = File(COMPETITION_ROWS, lengths, ())
-    known = measurements(entry, [store, samples_folder()])
-    own = [m for m in known if m.manifest.fingerprint == scored.fingerprint]
-    on_kind = [m for m in own if is_of_kind(m.card.cost.machine, machine)]
-    by = [max(on_kind, key=lambda m: m.card.cost.measured_tokens)] if on_kind else known
-    found = []
-    assumed: list[str] = []
+    by = _measurement(entry, request.spec.variants[0], machine, scored, store)
+    found, told = [], []
     for variant in request.spec.variants:
         best = next(iter(forecasts_of(entry, variant, machine, file, by)), None)
         if best is None:
-            raise ZooError(f"{entry.name}: its speed on {target} cannot be told; run `zoo cost {entry.name} --target {target}`")
-        seconds = best.seconds
-        found.append(PricedVariant(variant=variant, hours=(seconds.low / 3600, seconds.likely / 3600, seconds.high / 3600)))
-        assumed += [f"hours {best.basis}: {note}" for note in (*best.assumed, *best.extrapolates)]
-    return tuple(found), tuple(dict.fromkeys(assumed))
+            raise ZooError(f"{entry.name}: its speed on {target} cannot be told; see `zoo cost {entry.name} --target {target}`")
+        low, likely, high = best.seconds.low, best.seconds.likely, best.seconds.high
+        found.append(PricedVariant(variant=variant, hours=(low / 3600, likely / 3600, high / 3600)))
+        told.append([f"hours: {best.basis}, as `zoo cost` says", *best.assumed, *best.extrapolates])
+    return tuple(found), tuple(note for note in told[0] if all(note in notes for notes in told))
+
+
+def _measurement(entry: Entry, variant: Variant, machine: Target, scored: Artifact, store: Path) -> list[Measured]:
+    """The measurement of the variant's form that hours go by; none where there is none."""
+    plain = entry.quantize.scheme if entry.quantize else None
+    known = [
+        m
+        for m in measurements(entry, [store, samples_folder()])
+        if (m.scheme or m.card.variant.form or plain) == (variant.form or plain)
+    ]
+    best = [m for m in known if is_of_kind(m.card.cost.machine, machine)] or known
+    best = [m for m in best if m.manifest.fingerprint == scored.fingerprint] or best
+    return [max(best, key=lambda m: m.card.cost.measured_tokens)] if best else []
 
 
 def _lengths(scored: Artifact, variant: Variant) -> np.ndarray:

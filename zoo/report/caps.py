@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo.report.figures import STYLES
+from zoo.report.ladder import BOX
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.caps import CapsReport, Reading
 
@@ -67,9 +68,8 @@ def caps_figure(report: CapsReport) -> Figure:
         color, marker, style = STYLES[number % len(STYLES)]
         hours, losses = [one.likely_hours for one in line], [one.log_loss for one in line]
         errors = [one.change_se or 0.0 for one in line]
-        axes.errorbar(
-            hours, losses, yerr=errors, color=color, marker=marker, linestyle=style, capsize=3, label=name, linewidth=1
-        )
+        points = axes.errorbar(hours, losses, yerr=errors, color=color, linestyle=style, capsize=3, linewidth=1, label=name)
+        points[0].set(marker=marker, fillstyle="full" if number < len(STYLES) else "none")
     hull = sorted((one for one in report.readings if one.worthwhile), key=lambda one: one.likely_hours)
     axes.plot(
         [one.likely_hours for one in hull],
@@ -106,8 +106,6 @@ def _name_caps(axes: Axes, report: CapsReport) -> None:
     for one in sorted(report.readings, key=lambda one: one.log_loss):
         place = (one.variant.max_tokens, round(one.likely_hours, 6))
         if place not in named:
-            text = f"{one.variant.max_tokens}"
-            axes.annotate(
-                text, (one.likely_hours, one.log_loss), xytext=(0, -17), textcoords="offset points", ha="center", fontsize=8
-            )
+            where, text = (one.likely_hours, one.log_loss), str(one.variant.max_tokens)
+            axes.annotate(text, where, xytext=(8, -13), textcoords="offset points", fontsize=8, bbox=BOX)
         named.add(place)
