@@ -28,21 +28,16 @@ def _pinned(requirement: str) -> str:
     return requirement
 
 
-def _with_fields(template: str) -> str:
+def _check_reading(section: str, template: str | None, shares: tuple[float, ...] | None) -> None:
+    """ValueError for what no battle can be read by; None is as elsewhere."""
     for field in ("{prompt}", "{response_a}", "{response_b}"):
-        if template.count(field) != 1:
-            raise ValueError(f"a template must hold {field} exactly once")
-    return template
+        if template is not None and template.count(field) != 1:
+            raise ValueError(f"{section}.template must hold {field} exactly once")
+    if shares is not None and abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"{section}.shares must sum to 1, got {sum(shares):g}")
 
 
-def _sum_to_one(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"shares must sum to 1, got {sum(shares):g}")
-    return shares
-
-
-Template = Annotated[str, AfterValidator(_with_fields)]
-Shares = Annotated[tuple[Fraction, Fraction, Fraction], AfterValidator(_sum_to_one)]  # prompt, response A, response B
+Shares = tuple[Fraction, Fraction, Fraction]  # prompt, response A, response B
 Keep = Literal["end", "both_ends"]  # of a field that is too long
 Pinned = Annotated[str, AfterValidator(_pinned)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -100,7 +95,7 @@ class PromptSpec(Contract):
     1905.05583), for answers whose first words tell how they take the question.
     """
 
-    template: Template
+    template: str
     labels: tuple[str, str, str] = Field(("A", "B", "tie"), description="each one token where it follows the template")
     max_tokens: Positive = 1024
     shares: Shares = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
@@ -110,6 +105,7 @@ class PromptSpec(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> PromptSpec:
+        _check_reading("prompt", self.template, self.shares)
         if len(set(self.labels)) != 3:
             raise ValueError("prompt.labels must be three different texts")
         return self
@@ -165,7 +161,12 @@ class Variant(Contract):
     form: Scheme | None = added_later(None, description="of the checkpoint; None: that of `quantize.scheme`")
     shares: Shares | None = added_later(None, description="in place of prompt.shares")
     keep: Keep | None = added_later(None, description="in place of prompt.keep")
-    template: Template | None = added_later(None, description="in place of prompt.template, with the same label tokens")
+    template: str | None = added_later(None, description="in place of prompt.template, with the same label tokens")
+
+    @model_validator(mode="after")
+    def _check(self) -> Variant:
+        _check_reading("variants", self.template, self.shares)
+        return self
 
     @property
     def slug(self) -> str:
@@ -179,7 +180,7 @@ class Variant(Contract):
         return "-".join(str(part) for part in parts if part is not None)
 
     @property
-    def reads(self) -> tuple[int | None, Shares | None, Keep | None, Template | None]:
+    def reads(self) -> tuple[int | None, Shares | None, Keep | None, str | None]:
         """What a row is read as, in either order of the answers and any form of the checkpoint."""
         return self.max_tokens, self.shares, self.keep, self.template
 
