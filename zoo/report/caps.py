@@ -25,7 +25,17 @@ def caps_page(report: CapsReport, notes: Sequence[str]) -> Page:
         "",
         f"change: from {report.reference}, on the same rows; errors by groups of near-copied prompts",
         "worth: on the lower hull of log loss against hours, each gaining more than one error over the one before",
+        *_above_guessing(report),
         *notes,
+    ]
+
+
+def _above_guessing(report: CapsReport) -> list[str]:
+    """A warning where nothing should be chosen by these numbers."""
+    if min(one.log_loss for one in report.readings) < report.guessing:
+        return []
+    return [
+        f"every log loss is above guessing's {report.guessing:.4f}: train the model further before anything is chosen by it"
     ]
 
 

@@ -42,7 +42,7 @@ class CapsReport(Contract):
     """Every reading of a checkpoint, and what they are compared by.
 
     `rows` battles that hours are of, on `target`; `reference`: the variant that changes are from; `battles`: held-out rows of
-    `prompts` groups of near-copied prompts.
+    `prompts` groups of near-copied prompts; `guessing`: the log loss of equal shares there.
     """
 
     entry: str
@@ -51,6 +51,7 @@ class CapsReport(Contract):
     reference: str
     battles: int
     prompts: int
+    guessing: float
     readings: tuple[Reading, ...]
 
     @property

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.contracts import Variant
+from zoo.contracts import Variant, changed
+from zoo.report.caps import caps_page
 from zoo.scores.caps import CapsReport, Reading, caps_metrics, worth_their_hours
 from zoo.scores.metric_names import find_metric
 from zoo.scores.metrics import mean_and_error
@@ -81,7 +82,12 @@ def test_metrics_are_named_and_what_is_not_known_is_left_out() -> None:
         hours=(0.5, 1.0, 2.0),
         worthwhile=True,
     )
-    report = CapsReport(entry="e", target="t", rows=25_000, reference="ab-256", battles=9, prompts=1, readings=(reading,))
+    report = CapsReport(
+        entry="e", target="t", rows=25_000, reference="ab-256", battles=9, prompts=1, guessing=1.1, readings=(reading,)
+    )
     found = caps_metrics(report)
     assert found["caps/ab-256/hours"] == 1.0 and "caps/ab-256/log_loss_se" not in found
     assert all(find_metric(name) for name in found) and report.worthwhile == (reading.variant,)
+    for loss, warned in ((1.0, False), (1.2, True)):
+        page = caps_page(changed(report, readings=(changed(reading, log_loss=loss),)), [])
+        assert any("above guessing's 1.1000" in block for block in page if isinstance(block, str)) == warned

@@ -16,7 +16,7 @@ from zoo.report.caps import caps_figure
 from zoo.report.figures import png
 from zoo.scores.caps import CAPS, CapsReport, Reading, caps_metrics, worth_their_hours
 from zoo.scores.metric_names import SHARED_ROWS
-from zoo.scores.metrics import log_loss_rows, mean_and_error
+from zoo.scores.metrics import log_loss_rows, mean_and_error, uniform_loss
 from zoo.scores.tables import OK, SCORES, probabilities, read_scores, variant_metrics, without_ties
 from zoo.store import read_manifest, write_atomic
 from zoo.targets import process_age_seconds
@@ -83,6 +83,7 @@ def report_of(request: CapsRequest, battles: Battles, frame: pd.DataFrame, table
         reference=request.reference.slug,
         battles=len(frame),
         prompts=len(np.unique(groups)),
+        guessing=uniform_loss(ties=battles.can_tie),
         readings=tuple(readings),
     )
 
