@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
+from zoo.entries.load import load_entry
+from zoo.entries.toml import contract_toml
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.runner import start_stage
 from zoo.scores.tables import probabilities, read_card, read_scores
-from zoo.store import REQUEST, write_atomic
+from zoo.store import REQUEST, read_manifest, write_atomic
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
@@ -140,6 +143,33 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     submission = read_submission(tmp_path / "sub.csv")
     assert submission["id"].tolist() == pd.read_csv(tmp_path / "test.csv", dtype=str)["id"].tolist()
     assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)
+
+
+def test_caps_of_a_trained_model_are_compared_and_the_worthwhile_ones_written(
+    scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from the command line: one engine scores what differs, and the same command again takes all from the store."""
+    store, own = scored[0], tmp_path / "own"
+    own.mkdir()
+    (own / "tiny.toml").write_text(contract_toml(Entry.model_validate(TINY_ENTRY)))
+    monkeypatch.setenv("ZOO_ENTRIES", str(own))
+    asked = ["--caps", "70,300", "--keep", "both_ends", "--target", "cpu", "--source", str(tiny_llama), "--json", "--write"]
+    report = json.loads(run_cli("zoo", "caps", "tiny", "--data", str(sample_csv), *asked, home=store.parent))
+    caps, readings = Path(report["figure"]).parent, {one["variant"]["max_tokens"]: one for one in report["readings"][:3]}
+    assert list(readings) == [70, 160, 300] and len(report["readings"]) == 6 and report["reference"] == "ab-160"
+    assert readings[70]["cut"] > readings[160]["cut"] > readings[300]["cut"] and readings[160]["change"] == 0
+    folder = store / f"score-{read_manifest(caps).request.inputs['scored'].fingerprint}"
+    tables = {slug: read_scores(folder / slug / "scores.parquet").set_index("id") for slug in ("ab-70", "ab-160", "ab-300")}
+    for shorter, longer in (("ab-70", "ab-160"), ("ab-160", "ab-300")):
+        whole = tables[shorter].index[tables[shorter]["n_truncated_tokens"] == 0]
+        pd.testing.assert_frame_equal(tables[shorter].loc[whole], tables[longer].loc[whole])  # scored once, to the last bit
+    assert read_manifest(folder).measurements.tokens < sum(table["n_tokens"].sum() for table in tables.values())
+    assert "tiny@ab-300" not in run_cli("zoo", "leaderboard", home=store.parent), "a comparison's tables are no members"
+    score = load_entry("tiny").score
+    assert score is not None and {variant.slug for variant in score.variants} >= {"ab-160", "ba-160", *report["written"]}
+    again = json.loads(run_cli("zoo", "caps", "tiny", "--data", str(sample_csv), *asked[:-1], home=store.parent))
+    assert Path(again["figure"]).parent == caps and again["readings"] == report["readings"]
+    assert (store.parent / ".logged" / caps.name).exists() or list((store.parent / ".logged").rglob(caps.name))
 
 
 @pytest.fixture(scope="module")

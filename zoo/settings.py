@@ -63,7 +63,17 @@ def entry_folders() -> tuple[Path, ...]:
     The package's own, those of other packages by the name of their entry point, then each of `ZOO_ENTRIES` (colon separated).
     """
     own = Path(__file__).parent / "entries"
-    return (own, *_package_folders(), *(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p))
+    return (own, *_package_folders(), *user_entry_folders())
+
+
+def user_entry_folders() -> tuple[Path, ...]:
+    """The user's own folders of entries: `ZOO_ENTRIES`, of which the last is searched first."""
+    return tuple(Path(p) for p in os.environ.get("ZOO_ENTRIES", "").split(os.pathsep) if p)
+
+
+def new_entries_folder() -> Path:
+    """Where commands write an entry: the first of `ZOO_ENTRIES`, else ./entries."""
+    return next(iter(user_entry_folders()), Path("entries"))
 
 
 def _package_folders() -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -88,10 +87,10 @@ def register(
     from zoo.entries.register import next_steps
     from zoo.entries.register import register as write_entry
     from zoo.report.views import findings_table
+    from zoo.settings import new_entries_folder
 
     style = style_of(output, as_json)
-    own = os.environ.get("ZOO_ENTRIES", "").split(os.pathsep)[0] or "entries"
-    made = write_entry(name, base, target, out or Path(own))
+    made = write_entry(name, base, target, out or new_entries_folder())
     failed = f", which fails {made.failed} of its checks on {target}" if made.failed else ""
     steps = next_steps(made.path, target, base, failed=made.failed)
     record = {"path": str(made.path), "findings": [f.model_dump() for f in made.findings], "next": steps}

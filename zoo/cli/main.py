@@ -8,6 +8,7 @@ from __future__ import annotations
 from zoo.cli.app import app
 from zoo.cli.base import DATA, HOME, MACHINES, MEMBERS, STAGES, START, TRACKING, add_commands, run_app
 from zoo.cli.bundling import bundle, unbundle
+from zoo.cli.caps import caps
 from zoo.cli.cost import cost
 from zoo.cli.data import data_app
 from zoo.cli.entries import check, import_, list_, register, show
@@ -23,7 +24,7 @@ add_commands(
     app,
     {
         START: (list_, show, run, leaderboard),
-        STAGES: (fetch, train, merge, quantize, score, ladder, experiment),
+        STAGES: (fetch, train, merge, quantize, score, ladder, caps, experiment),
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle),
         TRACKING: (ui, sync),

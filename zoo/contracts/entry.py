@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
@@ -28,6 +29,17 @@ def _pinned(requirement: str) -> str:
     return requirement
 
 
+def _check_reading(section: str, template: str | None, shares: tuple[float, ...] | None) -> None:
+    """ValueError for what no battle can be read by; None is as elsewhere."""
+    for field in ("{prompt}", "{response_a}", "{response_b}"):
+        if template is not None and template.count(field) != 1:
+            raise ValueError(f"{section}.template must hold {field} exactly once")
+    if shares is not None and abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"{section}.shares must sum to 1, got {sum(shares):g}")
+
+
+Shares = tuple[Fraction, Fraction, Fraction]  # prompt, response A, response B
+Keep = Literal["end", "both_ends"]  # of a field that is too long
 Pinned = Annotated[str, AfterValidator(_pinned)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -79,23 +91,22 @@ class PromptSpec(Contract):
 
     `template` holds {prompt}, {response_a} and {response_b} once each. Text of a battle never forms special tokens; the
     template's own text does. When a battle is longer than `max_tokens`, each field gets its share of what the template leaves,
-    what one field does not need goes to the others, and the end of each field is kept, since the vote follows the last turn.
+    what one field does not need goes to the others, and the end of each field is kept, since the vote follows the last turn;
+    with `keep = "both_ends"` half of what is kept is from its beginning (the head and tail of Sun et al. 2019, arXiv
+    1905.05583), for answers whose first words tell how they take the question.
     """
 
     template: str
     labels: tuple[str, str, str] = Field(("A", "B", "tie"), description="each one token where it follows the template")
     max_tokens: Positive = 1024
-    shares: tuple[Fraction, Fraction, Fraction] = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
+    shares: Shares = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
+    keep: Keep = added_later("end", description="of a field that is too long: its end, or half from either end")
     turn_separator: str = "\n\n"
     empty_text: str = "(empty)"
 
     @model_validator(mode="after")
     def _check(self) -> PromptSpec:
-        for field in ("{prompt}", "{response_a}", "{response_b}"):
-            if self.template.count(field) != 1:
-                raise ValueError(f"prompt.template must hold {field} exactly once")
-        if abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"prompt.shares must sum to 1, got {sum(self.shares):g}")
+        _check_reading("prompt", self.template, self.shares)
         if len(set(self.labels)) != 3:
             raise ValueError("prompt.labels must be three different texts")
         return self
@@ -161,18 +172,42 @@ def _halved(skipped: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 class Variant(Contract):
     """One way of scoring an entry: the answer shown first, the token cap, the form.
 
-    Each is priced by itself.
+    Each is priced by itself. `shares`, `keep` and `template` take the place of the entry's in [prompt], for this variant alone:
+    training and calibration read rows as [prompt] says. `zoo caps` measures what they are worth.
     """
 
     order: Order = "ab"
     max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
     form: Scheme | None = added_later(None, description="of the checkpoint; None: that of `quantize.scheme`")
+    shares: Shares | None = added_later(None, description="in place of prompt.shares")
+    keep: Keep | None = added_later(None, description="in place of prompt.keep")
+    template: str | None = added_later(None, description="in place of prompt.template, with the same label tokens")
+
+    @model_validator(mode="after")
+    def _check(self) -> Variant:
+        _check_reading("variants", self.template, self.shares)
+        return self
 
     @property
     def slug(self) -> str:
-        """Short name in folders and member names: `ab`, `ba-512`, `ab-512-int8`."""
-        parts = (self.order, self.max_tokens, self.form)
+        """Short name in folders and member names: `ab`, `ba-512`, `ab-512-int8`.
+
+        With all that a variant may have: `ab-512-shares10_45_45-both_ends-t3fa2c1-int8`.
+        """
+        shares = None if self.shares is None else "shares" + "_".join(f"{100 * share:g}" for share in self.shares)
+        template = None if self.template is None else "t" + hashlib.sha256(self.template.encode()).hexdigest()[:6]
+        parts = (self.order, self.max_tokens, shares, self.keep, template, self.form)
         return "-".join(str(part) for part in parts if part is not None)
+
+    @property
+    def reads(self) -> tuple[int | None, Shares | None, Keep | None, str | None]:
+        """What a row is read as, in either order of the answers and any form of the checkpoint."""
+        return self.max_tokens, self.shares, self.keep, self.template
+
+    def prompt(self, prompt: PromptSpec) -> PromptSpec:
+        """The entry's prompt as this variant has it."""
+        own = {"max_tokens": self.max_tokens, "shares": self.shares, "keep": self.keep, "template": self.template}
+        return changed(prompt, **{name: value for name, value in own.items() if value is not None})
 
 
 class ScoreSpec(Contract):
@@ -191,6 +226,8 @@ class ScoreSpec(Contract):
     def _check(self) -> ScoreSpec:
         if not self.variants or len(set(self.variants)) < len(self.variants):
             raise ValueError("variants: give at least one, each once")
+        if len({variant.slug for variant in self.variants}) < len(self.variants):
+            raise ValueError("variants: two have the same short name; write their shares with fewer digits")
         return self
 
 
@@ -280,9 +317,9 @@ class Entry(Contract):
     @staticmethod
     def _check_forms(score: ScoreSpec, quantize: QuantizeSpec) -> None:
         """No two variants are one checkpoint scored the same way, one by the form's name and one without."""
-        plain = {(v.order, v.max_tokens) for v in score.variants if v.form is None}
+        plain = {(v.order, v.reads) for v in score.variants if v.form is None}
         for i, variant in enumerate(score.variants):
-            if variant.form == quantize.scheme and (variant.order, variant.max_tokens) in plain:
+            if variant.form == quantize.scheme and (variant.order, variant.reads) in plain:
                 raise ValueError(
                     f"score.variants.{i} is another one already: form = {variant.form!r} is quantize.scheme; remove one of them"
                 )

@@ -28,6 +28,8 @@ from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, Sch
 from zoo.contracts.made import GenerateRequest, JudgeRequest, LabelRequest, MineRequest, PromptsRequest
 from zoo.contracts.training import MergeSpec, Scale, TrainSpec
 
+Hours = Annotated[float, Field(ge=0)]
+
 
 def _fold_rule() -> Any:
     return added_later(None, description="how prompts are dealt into folds (zoo/data/splits.py); None: each by its own hash")
@@ -182,6 +184,42 @@ class LadderRequest(BaseRequest):
         return {form.scheme: form for form in (first, *self.more_forms)}
 
 
+class PricedVariant(Contract):
+    """A variant, and the low, likely and high hours of scoring a file with it."""
+
+    variant: Variant
+    hours: tuple[Hours, Hours, Hours]
+
+    @model_validator(mode="after")
+    def _check(self) -> PricedVariant:
+        if sorted(self.hours) != list(self.hours):
+            raise ValueError(f"hours are low, likely and high, in this order; got {self.hours}")
+        return self
+
+
+class CapsRequest(BaseRequest):
+    """Variants of one checkpoint compared, by what they lose and what they cost.
+
+    The rows are those that `scored` has of each. `reference` is the variant that the others are compared with. Hours are of
+    `rows` rows such as these on the target.
+    """
+
+    stage: Literal["caps"] = "caps"
+    scored: Input
+    battles: Input
+    held: Held
+    priced: Annotated[tuple[PricedVariant, ...], Field(min_length=1)]
+    reference: Variant
+    target: Name
+    rows: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> CapsRequest:
+        if self.reference not in [one.variant for one in self.priced]:
+            raise ValueError(f"reference {self.reference.slug} is none of the variants that are compared")
+        return self
+
+
 class EvaluateRequest(BaseRequest):
     """Label probabilities in transformers, before anything is merged or quantized.
 
@@ -272,6 +310,7 @@ Request = (
     | QuantizeRequest
     | ScoreRequest
     | LadderRequest
+    | CapsRequest
     | EvaluateRequest
     | LexicalTrainRequest
     | LexicalScoreRequest

@@ -160,7 +160,7 @@ def nearest(known: Sequence[Measured], variant: Variant) -> Measured:
 
     def key(item: tuple[int, Measured]) -> tuple[bool, bool, bool, int, int]:
         cost, own = item[1].card.cost, item[1].card.variant
-        same = own.max_tokens == variant.max_tokens
+        same = own.reads == variant.reads
         return cost.machine == here, same, own == variant, cost.measured_rows, item[0]
 
     return max(enumerate(known), key=key)[1]

@@ -69,7 +69,8 @@ def counted(frame: pd.DataFrame, variant: Variant, prompt: PromptSpec, folder: P
     from zoo.models.prompts import encode_battles, load_codec
 
     turns = list(zip(*(frame[name] for name in TEXTS), strict=True))
-    encoded = encode_battles(turns, load_codec(folder, prompt), prompt, variant.order, variant.max_tokens)
+    spec = variant.prompt(prompt)
+    encoded = encode_battles(turns, load_codec(folder, spec), spec, variant.order)
     return np.array([len(row.ids) for row in encoded], dtype=np.float64)
 
 
@@ -81,4 +82,5 @@ def estimated(lengths: Lengths, characters: np.ndarray | None, prompt: PromptSpe
     if prompt is None:
         return np.zeros(len(lengths.characters) if characters is None else len(characters))
     own = np.array(lengths.characters, dtype=np.float64) if characters is None else characters
-    return np.minimum((len(prompt.template) + own) / lengths.characters_per_token, variant.max_tokens or prompt.max_tokens)
+    spec = variant.prompt(prompt)
+    return np.minimum((len(spec.template) + own) / lengths.characters_per_token, spec.max_tokens)

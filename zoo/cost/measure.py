@@ -154,9 +154,9 @@ def sample_request(entry: Entry, target: Target, battles: Input, selection: Sele
 
 
 def one_order(entry: Entry) -> tuple[Variant, ...]:
-    """The first variant of each token cap."""
+    """The first variant of each way to read rows, whatever the order of the answers."""
     variants = entry.score.variants if entry.score else ()
-    return tuple({v.max_tokens: v for v in reversed(variants)}.values())[::-1]
+    return tuple({v.reads: v for v in reversed(variants)}.values())[::-1]
 
 
 def _newest(entry: Entry, store: Path, stage: str, form: Scheme | None = None) -> Artifact:

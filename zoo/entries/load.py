@@ -22,10 +22,15 @@ def load_entry(name: str) -> Entry:
 
     ZooError where there is none.
     """
+    return read_entry(entry_path(name))
+
+
+def entry_path(name: str) -> Path:
+    """The file that `load_entry` reads."""
     for folder in reversed(entry_folders()):
         path = folder / f"{name}.toml"
         if os.path.lexists(path):  # a broken link is named as what it is
-            return read_entry(path)
+            return path
     raise ZooError(f"no entry {name!r}; {_suggest(name, entry_names())}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.contracts import Order, PromptSpec
+from zoo.contracts import Keep, Order, PromptSpec, Variant, changed
 from zoo.errors import ZooError
 from zoo.models.bounded import ask, at
 from zoo.models.plain_text import control_ids, plain_tokenizer, read_tokenizer_file, without_names
@@ -19,6 +19,7 @@ from zoo.models.tokenizer_file import TOKENIZER_SECONDS, open_tokenizer
 
 FIELDS = ("prompt", "response_a", "response_b")
 Turns = Sequence[str | None]
+Fields = tuple[list[int], list[int], list[int]]  # token ids of prompt, response A, response B, uncut
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,26 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
     if len(set(labels)) != 3:
         raise ZooError(f"prompt.labels {spec.labels} share a token with this tokenizer: {labels}; choose other labels")
     return Codec(literals, fields, encode_text, (labels[0], labels[1], labels[2]))
+
+
+def load_codecs(folder: Path, prompt: PromptSpec, variants: Sequence[Variant]) -> dict[Variant, Codec]:
+    """The codec of each variant; those with one template share it.
+
+    ZooError where a template's labels are other tokens than the prompt's: one engine answers for all, and the model has learned
+    these.
+    """
+    own = load_codec(folder, prompt)
+    found = {prompt.template: own}
+    for variant in variants:
+        spec = variant.prompt(prompt)
+        codec = found.setdefault(spec.template, own if spec.template in found else load_codec(folder, spec))
+        if codec.label_ids != own.label_ids:
+            raise ZooError(
+                f"{variant.slug}: after its template the labels are the tokens {codec.label_ids}, after prompt.template "
+                f"{own.label_ids}; end both alike"
+            )
+        room(codec, spec)
+    return {variant: found[variant.prompt(prompt).template] for variant in variants}
 
 
 def bounded_label_ids(folder: Path, spec: PromptSpec) -> tuple[int, ...]:
@@ -155,38 +176,57 @@ def allot(lengths: Sequence[int], shares: Sequence[float], available: int) -> li
     return keep
 
 
+def room(codec: Codec, spec: PromptSpec) -> int:
+    """Tokens that the template leaves to a battle. ZooError where that is less than one a field."""
+    available = spec.max_tokens - sum(len(literal) for literal in codec.literals)
+    if available < 3:
+        raise ZooError(
+            f"max_tokens {spec.max_tokens} leaves {available} tokens beside the template; "
+            "raise max_tokens or shorten the template"
+        )
+    return available
+
+
 def encode_battles(
     battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
 ) -> list[Encoded]:
-    """Token ids of battles, at most `max_tokens` each.
+    """Token ids of battles, at most `max_tokens` each (None: `spec.max_tokens`).
 
     Battles are (prompt, response_a, response_b) turns. With order `ba` the second answer stands in the template's first place;
     the caller swaps the labels back.
     """
-    cap = max_tokens or spec.max_tokens
-    available = cap - sum(len(literal) for literal in codec.literals)
-    if available < 3:
-        raise ZooError(
-            f"max_tokens {cap} leaves {available} tokens beside the template; raise max_tokens or shorten the template"
-        )
-    slots = (
-        {"prompt": 0, "response_a": 1, "response_b": 2} if order == "ab" else {"prompt": 0, "response_a": 2, "response_b": 1}
-    )
-    texts = [join_turns(battle[slots[field]], spec) for battle in battles for field in codec.fields]
-    encoded = codec.encode_text(texts)
+    spec = spec if max_tokens is None else changed(spec, max_tokens=max_tokens)
+    room(codec, spec)  # told before the first battle, also where there is none
+    return [fit_fields(fields, codec, spec, order) for fields in encode_fields(battles, codec, spec)]
+
+
+def encode_fields(battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec) -> list[Fields]:
+    """Token ids of each battle's texts, uncut.
+
+    Variants that differ in order, cap or template have them in common.
+    """
+    ids = codec.encode_text([join_turns(turns, spec) for battle in battles for turns in battle])
+    return [(ids[i], ids[i + 1], ids[i + 2]) for i in range(0, len(ids), 3)]
+
+
+def fit_fields(fields: Fields, codec: Codec, spec: PromptSpec, order: Order) -> Encoded:
+    """A battle's texts in the template, cut to `spec.max_tokens`."""
+    prompt, a, b = fields if order == "ab" else (fields[0], fields[2], fields[1])
+    own = {"prompt": prompt, "response_a": a, "response_b": b}
+    texts = [own[field] for field in codec.fields]
     shares = [spec.shares[FIELDS.index(field)] for field in codec.fields]
-    return [
-        _assemble(
-            encoded[3 * i : 3 * i + 3], codec.literals, allot([len(f) for f in encoded[3 * i : 3 * i + 3]], shares, available)
-        )
-        for i in range(len(battles))
-    ]
-
-
-def _assemble(fields: list[list[int]], literals: tuple[tuple[int, ...], ...], keep: list[int]) -> Encoded:
-    """Pieces and fields in turn; a field that is too long keeps its end, where the last turn is."""
-    ids = list(literals[0])
-    for field, n, literal in zip(fields, keep, literals[1:], strict=True):
-        ids.extend(field[len(field) - n :])
+    kept = allot([len(text) for text in texts], shares, room(codec, spec))
+    ids = list(codec.literals[0])
+    for text, n, literal in zip(texts, kept, codec.literals[1:], strict=True):
+        ids.extend(cut(text, n, spec.keep))
         ids.extend(literal)
-    return Encoded(ids, sum(len(f) for f in fields) - sum(keep))
+    return Encoded(ids, sum(map(len, texts)) - sum(kept))
+
+
+def cut(ids: list[int], n: int, keep: Keep) -> list[int]:
+    """`n` of a field's tokens: its end, where the last turn is, or half from either end.
+
+    The odd one is from the end.
+    """
+    head = n // 2 if keep == "both_ends" and n < len(ids) else 0
+    return ids[:head] + ids[len(ids) - n + head :]

@@ -296,5 +296,5 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
     )
 
 
-def _scored_as(variant: Variant) -> tuple[str, int | None]:
-    return variant.order, variant.max_tokens
+def _scored_as(variant: Variant) -> tuple[str, object]:
+    return variant.order, variant.reads

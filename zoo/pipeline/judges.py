@@ -192,10 +192,10 @@ def _lacking(entry: str, own: Sequence[_Family], human: Input, store: Path) -> s
 
 
 def _asked(variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    """The variants that judge: of one token cap, the largest that has both orders, else the largest."""
-    by_cap: dict[int | None, list[Variant]] = {}
+    """The variants that judge: of one way to read rows, that of the largest cap that has both orders, else the largest."""
+    by_cap: dict[object, list[Variant]] = {}
     for variant in variants:
-        by_cap.setdefault(variant.max_tokens, []).append(variant)
+        by_cap.setdefault(variant.reads, []).append(variant)
     largest: list[Variant] = max(by_cap.values(), key=lambda own: (len(own), own[0].max_tokens or 0))
     return tuple(largest)
 

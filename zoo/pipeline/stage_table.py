@@ -36,6 +36,7 @@ STAGES = {  # in the order in which they run
     "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq", on_gpus=True),
     "score": Stage("zoo.stages.score.stage:run", section="score", scores=True, on_gpus=True),
     "ladder": Stage("zoo.stages.compare.ladder:run", on_gpus=True),
+    "caps": Stage("zoo.stages.compare.caps:run"),
     "evaluate": Stage("zoo.stages.compare.evaluate:run", on_gpus=True),
     "lexical-train": Stage("zoo.stages.lexical.stage:train", section="lexical", data="training", leaves="lexical"),
     "lexical-score": Stage("zoo.stages.lexical.stage:score", scores=True),

@@ -38,7 +38,7 @@ PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
 FINER_SHARE = "quant/finer_share"
 FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
-FAILED_ROWS = "rows/failed"
+FAILED_ROWS, SHARED_ROWS = "rows/failed", "rows/shared"
 MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 JUDGE_GPU_SECONDS = "judge/gpu_seconds"
 TRAIN_SHARE = "train/share_of_steps"
@@ -100,6 +100,7 @@ METRICS: dict[str, Metric] = {
     FAILED_ROWS: Metric("rows that could not be scored", "rows", "lower", "failed"),
     "rows/truncated": Metric("rows that were cut to the token cap", "rows", "lower"),
     "rows/mean_tokens": Metric("tokens of a row", "tokens"),
+    SHARED_ROWS: Metric("rows that are the same tokens in an earlier variant of the run, whose scores they have", "rows"),
     "engine/replicas": Metric("copies of the model that scored side by side", "count"),
     "engine/restarts": Metric("engine processes that ended early and were started again", "count", "lower"),
     "engine/cached_tokens": Metric("tokens that the engine had computed for an earlier row", "tokens", "higher"),
@@ -149,6 +150,15 @@ METRICS: dict[str, Metric] = {
     "ladder/log_loss": Metric("log loss by form, as a curve over the steps", "nats", "lower"),
     "ladder/rows": Metric("labelled rows on the ladder", "rows"),
     "ladder/float32": Metric("whether the plain forms were computed in float32", "yes or no"),
+    "caps/rows": Metric("labelled rows that variants were compared on", "rows"),
+    "caps/{variant}/log_loss": Metric("mean log loss of a variant", "nats", "lower"),
+    "caps/{variant}/log_loss_se": Metric("its standard error, by groups of near-copied prompts", "nats"),
+    "caps/{variant}/change": Metric("its log loss minus that of the reference, same rows", "nats", "lower"),
+    "caps/{variant}/change_se": Metric("the change's standard error, of the paired differences by groups of prompts", "nats"),
+    "caps/{variant}/tokens_per_row": Metric("tokens of a row", "tokens", "lower"),
+    "caps/{variant}/rows_cut": Metric("rows that were cut to the token cap", "rows", "lower"),
+    "caps/{variant}/hours": Metric("of a file of such rows on the target, as forecast", "hours", "lower"),
+    "caps/{variant}/worthwhile": Metric("whether it is worth its hours", "yes or no"),
     "budget_seconds": Metric("the plan's budget", "seconds"),
     "predicted_seconds": Metric("what the plan is predicted to take, without the margin", "seconds", "lower"),
     "margin": Metric("what the prediction is multiplied by before it must fit the budget", ""),

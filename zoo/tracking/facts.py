@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from zoo.contracts import (
+    CapsRequest,
     Entry,
     Manifest,
     Measurements,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 # Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
 LEFT_OUT = (
-    *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
+    *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants", "priced"),
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
 
@@ -142,7 +143,7 @@ def variant_facts(
     card = read_card(folder / slug / CARD)
     own = {"zoo.variant": slug, "zoo.member": card.member, "zoo.target": card.target, "zoo.engine": card.engine}
     own |= {"zoo.scored": "yes"} | ({"zoo.emulates": card.emulates} if card.emulates else {})
-    variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump().items() if v is not None}
+    variant = {f"variant.{k}": str(v) for k, v in card.variant.model_dump(exclude={"template"}).items() if v is not None}
     cost = {} if card.emulates else price(card.cost, folder / slug / SCORES)
     metrics = {**variant_metrics(manifest, slug), **cost, **shared}
     if battles is not None:
@@ -181,7 +182,7 @@ def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
         "zoo.entry_version": version_of(entry),
         "zoo.fingerprint": manifest.fingerprint,
         "zoo.machine": manifest.hardware.get("machine", ""),
-        "zoo.target": manifest.request.target if isinstance(manifest.request, ScoringRequest) else "",
+        "zoo.target": manifest.request.target if isinstance(manifest.request, ScoringRequest | CapsRequest) else "",
         "zoo.git_commit": manifest.git_commit or "",
         "mlflow.source.git.commit": (manifest.git_commit or "").rstrip("+"),
         "mlflow.source.name": f"zoo {manifest.stage}",

@@ -76,6 +76,8 @@ def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SE
                 _write_scores(client, run.info.run_id, folder / fact.tags["zoo.variant"], fact, battles)
                 register_scored(client, experiment, fact, run.info.run_id, manifest.created_at.isoformat())
             else:
+                figures = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}  # of ladders and comparisons
+                write_files(client, run.info.run_id, figures, "figures")
                 log_checkpoint(client, experiment, fact, run.info.run_id)
             client.set_terminated(run.info.run_id, end_time=_milliseconds(manifest))
         mark(name)

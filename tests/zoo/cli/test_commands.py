@@ -21,7 +21,17 @@ from zoo.cli.main import app as zoo_app
 PROGRAMS = {"zoo": typer.main.get_command(zoo_app), "ensemble": typer.main.get_command(ensemble_app)}
 TABLES = [
     *("zoo verify", "zoo du"),
-    *("zoo list", "zoo leaderboard", "zoo check", "zoo cost", "zoo ladder", "zoo experiment", "zoo run", "zoo fetch"),
+    *(
+        "zoo list",
+        "zoo leaderboard",
+        "zoo check",
+        "zoo cost",
+        "zoo ladder",
+        "zoo caps",
+        "zoo experiment",
+        "zoo run",
+        "zoo fetch",
+    ),
     *("zoo target list", "zoo target show", "zoo data validate", "zoo data stats", "zoo register"),
     *("ensemble build", "ensemble show", "ensemble frontier", "ensemble evaluate"),
 ]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zoo.contracts import PromptSpec
+from zoo.contracts import PromptSpec, Variant
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, allot, clean, encode_battles, join_turns, load_codec, split_template
+from zoo.models.prompts import Codec, allot, clean, cut, encode_battles, join_turns, load_codec, load_codecs, split_template
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -61,6 +61,44 @@ def test_both_orders_hold_the_same_tokens_when_all_fits(prompt: list, a: list, b
     ab, ba = (encode_battles([(prompt, a, b)], codec, spec, order)[0].ids for order in ("ab", "ba"))
     swapped = encode_battles([(prompt, b, a)], codec, spec, "ab")[0].ids
     assert ba == swapped and sorted(ab) == sorted(ba)
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 40))
+def test_a_cut_field_keeps_its_end_or_as_much_of_either_end(ids: list[int], n: int) -> None:
+    n = min(n, len(ids))
+    assert cut(ids, n, "end") == ids[len(ids) - n :]
+    both = cut(ids, n, "both_ends")
+    assert len(both) == n and both[: n // 2] == ids[: n // 2] and both[n // 2 :] == ids[len(ids) - (n - n // 2) :]
+
+
+@given(turns, turns, turns, st.sampled_from(["ab", "ba"]))
+def test_which_end_is_kept_is_no_matter_to_a_battle_that_fits(prompt: list, a: list, b: list, order: str) -> None:
+    roomy = PromptSpec(template=TEMPLATE, max_tokens=4000)
+    for spec in (roomy, SPEC):
+        codec = byte_codec(spec)
+        end, ends = (
+            encode_battles([(prompt, a, b)], codec, Variant(keep=keep).prompt(spec), order)[0]  # type: ignore[arg-type]
+            for keep in ("end", "both_ends")
+        )
+        assert len(end.ids) == len(ends.ids) and end.n_truncated == ends.n_truncated
+        assert end.n_truncated or end.ids == ends.ids
+
+
+def test_a_variant_has_its_own_cap_shares_ends_and_template() -> None:
+    template = "A: {response_a} B: {response_b} P: {prompt}"
+    variant = Variant(order="ba", max_tokens=64, shares=(0.5, 0.25, 0.25), keep="both_ends", template=template)
+    assert variant.slug == "ba-64-shares50_25_25-both_ends-t" + variant.slug[-6:]
+    assert variant.prompt(SPEC) == PromptSpec(template=template, max_tokens=64, shares=(0.5, 0.25, 0.25), keep="both_ends")
+    assert Variant(max_tokens=96).prompt(SPEC) == SPEC
+
+
+def test_a_template_after_which_the_labels_are_other_tokens_is_refused(tiny_llama: Path) -> None:
+    same = Variant(max_tokens=96, template=TEMPLATE.replace("Who wins?", "Which is better?"))
+    found = load_codecs(tiny_llama, SPEC, (Variant(max_tokens=96), Variant(max_tokens=64), same))
+    plain, shorter, other = found.values()
+    assert plain is shorter and other.literals != plain.literals and other.label_ids == plain.label_ids
+    with pytest.raises(ZooError, match="max_tokens 12 leaves"):
+        load_codecs(tiny_llama, SPEC, (Variant(max_tokens=12),))
 
 
 def test_special_tokens_in_a_battle_stay_text(tiny_llama: Path) -> None:

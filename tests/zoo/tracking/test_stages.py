@@ -22,10 +22,7 @@ from tests.helpers.tracked import (
     train_request,
     trained,
 )
-from zoo.contracts import (
-    FetchRequest,
-    Input,
-)
+from zoo.contracts import CapsRequest, FetchRequest, Held, Input, PricedVariant, Variant
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
 from zoo.tracking.sync import log_build, log_stage, sync
@@ -106,6 +103,25 @@ def test_other_data_are_another_experiment(home: Path) -> None:
     assert log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
     names = {e.name: e.experiment_id for e in tracking_client.connect().search_experiments()}
     assert names["preference-weights"] != tracking_client.latest_experiment() in names.values()
+
+
+def test_a_comparison_has_its_figure_and_its_metrics_by_variant(home: Path) -> None:
+    request = CapsRequest(
+        entry="smollm2-135m",
+        scored=Input(fingerprint="s" * 16),
+        battles=BATTLES,
+        held=Held(),
+        priced=(PricedVariant(variant=Variant(max_tokens=256), hours=(1, 2, 3)),),
+        reference=Variant(max_tokens=256),
+        target="t4x2",
+        rows=25_000,
+    )
+    artifact = logged(home / "store", request, metrics={"caps/ab-256/log_loss": 1.0, "caps/ab-256/hours": 2.0})
+    (artifact.path / "caps.png").write_bytes(b"a figure")
+    assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    (run,) = all_runs("stage")
+    assert run.data.metrics["caps/ab-256/hours"] == 2.0 and run.data.tags["zoo.target"] == "t4x2"
+    assert [f.path for f in tracking_client.connect().list_artifacts(run.info.run_id, "figures")] == ["figures/caps.png"]
 
 
 def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,10 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     """
     battles = read_battles(request.battles.path)
     table = rows_of(request, battles)
-    codec = load_codec(request.quantized.path / "model", request.prompt)
+    spec = request.variant.prompt(request.prompt)
+    codec = load_codec(request.quantized.path / "model", spec)
     turns = list(zip(table["prompt"], table["response_a"], table["response_b"], strict=True))
-    encoded = encode_battles(turns, codec, request.prompt, request.variant.order, request.variant.max_tokens)
+    encoded = encode_battles(turns, codec, spec, request.variant.order)
     rows = [e.ids for e in encoded]
     p: dict[str, np.ndarray] = {}
     dtype = dtype_for(request.merged.path / "model")  # of every plain form, or rounding would be part of a step

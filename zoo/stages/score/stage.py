@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult
+from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import select_rows, unusable_ids
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, load_codec
+from zoo.models.prompts import Codec, load_codecs
 from zoo.models.shapes import SCHEME_KEY, read_config
-from zoo.scores.metric_names import FAILED_ROWS
+from zoo.scores.metric_names import FAILED_ROWS, SHARED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
@@ -73,15 +73,15 @@ def score(
     request: ScoreRequest, out_dir: Path, where: Sequence[Mapping[str, str]], patience: Patience | None = None
 ) -> StageResult:
     """Score with one engine in each of the places, given by the environment of its process."""
-    codec = load_codec(request.model.path / "model", request.prompt)
-    job = engine_job(request, out_dir / WORK, codec, where)
+    codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
+    job = engine_job(request, out_dir / WORK, next(iter(codecs.values())).label_ids, where)
     job.folder.mkdir(parents=True, exist_ok=True)  # a run that was killed at its very end has it no more
     with ExitStack() as stack:
         crew = None
         if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
             crew = stack.enter_context(Crew(job, patience))
             progress.note(f"loading {request.model.path.name} into {engine_version()}")
-        rows, encodings, prepare_seconds = prepare(request, codec, job.tokens)
+        rows, encodings, prepare_seconds = prepare(request, codecs, job.tokens)
         chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
         dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_fingerprint())
         if dropped:
@@ -96,7 +96,7 @@ def score(
     return result
 
 
-def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequence[Mapping[str, str]]) -> Job:
+def engine_job(request: ScoreRequest, folder: Path, label_ids: tuple[int, int, int], where: Sequence[Mapping[str, str]]) -> Job:
     """How the engines are started.
 
     They serve as the entry says on the target, or on the target that is emulated.
@@ -113,7 +113,7 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
     others = second_starts(read_config(model), request.spec, request.serve, arguments, capability, gpus=gpus) if on_gpu else ()
     return Job(
         arguments=arguments,
-        label_ids=codec.label_ids,
+        label_ids=label_ids,
         folder=folder,
         places=tuple({**place, **environment} for place in where),
         model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
@@ -121,7 +121,7 @@ def engine_job(request: ScoreRequest, folder: Path, codec: Codec, where: Sequenc
     )
 
 
-def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list[Encoding], float]:
+def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) -> tuple[Rows, list[Encoding], float]:
     """Read the battles, write their token ids to `path` for each variant, and forget the texts.
 
     Returns the seconds it took.
@@ -131,7 +131,7 @@ def prepare(request: ScoreRequest, codec: Codec, path: Path) -> tuple[Rows, list
     frame = select_rows(battles, request.selection, request.held, progress.note)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
-    encodings = write_tokens(frame, request.spec.variants, codec, request.prompt, path)
+    encodings = write_tokens(frame, codecs, request.prompt, path)
     return rows_of(battles, frame, request), encodings, time.monotonic() - started
 
 
@@ -192,14 +192,15 @@ def finish(
     request: ScoreRequest, out_dir: Path, rows: Rows, encodings: Sequence[Encoding], chunks: Sequence[Chunk], tally: Tally
 ) -> StageResult:
     """Each variant's table and card from its chunks; the stage's result."""
-    tokens = int(sum(encoding.lengths.sum() for encoding in encodings))
+    tokens = sum(chunk.tokens for chunk in chunks)
     metrics = tally.metrics()
     for encoding in encodings:
-        count = sum(encoding in chunk.encodings for chunk in chunks)
-        tables, pieces = read_pieces(encoding, count, out_dir)
+        tables, pieces = read_pieces(encoding, chunks, out_dir)
         table = assemble(tables, rows)
         cost = price(pieces, tally, tokens, request)
         metrics |= finish_variant(encoding, table, rows, cost, request, out_dir)
+        taken = sum(len(taker.places) for chunk in chunks for taker in chunk.takers if taker.encoding is encoding)
+        metrics[f"{encoding.variant.slug}:{SHARED_ROWS}"] = float(taken)
     return StageResult(
         metrics=metrics,
         measurements=Measurements(
