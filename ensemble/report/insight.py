@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.pipeline.members import Table, score_tables, standing
 from zoo.pipeline.suspicion import suspects_of_data
 from zoo.report.insight import Insight, better, insight_of
-from zoo.report.insight_rows import InsightRows
+from zoo.report.insight_rows import LABEL, InsightRows
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.parts import PartGain, agreement, part_gains
 from zoo.scores.tables import probabilities, without_ties
@@ -62,10 +62,12 @@ def _rows(plan: Plan, found: FittedRows) -> InsightRows:
 def _beside(plan: Plan, store: Path, rows: InsightRows) -> tuple[list[PartGain], tuple[str, ...]]:
     """Every other scored member of the plan's data beside it in each slice, and their names.
 
-    Without those that look as if they had seen the labels: a build would not take them either.
+    Not in slices of a label: nobody knows it beforehand, and whoever predicts it more often has less loss there. Without
+    members that look as if they had seen the labels: a build would not take them either.
     """
     gains: list[PartGain] = []
     others = _other_tables(plan, store)
+    parts = [part for part in rows.parts if part.kind != LABEL]
     for table in others:
         frame = table.usable.set_index("id")
         p = probabilities(frame.reindex(rows.frame["id"]))
@@ -73,7 +75,7 @@ def _beside(plan: Plan, store: Path, rows: InsightRows) -> tuple[list[PartGain],
         known = np.isfinite(p).all(axis=1)
         if known.any():
             theirs[known] = log_loss_rows(p[known] if plan.ties else without_ties(p[known]), rows.y[known])
-        gains += part_gains(table.name, rows.losses, theirs, rows.groups, rows.parts)
+        gains += part_gains(table.name, rows.losses, theirs, rows.groups, parts)
     return gains, tuple(table.name for table in others)
 
 

@@ -6,7 +6,7 @@ Schedule, frontier, what the budget bought and reliability, readable in greyscal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,18 +115,19 @@ def bought_figure(plan: Plan) -> Figure:
     Bars are one standard error of the difference from the plan, row by row, where that is known.
     """
     errors = {item.other: item.standard_error for item in plan.paired}
-    rows = sorted([("this plan", plan.oof_log_loss), *plan.baselines.items()], key=lambda row: row[1])
+    beside = [(name, loss) for name, loss in plan.baselines.items() if name != "uniform"]  # far from all others
+    rows = sorted([("this plan", plan.oof_log_loss), *beside], key=lambda row: row[1])
     figure, axes = one_panel(5.6, 1.3 + 0.42 * len(rows))
     places = range(len(rows))
     for place, (name, loss) in enumerate(rows):
         own = name == "this plan"
-        marks = {"marker": "*" if own else "o", "markersize": 15 if own else 7, "color": ORANGE if own else INK}
+        marks: dict[str, Any] = {"marker": "*" if own else "o", "markersize": 15 if own else 7, "color": ORANGE if own else INK}
         axes.errorbar(loss, place, xerr=errors.get(name), capsize=3, linestyle="none", ecolor=GREY, **marks)
         axes.annotate(f"{loss:.4f}", (loss, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8.5)
     axes.set_yticks(places, [candidate_words(name) for name, _ in rows])
     axes.margins(x=0.14)
     axes.set_ylim(len(rows) - 0.5, -0.7)
-    axes.set_xlabel("log loss, nats; bars: one standard error of the difference from the plan" if errors else "log loss, nats")
+    axes.set_xlabel("log loss, nats; bars: error of the difference" if errors else "log loss, nats")
     axes.grid(axis="y")
     axes.tick_params(left=False)
     entitle(

@@ -62,3 +62,39 @@ def insight(
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, insight_html(found, worst))
     show(insight_page(found, worst, str(page)), style, data=insight_data(found, worst))
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Scored member, or a stage's fingerprint or folder.", metavar="RUN")],
+    page: Annotated[
+        Path, typer.Option("-o", "--output", help="Page to write, .html; the same as markdown goes beside it, .md.")
+    ] = Path("report.html"),
+    output: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """All of a run in one page and one markdown: data, recipe, curves, ladder, slices, cost.
+
+    And the lineage: everything that it was made from. Of a member all its folds, each stage of its chain among them.
+
+    Example: zoo report lexical@ab
+
+    Example: zoo report smollm2-135m@ab-512 -o smollm2.html
+    """
+    from zoo.report.run_report import find_run, report_of
+    from zoo.report.sections import sections_data, sections_html, sections_markdown
+    from zoo.settings import store_folder
+    from zoo.store import check_output, write_atomic
+    from zoo.tracking.facts import curves_of, stage_params
+
+    style = style_of(output, as_json)
+    check_page(page)
+    text = page.with_suffix(".md")
+    for file in (page, text):
+        check_output(file)
+    found = report_of(store_folder(), find_run(store_folder(), run), stage_params, curves_of)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(page, sections_html(found.title, found.subtitle, found.tiles, found.sections))
+    write_atomic(text, sections_markdown(found.title, found.subtitle, found.tiles, found.sections))
+    numbers = "; ".join(f"{value} {label}" for value, label in found.tiles)
+    lines = [f"{found.title}: {numbers}", f"{page}: the page", f"{text}: the same as markdown"]
+    show(lines, style, data=sections_data(found.sections))

@@ -64,7 +64,7 @@ FEWEST_TICKS = 3
 def _style() -> AbstractContextManager[None]:
     import matplotlib
 
-    return matplotlib.rc_context(_RC)  # type: ignore[arg-type]
+    return matplotlib.rc_context(_RC)
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -224,7 +224,7 @@ def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], marks: Sequence[Any]) -
     around = 3.0
     covered = sum(1.0 for x, y in marks if box.x0 - around < x < box.x1 + around and box.y0 - around < y < box.y1 + around)
     covered += sum(4.0 for other in taken if box.overlaps(other))
-    outside = (
+    outside: float = (
         max(0.0, frame.x0 - box.x0) + max(0.0, box.x1 - frame.x1) + max(0.0, frame.y0 - box.y0) + max(0.0, box.y1 - frame.y1)
     )
     return covered + outside / 10

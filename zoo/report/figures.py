@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -167,7 +167,7 @@ def cost_figure(
     for hours, loss, error in points.values():
         axes.errorbar(3600 * hours, loss, yerr=error, color=INK, ecolor=GREY, marker="o", capsize=2, linestyle="none")
     if plan:
-        style = {"color": ORANGE, "marker": "*", "markersize": 16, "capsize": 2, "linestyle": "none"}
+        style: dict[str, Any] = {"color": ORANGE, "marker": "*", "markersize": 16, "capsize": 2, "linestyle": "none"}
         axes.errorbar(3600 * plan[0], plan[1], yerr=plan[2], **style)
     seconds = np.array([3600 * hours for hours, _, _ in (*points.values(), *([plan] if plan else []))])
     axes.margins(y=0.15)

@@ -148,7 +148,8 @@ def insight_page(insight: Insight, worst: int, page: str) -> Page:
     metrics, rows = insight.metrics, insight.rows
     lines: list[str | TextTable] = [
         f"{insight.name} on {insight.data}: log loss {metrics[LOG_LOSS]:.4f} +- {metrics[LOG_LOSS_SE]:.4f} by prompts, "
-        f"accuracy {metrics[ACCURACY]:.3f}, {len(rows.y):,} rows ({insight.note})",
+        f"accuracy {metrics[ACCURACY]:.3f}, {len(rows.y):,} rows",
+        insight.note,
         "",
         told_text(insight),
         *([slices_table(insight.told)] if insight.told else []),

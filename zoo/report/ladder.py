@@ -20,6 +20,11 @@ BOX = {"boxstyle": "square,pad=0.1", "facecolor": "#ffffff", "edgecolor": "none"
 
 def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
     """The ladder for people: a line a form, and where the figure is."""
+    return [ladder_table(steps), str(figure)]
+
+
+def ladder_table(steps: Sequence[Step]) -> Table:
+    """A line a form, each beside the one that it is compared with."""
     columns = [
         Column("form"),
         Column("log loss", "log_loss", ".4f"),
@@ -29,7 +34,7 @@ def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
         Column("largest change of a probability", "largest_probability_change", ".4f", drop=2),
     ]
     rows: list[list[Cell]] = [[TITLES[s.form], s.loss, s.loss_se, s.change, s.change_se, s.largest] for s in steps]
-    return [Table(columns, rows), str(figure)]
+    return Table(columns, rows)
 
 
 def ladder_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
@@ -44,7 +49,7 @@ def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True, of: st
     Bars are one standard error of the change from that one, row by row; the first form's is its own. `ties`: whether the
     battles can be ties, for what guessing has. `of`: entry and data, for the title.
     """
-    figure, axes = one_panel(7.5, 4.8)
+    figure, axes = one_panel(max(6.5, 1.5 + 1.15 * len(steps)), 4.8)
     place = {step.form: number for number, step in enumerate(steps)}
     losses = [step.loss for step in steps]
     for number, step in enumerate(steps):
@@ -53,7 +58,7 @@ def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True, of: st
         before = place.get(BEFORE.get(step.form, ""), number - 1)
         if number:
             axes.plot([before, number], [losses[before], step.loss], color=GREY, linewidth=1, zorder=1)
-        change = "" if step.change is None else f"\n{step.change:+.4f} ± {step.change_se:.4f}".replace("-", "−")
+        change = "" if step.change is None else f"\n{step.change:+.4f}\n± {step.change_se:.4f}".replace("-", "−")
         axes.annotate(
             f"{step.loss:.4f}{change}",
             (number, step.loss + error),

@@ -31,7 +31,6 @@ STYLE = """
   .bar { display: inline-block; height: .75rem; background: var(--ink); vertical-align: middle; margin-left: .5rem }
   .barcell { width: 30% ; text-align: left }
   .scroll { overflow-x: auto } svg { width: 100%; height: auto; min-width: 21rem; fill: var(--ink) }
-  .pair svg { max-height: 32rem }
   .wide svg { min-width: 44rem }
   .spaced { margin-top: 1.2rem }
   .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }

@@ -147,7 +147,8 @@ def agreement(names: tuple[str, str], p: tuple[np.ndarray, np.ndarray], y: np.nd
     difference, error = float("nan"), float("nan")
     if apart.any():
         difference, error = mean_and_error((losses[0] - losses[1])[apart], groups[apart])
-    return Agreement(*names, len(y), float(1 - apart.mean()), correlation, *right, difference, error)
+    same = float(1 - apart.mean())
+    return Agreement(names[0], names[1], len(y), same, correlation, right[0], right[1], difference, error)
 
 
 def class_calibration(p: np.ndarray, y: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> list[ClassCalibration]:
