@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ensemble.cli.options import PlanFile
-from zoo.cli.base import AsJson, Output, say, style_of
-from zoo.cli.insight import PageFile, Worst, check_page
+from zoo.cli.base import AsJson, Output, check_page, say, style_of
+from zoo.cli.insight import PageFile, Worst
 from zoo.report.text import Format, show
 
 

@@ -12,7 +12,7 @@ from ensemble.plan import Plan
 from ensemble.report.at_hand import FittedRows, fitted_rows, rows_text
 from zoo.data.splits import prompt_groups
 from zoo.errors import ZooError
-from zoo.pipeline.members import Table, score_tables, standing
+from zoo.pipeline.members import Table, may_have_learned, score_tables, standing
 from zoo.pipeline.suspicion import suspects_of_data
 from zoo.report.insight import Insight, better, insight_of
 from zoo.report.insight_rows import LABEL, InsightRows
@@ -87,6 +87,6 @@ def _other_tables(plan: Plan, store: Path) -> Sequence[Table]:
     by_name = {
         member.table.name: member.table
         for place, member in enumerate(members)
-        if member.table.name not in inside and place not in suspects and member.table.knows_folds
+        if member.table.name not in inside and place not in suspects and not may_have_learned(member.parts)
     }
     return list(by_name.values())

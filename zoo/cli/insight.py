@@ -8,23 +8,16 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import MOST_BAD, MaxBadRows
-from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.base import AsJson, Output, check_page, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Format, show
 
-PAGE = (".html", ".htm")
 MOST_SHOWN = 500  # rows of each kind: a page of more is too large to open
 
 Worst = Annotated[
     int, typer.Option("--worst", min=1, max=MOST_SHOWN, help="So many of the worst rows on the page, and of the best.")
 ]
 PageFile = Annotated[Path, typer.Option("-o", "--output", help="Page to write, .html; it needs nothing else.")]
-
-
-def check_page(page: Path) -> None:
-    """ZooError where a page's name does not say what it is."""
-    if page.suffix not in PAGE:
-        raise ZooError(f"{page}: a page is HTML; give a name that ends in .html")
 
 
 def insight(

@@ -176,12 +176,12 @@ def help_text(insight: Insight) -> str:
     """Whether another scored member is better somewhere."""
     if not insight.others:
         return "no other member is scored on these rows"
-    who = f"{len(insight.others)} other scored member" + ("s" if len(insight.others) > 1 else "")
+    who = f"one of {len(insight.others)} other scored members" if len(insight.others) > 1 else insight.others[0]
     if not insight.helpers:
-        return f"none of {who} beats the plan in any slice beyond its error ({insight.looked_at} comparisons)"
+        return f"where {who} beats the plan beyond its error: nowhere in {insight.looked_at} comparisons"
     chance = max(1, round(BY_CHANCE / 2 * insight.looked_at))
     return (
-        f"where one of {who} beats the plan beyond its error: {len(insight.helpers)} of {insight.looked_at} comparisons, of "
+        f"where {who} beats the plan beyond its error: {len(insight.helpers)} of {insight.looked_at} comparisons, of "
         f"which about {chance} would by chance"
     )
 

@@ -57,7 +57,7 @@ BODY = (
 <p>{{ told }}.</p>
 {{ slices_of(slices) }}
 <p class="note">Log loss in nats; errors are standard errors by prompts, the drawn intervals 95 %. “Against the rest”: a slice’s
-mean minus that of all other rows; above zero it is worse.</p>
+mean minus that of all other rows; above zero it is worse. –: not told apart from them.</p>
 
 <h2>Calibration</h2>
 <div class="scroll"><table>
@@ -197,7 +197,7 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
                     "width": f"{right - left:.1f}",
                     "at": f"{at(middle):.1f}",
                     "kind": ("weak" if weak else "strong") if part.differs else "",
-                    "verdict": ("worse" if weak else "better") if part.differs else "not told apart",
+                    "verdict": ("worse" if weak else "better") if part.differs else "–",
                 }
             )
         yield kind, found
