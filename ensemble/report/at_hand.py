@@ -1,4 +1,4 @@
-"""The rows that a plan was fitted on, as far as this machine has them: its members' tables, and the battles."""
+"""The rows that a plan was fitted on: its members' tables and the battles, where they are at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Insight into a plan: where its blend is weak, how its members agree, and where another member would help."""
+"""Insight into a plan: its weak slices, how its members agree, and who else would help."""
 
 from __future__ import annotations
 

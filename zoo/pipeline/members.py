@@ -246,7 +246,7 @@ def _strength(
 
 
 def may_have_learned(parts: Sequence[Table]) -> bool:
-    """Whether the zoo scored every row with one checkpoint, which may be trained on some of them."""
+    """Whether the zoo scored every row with one checkpoint, which may have learned from some."""
     return any(part.card.request is not None and not part.knows_folds for part in parts)
 
 

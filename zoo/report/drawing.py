@@ -1,4 +1,4 @@
-"""How pictures look: one style for all, as PNG at twice the usual resolution or as SVG for pages.
+"""How pictures look: one style for all, as PNG of twice the pixels or as SVG for pages.
 
 Colours can be told apart in greyscale and by people who are colour-blind (Okabe and Ito 2008), and beside them markers, dashes
 or hatching say the same. On a page the colours are the page's own, so that a picture follows its dark mode.
@@ -89,7 +89,10 @@ def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def entitle(figure: Figure, what: str, of: str) -> None:
-    """Head a figure: `what` it shows, and below, smaller, whom and which data it is `of`; long lines are broken."""
+    """Head a figure.
+
+    `what` it shows, and below, smaller, whom and which data it is `of`; long lines are broken.
+    """
     width = figure.get_figwidth()
     lines = [*textwrap.wrap(what, int(9 * width)), *textwrap.wrap(of, int(13 * width))]
     heads = len(textwrap.wrap(what, int(9 * width)))
@@ -108,9 +111,9 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, name: str, said: str) -> str:
-    """A figure as an SVG element that needs nothing else, with what it shows for those who do not see it.
+    """A figure as an SVG element that needs nothing else.
 
-    Text stays text, ids begin with `name` (several on one page must not share any), and colours are the page's. The same figure
+    `said`: what it shows, for those who do not see it. Text stays text, ids begin with `name` (several on one page must not share any), and colours are the page's. The same figure
     gives the same element.
     """
     from markupsafe import escape

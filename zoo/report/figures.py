@@ -73,9 +73,9 @@ def _curves(panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]
 
 
 def curves_figure(curves: Mapping[str, Sequence[tuple[int, float]]], *, of: str = "") -> Figure | None:
-    """A training's curves over its steps: the log losses share a panel; every other quantity has one below.
+    """A training's curves over its steps.
 
-    None where no curve has a point.
+    The log losses share a panel; every other quantity has one below. None where no curve has a point.
     """
     losses = {name: points for name, points in curves.items() if "loss" in name and points}
     others = {name: points for name, points in curves.items() if "loss" not in name and points}

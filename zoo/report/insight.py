@@ -1,4 +1,4 @@
-"""Insight into a prediction: where it is weak, whether it is calibrated, and its worst and best rows."""
+"""Insight into a prediction: its weak slices, its calibration, its worst and best rows."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _member_of(tables: Sequence[Table], name: str, battles: Battles) -> Member:
 
 
 def insight_data(insight: Insight, worst: int) -> dict[str, Any]:
-    """All that is told, as plain data: with the worst and the best rows by id, never their texts."""
+    """All that is told, as plain data: the worst and best rows by id, never their texts."""
     high, low = extremes(insight.rows.losses, worst)
     found: dict[str, Any] = {
         "name": insight.name,
@@ -144,7 +144,7 @@ def _row(insight: Insight, place: int) -> dict[str, Any]:
 
 
 def insight_page(insight: Insight, worst: int, page: str) -> Page:
-    """The short form for a terminal: slices that differ, calibration, the worst rows, and where the page is."""
+    """The short form for a terminal: slices that differ, calibration, and the worst rows."""
     metrics, rows = insight.metrics, insight.rows
     lines: list[str | TextTable] = [
         f"{insight.name} on {insight.data}: log loss {metrics[LOG_LOSS]:.4f} +- {metrics[LOG_LOSS_SE]:.4f} by prompts, "

@@ -1,4 +1,4 @@
-"""The page of an insight: where a prediction is weak, its calibration, and its worst and best rows with their texts."""
+"""The page of an insight: weak slices, calibration, and the worst and best rows with texts."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _by_language(rows: InsightRows) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def quarters(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Slices of about a quarter of the rows each, by lengths in characters; fewer where many are the same."""
+    """Slices of about a quarter of the rows each, by lengths; fewer where many are the same."""
     edges = np.unique(np.quantile(values, QUARTERS, method="lower"))
     place = np.searchsorted(edges, values, side="left")
     for number in range(len(edges) + 1):
@@ -168,6 +168,6 @@ KINDS: dict[str, Callable[[InsightRows], Iterator[tuple[str, np.ndarray]]]] = {
 
 
 def extremes(losses: np.ndarray, count: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Places of so many rows with the highest losses, the worst first, and with the lowest, the best first."""
+    """Places of the rows with the highest losses, worst first, and the lowest, best first."""
     order = np.argsort(-losses, kind="stable")
     return order[:count].tolist(), order[::-1][:count].tolist()

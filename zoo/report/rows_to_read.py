@@ -1,4 +1,4 @@
-"""Rows of battles on a page, to be read by eye: folded, with prompt and answers turn by turn, side by side."""
+"""Rows of battles on a page, to be read by eye: folded, both answers side by side."""
 
 from __future__ import annotations
 

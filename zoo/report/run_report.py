@@ -1,4 +1,4 @@
-"""The report of a run: data, recipe, curves, ladder, slices, cost and lineage of a stage or of a scored member."""
+"""The report of a run: data, recipe, curves, ladder, slices, cost and lineage."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ class Run:
 
 
 def find_run(store: Path, name: str) -> Run:
-    """The run that a name means: a member, a fingerprint or a folder of a stage. ZooError where it means none."""
+    """The run that a name means: a member, or a fingerprint or folder of a stage.
+
+    ZooError where it means none.
+    """
     folders = artifacts_named(store, [name])
     artifacts = [Artifact(folder, read_manifest(folder)) for folder in folders]
     member = _member(store, name, {artifact.fingerprint for artifact in artifacts})
@@ -92,7 +95,7 @@ def _member(store: Path, name: str, fingerprints: set[str]) -> Member | None:
 
 @dataclass(frozen=True)
 class Report:
-    """What is told of a run: its name, a line below, headline numbers (value, label), and sections."""
+    """What is told of a run: name, a line below, headline numbers and labels, and sections."""
 
     title: str
     subtitle: str

@@ -1,4 +1,4 @@
-"""Parts of labelled rows: the log loss of each beside the rest, and who is right where two predictions differ."""
+"""Parts of labelled rows beside the rest, and who is right where two predictions differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SURE = 1.96  # standard errors: the 95 % interval
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that have something in common: which `kind` of thing ("language"), and its `name` ("en"); `inside`: bool (rows,)."""
+    """Rows that have something in common.
+
+    `kind`: of thing, as "language"; `name`: which one, as "en"; `inside`: bool (rows,).
+    """
 
     kind: str
     name: str
@@ -24,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PartLoss:
-    """A part's mean log loss in nats with its standard error, and that mean minus the other rows' with its own.
+    """A part's mean log loss in nats, and that mean minus the other rows', each with its error.
 
     Errors are by prompts: rows of one count as dependent. `against_rest` is None where there are no other rows.
     """
@@ -46,7 +49,7 @@ class PartLoss:
 
 @dataclass(frozen=True)
 class PartGain:
-    """What another prediction has in a part, minus one's own log loss, row by row: below zero the other is better."""
+    """Another prediction's log loss in a part minus one's own: below zero the other is better."""
 
     other: str
     kind: str
@@ -80,7 +83,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """What is predicted of a label in the mean beside how often it happened; `gap` is the first minus the second."""
+    """A label's mean probability beside how often it happened; `gap`: the first minus that."""
 
     label: str
     predicted: float
@@ -90,7 +93,10 @@ class ClassCalibration:
 
 
 def is_told(difference: float | None, error: float | None) -> bool:
-    """Whether a difference is told from zero: its 95 % interval leaves it out. Not where nothing is known of its error."""
+    """Whether the 95 % interval of a difference leaves out zero.
+
+    Not where nothing is known of its error.
+    """
     return bool(difference is not None and error and np.isfinite(error) and abs(difference) > SURE * error)
 
 
@@ -107,7 +113,10 @@ def against_rest(values: np.ndarray, inside: np.ndarray, groups: np.ndarray) -> 
 
 
 def part_losses(losses: np.ndarray, groups: np.ndarray, parts: Sequence[Part]) -> list[PartLoss]:
-    """Each part's loss beside the rest's, of the parts with at least FEWEST_ROWS rows. `losses`, `groups`: (rows,)."""
+    """Each part's loss beside the rest's, of the parts with at least FEWEST_ROWS rows.
+
+    `losses`, `groups`: (rows,).
+    """
     found = []
     for part in parts:
         rows = int(part.inside.sum())
@@ -137,7 +146,10 @@ def part_gains(other: str, own: np.ndarray, theirs: np.ndarray, groups: np.ndarr
 
 
 def agreement(names: tuple[str, str], p: tuple[np.ndarray, np.ndarray], y: np.ndarray, groups: np.ndarray) -> Agreement:
-    """How two predictions (rows, 3) of the same rows agree, and who is right where they differ. `y`, `groups`: (rows,)."""
+    """How two predictions (rows, 3) of the same rows agree, and who is right elsewhere.
+
+    `y`, `groups`: (rows,).
+    """
     guesses = [table.argmax(axis=1) for table in p]
     losses = [log_loss_rows(table, y) for table in p]
     apart = guesses[0] != guesses[1]
@@ -152,7 +164,7 @@ def agreement(names: tuple[str, str], p: tuple[np.ndarray, np.ndarray], y: np.nd
 
 
 def class_calibration(p: np.ndarray, y: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> list[ClassCalibration]:
-    """Each label's mean probability beside its share of the rows, with the standard error of the gap by prompts."""
+    """Each label's mean probability beside its share of the rows; errors are by prompts."""
     found = []
     for label, name in enumerate(labels):
         gap, error = mean_and_error(p[:, label] - (y == label), groups)
