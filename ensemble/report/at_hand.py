@@ -1,4 +1,4 @@
-"""The rows that a plan was fitted on: its members' tables and the battles, where they are at hand."""
+"""The rows that a plan was fitted on, where members' tables and battles are at hand."""
 
 from __future__ import annotations
 

@@ -113,8 +113,8 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure, name: str, said: str) -> str:
     """A figure as an SVG element that needs nothing else.
 
-    `said`: what it shows, for those who do not see it. Text stays text, ids begin with `name` (several on one page must not share any), and colours are the page's. The same figure
-    gives the same element.
+    `said`: what it shows, for those who do not see it. Text stays text, ids begin with `name` (several on one page must not
+    share any), and colours are the page's. The same figure gives the same element.
     """
     from markupsafe import escape
 
