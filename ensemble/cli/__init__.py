@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from ensemble.cli.bundling import bundle_app
+from ensemble.cli.insight import insight
 from ensemble.cli.planning import build, frontier, show
 from ensemble.cli.pooling import pool
 from ensemble.cli.predicting import evaluate, predict
@@ -24,7 +25,9 @@ app = new_app(
     Example: ensemble predict plan.json test.csv -o submission.csv
     """
 )
-add_commands(app, {START: (build, frontier, show, study, predict, evaluate, recalibrate, pool, submitted, submissions)})
+add_commands(
+    app, {START: (build, frontier, show, insight, study, predict, evaluate, recalibrate, pool, submitted, submissions)}
+)
 app.add_typer(bundle_app, name="bundle", rich_help_panel=START)
 
 

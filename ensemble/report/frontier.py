@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,21 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble.plan import FrontierPoint
+from zoo.report.drawing import BLUE, INK, ORANGE, entitle, one_panel, png, round_times, styled
 from zoo.store import write_atomic
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FILES = ("frontier.json", "frontier.png")
-ROUND_TIMES = (
-    *((1, "1 s"), (3, "3 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (180, "3 min"), (600, "10 min"), (1800, "30 min")),
-    *((3600, "1 h"), (10800, "3 h"), (32400, "9 h"), (86400, "1 d"), (259200, "3 d")),
-)
-BETWEEN = (  # of a range in which fewer than FEWEST_TICKS of them lie
-    *((2, "2 s"), (5, "5 s"), (20, "20 s"), (120, "2 min"), (300, "5 min"), (1200, "20 min"), (2700, "45 min")),
-    *((7200, "2 h"), (14400, "4 h"), (21600, "6 h"), (43200, "12 h"), (172800, "2 d")),
-)
-FEWEST_TICKS = 3
+MOST_NAMED = 4  # members in the head of the figure
 
 
 def save_frontier(points: Sequence[FrontierPoint], folder: Path) -> None:
@@ -50,51 +44,41 @@ def bars_text(points: Sequence[FrontierPoint]) -> str:
     return f"Bars are one standard error{' of the difference from the best of them, row by row' if paired else ''}."
 
 
-def round_times(axes: Axes, low: float, high: float) -> None:
-    """Ticks of an axis of budgets from `low` to `high` seconds, at times that people say."""
-    ticks = [(seconds, label) for seconds, label in ROUND_TIMES if low <= seconds <= high]
-    if len(ticks) < FEWEST_TICKS:
-        ticks = sorted([*ticks, *((seconds, label) for seconds, label in BETWEEN if low <= seconds <= high)])
-    axes.set_xticks([seconds for seconds, _ in ticks], [label for _, label in ticks])
-    axes.minorticks_off()
-    axes.set_xlim(low, high)
-
-
 def draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
+    """Write the figure of a frontier, as PNG."""
+    write_atomic(path, png(_figure(points)))
+
+
+@styled
+def _figure(points: Sequence[FrontierPoint]) -> Figure:
     """Steps of log loss over budget with the error of each point beside the best.
 
     Plans with gates are marked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from zoo.report.figures import png
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = one_panel(8, 5)
     budget = np.array([point.budget_seconds for point in points])
     loss = np.array([point.oof_log_loss for point in points])
     error = band(points)
     gated = np.array([min(point.coverage) < 1 for point in points])
-    axes.step(budget, loss, where="post", color="tab:blue")
-    axes.fill_between(
-        budget,
-        loss - error,
-        loss + error,
-        step="post",
-        alpha=0.15,
-        color="tab:blue",
-        label="one standard error of the difference from the best",
-    )
-    for mask, marker, label in (
-        (~gated, "o", "every member sees every row"),
-        (gated, "^", "some members see the rows where they pay"),
+    axes.step(budget, loss, where="post", color=BLUE)
+    said = "one standard error of the difference from the best"
+    axes.fill_between(budget, loss - error, loss + error, step="post", alpha=0.15, color=BLUE, linewidth=0, label=said)
+    for mask, marker, color, label in (
+        (~gated, "o", INK, "every member sees every row"),
+        (gated, "^", ORANGE, "some members see the rows where they pay"),
     ):
         if mask.any():
-            axes.plot(budget[mask], loss[mask], marker, label=label)
+            axes.plot(budget[mask], loss[mask], marker, color=color, label=label)
     axes.set(xscale="log", xlabel="budget, margin included", ylabel="log loss, rehearsed")
     round_times(axes, budget.min() / 1.3, budget.max() * 1.3)
-    axes.grid(alpha=0.3)
+    axes.grid()
     axes.legend()
-    write_atomic(path, png(figure))
+    entitle(figure, "Log loss against budget", _of(points))
+    return figure
+
+
+def _of(points: Sequence[FrontierPoint]) -> str:
+    """Whom a frontier's figure is of: its members, the most used first."""
+    counts = Counter(name for point in points for name in point.members)
+    names = [name for name, _ in counts.most_common(MOST_NAMED)]
+    return ", ".join(names) + (f" and {len(counts) - len(names)} more" if len(counts) > len(names) else "")

@@ -8,23 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_text
 from ensemble.plan import Plan, candidate_words
-from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
+from ensemble.report.at_hand import blend_at_hand
 from ensemble.report.frontier import bars_text
 from ensemble.report.page_figures import draw, widths
 from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
 from ensemble.report.shift import shift_details
 from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
-from zoo.errors import ZooError, amount
-from zoo.pipeline.members import Table, score_tables, standing
+from zoo.errors import amount
 from zoo.report.page import render
-from zoo.scores.tables import without_ties
 
 TEMPLATE = (
     """
@@ -94,69 +89,6 @@ def plan_html(plan: Plan, store: Path | None = None) -> str:
     figures = {name: Markup(element) for name, element in draw(plan, blended).items()}
     drawn = {"figures": {"frontier": "", "reliability": ""} | figures, "reliability_note": note}
     return render(TEMPLATE, _content(plan) | drawn, style=WHY_STYLE)
-
-
-def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
-    """The plan's blend of all members on the rows it was fitted on, with a note.
-
-    (probabilities (rows, 3), labels (rows,)). None, and why, where the store lacks a member's table or the battles are not
-    where they were.
-    """
-    if store is None or not store.exists():
-        return None, "the members' score tables are not on this machine"
-    try:
-        tables = _tables_of(plan, store)
-        missing = [member.name for member in plan.members if member.name not in tables]
-        if missing:
-            return None, f"the store has no score table of {', '.join(missing)} from the plan's checkpoint and data"
-        known = _labelled(list(tables.values()), plan.dataset_digest)
-    except ZooError as error:
-        return None, str(error)
-    if known is None:
-        return None, "the labelled battles are not where they were scored from"
-    labels, lengths = known
-    frames = {name: table.usable.set_index("id") for name, table in tables.items()}
-    ids = sorted(set(labels.index).intersection(*(frame.index for frame in frames.values())))
-    blend = blend_for(plan.pools, frozenset(frames), planned=False)
-    if not ids or blend is None:
-        return None, "the members' tables share no labelled row"
-    if len(ids) != plan.fitted_rows:
-        return None, f"the members' tables share {len(ids):,} rows now, and the plan was fitted on {plan.fitted_rows:,}"
-    p = {name: frame.loc[ids, ["p_a", "p_b", "p_tie"]].to_numpy(dtype=np.float64) for name, frame in frames.items()}
-    note = (
-        f"All members on all {len(ids):,} rows. The members had not seen these rows; the blend's few weights were fitted "
-        "on them. Bars are one standard error."
-    )
-    if not plan.ties:
-        p = {name: without_ties(table) for name, table in p.items()}
-    return (apply_blend(blend, p, lengths.loc[ids].to_numpy()), labels.loc[ids].to_numpy()), note
-
-
-def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
-    """The plan's members' tables by name, as a build takes them, of the plan's data and checkpoints."""
-    wanted = {member.name: member.checkpoint for member in plan.members}
-    of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
-    at_home = [table for table in of_data if table.card.target == plan.target.name and not table.card.emulates]
-    priced = {table.name for table in at_home}
-    on_data = [*at_home, *(table for table in of_data if table.name not in priced)]  # those have the cost of a forecast
-    of_plan = {(t.name, t.recipe) for t in on_data if wanted.get(t.name) == t.card.checkpoint}
-    found = standing([table for table in on_data if (table.name, table.recipe) in of_plan]).members
-    return {
-        member.table.name: member.table for member in found if wanted.get(member.table.name) == member.table.card.checkpoint
-    }
-
-
-def _labelled(tables: list[Table], digest: str) -> tuple[pd.Series, pd.DataFrame] | None:
-    """Labels and texts' lengths (rows, 3), NaN without texts, by id, of the battles that have this digest."""
-    from zoo.data.battles import dataset_digest, read_battles, text_lengths
-
-    for path in {table.battles_path for table in tables if table.battles_path}:
-        if path.exists() and dataset_digest(battles := read_battles(path, need_texts=False)) == digest:
-            known = battles.frame[battles.frame["label"] >= 0]
-            known = known.set_index("id")
-            lengths = text_lengths(known) if battles.has_texts else np.full((len(known), 3), np.nan)
-            return known["label"].astype(int), pd.DataFrame(lengths, index=known.index)
-    return None
 
 
 def _time_tiles(plan: Plan) -> list[tuple[str, str]]:

@@ -5,73 +5,31 @@ Schedule, frontier, what the budget bought and reliability, readable in greyscal
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Job, Plan, candidate_words
-from ensemble.report.frontier import band, round_times
+from ensemble.report.frontier import band
+from zoo.errors import amount
+from zoo.report.drawing import FAINT, GREY, HATCHES, INK, ORANGE, SHADES, clock, entitle, one_panel, round_times, styled, svg
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHADES = ("#1b1b1b", "#0072b2", "#d55e00", "#7a7a7a", "#009e73", "#b58900")  # one a member, told apart by hatching too
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 
-
-def svg(figure: Figure) -> str:
-    """A figure as an SVG element that needs nothing else; text stays text.
-
-    The same figure gives the same element.
-    """
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plan", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text[text.index("<svg") :]
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def unique_ids(element: str, prefix: str) -> str:
-    """An SVG element whose ids begin with `prefix`: several on one page must not share any."""
-    element = re.sub(r'\bid="', f'id="{prefix}-', element)
-    return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", element)
-
-
-def clock(axes: Axes, longest: float) -> None:
-    """Ticks of the horizontal axis in the unit that reads well: seconds, minutes or hours."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    unit, name = (3600.0, "hours") if longest >= 2 * 3600 else (60.0, "minutes") if longest >= 120 else (1.0, "seconds")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / unit:g}"))
-    steps = MaxNLocator(nbins=9, steps=[1, 2, 5, 10]).tick_values(0, longest / unit)
-    axes.set_xticks([step * unit for step in steps if step * unit <= longest * 1.02])
-    axes.set_xlabel(name)
-
-
+@styled
 def schedule_figure(plan: Plan) -> Figure:
     """Who runs where and when, with the predicted end, the margin and the budget.
 
     A row a device, bars as wide as their time.
     """
     devices = plan.target.devices
-    figure, axes = _figure(9.5, 1.5 + 0.62 * devices)
+    figure, axes = one_panel(9.5, 1.9 + 0.62 * devices)
     names = [member.name for member in plan.members]
-    axes.barh(range(devices), plan.overhead_seconds, color="0.85", edgecolor="0.5", height=0.62, label="start and joining")
+    axes.barh(range(devices), plan.overhead_seconds, color=FAINT, edgecolor=GREY, height=0.62, label="start and joining")
     end = plan.predicted_seconds
     for job in plan.schedule:
         place = names.index(job.members[0]) % len(SHADES)
@@ -82,25 +40,28 @@ def schedule_figure(plan: Plan) -> Figure:
                 width,
                 left=job.start_seconds,
                 height=0.62,
-                facecolor="white",
+                facecolor="#ffffff",
                 edgecolor=SHADES[place],
                 hatch=HATCHES[place],
             )
             if width > 0.09 * plan.budget_seconds:
                 middle = job.start_seconds + width / 2
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+                box = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 1.5}
                 axes.text(middle, device, job_name(job), ha="center", va="center", fontsize=9, bbox=box)
     for label, color, hatch in {names.index(j.members[0]): _legend(plan, j) for j in plan.schedule}.values():
-        axes.barh(0, 0, facecolor="white", edgecolor=color, hatch=hatch, label=label)
+        axes.barh(0, 0, facecolor="#ffffff", edgecolor=color, hatch=hatch, label=label)
     marks = [(end, "-", "predicted end"), (end * plan.margin, "--", f"times margin {plan.margin:g}")]
     marks.append((plan.budget_seconds, ":", f"budget {format_seconds(plan.budget_seconds)}"))
     for at, style, label in marks:
-        axes.axvline(at, color="#1b1b1b", linestyle=style, linewidth=1.6, label=label)
+        axes.axvline(at, color=INK, linestyle=style, linewidth=1.6, label=label)
     name = "GPU" if plan.target.gpus else "processor"
     axes.set_yticks(range(devices), [f"{name} {device}" for device in range(devices)])
     axes.set(xlim=(0, plan.budget_seconds * 1.03), ylim=(devices - 0.4, -0.6))
     clock(axes, plan.budget_seconds)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(left=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    entitle(figure, "Schedule", f"{amount(plan.rows, 'row')} on {plan.target.name}")
     return figure
 
 
@@ -113,12 +74,13 @@ def _legend(plan: Plan, job: Job) -> tuple[str, str, str]:
     return " + ".join(job.members), SHADES[place], HATCHES[place]
 
 
+@styled
 def frontier_figure(plan: Plan) -> Figure:
     """The least log loss at each budget among the plans that this build considered.
 
     The plan itself is the star.
     """
-    figure, axes = _figure(5.6, 4.2)
+    figure, axes = one_panel(5.6, 4.6)
     points = plan.frontier
     budget = np.array([point.budget_seconds for point in points])
     loss = np.array([point.oof_log_loss for point in points])
@@ -127,38 +89,52 @@ def frontier_figure(plan: Plan) -> Figure:
         budget,
         loss,
         yerr=error,
-        color=SHADES[0],
+        color=INK,
         marker="o",
         drawstyle="steps-post",
         capsize=3,
         label="others, not rehearsed",
     )
     own = plan.predicted_seconds * plan.margin
-    axes.plot([own], [plan.oof_log_loss], marker="*", markersize=16, color=SHADES[2], linestyle="none", label="this plan")
-    axes.axvline(plan.budget_seconds, color="#1b1b1b", linestyle=":", label=f"budget {format_seconds(plan.budget_seconds)}")
+    axes.plot([own], [plan.oof_log_loss], marker="*", markersize=16, color=ORANGE, linestyle="none", label="this plan")
+    axes.axvline(plan.budget_seconds, color=INK, linestyle=":", label=f"budget {format_seconds(plan.budget_seconds)}")
     axes.set(xscale="log", xlabel="budget, margin included", ylabel="log loss out of fold, nats")
     round_times(axes, budget.min() / 1.3, max(plan.budget_seconds, budget.max()) * 1.3)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+    axes.grid()
+    axes.legend()
+    entitle(
+        figure, "Log loss against budget", f"{plan.target.name}, {plan.fitted_rows:,} rows of data {plan.dataset_digest[:8]}"
+    )
     return figure
 
 
+@styled
 def bought_figure(plan: Plan) -> Figure:
-    """Log loss of the plan and of the baselines, the best at the top."""
-    rows = sorted([("this plan", plan.oof_log_loss), *plan.baselines.items()], key=lambda row: row[1])
-    figure, axes = _figure(5.6, 0.9 + 0.42 * len(rows))
+    """Log loss of the plan and of the baselines, the best at the top.
+
+    Bars are one standard error of the difference from the plan, row by row, where that is known.
+    """
+    errors = {item.other: item.standard_error for item in plan.paired}
+    beside = [(name, loss) for name, loss in plan.baselines.items() if name != "uniform"]  # far from all others
+    rows = sorted([("this plan", plan.oof_log_loss), *beside], key=lambda row: row[1])
+    figure, axes = one_panel(5.6, 1.3 + 0.42 * len(rows))
     places = range(len(rows))
     for place, (name, loss) in enumerate(rows):
         own = name == "this plan"
-        axes.plot(loss, place, marker="*" if own else "o", markersize=15 if own else 8, color=SHADES[2] if own else SHADES[0])
-        axes.annotate(f"{loss:.4f}", (loss, place), xytext=(12, 0), textcoords="offset points", va="center", fontsize=9)
+        marks: dict[str, Any] = {"marker": "*" if own else "o", "markersize": 15 if own else 7, "color": ORANGE if own else INK}
+        axes.errorbar(loss, place, xerr=errors.get(name), capsize=3, linestyle="none", ecolor=GREY, **marks)
+        axes.annotate(f"{loss:.4f}", (loss, place), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8.5)
     axes.set_yticks(places, [candidate_words(name) for name, _ in rows])
-    axes.margins(x=0.22, y=0.1)
-    axes.set_xlabel("log loss, nats")
-    axes.grid(axis="y", color="0.88")
-    axes.set_axisbelow(True)
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.14)
+    axes.set_ylim(len(rows) - 0.5, -0.7)
+    axes.set_xlabel("log loss, nats; bars: error of the difference" if errors else "log loss, nats")
+    axes.grid(axis="y")
+    axes.tick_params(left=False)
+    entitle(
+        figure,
+        "The plan beside what needs no search",
+        f"{plan.fitted_rows:,} rows of data {plan.dataset_digest[:8]}, rehearsed",
+    )
     return figure
 
 
@@ -169,12 +145,29 @@ def draw(plan: Plan, blended: tuple[np.ndarray, np.ndarray] | None) -> dict[str,
     """
     from zoo.report.figures import reliability
 
-    makers: dict[str, Callable[[], Figure]] = {"schedule": lambda: schedule_figure(plan), "bought": lambda: bought_figure(plan)}
+    of = f"the blend, data {plan.dataset_digest[:8]}"
+    makers: dict[str, tuple[Callable[[], Figure], str]] = {
+        "schedule": (lambda: schedule_figure(plan), _schedule_said(plan)),
+        "bought": (
+            lambda: bought_figure(plan),
+            "Log loss of the plan and of what needs no search; the table beside has the numbers",
+        ),
+    }
     if len(plan.frontier) > 1:
-        makers["frontier"] = lambda: frontier_figure(plan)
+        low, high = (point.oof_log_loss for point in (plan.frontier[-1], plan.frontier[0]))
+        said = f"Log loss against budget: from {high:.4f} for the cheapest plan to {low:.4f} for the dearest"
+        makers["frontier"] = (lambda: frontier_figure(plan), said)
     if blended is not None:
-        makers["reliability"] = lambda: reliability(*blended)
-    return {name: unique_ids(svg(make()), name) for name, make in makers.items()}
+        p, y = blended
+        said = "Reliability of the blend: share that happened against predicted probability"
+        makers["reliability"] = (lambda: reliability(p, y, ties=plan.ties, of=of), said)
+    return {name: svg(make(), name, said) for name, (make, said) in makers.items()}
+
+
+def _schedule_said(plan: Plan) -> str:
+    """The schedule for those who do not see it."""
+    jobs = (f"{job_name(job)} until {format_seconds(job.end_seconds)}" for job in plan.schedule)
+    return f"Schedule: {'; '.join(jobs)}; budget {format_seconds(plan.budget_seconds)}"
 
 
 def widths(values: Sequence[float]) -> list[float]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.report.page_figures import clock
 from ensemble.report.study import DRAWN, StudyView
+from zoo.report.drawing import BLUE, INK, ORANGE, clock, entitle, one_panel, png, styled
 from zoo.store import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-KNOWN, OTHER, BEST = "#c44e00", "#4c72b0", "#222222"
+KNOWN, OTHER, BEST = ORANGE, BLUE, INK
 
 
 def draw_study(view: StudyView, folder: Path) -> list[Path]:
@@ -27,18 +28,16 @@ def draw_study(view: StudyView, folder: Path) -> list[Path]:
 
 
 def _write(path: Path, draw: Callable[[Any, StudyView], None], view: StudyView) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from zoo.report.figures import png
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    draw(axes, view)
-    axes.set_title(view.name, fontsize=10, loc="left")
-    write_atomic(path, png(figure))
+    write_atomic(path, png(_figure(draw, view)))
     return path
+
+
+@styled
+def _figure(draw: Callable[[Any, StudyView], None], view: StudyView) -> Figure:
+    figure, axes = one_panel(8, 5)
+    draw(axes, view)
+    entitle(figure, TITLES[draw], view.name)
+    return figure
 
 
 def _history(axes: Axes, view: StudyView) -> None:
@@ -46,7 +45,7 @@ def _history(axes: Axes, view: StudyView) -> None:
     number = np.array([trial.number for trial in view.trials])
     _dots(axes, number, loss, known)
     axes.step(number, np.minimum.accumulate(loss), where="post", color=BEST, linewidth=1.2, label="best so far")
-    axes.set(xlabel="trial", ylabel="log loss out of fold")
+    axes.set(xlabel="trial", ylabel="log loss out of fold, nats")
     _near_the_best(axes, loss)
     _explain(axes)
 
@@ -65,7 +64,7 @@ def _seconds(axes: Axes, view: StudyView) -> None:
     seconds = np.array([trial.seconds for trial in view.trials])
     _dots(axes, seconds, loss, known)
     clock(axes, seconds.max())
-    axes.set(xlabel=f"predicted {axes.get_xlabel()}, without the margin", ylabel="log loss out of fold")
+    axes.set(xlabel="predicted time, without the margin", ylabel="log loss out of fold, nats")
     _near_the_best(axes, loss)
     _explain(axes)
 
@@ -80,16 +79,16 @@ def _losses(view: StudyView) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _dots(axes: Axes, x: np.ndarray, loss: np.ndarray, known: np.ndarray) -> None:
-    for mask, colour, label in ((~known, OTHER, "drawn by Optuna"), (known, KNOWN, "known beforehand")):
+    for mask, marker, colour, label in ((~known, "o", OTHER, "drawn by Optuna"), (known, "^", KNOWN, "known beforehand")):
         if mask.any():
-            axes.plot(x[mask], loss[mask], "o", color=colour, markersize=5, label=label, zorder=2)
+            axes.plot(x[mask], loss[mask], marker, color=colour, markersize=5, label=label, zorder=2)
 
 
 def _explain(axes: Axes) -> None:
     """The legend, below the frame: inside it would hide trials."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def _near_the_best(axes: Axes, loss: np.ndarray) -> None:
@@ -99,10 +98,15 @@ def _near_the_best(axes: Axes, loss: np.ndarray) -> None:
     beyond = int((loss > top).sum())
     axes.set_ylim(low - 0.1 * (top - low), top)
     if beyond:
-        axes.set_title(f"{beyond} worse, above the frame", fontsize=9, loc="right", color="0.4")
-    axes.grid(alpha=0.3)
+        axes.set_title(f"{beyond} worse, above the frame", loc="right")
+    axes.grid()
 
 
+TITLES: dict[Callable[[Any, StudyView], None], str] = {
+    _history: "How the study went",
+    _importance: "What mattered",
+    _seconds: "Log loss against time",
+}
 FILES: dict[str, Callable[[Any, StudyView], None]] = {
     "study-history.png": _history,
     "study-importance.png": _importance,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +56,12 @@ def style_of(output: Format, as_json: bool) -> Format:
     if as_json and output not in (Format.table, Format.json):
         raise ZooError(f"--json and --format {output.value}: give one of them")
     return Format.json if as_json else output
+
+
+def check_page(page: Path) -> None:
+    """ZooError where the name of a page does not say that it is one."""
+    if page.suffix not in (".html", ".htm"):
+        raise ZooError(f"{page}: a page is HTML; give a name that ends in .html")
 
 
 def say(text: str) -> None:

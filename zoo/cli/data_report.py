@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.base import AsJson, Output, say, style_of
-from zoo.errors import ZooError
+from zoo.cli.base import AsJson, Output, check_page, say, style_of
 from zoo.report.text import Format, show
-
-PAGE = (".html", ".htm")
 
 
 def report(
@@ -44,8 +41,7 @@ def report(
 
     wanted = style_of(style, as_json)
     if page is not None:
-        if page.suffix not in PAGE:
-            raise ZooError(f"{page}: a page is HTML; give a name that ends in .html")
+        check_page(page)
         check_output(page, file, *(never or []))
     for path in never or ():
         check_ordinary(path, mend="give a file of battles")

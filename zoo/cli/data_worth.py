@@ -35,7 +35,7 @@ def worth(
     Example: zoo data worth experiments/006-worth-of-sources --data-dir path/to/data --jobs 4
     """
     from zoo.experiments.worth import measure_worth
-    from zoo.report.figures import png
+    from zoo.report.drawing import png
     from zoo.report.worth import contrasts_table, curve_figure, curve_table, leaderboard_table, worth_figure, worth_page
     from zoo.settings import home, store_folder
     from zoo.store import write_atomic
@@ -47,9 +47,9 @@ def worth(
     blocks = [leaderboard_table(report), contrasts_table(report), *([curve_table(report)] if report.curve else [])]
     write_atomic(results / "worth.json", report.model_dump_json(indent=1))
     write_atomic(results / "worth.md", "\n\n".join(as_text(block, Format.markdown) for block in blocks) + "\n")
-    write_atomic(results / "worth.png", png(worth_figure(report), scale=2))
+    write_atomic(results / "worth.png", png(worth_figure(report)))
     written = [str(results / name) for name in ("worth.json", "worth.md", "worth.png")]
     if report.drowned:
-        write_atomic(results / "curve.png", png(curve_figure(report), scale=2))
+        write_atomic(results / "curve.png", png(curve_figure(report)))
         written.append(str(results / "curve.png"))
     show(worth_page(report, written), style, data=report.model_dump(mode="json"))

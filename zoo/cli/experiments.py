@@ -48,7 +48,7 @@ def experiment(
         return
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table
-    from zoo.report.figures import png
+    from zoo.report.drawing import png
     from zoo.store import write_atomic
 
     results = home() / "experiments" / folder.resolve().name

@@ -14,6 +14,7 @@ from zoo.cli.data import data_app
 from zoo.cli.entries import check, import_, list_, register, show
 from zoo.cli.experiments import experiment
 from zoo.cli.home import du, gc, rm, verify
+from zoo.cli.insight import insight, report
 from zoo.cli.ladder import ladder
 from zoo.cli.lineage import lineage
 from zoo.cli.stages import fetch, merge, quantize, run, score, train
@@ -23,7 +24,7 @@ from zoo.cli.tracking import leaderboard, promote, sync, ui
 add_commands(
     app,
     {
-        START: (list_, show, run, leaderboard),
+        START: (list_, show, run, leaderboard, insight, report),
         STAGES: (fetch, train, merge, quantize, score, ladder, caps, experiment),
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle),

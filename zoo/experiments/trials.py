@@ -24,6 +24,7 @@ from zoo.experiments.run import run_chain
 from zoo.experiments.scored import Scored, scored_rows
 from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain, fold_chains
+from zoo.report.drawing import BLUE, GREY, INK, entitle, styled
 from zoo.report.text import Cell, Column, Table, lowest
 from zoo.scores.metrics import log_loss_rows, mean_and_error, recalibrated_log_loss, uniform_loss
 from zoo.store import Artifact
@@ -255,6 +256,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     return Table(columns, rows, best)
 
 
+@styled
 def trials_figure(trials: Sequence[Trial]) -> Figure:
     """Log loss of each trained trial with its standard error, a panel a file.
 
@@ -268,13 +270,14 @@ def trials_figure(trials: Sequence[Trial]) -> Figure:
     for axes, data in zip(np.atleast_1d(figure.subplots(1, len(files))), files, strict=True):
         shown = [t for t in trials if t.data == data and t.form != ZERO_SHOT][::-1]
         losses, errors = (np.array(values) for values in zip(*(t.log_loss for t in shown), strict=True))
-        marks = {"fmt": "o", "color": "#1b1b1b", "capsize": 3, "linewidth": 1, "label": "log loss ± standard error"}
+        marks = {"fmt": "o", "color": INK, "capsize": 3, "linewidth": 1, "label": "log loss ± standard error"}
         axes.errorbar(losses, np.arange(len(shown)), xerr=errors, **marks)
-        axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color="#0072b2", label="recalibrated")
+        axes.plot([t.recalibrated for t in shown], np.arange(len(shown)), "x", color=BLUE, label="recalibrated")
         guessing = uniform_loss(ties=shown[0].ties)
-        axes.axvline(guessing, color="0.5", linestyle="--", linewidth=1, label="guessing")
+        axes.axvline(guessing, color=GREY, linestyle="--", linewidth=1, label="guessing")
         names = [t.name if t.form == TRAINED else f"{t.name} ({t.form})" for t in shown]
         axes.set(yticks=np.arange(len(shown)), yticklabels=names, xlabel="log loss, nats", title=data)
         axes.set_ylim(-0.5, len(shown) - 0.5)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    entitle(figure, "Trained models, each on the rows that it had not seen", "")
     return figure

@@ -234,7 +234,7 @@ def _joined(kin: Sequence[Table], prefer: Sequence[str]) -> tuple[Member, list[t
 
 def _most_rows(candidates: Sequence[tuple[Sequence[Table], int]]) -> int:
     """The most rows of those whose checkpoint cannot have learned from them, as far as is known."""
-    return max((rows for parts, rows in candidates if not _may_have_learned(parts)), default=0)
+    return max((rows for parts, rows in candidates if not may_have_learned(parts)), default=0)
 
 
 def _strength(
@@ -242,11 +242,11 @@ def _strength(
 ) -> tuple[bool, bool, bool, bool, int, int]:
     age = max(place for place, table in enumerate(order) if table is parts[-1])
     knows_folds = all(part.knows_folds for part in parts)
-    return _is_preferred(parts, prefer), not _may_have_learned(parts), rows >= NEARLY * most, knows_folds, rows, age
+    return _is_preferred(parts, prefer), not may_have_learned(parts), rows >= NEARLY * most, knows_folds, rows, age
 
 
-def _may_have_learned(parts: Sequence[Table]) -> bool:
-    """Whether the zoo scored every row with one checkpoint, which may be trained on some of them."""
+def may_have_learned(parts: Sequence[Table]) -> bool:
+    """Whether the zoo scored every row with one checkpoint, which may have learned from some."""
     return any(part.card.request is not None and not part.knows_folds for part in parts)
 
 

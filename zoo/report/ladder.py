@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from zoo.report.drawing import GREY, INK, SMALL, entitle, one_panel, styled
 from zoo.report.text import Cell, Column, Page, Table
-from zoo.scores.ladder import TITLES, Step
+from zoo.scores.ladder import BEFORE, TITLES, Step
 from zoo.scores.metrics import uniform_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-BOX = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none"}  # a label in a figure, above its line
+BOX = {"boxstyle": "square,pad=0.1", "facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.8}  # of a label, above lines
 
 
 def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
     """The ladder for people: a line a form, and where the figure is."""
+    return [ladder_table(steps), str(figure)]
+
+
+def ladder_table(steps: Sequence[Step]) -> Table:
+    """A line a form, each beside the one that it is compared with."""
     columns = [
         Column("form"),
         Column("log loss", "log_loss", ".4f"),
@@ -30,7 +34,7 @@ def ladder_page(steps: Sequence[Step], figure: Path) -> Page:
         Column("largest change of a probability", "largest_probability_change", ".4f", drop=2),
     ]
     rows: list[list[Cell]] = [[TITLES[s.form], s.loss, s.loss_se, s.change, s.change_se, s.largest] for s in steps]
-    return [Table(columns, rows), str(figure)]
+    return Table(columns, rows)
 
 
 def ladder_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
@@ -38,25 +42,42 @@ def ladder_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [vars(step) for step in steps]
 
 
-def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True) -> Figure:
-    """Log loss of each form with its standard error, and between neighbours the paired change.
+@styled
+def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True, of: str = "") -> Figure:
+    """Log loss of each form, joined to the one it is compared with.
 
-    `ties`: whether the battles can be ties, for what guessing has.
+    Bars are one standard error of the change from that one, row by row; the first form's is its own. `ties`: whether the
+    battles can be ties, for what guessing has. `of`: entry and data, for the title.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(steps))
-    losses = np.array([step.loss for step in steps])
-    axes.errorbar(places, losses, yerr=[step.loss_se for step in steps], color="#1b1b1b", marker="o", capsize=4, linewidth=1)
-    for place, step in zip(places[1:], steps[1:], strict=True):
-        middle = (losses[place] + losses[place - 1]) / 2
-        text = f"{step.change:+.4f}\n± {step.change_se:.4f}"
-        axes.annotate(text, (place - 0.5, middle), ha="center", va="center", fontsize=8, bbox=BOX)
+    figure, axes = one_panel(max(6.5, 1.5 + 1.15 * len(steps)), 4.8)
+    place = {step.form: number for number, step in enumerate(steps)}
+    losses = [step.loss for step in steps]
+    for number, step in enumerate(steps):
+        error = step.loss_se if step.change_se is None else step.change_se
+        axes.errorbar(number, step.loss, yerr=error, color=INK, marker="o", capsize=4, linewidth=1.2)
+        before = place.get(BEFORE.get(step.form, ""), number - 1)
+        if number:
+            axes.plot([before, number], [losses[before], step.loss], color=GREY, linewidth=1, zorder=1)
+        change = "" if step.change is None else f"\n{step.change:+.4f}\n± {step.change_se:.4f}".replace("-", "−")
+        axes.annotate(
+            f"{step.loss:.4f}{change}",
+            (number, step.loss + error),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=SMALL,
+            bbox=BOX,
+        )
     guessing = uniform_loss(ties=ties)
-    axes.axhline(guessing, color="0.5", linestyle="--", linewidth=1)
-    axes.annotate("guessing", (0.01, guessing), xycoords=("axes fraction", "data"), va="bottom", color="0.35", fontsize=8)
-    axes.set(xticks=places, ylabel="log loss, nats", title=f"The ladder, {rows} held-out rows")
-    axes.set_xticklabels([TITLES[step.form].replace(", ", ",\n") for step in steps], fontsize=8)
+    axes.axhline(guessing, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    axes.annotate(
+        "guessing", (0.99, guessing), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=SMALL
+    )
+    axes.set(xticks=range(len(steps)), ylabel="log loss, nats", xlim=(-0.5, len(steps) - 0.5))
+    axes.set_xticklabels([TITLES[step.form].replace(", ", ",\n") for step in steps], fontsize=SMALL)
+    axes.margins(y=0.22)
+    entitle(
+        figure, f"The ladder, {rows:,} held-out rows", f"{of}{'; ' if of else ''}bars: standard error of the change, row by row"
+    )
     return figure

@@ -7,9 +7,9 @@ from typing import Any
 
 from zoo.report.lineage import ELSEWHERE, REMOVED
 from zoo.report.made_report import faults
-from zoo.report.made_sample import Shown
 from zoo.report.made_template import BODY, MADE_STYLE
 from zoo.report.page import render, stacked_bars
+from zoo.report.rows_to_read import Shown
 from zoo.scores.certificate import WITH_LENGTH
 
 ROWS = {"prompts": "Prompts", "generate": "Answers", "judge": "Verdicts"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,16 @@ from zoo.data.filters import COIN_FLIP
 from zoo.data.formats import read_records
 from zoo.data.keys import battle_digests
 from zoo.data.made import OK
-from zoo.data.turns import Turns, questions_and_answers
+from zoo.data.turns import questions_and_answers
 from zoo.report.made_facts import CONSISTENCY, GENERATORS, JUDGE, KEPT, SOURCE, characters, column, vote_shares
 from zoo.report.made_file import MadeFile, input_files
+from zoo.report.rows_to_read import Shown, texts
 from zoo.scores.tables import swap_sides
 
-MOST_CHARACTERS = 3_000  # of a text on the page
 AGREE, DIFFER = "label and humans agree", "label and humans differ"
 ORDERS_AGREE, ORDERS_DIFFER = "the judge's tables agree most", "the judge's tables contradict each other most"
 CLOSE, LONGEST, ANY = "near coin-flips", "the longest", "any rows"
 NAMES = ("A wins", "B wins", "tie")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One row on a page.
-
-    Names with values, the turns of the prompt, and each answer under its name.
-    """
-
-    id: str
-    facts: list[tuple[str, str]]
-    prompt: list[str]
-    answers: list[tuple[str, list[str]]]
 
 
 def pair_strata(made: MadeFile, battles: Battles, seed: int, count: int) -> dict[str, list[Shown]]:
@@ -89,16 +75,6 @@ def _pair(battles: Battles, place: int, shares: np.ndarray | None, human: np.nda
         for side, model, name in zip("AB", models, ("response_a", "response_b"), strict=True)
     ]
     return Shown(str(row["id"]), facts, texts(row["prompt"]), answers)
-
-
-def texts(turns: Turns) -> list[str]:
-    """Turns for a page: those of many characters are cut, and say so."""
-    return [
-        text
-        if len(text) <= MOST_CHARACTERS
-        else f"{text[:MOST_CHARACTERS]} [... {len(text) - MOST_CHARACTERS:,} characters more]"
-        for text in (turn or "" for turn in turns)
-    ]
 
 
 def _human_labels(made: MadeFile, battles: Battles) -> np.ndarray | None:

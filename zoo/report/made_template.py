@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from zoo.report.page import BARS, BARS_STYLE
+from zoo.report.rows_to_read import READ, READ_STYLE
 
 MADE_STYLE = (
     BARS_STYLE
+    + READ_STYLE
     + """
   .left td, .left th { text-align: left; white-space: normal; overflow-wrap: anywhere } .left td { min-width: 5rem }
   td.n, th.n { text-align: right !important; white-space: nowrap; min-width: 0 !important }
   .fault { color: var(--warn); font-weight: 600 } .fine { color: var(--good); font-weight: 600 }
   .tree, .tree ul { list-style: none; margin: 0; padding-left: 1.1rem; border-left: 1px solid var(--line) }
   .tree { border: 0; padding: 0 } .tree li { margin: .25rem 0; overflow-wrap: anywhere } code { font-size: .9em }
-  details { margin: .4rem 0; border: 1px solid var(--line); border-radius: .4rem; padding: .3rem .8rem }
-  summary { cursor: pointer; overflow-wrap: anywhere } details[open] > summary { margin-bottom: .4rem }
-  .said { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 .8rem; padding-left: .6rem;
-    border-left: 3px solid var(--faint); font-size: .95rem }
-  .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1.2rem }
-  h3 { font-size: 1rem; margin: 1.2rem 0 .3rem } h4 { font-size: .9rem; margin: .3rem 0 0; color: var(--soft) }
+  h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
   .verdict { max-width: 46rem }
 """
 )
 BODY = (
     BARS
+    + READ
     + """
 {% for text in faults %}<p class="fault">{{ text }}</p>
 {% else %}<p class="fine">{{ accounted }}</p>
@@ -118,15 +116,7 @@ that were taken from an earlier run cost nothing again.</p>{% endif %}
 {% if sample %}<h2>{{ sample_title }}</h2>
 <p class="note">{{ sample_note }}</p>
 {% for kind, rows in sample.items() %}<h3>{{ kind }}</h3>
-{% for row in rows %}<details>
-<summary><bdi>{{ (row.prompt | first | default('no text', true))[:90] }}</bdi>
-{%- for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
-<p class="note">{{ row.id }}{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
-{% for turn in row.prompt %}<h4>prompt{% if row.prompt | length > 1 %}, turn {{ loop.index }}{% endif %}</h4>
-<div class="said">{{ turn }}</div>
-{% set place = loop.index0 %}<div class="sides">{% for name, said in row.answers %}<div><h4>{{ name }}</h4>
-<div class="said">{{ said[place] if place < said | length else '' }}</div></div>{% endfor %}</div>
-{% endfor %}</details>
+{% for row in rows %}{{ read(row) }}
 {% else %}<p class="note">none</p>
 {% endfor %}{% endfor %}{% endif %}
 """

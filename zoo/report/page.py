@@ -12,9 +12,10 @@ from typing import Any
 
 STYLE = """
   :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #555; --line: #ccc; --faint: #e4e4e4;
-    --warn: #a33b00; --good: #00684a }
+    --warn: #a33b00; --good: #00684a; --blue: #0072b2; --orange: #c44e00; --green: #00795a; --grey: #6e6e6e }
   @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --soft: #b0b0b0; --line: #555;
-    --faint: #333; --warn: #ff9a66; --good: #5fd0a8 } }
+    --faint: #333; --warn: #ff9a66; --good: #5fd0a8; --blue: #6cbcf0; --orange: #ff9a66; --green: #5fd0a8;
+    --grey: #a0a0a0 } }
   body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
     margin: 2rem auto; padding: 0 1rem }
   h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere }
@@ -29,12 +30,13 @@ STYLE = """
   th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper) }
   .bar { display: inline-block; height: .75rem; background: var(--ink); vertical-align: middle; margin-left: .5rem }
   .barcell { width: 30% ; text-align: left }
-  .scroll { overflow-x: auto } svg { width: 100%; height: auto; min-width: 22rem; background: #fff }
+  .scroll { overflow-x: auto } svg { width: 100%; height: auto; min-width: 21rem; fill: var(--ink) }
   .wide svg { min-width: 44rem }
   .spaced { margin-top: 1.2rem }
   .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
   dt { font-weight: 600; margin-top: .6rem } dd { margin: 0; overflow-wrap: anywhere }
-  @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc }
+  @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc; --blue: #0072b2;
+    --orange: #c44e00; --green: #00795a; --grey: #6e6e6e }
     body { margin: 0; max-width: none }
     .tile, tr, .stack { break-inside: avoid } h2 { break-after: avoid } .scroll { overflow: visible }
     details::details-content { content-visibility: visible; block-size: auto } }

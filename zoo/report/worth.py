@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo.report.figures import STYLES
+from zoo.report.drawing import GREY, STYLES, entitle, styled
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.gains import Gain
 from zoo.scores.worth import ALL, ALONE, CHOOSE, HELD_OUT, REPORT, Area, Contrast, WorthReport
@@ -213,6 +213,7 @@ def _areas(report: WorthReport) -> list[Area]:
     return [Area(data=data, part=part) for data, part in found]
 
 
+@styled
 def worth_figure(report: WorthReport) -> Figure:
     """Log loss gained by each source with its 95 % interval, a panel an area.
 
@@ -231,17 +232,19 @@ def worth_figure(report: WorthReport) -> Figure:
             places = [place + shift for place in range(len(names))]
             marks = {"fmt": marker, "color": color, "capsize": 3, "linewidth": 1}
             axes.errorbar([g.mean for g in gains], places, xerr=spread, label=f"{name}, 95 % interval", **marks)
-        axes.axvline(0, color="0.5", linestyle="--", linewidth=1, label="nothing gained")
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=1, label="nothing gained")
         many = len(_entries(report)) > 1
         labels = [f"{source}\n{kind}" + (f", {entry}" if many else "") for entry, source, kind in names]
         axes.set_yticks(range(len(names)), labels, fontsize=8)
         axes.set(xlabel="log loss gained, nats", title=area.title)
         axes.set_ylim(-0.5, len(names) - 0.5)
     handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
+    entitle(figure, f"What sources gain beside {report.data}", "")
     return figure
 
 
+@styled
 def curve_figure(report: WorthReport) -> Figure:
     """Log loss gained, raw, against rows of a source, with 95 % intervals.
 
@@ -257,19 +260,20 @@ def curve_figure(report: WorthReport) -> Figure:
     for axes, (entry, area) in zip(grid.ravel(), panels, strict=True):
         for place, source in enumerate(dict.fromkeys(p.source for p in report.curve)):
             _draw_curve(axes, report, entry, source, area, place)
-        axes.axhline(0, color="0.5", linestyle="--", linewidth=1)
+        axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
         axes.set(xlabel="rows of the source", ylabel="log loss gained, nats", title=f"{entry} on {area.title}")
         axes.set_xscale("symlog", linthresh=SYMLOG_ROWS, base=2)
         ticks = sorted({0, *(p.rows for p in report.curve)})
         shown = [t for t, after in zip(ticks, [*ticks[1:], 0], strict=True) if not after or after > 1.3 * t]
         axes.set_xticks(shown, [f"{t:,}" for t in shown], fontsize=8, rotation=45)
         axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    ring = {"color": "0.3", "markerfacecolor": "none", "markersize": 14, "linestyle": "none"}
+        axes.grid()
+    ring = {"color": GREY, "markerfacecolor": "none", "markersize": 14, "linestyle": "none"}
     if any(d.at is not None for d in report.drowned):
         grid[0, 0].plot([], [], "o", label="from here on more rows are not told from noise", **ring)
     handles = grid[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
+    entitle(figure, f"What so many rows of a source gain beside {report.data}", "")
     return figure
 
 

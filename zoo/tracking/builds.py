@@ -150,7 +150,8 @@ def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str,
 
     Losses on other rows do not compare, so members that were scored on fewer or more are not drawn.
     """
-    from zoo.report.figures import cost_figure, png
+    from zoo.report.drawing import png
+    from zoo.report.figures import cost_figure
     from zoo.report.leaderboard import SAME_ROWS, leaderboard
 
     target = plan["target"]["name"] if isinstance(plan.get("target"), dict) else None
@@ -165,8 +166,9 @@ def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str,
     if not points:
         return {}
     hours, loss, error = numbers.get(HOURS_25K), plan.get("oof_log_loss"), plan.get("oof_log_loss_se")
+    of = f"data {str(plan.get('dataset_digest'))[:8]}"
     own = (hours, float(loss), float(error or 0.0)) if hours and loss else None
-    return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target), rows=fitted))}
+    return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target), rows=fitted, of=of))}
 
 
 def _tag_name(member: str) -> str:

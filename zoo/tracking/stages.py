@@ -173,7 +173,8 @@ def _fill(client: MlflowClient, run_id: str, fact: Facts, manifest: Manifest, da
     if fact.curves:
         from zoo.report.figures import curve_figures
 
-        write_files(client, run_id, curve_figures(fact.curves), "figures")
+        of = f"{manifest.request.entry}, {data.name if data else 'no data'}"
+        write_files(client, run_id, curve_figures(fact.curves, of=of), "figures")
 
 
 def _write_lineage(client: MlflowClient, run_id: str, made: Made | None) -> None:
@@ -208,4 +209,6 @@ def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, 
     if len(rows.y):
         from zoo.report.figures import score_figures
 
-        write_files(client, run_id, score_figures(rows.p, rows.y, rows.characters, ties=battles.can_tie), "figures")
+        of = f"{fact.card.member}, {battles.path.name}"
+        figures = score_figures(rows.p, rows.y, rows.characters, ties=battles.can_tie, of=of)
+        write_files(client, run_id, figures, "figures")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.figure import Figure
 
-from ensemble.report.frontier import round_times
+from zoo.report.drawing import round_times
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zoo.report.drawing import png
 from zoo.report.figures import (
     by_length,
     confusion,
     cost_figure,
     curve_figures,
-    png,
     reliability,
     reliability_points,
     score_figures,

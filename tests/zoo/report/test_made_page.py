@@ -18,8 +18,8 @@ from tests.helpers.made import invoke, make_labels
 from zoo.data.battles import read_battles
 from zoo.data.made import beside
 from zoo.report.made_page import made_html
-from zoo.report.made_sample import Shown
 from zoo.report.page import stacked_bars
+from zoo.report.rows_to_read import Shown
 from zoo.store import discard, list_artifacts
 
 

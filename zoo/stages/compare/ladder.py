@@ -19,7 +19,7 @@ from zoo.data.splits import select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.models.shapes import read_config
-from zoo.report.figures import png
+from zoo.report.drawing import png
 from zoo.report.ladder import ladder_figure
 from zoo.scores.ladder import ADAPTER, BASE, IN_ENGINE, MERGED, ladder_metrics, steps_of
 from zoo.scores.metric_names import FORMS
@@ -61,7 +61,9 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
     y = table["label"].to_numpy(dtype=np.int64)
     steps = steps_of(p if battles.can_tie else {form: without_ties(own) for form, own in p.items()}, y)
     write_table(table, p, out_dir)
-    (out_dir / "ladder.png").write_bytes(png(ladder_figure(steps, len(y), ties=battles.can_tie)))
+    (out_dir / "ladder.png").write_bytes(
+        png(ladder_figure(steps, len(y), ties=battles.can_tie, of=f"{request.entry}, {battles.path.name}"))
+    )
     return StageResult(
         metrics={**ladder_metrics(steps), "ladder/rows": float(len(y)), "ladder/float32": float(dtype == torch.float32)},
         curves={"ladder/log_loss": tuple((i, step.loss) for i, step in enumerate(steps))},
