@@ -28,6 +28,7 @@ from zoo.contracts import (
 )
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
+from zoo.tracking.experiments import boards
 from zoo.tracking.sync import log_build, log_stage, sync
 
 
@@ -94,7 +95,7 @@ def test_each_variant_is_a_run_with_its_own_numbers(home: Path) -> None:
 
 
 def test_other_data_are_another_experiment(home: Path) -> None:
-    assert tracking_client.latest_experiment() is None
+    assert boards() == []
     first = trained(home / "store")
     log_stage(first.manifest, first.path, None)
     other = train_request().model_copy(update={"battles": Input(path=Path("b.csv"), fingerprint="e" * 64)})
@@ -105,7 +106,7 @@ def test_other_data_are_another_experiment(home: Path) -> None:
     weights = logged(home / "store", fetch)
     assert log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
     names = {e.name: e.experiment_id for e in tracking_client.connect().search_experiments()}
-    assert names["preference-weights"] != tracking_client.latest_experiment() in names.values()
+    assert names["preference-weights"] != boards()[0].experiment in names.values()
 
 
 def test_nothing_private_reaches_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

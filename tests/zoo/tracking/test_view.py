@@ -12,6 +12,7 @@ from tests.helpers.tracked import (
 )
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
+from zoo.tracking.experiments import boards
 from zoo.tracking.sync import log_stage
 from zoo.tracking.ui import free_port
 from zoo.tracking.view import experiment_page
@@ -21,7 +22,7 @@ def test_the_runs_table_opens_on_the_members(home: Path) -> None:
     artifact = scored(home / "store")
     log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     client = tracking_client.connect()
-    experiment = client.get_experiment(tracking_client.latest_experiment())
+    experiment = client.get_experiment(boards()[0].experiment)
     state = json.loads(experiment.tags["mlflow.sharedViewState.members"])
     run = next(r for r in all_runs("stage"))
     shown = {c.partition("`")[2].rstrip("`") for c in state["selectedColumns"] if c.startswith("metrics")}
