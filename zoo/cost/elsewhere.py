@@ -1,4 +1,4 @@
-"""What a member costs on a machine that it was not scored on: the forecast of its entry for the lengths of its rows."""
+"""What a member costs on a machine that it was not scored on, by its entry's forecast."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def without_tie_column(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def battles_of(tables: Sequence[Table]) -> Battles | None:
-    """The labelled battles that tables of one data set are of; None where no file has them any more."""
+    """The labelled battles that tables of one data set are of, or None where they are gone."""
     for path in dict.fromkeys(table.battles_path for table in tables if table.battles_path):
         try:
             battles = read_battles(path, need_texts=False)

@@ -1,4 +1,4 @@
-"""The leaderboard: log loss, cost and memory of every scored member in the store, data set by data set."""
+"""The leaderboard: log loss, cost and memory of every scored member, by data set."""
 
 from __future__ import annotations
 

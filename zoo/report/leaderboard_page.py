@@ -1,4 +1,4 @@
-"""The leaderboard for people: a heading and a table for each group of members whose losses compare."""
+"""The leaderboard for people: a table for each group of members whose losses compare."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ COLUMNS = (
     Column(METRICS[LOAD_SECONDS].title, "load_seconds", ".1f", drop=13),
     Column("made", "created_at", lambda moment: moment[:10], drop=14),
 )
-MARK = Column("mark")  # champion, superseded or suspect, where any row is
+MARK = Column("mark")  # champion or suspect, where any row is
+TABLE = Column("table", "fingerprint", lambda fingerprint: fingerprint[:8])
 RULE = Column("folds by", "fold_rule")  # where members of one data set differ in it
 NONE_YET = "no scored members yet; `zoo run ENTRY --data BATTLES.csv` makes one"
 
 
 def leaderboard_page(rows: Sequence[Row]) -> tuple[Page, list[dict[str, Any]]]:
-    """Rows as tables under headings, what is to be said of single rows below, and the rows as plain data."""
+    """Rows as tables under headings with notes below them, and as plain data."""
     records = [row.model_dump(mode="json") for row in rows]
     if not rows:
         return [NONE_YET, Table(COLUMNS, [])], records
@@ -82,20 +83,20 @@ def heading(rows: Sequence[Row], *, first: bool = True) -> str:
 
 
 def _table(own: Sequence[Row], rows: Sequence[Row]) -> Table:
-    """One group as a table; all groups have the same columns, so that they read alike."""
-    marked = any(_mark(row) for row in rows)
-    columns = (COLUMNS[0], *((MARK,) if marked else ()), *COLUMNS[1:], *((RULE,) if _rules_that_differ(rows) else ()))
+    """One group as a table; all groups of members have the same columns, so that they read alike."""
+    rest = (*COLUMNS[1:], *((RULE,) if _rules_that_differ(rows) else ()))
+    if own[0].superseded:  # tables of one name are told apart by what `zoo rm` and `--prefer` take
+        columns = (COLUMNS[0], TABLE, *(column for column in rest if not column.key.startswith("difference")))
+    else:
+        marked = any(_mark(row) for row in rows if not row.superseded)
+        columns = (COLUMNS[0], *((MARK,) if marked else ()), *rest)
     records = [{**row.model_dump(mode="json"), "mark": _mark(row)} for row in own]
     cells = [[record[column.key or column.title] for column in columns] for record in records]
     return Table(columns, cells, frozenset(place for place, row in enumerate(own) if row.is_best))
 
 
 def _mark(row: Row) -> str:
-    if row.suspect:
-        return "suspect"
-    if row.superseded:
-        return "superseded"
-    return "champion" if row.is_champion else ""
+    return "suspect" if row.suspect else "champion" if row.is_champion else ""
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
@@ -109,7 +110,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             "have learned from those of its held-out rows, which flatters it; no build mixes them; score all by one: "
             "zoo run NAME --fold-rule RULE"
         )
-    return ["", *told] if told else []
+    return ["", *dict.fromkeys(told)] if told else []
 
 
 def _rules_that_differ(rows: Sequence[Row]) -> list[str]:

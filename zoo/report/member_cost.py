@@ -1,4 +1,4 @@
-"""What a member costs, for the leaderboard: where it was scored, or on the machine that is asked for."""
+"""What a member costs where it was scored, or on the machine that is asked for."""
 
 from __future__ import annotations
 

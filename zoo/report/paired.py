@@ -1,4 +1,4 @@
-"""Losses of score tables row by row, and their paired differences on the rows that both have."""
+"""Losses of score tables by row, and paired differences on the rows that both have."""
 
 from __future__ import annotations
 

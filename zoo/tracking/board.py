@@ -1,4 +1,4 @@
-"""The leaderboard of this home: what was scored, what it costs, and which checkpoints are champions."""
+"""The leaderboard of this home, with its champions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def board(
     top: int | None = None,
     superseded: bool = False,
 ) -> list[Row]:
-    """The rows that `zoo leaderboard` prints, as data; `Row.model_dump()` makes a record of each.
+    """The rows that `zoo leaderboard` prints; `Row.model_dump()` makes a record of each.
 
     `store`: another one than the home's. `target`: a machine's name; the others as `zoo.report.leaderboard.leaderboard` takes
     them. Champions are read from the home, not asked of MLflow. ZooError where there is no such data or target.

@@ -131,7 +131,7 @@ def experiments_with(client: MlflowClient, query: str) -> list[Any]:
 
 
 def experiments_of_ours(client: MlflowClient) -> list[str]:
-    """Ids of the experiments that this project logs to, those that earlier versions made among them."""
+    """Ids of the experiments that this or an earlier version of this project logs to."""
     return [str(e.experiment_id) for e in client.search_experiments() if DATASET in e.tags or e.name.startswith(EXPERIMENTS)]
 
 
@@ -348,7 +348,7 @@ def link_model(client: MlflowClient, run_id: str, model_id: str, *, output: bool
 def describe_model(
     client: MlflowClient, model: Any, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float], data: Data | None
 ) -> None:
-    """Settings and metrics of a logged model, which its registered version shows; settings that it has stay as they are."""
+    """Log settings and metrics of a logged model; settings that it has stay as they are."""
     from mlflow.entities import Metric
 
     now = client.get_logged_model(model.model_id)

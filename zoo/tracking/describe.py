@@ -1,4 +1,4 @@
-"""Descriptions of experiments, runs, builds and versions, as MLflow shows them: markdown with links that can be clicked.
+"""Descriptions of experiments, runs, builds and versions: markdown with links.
 
 What people write over a description stays theirs: a tag says which text is this project's.
 """
@@ -58,7 +58,7 @@ def _digest(text: str) -> str:
 
 def run_link(text: str, experiment: str, run_id: str) -> str:
     """A link to a run in the UI that shows it."""
-    return f"[{_plain(text)}](#/experiments/{experiment}/runs/{run_id})"
+    return f"[{_plain(text)}](#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning)"
 
 
 def _plain(text: str) -> str:
@@ -78,7 +78,7 @@ def experiment_note(experiment: str, digest: str) -> str:
 
 
 def stage_note(manifest: Manifest, fact: Facts, data: Data | None, result: str) -> str:
-    """A stage's run: what it is, the settings that are not the entry's, the command, and what came out."""
+    """A stage's run: what it is, what came out, what is not the entry's, and the command."""
     named = f"the battles of `{data.name}`" if data else "battles"
     what = _OF_STAGE.get(manifest.stage, "`{stage}` of **{entry}**.").format(
         entry=_plain(manifest.request.entry), data=named, stage=manifest.stage
@@ -107,7 +107,7 @@ def _cell(value: str) -> str:
 
 
 def command_of(manifest: Manifest, changes: Mapping[str, tuple[str, str]]) -> str:
-    """The command that makes a stage's artifact again, from what it was asked: no line that somebody typed.
+    """The command that makes a stage's artifact again, from what its stage was asked.
 
     `changes` become its `--set` options. Empty for stages whose request does not tell it.
     """
@@ -198,7 +198,7 @@ def builds_in(note: str) -> list[str]:
 
 
 def use_note(kind: str, record: Mapping[str, Any], build: str) -> str:
-    """What a plan was used for: the file, how long it took, its build, and what people noted of it."""
+    """What a plan was used for: file, time, its build, and what people noted of it."""
     params = record["params"]
     what = f"{_A[kind]} of the plan of {build}"
     what += f", on `{params['battles']}`" if params.get("battles") else ""
@@ -211,7 +211,7 @@ _A = {name: f"A {name}" for name in ("prediction", "recalibration", "submission"
 
 
 def version_note(fact: Facts, data: Data | None, run: str) -> str:
-    """A registered version: what came out of which run, on which data, with which settings that are not the entry's."""
+    """A registered version: what came out of which run, on which data, with which settings."""
     told = loss_text(fact.metrics)
     first = [f"{told}." if told else "", f"Battles: `{data.name}`." if data else "", f"Scored by {run}."]
     more = [f"accuracy {fact.metrics[ACCURACY]:.3f}"] if ACCURACY in fact.metrics else []

@@ -26,7 +26,7 @@ OLD_NOTE = "A / B / tie on battles"  # what the descriptions of earlier versions
 
 @dataclass(frozen=True)
 class Board:
-    """One data set's runs in the UI: the name of its experiment, how many members and plans were scored, and the place."""
+    """One data set's runs in the UI: its experiment, how many were scored, and the place."""
 
     experiment: str
     name: str
@@ -38,7 +38,7 @@ class Board:
 
 
 def boards() -> list[Board]:
-    """Every data set's, the one that was logged to last first; their charts of settings are brought up to date."""
+    """Every data set's board, newest first; charts of settings are brought up to date."""
     client = connect()
     found: list[tuple[int, Board]] = []
     for experiment in client.search_experiments():
@@ -62,7 +62,7 @@ def _tag(client: MlflowClient, experiment: Any, tags: Mapping[str, str]) -> None
 
 
 def experiment_of(client: MlflowClient, data: Data) -> str:
-    """Id of the experiment of these battles: found by their digest, made, restored or renamed where it has to be.
+    """Id of the experiment of these battles: made, restored or renamed where it has to be.
 
     Earlier versions called it by the digest alone; what people called it stays.
     """

@@ -83,7 +83,7 @@ def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: 
     One, or for a score stage one a variant, so that each member has a run of its own. `battles`: the labelled battles that were
     scored, where they are at hand, for the log loss of parts of them.
     """
-    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder, entry)
+    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder)
     times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
     if manifest.measurements.peak_bytes:
         times[PEAK_GIB] = manifest.measurements.peak_bytes / 2**30
@@ -102,7 +102,7 @@ def planned_facts(request: Request, entry: Entry | None, store: Path) -> list[Fa
     They are found again by the same keys as `stage_facts`.
     """
     manifest, folder = _unfinished(request), store / artifact_name(request)
-    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder, entry)
+    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder)
     slugs = [variant.slug for variant in variants_of(request)]
     if not slugs:
         return [Facts(stage_name(manifest, folder, "", changes), tags, params, {}, changes=changes)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def result_text(manifest: Manifest, folder: Path, fact: Facts, battles: Battles | None) -> str:
-    """Log loss, and the paired difference from the last version of the entry on the same battles and fold.
+    """Log loss, and the paired difference from the entry's last version on the same rows.
 
     Plain numbers where the battles are not at hand. Empty where nothing was judged.
     """
@@ -39,7 +39,7 @@ def result_text(manifest: Manifest, folder: Path, fact: Facts, battles: Battles 
 
 
 def last_version(manifest: Manifest, folder: Path, slug: str) -> Artifact | None:
-    """The newest earlier artifact of the same entry, variant, battles, selection and fold; None where this is the first."""
+    """The newest earlier artifact of the same entry, variant and rows, or None."""
     asked = _what(manifest)
     earlier = [
         artifact

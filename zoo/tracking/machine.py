@@ -15,7 +15,7 @@ QUERY = "--query-gpu=index,utilization.gpu,memory.used"
 
 
 def machine_lines(seconds: float) -> list[dict[str, Any]]:
-    """Points of now, as a stage's own lines are: processors, memory and GPUs of the whole machine.
+    """Points of now, as a stage's own lines are: processors, memory and GPUs.
 
     `seconds` since the stage began are their step.
     """

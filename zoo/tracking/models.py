@@ -50,7 +50,7 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
 
 
 def register_scored(client: MlflowClient, experiment: str, fact: Facts, data: Data | None, run_id: str, scored_at: str) -> None:
-    """The scored checkpoint as a version of its entry's registered model, with metrics, data and settings.
+    """The scored checkpoint as a version of its entry's registered model.
 
     The `candidate`, unless a later one is. A version's tags say which members it stands for: `zoo.members`, separated by
     commas. Scored again, in another variant or on other data, it stays the same version. `scored_at`: ISO 8601, UTC, since a

@@ -1,4 +1,4 @@
-"""What people see experiments and runs called: by data, entry, what was set, and what came out.
+"""Names of experiments and runs: by data, entry, what was set, and what came out.
 
 Runs are found by tags, never by these names.
 """
@@ -18,12 +18,12 @@ MOST_SET = 3  # settings in a run's name; its description has all
 
 
 def experiment_name(data: str, digest: str) -> str:
-    """`train 3f2a9c1b`: the name of the data's file without its endings, and what tells it from others of that name."""
+    """`train 3f2a9c1b`: the data's file without its endings, and how their digest begins."""
     return f"{data} {digest[:8]}"
 
 
 def stage_name(manifest: Manifest, folder: Path, member: str, changes: Mapping[str, tuple[str, str]]) -> str:
-    """`smollm2-135m ab-512 r16 fold 0 epochs=2`: the member or the stage, and what tells it from others like it.
+    """`smollm2-135m ab-512 r16 fold 0 epochs=2`: what it is, and what tells it from others.
 
     `member`: whose scores it holds; empty where it holds none. `changes`: settings that differ from the entry's, dotted name ->
     (here, in the entry).
@@ -62,7 +62,7 @@ def is_of_all_folds(manifest: Manifest, folder: Path) -> bool:
 
 
 def build_name(plan: Mapping[str, Any], members: Sequence[str]) -> str:
-    """`9h t4x2: lexical + qwen2.5-coder-1.5b (0.9419)`: the budget, the target, the members, the log loss.
+    """`9h t4x2: lexical + qwen2.5-coder-1.5b (0.9419)`: budget, target, members, log loss.
 
     Members by their entries, the heaviest first; by their whole names where an entry has several.
     """
@@ -83,7 +83,7 @@ def build_name(plan: Mapping[str, Any], members: Sequence[str]) -> str:
 
 
 def use_name(kind: str, record: Mapping[str, Any]) -> str:
-    """`prediction of test.csv (25,000 rows)`: what was done with a plan, to which file, and what came out."""
+    """`prediction of test.csv (25,000 rows)`: what was done to which file, what came out."""
     numbers, params = record["numbers"], record["params"]
     loss = next((numbers[name] for name in _LOSSES if name in numbers), None)
     rows = next((numbers[name] for name in _ROWS if name in numbers), None)

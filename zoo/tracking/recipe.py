@@ -1,4 +1,4 @@
-"""The settings behind a run: those of its stage and of the stages before it, and which are not the entry's own.
+"""The settings behind a run, of all stages before it, and which are not the entry's.
 
 A scored run carries what it was trained, merged and quantized with, so that MLflow's Compare, its charts and its filters answer
 which setting helped.
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contracts import Entry, Manifest, QuantizeRequest, TrainRequest, spec_of_form
+from zoo.entries.load import load_entry
+from zoo.errors import ZooError
 from zoo.pipeline.stage_table import stage_of
 from zoo.store import identity, source_of
 from zoo.tracking.home import public
@@ -20,6 +22,7 @@ LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants"),
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
+TELLING = tuple(f"train.{name}" for name in ("learning_rate", "epochs", "label_smoothing", "targets", "extra", "method"))
 EARLIER = ("train", "merge", "quantize", "lexical-train")  # stages whose settings a later one's run has, too
 OF_EARLIER = ("train", "merge", "quantize", "lexical", "held")  # the sections of theirs that it has
 
@@ -36,7 +39,7 @@ def stage_params(manifest: Manifest) -> dict[str, str]:
 
 
 def chain_params(manifest: Manifest, folder: Path) -> dict[str, str]:
-    """The settings of a stage and of those it was made from, its own first, and the entry: what runs are compared by.
+    """What runs are compared by: the settings of a stage and of those it was made from.
 
     As far as the store still has what it was made from.
     """
@@ -58,12 +61,14 @@ def entry_params(entry: Entry) -> dict[str, str]:
     return flatten(entry.model_dump(mode="json", exclude={"name", "version", "description", "serve"}))
 
 
-def changes_of(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str, tuple[str, str]]:
-    """Settings of a run that are not those of its entry today: dotted name -> (here, in the entry).
+def changes_of(manifest: Manifest, folder: Path) -> dict[str, tuple[str, str]]:
+    """Settings that are not the entry's today: dotted name -> (here, in the entry).
 
     An empty text stands for a setting that one of them does not have. Nothing where there is no such entry any more.
     """
-    if entry is None:
+    try:
+        entry = load_entry(manifest.request.entry)
+    except ZooError:
         return {}
     chain = [manifest, *_earlier(manifest, folder)]
     here: dict[str, str] = {}
@@ -73,7 +78,7 @@ def changes_of(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[st
     theirs = entry_params(_as_asked(entry, chain))
     sections = {name.partition(".")[0] for name in here}
     names = here.keys() | {name for name in theirs if name.partition(".")[0] in sections}
-    ordered = sorted(names, key=lambda name: (name.partition(".")[0] not in OF_EARLIER, name))  # first what training did
+    ordered = sorted(names, key=lambda name: (name not in TELLING, name.partition(".")[0] not in OF_EARLIER, name))
     both = {name: (public(here.get(name, "")), public(theirs.get(name, ""))) for name in ordered}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1] and not name.startswith("train.first.")}
 

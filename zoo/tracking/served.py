@@ -1,4 +1,4 @@
-"""The app that `zoo ui` has MLflow's server run: MLflow's own, whose bare address opens this home's experiments.
+"""MLflow's server app, whose bare address opens this home's experiments.
 
 MLflow's start page is about language-model applications, and shows none of the runs. The server takes it by the entry point
 `preference_zoo` of `mlflow.app`.
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 PLACE = "ZOO_UI_PLACE"  # environment: where the bare address leads, as in /experiments/1/runs
+WORKFLOW = "mlflow.workflowType_v1"  # where MLflow's pages keep which of their two menus is shown
 UNCACHED = (b"if-none-match", b"if-modified-since")  # of a request: an older page of this address is never good enough
 OF_BODY = (b"content-length", b"etag", b"last-modified", b"cache-control")
 
@@ -21,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Served:
-    """An ASGI app around MLflow's, which is imported when the first request comes or the server starts."""
+    """An ASGI app around MLflow's, which is imported when the server starts."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         from mlflow.server.fastapi_app import app as inner
@@ -57,9 +58,15 @@ class _Page:
 
 
 def with_landing(page: bytes, place: str) -> bytes:
-    """A page whose bare address leads to `place`: every address with a place of its own stays."""
+    """A page whose bare address leads to `place`: every address with a place of its own stays.
+
+    Its menus are those of model training, until somebody chooses the other ones.
+    """
     where = json.dumps(f"#{place}").replace("<", "\\u003c")
-    script = f"<script>if (/^#?\\/?$/.test(location.hash)) location.replace({where})</script>"
+    script = f"""<script>
+try {{ localStorage.getItem("{WORKFLOW}") || localStorage.setItem("{WORKFLOW}", '"machine_learning"') }} catch (refused) {{}}
+if (/^#?\\/?$/.test(location.hash)) location.replace({where})
+</script>"""
     return page.replace(b"<head>", b"<head>" + script.encode(), 1)
 
 

@@ -73,7 +73,7 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
 
 
 def comparisons() -> list[Board]:
-    """The UI's places that compare members, one for each data set, the one that was logged to last first.
+    """The UI's places that compare members, one for each data set, the newest first.
 
     ZooError where the tracking store cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Preset views of MLflow's runs table and charts: members, cost against log loss, settings against log loss.
+"""Preset views of MLflow: members, cost against log loss, settings against log loss.
 
 MLflow keeps a shared view of its runs table as JSON in a tag of the experiment, `mlflow.sharedViewState.KEY`, and shows it at
 `?viewStateShareKey=KEY` (mlflow/server/js, `useSharedExperimentViewState`; the charts' own fields are in `runs-charts.types`).
@@ -58,7 +58,8 @@ def view_state(charts: Sequence[Mapping[str, object]] = ()) -> dict[str, object]
     }
     if charts:
         section = {"uuid": SECTION, "name": "Log loss", "display": True, "isReordered": False, "isGenerated": False}
-        state |= {"compareRunCharts": list(charts), "compareRunSections": [section]}
+        # Else sections go by their names, and MLflow's own of single metrics come before this one.
+        state |= {"compareRunCharts": list(charts), "compareRunSections": [section], "isAccordionReordered": True}
     return state
 
 
@@ -93,7 +94,7 @@ def _scatter(name: str, key: str, *, kind: str = "METRIC") -> dict[str, object]:
 
 
 def settings_that_differ(params: Sequence[Mapping[str, str]]) -> list[str]:
-    """Names of settings that have several values among scored runs, those of the most runs first.
+    """Names of settings with several values among scored runs, those of the most first.
 
     `params`: of each run. Those that most runs lack are left out: a chart drops the runs that have no value.
     """

@@ -32,7 +32,7 @@ def test_the_runs_table_opens_on_the_members(home: Path) -> None:
 
 
 def test_ui_opens_where_runs_compare() -> None:
-    assert experiment_page(None) == "/experiments"
+    assert experiment_page(None) == "/experiments?workflowType=machine_learning"
     assert experiment_page("7").startswith("/experiments/7/runs?viewStateShareKey=members")
 
 
