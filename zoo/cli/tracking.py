@@ -15,11 +15,10 @@ from zoo.report.text import Format, show
 class Sort(StrEnum):
     """As zoo.report.leaderboard.SortBy has them; help imports no numpy."""
 
-    log_loss = "log-loss"
-    accuracy = "accuracy"
-    calibration = "calibration"
+    loss = "loss"
+    acc = "acc"
     cost = "cost"
-    member = "member"
+    name = "name"
     made = "made"
 
 
@@ -32,7 +31,7 @@ def leaderboard(
         typer.Option("--target", help="What each costs on this machine, measured or forecast.", autocompletion=complete_target),
     ] = None,
     top: Annotated[int | None, typer.Option("--top", min=1, help="So many of each group of members alone.")] = None,
-    sort: Annotated[Sort, typer.Option("--sort", help="What comes first within a group.")] = Sort.log_loss,
+    sort: Annotated[Sort, typer.Option("--sort", help="What comes first within a group.")] = Sort.loss,
     everything: Annotated[
         bool, typer.Option("--all", help="Also tables that others of their name replace, and which ones.")
     ] = False,

@@ -43,11 +43,10 @@ SAME_ROWS = 0.95  # losses are ranked together where the rows that all have are 
 class SortBy(StrEnum):
     """What members of one group are sorted by: the best, cheapest, first or newest at the top."""
 
-    log_loss = "log-loss"
-    accuracy = "accuracy"
-    calibration = "calibration"
+    loss = "loss"
+    acc = "acc"
     cost = "cost"
-    member = "member"
+    name = "name"
     made = "made"
 
 
@@ -118,7 +117,7 @@ def leaderboard(
     *,
     data: str | None = None,
     target: Target | None = None,
-    sort: SortBy = SortBy.log_loss,
+    sort: SortBy = SortBy.loss,
     top: int | None = None,
     superseded: bool = False,
     champions: Mapping[str, str] = {},
@@ -144,7 +143,7 @@ def leaderboard(
         rows += _rows_of_data(_without_doubles(group, target), price, champions, sort, top)
         digest = group[0].table.card.dataset_digest
         older = [_row(Member((t,)), price, why, t.card.suspect) for t, why in replaced if t.card.dataset_digest == digest]
-        rows += sorted(older, key=_order(SortBy.log_loss))
+        rows += sorted(older, key=_order(SortBy.loss))
     return rows
 
 
@@ -244,15 +243,14 @@ def _order(sort: SortBy) -> Callable[[Row], tuple[bool, float, float, str]]:
     def key(row: Row) -> tuple[bool, float, float, str]:
         loss = row.common_log_loss if row.common_log_loss is not None else row.log_loss
         values: dict[SortBy, float | None] = {
-            SortBy.log_loss: loss,
-            SortBy.accuracy: None if row.accuracy is None else -row.accuracy,
-            SortBy.calibration: row.calibration_error,
+            SortBy.loss: loss,
+            SortBy.acc: None if row.accuracy is None else -row.accuracy,
             SortBy.cost: row.hours_25k,
-            SortBy.member: 0.0,
+            SortBy.name: 0.0,
             SortBy.made: -row.created_at.timestamp(),
         }
         value = values[sort]
-        second = 0.0 if sort is SortBy.member or loss is None else loss
+        second = 0.0 if sort is SortBy.name or loss is None else loss
         return value is None, value or 0.0, second, row.member
 
     return key

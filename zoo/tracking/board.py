@@ -14,7 +14,7 @@ def board(
     *,
     data: str | None = None,
     target: str | None = None,
-    sort: SortBy = SortBy.log_loss,
+    sort: SortBy = SortBy.loss,
     top: int | None = None,
     superseded: bool = False,
 ) -> list[Row]:

@@ -238,9 +238,9 @@ def test_members_of_other_rows_are_a_group_of_their_own(tmp_path: Path) -> None:
 def test_sorted_cut_and_marked(tmp_path: Path) -> None:
     imported(tmp_path)
     store = tmp_path / "store"
-    by_name = [row.member for row in leaderboard(store, sort=SortBy.member)]
+    by_name = [row.member for row in leaderboard(store, sort=SortBy.name)]
     assert by_name == sorted(SHARPNESS)
-    accuracies = [row.accuracy for row in leaderboard(store, sort=SortBy.accuracy)]
+    accuracies = [row.accuracy for row in leaderboard(store, sort=SortBy.acc)]
     assert accuracies == sorted(accuracies, reverse=True)
     assert [row.member for row in leaderboard(store, top=2)] == [row.member for row in leaderboard(store)][:2]
     (table,) = [t for t in score_tables(store) if t.name == "weak"]

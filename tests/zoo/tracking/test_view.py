@@ -13,6 +13,7 @@ from tests.helpers.tracked import (
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
 from zoo.tracking.experiments import boards
+from zoo.tracking.served import with_landing
 from zoo.tracking.sync import log_stage
 from zoo.tracking.ui import free_port
 from zoo.tracking.view import experiment_page
@@ -42,3 +43,11 @@ def test_a_taken_port_is_passed_over() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert free_port(port) != port
+
+
+def test_a_page_of_mlflow_leads_to_the_runs_whatever_the_place_is_called() -> None:
+    """The script is in the head, before MLflow's own; no place ends it early."""
+    page = with_landing(b"<html><head><script src=main.js></script></head></html>", "/experiments/1/runs?x=</script>").decode()
+    assert page.index("location.replace") < page.index("main.js")
+    assert page.count("</script>") == 2 and '"#/experiments/1/runs?x=\\u003c/script>"' in page
+    assert with_landing(b"<p>no page</p>", "/experiments") == b"<p>no page</p>"
