@@ -52,17 +52,6 @@ def parse_moment(text: str) -> float:
     return moment
 
 
-def as_budget(seconds: float) -> str:
-    """Whole seconds as `parse_budget` reads them.
-
-    `9h`, `1h30m`, `45s`; less than one is the number itself.
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = (f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
-    return "".join(parts) or f"{seconds:g}s"
-
-
 def format_seconds(seconds: float) -> str:
     """Seconds for people, rounded up where the unit is coarse.
 

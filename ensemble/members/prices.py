@@ -5,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ensemble.members.table import Members
-from zoo.checks import check_entry
-from zoo.contracts import (
-    Cost,
-    Entry,
-    Foretold,
-    ScoreCard,
-    ScoreRequest,
-    ServeSpec,
-    Variant,
-    entry_of_form,
-    forms_of,
-)
-from zoo.cost.fit import row_seconds
-from zoo.cost.forecast import Forecast, Measured, forecasts_of, measurements
-from zoo.cost.lengths import File, estimated
+from zoo.contracts import Cost, Entry, ScoreCard, ScoreRequest, ServeSpec, Variant
+from zoo.cost.elsewhere import Forecaster, foretold
+from zoo.cost.lengths import estimated
 from zoo.cost.published import load_published
 from zoo.entries.load import load_entry, load_variant
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
-from zoo.pipeline.weights import fetched_folder
 from zoo.scores.tables import OK
 from zoo.targets import Target
 
@@ -51,7 +39,6 @@ class PriceList:
     like: Mapping[str, str] = field(default_factory=dict)
     stores: Sequence[Path] = ()
     free: bool = False
-    _known: dict[str, list[Measured]] = field(default_factory=dict)  # measurements by entry, each looked for once
 
     def priced(self, tables: Sequence[Table], left_out: dict[str, str]) -> list[Table]:
         """Tables with their costs on the target; those that have none are left out with the reason.
@@ -111,28 +98,18 @@ class PriceList:
 
     def _forecast(self, entry: Entry, variant: Variant, table: Table) -> Cost:
         """The entry's cost for the table's lengths; ZooError, the reason, where there is none."""
-        folder = fetched_folder(entry, self.stores[0]) if self.stores else None
-        for finding in check_entry(_of_form(entry, variant), self.target, model_folder=folder):
-            if finding.verdict == "fail":
-                raise ZooError(f"{entry.name} does not fit {self.target.name}: {finding.check}: {finding.what}; {finding.mend}")
         tokens = table.frame.loc[table.frame["status"] == OK, "n_tokens"].to_numpy(dtype=np.float64)
-        typical = estimated(load_published().lengths, None, entry.prompt, variant)
-        lengths = tokens if tokens.any() else typical
-        found = self.forecast(entry, variant, lengths)
-        if found is None:
+        cost = self._forecaster.cost(entry, variant, tokens)
+        if cost is None:
             raise ZooError(
                 f"{entry.name} cannot be forecast for {self.target.name}: it was measured nowhere that compares, and its shape "
                 f"or the target's speed is not known; {HOW.format(table.name)}"
             )
-        cost = foretold(found)
-        return cost if tokens.any() else _by_rows(cost, lengths)
+        return cost
 
-    def forecast(self, entry: Entry, variant: Variant, lengths: np.ndarray) -> Forecast | None:
-        """The best forecast for rows of these lengths (tokens)."""
-        if entry.name not in self._known:
-            self._known[entry.name] = measurements(entry, self.stores)
-        file = File(self.rows, {variant: lengths}, ())
-        return next(iter(forecasts_of(entry, variant, self.target, file, self._known[entry.name])), None)
+    @cached_property
+    def _forecaster(self) -> Forecaster:
+        return Forecaster(self.target, self.rows, self.stores)
 
     def with_lengths(self, members: Members) -> Members:
         """The members, where tables know no tokens with tokens by the rows' characters.
@@ -147,38 +124,11 @@ class PriceList:
                 continue
             entry, variant = load_variant(forecast.as_entry)
             estimate = estimated(load_published().lengths, members.characters, entry.prompt, variant)
-            found = self.forecast(entry, variant, estimate)
+            found = self._forecaster.forecast(entry, variant, estimate)
             if found is not None and estimate.any():
                 tokens[j] = np.maximum(1, np.round(estimate)).astype(tokens.dtype)
                 cards[j] = card.model_copy(update={"cost": foretold(found)})
         return replace(members, tokens=tokens, cards=tuple(cards))
-
-
-def _of_form(entry: Entry, variant: Variant) -> Entry:
-    """The entry with the variants of one variant's form alone: others need not run where that does."""
-    form = variant.form or (entry.quantize.scheme if entry.quantize else None)
-    return entry_of_form(entry, form) if form in forms_of(entry) else entry
-
-
-def foretold(forecast: Forecast) -> Cost:
-    """The cost of a forecast, marked with how it was told."""
-    seconds, submitted = forecast.seconds, forecast.submission_seconds
-    mark = Foretold(
-        as_entry=f"{forecast.entry}@{forecast.variant.slug}",
-        basis=forecast.basis,
-        low=seconds.low / seconds.likely,
-        high=seconds.high / seconds.likely,
-        high_submitted=max(1.0, submitted.high / seconds.likely) if submitted else None,
-    )
-    return forecast.cost.model_copy(update={"forecast": mark})
-
-
-def _by_rows(cost: Cost, lengths: np.ndarray) -> Cost:
-    """The same cost of a mean row, for tables that do not know their rows' tokens."""
-    mean = float(row_seconds(cost, lengths).mean())
-    return cost.model_copy(
-        update={"seconds_per_row": mean, "seconds_per_token": 0.0, "seconds_per_token_sq": 0.0, "pieces": ()}
-    )
 
 
 def _moved(card: ScoreCard, cost: Cost, target: Target) -> ScoreCard:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.budget.duration import as_budget
 from ensemble.plan import ROUNDING, PlanStudy
 from ensemble.pools.crossfit import Evaluator
 from ensemble.search.coverage import cover
@@ -33,6 +32,7 @@ from ensemble.search.robust import Groups, words
 from ensemble.search.space import Drawn, Space
 from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
 from zoo.errors import amount
+from zoo.report.text import as_budget
 from zoo.scores.metrics import log_loss_rows
 
 STARTUP_TRIALS = 15  # that are drawn at random, known plans included, before the sampler models what went well

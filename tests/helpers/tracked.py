@@ -50,7 +50,7 @@ def logged(store: Path, request: Request, *, curves: dict[str, Any] | None = Non
     return finished(store, request, **{**usual, **fields})
 
 
-def train_request(seed: int = 0) -> TrainRequest:
+def train_request(seed: int = 0, learning_rate: float = 3e-4) -> TrainRequest:
     base = Input(path=Path(f"{HOME}/base"), fingerprint="b" * 16)
     return TrainRequest(
         entry="smollm2-135m",
@@ -58,7 +58,7 @@ def train_request(seed: int = 0) -> TrainRequest:
         battles=BATTLES,
         held=Held(),
         prompt=PROMPT,
-        spec=TrainSpec(seed=seed, learning_rate=3e-4),
+        spec=TrainSpec(seed=seed, learning_rate=learning_rate),
     )
 
 
@@ -74,10 +74,13 @@ def merged(store: Path) -> Artifact:
     return logged(store, MergeRequest(entry="smollm2-135m", base=base, adapter=input_of(adapter), spec=MergeSpec()))
 
 
-def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREATED, *, figures: bool = False) -> Artifact:
+def scored(
+    store: Path, model: str = "m" * 16, created: datetime.datetime = CREATED, *, figures: bool = False, loss: float = 1.0
+) -> Artifact:
     """A score stage of two variants on 100 labelled battles, whose file lies in a folder of the user's.
 
-    Without `figures` the file is gone when the stage is logged: drawing takes seconds.
+    The second one's log loss is 0.1 above the first's, `loss`. Without `figures` the file is gone when the stage is logged:
+    drawing takes seconds.
     """
     battles = store.parent / "private" / "my_battles.csv"
     if not battles.exists():
@@ -114,7 +117,7 @@ def scored(store: Path, model: str = "m" * 16, created: datetime.datetime = CREA
             request=request,
         )
         write_card(card, partial / variant.slug / "scores.json")
-        metrics |= {f"{variant.slug}:val/log_loss": 1.0 + number / 10, f"{variant.slug}:rows/failed": 0}
+        metrics |= {f"{variant.slug}:val/log_loss": loss + number / 10, f"{variant.slug}:rows/failed": 0}
     if not figures:
         battles.unlink()
     return logged(store, request, metrics=metrics, created_at=created)
@@ -126,6 +129,6 @@ def digest_of(artifact: Artifact) -> str:
 
 def all_runs(kind: str | None = None) -> list[Any]:
     client = tracking_client.connect()
-    experiments = [e.experiment_id for e in client.search_experiments(filter_string="name LIKE 'preference-%'")]
+    experiments = tracking_client.experiments_of_ours(client)
     runs = client.search_runs(experiments, max_results=1000) if experiments else []
     return [r for r in runs if kind is None or r.data.tags["zoo.kind"] == kind]

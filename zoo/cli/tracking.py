@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from zoo.cli.app import Name
-from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.cli.base import AsJson, Output, complete_target, say, style_of
 from zoo.report.text import Format, show
 
 
+class Sort(StrEnum):
+    """As zoo.report.leaderboard.SortBy has them; help imports no numpy."""
+
+    loss = "loss"
+    acc = "acc"
+    cost = "cost"
+    name = "name"
+    made = "made"
+
+
 def leaderboard(
-    superseded: Annotated[
-        bool, typer.Option("--superseded", help="Also tables that others of their name replace, and which ones.")
+    data: Annotated[
+        str | None, typer.Option("--data", help="One data set alone: its file's name, or how its digest begins.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="What each costs on this machine, measured or forecast.", autocompletion=complete_target),
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="So many of each group of members alone.")] = None,
+    sort: Annotated[Sort, typer.Option("--sort", help="What comes first within a group.")] = Sort.loss,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also tables that others of their name replace, and which ones.")
     ] = False,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Every scored member.
+    """Every scored member, data set by data set.
 
-    Log loss with its standard error, cost, memory and age: of each member the table that a build would take. Losses on
-    different rows do not compare: members with the most rows come first, the best of them first.
+    Log loss with its standard error, the paired difference to the best on the rows that all have, cost, memory and age: of
+    each member the table that a build would take. Losses on different rows do not compare: they are in groups of their own.
 
-    Example: zoo leaderboard --format markdown
+    Example: zoo leaderboard
 
-    Example: zoo leaderboard --superseded
+    Example: zoo leaderboard --data train.csv --target t4x2 --top 10
+
+    Example: zoo leaderboard --sort cost --all --format markdown
     """
-    from zoo.report.leaderboard import leaderboard as rows_of
-    from zoo.report.leaderboard import leaderboard_page
-    from zoo.settings import store_folder
+    from zoo.report.leaderboard import SortBy
+    from zoo.report.leaderboard_page import leaderboard_page, leaderboard_table
+    from zoo.tracking.board import board
 
     style = style_of(output, as_json)
-    page, records = leaderboard_page(rows_of(store_folder(), superseded=superseded))
-    show(page, style, data=records)
+    rows = board(data=data, target=target, top=top, sort=SortBy(sort.value), superseded=everything)
+    page, records = leaderboard_page(rows)
+    show([leaderboard_table(rows)] if style is Format.csv else page, style, data=records)
 
 
 def ui(

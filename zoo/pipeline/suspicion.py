@@ -59,16 +59,15 @@ def suspicions(
     return reasons
 
 
-def suspects_of_data(members: Sequence[Member]) -> dict[int, str]:
+def suspects_of_data(members: Sequence[Member], battles: Battles | None) -> dict[int, str]:
     """Of one data set's members those that a build would leave out, with the reason.
 
-    By place. Where the labelled battles are not where they were, what was found when each was imported.
+    By place. `battles`: as `battles_of` finds them; where they are not where they were, what was found when each was imported.
     """
     tables = [member.table for member in members]
     known = {j: table.card.suspect for j, table in enumerate(tables) if table.card.suspect}
     if all(table.card.request is not None for table in tables):
         return {}
-    battles = _battles_of(tables)
     if battles is None:
         return known
     frame = battles.frame.assign(group=prompt_groups(battles.frame))
@@ -91,8 +90,8 @@ def without_tie_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**dict(zip(PROBABILITIES, without_ties(probabilities(frame)).T, strict=True)))
 
 
-def _battles_of(tables: Sequence[Table]) -> Battles | None:
-    """The labelled battles that tables of one data set are of; None where no file has them any more."""
+def battles_of(tables: Sequence[Table]) -> Battles | None:
+    """The labelled battles that tables of one data set are of, or None where they are gone."""
     for path in dict.fromkeys(table.battles_path for table in tables if table.battles_path):
         try:
             battles = read_battles(path, need_texts=False)

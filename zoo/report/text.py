@@ -28,6 +28,17 @@ STYLES = {"ok": GOOD, "warn": WARN, "warning": WARN, "fail": FAIL, "error": FAIL
 BEST = f"bold {GOOD}"
 
 
+def as_budget(seconds: float) -> str:
+    """Whole seconds as budgets are written.
+
+    `9h`, `1h30m`, `45s`; less than one is the number itself.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = (f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
+    return "".join(parts) or f"{seconds:g}s"
+
+
 class Format(StrEnum):
     """How a table is written."""
 
@@ -147,15 +158,18 @@ def _rendered(page: Page, terminal: Console | None) -> str:
         system: Any = terminal.color_system
         console = Console(**options, width=terminal.width, color_system=system, force_terminal=True, no_color=terminal.no_color)
     first = next((block for block in page if isinstance(block, Table)), None)
+    told: set[str] = set()  # columns that were dropped: tables that are alike say it once
     for block in _shown(page):
         if isinstance(block, str):
             buffer.write(_broken(_lines(block), console.width) + "\n")
             continue
         kept, dropped, fits = _fitting(block, console.width)
         console.print(_rich_table(block, kept, fits=fits))
-        if dropped:
+        if not told.issuperset(dropped):
+            told.update(dropped)
             option = "--format csv" if block is first else "--json"  # CSV is the page's first table
-            console.print(f"not shown at this width: {', '.join(dropped)}; {option} has all", style="dim", soft_wrap=True)
+            line = f"not shown at this width: {', '.join(dropped)}; {option} has all"
+            console.print(_broken(line, console.width), style="dim", soft_wrap=True)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

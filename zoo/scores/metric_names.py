@@ -14,7 +14,22 @@ from typing import Literal
 
 from zoo.contracts import LABELS
 
-Unit = Literal["nats", "seconds", "hours", "rows", "tokens", "tokens/s", "GiB", "bytes", "share", "count", "yes or no", ""]
+Unit = Literal[
+    "nats",
+    "seconds",
+    "hours",
+    "rows",
+    "tokens",
+    "tokens/s",
+    "GiB",
+    "MiB",
+    "bytes",
+    "share",
+    "percent",
+    "count",
+    "yes or no",
+    "",
+]
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,11 @@ METRICS: dict[str, Metric] = {
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
     "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),
+    "system/cpu_utilization_percentage": Metric("of all processors of the machine, while the stage runs", "percent"),
+    "system/system_memory_usage_megabytes": Metric("memory of the machine that is in use, while the stage runs", "MiB"),
+    "system/system_memory_usage_percentage": Metric("its share of all", "percent"),
+    "system/gpu_{gpu}_utilization_percentage": Metric("time in which a GPU was busy, while the stage runs", "percent"),
+    "system/gpu_{gpu}_memory_usage_megabytes": Metric("memory of a GPU that is in use, while the stage runs", "MiB"),
     "ladder/{form}/log_loss": Metric("mean log loss of that form of the model", "nats", "lower"),
     "ladder/{form}/log_loss_se": Metric("its standard error", "nats"),
     "ladder/{form}/change": Metric("its log loss minus that of the form before it, same rows", "nats", "lower"),

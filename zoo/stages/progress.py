@@ -99,8 +99,14 @@ def _told_bar() -> Any:
             if _live is not None and time.monotonic() - self._told >= LIVE_SECONDS:
                 self._told = time.monotonic()
                 of = f" of {self.total:,}" if self.total else ""
-                _tell(progress=f"{self.desc.strip(' :')}: {self.n:,}{of} {self.unit}s")
+                _tell(progress=f"{self.desc.strip(' :')}: {self.n:,}{of} {self.unit}s{self._left()}")
             return shown
+
+        def _left(self) -> str:
+            """Time left at the speed so far, where that is known."""
+            facts, done = self.format_dict, self.n - self.initial
+            rate = facts["rate"] or (done / facts["elapsed"] if done > 0 and facts["elapsed"] else 0)
+            return f", {self.format_interval((self.total - self.n) / rate)} left" if self.total and rate else ""
 
     return Bar
 

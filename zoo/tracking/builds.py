@@ -15,13 +15,26 @@ from zoo.errors import ZooError
 from zoo.scores.metric_names import HOURS_25K
 from zoo.settings import home
 from zoo.store import identity, leave_out, locked, write_atomic
-from zoo.tracking.client import connect, experiment_of, find_run, finished, link_model, write_batch, write_files, write_input
+from zoo.tracking.client import (
+    connect,
+    describe,
+    find_run,
+    finished,
+    link_model,
+    write_batch,
+    write_files,
+    write_input,
+)
+from zoo.tracking.describe import LAYOUT, NOTE, build_note, is_our_note, note_tags, run_link, with_build
+from zoo.tracking.experiments import UNNAMED, experiment_of
 from zoo.tracking.facts import Data
 from zoo.tracking.home import kept_builds, mark, mark_begun, public_data
 from zoo.tracking.kept import KeptBuild, read_kept
 from zoo.tracking.models import crown
+from zoo.tracking.naming import build_name
 
 if TYPE_CHECKING:
+    from zoo.report.leaderboard import Row
     from zoo.tracking.client import MlflowClient
 
 BUILD = "build.json"  # of a kept build: plan, numbers, members, built_at; beside it the figures and tables it logs
@@ -97,16 +110,25 @@ def mirror_build(folder: Path) -> bool:
     with locked(home(), "tracking"):
         client = connect()
         mark_begun(build_mark(folder))
-        experiment = experiment_of(client, Data(digest, "battles"))
+        experiment = experiment_of(client, Data(digest, UNNAMED))
         run = find_run(client, experiment, fingerprint=key)
         missing = not finished(run)
-        if missing:
+        if missing or not LAYOUT.items() <= run.data.tags.items():
             runs = {name: _member_run(client, experiment, name, fingerprint) for name, fingerprint in members.items()}
             tags = _tags(plan, key, digest, members, runs)
-            run_id = str((run or client.create_run(experiment, start_time=when, tags=tags)).info.run_id)
+            if run and run.info.run_name != f"build {plan_key(plan)[:6]}" and not missing:
+                del tags["mlflow.runName"]  # people called it something
+            run = run or client.create_run(experiment, start_time=when, tags=tags)
+            run_id = str(run.info.run_id)
+            write_batch(client, run_id, tags=tags)
+            links = {name: member_link(name, experiment, found) for name, found in runs.items()}
+            describe(client, run, build_note(plan, links))
+            for found in filter(None, runs.values()):
+                _name_build(client, found, run_link(build_name(plan, list(members)), experiment, run_id))
+        if missing:
             points = [(name, value, when, 0) for name, value in kept["numbers"].items()]
             write_batch(client, run_id, params=_params(plan, members), points=points)
-            write_input(client, run_id, Data(digest, "battles"), "evaluation")
+            write_input(client, run_id, Data(digest, UNNAMED), "evaluation")
             client.log_dict(run_id, plan, "plan.json")
             for path in sorted(path for path in folder.iterdir() if BUILD not in path.name):
                 client.log_artifact(run_id, str(path))
@@ -130,7 +152,8 @@ def _tags(
     plan: Mapping[str, Any], key: str, digest: str, members: Mapping[str, str], runs: Mapping[str, Any]
 ) -> dict[str, str]:
     tags = {"zoo.kind": "build", "zoo.stage": "build", "zoo.fingerprint": key, "zoo.dataset": digest, "zoo.scored": "yes"}
-    tags |= {"mlflow.runName": f"build {plan_key(plan)[:6]}", "mlflow.source.name": "ensemble build"}
+    tags |= LAYOUT | {"mlflow.runName": build_name(plan, list(members)), "mlflow.source.name": "ensemble build"}
+    tags |= {"zoo.entry": "ensemble"}  # MLflow's groups of runs by entry have the builds side by side
     tags |= {"zoo.target": str(plan["target"]["name"])} if isinstance(plan.get("target"), dict) else {}
     tags |= {"zoo.study": str(plan["study"]["name"])} if isinstance(plan.get("study"), dict) else {}
     return tags | {
@@ -152,11 +175,11 @@ def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str,
     """
     from zoo.report.drawing import png
     from zoo.report.figures import cost_figure
-    from zoo.report.leaderboard import SAME_ROWS, leaderboard
+    from zoo.report.leaderboard import SAME_ROWS
 
     target = plan["target"]["name"] if isinstance(plan.get("target"), dict) else None
     fitted = int(plan.get("fitted_rows") or 0)
-    rows = leaderboard(home() / "store", dataset=str(plan.get("dataset_digest") or "unknown"))
+    rows = _scored_on(str(plan.get("dataset_digest") or "unknown"))
     points = {
         row.member: (row.hours_25k, row.log_loss, row.log_loss_se or 0.0)
         for row in rows
@@ -171,9 +194,31 @@ def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str,
     return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target), rows=fitted, of=of))}
 
 
+def _scored_on(digest: str) -> list[Row]:
+    """The leaderboard's rows of one data set; none where no member of it is in the store any more."""
+    from zoo.report.leaderboard import leaderboard
+
+    try:
+        return leaderboard(home() / "store", data=digest)
+    except ZooError:
+        return []
+
+
 def _tag_name(member: str) -> str:
     """A member's name as MLflow allows it in a tag's: no `@`."""
     return re.sub(r"[^\w.\-/ ]", "/", member)
+
+
+def member_link(name: str, experiment: str, run: Any) -> str:
+    """A member's name as a link to its run, where that is logged."""
+    return run_link(name, experiment, run.info.run_id) if run else name
+
+
+def _name_build(client: MlflowClient, member: Any, link: str) -> None:
+    """Name a build in the description of a member's run, unless people wrote that."""
+    tags = client.get_run(member.info.run_id).data.tags
+    if is_our_note(tags):
+        write_batch(client, member.info.run_id, tags=note_tags(with_build(tags.get(NOTE, ""), link)))
 
 
 def _member_run(client: MlflowClient, experiment: str, member: str, fingerprint: str) -> Any:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from zoo.settings import home
 from zoo.store import locked
 from zoo.tracking.bounded import SECONDS, Patient, answered_within
 from zoo.tracking.database import Schema, ensure_database, follow_home
+from zoo.tracking.describe import NOTE, builds_in, is_our_note, note_tags, with_build
 from zoo.tracking.facts import Data
 from zoo.tracking.home import (
     artifact_root,
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient as MlflowClient
 
 BATCH = 900  # MLflow takes at most 1,000 entities a request, of which 100 parameters
-EXPERIMENTS = "preference-"  # what our experiments' names begin with
+EXPERIMENTS = "preference-"  # what our experiments' folders begin with, and their names of earlier versions
+DATASET = "zoo.dataset"  # tag of an experiment: its data's digest
 MAKING_SECONDS = 120.0  # for the tables of a new database
-WEIGHTS = Data("weights", "weights")  # the experiment of stages that no battles went into
 
 
 def connect(seconds: float = SECONDS) -> MlflowClient:
@@ -121,45 +123,16 @@ def ensure_store() -> None:
         connect().search_experiments(max_results=1)
 
 
-def latest_experiment() -> str | None:
-    """Id of the experiment of ours that battles were logged to last, or None."""
-    client = connect()
-    weights = f"{EXPERIMENTS}{WEIGHTS.digest}"
-    found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")
-    ids = [e.experiment_id for e in found if e.name != weights]
-    runs = client.search_runs(ids, max_results=1, order_by=["attributes.end_time DESC"]) if ids else []
-    return str(runs[0].info.experiment_id) if runs else None
+def experiments_with(client: MlflowClient, query: str) -> list[Any]:
+    """The experiments that a filter finds, oldest first, the deleted ones too."""
+    from mlflow.entities import ViewType
 
-
-def experiment_of(client: MlflowClient, data: Data) -> str:
-    """Id of the experiment of these battles, made or restored where it is missing."""
-    from zoo.tracking.view import view_tags
-
-    name = f"{EXPERIMENTS}{data.digest[:12]}"
-    found = client.get_experiment_by_name(name)
-    if found:
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        for key, value in view_tags().items():
-            if found.tags.get(key) != value:
-                client.set_experiment_tag(found.experiment_id, key, value)
-        return str(found.experiment_id)
-    # Absolute where files are ours to keep: MLflow's default follows the current folder.
-    location = None if is_server(tracking_uri()) else (artifact_root() / name).as_uri()
-    note = f"A / B / tie on battles `{data.name}` (digest {data.digest[:12]}). Log loss in nats; guessing scores 1.0986."
-    tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development", **view_tags()}
-    try:
-        return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    except Exception as error:  # a process with another home folder made it on the same server meanwhile
-        found = None if unreachable(error) else client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return str(found.experiment_id)
+    return list(client.search_experiments(filter_string=query, view_type=ViewType.ALL, order_by=["creation_time ASC"]))
 
 
 def experiments_of_ours(client: MlflowClient) -> list[str]:
-    """Ids of the experiments that this project logs to."""
-    return [str(e.experiment_id) for e in client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")]
+    """Ids of the experiments that this or an earlier version of this project logs to."""
+    return [str(e.experiment_id) for e in client.search_experiments() if DATASET in e.tags or e.name.startswith(EXPERIMENTS)]
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------------
@@ -298,8 +271,16 @@ def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> 
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"uri": data.name, **({"made_by": data.made_by} if data.made_by else {})})
-    profile = json.dumps({"num_rows": data.rows}) if data.rows is not None else None
-    dataset = Dataset(name=data.name, digest=data.digest[:36], source_type="local", source=source, profile=profile)
+    facts = {**({"num_rows": data.rows} if data.rows is not None else {}), **data.profile}
+    columns = [{"name": name, "type": kind, "required": True} for name, kind in data.columns.items()]
+    dataset = Dataset(
+        name=data.name,
+        digest=data.digest[:36],
+        source_type="local",
+        source=source,
+        schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
+        profile=json.dumps(facts) if facts else None,
+    )
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
     for attempt in range(4):
         try:
@@ -320,6 +301,15 @@ def write_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes], f
         for name, content in files.items():
             (Path(temporary) / name).write_bytes(content)
         client.log_artifacts(run_id, temporary, folder)
+
+
+def describe(client: MlflowClient, run: Any, note: str) -> None:
+    """Give a run a description, unless people wrote one; the builds that it is in stay named."""
+    tags = run.data.tags
+    if is_our_note(tags):
+        for link in builds_in(tags.get(NOTE, "")):
+            note = with_build(note, link)
+        write_batch(client, run.info.run_id, tags=note_tags(note))
 
 
 # --- models -------------------------------------------------------------------------------------------------------------
@@ -353,6 +343,27 @@ def link_model(client: MlflowClient, run_id: str, model_id: str, *, output: bool
         client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
     else:
         client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+
+def describe_model(
+    client: MlflowClient, model: Any, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float], data: Data | None
+) -> None:
+    """Log settings and metrics of a logged model; settings that it has stay as they are."""
+    from mlflow.entities import Metric
+
+    now = client.get_logged_model(model.model_id)
+    lacking = {name: public(value)[:500] for name, value in params.items() if name not in now.params}
+    if lacking:
+        client.log_model_params(model.model_id, lacking)
+    when = round(1000 * time.time())
+    of = {"dataset_name": data.name, "dataset_digest": data.digest[:36]} if data else {}
+    there = {(point.key, point.value, point.dataset_digest) for point in now.metrics or ()}
+    points = [
+        Metric(name, shown(value), when, 0, model_id=model.model_id, run_id=run_id, **of) for name, value in metrics.items()
+    ]
+    points = [point for point in points if (point.key, point.value, point.dataset_digest) not in there]
+    for start in range(0, len(points), BATCH):
+        client.log_batch(run_id, metrics=points[start : start + BATCH])
 
 
 def registered_version(client: MlflowClient, name: str, checkpoint: str) -> Any:

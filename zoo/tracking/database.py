@@ -113,12 +113,12 @@ def _roots(database: sqlite3.Connection) -> set[str]:
 
     Each has a folder of its own.
     """
-    query = "SELECT name, experiment_id, artifact_location FROM experiments WHERE name LIKE 'preference-%' OR experiment_id = 0"
     found = set()
-    for name, number, location in database.execute(query):
-        folder = name if number else "0"
-        if location and location.startswith("file:") and location.endswith(f"/artifacts/{folder}"):
-            found.add(location.removesuffix(f"/{folder}"))
+    for number, location in database.execute("SELECT experiment_id, artifact_location FROM experiments"):
+        root, _, folder = str(location or "").rpartition("/")
+        is_ours = folder.startswith("preference-") if number else folder == "0"
+        if is_ours and root.startswith("file:") and root.endswith("/artifacts"):
+            found.add(root)
     return found
 
 

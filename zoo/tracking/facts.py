@@ -6,10 +6,10 @@ Pure functions without MLflow. What reaches a run is listed here and nowhere els
 from __future__ import annotations
 
 import datetime
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -30,34 +30,39 @@ from zoo.contracts import (
 )
 from zoo.cost.price import price
 from zoo.errors import ZooError
-from zoo.pipeline.stage_table import stage_of
 from zoo.scores.metric_names import DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE, FITS_T4X2, HEADLINES, PEAK_GIB
 from zoo.scores.tables import CARD, SCORES, variant_metrics
-from zoo.store import RESULT, artifact_name, fingerprint, identity, leave_out, list_artifacts, source_of, sources
+from zoo.store import RESULT, artifact_name, fingerprint, leave_out, list_artifacts, source_of, sources
+from zoo.tracking.naming import stage_name
+from zoo.tracking.recipe import chain_params, changes_of
 
 if TYPE_CHECKING:
     from zoo.data.battles import Battles
 
-# Template: pages of text in a table cell; variants: each has a run of its own; the rest is in tags or never changes.
-LEFT_OUT = (
-    *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants", "priced"),
-    *("stage", "schema_version", "revision", "entry", "target", "battles"),
-)
-
 
 @dataclass(frozen=True)
 class Data:
-    """Data that a run reads: digest, file's name, who wrote it, and rows where known."""
+    """Data that a run reads: digest, file's name, who wrote it, and rows where known.
+
+    `profile`: further facts for people, by name; `columns`: type by name (`string`, `long`, `double`). Empty where the file is
+    not at hand.
+    """
 
     digest: str
     name: str
     made_by: tuple[str, ...] = ()
     rows: int | None = None
+    profile: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One MLflow run: a stage, or one variant of a score stage."""
+    """One MLflow run: a stage, or one variant of a score stage.
+
+    `name`: what people see it called. `params` has the settings of the stages before it, too; `changes` those that are not the
+    entry's own, dotted name -> (here, in the entry).
+    """
 
     name: str
     tags: dict[str, str]
@@ -65,6 +70,7 @@ class Facts:
     metrics: dict[str, float]
     curves: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     card: ScoreCard | None = None
+    changes: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -78,29 +84,31 @@ def stage_facts(manifest: Manifest, folder: Path, entry: Entry | None, battles: 
     One, or for a score stage one a variant, so that each member has a run of its own. `battles`: the labelled battles that were
     scored, where they are at hand, for the log loss of parts of them.
     """
-    tags, params = stage_tags(manifest, entry), stage_params(manifest)
+    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder)
     times = {"time/load_seconds": manifest.measurements.load_seconds, "time/run_seconds": manifest.measurements.run_seconds}
     if manifest.measurements.peak_bytes:
         times[PEAK_GIB] = manifest.measurements.peak_bytes / 2**30
     slugs = sorted(path.parent.name for path in folder.glob(f"*/{CARD}"))
     if not slugs:
         metrics = {**manifest.metrics, **times}
-        return [Facts(manifest.stage, tags, params, metrics, curves_of(folder, metrics))]
+        name = stage_name(manifest, folder, "", changes)
+        return [Facts(name, tags, params, metrics, curves_of(folder, metrics), changes=changes)]
     fits = fits_t4x2(manifest, folder, entry)
-    return [variant_facts(manifest, folder, slug, tags, params, times | fits, battles) for slug in slugs]
+    return [variant_facts(manifest, folder, slug, tags, params, changes, times | fits, battles) for slug in slugs]
 
 
-def planned_facts(request: Request, entry: Entry | None) -> list[Facts]:
+def planned_facts(request: Request, entry: Entry | None, store: Path) -> list[Facts]:
     """The runs of a stage that is running: what is known of them before it ends.
 
     They are found again by the same keys as `stage_facts`.
     """
-    manifest = _unfinished(request)
-    tags, params = stage_tags(manifest, entry), stage_params(manifest)
+    manifest, folder = _unfinished(request), store / artifact_name(request)
+    tags, params, changes = stage_tags(manifest, entry), chain_params(manifest, folder), changes_of(manifest, folder)
     slugs = [variant.slug for variant in variants_of(request)]
     if not slugs:
-        return [Facts(request.stage, tags, params, {})]
-    return [Facts(f"{request.stage} {slug}", tags | {"zoo.variant": slug}, params, {}) for slug in slugs]
+        return [Facts(stage_name(manifest, folder, "", changes), tags, params, {}, changes=changes)]
+    names = {slug: stage_name(manifest, folder, f"{request.entry}@{slug}", changes) for slug in slugs}
+    return [Facts(names[slug], tags | {"zoo.variant": slug}, params, {}, changes=changes) for slug in slugs]
 
 
 def planned_data(request: Request, store: Path) -> Data | None:
@@ -130,6 +138,7 @@ def variant_facts(
     slug: str,
     tags: dict[str, str],
     params: dict[str, str],
+    changes: dict[str, tuple[str, str]],
     shared: dict[str, float],
     battles: Battles | None,
 ) -> Facts:
@@ -151,8 +160,8 @@ def variant_facts(
         parts = slice_metrics(labelled_rows(table, battles.frame, ties=battles.can_tie))
         metrics = parts | quantization_delta(manifest, folder, slug, battles) | metrics
     ordered = {name: metrics[name] for name in (*HEADLINES, *sorted(metrics)) if name in metrics}
-    name = f"{manifest.stage} {slug}" if manifest.stage != "import" else card.member
-    return Facts(name, tags | own, params | variant, ordered, card=card)
+    name = stage_name(manifest, folder, card.member, changes)
+    return Facts(name, tags | own, params | variant, ordered, card=card, changes=changes)
 
 
 def fits_t4x2(manifest: Manifest, folder: Path, entry: Entry | None) -> dict[str, float]:
@@ -194,42 +203,6 @@ def stage_tags(manifest: Manifest, entry: Entry | None) -> dict[str, str]:
 
 def version_of(entry: Entry | None) -> str:
     return str(entry.version) if entry else "unknown"
-
-
-def stage_params(manifest: Manifest) -> dict[str, str]:
-    """The request's settings, flattened: `train.learning_rate`, `prompt.max_tokens`.
-
-    Inputs count by fingerprint only.
-    """
-    request = identity(manifest.request)
-    if section := stage_of(manifest.stage).section:
-        request[section] = request.pop("spec")
-    return flatten(request)
-
-
-def entry_params(entry: Entry) -> dict[str, str]:
-    """An entry's settings, flattened, for the run that stands for the entry."""
-    return flatten(entry.model_dump(mode="json", exclude={"name", "version", "description", "serve"}))
-
-
-def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as dotted names.
-
-    Nothing for None, for empty values and for what is left out.
-    """
-
-    def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
-        if name in LEFT_OUT or value is None or value in ("", [], {}):
-            return
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield from walk(item, f"{name}.{key}" if name else key)
-        elif isinstance(value, list | tuple):
-            yield name, ", ".join(map(str, value))[:6000]
-        else:
-            yield name, str(value)[:6000]
-
-    return dict(walk(dict(settings), ""))
 
 
 def curves_of(folder: Path, metrics: Mapping[str, float]) -> dict[str, tuple[tuple[int, float], ...]]:

@@ -1,9 +1,9 @@
 """A stage in MLflow while it runs: a RUNNING run with its curves and how far it is.
 
 A thread of the process that waits for the stage reads what the stage says of itself (`zoo.stages.progress`). It costs the stage
-nothing: it begins after some seconds, gives up at the first failure, and what is
-asked at the stage's end has one bound together with what is asked after it.
-What it did not log is logged when the stage has ended.
+nothing: it begins after some seconds, stops for this stage once calls have failed for FAILURE_SECONDS in all, what waits to be
+written is bounded, and what is asked at the stage's end has one bound together with what is asked after it. What it did not log
+is logged when the stage has ended, or by `zoo sync`, from the stage's own files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +26,11 @@ from zoo.scores.metric_names import WITH_FINAL_VALUE
 from zoo.settings import home
 from zoo.store import LIVE, PARTIAL, artifact_name, is_held, locked, open_lock
 from zoo.tracking.bounded import SECONDS
-from zoo.tracking.client import WEIGHTS, connect, experiment_of, find_run, finished, write_batch
+from zoo.tracking.client import connect, find_run, finished, write_batch
+from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.facts import Facts, curve_name, planned_data, planned_facts
 from zoo.tracking.home import mark_begun, marker_folder, unreachable
+from zoo.tracking.machine import machine_lines
 from zoo.tracking.stages import PROGRESS, run_tags
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zoo")
 FIRST_SECONDS = 5.0  # a stage that ends before is only logged afterwards
 EVERY_SECONDS = 5.0
+FAILURE_SECONDS = 5.0  # of calls that fail, in all
+LEAST_FAILURE_SECONDS = 0.5  # that one counts for: a refused connection takes no time
+MOST_WAITING = 5000  # lines that wait for the store: of more the newest
 LAST_SECONDS = 5.0  # for the last lines and the answer to what is logged afterwards, together
 NOTE = ".live"  # ending of a file that is locked while a process shows a stage: the kernel frees it with the process
 
@@ -125,21 +131,40 @@ def _show(following: Following, client: MlflowClient) -> None:
             return
         experiment = experiment_of(client, planned_data(request, following.store) or WEIGHTS)
         mark_begun(artifact_name(request))
-        for fact in planned_facts(request, following.entry):
+        for fact in planned_facts(request, following.entry, following.store):
             if run_id := _begin(client, experiment, fact, following.began):
                 following.runs.append(run_id)
-    place = 0
-    path = following.store / PARTIAL / artifact_name(request) / LIVE
-    while following.runs:
-        ended = following.ended.wait(EVERY_SECONDS)
-        place, said = read_lines(path, place)
-        for run_id in following.runs:
-            _log(client, run_id, said)
-        if ended:
-            break
+    _follow_lines(following, client)
     if following.status:
         for run_id in following.runs:
             client.set_terminated(run_id, following.status)
+
+
+def _follow_lines(following: Following, client: MlflowClient) -> None:
+    """Log what the stage says and what the machine does until the stage ends.
+
+    Raises what the store raises once it has failed for FAILURE_SECONDS.
+    """
+    place, failed = 0, 0.0
+    waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
+    path = following.store / PARTIAL / artifact_name(following.request) / LIVE
+    while following.runs:
+        ended = following.ended.wait(EVERY_SECONDS)
+        place, said = read_lines(path, place)
+        waiting.extend(said)
+        waiting.extend(machine_lines(time.time() - following.began))
+        asked = time.monotonic()
+        try:
+            for run_id in following.runs:
+                _log(client, run_id, list(waiting))
+            waiting.clear()
+        except Exception:
+            failed += max(LEAST_FAILURE_SECONDS, time.monotonic() - asked)
+            if ended or failed >= FAILURE_SECONDS:
+                raise
+            logger.debug("points of a running stage wait for the tracking store", exc_info=True)
+        if ended:
+            return
 
 
 def _begin(client: MlflowClient, experiment: str, fact: Facts, began: float) -> str | None:

@@ -11,9 +11,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from zoo.pipeline.stage_table import stage_of
+from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS
 from zoo.store import write_atomic
-from zoo.tracking.client import add_version, ensure_registered, external_model, link_model, registered_version
-from zoo.tracking.facts import Facts
+from zoo.tracking.client import (
+    add_version,
+    describe_model,
+    ensure_registered,
+    external_model,
+    link_model,
+    registered_version,
+)
+from zoo.tracking.describe import DESCRIBED, NOTE, is_our_note, note_tags, run_link, version_note
+from zoo.tracking.facts import Data, Facts
 from zoo.tracking.home import aliases_file
 from zoo.tracking.kept import Aliases, read_kept, set_file_aside
 
@@ -40,7 +49,7 @@ def log_checkpoint(client: MlflowClient, experiment: str, fact: Facts, run_id: s
     link_model(client, run_id, model.model_id, output=True)
 
 
-def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: str, scored_at: str) -> None:
+def register_scored(client: MlflowClient, experiment: str, fact: Facts, data: Data | None, run_id: str, scored_at: str) -> None:
     """The scored checkpoint as a version of its entry's registered model.
 
     The `candidate`, unless a later one is. A version's tags say which members it stands for: `zoo.members`, separated by
@@ -53,6 +62,7 @@ def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: 
     name = f"{entry}-scored".replace(".", "_")
     model = external_model(client, experiment, checkpoint, name=name, kind="scored", run_id=run_id, tags={"zoo.entry": entry})
     link_model(client, run_id, model.model_id)
+    describe_model(client, model, run_id, fact.params, fact.metrics, data)
     ensure_registered(client, entry, f"Entry {entry} of the zoo: a version for each checkpoint that was scored.")
     version = registered_version(client, entry, checkpoint)
     if version is None:
@@ -60,11 +70,30 @@ def register_scored(client: MlflowClient, experiment: str, fact: Facts, run_id: 
         version = add_version(client, entry, model, run_id, tags)
     members = members_of(version.tags) | {fact.card.member}
     client.set_model_version_tag(entry, version.version, "zoo.members", ",".join(sorted(members)))
-    if scored_at > version.tags.get(SCORED_AT, ""):
+    is_newer = scored_at > version.tags.get(SCORED_AT, "")
+    if is_newer:
         client.set_model_version_tag(entry, version.version, SCORED_AT, scored_at)
+    if is_newer or not version.description:
+        _describe_version(client, entry, version, fact, data, run_link(fact.name, experiment, run_id))
     now = candidate_of(client, entry)
     if now is None or scored_at >= now.tags.get(SCORED_AT, ""):
         client.set_registered_model_alias(entry, CANDIDATE, version.version)
+
+
+def _describe_version(client: MlflowClient, entry: str, version: Any, fact: Facts, data: Data | None, run: str) -> None:
+    """Its description and figures, of the scoring that came last; what people wrote over the description stays."""
+    tags = version.tags | {NOTE: version.description or ""}
+    if is_our_note(tags):
+        note = version_note(fact, data, run)
+        client.update_model_version(entry, version.version, note)
+        client.set_model_version_tag(entry, version.version, DESCRIBED, note_tags(note)[DESCRIBED])
+    told = {name: f"{fact.metrics[name]:.6g}" for name in _OF_VERSION if name in fact.metrics}
+    told |= {"data": data.name} if data else {}
+    for name, value in told.items():
+        client.set_model_version_tag(entry, version.version, name.replace("/", "."), value)
+
+
+_OF_VERSION = (LOG_LOSS, LOG_LOSS_SE, ROWS, ACCURACY, HOURS_25K)
 
 
 def candidate_of(client: MlflowClient, entry: str) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.settings import home
 from zoo.store import write_atomic
 from zoo.tracking.client import all_runs_of_ours
+from zoo.tracking.describe import NOTE, is_our_note
 from zoo.tracking.home import is_marked, is_own_database, mark
 from zoo.tracking.kept import Notes, read_kept, set_file_aside
 from zoo.tracking.models import CANDIDATE, keep_alias, kept_aliases
@@ -21,7 +22,6 @@ from zoo.tracking.models import CANDIDATE, keep_alias, kept_aliases
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
 
-NOTE = "mlflow.note.content"
 OURS = ("zoo.", "mlflow.", "package.", "member.")  # what tags begin with that this project or MLflow writes
 RESTORED = "notes"  # the mark of a database that has what the home kept
 
@@ -62,7 +62,12 @@ def _keep_aliases(client: MlflowClient) -> None:
 
 
 def _written(tags: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in tags.items() if name == NOTE or not name.startswith(OURS)}
+    """What people wrote on a run: a description that is not this project's, and tags of their own."""
+    return {
+        name: value
+        for name, value in tags.items()
+        if (name == NOTE and not is_our_note(tags)) or (name != NOTE and not name.startswith(OURS))
+    }
 
 
 def _key(run: Any) -> str:

@@ -1,8 +1,9 @@
 """Finished stages as MLflow runs: their names, tags, parameters and metrics.
 
-One experiment for a data set (`preference-DIGEST`), so that a table of runs never compares losses on different rows; in it a
-parent run for an entry's version, and a child run for each of its stages and each scored variant, which is what people compare.
-Logging is idempotent: a run is found by its fingerprint, and a second call adds nothing.
+One experiment for a data set, so that a table of runs never compares losses on different rows; in it a parent run for an
+entry's version, and a child run for each of its stages and each scored variant, which is what people compare. Logging is
+idempotent: a run is found by its fingerprint, and a second call adds nothing. A run that an earlier version of this project
+logged is given what it lacks (LAYOUT).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, Made, identity, locked, made_files
 from zoo.tracking.bounded import SECONDS
 from zoo.tracking.client import (
-    WEIGHTS,
     connect,
-    experiment_of,
+    describe,
     find_run,
     finished,
     points_of,
@@ -30,17 +30,21 @@ from zoo.tracking.client import (
     write_files,
     write_input,
 )
+from zoo.tracking.describe import LAYOUT, note_tags, stage_note
+from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.facts import (
     Data,
     Facts,
     data_of,
-    entry_params,
     stage_facts,
     version_of,
 )
 from zoo.tracking.home import mark, mark_begun, public_data
+from zoo.tracking.last import result_text
 from zoo.tracking.lineage import lineage_of_made, made_inputs
 from zoo.tracking.models import log_checkpoint, register_scored
+from zoo.tracking.profile import with_profile
+from zoo.tracking.recipe import entry_params
 
 PROGRESS = "zoo.progress"  # tag of a running stage: how far it is
 
@@ -56,32 +60,52 @@ def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SE
     """
     manifest, folder = artifact.manifest, artifact.path
     name = f"{manifest.stage}-{manifest.fingerprint}"
-    data = data_of(manifest, folder)
     battles = read_scored_battles(manifest)
+    data = with_profile(data_of(manifest, folder), manifest, battles)
     facts = stage_facts(manifest, folder, entry, battles)
     with locked(home(), "tracking"):
         client = connect(seconds)
         mark_begun(name)
         experiment = experiment_of(client, data or WEIGHTS)
         parent = _parent(client, experiment, manifest, entry, data) if data and manifest.stage != "import" else None
-        missing = [fact for fact in facts if not finished(_find(client, experiment, fact))]
-        for fact in missing:
-            run = _find(client, experiment, fact)
-            begun, run = run, run or _create(client, experiment, fact, manifest, parent)
+        missing = 0
+        for fact in facts:
+            found = _find(client, experiment, fact)
+            is_done = finished(found)
+            if is_done and LAYOUT.items() <= found.data.tags.items():
+                continue
+            note = stage_note(manifest, fact, data, result_text(manifest, folder, fact, battles))
+            if is_done:
+                _bring_up(client, found, fact, note)
+                if fact.card:
+                    register_scored(client, experiment, fact, data, found.info.run_id, manifest.created_at.isoformat())
+                continue
+            missing += 1
+            run = found or _create(client, experiment, fact, manifest, parent)
             _fill(client, run.info.run_id, fact, manifest, data)
             _write_lineage(client, run.info.run_id, lineage_of_made(manifest, folder))
-            if begun:  # by a killed logger, or while the stage ran
-                _complete(client, begun, fact, parent)
+            if found:  # by a killed logger, or while the stage ran
+                _complete(client, found, fact, parent)
             if fact.card:
                 _write_scores(client, run.info.run_id, folder / fact.tags["zoo.variant"], fact, battles)
-                register_scored(client, experiment, fact, run.info.run_id, manifest.created_at.isoformat())
+                register_scored(client, experiment, fact, data, run.info.run_id, manifest.created_at.isoformat())
             else:
                 figures = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}  # of ladders and comparisons
                 write_files(client, run.info.run_id, figures, "figures")
                 log_checkpoint(client, experiment, fact, run.info.run_id)
+            describe(client, found or run, note)
             client.set_terminated(run.info.run_id, end_time=_milliseconds(manifest))
         mark(name)
     return bool(missing)
+
+
+def _bring_up(client: MlflowClient, run: Any, fact: Facts, note: str) -> None:
+    """Give a run of an earlier version its name, its description and the settings that it lacks; people's names stay."""
+    params = {name: value for name, value in fact.params.items() if name not in run.data.params}
+    old = fact.card.member if fact.card else f"{fact.tags['zoo.entry']} {fact.tags['zoo.stage']}"
+    tags = LAYOUT | ({"mlflow.runName": fact.name} if run.info.run_name == old else {})
+    write_batch(client, run.info.run_id, params=params, tags=tags)
+    describe(client, run, note)
 
 
 def read_scored_battles(manifest: Manifest) -> Battles | None:
@@ -113,7 +137,10 @@ def _find(client: MlflowClient, experiment: str, fact: Facts) -> Any:
 
 
 def _parent(client: MlflowClient, experiment: str, manifest: Manifest, entry: Entry | None, data: Data) -> str:
-    """The run that stands for an entry's version on these data, made where it is missing."""
+    """The run that stands for an entry's version on these data, made where it is missing.
+
+    It has no scores: it groups its stages and variants.
+    """
     name, version = manifest.request.entry, version_of(entry)
     key = f"entry:{name}:{version}:{data.digest[:16]}"
     found = find_run(client, experiment, fingerprint=key)
@@ -130,6 +157,7 @@ def _parent(client: MlflowClient, experiment: str, manifest: Manifest, entry: En
     if entry:
         write_batch(client, run_id, params=entry_params(entry))
         client.log_dict(run_id, public_data(entry.model_dump(mode="json", exclude_none=True)), "entry.json")
+        write_batch(client, run_id, tags=note_tags(f"{entry.description}\n\nIts stages and variants are the runs below it."))
     write_input(client, run_id, data, "evaluation")
     client.set_terminated(run_id, end_time=_milliseconds(manifest))
     return run_id
@@ -143,8 +171,7 @@ def _create(client: MlflowClient, experiment: str, fact: Facts, manifest: Manife
 
 def run_tags(fact: Facts, parent: str | None = None) -> dict[str, str]:
     """All tags of a stage's run."""
-    name = fact.card.member if fact.card else f"{fact.tags['zoo.entry']} {fact.name}"
-    tags = {**fact.tags, "zoo.kind": "stage", "mlflow.runName": name}
+    tags = {**fact.tags, **LAYOUT, "zoo.kind": "stage", "mlflow.runName": fact.name}
     return tags | ({"mlflow.parentRunId": parent} if parent else {})
 
 

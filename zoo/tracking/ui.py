@@ -11,13 +11,22 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.contracts import Say
 from zoo.errors import ZooError
+from zoo.settings import home
 from zoo.tracking.home import artifact_root, is_server, mask, tracking_uri
+from zoo.tracking.served import PLACE
+from zoo.tracking.view import experiment_page
+
+if TYPE_CHECKING:
+    from zoo.tracking.experiments import Board
 
 HOST = "127.0.0.1"
+APP = "preference_zoo"  # the entry point of zoo.tracking.served
 START_SECONDS = 120  # a loaded machine imports MLflow slowly
 
 
@@ -26,9 +35,16 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
 
     A remote tracking server is only opened.
     """
-    uri, place = tracking_uri(), comparison()
+    uri = tracking_uri()
+    where = mask(uri) if is_server(uri) else f"the runs of {home()}; its server takes some seconds"
+    say(f"opening MLflow on {where}")  # at once: what comes takes seconds
+    boards = comparisons()
+    place = boards[0].place if boards else experiment_page(None)
     if is_server(uri):
-        page = f"/#{place}" if uri.startswith("http") else ""
+        root = mask(uri.rstrip("/")) if uri.startswith("http") else ""
+        for board in boards if root else ():
+            say(f"{board}: {root}/#{board.place}")
+        page = f"/#{place}" if root else ""
         say(f"MLflow runs elsewhere: {mask(uri.rstrip('/'))}{page}")
         if browse and has_display() and mask(uri) == uri:  # a password does not belong on a browser's command line
             webbrowser.open(uri.rstrip("/") + page)
@@ -38,9 +54,11 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
     free = free_port(port)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the server must not outlive this process or its terminal
         signal.signal(number, signal.default_int_handler)
-    process = start_server(uri, free)
+    process = start_server(uri, free, place)
     try:
         wait_until_up(process, f"http://{HOST}:{free}/health")
+        for board in boards:
+            say(f"{board}: http://{HOST}:{free}/#{board.place}")
         url = f"http://{HOST}:{free}/#{place}"
         say(f"MLflow: {url}")
         say("Ctrl-C stops it; runs are kept")
@@ -54,20 +72,20 @@ def serve(port: int = 5000, *, say: Say, browse: bool = True) -> None:
         keep_people_s_notes()
 
 
-def comparison() -> str:
-    """The UI's place that compares the members scored last.
+def comparisons() -> list[Board]:
+    """The UI's places that compare members, one for each data set, the newest first.
 
     ZooError where the tracking store cannot be used.
     """
     from zoo.settings import store_folder
-    from zoo.tracking.client import ensure_store, latest_experiment
+    from zoo.tracking.client import ensure_store
+    from zoo.tracking.experiments import boards
     from zoo.tracking.sync import catch_up, unusable
-    from zoo.tracking.view import experiment_page
 
     try:
         ensure_store()
         catch_up(store_folder())
-        return experiment_page(latest_experiment())
+        return boards()
     except Exception as error:
         raise unusable(error, "zoo ui") from None
 
@@ -90,16 +108,19 @@ def free_port(wanted: int) -> int:
     raise ZooError(f"ports {wanted} to {wanted + 49} of {HOST} are taken; give another with --port")
 
 
-def start_server(uri: str, port: int) -> subprocess.Popen[bytes]:
+def start_server(uri: str, port: int, place: str) -> subprocess.Popen[bytes]:
     """`mlflow server` in a session of its own, so that stopping it stops its workers too.
 
-    Its log is beside the database. It ends with this process, however that ends (`zoo.tracking.guard`).
+    Its bare address leads to `place` (`zoo.tracking.served`). Its log is beside the database. It ends with this process,
+    however that ends (`zoo.tracking.guard`).
     """
     command = [sys.executable, "-m", "zoo.tracking.guard"]
     command += [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", artifact_root().as_uri()]
+    if entry_points(group="mlflow.app", name=APP):  # not of an installation from before it was there
+        command += ["--app-name", APP]
     # By environment, not by argument: a database's URI can hold a password, and arguments show in process lists.
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": uri, PLACE: place}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = (
         "false"  # queues of language-model jobs: nine processes that nothing here uses
     )

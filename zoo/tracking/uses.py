@@ -17,10 +17,13 @@ from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import leave_out, locked, write_atomic
 from zoo.tracking.builds import build_key
-from zoo.tracking.client import connect, experiment_of, find_run, finished, write_batch
+from zoo.tracking.client import connect, describe, find_run, finished, write_batch
+from zoo.tracking.describe import LAYOUT, run_link, use_note
+from zoo.tracking.experiments import UNNAMED, experiment_of
 from zoo.tracking.facts import Data
 from zoo.tracking.home import kept_uses, mark, mark_begun, public_data
 from zoo.tracking.kept import KeptUse, read_kept
+from zoo.tracking.naming import use_name
 
 if TYPE_CHECKING:
     from zoo.tracking.client import MlflowClient
@@ -69,11 +72,11 @@ def mirror_use(path: Path) -> bool:
         return False
     with locked(home(), "tracking"):
         client = connect()
-        experiment = experiment_of(client, Data(record["dataset_digest"], "battles"))
+        experiment = experiment_of(client, Data(record["dataset_digest"], UNNAMED))
         key = f"use:{path.stem}"
         run = find_run(client, experiment, fingerprint=key)
         missing = not finished(run)
-        if missing or record["kind"] == "submission":
+        if missing or record["kind"] == "submission" or not LAYOUT.items() <= run.data.tags.items():
             _log(client, experiment, key, record, run)
         mark(path.stem)
     return missing
@@ -83,7 +86,9 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
     end = round(1000 * datetime.datetime.fromisoformat(record["at"]).timestamp())
     kind, build = record["kind"], record["build"]
     tags = {"zoo.kind": kind, "zoo.stage": kind, "zoo.fingerprint": key, "zoo.dataset": record["dataset_digest"]}
-    tags |= {"mlflow.runName": f"{kind} of build {build[:6]}", "zoo.build": build}
+    tags |= LAYOUT | {"zoo.build": build, "zoo.entry": "ensemble"}
+    if run is None or run.info.run_name == f"{kind} of build {build[:6]}":  # else people called it something
+        tags["mlflow.runName"] = use_name(kind, record)
     tags |= {"mlflow.source.name": f"ensemble {_COMMANDS[kind]}"}
     parent = find_run(client, experiment, fingerprint=f"build:{build}")
     if parent is not None:
@@ -97,6 +102,8 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
         write_batch(client, parent.info.run_id, points=[point for point in points if point[0].startswith(BOARD)])
     params = {name: str(value)[:6000] for name, value in record["params"].items()}
     write_batch(client, run_id, params=params, points=points, tags=tags)
+    named = run_link(parent.info.run_name, experiment, parent.info.run_id) if parent is not None else f"build {build[:6]}"
+    describe(client, run, use_note(kind, record, named))
     client.log_dict(run_id, public_data(record), f"{kind}.json")
     client.set_terminated(run_id, end_time=end)
 

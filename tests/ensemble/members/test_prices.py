@@ -10,12 +10,13 @@ import pytest
 
 from ensemble.budget.margin import choose_margin, forecast_factors
 from ensemble.members.gather import align
-from ensemble.members.prices import PriceList, foretold
+from ensemble.members.prices import PriceList
 from ensemble.search.build import build_plan
 from ensemble.search.decide import BuildRequest, SearchLimits
 from tests.ensemble.members.test_members import odds, table, write_battles
 from zoo.contracts import Cost, Foretold, Held, Input, LexicalScoreRequest, ScoreRequest, ScoreSpec, ServeSpec, Variant
 from zoo.cost.basis import copies_of
+from zoo.cost.elsewhere import foretold
 from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import forecasts_of
 from zoo.cost.lengths import File

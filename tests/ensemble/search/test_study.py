@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from ensemble.budget.duration import as_budget, parse_budget
+from ensemble.budget.duration import parse_budget
 from ensemble.pools.blend import RIDGED_LOG
 from ensemble.pools.crossfit import cross_fit
 from ensemble.search.build import pose_problem
@@ -25,6 +25,7 @@ from ensemble.search.study import Judge, Tried, run_study
 from ensemble.search.study_file import MEMBERS, PROPOSED_BY, load_study
 from tests.helpers.members import make_members, request
 from zoo.errors import ZooError
+from zoo.report.text import as_budget
 from zoo.scores.metrics import log_loss_rows
 
 BUDGET = Budget(5400.0, 1.5, "")

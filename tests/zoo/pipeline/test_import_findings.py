@@ -16,7 +16,8 @@ from zoo.pipeline.import_checks import read_table
 from zoo.pipeline.import_findings import Findings, findings
 from zoo.pipeline.import_table import import_scores
 from zoo.report.imported import imported_page
-from zoo.report.leaderboard import leaderboard, leaderboard_page
+from zoo.report.leaderboard import leaderboard
+from zoo.report.leaderboard_page import leaderboard_page
 from zoo.report.text import as_text
 from zoo.scores.metrics import log_loss_rows
 from zoo.store import read_manifest

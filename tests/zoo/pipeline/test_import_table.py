@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
-from zoo.report.leaderboard import leaderboard, leaderboard_page
+from zoo.report.leaderboard import leaderboard
+from zoo.report.leaderboard_page import leaderboard_page
 from zoo.report.text import Format, as_text
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import probabilities, read_card, read_scores

@@ -6,14 +6,24 @@ import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 
 from tests.helpers.manifests import finished, partial_folder, score_card
 from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
-from zoo.report.leaderboard import COLUMNS, leaderboard, leaderboard_page
-from zoo.report.text import Format, as_text
+from zoo.data.battles import read_battles
+from zoo.data.sample import write_sample
+from zoo.data.splits import prompt_groups
+from zoo.errors import ZooError
+from zoo.pipeline.import_table import import_scores
+from zoo.pipeline.members import score_tables
+from zoo.report.leaderboard import SortBy, leaderboard
+from zoo.report.leaderboard_page import COLUMNS, leaderboard_page, leaderboard_table
+from zoo.report.text import Format, _rendered, as_text
 from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
 from zoo.store import list_artifacts
+from zoo.targets import load_target
 from zoo.tracking.facts import stage_facts
 
 
@@ -48,8 +58,6 @@ def score(
         frame = score_table([f"r{i}" for i in range(rows)], np.full((rows, 3), 1 / 3), n_tokens=[100, 300] * (rows // 2))
         frame = frame.assign(fold=0) if folds else frame
         if failed:
-            import pandas as pd
-
             frame = pd.concat([frame, unscored_table([f"x{i}" for i in range(failed)], "refused")])
         write_scores(frame, partial / variant.slug / "scores.parquet")
         card = score_card(
@@ -82,7 +90,12 @@ def test_losses_on_different_data_are_not_mixed(tmp_path: Path) -> None:
     score(tmp_path, "new", {"ab-512": 1.05}, digest="e" * 64, day=3)
     score(tmp_path, "older", {"ab-512": 0.4}, day=2)
     assert [row.member for row in leaderboard(tmp_path)] == ["new@ab-512", "older@ab-512", "old@ab-512"]
-    assert [row.member for row in leaderboard(tmp_path, dataset="ee")] == ["new@ab-512"]
+    assert [row.member for row in leaderboard(tmp_path, data="ee")] == ["new@ab-512"]
+    assert len(leaderboard(tmp_path, data="b.csv")) == 3, "by the file's name both"
+    with pytest.raises(ZooError, match=r"--data f: no scored member is of such data; there are b \(dddddddd\), b \(eeeeeeee\)"):
+        leaderboard(tmp_path, data="f")
+    text = as_text(leaderboard_page(leaderboard(tmp_path))[0])
+    assert "b eeeeeeee: 8 labelled battles" in text and "b dddddddd: 8 labelled battles that all 2 have" in text
 
 
 def test_price_is_that_of_the_scored_rows_on_the_target(tmp_path: Path) -> None:
@@ -100,9 +113,11 @@ def test_rendering(tmp_path: Path) -> None:
     page, records = leaderboard_page(rows)
     text, markdown = as_text(page), as_text(page, Format.markdown)
     assert "one@ab-512" in text and "1.0500" in text
-    lines = markdown.splitlines()
+    heading, *lines = markdown.splitlines()
+    assert heading == "b dddddddd: 9 labelled battles"
     assert len(lines) == 3 and all(line.count("|") == len(COLUMNS) + 1 for line in lines)
     assert records[0]["log_loss"] == 1.05 and records[0]["failed_rows"] == 1
+    assert leaderboard_table(rows).records() == records, "CSV has all that JSON has"
 
 
 def test_the_speed_of_an_emulated_run_is_shown_nowhere(tmp_path: Path) -> None:
@@ -132,6 +147,7 @@ def test_fewer_rows_of_a_model_never_rank_beside_more(tmp_path: Path) -> None:
     assert rows[2].superseded.endswith(" with 600 rows is taken; this has 24")
     text = as_text(leaderboard_page(rows)[0])
     assert "one@ab-512 (best)" in text and text.count("(best)") == 1 and rows[2].superseded in text
+    assert "tables that others of their name replace" in text
 
 
 def test_losses_of_other_row_counts_are_not_ranked_together(tmp_path: Path) -> None:
@@ -152,7 +168,7 @@ def test_fold_rules_are_shown_where_members_of_one_data_set_differ_in_them(tmp_p
     score(tmp_path, "other", {"ab-512": 1.0}, digest="e" * 64, folds=True, held=near)
     score(tmp_path, "whole", {"ab-512": 1.0})
     page, records = leaderboard_page(leaderboard(tmp_path))
-    assert len(page) == 1 and "folds by" not in as_text(page), "of each data set there is one rule"
+    assert "folds by" not in as_text(page), "of each data set there is one rule"
     assert {record["member"][:3]: record["fold_rule"] for record in records} == {
         "one": "prompts",
         "oth": "near-prompts-1",
@@ -165,4 +181,100 @@ def test_fold_rules_are_shown_where_members_of_one_data_set_differ_in_them(tmp_p
         [line for line in text.splitlines() if f"| {name}@" in line] for name in ("one", "two", "whole")
     )
     assert "| prompts |" in one and "| near-prompts-1 |" in two and "prompts" not in whole
-    assert "folds go by different rules (near-prompts-1, prompts)" in str(page[1]) and "--fold-rule RULE" in str(page[1])
+    assert "folds go by different rules (near-prompts-1, prompts)" in str(page[-1]) and "--fold-rule RULE" in str(page[-1])
+
+
+SHARPNESS = {"weak": 0.2, "fair": 0.6, "good": 1.0, "close": 0.98}
+
+
+def imported(folder: Path, **drop: slice) -> dict[str, np.ndarray]:
+    """Members with real losses on 120 labelled battles; their losses by row. `drop`: rows that a member lacks."""
+    battles = folder / "battles.csv"
+    write_sample(battles, rows=120, seed=3)
+    frame = read_battles(battles).frame
+    truth, rng = np.eye(3)[frame["label"].to_numpy()], np.random.default_rng(0)
+    losses = {}
+    for name, sharpness in SHARPNESS.items():
+        p = np.exp(truth * sharpness + rng.normal(size=truth.shape) / 2)
+        table = pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=["p_a", "p_b", "p_tie"])
+        losses[name] = -np.log(table.to_numpy()[np.arange(120), frame["label"].to_numpy()])
+        table.insert(0, "id", frame["id"])
+        lacking = table.index[drop.get(name, slice(0))]
+        table["status"] = np.where(table.index.isin(lacking), "refused", "ok")
+        table.loc[lacking, ["p_a", "p_b", "p_tie"]] = np.nan
+        table.to_csv(folder / f"{name}.csv", index=False)
+        price = {"target": "t4x2", "load_seconds": 5.0, "seconds_per_row": 0.1, "store": folder / "store"}
+        import_scores(name, folder / f"{name}.csv", battles, **price)
+    return losses
+
+
+def test_differences_are_paired_on_the_rows_that_all_have(tmp_path: Path) -> None:
+    """The same mean and clustered error as by hand; a row that one member lacks counts for none."""
+    losses = imported(tmp_path, fair=slice(3, 5))
+    rows = {row.member: row for row in leaderboard(tmp_path / "store")}
+    frame = read_battles(tmp_path / "battles.csv").frame
+    kept = np.delete(np.arange(120), [3, 4])
+    best = min(SHARPNESS, key=lambda name: losses[name][kept].mean())
+    assert {row.common_rows for row in rows.values()} == {118} and [n for n, row in rows.items() if row.is_best] == [best]
+    prompts = prompt_groups(frame)[kept]
+    for name, row in rows.items():
+        apart = losses[name][kept] - losses[best][kept]
+        sums = pd.Series(apart - apart.mean()).groupby(prompts).sum().to_numpy()
+        error = np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(apart)
+        assert row.difference == pytest.approx(apart.mean(), abs=1e-12)
+        assert row.difference_se == pytest.approx(error, abs=1e-12)
+        assert row.common_log_loss == pytest.approx(losses[name][kept].mean())
+    assert rows["good"].rows == 120 and rows["fair"].rows == 118
+
+
+def test_members_of_other_rows_are_a_group_of_their_own(tmp_path: Path) -> None:
+    """As many rows, but others: two folds share none, and no difference is told between them."""
+    imported(tmp_path, weak=slice(0, 60), fair=slice(60, 120))
+    rows = {row.member: row for row in leaderboard(tmp_path / "store")}
+    assert len({rows[name].group for name in ("good", "weak", "fair")}) == 3 and rows["close"].group == rows["good"].group
+    assert rows["weak"].difference is rows["fair"].difference is None and not rows["weak"].is_best
+
+
+def test_sorted_cut_and_marked(tmp_path: Path) -> None:
+    imported(tmp_path)
+    store = tmp_path / "store"
+    by_name = [row.member for row in leaderboard(store, sort=SortBy.name)]
+    assert by_name == sorted(SHARPNESS)
+    accuracies = [row.accuracy for row in leaderboard(store, sort=SortBy.acc)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [row.member for row in leaderboard(store, top=2)] == [row.member for row in leaderboard(store)][:2]
+    (table,) = [t for t in score_tables(store) if t.name == "weak"]
+    rows = leaderboard(store, champions={"weak": table.card.checkpoint, "good": "another"})
+    assert [row.member for row in rows if row.is_champion] == ["weak"]
+    text = as_text(leaderboard_page(rows)[0])
+    assert "battles " in text and "120 labelled battles that all 4 have; differences are paired" in text
+    assert [line.split()[:2] for line in text.splitlines() if "champion" in line] == [["weak", "champion"]]
+
+
+def test_cost_on_another_machine_is_forecast_or_says_why_not(tmp_path: Path) -> None:
+    score(tmp_path, "smollm2-135m", {"ab-512": 1.0})
+    (tmp_path / "x").mkdir()
+    imported(tmp_path / "x")
+    (own,) = leaderboard(tmp_path, target=load_target("t4x2"))
+    assert (own.cost_target, own.cost_basis) == ("t4x2", "measured")
+    (there,) = leaderboard(tmp_path, target=load_target("a10g"))
+    assert there.cost_target == "a10g" and there.cost_basis in ("scaled", "published", "rates") and there.hours_25k
+    for row in leaderboard(tmp_path / "x" / "store", target=load_target("a10g")):
+        assert row.hours_25k is None and "declared for t4x2" in row.cost_note and "--like" in row.cost_note
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_row_breaks_within_a_word(width: int, tmp_path: Path) -> None:
+    """On a terminal of that width every line of the table is a row, and every word whole."""
+    score(tmp_path, "qwen2.5-coder-1.5b", {"ab-512": 1.02, "ba-512": 1.03}, rows=600)
+    score(tmp_path, "qwen2.5-coder-1.5b", {"ab-512": 0.5}, rows=24, day=2)
+    (tmp_path / "x").mkdir()
+    imported(tmp_path / "x")
+    for store in (tmp_path, tmp_path / "x" / "store"):
+        page, _ = leaderboard_page(leaderboard(store, superseded=True, champions={"good": "c"}))
+        text = _rendered(page, Console(width=width, force_terminal=True, color_system=None))
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= width, text
+        names = {row.member for row in leaderboard(store, superseded=True)}
+        assert all(any(line.startswith(name) for line in lines) for name in names)
+        assert not any(line.startswith(" ") for line in lines), "a row that goes on in the next line"

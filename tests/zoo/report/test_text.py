@@ -39,16 +39,15 @@ def plain(ansi: str) -> list[str]:
 @pytest.mark.parametrize("columns", [30, 40, 60, 80, 120, 200])
 def test_a_terminal_gets_lines_no_wider_than_it_is(monkeypatch, capsys, columns) -> None:
     lines = plain(shown(monkeypatch, capsys, TABLE, columns))
-    told = [line for line in lines if line.startswith("not shown")]
-    assert all(len(line) <= columns for line in lines if line not in told)
+    assert all(len(line) <= columns for line in lines)
     assert any("1.057" in line for line in lines)
 
 
 def test_the_least_important_columns_go_first_and_that_is_said(monkeypatch, capsys) -> None:
     wide, narrow, narrower = (plain(shown(monkeypatch, capsys, TABLE, columns)) for columns in (200, 50, 24))
     assert wide[0].split() == ["member", "loss", "rows", "why"] and not wide[-1].startswith("not shown")
-    assert narrow[0].split() == ["member", "loss", "why"] and narrow[-1].startswith("not shown at this width: rows;")
-    assert narrower[0].split() == ["member", "loss"] and "rows, why" in narrower[-1]
+    assert narrow[0].split() == ["member", "loss", "why"] and "not shown at this width: rows;" in " ".join(narrow)
+    assert narrower[0].split() == ["member", "loss"] and "rows, why" in " ".join(narrower)
 
 
 def test_a_pipe_gets_all_of_it_on_whole_lines_without_escapes(monkeypatch, capsys) -> None:

@@ -16,7 +16,7 @@ from scripts.metric_table import PATH, page
 from tests.helpers.members import make_members, request
 from tests.helpers.paths import ROOT
 from zoo.contracts import LABELS, Input, Manifest, Measurements, MergeRequest, MergeSpec
-from zoo.report.leaderboard import COLUMNS as SHOWN
+from zoo.report.leaderboard_page import COLUMNS as SHOWN
 from zoo.scores.ladder import ladder_metrics, steps_of
 from zoo.scores.metric_names import FORMS, HEADLINES, METRICS, find_metric
 from zoo.scores.metrics import score_metrics

@@ -23,6 +23,7 @@ from tests.helpers.logged import add_member, log
 from zoo.errors import ZooError
 from zoo.store import read_manifest
 from zoo.tracking import client as tracking_client
+from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, sync
 
@@ -32,7 +33,7 @@ MAKE = "from zoo.tracking.client import ensure_store; ensure_store()"
 def runs(status: str = "FINISHED") -> dict[str, Any]:
     """All our runs but those of entries, by name; none of another status than `status`."""
     client = tracking_client.connect()
-    ids = [e.experiment_id for e in client.search_experiments(filter_string="name LIKE 'preference-%'")]
+    ids = tracking_client.experiments_of_ours(client)
     found = client.search_runs(ids, max_results=1000) if ids else []
     assert {run.info.status for run in found} <= {status}
     named = {run.info.run_name: run for run in found}
@@ -220,7 +221,7 @@ MlflowClient.set_terminated = lambda *_, **__: os.kill(os.getpid(), 9)
 
 def test_runs_that_nothing_can_fill_are_ended(home: Path) -> None:
     client = tracking_client.connect()
-    experiment = tracking_client.experiment_of(client, tracking_client.WEIGHTS)
+    experiment = experiment_of(client, WEIGHTS)
     client.create_run(experiment, tags={"zoo.kind": "build"}, run_name="gone")
     assert sync(home / "store") == 0
     assert set(runs("KILLED")) == {"gone"}

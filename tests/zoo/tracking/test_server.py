@@ -29,6 +29,7 @@ from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
 from zoo.tracking import client as tracking_client
 from zoo.tracking import stages
+from zoo.tracking.experiments import boards, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, log_stage, sync
 from zoo.tracking.ui import serve
@@ -167,11 +168,12 @@ def test_runs_models_and_aliases_on_a_server(
     assert promote(names[0]) == "1"
     assert set(members_with_alias("champion")) == {names[0]}
     client = tracking_client.connect()
-    run = next(r for r in client.search_runs([tracking_client.latest_experiment()]) if r.info.run_name == names[0])
+    run = next(r for r in client.search_runs([boards()[0].experiment]) if r.info.run_name == names[0])
     assert [f.path for f in client.list_artifacts(run.info.run_id, "figures")], "figures reach the server"
     said: list[str] = []
     serve(say=said.append, browse=False)
-    assert said == [f"MLflow runs elsewhere: {server.uri}/#{experiment_page(tracking_client.latest_experiment())}"]
+    page = f"{server.uri}/#{experiment_page(boards()[0].experiment)}"
+    assert said == [f"opening MLflow on {server.uri}", f"{boards()[0]}: {page}", f"MLflow runs elsewhere: {page}"]
     assert not (tmp_path / "home" / "artifacts").exists() and not (tmp_path / "home" / "mlflow.db").exists()
 
 
@@ -220,7 +222,7 @@ def test_processes_that_log_at_once_lose_nothing(
     assert [process.wait() for process in running] == [0] * PROCESSES
     print(f"{where}: {PROCESSES} processes x {RUNS} runs in {time.monotonic() - started:.0f} s")
     client = tracking_client.connect()
-    experiment = client.get_experiment_by_name(f"preference-{'d' * 12}")
+    experiment = client.get_experiment_by_name(f"battles {'d' * 8}")
     found = client.search_runs([experiment.experiment_id], "tags.`zoo.kind` = 'build'", max_results=1000)
     logged = [(run.data.params["process"], run.data.params["run"], run.data.metrics["val/log_loss"]) for run in found]
     expected = [(str(n), str(k), pytest.approx(1 + k / 100)) for n in range(PROCESSES) for k in range(RUNS)]
@@ -236,14 +238,14 @@ def test_a_database_that_stops_answering_costs_a_stage_a_line(
     monkeypatch.setattr(tracking_client, "SECONDS", 2.0)
     assert log(add_member(own_home, "before"))
     postmaster = psutil.Process(int(Path(f"/tmp/zoo-postgres-{os.getpid()}/data/postmaster.pid").read_text().split()[0]))
-    experiment_of, stopped = tracking_client.experiment_of, list[psutil.Process]()
+    real, stopped = experiment_of, list[psutil.Process]()
 
     def stop_then_ask(*arguments: Any) -> str:
         stopped.extend([*postmaster.children(), postmaster])
         for process in stopped:
             with suppress(psutil.NoSuchProcess):  # a worker of the database's own may end meanwhile
                 process.suspend()
-        return experiment_of(*arguments)
+        return real(*arguments)
 
     artifact, answers = add_member(own_home, "hung"), list[bool]()
     with monkeypatch.context() as patch:

@@ -25,6 +25,7 @@ from tests.helpers.tracked import (
 from zoo.contracts import CapsRequest, FetchRequest, Held, Input, PricedVariant, Variant
 from zoo.entries.load import load_entry
 from zoo.tracking import client as tracking_client
+from zoo.tracking.experiments import boards
 from zoo.tracking.sync import log_build, log_stage, sync
 
 
@@ -91,7 +92,7 @@ def test_each_variant_is_a_run_with_its_own_numbers(home: Path) -> None:
 
 
 def test_other_data_are_another_experiment(home: Path) -> None:
-    assert tracking_client.latest_experiment() is None
+    assert boards() == []
     first = trained(home / "store")
     log_stage(first.manifest, first.path, None)
     other = train_request().model_copy(update={"battles": Input(path=Path("b.csv"), fingerprint="e" * 64)})
@@ -102,7 +103,7 @@ def test_other_data_are_another_experiment(home: Path) -> None:
     weights = logged(home / "store", fetch)
     assert log_stage(weights.manifest, weights.path, load_entry("smollm2-135m"))
     names = {e.name: e.experiment_id for e in tracking_client.connect().search_experiments()}
-    assert names["preference-weights"] != tracking_client.latest_experiment() in names.values()
+    assert names["preference-weights"] != boards()[0].experiment in names.values()
 
 
 def test_a_comparison_has_its_figure_and_its_metrics_by_variant(home: Path) -> None:

@@ -18,8 +18,10 @@ import pandas as pd
 import pytest
 
 from tests.helpers.browser import browser_page
+from tests.helpers.tracked import logged, scored, train_request
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
+from zoo.entries.load import load_entry
 from zoo.pipeline.import_table import import_scores
 from zoo.store import read_manifest
 from zoo.tracking.sync import log_stage
@@ -34,8 +36,8 @@ def page() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where `zoo ui` serves a store with three members; it is stopped as a person would stop it."""
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What `zoo ui` says of a store with two data sets, address by name; it is stopped as a person would stop it."""
     home = tmp_path_factory.mktemp("ui")
     battles = home / "battles.csv"
     write_sample(battles, rows=120, seed=3)
@@ -52,18 +54,24 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             price = {"target": "t4x2", "load_seconds": 5.0, "seconds_per_row": 0.1, "store": home / "store"}
             path = import_scores(name, home / f"{name}.csv", battles, **price).path
             assert log_stage(read_manifest(path), path)
+        for rate, loss in RATES.items():  # three trainings that differ in one setting, each scored
+            training = logged(home / "store", train_request(learning_rate=rate))
+            table = scored(home / "store", model=training.fingerprint, loss=loss)
+            for artifact in (training, table):
+                assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
         environment = {**os.environ, "ZOO_HOME": str(home)}
     command = [sys.executable, "-m", "zoo", "ui", "--port", "5150"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")
-    url = next(line.partition("MLflow: ")[2].strip() for line in lines if "MLflow: " in line)
-    assert "Ctrl-C stops it" in next(lines)
-    yield url
+    assert "opening MLflow on the runs of" in next(lines), "at once"
+    said = list(iter(lambda: next(lines).rstrip().partition("] ")[2], "Ctrl-C stops it; runs are kept"))
+    places = dict(line.split(": ", 1) for line in said)
+    yield places
     process.terminate()
     assert process.wait() == 0
     with pytest.raises(subprocess.CalledProcessError):  # the server went with it
-        subprocess.run(["curl", "--silent", "--fail", url.partition("#")[0]], check=True)
+        subprocess.run(["curl", "--silent", "--fail", places["MLflow"].partition("#")[0]], check=True)
 
 
 def shoot(page: Any, name: str) -> None:
@@ -80,6 +88,48 @@ def close_assistant(page: Any) -> None:
         panel.first.click(timeout=5000)
     except Exception:
         return
+
+
+@pytest.fixture(scope="module")
+def address(addresses: dict[str, str]) -> str:
+    """The page that `zoo ui` opens: that of the data that were scored last."""
+    return addresses["MLflow"]
+
+
+RATES = {0.0001: 1.05, 0.0003: 0.98, 0.001: 1.01}  # learning rate -> log loss
+
+
+@pytest.mark.services
+@pytest.mark.timeout(600)
+def test_the_bare_address_leads_to_the_runs(page: Any, address: str) -> None:
+    """Never to MLflow's own start page, which knows language-model applications alone."""
+    page.goto(address.partition("#")[0])
+    page.wait_for_selector(".ag-row")
+    assert page.url == address or page.url.partition("?")[0] == address.partition("?")[0]
+
+
+@pytest.mark.services
+@pytest.mark.timeout(600)
+def test_which_setting_helped_is_seen_in_the_browser(page: Any, addresses: dict[str, str]) -> None:
+    """The view of settings has an axis of the one that differs, and Compare its values side by side."""
+    (place,) = (url for name, url in addresses.items() if name.startswith("my_battles "))
+    page.goto(place)
+    page.wait_for_selector(".ag-row")
+    close_assistant(page)
+    names = [link.inner_text() for link in page.query_selector_all(".ag-row a") if "learning_rate=" in link.inner_text()]
+    assert "learning_rate=0.0003" in names[0], "best first, told apart by name"
+    shoot(page, "settings-runs")
+    for row in (0, 1):
+        page.locator(".ag-row input.ag-checkbox-input").nth(row).click()
+    page.get_by_role("button", name="Compare").first.click()
+    page.wait_for_function("location.hash.includes('compare-runs')")
+    page.get_by_text("train.learning_rate", exact=True).first.wait_for()
+    shown = page.inner_text("body")
+    assert "0.0003" in shown and "0.001" in shown
+    shoot(page, "settings-compare")
+    page.goto(place.replace("viewStateShareKey=members", "viewStateShareKey=settings").replace("TABLE", "CHART"))
+    page.get_by_text("train.learning_rate").first.wait_for()
+    shoot(page, "settings-chart")
 
 
 @pytest.mark.services
