@@ -36,7 +36,9 @@ def head(path: Path) -> str:
 def tree(root: Path = ROOT) -> str:
     """Every package with its line, and its modules with theirs."""
     lines = []
-    for package in [path.parent for name in ("zoo", "ensemble") for path in sorted((root / name).rglob("__init__.py"))]:
+    for package in [
+        path.parent for name in ("zoo", "ensemble", "preference_zoo") for path in sorted((root / name).rglob("__init__.py"))
+    ]:
         name = package.relative_to(root).as_posix()
         lines.append(f"{name + '/':<{WIDTH}} {head(package / '__init__.py')}")
         inside = [(path.name, head(path)) for path in sorted(package.glob("*.py")) if path.name != "__init__.py"]

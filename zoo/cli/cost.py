@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from zoo.cli.app import Name, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
-from zoo.report.text import Cell, Column, Format, Page, Table, show
-
-if TYPE_CHECKING:
-    from zoo.cost.forecast import Forecast
-    from zoo.cost.interval import Interval
-
-GIB = 2**30
+from zoo.report.text import Format, show
 
 
 def cost(
@@ -42,76 +35,13 @@ def cost(
 
     Example: zoo cost smollm2-135m --target cpu --lengths test.csv --measure
     """
-    from zoo.cost.forecast import forecast
-    from zoo.cost.lengths import file_of
-    from zoo.cost.measure import measure as measure_sample
-    from zoo.cost.measure import samples_folder
+    from zoo.cost.asked import forecast_file
     from zoo.entries.load import load_entry
-    from zoo.errors import ZooError
-    from zoo.pipeline.weights import fetched_folder
-    from zoo.settings import store_folder
+    from zoo.report.cost import forecasts_page
     from zoo.targets import load_target
 
-    style = style_of(output, as_json)
-    entry, machine, store = load_entry(name), load_target(target), store_folder()
-    if measure and lengths is None:
-        raise ZooError("--measure: give the battles to measure on with --lengths FILE")
-    if measure and lengths is not None:
+    if measure:
         check_installed()
-        measure_sample(entry, machine, lengths, store, say=say)
-    file = file_of(entry, lengths, rows, fetched_folder(entry, store))
-    found = forecast(entry, machine, file, [store, samples_folder()])
+    style = style_of(output, as_json)
+    found = forecast_file(load_entry(name), load_target(target), rows=rows, lengths=lengths, measured=measure, say=say)
     show(forecasts_page(found), style, data=[f.model_dump(mode="json") for f in found])
-
-
-def forecasts_page(found: Sequence[Forecast]) -> Page:
-    """Forecasts as a table, and below it what they assume and where they extrapolate."""
-    first = found[0]
-    unit_name, unit = time_unit(max(f.seconds.high for f in found))
-    submitted = any(f.submission_seconds for f in found)
-    with_bytes = any(f.peak_bytes for f in found)
-    columns = [Column("variant"), Column("M tokens", "tokens", lambda n: f"{n / 1e6:.2f}", drop=6), Column("basis")]
-    columns += interval_columns(unit_name, "seconds", unit, drop=0)
-    columns += interval_columns("submitted", "submission_seconds", unit, drop=2) if submitted else []
-    columns += interval_columns("GiB", "peak_bytes", GIB, drop=4) if with_bytes else []
-    rows: list[list[Cell]] = []
-    for f in found:
-        cells: list[Cell] = [f.variant.slug, f.tokens, f.basis, *interval_cells(f.seconds)]
-        cells += interval_cells(f.submission_seconds) if submitted else []
-        rows.append(cells + (interval_cells(f.peak_bytes) if with_bytes else []))
-    page: list[str | Table] = [f"{first.entry} on {first.target}: {first.rows:,} rows", "", Table(columns, rows)]
-    if submitted:
-        page += ["", "submitted: as a Kaggle submission, which took longer than an interactive run on such a machine"]
-    for title, notes in (("assumed", [f.assumed for f in found]), ("goes beyond", [f.extrapolates for f in found])):
-        told: dict[str, list[str]] = {}
-        for f, each in zip(found, notes, strict=True):
-            for note in each:
-                told.setdefault(note, []).append(f"{f.basis} {f.variant.slug}")
-        page += ["", f"{title}:"] if told else []
-        page += [f"- {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in told.items()]
-    return page
-
-
-def time_unit(seconds: float) -> tuple[str, float]:
-    """A unit in which so many seconds read well, and its seconds."""
-    return next(((name, unit) for name, unit in (("hours", 3600.0), ("minutes", 60.0)) if seconds >= unit), ("seconds", 1.0))
-
-
-def interval_columns(title: str, key: str, unit: float, *, drop: int) -> list[Column]:
-    """Columns low, likely and high of an interval, shown in `unit` with three digits.
-
-    Likely is dropped last.
-    """
-
-    def form(value: float) -> str:
-        return f"{value / unit:.3g}"
-
-    return [
-        Column(f"{title} {which}", f"{key}_{which}", form, drop=drop and drop + (which != "likely"))
-        for which in ("low", "likely", "high")
-    ]
-
-
-def interval_cells(interval: Interval | None) -> list[Cell]:
-    """Low, likely and high; None where there is none."""
-    return [None, None, None] if interval is None else [interval.low, interval.likely, interval.high]

@@ -1,0 +1,59 @@
+"""Pages as fragments of HTML, as a notebook shows them beside what it runs."""
+
+from __future__ import annotations
+
+import base64
+
+from zoo.report.text import Page, Table, fitting
+
+WIDTH = 110  # characters of a table beside a notebook's margin; columns that have no room there are named below it
+
+
+def fragment(page: Page) -> str:
+    """A page's texts and tables as HTML, every value escaped; a notebook's own style makes the best of it."""
+    return "\n".join(_table(block) if isinstance(block, Table) else _text(block) for block in page)
+
+
+def image(png: bytes, said: str, *, width: int = 640) -> str:
+    """A picture within the HTML, at most `width` pixels wide; `said`: what it shows, for those who do not see it."""
+    from markupsafe import escape
+
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{escape(said)}" style="max-width: 100%; width: {width}px" src="data:image/png;base64,{data}">'
+
+
+def frame(page: str, title: str, *, height: int = 560) -> str:
+    """A whole page in a frame of its own, whose style stays in there."""
+    from markupsafe import escape
+
+    style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
+    return f'<iframe title="{escape(title)}" style="{style}" srcdoc="{escape(page)}"></iframe>'
+
+
+def _text(block: str) -> str:
+    from markupsafe import escape
+
+    if not block:
+        return ""
+    if "\n" in block:
+        return f"<pre>{escape(block)}</pre>"
+    return f"<p>{escape(block)}</p>"
+
+
+def _table(table: Table) -> str:
+    from markupsafe import escape
+
+    if not table.rows:
+        return ""
+    kept, dropped, _ = fitting(table, WIDTH)
+    texts = [place for place in kept if any(isinstance(row[place], str) for row in table.rows)]
+    align = {place: "left" if place in texts else "right" for place in kept}
+    head = "".join(f'<th style="text-align: {align[i]}">{escape(table.columns[i].title)}</th>' for i in kept)
+    lines = []
+    for number, row in enumerate(table.cells()):
+        weight = "; font-weight: bold" if number in table.best else ""
+        cells = "".join(f'<td style="text-align: {align[i]}{weight}">{escape(row[i])}</td>' for i in kept)
+        lines.append(f"<tr>{cells}</tr>")
+    note = f"<p>more columns in the frame: {escape(', '.join(dropped))}</p>" if dropped else ""
+    body = "\n".join(lines)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>{note}"
