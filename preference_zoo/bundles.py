@@ -49,7 +49,7 @@ class Bundle:
 
     def _repr_html_(self) -> str:
         findings: str = self.findings._repr_html_()  # type: ignore[operator]
-        return findings + fragment(["what to upload, and how:", "\n".join(self.commands)])
+        return findings + fragment(["what to upload, and what then:", "\n".join(self.commands)])
 
 
 def bundle(

@@ -50,15 +50,18 @@ class Run:
             return float(self.folds["log_loss"].iloc[-1])
         return next((value for name, value in self.metrics.items() if name.rpartition(":")[2] == LOG_LOSS), None)
 
+    @property
+    def _line(self) -> str:
+        return f"{self.entry}: " + ("not scored" if self.log_loss is None else f"log loss {self.log_loss:.4f}")
+
     def __repr__(self) -> str:
-        loss = "no log loss" if self.log_loss is None else f"log loss {self.log_loss:.4f}"
-        return f"Run({self.entry}: {loss}; {', '.join(local(str(path)) for path in self.paths)})"
+        return f"Run({self._line}; {', '.join(local(str(path)) for path in self.paths)})"
 
     def __str__(self) -> str:
         return as_text(self._page)
 
     def _repr_html_(self) -> str:
-        return fragment(self._page) + "".join(found._repr_html_() or "" for found in self.ladders)
+        return fragment([self._line, *self._page]) + "".join(found._repr_html_() or "" for found in self.ladders)
 
 
 def run(

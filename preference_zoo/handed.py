@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preference_zoo.shown import say
+from preference_zoo.shown import Notes
 from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import FRAMES, write_atomic
@@ -32,11 +32,13 @@ class Handed:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.say = Notes(self.named)
 
     def __enter__(self) -> Handed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.say.end()
         if self._folder is not None:
             self._folder.cleanup()
         if isinstance(error, ZooError):
@@ -76,10 +78,6 @@ class Handed:
         for path, name in self._names.items():
             text = text.replace(path, name)
         return text
-
-    def say(self, text: str) -> None:
-        """A note for the reader of the notebook."""
-        say(self.named(text))
 
 
 def text_of(frame: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ class Shown(pd.DataFrame):
         return self._page if self.shape == self._shape else None
 
     def __repr__(self) -> str:
-        return super().__repr__() if self._as_made is None else f"{type(self).__name__}({self._line})"
+        if self._as_made is None:
+            return super().__repr__()
+        return f"<{self._line}>" if type(self) is Shown else f"{type(self).__name__}({self._line})"
 
     def __str__(self) -> str:
         return super().__repr__() if self._as_made is None else as_text(self._as_made)
@@ -67,6 +69,34 @@ def local_page(page: Page) -> Page:
 def say(text: str) -> None:
     """A note on what is going on."""
     _tqdm().write(printable(local(text)), file=sys.stdout)
+
+
+class Notes:
+    """What one call says while it works: lines, and a bar for steps of which there are many.
+
+    `named`: puts what is said into the caller's words.
+    """
+
+    def __init__(self, named: Callable[[str], str]) -> None:
+        self._named = named
+        self._bar: Any = None
+
+    def __call__(self, text: str) -> None:
+        self.end()
+        say(self._named(text))
+
+    def step(self, done: int, total: int, text: str) -> None:
+        """Step `done` of `total` begins; `text` says what it is."""
+        if self._bar is None:
+            self._bar = _tqdm()(total=total, unit="step", leave=False)
+        self._bar.n = done
+        self._bar.set_description(printable(text.split(",")[0]))
+
+    def end(self) -> None:
+        """Take away the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 def _tqdm() -> Any:

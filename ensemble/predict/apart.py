@@ -5,6 +5,7 @@ Its watchdog ends the process at the budget's end, whatever hangs: that must not
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ def predict_apart(
     command += [] if like is None else ["--like", str(like)]
     for name, path in (scores or {}).items():
         command += ["--scores", f"{name}={path}"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=_without_colours(), stdin=quiet, stdout=quiet, stderr=subprocess.PIPE)
     last = ""
     try:
         assert process.stderr is not None
@@ -55,3 +57,10 @@ def predict_apart(
             process.wait()
     if code:
         raise ZooError(last.removeprefix("error: ").removeprefix("warning: ") or f"exit code {code}", exit_code=code)
+
+
+def _without_colours() -> dict[str, str]:
+    """The environment in which progress comes in lines: a notebook's kernel claims to be a terminal by these names."""
+    return {
+        name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
+    }

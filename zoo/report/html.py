@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import itertools
+from collections.abc import Sequence
 
 from zoo.report.text import Page, Table, fitting
 
@@ -11,7 +13,10 @@ WIDTH = 110  # characters of a table beside a notebook's margin; columns that ha
 
 def fragment(page: Page) -> str:
     """A page's texts and tables as HTML, every value escaped; a notebook's own style makes the best of it."""
-    return "\n".join(_table(block) if isinstance(block, Table) else _text(block) for block in page)
+    found: list[str] = []
+    for is_text, blocks in itertools.groupby(page, key=lambda block: isinstance(block, str) and "\n" not in block):
+        found += [_paragraphs([str(block) for block in blocks])] if is_text else [_laid_out(block) for block in blocks]
+    return "\n".join(found)
 
 
 def image(png: bytes, said: str, *, width: int = 640) -> str:
@@ -30,14 +35,18 @@ def frame(page: str, title: str, *, height: int = 560) -> str:
     return f'<iframe title="{escape(title)}" style="{style}" srcdoc="{escape(page)}"></iframe>'
 
 
-def _text(block: str) -> str:
+def _paragraphs(lines: Sequence[str]) -> str:
+    """Lines as paragraphs, which empty ones part."""
     from markupsafe import escape
 
-    if not block:
-        return ""
-    if "\n" in block:
-        return f"<pre>{escape(block)}</pre>"
-    return f"<p>{escape(block)}</p>"
+    parts = [list(part) for filled, part in itertools.groupby(lines, key=bool) if filled]
+    return "\n".join(f"<p>{'<br>'.join(escape(line) for line in part)}</p>" for part in parts)
+
+
+def _laid_out(block: str | Table) -> str:
+    from markupsafe import escape
+
+    return _table(block) if isinstance(block, Table) else f"<pre>{escape(block)}</pre>"
 
 
 def _table(table: Table) -> str:
