@@ -1,7 +1,6 @@
 """The notebooks of docs/notebooks, run: `python scripts/notebooks.py --write [NAME ...]` keeps their outputs in the files.
 
-Each runs in an empty folder with a home of its own. What is kept is small and says nothing of this machine: bars of progress go,
-and the file is as it is written by hand but for its outputs.
+Each runs in an empty folder with a home of its own. What is kept is small and says nothing of this machine: bars go.
 """
 
 from __future__ import annotations

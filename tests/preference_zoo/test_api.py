@@ -73,9 +73,14 @@ def test_names_are_few_and_each_is_explained_and_typed() -> None:
 
 def test_importing_it_loads_nothing_heavy_and_does_nothing() -> None:
     heavy = ("torch", "vllm", "mlflow", "optuna", "sklearn", "scipy", "matplotlib", "transformers", "typer", "tqdm")
-    program = f"import sys, os; before = dict(os.environ); import preference_zoo\nprint([n for n in {heavy} if n in sys.modules], before == os.environ)"
+    program = f"""
+import sys, os
+before = dict(os.environ)
+import preference_zoo
+print([name for name in {heavy} if name in sys.modules], before == os.environ)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.split("\n")[0] == "[] True", done.stderr
+    assert done.stdout.strip() == "[] True", done.stderr
 
 
 def test_a_frame_is_run_once_and_the_leaderboard_is_that_of_the_command(
@@ -108,7 +113,7 @@ def test_from_a_plan_to_its_evaluation(home: Path, votes: pd.DataFrame, tmp_path
     assert judged.loc["blend", "rows"] == 60 and plan.contents.members[0].name in judged.index
     new = plan.recalibrate(other, scores=tables)
     assert new.path == Path("plan-recalibrated.json") and new.contents.calibration.battles == "labels.csv"
-    with pytest.raises(pz.ZooError, match="^labels: the plan was fitted on all of its 90 labelled rows; give others"):
+    with pytest.raises(pz.ZooError, match=r"^labels: the plan was fitted on all of its 90 labelled rows; give others"):
         plan.recalibrate(votes, scores={"theirs": table(votes, 0.6)})
 
 
@@ -121,7 +126,7 @@ def test_tables_alone_need_no_store(
     assert sorted(member.name for member in plan.contents.members) == ["a", "b"] and not own_home.exists()
     submission = plan.predict(scores=tables)
     assert submission["id"].tolist() == votes["id"].tolist() and not own_home.exists()
-    with pytest.raises(pz.ZooError, match="^give the battles to predict, or the members' tables"):
+    with pytest.raises(pz.ZooError, match=r"^give the battles to predict, or the members' tables"):
         plan.predict()
     with pytest.raises(TypeError, match="bugdet"):
         pz.build(scores=tables, labels=votes, bugdet="9h")

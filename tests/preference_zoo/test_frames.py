@@ -92,7 +92,7 @@ def test_tables_of_a_build_are_named_as_its_caller_names_them(sample_csv: Path, 
     with pytest.raises(pz.ZooError, match=r"^mine: 1 row has probabilities that do not sum to 1: 8000003$"):
         wrong = frame.assign(p_a=frame["p_a"].mask(frame.index == 3, 0.9))
         pz.build(scores={"other": frame, "mine": wrong}, labels=sample_csv, output=tmp_path / "plan.json")
-    with pytest.raises(pz.ZooError, match="^labels: has no winner columns"):
+    with pytest.raises(pz.ZooError, match=r"^labels: has no winner columns"):
         pz.build(scores={"mine": frame}, labels=frame[["id"]], output=tmp_path / "plan.json")
 
 

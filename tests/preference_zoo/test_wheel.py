@@ -1,4 +1,4 @@
-"""What `pip install` of the built wheel gives: the Python API, with the packages that the wheel itself requires and no others."""
+"""What `pip install` of the built wheel gives: the Python API, with no other packages than the wheel requires."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ WIDTH = 110  # characters of a table beside a notebook's margin; columns that ha
 def fragment(page: Page) -> str:
     """A page's texts and tables as HTML, every value escaped; a notebook's own style makes the best of it."""
     found: list[str] = []
-    for is_text, blocks in itertools.groupby(page, key=lambda block: isinstance(block, str) and "\n" not in block):
-        found += [_paragraphs([str(block) for block in blocks])] if is_text else [_laid_out(block) for block in blocks]
+    for is_text, together in itertools.groupby(page, key=lambda block: isinstance(block, str) and "\n" not in block):
+        blocks = list(together)
+        found += [_paragraphs(list(map(str, blocks)))] if is_text else map(_laid_out, blocks)
     return "\n".join(found)
 
 
