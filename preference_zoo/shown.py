@@ -110,8 +110,11 @@ def _tqdm() -> Any:
 @contextmanager
 def bars(folder: Path) -> Iterator[None]:
     """Show how far the stage is that runs in a folder, as it says itself: a bar at a time, and its notes."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(folder, ended), name="bars", daemon=True)
+    from zoo.store import LIVE
+
+    path, ended = folder / LIVE, threading.Event()
+    before = path.stat().st_size if path.exists() else 0  # of a run that was cut short, and that this one goes on from
+    thread = threading.Thread(target=_follow, args=(path, before, ended), name="bars", daemon=True)
     thread.start()
     try:
         yield
@@ -120,15 +123,14 @@ def bars(folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def _follow(folder: Path, ended: threading.Event) -> None:
-    from zoo.store import LIVE
+def _follow(path: Path, place: int, ended: threading.Event) -> None:
     from zoo.tracking.live import read_lines
 
-    path, bar, place = folder / LIVE, None, 0
-    if path.exists():
-        place = path.stat().st_size  # of a run that was cut short, and that this one goes on from
+    bar = None
     try:
-        while not ended.wait(LOOK_SECONDS):
+        last = False
+        while not last:
+            last = ended.wait(LOOK_SECONDS)
             place, said = read_lines(path, place)
             for line in said:
                 if "note" in line:

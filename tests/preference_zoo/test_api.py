@@ -99,7 +99,7 @@ def test_a_frame_is_run_once_and_the_leaderboard_is_that_of_the_command(
 
 
 def test_from_a_plan_to_its_evaluation(home: Path, votes: pd.DataFrame, tmp_path: Path) -> None:
-    plan = pz.build(budget="5m", target="cpu", rows=90, trials=0, battles=votes)
+    plan = pz.build(budget="5m", target="cpu", rows=90, trials=0, battles=votes, include=["theirs"], pools=["linear"])
     assert load_plan(Path("plan.json")) == plan.contents and repr(plan) == repr(pz.Plan("plan.json"))
     page = plan._repr_html_()
     assert html.escape("<!doctype html>") in page.lower() and str(tmp_path) not in html.unescape(page)
@@ -122,7 +122,7 @@ def test_tables_alone_need_no_store(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tables = {name: table(votes, see, seed) for seed, (name, see) in enumerate({"a": 0.4, "b": 0.7}.items())}
-    plan = pz.build(scores=tables, labels=votes[["id", *WINNERS]], trials=0)
+    plan = pz.build(scores=tables, labels=votes[["id", *WINNERS]], trials=0, pools=["linear"])
     assert sorted(member.name for member in plan.contents.members) == ["a", "b"] and not own_home.exists()
     submission = plan.predict(scores=tables)
     assert submission["id"].tolist() == votes["id"].tolist() and not own_home.exists()
@@ -133,7 +133,7 @@ def test_tables_alone_need_no_store(
 
 
 def test_a_frontier_has_its_files_and_its_picture(home: Path, votes: pd.DataFrame) -> None:
-    points = pz.frontier(target="cpu", rows=90, trials=0, points=2, battles=votes)
+    points = pz.frontier(target="cpu", rows=90, trials=0, points=2, battles=votes, pools=["linear"])
     assert Path("frontier/frontier.json").exists() and "data:image/png;base64," in points._repr_html_()
     assert points["oof_log_loss"].is_monotonic_decreasing and repr(points).startswith("Frontier(")
 
@@ -188,7 +188,7 @@ def test_many_steps_are_one_bar(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.services
 def test_an_interrupted_stage_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     """As a notebook's kernel is interrupted: SIGINT to it and to what it has started."""
-    write_sample(tmp_path / "battles.csv", rows=2500, seed=1)
+    write_sample(tmp_path / "battles.csv", rows=800, seed=1)
     program = "import preference_zoo as pz; print(pz.run('lexical', 'battles.csv').log_loss)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     kernel = subprocess.Popen(
