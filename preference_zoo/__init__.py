@@ -1,4 +1,4 @@
-"""The Python API of the zoo and the ensembler: what the commands do, for notebooks and scripts.
+"""The Python API of zoo and ensembler: what the commands do, for notebooks and scripts.
 
 It only hands on: each function calls what the command of its name calls, reads and leaves the same files, and takes DataFrames
 where the command takes files. Whatever cannot be right is a `ZooError` with the command's own line. docs/python.md has a page

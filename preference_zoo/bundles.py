@@ -30,9 +30,10 @@ class Bundle:
         return int((self.findings["verdict"] == "fail").sum())
 
     def rehearse(self, battles: Table) -> Shown:
-        """Run the bundle's own script here on rows of these battles, as planned and with faults; as `bundle check --battles`.
+        """Run the bundle's own script here on rows of these battles, as planned and with faults.
 
-        Without a network, and with this machine's environment and engine in the place of the notebook's.
+        As `ensemble bundle check --battles` does: without a network, and with this machine's environment and engine in the
+        place of the notebook's.
         """
         from ensemble.bundle.dry_run import dry_run
         from ensemble.bundle.trials import trials_table

@@ -1,4 +1,4 @@
-"""Entries of the zoo: what fits a machine, what it takes there, and its stages run to a score."""
+"""Entries of the zoo: what fits a machine, what it takes there, and stages run to a score."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def run(
     emulated: str | None = None,
     max_bad_rows: float = 0.1,
 ) -> Run:
-    """Run an entry's stages on battles: fetch, train, merge, quantize, score, ladder of its gate.
+    """Run an entry's stages on battles: fetch, train, merge, quantize, score, gate.
 
     As `zoo run` does. What is in the store is taken from there. Each stage shows how far it is, and can be interrupted: the
     same call goes on from where it stopped. `until`: the stage to end with (`train`, `merge`, `quantize`, `score`; `run` is

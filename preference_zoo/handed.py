@@ -1,4 +1,4 @@
-"""What callers hand over, as files: one way of reading, whether it comes as a DataFrame or as a path."""
+"""What callers hand over, as files: one way of reading for DataFrames and paths."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ INTERRUPTED = "interrupted; the same call goes on from where it stopped"
 
 
 class Shown(pd.DataFrame):
-    """A DataFrame that shows itself as the command of the same name does; what is made of it is a plain one."""
+    """A DataFrame that shows itself as the command does; what is made of it is a plain one."""
 
     _page: Page | None = None  # a class attribute: pandas takes it for none of its columns
     _picture = ""
@@ -109,7 +109,7 @@ def _tqdm() -> Any:
 
 @contextmanager
 def bars(folder: Path) -> Iterator[None]:
-    """Show how far the stage is that runs in a folder, as it says itself: a bar at a time, and its notes."""
+    """Show how far the stage is that runs in a folder: a bar at a time, and its notes."""
     from zoo.store import LIVE
 
     path, ended = folder / LIVE, threading.Event()

@@ -1,4 +1,4 @@
-"""The store and what goes into it: battles, tables made elsewhere, and the leaderboard of all that is scored."""
+"""The store: battles, tables made elsewhere, and the leaderboard of all that is scored."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class Leaderboard(Shown):
 
 
 def open_store(home: Path | str = "mlruns") -> Store:
-    """Work with this home from now on, as with ZOO_HOME in a shell; it is made when something goes into it.
+    """Work with this home from now on, as with ZOO_HOME in a shell.
 
-    Nobody needs to call it: without, it is what ZOO_HOME names, else `mlruns` in the folder of the notebook.
+    It is made when something goes into it. Nobody needs to call this: without, it is what ZOO_HOME names, else `mlruns` in the
+    folder of the notebook.
 
     >>> import preference_zoo as pz
     >>> pz.open_store("mlruns")
@@ -49,7 +50,7 @@ def open_store(home: Path | str = "mlruns") -> Store:
 
 
 def battles(data: Table, *, max_bad_rows: float = 0.1) -> pd.DataFrame:
-    """Battles as a DataFrame, whatever their format and kind of columns; frames are checked the same way.
+    """Battles as a DataFrame, whatever their format and columns; frames are checked alike.
 
     Columns: `id` (text), `prompt`, `response_a`, `response_b` (lists of turns, each text or None), the winner where there are
     labels, and every other column of the file. What is read can be handed to every function that takes battles. Rows that
@@ -118,10 +119,10 @@ def import_scores(
 
 
 def leaderboard(*, superseded: bool = False) -> Leaderboard:
-    """Every scored member of the store, as `zoo leaderboard` has them; a DataFrame with all of its columns.
+    """Every scored member of the store; a DataFrame with all columns.
 
-    Losses on different rows do not compare: data set by data set, members with the most rows come first, the best of them
-    first. `superseded`: also tables that others of their name replace.
+    As `zoo leaderboard` has them. Losses on different rows do not compare: data set by data set, members with the most rows
+    come first, the best of them first. `superseded`: also tables that others of their name replace.
 
     >>> pz.leaderboard().query("log_loss < 1").sort_values("hours_25k")
     """

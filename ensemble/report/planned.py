@@ -26,7 +26,7 @@ def make_plan(
     calibration: Labelled | None = None,
     say: Say,
 ) -> Plan:
-    """Build the plan, write it to `output`, and log it; then calibrate it where that is asked for.
+    """Build the plan, write it to `output`, log it, and calibrate it where that is asked for.
 
     A plan of files alone leaves nothing in the home. ZooError where no plan can be made, and where it cannot be calibrated:
     then `output` has it as it was built.
@@ -66,7 +66,7 @@ def make_frontier(asked: BuildOptions, output: Path, *, points: int, say: Say) -
 
 
 def recalibrated(plan_path: Path, asked: Labelled, output: Path, *, say: Say) -> Plan:
-    """A plan's calibration, fitted to labelled battles of another kind, as a new plan at `output`."""
+    """A plan calibrated on labelled battles of another kind, as a new plan at `output`."""
     from ensemble.plan import load_plan, save_plan
     from ensemble.predict.recalibrate import recalibrate
     from ensemble.report.record import record_recalibration

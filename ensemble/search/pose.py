@@ -1,4 +1,4 @@
-"""From what a build is asked to members and a request: what commands and the Python API pose alike."""
+"""From what a build is asked to members and a request, for commands and Python alike."""
 
 from __future__ import annotations
 

@@ -113,7 +113,10 @@ class BaseRequest(Contract):
 
 
 def say_step(say: Say, done: int, total: int, text: str) -> None:
-    """Say that a step of many begins: as a bar where `say` has one (its attribute `step`), else as a line."""
+    """Say that a step of many begins.
+
+    As a bar where `say` has one (its attribute `step`), else as a line.
+    """
     step = getattr(say, "step", None)
     if step is None:
         say(text)

@@ -1,4 +1,4 @@
-"""What an entry takes for a file on a target: forecast, after a measurement where one is asked for."""
+"""What an entry takes for a file on a target: forecast, or measured first where asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo.targets import Target
 def forecast_file(
     entry: Entry, machine: Target, *, rows: int | None, lengths: Path | None, measured: bool = False, say: Say
 ) -> list[Forecast]:
-    """Seconds that each variant of the entry takes for a file on the machine, with what they rest on.
+    """Seconds that each variant of the entry takes for a file, with what they rest on.
 
     `rows`: how long the file is (None: as `lengths`); `lengths`: battles as long as its own (None: as the competition's).
     `measured`: first score a sample of them here.

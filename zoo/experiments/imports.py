@@ -1,4 +1,4 @@
-"""A table made elsewhere as a member: logged, and held against the battles and the other members."""
+"""A table made elsewhere as a member: logged, and held against battles and other members."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _ends(artifacts: Sequence[Artifact]) -> list[Artifact]:
 
 
 def run_ladder(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> tuple[list[Step], Path]:
-    """Run the stages of one fold that are missing, then the ladder; its steps, and the figure of them."""
+    """Run what is missing of one fold's stages, then the ladder; its steps, and their figure."""
     (requests,) = entry_chains(entry, options, store, say=say)
     ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
     run_chain(requests, entry, store, say=say)

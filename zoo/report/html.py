@@ -12,7 +12,7 @@ WIDTH = 110  # characters of a table beside a notebook's margin; columns that ha
 
 
 def fragment(page: Page) -> str:
-    """A page's texts and tables as HTML, every value escaped; a notebook's own style makes the best of it."""
+    """A page's texts and tables as HTML, every value escaped; the notebook's own style shows it."""
     found: list[str] = []
     for is_text, together in itertools.groupby(page, key=lambda block: isinstance(block, str) and "\n" not in block):
         blocks = list(together)
@@ -21,7 +21,10 @@ def fragment(page: Page) -> str:
 
 
 def image(png: bytes, said: str, *, width: int = 640) -> str:
-    """A picture within the HTML, at most `width` pixels wide; `said`: what it shows, for those who do not see it."""
+    """A picture within the HTML, at most `width` pixels wide.
+
+    `said`: what it shows, for those who do not see it.
+    """
     from markupsafe import escape
 
     data = base64.b64encode(png).decode()
