@@ -18,10 +18,10 @@ DATA = {  # beside the modules of a package
     "zoo/targets": ("*.toml", "one file a target machine: GPUs, memory, dtypes, rates"),
 }
 OTHER = {
-    "docs/": "guides: a new model (its commands are tested), the home, training, quantization, this page",
+    "docs/": "guides: a new model (its commands are tested), the home, training, quantization, this page; notebooks/",
     "experiments/": "what was asked, with which recipe, and what came out: NNN-slug/recipe.toml and NOTES.md",
     "benchmarks/": "scripts that made figures, and the figures with machine and date",
-    "scripts/": "install, services for tests, demo, this page's tree",
+    "scripts/": "install, services for tests, demo, this page's tree, the notebooks run",
     "tests/": "the same tree as the packages, and tests/helpers/ for what they share",
     "mlruns/": "what machines write, not in git: store/, mlflow.db, artifacts/",
 }
@@ -36,7 +36,9 @@ def head(path: Path) -> str:
 def tree(root: Path = ROOT) -> str:
     """Every package with its line, and its modules with theirs."""
     lines = []
-    for package in [path.parent for name in ("zoo", "ensemble") for path in sorted((root / name).rglob("__init__.py"))]:
+    for package in [
+        path.parent for name in ("zoo", "ensemble", "preference_zoo") for path in sorted((root / name).rglob("__init__.py"))
+    ]:
         name = package.relative_to(root).as_posix()
         lines.append(f"{name + '/':<{WIDTH}} {head(package / '__init__.py')}")
         inside = [(path.name, head(path)) for path in sorted(package.glob("*.py")) if path.name != "__init__.py"]

@@ -20,7 +20,7 @@ from zoo.contracts import TrainSpec
 from zoo.experiments.recipes import Recipe
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MODULES = sorted(path for package in ("zoo", "ensemble") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(path for package in ("zoo", "ensemble", "preference_zoo") for path in (ROOT / package).rglob("*.py"))
 LONGEST = 90
 FILLERS = {"a", "an", "and", "are", "is", "it", "its", "of", "the", "they"}
 

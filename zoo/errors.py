@@ -36,6 +36,10 @@ class ZooError(Exception):
         super().__init__(printable(message))
         self.exit_code = exit_code
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in the place of a traceback: IPython asks for it by this name."""
+        return [f"error: {self}"]
+
 
 class OutOfMemory(ZooError):
     """A stage that ended for want of memory: it may succeed where less runs beside it."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from zoo.cli.base import START, AsJson, Output, add_commands, complete_target, new_group, say, style_of
-from zoo.report.text import Column, Format, Table
+from zoo.report.text import Format, Table
 from zoo.report.text import show as show_page
-
-if TYPE_CHECKING:
-    from ensemble.bundle.dry_run import Trial
 
 PlanFile = Annotated[Path, typer.Argument(help="A plan of `ensemble build`.")]
 BundleFolder = Annotated[Path, typer.Argument(help="A folder that `ensemble bundle` made.")]
@@ -90,6 +86,7 @@ def _checked(folder: Path, style: Format, commands: list[str], battles: Path | N
     """Show the findings about a bundle and the commands; exit with 1 where a finding is a failure."""
     from ensemble.bundle.check import check_bundle
     from ensemble.bundle.dry_run import dry_run
+    from ensemble.bundle.trials import trials_table
     from zoo.report.views import findings_table
 
     findings = check_bundle(folder)
@@ -104,19 +101,6 @@ def _checked(folder: Path, style: Format, commands: list[str], battles: Path | N
     show_page(page, style, data=data)
     if failed:
         raise typer.Exit(1)
-
-
-def trials_table(trials: Sequence[Trial]) -> Table:
-    """The dry runs: what was done to each, what came of it, and whether the submission is whole."""
-    columns = [
-        Column("dry run"),
-        Column("verdict"),
-        Column("what was done", prose=True),
-        Column("what came", prose=True),
-        Column("seconds", form=".1f"),
-    ]
-    rows = [(trial.name, "ok" if trial.whole else "fail", trial.done, trial.came, trial.seconds) for trial in trials]
-    return Table(columns, rows)
 
 
 class _MakesByDefault(TyperGroup):

@@ -10,9 +10,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from ensemble.search.pose import TARGET, BuildOptions
 from zoo.cli.app import MOST_BAD, MaxBadRows
 from zoo.cli.base import complete_target
 from zoo.cost.price import COMPETITION_ROWS
+from zoo.errors import ZooError
 
 
 def complete_pool() -> list[str]:
@@ -114,12 +116,12 @@ CalibrateRun = Annotated[
 
 @dataclass(frozen=True)
 class Asked:
-    """What `build` and `frontier` both take: machine, file, members and limits of the search.
+    """The options of both `build` and `frontier`, as they are typed; see `takes_asked`.
 
-    Its fields are options of both commands, see `takes_asked`.
+    `options` has what they ask for.
     """
 
-    target: TargetName = "t4x2"
+    target: TargetName = TARGET
     rows: Rows = COMPETITION_ROWS
     margin: Margin = None
     lengths: Lengths = None
@@ -143,8 +145,56 @@ class Asked:
     robust_by: RobustMeasure = "worst"
     battles_before: BattlesFileBefore = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "battles", self.battles or self.battles_before)
+    def options(self, context: typer.Context) -> BuildOptions:
+        """What is asked for; ZooError for words that say nothing."""
+        from ensemble.budget.duration import parse_budget
+        from ensemble.members.files import named_files
+        from zoo.pipeline.table_columns import parse_columns
+
+        seconds = pairs("--seconds", "NAME=TIME", self.seconds)
+        return BuildOptions(
+            target=None if is_default(context, "target") else self.target,
+            rows=self.rows,
+            margin=self.margin,
+            lengths=self.lengths,
+            battles=self.battles or self.battles_before,
+            scores=named_files(self.scores or ()),
+            columns=None if self.columns is None else parse_columns(self.columns),
+            seconds={name: parse_budget(text) for name, text in seconds.items()},
+            like=pairs("--like", "NAME=ENTRY[@VARIANT]", self.like),
+            include=self.include or (),
+            max_bad_rows=self.max_bad_rows,
+            exclude=self.exclude or (),
+            prefer=self.prefer or (),
+            alias=self.alias,
+            pools=self.pools or (),
+            whole_file=self.whole_file,
+            position_bias=self.position_bias,
+            trials=self.trials,
+            timeout_seconds=parse_budget(self.timeout),
+            n_jobs=self.n_jobs,
+            robust=self.robust,
+            robust_by=self.robust_by,
+        )
+
+
+def is_default(context: typer.Context, option: str) -> bool:
+    """Whether a command has the option and its user did not give it."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "DEFAULT"
+
+
+def pairs(option: str, form: str, given: list[str] | None) -> dict[str, str]:
+    """`NAME=VALUE` of an option that is given again and again, by name."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise ZooError(f"{option} {text}: give {form}")
+        if name in found:
+            raise ZooError(f"{option} {text}: {name} has one already; give it once")
+        found[name] = value
+    return found
 
 
 def takes_asked(function: Callable[..., None]) -> Callable[..., None]:

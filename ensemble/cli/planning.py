@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.options import Asked, Budget, CalibrateOn, CalibrateRun, CalibrateScores, Parsimony, PlanFile, takes_asked
-from ensemble.cli.posing import pose, score_files
+from ensemble.cli.options import (
+    Asked,
+    Budget,
+    CalibrateOn,
+    CalibrateRun,
+    CalibrateScores,
+    Parsimony,
+    PlanFile,
+    is_default,
+    takes_asked,
+)
+from ensemble.search.pose import BUDGET
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Format
@@ -22,7 +32,7 @@ Points = Annotated[int, typer.Option("--points", min=2, help="How many budgets, 
 def build(
     *,
     context: typer.Context,
-    budget: Budget = "9h",
+    budget: Budget = BUDGET,
     asked: Asked,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the plan goes.")] = Path("plan.json"),
     parsimony: Parsimony = False,
@@ -49,29 +59,15 @@ def build(
 
     Example: ensemble build --scores a.csv --scores mine=b.parquet --labels y.csv
     """
-    from ensemble.cli.recalibrating import calibrated, calibration_asked, check_names
-    from ensemble.plan import save_plan
+    from ensemble.members.files import named_files
+    from ensemble.report.planned import calibration_asked, make_plan
     from ensemble.report.views import plan_page
-    from ensemble.search.build import build_plan, plan_numbers
-    from zoo.store import check_output
-    from zoo.tracking.sync import log_build
 
-    style = style_of(format_, as_json)
-    calibration = calibration_asked(calibrate_on, calibrate_scores, run=run, max_bad_rows=asked.max_bad_rows)
-    given = [] if calibration is None else [calibration.path, *calibration.scores.values()]
-    check_output(output, asked.battles, asked.lengths, *given, *score_files(asked))
-    members, request = pose(context, asked, budget, parsimony=parsimony, output=output)
-    if calibration is not None:
-        check_names(calibration, [*members.names, *members.left_out])
-    plan = build_plan(members, request, say=say)
-    save_plan(plan, output)
-    if not asked.scores:  # a plan of files alone leaves nothing in the home
-        used = {member.name for member in plan.members}
-        artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
-        # The plan without its paths, never the file, whatever its name.
-        log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
-    if calibration is not None:
-        plan = calibrated(plan, output, calibration, record=not asked.scores)
+    style, options = style_of(format_, as_json), asked.options(context)
+    tables = named_files(calibrate_scores or (), "--calibrate-scores")
+    calibration = calibration_asked(calibrate_on, tables, run=run, max_bad_rows=asked.max_bad_rows)
+    bound = None if is_default(context, "budget") else budget
+    plan = make_plan(options, bound, output, parsimony=parsimony, calibration=calibration, say=say)
     show_page(plan_page(plan), style, data=plan.model_dump(mode="json"))
     say(f"wrote {output}")
 
@@ -92,17 +88,12 @@ def frontier(
 
     Example: ensemble frontier --target t4x2 --points 12
     """
-    from ensemble.report.frontier import FILES, save_frontier
+    from ensemble.report.frontier import FILES
+    from ensemble.report.planned import make_frontier
     from ensemble.report.views import frontier_table
-    from ensemble.search.frontier import compute_frontier
-    from zoo.store import check_output
 
     style = style_of(format_, as_json)
-    for file in FILES:
-        check_output(output / file, asked.battles, asked.lengths, *score_files(asked))
-    members, request = pose(context, asked, output=output)
-    found = compute_frontier(members, request, points=points, say=say)
-    save_frontier(found, output)
+    found = make_frontier(asked.options(context), output, points=points, say=say)
     show_page([frontier_table(found)], style, data=[point.model_dump(mode="json") for point in found])
     say("wrote " + " and ".join(str(output / file) for file in FILES))
 

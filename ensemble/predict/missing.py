@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ import pandas as pd
 
 from ensemble.budget.duration import format_seconds
 from ensemble.plan import Plan, PlanMember
+from ensemble.predict.apart import predict_apart
 from ensemble.predict.known import Known, find_known
 from ensemble.predict.replan import predicted_row_seconds
 from zoo.contracts import Say
@@ -53,7 +52,7 @@ def all_known(plan: Plan, plan_path: Path, battles: Battles, frame: pd.DataFrame
         mend += "" if imported else f", or --run to make what is missing (about {format_seconds(seconds)})"
         raise ZooError(f"{asked.path}: no probabilities of {named} for these battles; {mend}")
     say(f"running {named} on {asked.path}")
-    _run(plan, plan_path, battles, frame, known, asked, seconds)
+    _run(plan, plan_path, battles, frame, known, asked, seconds, say)
     known = find_known(plan, battles, frame, asked.scores, home())
     if silent := [member.name for member in missing if member.name not in known.tables]:
         raise ZooError(f"{asked.path}: {', '.join(silent)} still has no row; `ensemble predict` on it says why")
@@ -71,29 +70,21 @@ def _forecast(members: Sequence[PlanMember], characters: np.ndarray) -> tuple[st
 
 
 def _run(
-    plan: Plan, plan_path: Path, battles: Battles, frame: pd.DataFrame, known: Known, asked: Labelled, seconds: float
+    plan: Plan, plan_path: Path, battles: Battles, frame: pd.DataFrame, known: Known, asked: Labelled, seconds: float, say: Say
 ) -> None:
     """Predict the battles in a process of its own, whose work folder then has what members said; ZooError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "ensemble",
-            "predict",
-            str(plan_path),
-            str(asked.path),
-            "-o",
-            f"{folder}/submission.csv",
-        ]
+        tables = dict[str, Path]()
         budget = max(plan.budget_seconds, 60 + 2 * plan.margin * (seconds + plan.overhead_seconds))
-        command += ["--budget", f"{budget:.0f}s"]
         for name, table in known.tables.items():
             scored = ~np.isnan(table[:, 0])
             rows = pd.DataFrame(table[scored], columns=list(PROBABILITIES)).assign(id=frame["id"].to_numpy()[scored])
-            path = asked.scores.get(name) or Path(folder) / f"{len(command)}.csv"
+            path = asked.scores.get(name) or Path(folder) / f"{len(tables)}.csv"
             if name not in asked.scores:
                 rows.to_csv(path, index=False)
-            command += ["--scores", f"{name}={path}"]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise ZooError(f"{asked.path}: running the missing members ended with exit code {done.returncode}; see above")
+            tables[name] = path
+        try:
+            output = Path(folder) / "submission.csv"
+            predict_apart(plan_path, asked.path, output, budget=f"{budget:.0f}s", scores=tables, say=say)
+        except ZooError as error:
+            raise ZooError(f"{asked.path}: running the missing members: {error}") from error

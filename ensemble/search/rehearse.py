@@ -28,6 +28,7 @@ from ensemble.search.problem import Candidate, Problem
 from ensemble.search.robust import Groups, groups_of
 from ensemble.search.simple import single_candidates
 from ensemble.search.subsets import Subset
+from zoo.contracts import say_step
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
 
@@ -89,7 +90,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
         for place, fold in enumerate(numbers := np.unique(assigned), start=1):
             again = f", division {repeat + 1} of {len(folds)}" if len(folds) > 1 else ""
             left = _time_left(time.monotonic() - started, done, steps)
-            problem.say(f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
+            say_step(problem.say, done, steps, f"rehearsing without fold {place} of {len(numbers)}{again}{left}")
             done += 1
             held = assigned == fold
             others = problem.on_rows(rows_beside(held, members.groups))  # a prompt may lie in two groups

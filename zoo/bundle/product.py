@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.store import write_atomic
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("zoo", "ensemble", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("zoo", "ensemble", "preference_zoo", "pyproject.toml", "README.md", "LICENSE")
 SAME_TIME = "1577836800"  # 1 Jan 2020: files in the wheel get this time, so that the same source makes the same wheel
 
 

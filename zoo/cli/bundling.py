@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.app import Name, Rule, Settings
+from zoo.cli.app import Name, Settings
 from zoo.cli.base import AsJson, Output, complete_target, say, style_of
 from zoo.errors import ZooError
+from zoo.experiments.held import Rule
 from zoo.report.text import Column, Format, Table, show
 
 if TYPE_CHECKING:

@@ -138,13 +138,10 @@ def import_(
 
     Example: zoo import theirs --scores oof.parquet --labels battles.csv --columns a=x0,b=x1,tie=x2 --seconds-per-row 0.6
     """
-    from zoo.pipeline.import_findings import findings
+    from zoo.experiments.imports import admit
     from zoo.pipeline.import_table import import_scores
     from zoo.pipeline.table_columns import parse_columns
-    from zoo.report.imported import imported_page
     from zoo.settings import store_folder
-    from zoo.store import read_manifest
-    from zoo.tracking.sync import log_stage
 
     style = style_of(output, as_json)
     imported = import_scores(
@@ -162,7 +159,5 @@ def import_(
         say=say,
         most_bad=max_bad_rows,
     )
-    manifest = read_manifest(imported.path)
-    log_stage(manifest, imported.path)
-    page, record = imported_page(manifest, imported.path, findings(imported, store_folder()))
+    page, record = admit(imported, store_folder())
     show_page(page, style, data=record)

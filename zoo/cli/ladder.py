@@ -17,10 +17,10 @@ from zoo.cli.app import (
     Settings,
     Source,
     TargetName,
-    held_of,
 )
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
+from zoo.experiments.held import N_FOLDS, held_of
 from zoo.report.text import Format, show
 
 
@@ -29,7 +29,7 @@ def ladder(
     data: Data,
     target: TargetName = "cpu",
     fold: Fold = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = N_FOLDS,
     fold_rule: FoldRule = None,
     score_rows: MaxRows = None,
     settings: Settings = None,
@@ -48,15 +48,14 @@ def ladder(
     Example: zoo ladder smollm2-135m --data battles.csv
     """
     from zoo.entries.load import load_entry, override
-    from zoo.experiments.run import RunOptions, climb, entry_chains, run_chain
-    from zoo.pipeline.chain import ladder_request
+    from zoo.experiments.run import RunOptions, run_ladder
     from zoo.report.ladder import ladder_page, ladder_records
     from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
     check_installed()
     style, store = style_of(output, as_json), store_folder()
-    entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule, data)
+    entry, held = override(load_entry(name), settings or []), held_of(fold, folds, fold_rule, data, say=say)
     options = RunOptions(
         last="score",
         battles=data,
@@ -67,9 +66,6 @@ def ladder(
         source=source,
         most_bad=max_bad_rows,
     )
-    (requests,) = entry_chains(entry, options, store, say=say)
-    ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
-    run_chain(requests, entry, store, say=say)
-    steps, figure = climb(entry, requests, store, say=say)
+    steps, figure = run_ladder(entry, options, store, say=say)
     show(ladder_page(steps, figure), style, data=ladder_records(steps))
     check_gate(entry, steps)

@@ -18,11 +18,11 @@ from zoo.cli.app import (
     Settings,
     Source,
     TargetName,
-    held_of,
 )
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
+from zoo.experiments.held import N_FOLDS, held_of
 from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ Emulated = Annotated[
     str | None,
     typer.Option("--as", help="Within a smaller target's memory, dtype and kernels: t4x2. Its speed is not measured."),
 ]
-N_FOLDS = 5
 
 
 def fetch(name: Name, source: Source = None, output: Output = Format.table, as_json: AsJson = False) -> None:
@@ -92,7 +91,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             last=last,
             battles=data,
             target=target,
-            held=held_of(fold, folds or N_FOLDS, fold_rule, data),
+            held=held_of(fold, folds or N_FOLDS, fold_rule, data, say=say),
             every_fold=fold is None and folds is not None,
             average=average,
             score_rows=score_rows,
@@ -108,21 +107,17 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
 
 
 def _run(entry: Entry, options: RunOptions, *, gated: bool, style: Format) -> None:
-    """Run the stages, then the ladder where the entry's gate asks for it; print what they say, then hold it to the gate."""
-    from zoo.experiments.run import climb, run_entry
+    """Run the stages, and the ladder where the entry's gate asks for it; print what they say, then hold it to the gate."""
+    from zoo.experiments.run import run_entry, run_gated
     from zoo.report.ladder import ladder_page
     from zoo.report.views import run_page, run_record
     from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
-    store = store_folder()
-    finished = run_entry(entry, options, store, say=say)
-    climbed = []
-    if gated and not options.emulated and entry.ladder.max_ladder_loss is not None:
-        climbed = [climb(entry, requests, store, say=say) for requests in finished.chains]
+    finished = (run_gated if gated else run_entry)(entry, options, store_folder(), say=say)
     page = [*run_page(finished.artifacts, finished.folds, finished.averaged)]
-    page += [block for steps, figure in climbed for block in ladder_page(steps, figure)]
-    ladders = [steps for steps, _ in climbed]
+    page += [block for steps, figure in finished.ladders for block in ladder_page(steps, figure)]
+    ladders = [steps for steps, _ in finished.ladders]
     show(page, style, data=run_record(finished.artifacts, finished.folds, finished.averaged, ladders))
     for steps in ladders:
         check_gate(entry, steps)

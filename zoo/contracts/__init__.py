@@ -21,6 +21,7 @@ from zoo.contracts.base import (
     Seconds,
     added_later,
     changed,
+    say_step,
 )
 from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
@@ -168,6 +169,7 @@ __all__ = [
     "inputs_of",
     "parse_request",
     "rule_name",
+    "say_step",
     "spec_of_form",
     "variants_of",
     "without_paths",

@@ -110,3 +110,15 @@ class BaseRequest(Contract):
         Not what lies deeper: a selection's list of ids, adapters beyond the first.
         """
         return {name: value for name, value in self if isinstance(value, Input)}
+
+
+def say_step(say: Say, done: int, total: int, text: str) -> None:
+    """Say that a step of many begins.
+
+    As a bar where `say` has one (its attribute `step`), else as a line.
+    """
+    step = getattr(say, "step", None)
+    if step is None:
+        say(text)
+    else:
+        step(done, total, text)

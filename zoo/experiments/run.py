@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.contracts import Entry, Held, QuantizeRequest, Request, Say, ScoreRequest, Selection
@@ -46,13 +46,26 @@ class RunOptions:
 class Finished:
     """What a run left.
 
-    That is what each chain ends with, the joined tables where every fold was scored, the averaged checkpoint in each form.
+    That is what each chain ends with, the joined tables where every fold was scored, the averaged checkpoint in each form, and
+    of each chain that was held to a gate the ladder's steps and figure.
     """
 
     chains: list[list[Request]]
     artifacts: list[Artifact]
     folds: list[OutOfFold]
     averaged: tuple[Artifact, ...] = ()
+    ladders: tuple[tuple[list[Step], Path], ...] = ()
+
+
+def run_gated(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
+    """Run an entry's stages, then the ladder of each chain where the entry's gate asks for it.
+
+    Whether it holds, `zoo.scores.ladder.check_gate` says of each ladder.
+    """
+    finished = run_entry(entry, options, store, say=say)
+    if options.emulated or entry.ladder.max_ladder_loss is None:
+        return finished
+    return replace(finished, ladders=tuple(climb(entry, requests, store, say=say) for requests in finished.chains))
 
 
 def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
@@ -151,6 +164,14 @@ def _ends(artifacts: Sequence[Artifact]) -> list[Artifact]:
     if not isinstance(last, QuantizeRequest | ScoreRequest):
         return [artifacts[-1]]
     return [artifact for artifact in artifacts if artifact.manifest.stage == last.stage]
+
+
+def run_ladder(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> tuple[list[Step], Path]:
+    """Run what is missing of one fold's stages, then the ladder; its steps, and their figure."""
+    (requests,) = entry_chains(entry, options, store, say=say)
+    ladder_request(entry, requests, store)  # an entry without a ladder is refused before hours are spent
+    run_chain(requests, entry, store, say=say)
+    return climb(entry, requests, store, say=say)
 
 
 def climb(entry: Entry, requests: Sequence[Request], store: Path, *, say: Say) -> tuple[list[Step], Path]:

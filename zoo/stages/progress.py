@@ -26,7 +26,7 @@ def use_terminal(descriptor: int) -> None:
 
 
 def use_live(path: Path) -> None:
-    """From now on points and bars are told to a file of JSON lines too.
+    """From now on points, bars and notes are told to a file of JSON lines too.
 
     Whoever follows the stage as it runs reads it.
     """
@@ -57,6 +57,7 @@ def terminal() -> TextIO:
 def note(text: str) -> None:
     """One line, for a step whose length is not known beforehand."""
     print(f"  {printable(text)}", file=_terminal, flush=True)
+    _tell(note=text)
 
 
 class Lines(io.TextIOBase):
@@ -99,7 +100,9 @@ def _told_bar() -> Any:
             if _live is not None and time.monotonic() - self._told >= LIVE_SECONDS:
                 self._told = time.monotonic()
                 of = f" of {self.total:,}" if self.total else ""
-                _tell(progress=f"{self.desc.strip(' :')}: {self.n:,}{of} {self.unit}s{self._left()}")
+                description = self.desc.strip(" :")
+                bar = {"description": description, "done": self.n, "total": self.total, "unit": self.unit}
+                _tell(progress=f"{description}: {self.n:,}{of} {self.unit}s{self._left()}", bar=bar)
             return shown
 
         def _left(self) -> str:

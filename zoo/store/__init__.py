@@ -3,6 +3,7 @@
 from zoo.store.artifacts import (
     ASIDE,
     ERROR,
+    FRAMES,
     LIVE,
     LOG,
     MANIFEST,
@@ -72,6 +73,7 @@ __all__ = [
     "ASIDE",
     "DAYS",
     "ERROR",
+    "FRAMES",
     "JUDGED",
     "LIVE",
     "LOG",

@@ -38,6 +38,7 @@ RESULT = "result.json"
 ERROR = "error.json"
 LOG = "stage.log"
 LIVE = "live.jsonl"  # what a stage says of itself while it runs; no part of the artifact
+FRAMES = "frames"  # folder of the home: DataFrames that artifacts were made of, as files
 
 
 @dataclass(frozen=True)

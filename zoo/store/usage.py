@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.store.artifacts import ASIDE, PARTIAL
+from zoo.store.artifacts import ASIDE, FRAMES, PARTIAL
 from zoo.store.garbage import JUDGED, Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
@@ -169,6 +169,7 @@ def _kind(name: str) -> str:
         return "database"
     return {
         "builds": "kept builds",
+        FRAMES: "frames from Python",
         JUDGED: "lists of judged pairs",
         "predictions": "kept predictions",
         "studies.db": "studies",

@@ -68,7 +68,8 @@ def test_who_follows_a_stage_is_told_points_and_how_far_it_is(
         progress.point("train/loss", 2, 1.5)
         bar.update()  # too soon to be told again
     first, second = (json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines())
-    assert first == {"progress": "train: 2 of 3 steps"}
+    bar = {"description": "train", "done": 2, "total": 3, "unit": "step"}
+    assert first == {"progress": "train: 2 of 3 steps", "bar": bar}
     assert (second["name"], second["step"], second["value"]) == ("train/loss", 2, 1.5) and second["time"] > 1e9
 
 

@@ -1,16 +1,14 @@
-"""From the options of `build` and `frontier` to members and a request."""
+"""From what a build is asked to members and a request, for commands and Python alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import typer
-
-from ensemble.cli.options import Asked
-from zoo.cli.base import say
+from zoo.contracts import Say
+from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError, amount
 
 if TYPE_CHECKING:
@@ -21,15 +19,56 @@ if TYPE_CHECKING:
     from ensemble.search.robust import AskedGroups
     from zoo.pipeline.members import Table
 
+BUDGET, TARGET = "9h", "t4x2"  # where none is given
 FILES_TARGET = "cpu"  # of a plan of files alone that no budget binds: nothing runs there
+MOST_BAD = 0.1  # as zoo.data.usable has it; help imports no pandas
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build or a frontier is asked for: machine, file, members and limits of the search.
+
+    `target` None: TARGET, or the only one that members have a cost on. `battles`: the labelled ones that members were scored
+    on; `scores`: tables by member in the place of the store's, with their columns where these have no usual names; `seconds`
+    and `like`: prices by member. The others are the options of `ensemble build`.
+    """
+
+    target: str | None = None
+    rows: int = COMPETITION_ROWS
+    margin: float | None = None
+    lengths: Path | None = None
+    battles: Path | None = None
+    scores: Mapping[str, Path] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    like: Mapping[str, str] = field(default_factory=dict)
+    include: Sequence[str] = ()
+    max_bad_rows: float = MOST_BAD
+    exclude: Sequence[str] = ()
+    prefer: Sequence[str] = ()
+    alias: str | None = None
+    pools: Sequence[str] = ()
+    whole_file: bool = False
+    position_bias: bool = False
+    trials: int = 50
+    timeout_seconds: float = 120.0
+    n_jobs: int = 1
+    robust: str | None = None
+    robust_by: str = "worst"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read: no output may replace one."""
+        return [path for path in (self.battles, self.lengths, *self.scores.values()) if path is not None]
 
 
 def pose(
-    context: typer.Context, asked: Asked, budget: str = "9h", *, parsimony: bool = False, output: Path
+    asked: BuildOptions, budget: str | None, *, parsimony: bool = False, output: Path, say: Say
 ) -> tuple[Members, BuildRequest]:
     """The members and the request that the options ask for.
 
-    `output`: what is made of them; the study of tables from files lies beside it.
+    `budget` None: BUDGET, and for tables alone that nobody prices none at all. `output`: what is made of them; the study of
+    tables from files lies beside it.
     """
     from ensemble.budget.duration import parse_budget
     from ensemble.plan import STUDIES
@@ -38,79 +77,48 @@ def pose(
     from zoo.targets import load_target
 
     storage = output.with_name(f"{output.stem}.{STUDIES}") if asked.scores else home() / STUDIES
-    limits = SearchLimits(asked.trials, parse_budget(asked.timeout), asked.n_jobs, storage=storage)
-    free = bool(asked.scores) and _is_default(context, "budget")
+    limits = SearchLimits(asked.trials, asked.timeout_seconds, asked.n_jobs, storage=storage)
+    free = bool(asked.scores) and budget is None
     request = BuildRequest(
-        load_target(FILES_TARGET if free and _is_default(context, "target") else asked.target),
-        parse_budget(budget),
+        load_target(asked.target or (FILES_TARGET if free else TARGET)),
+        parse_budget(budget or BUDGET),
         asked.rows,
         asked.margin,
         asked.lengths,
         parsimony=parsimony,
         coverage=not asked.whole_file and not free,
         position_bias=asked.position_bias,
-        pools=_pool_kinds(asked.pools or ()),
+        pools=_pool_kinds(asked.pools),
         limits=limits,
         robust=_robust(asked),
     )
     if asked.scores:
-        tables = _tables_of_files(asked, request.target.name)
+        tables = _tables_of_files(asked, request.target.name, say)
     else:
-        request, tables = _for_target(context, request)
-    members = _members(tables, _prices(asked, request, free=free), asked)
-    _tell_of_forecasts(members, request)
+        request, tables = _for_target(asked, request, say)
+    members = _members(tables, _prices(asked, request, free=free), asked, say)
+    _tell_of_forecasts(members, request, say)
     return members, request
 
 
-def _is_default(context: typer.Context, option: str) -> bool:
-    """Whether a command has the option and its user did not give it."""
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "DEFAULT"
-
-
-def score_files(asked: Asked) -> list[Path]:
-    """The files that --scores names."""
-    from ensemble.members.files import named_files
-
-    return list(named_files(asked.scores or ()).values())
-
-
-def _tables_of_files(asked: Asked, target: str) -> list[Table]:
-    from ensemble.members.files import named_files, tables_of_files
-    from zoo.pipeline.table_columns import parse_columns
+def _tables_of_files(asked: BuildOptions, target: str, say: Say) -> list[Table]:
+    from ensemble.members.files import tables_of_files
 
     if asked.alias is not None:
         raise ZooError("--alias: files have no checkpoints; leave it out with --scores")
     if asked.battles is None:
         raise ZooError("--scores: give the winners of these rows too, with --labels FILE (ids and winners are enough)")
-    columns = None if asked.columns is None else parse_columns(asked.columns)
-    files = named_files(asked.scores or ())
-    return tables_of_files(files, asked.battles, target, columns=columns, most_bad=asked.max_bad_rows, say=say)
+    return tables_of_files(asked.scores, asked.battles, target, columns=asked.columns, most_bad=asked.max_bad_rows, say=say)
 
 
-def _prices(asked: Asked, request: BuildRequest, *, free: bool) -> PriceList:
+def _prices(asked: BuildOptions, request: BuildRequest, *, free: bool) -> PriceList:
     """What prices members: the user's own words, measurements in the home, and forecasts."""
-    from ensemble.budget.duration import parse_budget
     from ensemble.members.prices import PriceList
     from zoo.cost.measure import samples_folder
     from zoo.settings import store_folder
 
-    seconds = {name: parse_budget(text) for name, text in _pairs("--seconds", "NAME=TIME", asked.seconds).items()}
-    like = _pairs("--like", "NAME=ENTRY[@VARIANT]", asked.like)
     stores = (store_folder(), samples_folder())
-    return PriceList(request.target, request.rows, seconds, like, stores, free=free)
-
-
-def _pairs(option: str, form: str, given: list[str] | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in given or ():
-        name, _, value = text.partition("=")
-        if not name or not value:
-            raise ZooError(f"{option} {text}: give {form}")
-        if name in found:
-            raise ZooError(f"{option} {text}: {name} has one already; give it once")
-        found[name] = value
-    return found
+    return PriceList(request.target, request.rows, dict(asked.seconds), dict(asked.like), stores, free=free)
 
 
 def _pool_kinds(asked: Sequence[str]) -> tuple[PoolKind, ...]:
@@ -124,7 +132,7 @@ def _pool_kinds(asked: Sequence[str]) -> tuple[PoolKind, ...]:
     return tuple(kind for kind in known if kind in asked)
 
 
-def _robust(asked: Asked) -> AskedGroups | None:
+def _robust(asked: BuildOptions) -> AskedGroups | None:
     from ensemble.search.robust import ROBUST_BY, AskedGroups
 
     by: RobustBy | None = next((name for name in ROBUST_BY if name == asked.robust_by), None)
@@ -133,7 +141,7 @@ def _robust(asked: Asked) -> AskedGroups | None:
     return None if asked.robust is None else AskedGroups(asked.robust, by)
 
 
-def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildRequest, list[Table]]:
+def _for_target(asked: BuildOptions, request: BuildRequest, say: Say) -> tuple[BuildRequest, list[Table]]:
     """The request with its tables; where the user named no target, for the only one that the tables have a cost on."""
     from zoo.pipeline.members import score_tables
     from zoo.settings import home
@@ -141,14 +149,14 @@ def _for_target(context: typer.Context, request: BuildRequest) -> tuple[BuildReq
 
     tables = score_tables(home() / "store")
     costs = {table.card.target for table in tables if table.card.cost.priced}
-    if not _is_default(context, "target") or len(costs) != 1 or request.target.name in costs:
+    if asked.target is not None or len(costs) != 1 or request.target.name in costs:
         return request, tables
     only = costs.pop()
     say(f"no --target given and every member has its cost on {only}: planning for {only}, not for {request.target.name}")
     return replace(request, target=load_target(only)), tables
 
 
-def _members(tables: list[Table], prices: PriceList, asked: Asked) -> Members:
+def _members(tables: list[Table], prices: PriceList, asked: BuildOptions, say: Say) -> Members:
     from ensemble.members.gather import align, with_alias
     from zoo.tracking.promote import members_with_alias
 
@@ -158,18 +166,18 @@ def _members(tables: list[Table], prices: PriceList, asked: Asked) -> Members:
         tables,
         prices=prices,
         battles=asked.battles,
-        include=asked.include or (),
-        exclude=asked.exclude or (),
-        prefer=asked.prefer or (),
+        include=asked.include,
+        exclude=asked.exclude,
+        prefer=asked.prefer,
         say=say,
         most_bad=asked.max_bad_rows,
         column=asked.robust,
     )
-    _tell(members)
+    _tell(members, say)
     return members
 
 
-def _tell(members: Members) -> None:
+def _tell(members: Members, say: Say) -> None:
     """Say what was taken and what was not, and what is odd about a member that was."""
     from zoo.scores.metrics import log_loss_rows
 
@@ -189,7 +197,7 @@ def _tell(members: Members) -> None:
         say(f"left out: {name}: {reason}")
 
 
-def _tell_of_forecasts(members: Members, request: BuildRequest) -> None:
+def _tell_of_forecasts(members: Members, request: BuildRequest, say: Say) -> None:
     """Say which members' costs are forecasts, and what they would take of the whole target for the whole file."""
     from ensemble.budget.foretold import forecast_lines
     from zoo.cost.basis import copies_of
