@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,12 +54,13 @@ def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True, of: st
     place = {step.form: number for number, step in enumerate(steps)}
     losses = [step.loss for step in steps]
     for number, step in enumerate(steps):
-        error = step.loss_se if step.change_se is None else step.change_se
+        known = step.loss_se if step.change is None else step.change_se
+        error = known if known is not None and math.isfinite(known) else 0.0  # of one row nothing is known of it
         axes.errorbar(number, step.loss, yerr=error, color=INK, marker="o", capsize=4, linewidth=1.2)
         before = place.get(BEFORE.get(step.form, ""), number - 1)
         if number:
             axes.plot([before, number], [losses[before], step.loss], color=GREY, linewidth=1, zorder=1)
-        change = "" if step.change is None else f"\n{step.change:+.4f}\n± {step.change_se:.4f}".replace("-", "−")
+        change = "" if step.change is None else f"\n{step.change:+.4f}\n± {error:.4f}".replace("-", "−")
         axes.annotate(
             f"{step.loss:.4f}{change}",
             (number, step.loss + error),
@@ -71,9 +73,7 @@ def ladder_figure(steps: Sequence[Step], rows: int, *, ties: bool = True, of: st
         )
     guessing = uniform_loss(ties=ties)
     axes.axhline(guessing, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    axes.annotate(
-        "guessing", (0.99, guessing), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY, fontsize=SMALL
-    )
+    axes.annotate("guessing", (0.005, guessing), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=SMALL)
     axes.set(xticks=range(len(steps)), ylabel="log loss, nats", xlim=(-0.5, len(steps) - 0.5))
     axes.set_xticklabels([TITLES[step.form].replace(", ", ",\n") for step in steps], fontsize=SMALL)
     axes.margins(y=0.22)
