@@ -118,19 +118,30 @@ def import_scores(
     return frame
 
 
-def leaderboard(*, superseded: bool = False) -> Leaderboard:
+def leaderboard(
+    *,
+    data: str | None = None,
+    target: str | None = None,
+    sort: str = "loss",
+    top: int | None = None,
+    superseded: bool = False,
+) -> Leaderboard:
     """Every scored member of the store; a DataFrame with all columns.
 
-    As `zoo leaderboard` has them. Losses on different rows do not compare: data set by data set, members with the most rows
-    come first, the best of them first. `superseded`: also tables that others of their name replace.
+    As `zoo leaderboard` has them. Losses on different rows do not compare: members stand in groups that share theirs, with
+    the paired difference to the best of the group. `data`: a data file's name or the first letters of its digest. `target`: a
+    machine whose costs are told. `sort`: `loss`, `acc`, `cost`, `name` or `made`. `top`: so many of a group. `superseded`:
+    also tables that others of their name replace.
 
     >>> pz.leaderboard().query("log_loss < 1").sort_values("hours_25k")
     """
-    from zoo.report.leaderboard import Row, leaderboard_page
-    from zoo.report.leaderboard import leaderboard as rows_of
-    from zoo.settings import store_folder
+    from zoo.report.leaderboard import Row, SortBy
+    from zoo.report.leaderboard_page import leaderboard_page
+    from zoo.tracking.board import board
 
-    rows = rows_of(store_folder(), superseded=superseded)
+    if sort not in list(SortBy):
+        raise ZooError(f"sort={sort!r}: there are {', '.join(SortBy)}")
+    rows = board(data=data, target=target, sort=SortBy(sort), top=top, superseded=superseded)
     page, records = leaderboard_page(rows)
     frame = Leaderboard(records, columns=list(Row.model_fields))
     losses = [(row.log_loss, row.member) for row in rows if row.log_loss is not None and not row.suspect]

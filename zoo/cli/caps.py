@@ -20,11 +20,11 @@ from zoo.cli.app import (
     Settings,
     Source,
     TargetName,
-    held_of,
 )
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
+from zoo.experiments.held import N_FOLDS, held_of
 from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def caps(
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write what is worth its hours into the entry's variants.")] = False,
     fold: Fold = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="How many folds the prompts are dealt into.")] = N_FOLDS,
     fold_rule: FoldRule = None,
     score_rows: MaxRows = None,
     settings: Settings = None,
@@ -103,7 +103,7 @@ def caps(
         last="score",
         battles=data,
         target=target,
-        held=held_of(fold, folds, fold_rule, data),
+        held=held_of(fold, folds, fold_rule, data, say=say),
         score_rows=score_rows,
         source=source,
         most_bad=max_bad_rows,

@@ -77,7 +77,8 @@ def report(
     from zoo.report.sections import sections_data, sections_html, sections_markdown
     from zoo.settings import store_folder
     from zoo.store import check_output, write_atomic
-    from zoo.tracking.facts import curves_of, stage_params
+    from zoo.tracking.facts import curves_of
+    from zoo.tracking.recipe import stage_params
 
     style = style_of(output, as_json)
     check_page(page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo.report.figures import STYLES
+from zoo.report.drawing import STYLES
 from zoo.report.ladder import BOX
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.caps import CapsReport, Reading

@@ -13,7 +13,7 @@ from zoo.data.battles import Battles, read_battles
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.errors import ZooError
 from zoo.report.caps import caps_figure
-from zoo.report.figures import png
+from zoo.report.drawing import png
 from zoo.scores.caps import CAPS, CapsReport, Reading, caps_metrics, worth_their_hours
 from zoo.scores.metric_names import SHARED_ROWS
 from zoo.scores.metrics import log_loss_rows, mean_and_error, uniform_loss
