@@ -3,17 +3,19 @@
     python experiments/007-made-data/files.py raw MAPPED.csv.gz PREFERENCES.csv.gz RAW.csv.gz
     python experiments/007-made-data/files.py prompts LOG.jsonl.gz BATTLES.csv.gz PROMPTS.jsonl
     python experiments/007-made-data/files.py samples ANSWERS.jsonl SEED SEED LOG.jsonl
+    python experiments/007-made-data/files.py part LABELLED.csv.gz ROWS OUT.csv.gz
     python experiments/007-made-data/files.py join PAIRS.parquet PAIRS.parquet... OUT.parquet
 
 `raw`: the rows of a file that `zoo data label` made of preferences, with the verdict itself as their winner: below 0.4 A,
 above 0.6 B, else a tie. `prompts`: what the users of a log and of battles ask, each once. `samples`: of the answers of two
 models with several seeds the first model's of one seed and the second one's of another, since `zoo data mine` takes a model's
-first answer to a prompt. `join`: the pairs of several files.
+first answer to a prompt. `part`: so many rows, those whose ids have the smallest hashes. `join`: the pairs of several files.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -64,6 +66,13 @@ def samples(answers: Path, first: int, second: int, out: Path) -> None:
     out.write_text("".join(json.dumps(row) + "\n" for row in rows if row["seed"] == wanted[row["model"]]))
 
 
+def part(labelled: Path, count: int, out: Path) -> None:
+    """`count` rows by the SHA-256 of their ids, in the order of the file."""
+    rows = pd.read_csv(labelled, dtype=str)
+    order = rows["id"].map(lambda row_id: hashlib.sha256(row_id.encode()).hexdigest()).argsort(kind="stable")
+    rows.iloc[sorted(order[:count])].to_csv(out, index=False)
+
+
 def main() -> None:
     what, *given = sys.argv[1:]
     if what == "raw":
@@ -74,6 +83,8 @@ def main() -> None:
         prompts(*map(Path, given))
     elif what == "samples":
         samples(Path(given[0]), int(given[1]), int(given[2]), Path(given[3]))
+    elif what == "part":
+        part(Path(given[0]), int(given[1]), Path(given[2]))
     elif what == "join":
         pd.concat(map(pd.read_parquet, given[:-1])).to_parquet(given[-1], index=False)
     else:
