@@ -163,6 +163,22 @@ def encode_battles(
     Battles are (prompt, response_a, response_b) turns. With order `ba` the second answer stands in the template's first place;
     the caller swaps the labels back.
     """
+    return assemble_battles(field_ids(battles, codec, spec), codec, spec, order, max_tokens)
+
+
+def field_ids(battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec: PromptSpec) -> list[list[list[int]]]:
+    """Token ids of each battle's three fields, whole.
+
+    They are the same for every order and cap that a battle is put together in; tokenizing is what takes the time.
+    """
+    encoded = codec.encode_text([join_turns(turns, spec) for battle in battles for turns in battle])
+    return [encoded[3 * i : 3 * i + 3] for i in range(len(battles))]
+
+
+def assemble_battles(
+    fields: Sequence[Sequence[list[int]]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
+) -> list[Encoded]:
+    """Battles of `field_ids` in one order, at most `max_tokens` each, as `encode_battles` has them."""
     cap = max_tokens or spec.max_tokens
     available = cap - sum(len(literal) for literal in codec.literals)
     if available < 3:
@@ -172,15 +188,13 @@ def encode_battles(
     slots = (
         {"prompt": 0, "response_a": 1, "response_b": 2} if order == "ab" else {"prompt": 0, "response_a": 2, "response_b": 1}
     )
-    texts = [join_turns(battle[slots[field]], spec) for battle in battles for field in codec.fields]
-    encoded = codec.encode_text(texts)
+    places = [slots[field] for field in codec.fields]
     shares = [spec.shares[FIELDS.index(field)] for field in codec.fields]
-    return [
-        _assemble(
-            encoded[3 * i : 3 * i + 3], codec.literals, allot([len(f) for f in encoded[3 * i : 3 * i + 3]], shares, available)
-        )
-        for i in range(len(battles))
-    ]
+    found = []
+    for battle in fields:
+        placed = [battle[place] for place in places]
+        found.append(_assemble(placed, codec.literals, allot([len(field) for field in placed], shares, available)))
+    return found
 
 
 def _assemble(fields: list[list[int]], literals: tuple[tuple[int, ...], ...], keep: list[int]) -> Encoded:

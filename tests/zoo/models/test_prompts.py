@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from zoo.contracts import PromptSpec
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, allot, clean, encode_battles, join_turns, load_codec, split_template
+from zoo.models.prompts import (
+    Codec,
+    allot,
+    assemble_battles,
+    clean,
+    encode_battles,
+    field_ids,
+    join_turns,
+    load_codec,
+    split_template,
+)
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -61,6 +71,15 @@ def test_both_orders_hold_the_same_tokens_when_all_fits(prompt: list, a: list, b
     ab, ba = (encode_battles([(prompt, a, b)], codec, spec, order)[0].ids for order in ("ab", "ba"))
     swapped = encode_battles([(prompt, b, a)], codec, spec, "ab")[0].ids
     assert ba == swapped and sorted(ab) == sorted(ba)
+
+
+@given(st.lists(st.tuples(turns, turns, turns), max_size=3), st.sampled_from(["ab", "ba"]), st.integers(70, 200))
+def test_fields_are_tokenized_once_for_every_order_and_cap(battles: list, order: str, cap: int) -> None:
+    """Put together from the same ids, a battle is what encoding it by itself gives; B first is the exchanged battle A first."""
+    codec = byte_codec(SPEC)
+    found = assemble_battles(field_ids(battles, codec, SPEC), codec, SPEC, order, cap)
+    exchanged = [(prompt, b, a) if order == "ba" else (prompt, a, b) for prompt, a, b in battles]
+    assert found == [encode_battles([battle], codec, SPEC, "ab", cap)[0] for battle in exchanged]
 
 
 def test_special_tokens_in_a_battle_stay_text(tiny_llama: Path) -> None:

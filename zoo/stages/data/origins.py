@@ -40,7 +40,10 @@ def origins(
 
 
 def _is_of_judge(path: Path) -> bool:
-    """Whether a table is what `zoo data judge` left, byte for byte: by the report beside it, or the artifact that it is in."""
+    """Whether a table is what `zoo data judge` left, byte for byte.
+
+    By the report beside it, or the artifact that it is in.
+    """
     if (path.parent / MANIFEST).is_file():
         return read_manifest(path.parent).stage == "judge"
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.contracts import PromptSpec, Variant
-from zoo.models.prompts import Codec, encode_battles
+from zoo.models.prompts import Codec, assemble_battles, field_ids
 
 ENCODE_ROWS = 1024  # battles tokenized at a time
 TOKEN = np.dtype("<i4")
@@ -45,9 +45,9 @@ def write_tokens(
     with path.open("wb") as file:
         for begin in range(0, len(frame), ENCODE_ROWS):
             part = frame.iloc[begin : begin + ENCODE_ROWS]
-            turns = list(zip(part["prompt"], part["response_a"], part["response_b"], strict=True))
+            fields = field_ids(list(zip(part["prompt"], part["response_a"], part["response_b"], strict=True)), codec, prompt)
             for v, variant in enumerate(variants):
-                for i, row in enumerate(encode_battles(turns, codec, prompt, variant.order, variant.max_tokens), begin):
+                for i, row in enumerate(assemble_battles(fields, codec, prompt, variant.order, variant.max_tokens), begin):
                     file.write(np.asarray(row.ids, dtype=TOKEN).tobytes())
                     starts[v, i], lengths[v, i], truncated[v, i] = written, len(row.ids), row.n_truncated
                     written += len(row.ids)

@@ -14,7 +14,7 @@ from zoo.data.battles import Battles
 from zoo.data.judges import JUDGED_BY
 from zoo.data.votes import vote_shares
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, encode_battles
+from zoo.models.prompts import Codec, assemble_battles, field_ids
 from zoo.scores.tables import OK, PROBABILITIES, probabilities, read_columns, read_scores
 
 VERDICT_COLUMNS = ("id", *PROBABILITIES, "status")
@@ -41,7 +41,8 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
     `targets` (rows, 3), default the labels alone. A row without a label has that of the most of its target.
     """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
-    ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
+    fields = field_ids(turns, codec, prompt)
+    ab, ba = (assemble_battles(fields, codec, prompt, order) for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
     learned = np.eye(3)[labels] if targets is None else targets
     labels = np.where(labels < 0, learned.argmax(axis=1), labels)
