@@ -15,7 +15,8 @@ from zoo.experiments.recipes import Recipe, recipe_entries
 def overlaps(recipe: Recipe, data_folder: Path) -> Iterator[str]:
     """Rows that some run learns from and that ask what a file of `also_on` asks, or nearly.
 
-    How many they are is told file by file. An ordinary experiment trains as its settings say and leaves none of them out, as `zoo data worth` does.
+    How many they are is told file by file. An ordinary experiment trains as its settings say and leaves none of them out, as
+    `zoo data worth` does.
     """
     if not recipe.also_on:
         return

@@ -178,7 +178,10 @@ def field_ids(battles: Sequence[tuple[Turns, Turns, Turns]], codec: Codec, spec:
 def assemble_battles(
     fields: Sequence[Sequence[list[int]]], codec: Codec, spec: PromptSpec, order: Order, max_tokens: int | None = None
 ) -> list[Encoded]:
-    """Battles of `field_ids` in one order, at most `max_tokens` each, as `encode_battles` has them."""
+    """Battles of `field_ids` in one order, at most `max_tokens` each.
+
+    The same as `encode_battles` gives.
+    """
     cap = max_tokens or spec.max_tokens
     available = cap - sum(len(literal) for literal in codec.literals)
     if available < 3:
