@@ -46,12 +46,16 @@ def experiment(
         run_recipe(folder, data_dir, store_folder(), say=say)
         leaderboard(output=style)
         return
+    from zoo.experiments.overlaps import overlaps
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table
     from zoo.report.drawing import png
     from zoo.store import write_atomic
 
     results = home() / "experiments" / folder.resolve().name
+    if not only:
+        for line in overlaps(load_recipe(folder), data_dir):
+            say(line)
     if jobs > 1:
         run_side_by_side(folder, data_dir, jobs, store_folder(), logs=results / "logs", only=only or (), say=say)
     trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)

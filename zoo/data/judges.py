@@ -72,7 +72,7 @@ class JudgeTable:
     """What one table says of rows by their ids.
 
     `rows`: `p` (3,) and consistency, NaN where it has none; `battles`: what tells the row's texts from others'.
-    `cross_fitted`: `zoo data judge` made it, so that no model judged a row whose prompt it had seen.
+    `cross_fitted`: it has the columns of `zoo data judge`, by which no model judged a row whose prompt it had seen.
     """
 
     rows: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)

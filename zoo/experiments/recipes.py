@@ -5,6 +5,8 @@ They lie in `experiments/NNN-slug/recipe.toml`.
 
 from __future__ import annotations
 
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,7 +76,20 @@ def load_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.toml"
     if not path.exists():
         raise ZooError(f"{path}: no such file; an experiment is a folder with a recipe.toml")
-    return read_toml(path, Recipe)
+    try:
+        return read_toml(path, Recipe)
+    except ZooError:
+        if _asks_worth(path):
+            raise ZooError(f"{path}: asks what its sources are worth; run `zoo data worth {folder}`") from None
+        raise
+
+
+def _asks_worth(path: Path) -> bool:
+    """Whether it is TOML of a recipe of worth, well written or not."""
+    with suppress(OSError, ValueError):
+        keys = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return "sources" in keys and "runs" not in keys
+    return False
 
 
 def recipe_entries(recipe: Recipe) -> list[Entry]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.contracts import Manifest
+from zoo.contracts import Manifest, ScoreRequest, TrainRequest
 from zoo.data.battles import read_battles
 from zoo.data.columns import VOTES
 from zoo.data.made import content_digest
@@ -48,7 +48,7 @@ def lineage_of_made_file(store: Path, path: Path) -> Given:
 
 
 def gpu_seconds(manifest: Manifest) -> float:
-    """Seconds of all GPUs that a stage took, loading included.
+    """Seconds of all GPUs that a stage used, loading included.
 
     0 on processors, and of stages that leave GPUs alone.
     A judge's are of the scoring of its pairs, which is in the store as stages of its own.
@@ -58,8 +58,19 @@ def gpu_seconds(manifest: Manifest) -> float:
             return manifest.metrics[name]
     if not stage_of(manifest.stage).on_gpus:
         return 0.0
-    gpus = sum(int(count) for count in re.findall(r"(?:^|\+ )(\d+) x ", manifest.hardware.get("machine", "")))
-    return gpus * (manifest.measurements.load_seconds + manifest.measurements.run_seconds)
+    return _gpus(manifest) * (manifest.measurements.load_seconds + manifest.measurements.run_seconds)
+
+
+def _gpus(manifest: Manifest) -> int:
+    """GPUs that a stage used of its machine's: most stages one, whatever else the machine has."""
+    there = sum(int(count) for count in re.findall(r"(?:^|\+ )(\d+) x ", manifest.hardware.get("machine", "")))
+    request = manifest.request
+    if isinstance(request, TrainRequest):
+        return min(there, request.spec.gpus)
+    if not isinstance(request, ScoreRequest):
+        return min(there, 1)
+    split = request.serve.layout != "replicas"  # one copy over all of the target's
+    return there if split else min(there, int(manifest.metrics.get("engine/replicas", 1)))
 
 
 def gpu_seconds_of_making(store: Path, path: Path) -> float | None:

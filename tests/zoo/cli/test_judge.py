@@ -90,7 +90,13 @@ def test_pairs_are_judged_cross_fitted_and_labelled_in_one_step(tmp_path: Path, 
     assert human.exists()
     np.testing.assert_allclose(table.loc[held_out.index, "p_a"], held_out["p_a"], atol=1e-12)
     told = invoke(data_app, "label", pairs, "--judge", out, "--human", trained, "-o", labelled, "--drop", "empty")
-    assert "lexical: 59 rows" in told and "by models that had not seen its prompt" in told and "duplicate id" in told
+    assert "lexical: 59 rows" in told and "these: by models that had not seen its prompt" in told and "duplicate id" in told
+    moved = tmp_path / "moved.csv.gz"
+    moved.write_bytes(out.read_bytes())  # without its report
+    told = invoke(
+        data_app, "label", pairs, "--judge", moved, "--human", trained, "-o", tmp_path / "again.csv", "--drop", "empty"
+    )
+    assert "no report of `zoo data judge` for these bytes" in " ".join(told.split())
     battles = read_battles(labelled, keep=VOTES)
     assert len(battles.frame) == 59 and battles.labelled
 

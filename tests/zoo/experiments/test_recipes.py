@@ -36,6 +36,12 @@ def test_errors_name_the_key(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
+def test_a_recipe_of_worth_is_sent_to_its_command(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('question = "?"\ndata = "x.csv"\nseeds = [0]\n[[sources]]\nname = "x"\n')
+    with pytest.raises(ZooError, match=f"run `zoo data worth {tmp_path}`"):
+        load_recipe(tmp_path)
+
+
 @pytest.mark.chain
 def test_a_recipe_runs_to_scores(tmp_path: Path, sample_csv: Path) -> None:
     (tmp_path / "recipe.toml").write_text(f'question = "?"\ndata = "{sample_csv.name}"\n[[runs]]\nentry = "lexical"\n')

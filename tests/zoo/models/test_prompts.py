@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from zoo.contracts import PromptSpec, Variant
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, allot, clean, cut, encode_battles, join_turns, load_codec, load_codecs, split_template
+from zoo.models.prompts import (
+    Codec,
+    allot,
+    clean,
+    cut,
+    encode_battles,
+    encode_fields,
+    fit_fields,
+    join_turns,
+    load_codec,
+    load_codecs,
+    split_template,
+)
 
 TEMPLATE = "<|user|>\nPrompt: {prompt}\nA: {response_a}\nB: {response_b}\nWho wins?<|end|>\n"
 SPEC = PromptSpec(template=TEMPLATE, max_tokens=96)
@@ -99,6 +111,15 @@ def test_a_template_after_which_the_labels_are_other_tokens_is_refused(tiny_llam
     assert plain is shorter and other.literals != plain.literals and other.label_ids == plain.label_ids
     with pytest.raises(ZooError, match="max_tokens 12 leaves"):
         load_codecs(tiny_llama, SPEC, (Variant(max_tokens=12),))
+
+
+@given(st.lists(st.tuples(turns, turns, turns), max_size=3), st.sampled_from(["ab", "ba"]), st.integers(70, 200))
+def test_fields_are_tokenized_once_for_every_order_and_cap(battles: list, order: str, cap: int) -> None:
+    """Put together from the same ids, a battle is what encoding it by itself gives; B first is the exchanged battle A first."""
+    codec, spec = byte_codec(SPEC), Variant(max_tokens=cap).prompt(SPEC)
+    found = [fit_fields(fields, codec, spec, order) for fields in encode_fields(battles, codec, SPEC)]  # type: ignore[arg-type]
+    exchanged = [(prompt, b, a) if order == "ba" else (prompt, a, b) for prompt, a, b in battles]
+    assert found == [encode_battles([battle], codec, spec, "ab")[0] for battle in exchanged]
 
 
 def test_special_tokens_in_a_battle_stay_text(tiny_llama: Path) -> None:

@@ -48,10 +48,16 @@ def test_stages_on_processors_take_no_gpus_and_a_judge_s_scoring_counts_once(
 ) -> None:
     store, file = chain["mine"].path.parent, tmp_path / "labelled.csv"
     own = {name: gpu_seconds(artifact.manifest) for name, artifact in chain.items()}
-    assert own == {"mine": 0.0, "trained": 80.0, "scored": 80.0, "judge": 80.0, "label": 0.0}
+    assert own == {"mine": 0.0, "trained": 10.0, "scored": 10.0, "judge": 80.0, "label": 0.0}, "trainings take one of eight"
     told = {each["artifact"]: each["gpu_seconds"] for each in costs(read_made(store, file))}
     assert told == {artifact.path.name: 0.0 if name == "judge" else own[name] for name, artifact in chain.items()}
     assert gpu_seconds_of_making(store, file) == 80.0, "the training of the judge was not for these pairs"
+
+
+def test_a_training_over_two_gpus_takes_both(own_home: Path, tmp_path: Path) -> None:
+    request = train_request(tmp_path, tmp_path)
+    over_two = request.model_copy(update={"spec": request.spec.model_copy(update={"gpus": 2})})
+    assert gpu_seconds(finished(own_home / "store", over_two, hardware=EIGHT, measurements=TEN).manifest) == 20.0
 
 
 def test_what_nobody_knows_is_not_told(chain: dict[str, Artifact], own_home: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from zoo.contracts import Input, LexicalTrainRequest, MergeRequest, ScoringReque
 from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.judges import JudgeTable
 from zoo.data.keys import battle_digests
+from zoo.data.made import report_beside
 from zoo.errors import ZooError
 from zoo.scores.tables import CARD, SCORES, read_card
 from zoo.store import MANIFEST, file_sha256, read_manifest, source_of
@@ -19,6 +20,10 @@ Key = tuple[bytes, frozenset[bytes]]  # of a battle, in either order
 UNSEEN = "by models that had not seen its prompt (`zoo data judge`)"
 HELD_OUT = "out of fold"
 OTHER = "by a model of other battles; near-copies were not looked for"
+MOVED = (
+    "as its columns say by models that had not seen its prompt, but no report of `zoo data judge` for these bytes lies beside "
+    "it, so that nobody can tell"
+)
 UNKNOWN = "nobody can tell here whether the judge has learned from them"
 
 
@@ -34,9 +39,23 @@ def origins(
     return {name: _origin(path, tables[name], pairs, human) for name, path in own.items()}
 
 
+def _is_of_judge(path: Path) -> bool:
+    """Whether a table is what `zoo data judge` left, byte for byte.
+
+    By the report beside it, or the artifact that it is in.
+    """
+    if (path.parent / MANIFEST).is_file():
+        return read_manifest(path.parent).stage == "judge"
+    try:
+        report = report_beside(path)
+    except ZooError:
+        return False
+    return report.get("stage") == "judge" and "file_sha256" in report
+
+
 def _origin(path: Path, table: JudgeTable, pairs: Battles, human: Battles) -> str:
-    if table.cross_fitted:
-        return UNSEEN
+    if table.cross_fitted:  # as its columns say
+        return UNSEEN if _is_of_judge(path) else MOVED
     card = read_card(path.parent / CARD) if path.name == SCORES and (path.parent / CARD).is_file() else None
     request, folder = card.request if card else None, path.parent.parent
     if request is None:

@@ -11,9 +11,13 @@ import numpy as np
 
 from zoo.contracts import PromptSpec, TrainSpec
 from zoo.data.battles import Battles
+from zoo.data.judges import JUDGED_BY
 from zoo.data.votes import vote_shares
-from zoo.models.prompts import Codec, encode_battles
-from zoo.scores.tables import OK, probabilities, read_scores
+from zoo.errors import ZooError
+from zoo.models.prompts import Codec, assemble_battles, field_ids
+from zoo.scores.tables import OK, PROBABILITIES, probabilities, read_columns, read_scores
+
+VERDICT_COLUMNS = ("id", *PROBABILITIES, "status")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
     `targets` (rows, 3), default the labels alone. A row without a label has that of the most of its target.
     """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
-    ab, ba = (encode_battles(turns, codec, prompt, order) for order in ("ab", "ba"))
+    fields = field_ids(turns, codec, prompt)
+    ab, ba = (assemble_battles(fields, codec, prompt, order) for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
     learned = np.eye(3)[labels] if targets is None else targets
     labels = np.where(labels < 0, learned.argmax(axis=1), labels)
@@ -58,9 +63,17 @@ class Learned:
 
 
 def read_teacher(path: Path) -> Any:
-    """A teacher's table by row id, without the rows that it failed on."""
-    table = read_scores(path)
-    return table[table["status"] == OK].set_index("id")
+    """A teacher's probabilities by row id, without the rows that it failed on.
+
+    A score table, or verdicts of `zoo data judge`, which have neither folds nor token counts.
+    """
+    table = read_columns(path)
+    if not {JUDGED_BY, *VERDICT_COLUMNS} <= set(table):
+        table = read_scores(path)
+    known = table[table["status"] == OK][list(VERDICT_COLUMNS)].astype({"id": str})
+    if not known["id"].is_unique or not np.isfinite(probabilities(known)).all():
+        raise ZooError(f"{path}: a teacher's table has an id twice, or rows without probabilities; judge or score again")
+    return known.set_index("id")
 
 
 def learned_targets(frame: Any, battles: Battles, spec: TrainSpec, *, votes: bool, teacher: Any = None) -> Learned:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.asking import TALKER, Asking
-from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
+from tests.helpers.asking import Asking
 from zoo.data.prompts import by_chance, prompt_id, read_prompts
 from zoo.errors import ZooError
-from zoo.stages.generate import ceilings, stage
+from zoo.stages.generate import ceilings
 from zoo.stages.generate.ceilings import Reach, is_usable, rows_reached, usable_before
 from zoo.stages.score import engines
 from zoo.stages.score.engines import EngineError
@@ -88,21 +86,8 @@ def test_nothing_begins_that_would_not_end_in_the_hours(monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "COMMAND", TALKER)
+def engines_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "process_age_seconds", lambda: 0.0)  # of the process that runs the tests
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chat")
-    write_chat_template(write_tiny_llama(folder / "model"))
-    return folder
-
-
-@pytest.fixture
-def asking(tmp_path: Path, model: Path) -> Asking:
-    return Asking(tmp_path, model)
 
 
 PROMPTS = [["loop " + str(n)] if n % 3 == 0 else [f"say {n}", "and then"] if n % 5 == 0 else [f"say {n}"] for n in range(90)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.asking import TALKER, Asking
+from tests.helpers.asking import Asking
 from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
 from zoo.contracts import Sampling, changed
 from zoo.data.logs import Conversation, Unusable, read_log
@@ -22,23 +22,6 @@ from zoo.stages.score.engines import EngineError
 from zoo.store import PARTIAL
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "COMMAND", TALKER)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chat")
-    write_chat_template(write_tiny_llama(folder / "model"))
-    return folder
-
-
-@pytest.fixture
-def asking(tmp_path: Path, model: Path) -> Asking:
-    return Asking(tmp_path, model)
 
 
 TURNS = [["one"], ["two", "and then"], ["three", "and then", "at last"], ["four"], ["five", "and then"]]

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -159,6 +160,19 @@ def test_a_teacher_is_softened_and_mixed_with_labels(sample_csv: Path, tmp_path:
     labels = np.eye(3)[frame["label"]]
     assert np.allclose(learned.targets[:40], 0.75 * soft + 0.25 * labels[:40])
     assert np.array_equal(learned.targets[40:], labels[40:]) and learned.taught == 40
+
+
+def test_verdicts_of_a_judge_teach_as_a_score_table_does(sample_csv: Path, tmp_path: Path) -> None:
+    """They have neither folds nor token counts, and rows that no model could judge."""
+    ids, p = read_battles(sample_csv).frame["id"][:3].tolist(), np.random.default_rng(0).dirichlet((1, 1, 1), 3)
+    write_scores(score_table(ids[:2], p[:2], fold=0), tmp_path / "scores.parquet")
+    table = pd.DataFrame({"id": ids, "p_a": p[:, 0], "p_b": p[:, 1], "p_tie": p[:, 2], "status": ["ok", "ok", "seen by all"]})
+    table.assign(judged_by="fold 0", battle="x").to_parquet(tmp_path / "verdicts.parquet")
+    scores, verdicts = (examples.read_teacher(tmp_path / f"{name}.parquet") for name in ("scores", "verdicts"))
+    pd.testing.assert_frame_equal(scores, verdicts, check_dtype=False)
+    table.assign(id=ids[0], judged_by="fold 0", status="ok").to_parquet(tmp_path / "twice.parquet")
+    with pytest.raises(ZooError, match="an id twice"):
+        examples.read_teacher(tmp_path / "twice.parquet")
 
 
 def test_a_teacher_of_other_rows_is_refused(base: Path, sample_csv: Path, tmp_path: Path) -> None:
