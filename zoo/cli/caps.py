@@ -90,6 +90,10 @@ def caps(
     from zoo.report.caps import caps_page
     from zoo.settings import store_folder
 
+    if write and settings:
+        raise ZooError(
+            "--write: the entry's file has not what --set changes; write that into it first, or leave one of them out"
+        )
     check_installed()
     style = style_of(output, as_json)
     entry = override(load_entry(name), settings or [])

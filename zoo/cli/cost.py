@@ -11,9 +11,8 @@ from zoo.cli.app import Name, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
+from zoo.experiments.held import N_FOLDS
 from zoo.report.text import Format, show
-
-N_FOLDS = 5  # as `zoo train` deals prompts unless told otherwise
 
 
 def cost(

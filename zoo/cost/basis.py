@@ -65,7 +65,8 @@ def form_change(entry: Entry, target: Target, machine: str) -> FormSpeed:
         return FormSpeed(1.0, 0.0, "")
     there = next((t.compute_capability for t in list_targets() if t.gpus and is_of_kind(machine, t)), None)
     here, elsewhere = form_speed(entry, target), form_speed(entry, target, there)
-    told = f"{spec.scheme} {here.times:.2f} times as fast as AWQ there, {elsewhere.times:.2f} times where it was measured"
+    times = f"{spec.scheme} {here.times:.2f} times as fast as AWQ there, {elsewhere.times:.2f} times where it was measured"
+    told = f"{times}; there {here.source}"
     return FormSpeed(here.times / elsewhere.times, float(np.hypot(here.spread, elsewhere.spread)), told)
 
 

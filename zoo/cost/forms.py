@@ -52,9 +52,16 @@ def _turing() -> dict[Scheme, FormSpeed]:
     few = INT8_FEW_ROWS[0] / over_float16[1], INT8_FEW_ROWS[1] / over_float16[0]
     int8 = min(marlin[0], few[0]), max(SHEET / over_float16[0], few[1])
     return {
-        "w4a8": _within(*marlin, OTHER_SHAPES, "Marlin on a Turing card, one shape of 4,096 rows (vllm PR 29901)"),
+        "w4a8": _within(
+            *marlin,
+            OTHER_SHAPES,
+            f"Marlin on a Turing card, one shape of 4,096 rows (vllm PR 29901); others within {OTHER_SHAPES:.0%}, a guess",
+        ),
         "int8": _within(
-            *int8, OTHER_ROWS, "CUTLASS on a T4 with up to 128 rows (vllm PR 6996), its data sheet, and Marlin of 4,096 rows"
+            *int8,
+            OTHER_ROWS,
+            "CUTLASS on a T4 with up to 128 rows (vllm PR 6996), its data sheet, and Marlin of 4,096 rows; many rows within "
+            f"{OTHER_ROWS:.0%}, a guess",
         ),
     }
 
@@ -67,7 +74,11 @@ _HOPPER: dict[Scheme, FormSpeed] = {
     "fp8": FormSpeed(1.64, 0.05, "CUTLASS on an H200, an 8B shape"),
     "w4a8": FormSpeed(0.70, 0.05, "Marlin on an H200 beside Machete, an 8B shape"),
 }
-ELSEWHERE_SPREAD = 0.3
+ELSEWHERE_SPREAD = 0.3  # a guess
+
+
+def _guessed() -> str:
+    return f", within {ELSEWHERE_SPREAD:.0%}, a guess"
 
 
 def speed_of(scheme: Scheme, capability: Capability | None) -> FormSpeed:
@@ -78,9 +89,9 @@ def speed_of(scheme: Scheme, capability: Capability | None) -> FormSpeed:
     if scheme == "awq":
         return FormSpeed(1.0, 0.0, "")
     if capability is None:
-        return FormSpeed(1.0, ELSEWHERE_SPREAD, "unknown on processors, taken to be as fast")
+        return FormSpeed(1.0, ELSEWHERE_SPREAD, f"unknown on processors, taken to be as fast{_guessed()}")
     table = _HOPPER if capability == HOPPER else _T4
     if capability in (HOPPER, TURING) and scheme in table:
         return table[scheme]
     found = table.get(scheme) or _HOPPER[scheme]
-    return FormSpeed(found.times, ELSEWHERE_SPREAD, f"not measured on such a card; {found.source}")
+    return FormSpeed(found.times, ELSEWHERE_SPREAD, f"not measured on such a card{_guessed()}; {found.source}")

@@ -40,6 +40,7 @@ WITH_DROPOUT = (10_360.0, 7_762.0, 6_974.0)
 MEASURED_WEIGHTS = 6.98e9  # of that shape's linear layers
 OTHER_CARD_SPREAD = 0.35  # of that ratio on another card than the one that it was measured on: a guess
 BACKWARD_ATTENTION = 2.5  # times the forward pass: five products instead of two (Dao 2023, arXiv 2307.08691, 3.1)
+MOST_PLANNED = 20_000  # rows whose steps are planned; a longer file's are as many times more
 HEADROOM = 0.06  # as zoo/stages/train/activation_checkpoints.py leaves
 
 
@@ -139,7 +140,11 @@ def forecast_training(
     assumed.append(f"{judged:,} held-out rows {1 + spec.evals_per_epoch * spec.epochs:g} times: {judging:.0%} of the time")
     if target.gpus > 1:
         size = 4 * (adapter_parameters(shape, spec) if spec.method != "full" else base.parameters) / 1e6
-        assumed.append(f"two cards share steps {work.balance:.0%} evenly; {size:,.0f} MB of gradients a step not counted")
+        assumed.append(
+            f"{target.gpus} cards share steps {work.balance:.0%} evenly; {size:,.0f} MB of gradients a step not counted"
+        )
+    if spec.max_hours is not None:
+        assumed.append(f"to the last step; train.max_hours = {spec.max_hours:g} ends it before where it takes longer")
     if spec.extra or spec.first:
         assumed.append("rows of train.extra and train.first not counted")
     return TrainingForecast(
@@ -170,7 +175,8 @@ def work_of(spec: TrainSpec, shape: Shape, lengths: np.ndarray, rows: int, judge
     A frozen weight takes 4 operations a token, forward and for the gradient of its input, a trained one 6; `again`: the share
     of the layers that is computed once more. Padding is computed, too. An evaluation is a forward pass of `judged` rows.
     """
-    sampled = np.random.default_rng(spec.seed).choice(np.maximum(lengths, 1), rows).astype(int).tolist()
+    planned = np.random.default_rng(spec.seed).choice(np.maximum(lengths, 1), min(rows, MOST_PLANNED))
+    sampled = planned.astype(int).tolist()
     steps = plan_steps(sampled, spec, 0)
     share = total_steps(rows, spec) / len(steps)
     flops = flops_of_shape(shape)
@@ -249,6 +255,7 @@ class _Published:
         return [
             f"scoring reaches {rate:.3g} TFLOP/s by published runs on two T4s (`benchmarks/cost_model.md`); training {with_it} "
             f"{self.ratio:.2f} of that, as measured on one H200 (`benchmarks/train_speed.md`)",
+            f"that share on another card within {OTHER_CARD_SPREAD:.0%} (one deviation): a guess, and most of the interval",
             f"{self.start:.0f} s of start-up",
         ]
 

@@ -74,6 +74,9 @@ def compare_caps(entry: Entry, asked: Asked, options: RunOptions, store: Path, *
     check_priced(wide, options.target, store)
     (requests,) = entry_chains(wide, options, store, say=say)
     requests = [_apart(request) for request in requests]
+    if fetched_folder(wide, store) is None:  # a template that cannot serve is refused before hours of training, not after
+        run_chain(requests[:1], wide, store, say=say)
+        check_variants(wide, store)
     say(f"{entry.name}: {len(variants)} variants: {', '.join(variant.slug for variant in variants)}")
     scored = run_chain(requests, wide, store, say=say)[-1]
     request = scored.manifest.request
@@ -116,7 +119,9 @@ def variants_of(entry: Entry, asked: Asked) -> tuple[tuple[Variant, ...], Varian
 
 def _with_own(own: Own | None, asked: Sequence[Own], default: Own) -> list[Own | None]:
     """The entry's own, then what is asked for, each once; None is what [prompt] says."""
-    return list(dict.fromkeys([own, *(None if value == default else value for value in asked)]))
+    meant = default if own is None else own
+    others = [None if value == default else value for value in asked if value != meant]
+    return list(dict.fromkeys([own, *others]))
 
 
 def check_variants(entry: Entry, store: Path) -> None:
@@ -157,22 +162,27 @@ def price_variants(
     """The hours of every variant for a file of such rows, and what they assume.
 
     All go by one measurement, since runs differ by what the machine did besides: one on a machine of the target's kind where
-    there is any, the comparison's own scoring before others.
+    there is any, the comparison's own scoring before others. Of what they assume that is told which is of all variants; in
+    what they go beyond a measurement, of each.
     """
     machine, request = load_target(target), scored.manifest.request
     assert isinstance(request, ScoreRequest)
     lengths = {variant: _lengths(scored, variant) for variant in request.spec.variants}
     file = File(COMPETITION_ROWS, lengths, ())
     by = _measurement(entry, request.spec.variants[0], machine, scored, store)
-    found, told = [], []
+    found, assumed, beyond = [], [], dict[str, list[str]]()
     for variant in request.spec.variants:
         best = next(iter(forecasts_of(entry, variant, machine, file, by)), None)
         if best is None:
             raise ZooError(f"{entry.name}: its speed on {target} cannot be told; see `zoo cost {entry.name} --target {target}`")
         low, likely, high = best.seconds.low, best.seconds.likely, best.seconds.high
         found.append(PricedVariant(variant=variant, hours=(low / 3600, likely / 3600, high / 3600)))
-        told.append([f"hours: {best.basis}, as `zoo cost` says", *best.assumed, *best.extrapolates])
-    return tuple(found), tuple(note for note in told[0] if all(note in notes for notes in told))
+        assumed.append([f"hours: {best.basis}, as `zoo cost` says", *best.assumed])
+        for note in best.extrapolates:
+            beyond.setdefault(note, []).append(variant.slug)
+    common = [note for note in assumed[0] if all(note in notes for notes in assumed)]
+    where = [f"goes beyond: {note}" + (f" ({', '.join(who)})" if len(who) < len(found) else "") for note, who in beyond.items()]
+    return tuple(found), (*common, *where)
 
 
 def _measurement(entry: Entry, variant: Variant, machine: Target, scored: Artifact, store: Path) -> list[Measured]:

@@ -40,6 +40,8 @@ def test_operations_are_four_a_frozen_weight_and_token_and_two_more_where_layers
     assert plain.tokens == tokens and plain.steps == 4
     assert plain.passes[0] / tokens == pytest.approx(4 * linear_parameters(LLAMA.shape), rel=1e-2)
     assert again.passes[0] / plain.passes[0] == pytest.approx(1.5, rel=1e-2)
+    long = work_of(spec, LLAMA.shape, np.full(3, 500.0), 10**9, 8, gpus=2, again=0.0)  # as soon as a short file's
+    assert long.tokens == 10**9 * 500 and long.passes[0] / long.tokens == pytest.approx(plain.passes[0] / tokens)
     assert plain.evaluations[0] == pytest.approx(5 * 8 * (500 * 2 * linear_parameters(LLAMA.shape) + 2 * 4096 * 128256))
 
 
@@ -77,6 +79,9 @@ def test_it_says_what_it_rests_on(tmp_path: Path) -> None:
     assert base.basis == "published" and base.extrapolates == ("never trained on t4x2",)
     assert base.seconds.high / base.seconds.low > 2, "never measured there"
     assert any("train_speed.md" in note and "cost_model.md" in note for note in base.assumed)
+    assert any("35%" in note and "a guess" in note for note in base.assumed) and any("2 cards" in note for note in base.assumed)
+    short = told(tmp_path, entry=override(LLAMA, ["train.max_hours=3"]))
+    assert any("train.max_hours = 3 ends it" in note for note in short.assumed)
     assert base.memory.startswith("ok: ") and "of 14.6 GiB" in base.memory
     assert training_ratio(dropout=True)[0] < training_ratio(dropout=False)[0] < 1
     assert LLAMA.base and LLAMA.train and LLAMA.shape

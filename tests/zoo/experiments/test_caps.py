@@ -26,6 +26,13 @@ def test_every_cap_with_every_way_and_the_entry_s_own_among_them() -> None:
     assert [variant.max_tokens for variant in variants[:3]] == [256, 300, 512]  # longer ones take what is whole in shorter
 
 
+def test_what_the_entry_s_own_variant_says_already_is_no_other_way() -> None:
+    assert SMALL.score is not None
+    entry = changed(SMALL, score=changed(SMALL.score, variants=(Variant(max_tokens=512, keep="end"),)))
+    variants, own = variants_of(entry, Asked((512,), ((0.2, 0.4, 0.4),), ("end", "both_ends")))
+    assert variants == (own, changed(own, keep="both_ends"))
+
+
 def test_without_caps_they_are_the_usual_ones_that_the_model_was_made_for() -> None:
     variants, _ = variants_of(SMALL, Asked())
     assert tuple(variant.max_tokens for variant in variants) == USUAL_CAPS
