@@ -86,10 +86,10 @@ def fitted_rows(plan: Plan, store: Path | None) -> FittedRows:
 def fitted_rows_of_files(
     plan: Plan, files: Mapping[str, Path], labels: Path, *, columns: Mapping[str, str] | None = None, say: Say = lambda _: None
 ) -> tuple[FittedRows, list[Table]]:
-    """The same of a plan that was built of files by name, and the tables among them that it does not take.
+    """The same of a plan that was built of files, and the tables of `files` that are not in it.
 
-    Of these those alone that do not look as if they had seen the labels, as of a store's members. `labels`: the battles, with
-    their texts or without. ZooError where a file is not the one that the plan was fitted on.
+    `files`: by members' names; of those beside the plan's the ones that look as if they had seen the labels are left out.
+    `labels`: the battles, with their texts or without. ZooError where a file is not the one that the plan was fitted on.
     """
     battles = labelled_file(labels)
     if plan.dataset_digest not in (dataset_digest(battles), labels_digest(battles)):

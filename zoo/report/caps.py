@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo.report.drawing import STYLES
+from zoo.report.drawing import GREY, SMALL, STYLES, entitle, one_panel, styled
 from zoo.report.ladder import BOX
 from zoo.report.text import Cell, Column, Page, Table
 from zoo.scores.caps import CapsReport, Reading
@@ -64,16 +64,14 @@ def _line(one: Reading) -> list[Cell]:
     return [*numbers, one.shared, likely, low, high, "yes" if one.worthwhile else ""]
 
 
+@styled
 def caps_figure(report: CapsReport) -> Figure:
     """Log loss against hours: a line a way to cut and to ask, over its caps.
 
     Rings are around what is worth its hours. Bars are one standard error of the paired difference from the reference, which
     therefore has none.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = one_panel(7, 5.2)
     for number, (name, line) in enumerate(_lines(report).items()):
         color, marker, style = STYLES[number % len(STYLES)]
         hours, losses = [one.likely_hours for one in line], [one.log_loss for one in line]
@@ -87,16 +85,17 @@ def caps_figure(report: CapsReport) -> Figure:
         marker="o",
         markersize=14,
         fillstyle="none",
-        color="0.45",
+        color=GREY,
         linestyle="none",
         label="worth its hours",
     )
     _name_caps(axes, report)
     axes.margins(x=0.08, y=0.12)
     axes.set(xlabel=f"hours for {report.rows:,} such rows on {report.target}", ylabel="log loss, nats")
-    axes.set_title(f"{report.entry}: {report.battles:,} held-out rows; bars: paired error from {report.reference}", fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.grid()
+    axes.legend()
+    of = f"{report.entry}; bars: standard error of the paired difference from {report.reference}"
+    entitle(figure, f"Ways to read a battle, {report.battles:,} held-out rows", of)
     return figure
 
 
@@ -117,5 +116,5 @@ def _name_caps(axes: Axes, report: CapsReport) -> None:
         place = (one.variant.max_tokens, round(one.likely_hours, 6))
         if place not in named:
             where, text = (one.likely_hours, one.log_loss), str(one.variant.max_tokens)
-            axes.annotate(text, where, xytext=(8, -13), textcoords="offset points", fontsize=8, bbox=BOX)
+            axes.annotate(text, where, xytext=(8, -13), textcoords="offset points", fontsize=SMALL, bbox=BOX)
         named.add(place)

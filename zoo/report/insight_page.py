@@ -180,8 +180,9 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
     for kind in dict.fromkeys(part.kind for part in slices):
         found = []
         for part in (one for one in slices if one.kind == kind):
-            middle, error = part.against_rest or 0.0, part.against_rest_error or 0.0
-            error = error if np.isfinite(error) else 0.0
+            middle, error = part.against_rest or 0.0, part.against_rest_error
+            shown = "–" if error is None or not np.isfinite(error) else f"{error:.4f}"
+            error = error if error is not None and np.isfinite(error) else 0.0
             left, right = at(middle - SURE * error), at(middle + SURE * error)
             weak = part.differs and middle > 0
             found.append(
@@ -189,9 +190,9 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
                     "name": part.name,
                     "rows": f"{part.rows:,}",
                     "loss": f"{part.loss:.4f}",
-                    "error": f"{part.error:.4f}",
+                    "error": f"{part.error:.4f}" if np.isfinite(part.error) else "–",
                     "against": difference_text(part.against_rest, None),
-                    "against_error": f"{error:.4f}",
+                    "against_error": shown,
                     "zero": f"{at(0.0):.1f}",
                     "low": f"{left:.1f}",
                     "width": f"{right - left:.1f}",

@@ -117,7 +117,7 @@ def report_of(store: Path, run: Run, settings: Settings, curves: Curves) -> Repo
         Section("Data", _data(run, battles)),
         Section("Recipe", [_recipe(run, settings)]),
         Section("Curves", _curves(run, curves)),
-        Section("Ladder", _ladder(store, run)),
+        Section("Ladder", _ladder(store, run, battles)),
         Section("Slices", _slices(run, battles, insight)),
         Section("Cost", _cost(run)),
         Section("Lineage", [*lineage_page(list(run.roots))]),
@@ -245,7 +245,7 @@ def _curves(run: Run, curves: Curves) -> list[str | Table | Drawn]:
     return [*blocks, *([Table(columns, rows)] if rows else [])]
 
 
-def _ladder(store: Path, run: Run) -> list[str | Table | Drawn]:
+def _ladder(store: Path, run: Run, battles: Battles | None) -> list[str | Table | Drawn]:
     """Ladders that climbed over the run's own artifacts, or the run itself."""
     own = {artifact.fingerprint for artifact in run.own}
     blocks: list[str | Table | Drawn] = []
@@ -257,7 +257,8 @@ def _ladder(store: Path, run: Run) -> list[str | Table | Drawn]:
         if steps:
             rows = int(artifact.manifest.metrics.get("ladder/rows", 0))
             said = f"The ladder of {artifact.path.name}: log loss of each form from the base to the engine; see the table"
-            blocks += [Drawn(ladder_figure(steps, rows, of=artifact.path.name), said), ladder_table(steps)]
+            ties = battles is None or battles.can_tie
+            blocks += [Drawn(ladder_figure(steps, rows, ties=ties, of=artifact.path.name), said), ladder_table(steps)]
     return blocks
 
 

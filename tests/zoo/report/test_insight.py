@@ -19,8 +19,10 @@ from tests.helpers.command_lines import run_command
 from zoo.cli.main import main
 from zoo.data.battles import read_battles
 from zoo.pipeline.import_table import import_scores
+from zoo.report.insight_page import slice_rows
 from zoo.report.insight_rows import CODE, LABEL, LANGUAGE, TURNS, InsightRows, extremes, quarters
 from zoo.scores.metrics import log_loss_rows
+from zoo.scores.parts import PartLoss
 from zoo.scores.tables import probabilities
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u202e'
@@ -97,6 +99,12 @@ def test_quarters_part_all_rows_in_order(values: list[int]) -> None:
     ends = [(lengths[inside].min(), lengths[inside].max()) for _, inside in found]
     assert all(before[1] < after[0] for before, after in itertools.pairwise(ends)) and len(found) <= 4
     assert len({name for name, _ in found}) == len(found)
+
+
+def test_an_error_that_nobody_knows_is_no_zero() -> None:
+    part = PartLoss(TURNS, "one turn", 20, 0.5, 1.0, float("nan"), 0.1, float("nan"))
+    ((_, (row,)),) = slice_rows([part])
+    assert (row["error"], row["against_error"], row["verdict"]) == ("–", "–", "–")
 
 
 def test_the_worst_and_the_best_rows_are_the_extremes() -> None:
