@@ -47,7 +47,7 @@ READ_STYLE = """
 READ = """{% macro read(row) %}<details>
 <summary><bdi>{{ (row.prompt | first | default('no text', true))[:90] }}</bdi>
 {%- for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
-<p class="note">{{ row.id }}{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
+<p class="note"><bdi>{{ row.id }}</bdi>{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
 {% if row.bars %}{{ bars(row.bars) }}{% endif %}
 {% for turn in row.prompt %}<h4>prompt{% if row.prompt | length > 1 %}, turn {{ loop.index }}{% endif %}</h4>
 <div class="said" dir="auto">{{ turn }}</div>

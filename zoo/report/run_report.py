@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.contracts import Manifest, inputs_of
+from zoo.contracts import LadderRequest, Manifest, inputs_of
 from zoo.cost.price import price_of
 from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles
 from zoo.data.stats import battle_stats
@@ -246,12 +246,13 @@ def _curves(run: Run, curves: Curves) -> list[str | Table | Drawn]:
 
 
 def _ladder(store: Path, run: Run, battles: Battles | None) -> list[str | Table | Drawn]:
-    """Ladders that climbed over the run's own artifacts, or the run itself."""
+    """Ladders that climbed over the run's own scores, as one form of several too, or the run itself."""
     own = {artifact.fingerprint for artifact in run.own}
     blocks: list[str | Table | Drawn] = []
     for artifact in list_artifacts(store, "ladder"):
-        scored = artifact.manifest.request.inputs.get("scored")
-        if artifact.fingerprint not in own and (scored is None or scored.fingerprint not in own):
+        request = artifact.manifest.request
+        scored = {form.scored.fingerprint for form in request.forms.values()} if isinstance(request, LadderRequest) else set()
+        if artifact.fingerprint not in own and not scored & own:
             continue
         steps = steps_from_metrics(artifact.manifest.metrics)
         if steps:
