@@ -31,11 +31,12 @@ INSIGHT_STYLE = (
   .weak { color: var(--warn); font-weight: 600 } .strong { color: var(--good); font-weight: 600 }
   .left td, .left th { text-align: left } td.n, th.n { text-align: right !important }
   .left td:nth-child(2) { white-space: normal; overflow-wrap: anywhere; min-width: 7rem }
-  @media (max-width: 40rem) { .span, .pm { display: none } }"""
+  @media (max-width: 40rem) { .span, .pm { display: none } .slices th, .slices td { padding: .3rem .2rem; font-size: .8rem }
+    .slices td:first-child { min-width: 5.5rem } }"""
 )
 
 SLICES = """
-{% macro slices_of(found) %}<div class="scroll"><table>
+{% macro slices_of(found) %}<div class="scroll"><table class="slices">
 <thead><tr><th>slice</th><th>rows</th><th>log loss</th><th>against the rest</th><th class="span" aria-hidden="true"></th>
 <th>verdict</th></tr></thead>
 {% for kind, rows in found %}<tbody><tr class="kind"><th colspan="6" scope="rowgroup">{{ kind }}</th></tr>
