@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ensemble.members.files import labelled_file, tables_of_files
 from ensemble.plan import Plan
 from ensemble.pools.blend import apply_blend
 from ensemble.pools.patterns import blend_for
-from zoo.data.battles import Battles, dataset_digest, read_battles, text_lengths
+from zoo.contracts import Say
+from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles, text_lengths
 from zoo.errors import ZooError
-from zoo.pipeline.members import Table, score_tables, standing
+from zoo.pipeline.members import Member, Table, may_have_learned, score_tables, standing
+from zoo.pipeline.suspicion import battles_of, suspects_of_data
 from zoo.scores.tables import probabilities, without_ties
 
 
@@ -22,7 +26,8 @@ class FittedRows:
     """A plan's fitting rows.
 
     `frame`: the labelled battles, in the order of all that follows. `blend` (rows, 3): of all members on all rows;
-    `members` (rows, 3) by name; `tables` those that they come from. `battles`: the whole file.
+    `members` (rows, 3) by name; `tables` those that they come from. `battles`: the whole file. `fitted`: on so many of the rows
+    the blend was fitted; fewer than all where another candidate lacked some.
     """
 
     battles: Battles
@@ -30,6 +35,7 @@ class FittedRows:
     blend: np.ndarray
     members: dict[str, np.ndarray]
     tables: dict[str, Table]
+    fitted: int
 
     @property
     def labels(self) -> np.ndarray:
@@ -53,9 +59,10 @@ def blend_at_hand(plan: Plan, store: Path | None) -> tuple[tuple[np.ndarray, np.
 
 def rows_text(rows: FittedRows) -> str:
     """What a reader has to know of the rows."""
+    fitted = "them" if rows.fitted == len(rows.frame) else f"{rows.fitted:,} of them, which every candidate had"
     return (
         f"All members on all {len(rows.frame):,} rows. The members had not seen these rows; the blend's few weights were "
-        "fitted on them."
+        f"fitted on {fitted}."
     )
 
 
@@ -73,20 +80,47 @@ def fitted_rows(plan: Plan, store: Path | None) -> FittedRows:
     battles = _battles_of(list(tables.values()), plan.dataset_digest)
     if battles is None:
         raise ZooError("the labelled battles are not where they were scored from")
+    return _rows_of(plan, tables, battles)
+
+
+def fitted_rows_of_files(
+    plan: Plan, files: Mapping[str, Path], labels: Path, *, columns: Mapping[str, str] | None = None, say: Say = lambda _: None
+) -> tuple[FittedRows, list[Table]]:
+    """The same of a plan that was built of files, and the tables of `files` that are not in it.
+
+    `files`: by members' names; of those beside the plan's the ones that look as if they had seen the labels are left out.
+    `labels`: the battles, with their texts or without. ZooError where a file is not the one that the plan was fitted on.
+    """
+    battles = labelled_file(labels)
+    if plan.dataset_digest not in (dataset_digest(battles), labels_digest(battles)):
+        raise ZooError(f"{labels}: not the rows that the plan was fitted on (data {plan.dataset_digest[:8]}); give those")
+    tables = {table.name: table for table in tables_of_files(files, labels, plan.target.name, columns=columns, say=say)}
+    for member in plan.members:
+        if member.name not in tables:
+            raise ZooError(f"the plan blends {member.name}, too; give its table: --scores {member.name}=FILE")
+        if tables[member.name].card.checkpoint != member.checkpoint:
+            raise ZooError(f"{files[member.name]}: not the table of {member.name} that the plan was fitted on; give that one")
+    own = {member.name: tables[member.name] for member in plan.members}
+    others = _honest([Member((table,)) for table in tables.values()], battles)
+    return _rows_of(plan, own, battles), [table for table in others if table.name not in own]
+
+
+def _rows_of(plan: Plan, tables: dict[str, Table], battles: Battles) -> FittedRows:
+    """The rows that all members have. ZooError where the plan was fitted on more."""
     known = battles.frame[battles.frame["label"] >= 0].set_index("id", drop=False)
     usable = {name: table.usable.set_index("id") for name, table in tables.items()}
     ids = sorted(set(known.index).intersection(*(frame.index for frame in usable.values())))
     blend = blend_for(plan.pools, frozenset(usable), planned=False)
     if not ids or blend is None:
         raise ZooError("the members' tables share no labelled row")
-    if len(ids) != plan.fitted_rows:
+    if len(ids) < plan.fitted_rows:
         raise ZooError(f"the members' tables share {len(ids):,} rows now, and the plan was fitted on {plan.fitted_rows:,}")
     frame = known.loc[ids].reset_index(drop=True)
     p = {name: probabilities(table.loc[ids]) for name, table in usable.items()}
     if not plan.ties:
         p = {name: without_ties(table) for name, table in p.items()}
     lengths = text_lengths(frame) if battles.has_texts else np.full((len(frame), 3), np.nan)
-    return FittedRows(battles, frame, apply_blend(blend, p, lengths), p, tables)
+    return FittedRows(battles, frame, apply_blend(blend, p, lengths), p, tables, plan.fitted_rows)
 
 
 def _tables_of(plan: Plan, store: Path) -> dict[str, Table]:
@@ -109,3 +143,20 @@ def _battles_of(tables: list[Table], digest: str) -> Battles | None:
         if path.exists() and dataset_digest(battles := read_battles(path, need_texts=False)) == digest:
             return battles
     return None
+
+
+def other_tables(plan: Plan, store: Path) -> list[Table]:
+    """Scored members of the plan's data that are not in it.
+
+    Without those that look as if they had seen the labels: a build would not take them either.
+    """
+    inside = {member.name for member in plan.members}
+    of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
+    tables = _honest(standing(of_data).members, battles_of(of_data)) if of_data else []
+    return list({table.name: table for table in tables if table.name not in inside}.values())
+
+
+def _honest(members: Sequence[Member], battles: Battles | None) -> list[Table]:
+    """The tables of members that neither look as if they had seen the labels nor may have learned them."""
+    suspects = suspects_of_data(members, battles)
+    return [m.table for place, m in enumerate(members) if place not in suspects and not may_have_learned(m.parts)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 from ensemble.plan import Plan
-from ensemble.report.at_hand import FittedRows, fitted_rows, rows_text
+from ensemble.report.at_hand import FittedRows, rows_text
 from zoo.data.splits import prompt_groups
 from zoo.errors import ZooError
-from zoo.pipeline.members import Table, may_have_learned, score_tables, standing
-from zoo.pipeline.suspicion import battles_of, suspects_of_data
+from zoo.pipeline.members import Table
 from zoo.report.insight import Insight, better, insight_of
 from zoo.report.insight_rows import LABEL, InsightRows
 from zoo.scores.metrics import log_loss_rows
@@ -21,19 +19,22 @@ from zoo.scores.parts import PartGain, agreement, part_gains
 from zoo.scores.tables import probabilities, without_ties
 
 
-def plan_insight(plan: Plan, store: Path, name: str) -> Insight:
+def plan_insight(plan: Plan, found: FittedRows, others: Sequence[Table], name: str) -> Insight:
     """The insight into a plan, on the rows that it was fitted on. `name`: what people call it.
 
-    ZooError where the members' tables or the battles with their texts are not on this machine.
+    `others`: tables of the same data, to see who would help.
+
+    ZooError where the battles have no texts.
     """
-    found = fitted_rows(plan, store)
     if not found.battles.has_texts:
         raise ZooError(f"{found.battles.path}: has winners alone; insight needs the prompts and answers of the battles")
     rows = _rows(plan, found)
-    gains, others = _beside(plan, store, rows)
+    gains = _beside(plan, others, rows)
     note = (
         f"{rows_text(found)} Out of fold, with the fitting, the plan has {plan.oof_log_loss:.4f} ± {plan.oof_log_loss_se:.4f}."
     )
+    if plan.calibration is not None:
+        note += f" Without the plan's calibration, which is for battles like {plan.calibration.battles}."
     pairs = combinations(found.members, 2)
     return insight_of(
         name,
@@ -44,7 +45,7 @@ def plan_insight(plan: Plan, store: Path, name: str) -> Insight:
         members=found.members,
         agreements=[agreement((a, b), (found.members[a], found.members[b]), rows.y, rows.groups) for a, b in pairs],
         helpers=better(gains),
-        others=others,
+        others=tuple(table.name for table in others),
         looked_at=len(gains),
     )
 
@@ -59,14 +60,12 @@ def _rows(plan: Plan, found: FittedRows) -> InsightRows:
     return InsightRows(found.frame, found.blend, own, cut, plan.ties)
 
 
-def _beside(plan: Plan, store: Path, rows: InsightRows) -> tuple[list[PartGain], tuple[str, ...]]:
-    """Every other scored member of the plan's data beside it in each slice, and their names.
+def _beside(plan: Plan, others: Sequence[Table], rows: InsightRows) -> list[PartGain]:
+    """Every other member beside the plan in each slice.
 
-    Not in slices of a label: nobody knows it beforehand, and whoever predicts it more often has less loss there. Without
-    members that look as if they had seen the labels: a build would not take them either.
+    Not in slices of a label: nobody knows it beforehand, and whoever predicts it more often has less loss there.
     """
     gains: list[PartGain] = []
-    others = _other_tables(plan, store)
     parts = [part for part in rows.parts if part.kind != LABEL]
     for table in others:
         frame = table.usable.set_index("id")
@@ -76,17 +75,4 @@ def _beside(plan: Plan, store: Path, rows: InsightRows) -> tuple[list[PartGain],
         if known.any():
             theirs[known] = log_loss_rows(p[known] if plan.ties else without_ties(p[known]), rows.y[known])
         gains += part_gains(table.name, rows.losses, theirs, rows.groups, parts)
-    return gains, tuple(table.name for table in others)
-
-
-def _other_tables(plan: Plan, store: Path) -> Sequence[Table]:
-    inside = {member.name for member in plan.members}
-    of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
-    members = standing(of_data).members
-    suspects = suspects_of_data(members, battles_of(of_data)) if of_data else {}
-    by_name = {
-        member.table.name: member.table
-        for place, member in enumerate(members)
-        if member.table.name not in inside and place not in suspects and not may_have_learned(member.parts)
-    }
-    return list(by_name.values())
+    return gains

@@ -158,10 +158,12 @@ def cost_figure(
     target: str,
     rows: int,
     of: str = "",
+    best: str = "",
 ) -> Figure:
     """Log loss against the time for 25,000 rows: a point a member, a star for the plan.
 
-    `points`: name -> (hours, log loss, standard error), all on about `rows` rows of one data set; `plan` likewise.
+    `points`: name -> (hours, log loss, standard error), all on about `rows` rows of one data set; `plan` likewise. `best`: from
+    which of them the members' errors are paired differences; empty where each is its own.
     """
     figure, axes = one_panel(6.5, 5.2)
     for hours, loss, error in points.values():
@@ -174,7 +176,8 @@ def cost_figure(
     axes.set(xscale="log", xlabel=f"time for {COMPETITION_ROWS:,} rows on {target}", ylabel="log loss out of fold, nats")
     round_times(axes, seconds.min() / 1.8, seconds.max() * 1.8)
     axes.grid()
-    entitle(figure, f"Cost against log loss, {rows:,} rows", of)
+    bars = f"bars: standard error of the paired difference from {best}" if best else "bars: standard error of each"
+    entitle(figure, f"Cost against log loss, {rows:,} rows", f"{of}{'; ' if of else ''}{bars}")
     places = {name: (3600 * hours, loss) for name, (hours, loss, _) in points.items()}
     label_points(axes, places | ({"this plan": (3600 * plan[0], plan[1])} if plan else {}))
     return figure

@@ -31,11 +31,12 @@ INSIGHT_STYLE = (
   .weak { color: var(--warn); font-weight: 600 } .strong { color: var(--good); font-weight: 600 }
   .left td, .left th { text-align: left } td.n, th.n { text-align: right !important }
   .left td:nth-child(2) { white-space: normal; overflow-wrap: anywhere; min-width: 7rem }
-  @media (max-width: 40rem) { .span, .pm { display: none } }"""
+  @media (max-width: 40rem) { .span, .pm { display: none } .slices th, .slices td { padding: .3rem .2rem; font-size: .8rem }
+    .slices td:first-child { min-width: 5.5rem } }"""
 )
 
 SLICES = """
-{% macro slices_of(found) %}<div class="scroll"><table>
+{% macro slices_of(found) %}<div class="scroll"><table class="slices">
 <thead><tr><th>slice</th><th>rows</th><th>log loss</th><th>against the rest</th><th class="span" aria-hidden="true"></th>
 <th>verdict</th></tr></thead>
 {% for kind, rows in found %}<tbody><tr class="kind"><th colspan="6" scope="rowgroup">{{ kind }}</th></tr>
@@ -180,8 +181,9 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
     for kind in dict.fromkeys(part.kind for part in slices):
         found = []
         for part in (one for one in slices if one.kind == kind):
-            middle, error = part.against_rest or 0.0, part.against_rest_error or 0.0
-            error = error if np.isfinite(error) else 0.0
+            middle, error = part.against_rest or 0.0, part.against_rest_error
+            shown = "–" if error is None or not np.isfinite(error) else f"{error:.4f}"
+            error = error if error is not None and np.isfinite(error) else 0.0
             left, right = at(middle - SURE * error), at(middle + SURE * error)
             weak = part.differs and middle > 0
             found.append(
@@ -189,9 +191,9 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
                     "name": part.name,
                     "rows": f"{part.rows:,}",
                     "loss": f"{part.loss:.4f}",
-                    "error": f"{part.error:.4f}",
+                    "error": f"{part.error:.4f}" if np.isfinite(part.error) else "–",
                     "against": difference_text(part.against_rest, None),
-                    "against_error": f"{error:.4f}",
+                    "against_error": shown,
                     "zero": f"{at(0.0):.1f}",
                     "low": f"{left:.1f}",
                     "width": f"{right - left:.1f}",

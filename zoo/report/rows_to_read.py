@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.data.turns import Turns
 
 MOST_CHARACTERS = 3_000  # of a text on the page
+MOST_SEEN = 90  # of the prompt in the line that is always seen
+_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,24 @@ class Shown:
     prompt: list[str]
     answers: list[tuple[str, list[str]]]
     bars: dict[str, Any] | None = None
+
+    @property
+    def head(self) -> str:
+        """The beginning of the prompt for the line that is always seen, which no sign in it can turn around."""
+        return _without_turns(self.prompt[0] if self.prompt else "")[:MOST_SEEN] or "no text"
+
+    @property
+    def called(self) -> str:
+        """The id likewise."""
+        return _without_turns(self.id)
+
+
+def _without_turns(text: str) -> str:
+    """A text without signs of direction.
+
+    One that opens an isolate takes the end of the element's own for its end, and turns what follows.
+    """
+    return _DIRECTION.sub("", text)
 
 
 def texts(turns: Turns) -> list[str]:
@@ -45,9 +66,9 @@ READ_STYLE = """
 
 # The macro needs that of `zoo.report.page.BARS` before it.
 READ = """{% macro read(row) %}<details>
-<summary><bdi>{{ (row.prompt | first | default('no text', true))[:90] }}</bdi>
+<summary><bdi>{{ row.head }}</bdi>
 {%- for name, value in row.facts[:2] %} · {{ name }}: {{ value }}{% endfor %}</summary>
-<p class="note">{{ row.id }}{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
+<p class="note"><bdi>{{ row.called }}</bdi>{% for name, value in row.facts %} · {{ name }}: {{ value }}{% endfor %}</p>
 {% if row.bars %}{{ bars(row.bars) }}{% endif %}
 {% for turn in row.prompt %}<h4>prompt{% if row.prompt | length > 1 %}, turn {{ loop.index }}{% endif %}</h4>
 <div class="said" dir="auto">{{ turn }}</div>

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.contracts import Manifest, inputs_of
+from zoo.contracts import LadderRequest, Manifest, inputs_of
 from zoo.cost.price import price_of
 from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles
 from zoo.data.stats import battle_stats
@@ -117,7 +117,7 @@ def report_of(store: Path, run: Run, settings: Settings, curves: Curves) -> Repo
         Section("Data", _data(run, battles)),
         Section("Recipe", [_recipe(run, settings)]),
         Section("Curves", _curves(run, curves)),
-        Section("Ladder", _ladder(store, run)),
+        Section("Ladder", _ladder(store, run, battles)),
         Section("Slices", _slices(run, battles, insight)),
         Section("Cost", _cost(run)),
         Section("Lineage", [*lineage_page(list(run.roots))]),
@@ -245,19 +245,21 @@ def _curves(run: Run, curves: Curves) -> list[str | Table | Drawn]:
     return [*blocks, *([Table(columns, rows)] if rows else [])]
 
 
-def _ladder(store: Path, run: Run) -> list[str | Table | Drawn]:
-    """Ladders that climbed over the run's own artifacts, or the run itself."""
+def _ladder(store: Path, run: Run, battles: Battles | None) -> list[str | Table | Drawn]:
+    """Ladders that climbed over the run's own scores, as one form of several too, or the run itself."""
     own = {artifact.fingerprint for artifact in run.own}
     blocks: list[str | Table | Drawn] = []
     for artifact in list_artifacts(store, "ladder"):
-        scored = artifact.manifest.request.inputs.get("scored")
-        if artifact.fingerprint not in own and (scored is None or scored.fingerprint not in own):
+        request = artifact.manifest.request
+        scored = {form.scored.fingerprint for form in request.forms.values()} if isinstance(request, LadderRequest) else set()
+        if artifact.fingerprint not in own and not scored & own:
             continue
         steps = steps_from_metrics(artifact.manifest.metrics)
         if steps:
             rows = int(artifact.manifest.metrics.get("ladder/rows", 0))
             said = f"The ladder of {artifact.path.name}: log loss of each form from the base to the engine; see the table"
-            blocks += [Drawn(ladder_figure(steps, rows, of=artifact.path.name), said), ladder_table(steps)]
+            ties = battles is None or battles.can_tie
+            blocks += [Drawn(ladder_figure(steps, rows, ties=ties, of=artifact.path.name), said), ladder_table(steps)]
     return blocks
 
 

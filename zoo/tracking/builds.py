@@ -179,19 +179,32 @@ def _figures(plan: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str,
 
     target = plan["target"]["name"] if isinstance(plan.get("target"), dict) else None
     fitted = int(plan.get("fitted_rows") or 0)
-    rows = _scored_on(str(plan.get("dataset_digest") or "unknown"))
+    rows = [
+        row
+        for row in _scored_on(str(plan.get("dataset_digest") or "unknown"))
+        if row.log_loss is not None and SAME_ROWS * fitted <= row.rows <= fitted / SAME_ROWS and not row.suspect
+    ]
+    best = next((row for row in rows if row.is_best and all(row.group == other.group for other in rows)), None)
     points = {
-        row.member: (row.hours_25k, row.log_loss, row.log_loss_se or 0.0)
-        for row in rows
-        if row.target == target and row.hours_25k and row.log_loss is not None
-        if SAME_ROWS * fitted <= row.rows <= fitted / SAME_ROWS and not row.suspect
+        row.member: (row.hours_25k, *_loss(row, best)) for row in rows if row.target == target and row.hours_25k is not None
     }
     if not points:
         return {}
     hours, loss, error = numbers.get(HOURS_25K), plan.get("oof_log_loss"), plan.get("oof_log_loss_se")
     of = f"data {str(plan.get('dataset_digest'))[:8]}"
-    own = (hours, float(loss), float(error or 0.0)) if hours and loss else None
-    return {"cost_log_loss.png": png(cost_figure(points, own, target=str(target), rows=fitted, of=of))}
+    own = (hours, float(loss), 0.0 if best else float(error or 0.0)) if hours and loss else None  # its pairs are in the plan
+    drawn = cost_figure(points, own, target=str(target), rows=fitted, of=of, best=best.member if best else "")
+    return {"cost_log_loss.png": png(drawn)}
+
+
+def _loss(row: Row, best: Row | None) -> tuple[float, float]:
+    """A member's loss with the error of its paired difference from the best, which has none.
+
+    With its own error where no member is the best of all.
+    """
+    if best is None or row.common_log_loss is None:
+        return row.log_loss or 0.0, row.log_loss_se or 0.0
+    return row.common_log_loss, 0.0 if row is best else row.difference_se or 0.0
 
 
 def _scored_on(digest: str) -> list[Row]:

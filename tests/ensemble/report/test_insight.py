@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ensemble.cli import app
-from ensemble.plan import Plan
+from ensemble.members.files import tables_of_files
+from ensemble.plan import Plan, load_plan
+from ensemble.report.at_hand import fitted_rows, fitted_rows_of_files, other_tables, rows_text
 from ensemble.report.insight import plan_insight
 from tests.helpers.plans import plan_member, plan_of, plan_pool, written
 from zoo.data.battles import read_battles, text_lengths
@@ -19,6 +21,7 @@ from zoo.data.sample import write_sample
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.pipeline.members import score_tables
+from zoo.report.insight import Insight
 from zoo.report.insight_rows import ANSWERS, LABEL
 from zoo.scores.metrics import log_loss_rows
 
@@ -53,8 +56,12 @@ def plan(home: Path) -> Plan:
     return plan_of(members, [plan_pool(MEMBERS, 0.9)], dataset_digest=digest, fitted_rows=ROWS)
 
 
+def insight_of_store(plan: Plan, store: Path) -> Insight:
+    return plan_insight(plan, fitted_rows(plan, store), other_tables(plan, store), "mine")
+
+
 def test_the_plan_s_rows_are_blended_as_the_plan_does(plan: Plan, home: Path) -> None:
-    found = plan_insight(plan, home / "store", "mine")
+    found = insight_of_store(plan, home / "store")
     tables = {
         name: pd.read_csv(home / f"{name}.csv", dtype={"id": "str"}).set_index("id").loc[found.rows.frame["id"]]
         for name in MEMBERS
@@ -67,7 +74,7 @@ def test_the_plan_s_rows_are_blended_as_the_plan_does(plan: Plan, home: Path) ->
 
 
 def test_a_member_helps_where_it_is_better_and_nowhere_else(plan: Plan, home: Path) -> None:
-    found = plan_insight(plan, home / "store", "mine")
+    found = insight_of_store(plan, home / "store")
     assert found.others == ("long",)
     assert found.helpers and {gain.other for gain in found.helpers} == {"long"}
     best = min((gain for gain in found.helpers if gain.kind == ANSWERS), key=lambda gain: gain.difference)
@@ -91,9 +98,36 @@ def test_the_command_writes_a_page_and_says_the_same(
 
 def test_without_its_tables_there_is_no_insight(plan: Plan, home: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="not on this machine"):
-        plan_insight(plan, tmp_path / "none", "mine")
+        insight_of_store(plan, tmp_path / "none")
     with pytest.raises(ZooError, match="has no score table of good"):
         other = plan.model_copy(update={"members": (plan.members[0], plan.members[1].model_copy(update={"checkpoint": "x"}))})
-        plan_insight(other, home / "store", "mine")
-    with pytest.raises(ZooError, match="fitted on 7"):
-        plan_insight(plan.model_copy(update={"fitted_rows": 7}), home / "store", "mine")
+        insight_of_store(other, home / "store")
+    with pytest.raises(ZooError, match="fitted on 777"):
+        insight_of_store(plan.model_copy(update={"fitted_rows": 777}), home / "store")
+
+
+def test_rows_that_another_candidate_lacked_are_told_too(plan: Plan, home: Path) -> None:
+    found = fitted_rows(plan.model_copy(update={"fitted_rows": 200}), home / "store")
+    assert len(found.frame) == ROWS and "fitted on 200 of them" in rows_text(found)
+
+
+def test_a_plan_of_files_takes_them_again(plan: Plan, home: Path, tmp_path: Path) -> None:
+    """The same insight as of a store with these tables; a file that is not the one it was fitted on is none."""
+    files = {name: home / f"{name}.csv" for name in (*MEMBERS, "long")}
+    labels = home / "battles.csv"
+    tables = {table.name: table for table in tables_of_files(files, labels, "cpu")}
+    members = [member.model_copy(update={"checkpoint": tables[member.name].card.checkpoint}) for member in plan.members]
+    of_files = plan.model_copy(update={"members": tuple(members)})
+    path, page = written(of_files, tmp_path / "files.json"), tmp_path / "files.html"
+    given = [word for name in files for word in ("--scores", f"{name}={files[name]}")]
+    done = CliRunner().invoke(app, ["insight", str(path), *given, "--labels", str(labels), "-o", str(page), "--json"])
+    assert done.exit_code == 0, done.output
+    told, same = json.loads(done.stdout), insight_of_store(plan, home / "store")
+    assert told["metrics"] == pytest.approx(same.metrics) and told["others"] == ["long"]
+    with pytest.raises(ZooError, match="blends good, too"):
+        fitted_rows_of_files(load_plan(path), {"fair": files["fair"]}, labels)
+    with pytest.raises(ZooError, match=r"fair.csv: not the table of good"):
+        fitted_rows_of_files(load_plan(path), files | {"good": files["fair"]}, labels)
+    write_sample(tmp_path / "other.csv", ROWS, seed=6)
+    with pytest.raises(ZooError, match=r"other.csv: not the rows"):
+        fitted_rows_of_files(load_plan(path), files, tmp_path / "other.csv")

@@ -47,9 +47,15 @@ def test_a_figure_says_whom_and_what_it_is_of() -> None:
         curves_figure({"train/loss": [(0, 1.0), (1, 0.9)]}, of="some@ab, battles.csv"),
     ):
         assert figure is not None
-        texts = [axes.get_title(loc="left") for axes in figure.axes]
-        assert "some@ab, battles.csv" in texts and figure.get_suptitle()
+        assert figure.axes[0].get_title(loc="left").startswith("some@ab, battles.csv") and figure.get_suptitle()
         assert figure.axes[0].spines["left"].get_edgecolor() == pytest.approx((0x1B / 255,) * 3 + (1.0,)), INK
+
+
+def test_the_cost_figure_says_of_what_its_bars_are() -> None:
+    points = {"a@ab": (0.5, 1.0, 0.0), "b@ab": (0.1, 1.1, 0.004)}
+    for best, said in (("a@ab", "paired difference from a@ab"), ("", "standard error of each")):
+        (axes,) = cost_figure(points, None, target="t4x2", rows=60, best=best).axes
+        assert said in axes.get_title(loc="left")
 
 
 def test_an_svg_is_the_same_again_and_takes_the_page_s_colours() -> None:

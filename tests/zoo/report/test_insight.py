@@ -19,8 +19,11 @@ from tests.helpers.command_lines import run_command
 from zoo.cli.main import main
 from zoo.data.battles import read_battles
 from zoo.pipeline.import_table import import_scores
+from zoo.report.insight_page import slice_rows
 from zoo.report.insight_rows import CODE, LABEL, LANGUAGE, TURNS, InsightRows, extremes, quarters
+from zoo.report.rows_to_read import Shown
 from zoo.scores.metrics import log_loss_rows
+from zoo.scores.parts import PartLoss
 from zoo.scores.tables import probabilities
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u202e'
@@ -99,6 +102,12 @@ def test_quarters_part_all_rows_in_order(values: list[int]) -> None:
     assert len({name for name, _ in found}) == len(found)
 
 
+def test_an_error_that_nobody_knows_is_no_zero() -> None:
+    part = PartLoss(TURNS, "one turn", 20, 0.5, 1.0, float("nan"), 0.1, float("nan"))
+    ((_, (row,)),) = slice_rows([part])
+    assert (row["error"], row["against_error"], row["verdict"]) == ("–", "–", "–")
+
+
 def test_the_worst_and_the_best_rows_are_the_extremes() -> None:
     assert extremes(np.array([0.5, 3.0, 0.1, 2.0]), 2) == ([1, 3], [2, 0])
     assert extremes(np.array([1.0]), 20) == ([0], [0])
@@ -128,6 +137,12 @@ def test_nothing_of_a_battle_is_markup(home: Path, tmp_path: Path) -> None:
     assert "<script" not in text and "<img" not in text and "&lt;script&gt;alert(" in text and "{{ 7 * 7 }}" in text
     assert not re.search(r"(src|href)=\"(?!#)", text) and not re.search(r"url\((?!#)|@import", text)
     assert text.count('role="img"') == text.count("aria-label"), "what is drawn is said"
+
+
+def test_no_sign_of_a_text_turns_the_line_around_it() -> None:
+    row = Shown("r\u202e1", [], ["\u202e\u2066some text" + "." * 200], [])
+    assert row.head == "some text" + "." * 81 and row.called == "r1"
+    assert Shown("r1", [], [""], []).head == Shown("r1", [], [], []).head == "no text"
 
 
 def test_a_report_is_one_page_and_one_markdown_of_the_same(home: Path, tmp_path: Path) -> None:

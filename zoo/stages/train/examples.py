@@ -14,7 +14,7 @@ from zoo.data.battles import Battles
 from zoo.data.judges import JUDGED_BY
 from zoo.data.votes import vote_shares
 from zoo.errors import ZooError
-from zoo.models.prompts import Codec, assemble_battles, field_ids
+from zoo.models.prompts import Codec, encode_fields, fit_fields, room
 from zoo.scores.tables import OK, PROBABILITIES, probabilities, read_columns, read_scores
 
 VERDICT_COLUMNS = ("id", *PROBABILITIES, "status")
@@ -41,8 +41,9 @@ def examples(frame: Any, codec: Codec, prompt: PromptSpec, targets: np.ndarray |
     `targets` (rows, 3), default the labels alone. A row without a label has that of the most of its target.
     """
     turns = list(zip(frame["prompt"], frame["response_a"], frame["response_b"], strict=True))
-    fields = field_ids(turns, codec, prompt)
-    ab, ba = (assemble_battles(fields, codec, prompt, order) for order in ("ab", "ba"))
+    room(codec, prompt)  # told before the first battle
+    fields = encode_fields(turns, codec, prompt)
+    ab, ba = ([fit_fields(own, codec, prompt, order) for own in fields] for order in ("ab", "ba"))
     labels = frame["label"].to_numpy(dtype=np.int64)
     learned = np.eye(3)[labels] if targets is None else targets
     labels = np.where(labels < 0, learned.argmax(axis=1), labels)
