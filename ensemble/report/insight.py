@@ -13,7 +13,8 @@ from ensemble.report.at_hand import FittedRows, fitted_rows, rows_text
 from zoo.data.splits import prompt_groups
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table, may_have_learned, score_tables, standing
-from zoo.pipeline.suspicion import battles_of, suspects_of_data
+from zoo.pipeline.suspicion import suspects_of_data
+from zoo.pipeline.truth import truth_at_hand
 from zoo.report.insight import Insight, better, insight_of
 from zoo.report.insight_rows import LABEL, InsightRows
 from zoo.scores.metrics import log_loss_rows
@@ -83,7 +84,7 @@ def _other_tables(plan: Plan, store: Path) -> Sequence[Table]:
     inside = {member.name for member in plan.members}
     of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
     members = standing(of_data).members
-    suspects = suspects_of_data(members, battles_of(of_data)) if of_data else {}
+    suspects = suspects_of_data(members, truth_at_hand(store, of_data)) if of_data else {}
     by_name = {
         member.table.name: member.table
         for place, member in enumerate(members)
