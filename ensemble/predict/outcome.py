@@ -238,7 +238,7 @@ def _prompts(battles: Battles) -> np.ndarray:
 
 
 def _log_loss(p: np.ndarray, labels: np.ndarray, prompts: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean log loss of the labelled rows and its standard error by prompts; None where there is none."""
+    """Mean log loss of the labelled rows, and its error by prompts; None where there are none."""
     rows = labels != UNLABELLED
     if not rows.any():
         return None, None

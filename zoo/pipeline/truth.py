@@ -48,12 +48,12 @@ def truth_of(battles: Battles, rule: FoldRule | None = None) -> Truth:
 
 
 def rule_of(tables: Sequence[Table]) -> FoldRule | None:
-    """By which prompts errors of these tables go: near-copies are one where any of their folds has them so."""
+    """The rule by which errors of these tables go: near-copies are one where any folds have it."""
     return NEAR_PROMPTS if any(table.says_its_rule and table.card.fold_rule == NEAR_PROMPTS for table in tables) else None
 
 
 def truth_at_hand(store: Path, tables: Sequence[Table]) -> Truth | None:
-    """That of the labelled battles that tables of one data set are of, or None where their file is gone."""
+    """That of the battles that tables of one data set are of; None where their file is gone."""
     rule, digest = rule_of(tables), tables[0].card.dataset_digest
     kept = store / KEPT / f"{digest[:16]}-{rule_name(rule)}.parquet"
     for path in dict.fromkeys(table.battles_path for table in tables if table.battles_path):
