@@ -23,6 +23,7 @@ from ensemble.predict.deadline import Deadline, StopRequest
 from ensemble.predict.watch import clock
 from zoo.data.battles import Battles
 from zoo.data.columns import UNLABELLED
+from zoo.data.splits import prompt_groups
 from zoo.data.usable import unusable_line
 from zoo.errors import amount
 from zoo.scores.metrics import log_loss_rows, mean_and_error
@@ -139,11 +140,14 @@ def summarize(
     if (note := told_of_ties(submission.plan, battles)) and not submission.plan.ties:
         warnings.append(note)
     labels = _labels(battles)
-    members = tuple(_outcome(name, conductor, board, deadline, given, labels, ties=submission.ties) for name in board.members)
+    prompts = _prompts(battles) if (labels != UNLABELLED).any() else np.zeros(len(labels), dtype=np.int64)
+    members = tuple(
+        _outcome(name, conductor, board, deadline, given, labels, prompts, ties=submission.ties) for name in board.members
+    )
     warnings += [f"{member.name}: {member.note}" for member in members if member.note and member.name not in given]
     if submission.failure:
         warnings.append(f"{submission.output} is whole, but lacks the newest scores: {submission.failure}")
-    loss, error = _log_loss(submission.p, labels)
+    loss, error = _log_loss(submission.p, labels, prompts)
     found = _distances(conductor, submission, deadline, about)
     prediction = Prediction(
         plan=submission.plan,
@@ -206,6 +210,7 @@ def _outcome(
     deadline: Deadline,
     given: Mapping[str, str],
     labels: np.ndarray,
+    prompts: np.ndarray,
     *,
     ties: bool,
 ) -> MemberOutcome:
@@ -215,7 +220,7 @@ def _outcome(
     seconds = sum((run.ended or deadline.now()) - run.started for run in runs if run.started)
     has = board.has(name)
     p = board.table(name) if ties else without_ties(board.table(name))
-    loss, error = _log_loss(p, np.where(has, labels, UNLABELLED))
+    loss, error = _log_loss(p, np.where(has, labels, UNLABELLED), prompts)
     checkpoint = conductor.plan.member(name).checkpoint
     return MemberOutcome(name, int(has.sum()), board.refused(name), round(seconds, 2), loss, error, note, checkpoint)
 
@@ -226,10 +231,16 @@ def _labels(battles: Battles) -> np.ndarray:
     return np.array([label.get(row_id, UNLABELLED) for row_id in battles.ids], dtype=np.int64)
 
 
-def _log_loss(p: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean log loss of the labelled rows and its standard error; None where there is none."""
+def _prompts(battles: Battles) -> np.ndarray:
+    """What is the same for rows of one prompt (rows,), in file order; -1 where a row is bad."""
+    group = dict(zip(battles.frame["id"], prompt_groups(battles.frame).tolist(), strict=True))
+    return np.array([group.get(row_id, -1) for row_id in battles.ids], dtype=np.int64)
+
+
+def _log_loss(p: np.ndarray, labels: np.ndarray, prompts: np.ndarray) -> tuple[float | None, float | None]:
+    """Mean log loss of the labelled rows, and its error by prompts; None where there are none."""
     rows = labels != UNLABELLED
     if not rows.any():
         return None, None
-    loss, error = mean_and_error(log_loss_rows(p[rows], labels[rows]))
+    loss, error = mean_and_error(log_loss_rows(p[rows], labels[rows]), prompts[rows])
     return loss, None if math.isnan(error) else error

@@ -17,7 +17,8 @@ from zoo.contracts import Say
 from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles, text_lengths
 from zoo.errors import ZooError
 from zoo.pipeline.members import Member, Table, may_have_learned, score_tables, standing
-from zoo.pipeline.suspicion import battles_of, suspects_of_data
+from zoo.pipeline.suspicion import suspects_of_data
+from zoo.pipeline.truth import truth_at_hand
 from zoo.scores.tables import probabilities, without_ties
 
 

@@ -22,6 +22,7 @@ from ensemble.predict.run import work_folder
 from zoo.contracts import Say
 from zoo.data.battles import Battles
 from zoo.data.sample import truth_path
+from zoo.data.splits import prompt_groups
 from zoo.data.usable import MOST_BAD, usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.submissions import read_predictions
@@ -72,6 +73,7 @@ def evaluate(
     frame = battles.frame[battles.frame["label"] >= 0]
     if frame.empty:
         raise ZooError(f"{battles_path}: no row has a winner; give labelled battles")
+    frame = frame.assign(group=prompt_groups(frame))
     labels = frame["label"].to_numpy()
     given = read_predictions(submission_path, set(battles.ids), ties=battles.can_tie)
     p = _rows_of(given, frame["id"], submission_path)
@@ -82,16 +84,16 @@ def evaluate(
     uniform = uniform_loss(ties=battles.can_tie)
     even = np.tile([1 / 3] * 3 if battles.can_tie else [1 / 2, 1 / 2, 0], (len(frame), 1))
     lines = [
-        replace(_line("uniform", even, labels, battles, losses), log_loss=uniform, log_loss_se=None, accuracy=None),
-        _line("label prior of the training data", prior, labels, battles, losses),
+        replace(_line("uniform", even, frame, battles, losses), log_loss=uniform, log_loss_se=None, accuracy=None),
+        _line("label prior of the training data", prior, frame, battles, losses),
         *_members(plan, battles, frame, losses),
     ]
-    blend = _line(BLEND, p, labels, battles)
+    blend = _line(BLEND, p, frame, battles)
     lines = [promise(plan, blend), *lines, blend]
     truth = truth_path(battles_path)
     if truth.exists():
         known = pd.read_csv(truth, dtype={"id": "str"}, float_precision="round_trip")
-        lines.append(_line(BEST_POSSIBLE, _rows_of(known, frame["id"], truth), labels, battles, losses))
+        lines.append(_line(BEST_POSSIBLE, _rows_of(known, frame["id"], truth), frame, battles, losses))
     return lines
 
 
@@ -143,12 +145,16 @@ def is_apart(line: Line) -> bool:
     return line.name == BEST_POSSIBLE or line.name.startswith(PROMISED)
 
 
-def _line(name: str, p: np.ndarray, labels: np.ndarray, battles: Battles, blend: np.ndarray | None = None) -> Line:
-    """The line of triples (rows, 3); `blend`: the submission's losses (rows,) on the same rows."""
+def _line(name: str, p: np.ndarray, frame: pd.DataFrame, battles: Battles, blend: np.ndarray | None = None) -> Line:
+    """The line of triples (rows, 3) for the labelled rows of `frame`, with their prompts as `group`.
+
+    `blend`: the submission's losses (rows,) on the same rows. Errors are by prompts.
+    """
+    labels, groups = frame["label"].to_numpy(), frame["group"].to_numpy()
     losses = log_loss_rows(p if battles.can_tie else without_ties(p), labels)
     right = None if battles.can_tie else accuracy_of_two(losses)
-    loss, error = mean_and_error(losses)
-    difference, apart = (None, None) if blend is None else mean_and_error(blend - losses)
+    loss, error = mean_and_error(losses, groups)
+    difference, apart = (None, None) if blend is None else mean_and_error(blend - losses, groups)
     known = [None if value is None or math.isnan(value) else value for value in (error, difference, apart)]
     return Line(name, loss, known[0], len(labels), right, *known[1:])
 
@@ -172,16 +178,15 @@ def _members(plan: Plan, battles: Battles, frame: pd.DataFrame, blend: np.ndarra
         by_member = {m.name: tables[[f"{m.name} {column}" for column in PROBABILITIES]].to_numpy() for m in plan.members}
     except (OSError, ValueError, KeyError):
         return _reported(folder / REPORT)
-    labels = frame["label"].to_numpy()
     has = {name: ~np.isnan(p[:, 0]) for name, p in by_member.items()}
     lines = [
-        _line(name, p[has[name]], labels[has[name]], battles, blend[has[name]])
+        _line(name, p[has[name]], frame[has[name]], battles, blend[has[name]])
         for name, p in by_member.items()
         if has[name].any()
     ]
     if len(lines) > 1:
         equal = equal_weights(by_member, has, ties=plan.ties)
-        lines.insert(0, _line("equal weights", equal, labels, battles, blend))
+        lines.insert(0, _line("equal weights", equal, frame, battles, blend))
     return lines
 
 

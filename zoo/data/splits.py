@@ -128,6 +128,12 @@ def prompt_groups(frame: pd.DataFrame, rule: FoldRule | None = None, say: Say = 
     return assign_folds(frame.assign(prompt=pd.Series(prompts, index=frame.index)), 2**61 - 1, rule, say)
 
 
+def groups_of(battles: Battles, ids: pd.Series, rule: FoldRule | None = None, say: Say = silent) -> np.ndarray:
+    """`prompt_groups` of some of a file's usable rows by their ids: int64, shape (ids,)."""
+    groups = pd.Series(prompt_groups(battles.frame, rule, say), index=battles.frame["id"])
+    return groups.loc[ids].to_numpy()
+
+
 def select_rows(battles: Battles, selection: Selection, held: Held | None = None, say: Say = silent) -> pd.DataFrame:
     """The usable rows that a selection asks for.
 

@@ -181,7 +181,12 @@ def climb(entry: Entry, requests: Sequence[Request], store: Path, *, say: Say) -
 
 
 def _out_of_fold(scored: Sequence[Artifact], battles: Path) -> list[OutOfFold]:
+    import pandas as pd
+
     from zoo.data.battles import read_battles
+    from zoo.data.splits import prompt_groups
 
     read = read_battles(battles)
-    return out_of_fold(scored, read.frame.set_index("id")["label"], ties=read.can_tie)
+    rules = {getattr(getattr(a.manifest.request, "held", None), "rule", None) for a in scored}
+    groups = pd.Series(prompt_groups(read.frame, next(iter(rules)) if len(rules) == 1 else None), index=read.frame["id"])
+    return out_of_fold(scored, read.frame.set_index("id")["label"], groups, ties=read.can_tie)

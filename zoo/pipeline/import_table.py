@@ -197,6 +197,7 @@ def labelled_rows(table: pd.DataFrame, battles: Battles) -> Labelled:
 def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, float]:
     import numpy as np
 
+    from zoo.data.splits import groups_of
     from zoo.scores.metrics import score_metrics
     from zoo.scores.tables import OK, probabilities
 
@@ -204,7 +205,8 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
     known = (table["status"] == OK).to_numpy() & (truth >= 0)
     tokens = table["n_tokens"].to_numpy()[known]
     lengths = tokens if tokens.any() else None
-    measured = score_metrics(probabilities(table)[known], truth[known], lengths, ties=battles.can_tie)
+    groups = groups_of(battles, table["id"][known])
+    measured = score_metrics(probabilities(table)[known], truth[known], lengths, ties=battles.can_tie, groups=groups)
     return {FAILED_ROWS: float(failed), **measured}
 
 

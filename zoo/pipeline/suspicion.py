@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles
-from zoo.data.splits import prompt_groups
-from zoo.errors import ZooError
 from zoo.pipeline.members import Member, Table
+from zoo.pipeline.truth import Truth
 from zoo.scores.leaks import differs_elsewhere, in_sample, partly_leaked
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import PROBABILITIES, probabilities, without_ties
@@ -59,24 +57,22 @@ def suspicions(
     return reasons
 
 
-def suspects_of_data(members: Sequence[Member], battles: Battles | None) -> dict[int, str]:
+def suspects_of_data(members: Sequence[Member], truth: Truth | None) -> dict[int, str]:
     """Of one data set's members those that a build would leave out, with the reason.
 
-    By place. `battles`: as `battles_of` finds them; where they are not where they were, what was found when each was imported.
+    By place. `truth`: as `truth_at_hand` finds it; where that is None, what was found when each was imported.
     """
     tables = [member.table for member in members]
     known = {j: table.card.suspect for j, table in enumerate(tables) if table.card.suspect}
     if all(table.card.request is not None for table in tables):
         return {}
-    if battles is None:
+    if truth is None:
         return known
-    frame = battles.frame.assign(group=prompt_groups(battles.frame))
-    truth = frame[frame["label"] >= 0].set_index("id")
-    frames = [labelled_rows_of(table, truth["label"]) for table in tables]
-    if not battles.can_tie:
+    frames = [labelled_rows_of(table, truth.labels) for table in tables]
+    if not truth.ties:
         frames = [without_tie_column(one) for one in frames]
-    groups = dict(zip(truth.index, truth["group"].tolist(), strict=True))
-    return suspicions(tables, frames, truth["label"], groups)
+    groups = dict(zip(truth.groups.index, truth.groups.tolist(), strict=True))
+    return suspicions(tables, frames, truth.labels, groups)
 
 
 def labelled_rows_of(table: Table, labels: pd.Series) -> pd.DataFrame:
@@ -88,15 +84,3 @@ def labelled_rows_of(table: Table, labels: pd.Series) -> pd.DataFrame:
 def without_tie_column(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that say nothing of a tie: A and B alone, in the proportion that they had."""
     return frame.assign(**dict(zip(PROBABILITIES, without_ties(probabilities(frame)).T, strict=True)))
-
-
-def battles_of(tables: Sequence[Table]) -> Battles | None:
-    """The labelled battles that tables of one data set are of, or None where they are gone."""
-    for path in dict.fromkeys(table.battles_path for table in tables if table.battles_path):
-        try:
-            battles = read_battles(path, need_texts=False)
-        except (ZooError, OSError):
-            continue
-        if battles.labelled and tables[0].card.dataset_digest in (dataset_digest(battles), labels_digest(battles)):
-            return battles
-    return None

@@ -32,15 +32,18 @@ NAMES = ("A wins", "B wins", "tie")
 FULL = 0.55  # share from which on a cell of the confusion is dark
 
 
-def score_figures(p: np.ndarray, y: np.ndarray, characters: np.ndarray, *, ties: bool = True, of: str = "") -> dict[str, bytes]:
+def score_figures(
+    p: np.ndarray, y: np.ndarray, characters: np.ndarray, groups: np.ndarray, *, ties: bool = True, of: str = ""
+) -> dict[str, bytes]:
     """PNG files by name, from probabilities (rows, 3) and labels 0, 1, 2 (rows,).
 
-    Lengths of the battles have shape (rows,). Without `ties` there are two outcomes to draw. `of`: member and data, for titles.
+    Lengths of the battles and their prompts' `groups`, by which errors go, have shape (rows,). Without
+    `ties` there are two outcomes to draw. `of`: member and data, for titles.
     """
     figures = {
         "reliability": reliability(p, y, ties=ties, of=of),
         "confusion": confusion(p, y, ties=ties, of=of),
-        "log_loss_by_length": by_length(p, y, characters, ties=ties, of=of),
+        "log_loss_by_length": by_length(p, y, characters, groups, ties=ties, of=of),
     }
     return {f"{name}.png": png(figure) for name, figure in figures.items()}
 
@@ -128,16 +131,16 @@ def reliability(p: np.ndarray, y: np.ndarray, *, ties: bool = True, of: str = ""
 
 @styled
 def by_length(
-    p: np.ndarray, y: np.ndarray, characters: np.ndarray, bins: int = 8, *, ties: bool = True, of: str = ""
+    p: np.ndarray, y: np.ndarray, characters: np.ndarray, groups: np.ndarray, bins: int = 8, *, ties: bool = True, of: str = ""
 ) -> Figure:
-    """Mean log loss by the battles' length, with one standard error.
+    """Mean log loss by the battles' length, with one standard error, by prompts.
 
     Bins of equal numbers of rows; guessing for scale.
     """
     losses = log_loss_rows(p, y)
     parts = [part for part in np.array_split(np.argsort(characters, kind="stable"), min(bins, len(y))) if len(part)]
     means = np.array([losses[part].mean() for part in parts])
-    errors = np.nan_to_num([standard_error(losses[part]) for part in parts])
+    errors = np.nan_to_num([standard_error(losses[part], groups[part]) for part in parts])
     lengths = np.array([max(1.0, float(np.median(characters[part]))) for part in parts])
     figure, axes = one_panel(6, 4.4)
     axes.errorbar(lengths, means, yerr=errors, color=INK, marker="o", capsize=3, linewidth=2)

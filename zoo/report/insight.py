@@ -18,7 +18,7 @@ from zoo.report.insight_rows import InsightRows, extremes
 from zoo.report.text import Cell, Column, Page
 from zoo.report.text import Table as TextTable
 from zoo.scores.metric_names import ACCURACY, LOG_LOSS, LOG_LOSS_SE
-from zoo.scores.metrics import score_metrics, standard_error
+from zoo.scores.metrics import score_metrics
 from zoo.scores.parts import Agreement, ClassCalibration, PartGain, PartLoss, class_calibration, is_told, part_losses
 from zoo.scores.tables import probabilities
 
@@ -57,8 +57,7 @@ class Insight:
 
 def insight_of(name: str, data: str, digest: str, rows: InsightRows, *, note: str = "", **more: Any) -> Insight:
     """The insight into predictions of some rows. `more`: what a plan knows besides."""
-    metrics = score_metrics(rows.p, rows.y, ties=rows.ties)
-    metrics[LOG_LOSS_SE] = standard_error(rows.losses, rows.groups)
+    metrics = score_metrics(rows.p, rows.y, ties=rows.ties, groups=rows.groups)
     calibration = class_calibration(rows.p, rows.y, rows.groups, outcomes(ties=rows.ties))
     slices = part_losses(rows.losses, rows.groups, rows.parts)
     return Insight(name, data, digest, rows, slices, calibration, metrics, note, **more)

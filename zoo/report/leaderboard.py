@@ -18,9 +18,10 @@ from zoo.cost.elsewhere import Forecaster
 from zoo.cost.price import COMPETITION_ROWS, price_of
 from zoo.errors import ZooError
 from zoo.pipeline.members import Member, Table, score_tables, standing
-from zoo.pipeline.suspicion import battles_of, suspects_of_data
+from zoo.pipeline.suspicion import suspects_of_data
+from zoo.pipeline.truth import Truth, truth_at_hand
 from zoo.report.member_cost import Price, is_measured_on, price_on
-from zoo.report.paired import Truth, common_ids, losses_by_id, truth_of
+from zoo.report.paired import common_ids, losses_by_id
 from zoo.scores.metric_names import (
     ACCURACY,
     CALIBRATION_ERROR,
@@ -31,7 +32,7 @@ from zoo.scores.metric_names import (
     SECONDS_PER_ROW,
     TOKENS_PER_ROW,
 )
-from zoo.scores.metrics import mean_and_error
+from zoo.scores.metrics import mean_and_error, standard_error
 from zoo.scores.tables import OK
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Row(Contract):
 
     `data` is the name of the battles' file without its endings, `dataset` their digest. Members whose losses compare share a
     `group`: on one data set, `common_rows` that all of them have, which are nearly all that any of them has. Log loss and its
-    error are in nats, of the member's own `rows`: those that were labelled, or all where there is no loss. `common_log_loss` is
+    error (by prompts, where the battles' file is at hand) are in nats, of the member's own `rows`: those that were labelled, or
+    all where there is no loss. `common_log_loss` is
     of the common rows, and `difference` that less the best member's, with the standard error of the paired difference by
     prompts; None where the battles' file is gone, and for superseded ones. `is_best`: lowest there of those that nothing speaks
     against.
@@ -140,7 +142,7 @@ def leaderboard(
     price = partial(price_on, target=target, forecaster=Forecaster(target, COMPETITION_ROWS, (store,)) if target else None)
     rows: list[Row] = []
     for group in _by_data(members).values():
-        rows += _rows_of_data(_without_doubles(group, target), price, champions, sort, top)
+        rows += _rows_of_data(_without_doubles(group, target), price, champions, sort, top, store)
         digest = group[0].table.card.dataset_digest
         older = [_row(Member((t,)), price, why, t.card.suspect) for t, why in replaced if t.card.dataset_digest == digest]
         rows += sorted(older, key=_order(SortBy.loss))
@@ -175,12 +177,11 @@ def _without_doubles(members: Sequence[Member], target: Target | None) -> list[M
 
 
 def _rows_of_data(
-    members: Sequence[Member], price: Price, champions: Mapping[str, str], sort: SortBy, top: int | None
+    members: Sequence[Member], price: Price, champions: Mapping[str, str], sort: SortBy, top: int | None, store: Path
 ) -> list[Row]:
     """One data set's members, group by group."""
-    battles = battles_of([member.table for member in members])
-    truth = truth_of(battles) if battles is not None else None
-    suspects = suspects_of_data(members, battles)
+    truth = truth_at_hand(store, [member.table for member in members])
+    suspects = suspects_of_data(members, truth)
     scored = [
         _scored(member, _row(member, price, "", suspects.get(place, ""), champions), truth)
         for place, member in enumerate(members)
@@ -195,6 +196,9 @@ def _scored(member: Member, row: Row, truth: Truth | None) -> _Scored:
     table = member.table
     losses = losses_by_id(table, truth) if truth is not None and row.log_loss is not None else None
     ids = pd.Index(table.usable["id"]) if losses is None else losses.index
+    if losses is not None and truth is not None and len(losses):  # a stage of an earlier version counted each row as a prompt
+        error = standard_error(losses.to_numpy(), truth.groups.loc[ids].to_numpy())
+        row = row.model_copy(update={"log_loss_se": error if np.isfinite(error) else None})
     return _Scored(member, row, ids, losses)
 
 

@@ -104,6 +104,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     told = [f"{row.member}, {row.rows:,} rows: {row.superseded}" for row in rows if row.superseded]
     told += [f"{row.member}: {row.suspect}" for row in rows if row.suspect and not row.superseded]
     told += [f"{row.member}: no cost: {row.cost_note}" for row in rows if row.cost_note and not row.superseded]
+    told += [
+        f"{row.data}: its file is not where it was, or is another one: no paired differences, errors as each stage noted them"
+        for row in rows
+        if row.log_loss is not None and row.common_rows is None and not row.superseded
+    ]
     if rules := _rules_that_differ(rows):
         told.append(
             f"folds go by different rules ({', '.join(rules)}): by one that parts near-copies of a prompt, a model may "

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.data.battles import Battles
-from zoo.data.splits import prompt_groups
 from zoo.pipeline.suspicion import labelled_rows_of
+from zoo.pipeline.truth import Truth
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 from zoo.scores.tables import probabilities, without_ties
 
@@ -16,18 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from zoo.pipeline.members import Table
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the rows of one data set are judged by: label and prompt, by id.
-
-    `groups` is the same number for battles of one prompt: their losses count as dependent.
-    """
-
-    labels: pd.Series
-    groups: pd.Series
-    ties: bool
 
 
 @dataclass(frozen=True)
@@ -43,13 +30,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ± {self.error:.4f}"
-
-
-def truth_of(battles: Battles) -> Truth:
-    """Labels and prompts of a file's labelled rows."""
-    frame = battles.frame.assign(group=prompt_groups(battles.frame))
-    known = frame[frame["label"] >= 0].set_index("id")
-    return Truth(known["label"], known["group"], battles.can_tie)
 
 
 def losses_by_id(table: Table, truth: Truth) -> pd.Series:

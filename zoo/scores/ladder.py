@@ -51,21 +51,21 @@ class Step:
     largest: float | None = None
 
 
-def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray) -> list[Step]:
+def steps_of(p: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray | None = None) -> list[Step]:
     """The ladder's steps from each form's probabilities (rows, 3), in order.
 
-    The labels have shape (rows,).
+    The labels have shape (rows,), as have `groups`, the same for rows of one prompt, by which errors go.
     """
     steps: list[Step] = []
     losses = {form: log_loss_rows(probabilities, y) for form, probabilities in p.items()}
     last = None
     for form, probabilities in p.items():
-        step = Step(form, *mean_and_error(losses[form]))
+        step = Step(form, *mean_and_error(losses[form], groups))
         before = BEFORE[form] if BEFORE.get(form) in p else last
         if before is not None:
             change = losses[form] - losses[before]
             largest = float(np.abs(probabilities - p[before]).max())
-            step = Step(form, step.loss, step.loss_se, *mean_and_error(change), largest)
+            step = Step(form, step.loss, step.loss_se, *mean_and_error(change, groups), largest)
         steps.append(step)
         last = form
     return steps

@@ -121,11 +121,19 @@ def recalibrated(p: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     return moved
 
 
-def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = None, *, ties: bool = True) -> dict[str, float]:
+def score_metrics(
+    p: np.ndarray,
+    y: np.ndarray,
+    n_tokens: np.ndarray | None = None,
+    *,
+    ties: bool = True,
+    groups: np.ndarray | None = None,
+) -> dict[str, float]:
     """Metrics of probabilities (rows, 3) against labels 0, 1, 2, with baselines.
 
     Log losses are in nats. `val/log_loss_a` and so on are means over the rows with that label and absent where there is none;
-    `val/log_loss_se` is the standard error of the mean; `baseline/log_loss_prior` predicts these rows' own label shares. With
+    `val/log_loss_se` is the standard error of the mean, by
+    prompts where their `groups` (rows,) are given; `baseline/log_loss_prior` predicts these rows' own label shares. With
     `n_tokens` (what the model read of each row) also their mean and the log loss of the longest quarter of the rows. Without
     `ties` the battles are of a kind that has none: p_tie is taken out, and every metric is of A and B alone.
     """
@@ -145,7 +153,8 @@ def score_metrics(p: np.ndarray, y: np.ndarray, n_tokens: np.ndarray | None = No
         "baseline/log_loss_prior": label_share_loss(y),
     }
     if len(y) > 1:
-        metrics[LOG_LOSS_SE] = standard_error(losses)
+        error = standard_error(losses, groups)
+        metrics |= {LOG_LOSS_SE: error} if np.isfinite(error) else {}  # of one prompt nothing is known
     for label, name in enumerate(LABELS):
         if (y == label).any():
             metrics[f"val/log_loss_{name}"] = float(losses[y == label].mean())

@@ -27,31 +27,33 @@ class OutOfFold:
     whole: dict[str, float]
 
 
-def out_of_fold(scored: Sequence[Artifact], labels: pd.Series, *, ties: bool = True) -> list[OutOfFold]:
+def out_of_fold(scored: Sequence[Artifact], labels: pd.Series, groups: pd.Series, *, ties: bool = True) -> list[OutOfFold]:
     """Each variant's tables of all folds as one, with metrics.
 
-    `labels`: 0, 1, 2 by row id, -1 where there is none; `ties`: whether the battles can be ties. ZooError where a row is scored
-    in two folds: then the tables are not of one split.
+    `labels`: 0, 1, 2 by row id, -1 where there is none; `groups`: what is the same for rows of one prompt, by row id, by which
+    errors go; `ties`: whether the battles can be ties. ZooError where a row is scored in two folds: then the tables are not of
+    one split.
     """
     slugs = sorted({path.parent.name for artifact in scored for path in artifact.path.glob(f"*/{SCORES}")})
     paths = {slug: [artifact.path / slug / SCORES for artifact in scored] for slug in slugs}
     # Each form of a checkpoint has an artifact of its own, with its variants alone.
     tables = {slug: [read_scores(path) for path in found if path.exists()] for slug, found in paths.items()}
-    return [_joined(slug, tables[slug], labels, ties=ties) for slug in slugs]
+    return [_joined(slug, tables[slug], labels, groups, ties=ties) for slug in slugs]
 
 
-def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series, *, ties: bool) -> OutOfFold:
+def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series, groups: pd.Series, *, ties: bool) -> OutOfFold:
     table = pd.concat(tables, ignore_index=True)
     if twice := table.loc[table["id"].duplicated(), "id"].tolist():
         raise ZooError(
             f"{slug}: {len(twice)} rows are scored in two folds, first {twice[0]}; the tables are of different splits"
         )
     parts = {fold: table[table["fold"] == fold] for fold in sorted(set(table["fold"].tolist()))}
-    by_fold = {fold: _metrics(part, labels, ties=ties) for fold, part in parts.items()}
-    return OutOfFold(slug, table, by_fold, _metrics(table, labels, ties=ties))
+    by_fold = {fold: _metrics(part, labels, groups, ties=ties) for fold, part in parts.items()}
+    return OutOfFold(slug, table, by_fold, _metrics(table, labels, groups, ties=ties))
 
 
-def _metrics(table: pd.DataFrame, labels: pd.Series, *, ties: bool) -> dict[str, float]:
+def _metrics(table: pd.DataFrame, labels: pd.Series, groups: pd.Series, *, ties: bool) -> dict[str, float]:
     truth = labels.reindex(table["id"]).to_numpy()
     known = (table["status"] == OK).to_numpy() & (np.nan_to_num(truth, nan=-1) >= 0)
-    return score_metrics(probabilities(table)[known], truth[known].astype(np.int64), ties=ties)
+    own = groups.loc[table["id"][known]].to_numpy()
+    return score_metrics(probabilities(table)[known], truth[known].astype(np.int64), ties=ties, groups=own)

@@ -28,7 +28,7 @@ READ_CHARACTERS = 4000  # of a battle, to tell its language
 class LabelledRows:
     """Scored rows with their labels: `p` (rows, 3), `y` (rows,) 0, 1, 2.
 
-    `characters` and prompt `turns` (rows,).
+    `characters` and prompt `turns` (rows,); their `ids`.
     """
 
     p: np.ndarray
@@ -36,6 +36,7 @@ class LabelledRows:
     characters: np.ndarray
     turns: np.ndarray
     english: np.ndarray
+    ids: pd.Series
 
 
 def labelled_rows(table: pd.DataFrame, battles: pd.DataFrame, *, ties: bool = True) -> LabelledRows:
@@ -54,6 +55,7 @@ def labelled_rows(table: pd.DataFrame, battles: pd.DataFrame, *, ties: bool = Tr
         characters=np.array([len(text) for text in texts], dtype=np.int64),
         turns=np.array([len(turns) for turns in found["prompt"]], dtype=np.int64),
         english=np.array([is_english(text) for text in texts], dtype=bool),
+        ids=ok["id"],
     )
 
 

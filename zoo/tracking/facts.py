@@ -249,8 +249,9 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: Bat
 
     The quantized checkpoint's log loss minus that of the merged one it was made from. Both by the same engine stage, variant
     and rows: known where the store also has a score stage of the merged weights. Its standard error is that of the paired
-    differences.
+    differences, by prompts.
     """
+    from zoo.data.splits import groups_of
     from zoo.scores.metrics import log_loss_rows, mean_and_error
     from zoo.scores.slices import labelled_rows
     from zoo.scores.tables import OK, read_scores
@@ -275,6 +276,6 @@ def quantization_delta(manifest: Manifest, folder: Path, slug: str, battles: Bat
         pair = [labelled_rows(t, battles.frame, ties=battles.can_tie) for t in both]
         if len(pair[0].y) > 1 and len(pair[0].y) == len(pair[1].y):
             difference = log_loss_rows(pair[0].p, pair[0].y) - log_loss_rows(pair[1].p, pair[1].y)
-            mean, error = mean_and_error(difference)
+            mean, error = mean_and_error(difference, groups_of(battles, pair[0].ids))
             return {DELTA_LOG_LOSS: mean, DELTA_LOG_LOSS_SE: error}
     return {}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from zoo.contracts import Held, Manifest
 from zoo.errors import ZooError
 from zoo.pipeline.members import load_table
-from zoo.report.paired import difference, losses_by_id, truth_of
+from zoo.pipeline.truth import rule_of, truth_of
+from zoo.report.paired import difference, losses_by_id
 from zoo.scores.metric_names import LOG_LOSS
 from zoo.scores.tables import CARD, variant_metrics
 from zoo.store import Artifact, leave_out, list_artifacts
@@ -68,7 +69,7 @@ def _paired(manifest: Manifest, folder: Path, before: Artifact, slug: str, battl
     except ZooError as error:
         leave_out(error)
         return ""
-    truth = truth_of(battles)
+    truth = truth_of(battles, rule_of(tables))
     ours, theirs = (losses_by_id(table, truth) for table in tables)
     found = difference(ours, theirs, truth)
     return f": {found} on the {found.rows:,} rows that both have" if found else ""

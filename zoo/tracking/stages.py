@@ -234,8 +234,9 @@ def _write_scores(client: MlflowClient, run_id: str, folder: Path, fact: Facts, 
         return
     rows = labelled_rows(read_scores(folder / SCORES), battles.frame, ties=battles.can_tie)
     if len(rows.y):
+        from zoo.data.splits import groups_of
         from zoo.report.figures import score_figures
 
         of = f"{fact.card.member}, {battles.path.name}"
-        figures = score_figures(rows.p, rows.y, rows.characters, ties=battles.can_tie, of=of)
+        figures = score_figures(rows.p, rows.y, rows.characters, groups_of(battles, rows.ids), ties=battles.can_tie, of=of)
         write_files(client, run_id, figures, "figures")

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.manifests import manifest
 from zoo.contracts import Entry, Held, MergeRequest, Request, Selection
 from zoo.data.battles import read_battles
-from zoo.data.splits import assign_folds
+from zoo.data.splits import assign_folds, prompt_groups
 from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input, chain
@@ -92,10 +92,11 @@ def test_every_row_counts_once_out_of_fold(sample_csv: Path, tmp_path: Path) -> 
     p = np.random.default_rng(0).dirichlet((2, 2, 2), len(frame))
     tables = [score_table(frame["id"][folds == f].tolist(), p[folds == f], fold=f) for f in range(3)]
     labels = frame.set_index("id")["label"]
-    found = out_of_fold([scored(tmp_path / str(f), table) for f, table in enumerate(tables)], labels)[0]
+    groups = pd.Series(prompt_groups(frame), index=frame["id"])
+    found = out_of_fold([scored(tmp_path / str(f), table) for f, table in enumerate(tables)], labels, groups)[0]
     assert found.whole["val/rows"] == len(frame)
     assert found.whole["val/log_loss"] == pytest.approx(log_loss_rows(p, y).mean())
     assert found.by_fold[1]["val/log_loss"] == pytest.approx(log_loss_rows(p, y)[folds == 1].mean())
     assert "all, out of fold" in as_text(folds_table([found]))
     with pytest.raises(ZooError, match="scored in two folds"):
-        out_of_fold([scored(tmp_path / name, tables[0]) for name in ("x", "y")], labels)
+        out_of_fold([scored(tmp_path / name, tables[0]) for name in ("x", "y")], labels, groups)

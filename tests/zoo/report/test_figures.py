@@ -26,10 +26,10 @@ def test_figures_hold_every_row() -> None:
     assert np.allclose((points[:, 0] * points[:, 2]).sum(), p[:, 0].sum())
     assert np.abs(points[:, 0] - points[:, 1]).max() < 0.15, "drawn from p itself: calibrated"
     lengths = rng.integers(1, 9999, size=997)
-    figures = score_figures(p, y, lengths)
-    assert figures == score_figures(p, y, lengths)
+    figures = score_figures(p, y, lengths, np.arange(len(y)))
+    assert figures == score_figures(p, y, lengths, np.arange(len(y)))
     assert all(content.startswith(b"\x89PNG") and len(content) > 5000 for content in figures.values())
-    assert score_figures(p[:1], y[:1], lengths[:1]), "one row is enough"
+    assert score_figures(p[:1], y[:1], lengths[:1], np.zeros(1, dtype=np.int64)), "one row is enough"
 
 
 def test_figures_of_curves_and_costs() -> None:
@@ -44,7 +44,7 @@ def test_figures_of_curves_and_costs() -> None:
 @pytest.mark.parametrize(("ties", "outcomes"), [(True, 3), (False, 2)])
 def test_figures_draw_the_outcomes_that_there_are(ties: bool, outcomes: int) -> None:
     y, p = np.arange(100) % outcomes, np.full((100, 3), 1 / outcomes)
-    (lengths,) = by_length(p, y, np.arange(100), ties=ties).axes
+    (lengths,) = by_length(p, y, np.arange(100), np.arange(100), ties=ties).axes
     (guessing,) = (text for text in lengths.texts if text.get_text() == "guessing")
     assert guessing.xy[1] == pytest.approx(np.log(outcomes)), "where uniform probabilities are"
     assert len(reliability(p, y, ties=ties).axes[0].get_legend().get_texts()) == outcomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from zoo.pipeline.members import score_tables
 from zoo.report.leaderboard import SortBy, leaderboard
 from zoo.report.leaderboard_page import COLUMNS, leaderboard_page, leaderboard_table
 from zoo.report.text import Format, _rendered, as_text
+from zoo.scores.metrics import standard_error
 from zoo.scores.tables import score_table, unscored_table, write_card, write_scores
 from zoo.store import list_artifacts
 from zoo.targets import load_target
@@ -113,7 +115,8 @@ def test_rendering(tmp_path: Path) -> None:
     page, records = leaderboard_page(rows)
     text, markdown = as_text(page), as_text(page, Format.markdown)
     assert "one@ab-512" in text and "1.0500" in text
-    heading, *lines = markdown.splitlines()
+    heading, *rest = markdown.splitlines()
+    lines = [line for line in rest if line.startswith("|")]
     assert heading == "b dddddddd: 9 labelled battles"
     assert len(lines) == 3 and all(line.count("|") == len(COLUMNS) + 1 for line in lines)
     assert records[0]["log_loss"] == 1.05 and records[0]["failed_rows"] == 1
@@ -224,7 +227,32 @@ def test_differences_are_paired_on_the_rows_that_all_have(tmp_path: Path) -> Non
         assert row.difference == pytest.approx(apart.mean(), abs=1e-12)
         assert row.difference_se == pytest.approx(error, abs=1e-12)
         assert row.common_log_loss == pytest.approx(losses[name][kept].mean())
+        own = kept if name == "fair" else np.arange(120)
+        assert row.log_loss_se == pytest.approx(standard_error(losses[name][own], prompt_groups(frame)[own]), abs=1e-12)
     assert rows["good"].rows == 120 and rows["fair"].rows == 118
+
+
+def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is kept in the store; a file that is another one is read again, and one that is gone is missed."""
+    imported(tmp_path)
+    battles, store = tmp_path / "battles.csv", tmp_path / "store"
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "zoo.pipeline.truth.read_battles", lambda path, **how: (read.append(path), read_battles(path, **how))[1]
+    )
+    first = leaderboard(store)
+    assert leaderboard(store) == first and read == [battles] and first[0].difference is not None
+    (kept,) = (store / ".truth").iterdir()
+    kept.write_bytes(b"damaged")
+    assert leaderboard(store) == first and len(read) == 2
+    os.utime(battles, ns=(1, 1))
+    assert leaderboard(store) == first and len(read) == 3
+    battles.write_text(battles.read_text()[:-200])
+    assert all(row.difference is None for row in leaderboard(store)) and len(read) == 4, "other battles"
+    battles.unlink()
+    rows = leaderboard(store)
+    assert all(row.difference is None and row.log_loss for row in rows)
+    assert "battles: its file is not where it was, or is another one" in as_text(leaderboard_page(rows)[0])
 
 
 def test_members_of_other_rows_are_a_group_of_their_own(tmp_path: Path) -> None:

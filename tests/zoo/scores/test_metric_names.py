@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble.search.build import build_plan, plan_numbers
@@ -40,7 +41,7 @@ def test_what_a_scored_table_logs_is_in_the_list(scored: tuple[np.ndarray, np.nd
     p, y = scored
     found = score_metrics(p, y, np.arange(200))
     assert {f"val/log_loss_{label}" for label in LABELS} < found.keys() and not unknown(found)
-    rows = LabelledRows(p, y, np.arange(200), np.arange(200) % 2 + 1, np.arange(200) % 3 > 0)
+    rows = LabelledRows(p, y, np.arange(200), np.arange(200) % 2 + 1, np.arange(200) % 3 > 0, pd.Series(dtype="str"))
     assert len(slice_metrics(rows)) == 6 and not unknown(slice_metrics(rows))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.contracts import EvaluateRequest, Measurements, StageResult, TrainSpec
 from zoo.data.battles import read_battles
-from zoo.data.splits import select_rows
+from zoo.data.splits import groups_of, select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.metrics import score_metrics
@@ -47,8 +47,11 @@ def run(request: EvaluateRequest, out_dir: Path) -> StageResult:
     write_scores(table, out_dir / EVALUATED)
     labels = frame["label"].to_numpy()
     known = labels >= 0
+    groups = groups_of(battles, frame["id"], request.held.rule)[known]
     return StageResult(
-        metrics=score_metrics(p[known], labels[known], n_tokens[known], ties=battles.can_tie) if known.any() else {},
+        metrics=score_metrics(p[known], labels[known], n_tokens[known], ties=battles.can_tie, groups=groups)
+        if known.any()
+        else {},
         measurements=Measurements(
             run_seconds=process_age_seconds(), rows=len(rows), tokens=int(n_tokens.sum()), peak_bytes=gpu_peak_bytes()
         ),

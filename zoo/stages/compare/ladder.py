@@ -15,7 +15,7 @@ import torch
 
 from zoo.contracts import LadderRequest, Measurements, Scheme, Selection, StageResult, TrainSpec
 from zoo.data.battles import Battles, read_battles
-from zoo.data.splits import select_rows
+from zoo.data.splits import groups_of, select_rows
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.models.shapes import read_config
@@ -59,7 +59,8 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
         p[IN_ENGINE[scheme]] = probabilities(scored.set_index("id").loc[table["id"]].reset_index())
     p = {form: p[form] for form in FORMS if form in p}
     y = table["label"].to_numpy(dtype=np.int64)
-    steps = steps_of(p if battles.can_tie else {form: without_ties(own) for form, own in p.items()}, y)
+    groups = groups_of(battles, table["id"], request.held.rule)
+    steps = steps_of(p if battles.can_tie else {form: without_ties(own) for form, own in p.items()}, y, groups)
     write_table(table, p, out_dir)
     (out_dir / "ladder.png").write_bytes(
         png(ladder_figure(steps, len(y), ties=battles.can_tie, of=f"{request.entry}, {battles.path.name}"))

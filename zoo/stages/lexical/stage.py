@@ -29,7 +29,7 @@ from zoo.contracts import (
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.columns import VOTES
-from zoo.data.splits import assign_bad_folds, assign_folds, folds_of, select_rows, unusable_ids
+from zoo.data.splits import assign_bad_folds, assign_folds, folds_of, groups_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.scores.metric_names import FAILED_ROWS
 from zoo.scores.metrics import score_metrics
@@ -113,8 +113,11 @@ def train(request: LexicalTrainRequest, out_dir: Path) -> StageResult:
     if request.rule:
         described |= {"rule": request.rule, "battles": dataset_digest(battles)}
     write_atomic(folder / "model.json", json.dumps(described))
+    groups = groups_of(battles, frame["id"], request.rule)
     measured = Measurements(load_seconds=load_seconds, run_seconds=time.monotonic() - started, rows=len(learned))
-    return StageResult(metrics=score_metrics(p[: len(frame)], y, ties=battles.can_tie) | counts, measurements=measured)
+    return StageResult(
+        metrics=score_metrics(p[: len(frame)], y, ties=battles.can_tie, groups=groups) | counts, measurements=measured
+    )
 
 
 def engine_version() -> str:
@@ -193,7 +196,10 @@ def score(request: LexicalScoreRequest, out_dir: Path) -> StageResult:
     )
     run_seconds = prepare_seconds + sum(piece.seconds for piece in pieces)
     measured = Measurements(load_seconds=load_seconds, run_seconds=run_seconds, rows=len(frame))
-    return StageResult(metrics=_metrics(table, frame, ties=battles.can_tie), measurements=measured)
+    return StageResult(
+        metrics=_metrics(table, frame, groups_of(battles, frame["id"], request.rule), ties=battles.can_tie),
+        measurements=measured,
+    )
 
 
 def with_reading(pieces: list[Piece], seconds: float) -> list[Piece]:
@@ -262,11 +268,11 @@ def _card(
     )
 
 
-def _metrics(table: pd.DataFrame, frame: pd.DataFrame, *, ties: bool) -> dict[str, float]:
+def _metrics(table: pd.DataFrame, frame: pd.DataFrame, groups: np.ndarray, *, ties: bool) -> dict[str, float]:
     """Counts, and the log loss and its parts of the labelled rows, under the variant's name."""
     metrics = {FAILED_ROWS: float((table["status"] != OK).sum())}
     labelled = frame["label"].to_numpy() >= 0
     if labelled.any():
         scored = probabilities(table)[: len(frame)][labelled]
-        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled], ties=ties)
+        metrics |= score_metrics(scored, frame["label"].to_numpy()[labelled], ties=ties, groups=groups[labelled])
     return {f"{VARIANT.slug}:{name}": value for name, value in metrics.items()}

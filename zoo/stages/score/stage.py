@@ -21,7 +21,7 @@ import pandas as pd
 from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import Battles, dataset_digest, read_battles
-from zoo.data.splits import select_rows, unusable_ids
+from zoo.data.splits import groups_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codecs
 from zoo.models.shapes import SCHEME_KEY, read_config
@@ -48,8 +48,8 @@ WORK = "work"  # token ids and the like: not needed once the tables are written
 class Rows:
     """What is scored, without its texts.
 
-    Ids and labels (rows,), the fold that all are of or NO_FOLD, the ids whose rows cannot be read, and whether battles of this
-    kind can be ties.
+    Ids and labels (rows,), the fold that all are of or NO_FOLD, the ids whose rows cannot be read, whether battles of this
+    kind can be ties, and what is the same for rows of one prompt (`zoo.data.splits.prompt_groups`).
     """
 
     ids: list[str]
@@ -58,6 +58,7 @@ class Rows:
     bad: list[str]
     digest: str
     ties: bool
+    groups: np.ndarray
 
 
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
@@ -143,6 +144,7 @@ def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Row
         bad=unusable_ids(battles, request.selection, request.held),
         digest=dataset_digest(battles),
         ties=battles.can_tie,
+        groups=groups_of(battles, frame["id"], request.held.rule),
     )
 
 
@@ -283,5 +285,5 @@ def metrics_of(table: pd.DataFrame, rows: Rows, slug: str, failed: int) -> dict[
     ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0)
     if ok.any():
         lengths = table["n_tokens"].to_numpy()[:count][ok]
-        counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths, ties=rows.ties)
+        counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths, ties=rows.ties, groups=rows.groups[ok])
     return {f"{slug}:{name}": float(value) for name, value in counts.items()}
