@@ -1,4 +1,4 @@
-"""Forecasts of what scoring or training an entry takes on a target, as tables with what they assume."""
+"""Forecasts of scoring and of training as tables, with what they assume."""
 
 from __future__ import annotations
 
