@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict, Unpack
 
-from preference_zoo.handed import Handed, Table
+from preference_zoo.handed import Handed, Table, check_least
 from preference_zoo.plans import Plan
 from preference_zoo.shown import Shown, local_page
 from zoo.errors import ZooError, amount
@@ -83,11 +83,12 @@ def build(
         asked = _asked(handed, target=target, battles=battles, scores=scores, labels=labels, **options)
         calibration = calibration_asked(
             handed.optional(calibrate_on, "calibrate_on"),
-            handed.paths(calibrate_scores or {}),
+            handed.paths(calibrate_scores, "calibrate_scores"),
             run=calibrate_run,
             max_bad_rows=asked.max_bad_rows,
         )
-        make_plan(asked, budget, Path(output), parsimony=parsimony, calibration=calibration, say=handed.say)
+        within = None if budget is None else str(budget)
+        make_plan(asked, within, Path(output), parsimony=parsimony, calibration=calibration, say=handed.say)
     return Plan(output)
 
 
@@ -114,6 +115,7 @@ def frontier(
     from zoo.report.html import image
 
     folder = Path(output)
+    check_least(2, points=points)
     with Handed() as handed:
         asked = _asked(handed, target=target, battles=battles, scores=scores, labels=labels, **options)
         found = make_frontier(asked, folder, points=points, say=handed.say)
@@ -140,8 +142,10 @@ def _asked(
 
     if battles is not None and labels is not None:
         raise ZooError("battles and labels are two names of one thing, the labelled rows; give one of them")
+    check_least(1, rows=options.get("rows"), n_jobs=options.get("n_jobs"))
+    check_least(0, trials=options.get("trials"))
     name = "labels" if battles is None else "battles"
-    tables = handed.paths(scores or {})
+    tables = handed.paths(scores)
     lengths, seconds = options.pop("lengths", None), options.pop("seconds", None) or {}
     return BuildOptions(
         battles=handed.optional(labels if battles is None else battles, name),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from preference_zoo.handed import Handed, Table
+from preference_zoo.handed import Handed, Table, check_least
 from preference_zoo.shown import INTERRUPTED, Shown, bars, local, local_page, say
 from zoo.errors import amount
 from zoo.report.html import fragment, image
@@ -95,6 +95,7 @@ def run(
     from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
+    check_least(1, score_rows=score_rows)
     chosen = override(load_entry(entry), _settings(settings))
     with Handed() as handed, _shown_stages():
         path = handed.path(battles, "battles", keep=True)
@@ -141,6 +142,7 @@ def ladder(
     from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
+    check_least(1, score_rows=score_rows)
     chosen = override(load_entry(entry), _settings(settings))
     with Handed() as handed, _shown_stages():
         path = handed.path(battles, "battles", keep=True)
@@ -202,6 +204,7 @@ def cost(
     from zoo.report.text import Table as PageTable
     from zoo.targets import load_target
 
+    check_least(1, rows=rows)
     with Handed() as handed, _shown_stages():
         path = handed.optional(lengths, "lengths")
         found = forecast_file(load_entry(entry), load_target(target), rows=rows, lengths=path, measured=measure, say=handed.say)
@@ -220,6 +223,9 @@ def _settings(given: Mapping[str, object] | None) -> list[str]:
 def _held(fold: int | None, folds: int | None, rule: str | None, path: Path, handed: Handed) -> Any:
     from zoo.errors import ZooError
     from zoo.experiments.held import N_FOLDS, Rule, held_of
+
+    check_least(0, fold=fold)
+    check_least(2, folds=folds)
 
     if rule is not None and rule not in list(Rule):
         raise ZooError(f"fold_rule={rule!r}: give {' or '.join(Rule)}")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import FRAMES, write_atomic
 
+LONGEST_NAME = 60  # of a frame's file, in characters
 Table = pd.DataFrame | Path | str  # whatever is read: a frame, or a file of any format that the commands read
 
 
@@ -49,6 +51,7 @@ class Handed:
 
         `keep`: artifacts will point to it, so a frame's file stays in the home, once for each content.
         """
+        name = str(name)
         if not isinstance(given, pd.DataFrame):
             if not isinstance(given, str | os.PathLike):
                 raise ZooError(f"{name}: give a pandas DataFrame or the path of a file, not a {type(given).__name__}")
@@ -58,20 +61,27 @@ class Handed:
             path = home() / FRAMES / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}.csv"
         else:
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="preference-zoo-")
-            path = Path(self._folder.name) / f"{len(self._names)}" / f"{name}.csv"
+            plain = re.sub(r"[^\w.@-]", "_", name)[:LONGEST_NAME]  # a member's name is no path: it says what, and not where
+            path = Path(self._folder.name) / f"{len(self._names)}" / f"{plain}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             write_atomic(path, data)
         self._names[str(path)] = name
+        if keep:
+            self._names[path.name] = name
         return path
 
     def optional(self, given: Table | None, name: str, *, keep: bool = False) -> Path | None:
         """The same, of what need not be given."""
         return None if given is None else self.path(given, name, keep=keep)
 
-    def paths(self, given: Mapping[str, Table]) -> dict[str, Path]:
-        """Files of tables by the members' names."""
-        return {member: self.path(table, member) for member, table in given.items()}
+    def paths(self, given: Mapping[str, Table] | None, name: str = "scores") -> dict[str, Path]:
+        """Files of tables by the members' names; none of None."""
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping):
+            raise ZooError(f"{name}: give tables by their members' names, {{MEMBER: TABLE}}, not a {type(given).__name__}")
+        return {str(member): self.path(table, member) for member, table in given.items()}
 
     def named(self, text: str) -> str:
         """A text that names frames by what they were handed over as."""
@@ -82,8 +92,8 @@ class Handed:
 
 def text_of(frame: pd.DataFrame) -> str:
     """A frame as CSV, from which the same is read: lists become JSON, missing cells stay empty."""
-    if "id" not in frame.columns and frame.index.name is not None:
-        frame = frame.reset_index()
+    if "id" not in frame.columns and "id" in frame.index.names:
+        frame = frame.assign(id=frame.index.get_level_values("id"))
     columns = {i: frame.iloc[:, i] for i in range(frame.shape[1])}  # by place: names may occur twice, which the reader refuses
     plain = {i: column.map(_cell) if column.dtype == object else column for i, column in columns.items()}
     header = [str(name) for name in frame.columns]
@@ -94,4 +104,13 @@ def text_of(frame: pd.DataFrame) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else value
+    if isinstance(value, list | tuple):
+        value = [None if pd.api.types.is_scalar(item) and pd.isna(item) else item for item in value]
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else value
+
+
+def check_least(least: int, **given: int | None) -> None:
+    """ZooError where a whole number is less than may be, or is none; None is what nobody gave."""
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise ZooError(f"{name}={value!r}: give a whole number from {least} on")

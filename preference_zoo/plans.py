@@ -70,9 +70,9 @@ class Plan:
         """
         from ensemble.predict.apart import predict_apart
 
-        out = Path(output)
+        out, within = Path(output), None if budget is None else str(budget)
         with Handed() as handed:
-            tables, sample = handed.paths(scores or {}), handed.optional(like, "like")
+            tables, sample = handed.paths(scores), handed.optional(like, "like")
             if battles is None:
                 self._blend(tables, out, sample, columns, handed)
             elif columns is not None:
@@ -80,7 +80,7 @@ class Plan:
             else:
                 path = handed.path(battles, "battles")
                 try:
-                    predict_apart(self.path, path, out, budget=budget, scores=tables, like=sample, say=handed.say)
+                    predict_apart(self.path, path, out, budget=within, scores=tables, like=sample, say=handed.say)
                 except KeyboardInterrupt:
                     say(INTERRUPTED)
                     raise
@@ -142,7 +142,7 @@ class Plan:
 
         out = recalibrated_path(self.path) if output is None else Path(output)
         with Handed() as handed:
-            asked = Labelled(handed.path(labels, "labels"), handed.paths(scores or {}), run, max_bad_rows)
+            asked = Labelled(handed.path(labels, "labels"), handed.paths(scores), run, max_bad_rows)
             new = recalibrated(self.path, asked, out, say=handed.say)
         assert new.calibration is not None
         say(told_of(new.calibration))

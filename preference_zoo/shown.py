@@ -26,7 +26,7 @@ class Shown(pd.DataFrame):
     _page: Page | None = None  # a class attribute: pandas takes it for none of its columns
     _picture = ""
     _line = ""
-    _shape = (0, 0)
+    _values: pd.DataFrame | None = None
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -34,12 +34,13 @@ class Shown(pd.DataFrame):
 
     def shown_as(self, line: str, page: Page, picture: str = "") -> None:
         """Show this: `line` in a word, `page` whole, `picture` (HTML) below it."""
-        self._line, self._page, self._picture, self._shape = line, local_page(page), picture, self.shape
+        self._line, self._page, self._picture = line, local_page(page), picture
+        self._values = self.copy()
 
     @property
     def _as_made(self) -> Page | None:
-        """The page, as long as nobody has given the frame other rows or columns."""
-        return self._page if self.shape == self._shape else None
+        """The page, as long as nobody has changed the frame in its place."""
+        return self._page if self._values is not None and self._values.equals(pd.DataFrame(self)) else None
 
     def __repr__(self) -> str:
         if self._as_made is None:

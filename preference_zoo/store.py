@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from preference_zoo.handed import Handed, Table
+from preference_zoo.handed import Handed, Table, check_least
 from preference_zoo.shown import Shown
 from zoo.errors import ZooError, amount
 
@@ -139,6 +139,7 @@ def leaderboard(
     from zoo.report.leaderboard_page import leaderboard_page
     from zoo.tracking.board import board
 
+    check_least(1, top=top)
     if sort not in list(SortBy):
         raise ZooError(f"sort={sort!r}: there are {', '.join(SortBy)}")
     rows = board(data=data, target=target, sort=SortBy(sort), top=top, superseded=superseded)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ NOTEBOOKS = ROOT / "docs" / "notebooks"
 LONGEST_SECONDS = 1800  # of a cell
 
 
-def run_notebook(path: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Any:
+def run_notebook(path: Path, folder: Path) -> Any:
     """Run a notebook in a folder; the notebook with its outputs. CellExecutionError for a cell that fails."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook, timeout=LONGEST_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
-    usual = {name: value for name, value in os.environ.items() if name != "ZOO_HOME"}
+    usual = {name: value for name, value in os.environ.items() if name not in ("ZOO_HOME", "ZOO_ENTRIES")}
     usual["PYTHONPATH"] = f"{ROOT}:{usual.get('PYTHONPATH', '')}".rstrip(":")
     usual["PATH"] = f"{Path(sys.executable).parent}:{usual['PATH']}"  # `!zoo` is that of this interpreter
-    client.execute(env={**usual, **(environment or {})})
+    client.execute(env=usual)
     return notebook
 
 

@@ -18,7 +18,7 @@ from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battle
 from zoo.errors import ZooError
 from zoo.pipeline.members import Member, Table, may_have_learned, score_tables, standing
 from zoo.pipeline.suspicion import suspects_of_data
-from zoo.pipeline.truth import truth_at_hand
+from zoo.pipeline.truth import Truth, truth_at_hand, truth_of
 from zoo.scores.tables import probabilities, without_ties
 
 
@@ -102,7 +102,7 @@ def fitted_rows_of_files(
         if tables[member.name].card.checkpoint != member.checkpoint:
             raise ZooError(f"{files[member.name]}: not the table of {member.name} that the plan was fitted on; give that one")
     own = {member.name: tables[member.name] for member in plan.members}
-    others = _honest([Member((table,)) for table in tables.values()], battles)
+    others = _honest([Member((table,)) for table in tables.values()], truth_of(battles))
     return _rows_of(plan, own, battles), [table for table in others if table.name not in own]
 
 
@@ -153,11 +153,11 @@ def other_tables(plan: Plan, store: Path) -> list[Table]:
     """
     inside = {member.name for member in plan.members}
     of_data = [table for table in score_tables(store) if table.card.dataset_digest == plan.dataset_digest]
-    tables = _honest(standing(of_data).members, battles_of(of_data)) if of_data else []
+    tables = _honest(standing(of_data).members, truth_at_hand(store, of_data)) if of_data else []
     return list({table.name: table for table in tables if table.name not in inside}.values())
 
 
-def _honest(members: Sequence[Member], battles: Battles | None) -> list[Table]:
+def _honest(members: Sequence[Member], truth: Truth | None) -> list[Table]:
     """The tables of members that neither look as if they had seen the labels nor may have learned them."""
-    suspects = suspects_of_data(members, battles)
+    suspects = suspects_of_data(members, truth)
     return [m.table for place, m in enumerate(members) if place not in suspects and not may_have_learned(m.parts)]

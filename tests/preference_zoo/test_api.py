@@ -6,6 +6,7 @@ import html
 import inspect
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -121,10 +122,12 @@ def test_tables_alone_need_no_store(
     votes: pd.DataFrame, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tables = {name: table(votes, see, seed) for seed, (name, see) in enumerate({"a": 0.4, "b": 0.7}.items())}
+    tables = {name: table(votes, see, seed) for seed, (name, see) in enumerate({"a": 0.1, "b": 0.9}.items())}
     plan = pz.build(scores=tables, labels=votes[["id", *WINNERS]], trials=0, pools=["linear"])
-    assert sorted(member.name for member in plan.contents.members) == ["a", "b"] and not own_home.exists()
-    submission = plan.predict(scores=tables)
+    assert [member.name for member in plan.contents.members] == ["b"] and not own_home.exists()
+    tables["b"].loc[:, ["p_a", "p_b", "p_tie"]] = [1.0, 0.0, 0.0]
+    assert plan.log_loss == pz.Plan("plan.json").log_loss < 0.9, "a plan is of the tables as they were"
+    submission = plan.predict(scores={"b": table(votes, 0.9)})
     assert submission["id"].tolist() == votes["id"].tolist() and not own_home.exists()
     with pytest.raises(pz.ZooError, match=r"^give the battles to predict, or the members' tables"):
         plan.predict()
@@ -159,6 +162,10 @@ def test_a_frame_that_was_changed_shows_itself_and_not_what_it_was() -> None:
     frame.shown_as("a line", ["<b>the page</b>"])
     assert repr(frame) == "<a line>" and str(frame) == "<b>the page</b>"
     assert frame._repr_html_() == "<p>&lt;b&gt;the page&lt;/b&gt;</p>", "escaped"
+    frame.loc[0, "x"] = 7
+    assert "7" in repr(frame) and "the page" not in str(frame), "of the same shape"
+    frame.loc[0, "x"] = 1
+    assert repr(frame) == "<a line>" and pickle.loads(pickle.dumps(frame))["x"].tolist() == [1, 2]
     frame["y"] = 3
     assert "y" in repr(frame) and "the page" not in frame._repr_html_()
     assert type(frame[frame.x > 1]) is pd.DataFrame and type(frame.copy()) is pd.DataFrame
@@ -190,6 +197,7 @@ def test_an_interrupted_stage_leaves_no_process_and_goes_on(tmp_path: Path) -> N
     """As a notebook's kernel is interrupted: SIGINT to it and to what it has started."""
     write_sample(tmp_path / "battles.csv", rows=800, seed=1)
     program = "import preference_zoo as pz; print(pz.run('lexical', 'battles.csv').log_loss)"
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {program}"  # as a kernel has it
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     kernel = subprocess.Popen(
         [sys.executable, "-c", program],

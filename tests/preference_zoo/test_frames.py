@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -124,3 +125,48 @@ def test_a_table_of_frames_is_that_of_its_files(tmp_path: Path) -> None:
     two = pz.import_scores(tmp_path / "scores.csv", "two", labels=tmp_path / "y.csv", seconds_per_row=1.0)
     assert one["log_loss"][0] == two["log_loss"][0]
     assert set(pz.leaderboard()["dataset"]) == {pz.leaderboard()["dataset"][0]}, "digests go by content"
+
+
+def test_a_member_is_no_path(tmp_path: Path) -> None:
+    """A frame's file lies in the call's own folder, whatever its member is called, and texts name it as its caller does."""
+    frame = pd.DataFrame({"id": [1], "p_a": [1.0]})
+    for name in ("../../up", str(tmp_path / "away"), "x" * 300, "line\nend", "nul\0", 3, ""):
+        with Handed() as handed:
+            path = handed.paths({name: frame})[str(name)]  # type: ignore[dict-item]
+            assert path.exists() and path.parent.parent.name.startswith("preference-zoo-") and ".." not in path.parts
+            assert handed.named(f"{path}: is wrong") == f"{name}: is wrong"
+        assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(pz.ZooError, match=r"^scores: give tables by their members' names, .* not a DataFrame$"):
+        pz.build(scores=frame, labels=frame)  # type: ignore[arg-type]
+
+
+def test_an_index_says_nothing_but_where_it_is_called_id() -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "p_a": [0.5, 1.0]})
+    assert text_of(frame.rename_axis("p_a")) == text_of(frame.set_axis([7, 7])) == text_of(frame)
+    several = frame.assign(fold=0).set_index(["fold", "id"])
+    assert pd.read_csv(io.StringIO(text_of(several)))["id"].tolist() == ["a", "b"]
+
+
+def test_missing_turns_of_a_list_are_missing() -> None:
+    frame = pd.DataFrame({"turns": [["x", float("nan")], ("x", pd.NA), np.array(["x", None], dtype=object)]})
+    assert pd.read_csv(io.StringIO(text_of(frame)))["turns"].map(json.loads).tolist() == [["x", None]] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: pz.run("lexical", "v.csv", fold=-1), "fold=-1"),
+        (lambda: pz.run("lexical", "v.csv", folds=0), "folds=0"),
+        (lambda: pz.run("lexical", "v.csv", score_rows=0), "score_rows=0"),
+        (lambda: pz.cost("llama-3-8b", rows=-1), "rows=-1"),
+        (lambda: pz.leaderboard(top=0), "top=0"),
+        (lambda: pz.frontier(points=1), "points=1"),
+        (lambda: pz.build(rows=0), "rows=0"),
+        (lambda: pz.build(trials=-1), "trials=-1"),
+        (lambda: pz.build(n_jobs=True), "n_jobs=True"),
+    ],
+)
+def test_numbers_are_held_to_the_bounds_of_the_commands(call, name: str) -> None:
+    with pytest.raises(pz.ZooError, match=f"^{name}: give a whole number from [012] on$"):
+        call()
