@@ -122,12 +122,12 @@ def test_tables_alone_need_no_store(
     votes: pd.DataFrame, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tables = {name: table(votes, see, seed) for seed, (name, see) in enumerate({"a": 0.1, "b": 0.9}.items())}
+    tables = {name: table(votes, see, seed) for seed, (name, see) in enumerate({"a": 0.4, "b": 0.7}.items())}
     plan = pz.build(scores=tables, labels=votes[["id", *WINNERS]], trials=0, pools=["linear"])
     assert [member.name for member in plan.contents.members] == ["b"] and not own_home.exists()
     tables["b"].loc[:, ["p_a", "p_b", "p_tie"]] = [1.0, 0.0, 0.0]
     assert plan.log_loss == pz.Plan("plan.json").log_loss < 0.9, "a plan is of the tables as they were"
-    submission = plan.predict(scores={"b": table(votes, 0.9)})
+    submission = plan.predict(scores={"b": table(votes, 0.7)})
     assert submission["id"].tolist() == votes["id"].tolist() and not own_home.exists()
     with pytest.raises(pz.ZooError, match=r"^give the battles to predict, or the members' tables"):
         plan.predict()
