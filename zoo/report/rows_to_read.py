@@ -29,7 +29,7 @@ class Shown:
 
     @property
     def head(self) -> str:
-        """The beginning of the prompt for the line that is always seen, which no sign in it can turn around."""
+        """The beginning of the prompt for the line that is always seen; no sign in it turns that."""
         return _without_turns(self.prompt[0] if self.prompt else "")[:MOST_SEEN] or "no text"
 
     @property
