@@ -18,7 +18,8 @@ from zoo.errors import ZooError
 from zoo.experiments.run import run_folds
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.folds import fold_chains
-from zoo.settings import read_toml
+from zoo.reading import read_bytes
+from zoo.settings import MOST_TOML_BYTES, read_toml
 from zoo.store import Artifact
 
 
@@ -86,8 +87,8 @@ def load_recipe(folder: Path) -> Recipe:
 
 def _asks_worth(path: Path) -> bool:
     """Whether it is TOML of a recipe of worth, well written or not."""
-    with suppress(OSError, ValueError):
-        keys = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    with suppress(ZooError, OSError, ValueError, RecursionError):
+        keys = tomllib.loads(read_bytes(path, MOST_TOML_BYTES, mend="give a TOML file").decode("utf-8-sig"))
         return "sources" in keys and "runs" not in keys
     return False
 
