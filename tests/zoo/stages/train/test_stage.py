@@ -27,7 +27,7 @@ def test_training_learns_its_rows(base: Path, sample_csv: Path, tmp_path: Path, 
         update={
             "max_rows": 16,
             "epochs": 40.0,
-            "learning_rate": 2e-2,
+            "learning_rate": 1e-2,
             "swap_orders": False,
             "eval_rows": 2,
             "evals_per_epoch": 1,
