@@ -19,12 +19,11 @@ from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battle
 from zoo.data.splits import NEAR_PROMPTS, prompt_groups
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
-from zoo.store import write_atomic
+from zoo.store import TRUTH, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KEPT = ".truth"  # folder of the store
 _FACTS = b"zoo"  # of a kept file: which file it was read from, and whether its battles can be ties
 
 
@@ -55,7 +54,7 @@ def rule_of(tables: Sequence[Table]) -> FoldRule | None:
 def truth_at_hand(store: Path, tables: Sequence[Table]) -> Truth | None:
     """That of the battles that tables of one data set are of; None where their file is gone."""
     rule, digest = rule_of(tables), tables[0].card.dataset_digest
-    kept = store / KEPT / f"{digest[:16]}-{rule_name(rule)}.parquet"
+    kept = store / TRUTH / f"{digest[:16]}-{rule_name(rule)}.parquet"
     for path in dict.fromkeys(table.battles_path for table in tables if table.battles_path):
         try:
             version = _version(path)

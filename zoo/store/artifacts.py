@@ -39,6 +39,7 @@ ERROR = "error.json"
 LOG = "stage.log"
 LIVE = "live.jsonl"  # what a stage says of itself while it runs; no part of the artifact
 FRAMES = "frames"  # folder of the home: DataFrames that artifacts were made of, as files
+TRUTH = ".truth"  # folder of the store: labels and prompts of data sets, as leaderboards have read them
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.store.artifacts import ASIDE, FRAMES, PARTIAL
+from zoo.store.artifacts import ASIDE, FRAMES, PARTIAL, TRUTH
 from zoo.store.garbage import JUDGED, Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
 from zoo.store.written import WRITTEN
 
 # linux/fs.h and linux/fiemap.h: a file's extents on disk, and which of them other files share.
+IN_STORE = {WRITTEN: "notes of written files", TRUTH: "labels kept for leaderboards"}  # its folders that hold no artifact
 FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 0x1, 0x2000
 FIEMAP_HEAD, FIEMAP_EXTENT, EXTENTS = "=QQIIII", "=QQQQQIIII", 256
@@ -150,7 +151,7 @@ def _items(home: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
                 yield path, (name, "", path.name.rpartition("-")[0])
         for path in sorted(store.glob("*")):
             if path not in folders and path.name not in (PARTIAL, ASIDE, TRASH):
-                yield path, ("notes of written files" if path.name == WRITTEN else "other", "", "")
+                yield path, (IN_STORE.get(path.name, "other"), "", "")
     for path in sorted(home.glob("*")):
         if path.name in ("store", "cost"):
             continue
