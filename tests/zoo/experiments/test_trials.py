@@ -77,7 +77,7 @@ def test_the_table_and_the_figure_hold_every_trial() -> None:
     figure = trials_figure(trials)
     panels = figure.axes
     assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in panels), "one legend, beside the data"
-    assert [axes.get_title() for axes in panels] == ["votes.csv", "dev.csv"]
+    assert [axes.get_title(loc="left") for axes in panels] == ["votes.csv", "dev.csv"]
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["two", "one"]  # the first run is drawn on top
 
 

@@ -228,7 +228,7 @@ def test_pages_and_figures_hold_every_comparison() -> None:
     text = as_text(worth_page(report, ["worth.json"]))
     assert "more" in text and "95 %" in text and "worth.json" in text and "flattered by the choice" in text
     assert len(contrasts_table(report).rows) == len(report.contrasts)
-    assert [axes.get_title() for axes in worth_figure(report).axes] == ["main.csv, held out", "dev.csv, all"]
+    assert [axes.get_title(loc="left") for axes in worth_figure(report).axes] == ["main.csv, held out", "dev.csv, all"]
     assert len(curve_figure(report).axes) == 2
     assert as_text(leaderboard_table(report), Format.markdown).count("smollm2-135m") == 1
 

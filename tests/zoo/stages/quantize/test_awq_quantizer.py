@@ -190,9 +190,10 @@ def test_inputs_that_are_kept_on_the_host_give_the_same_checkpoint(tmp_path: Pat
 
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SKIPPED = (LINEARS[:3], ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))  # engines multiply some as one matrix
 
 
-@pytest.mark.parametrize("skip", [*((name,) for name in LINEARS), ("gate_proj", "up_proj")], ids="+".join)
+@pytest.mark.parametrize("skip", SKIPPED, ids="+".join)
 def test_skipped_linears_stay_as_they_are_and_the_rest_is_quantized(skip: tuple[str, ...], tmp_path: Path) -> None:
     """Also where they are scaled with others: what the whole computes changes by no more than 4 bits change it."""
     from transformers import AutoModelForCausalLM
