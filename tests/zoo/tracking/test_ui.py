@@ -112,7 +112,7 @@ def test_the_bare_address_leads_to_the_runs(page: Any, address: str) -> None:
 @pytest.mark.timeout(600)
 def test_which_setting_helped_is_seen_in_the_browser(page: Any, addresses: dict[str, str]) -> None:
     """The view of settings has an axis of the one that differs, and Compare its values side by side."""
-    (place,) = (url for name, url in addresses.items() if name.startswith("my_battles "))
+    (place,) = (url for name, url in addresses.items() if name.startswith("my_battles ") and "6 scored" in name)
     page.goto(place)
     page.wait_for_selector(".ag-row")
     close_assistant(page)
