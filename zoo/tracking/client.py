@@ -75,12 +75,10 @@ def connect(seconds: float = SECONDS) -> MlflowClient:
             follow_home(path, artifact_root().as_uri())
     is_made = uri.startswith("sqlite") or answered_within(min(seconds, SECONDS), lambda: _ask(uri))
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if path:
-        return client
-    if not is_made:  # the first question makes the tables, which takes seconds
+    if not path and not is_made:  # the first question makes the tables, which takes seconds
         answered_within(MAKING_SECONDS, lambda: client.search_experiments(max_results=1))
-    elsewhere: Any = Patient(client, SECONDS)  # it answered, and can fall silent at any call
-    return elsewhere
+    patient: Any = Patient(client, None if path else SECONDS)  # a server answered, and can fall silent at any call
+    return patient
 
 
 def _schema() -> Schema:
@@ -282,15 +280,7 @@ def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> 
         profile=json.dumps(facts) if facts else None,
     )
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-    for attempt in range(4):
-        try:
-            client.log_inputs(run_id, datasets=inputs)
-            return
-        except Exception as error:
-            # MLflow looks whether it knows the data and then inserts: of two clients of a server that are the first to log
-            # them, one fails on the database's unique key. The next time it finds them there.
-            if "unique" not in str(error).lower() or attempt == 3:
-                raise
+    client.log_inputs(run_id, datasets=inputs)
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes], folder: str) -> None:

@@ -229,6 +229,35 @@ def test_processes_that_log_at_once_lose_nothing(
     assert sorted(logged) == sorted(expected, key=lambda row: (row[0], row[1]))
 
 
+def test_tags_that_several_clients_set_first_at_the_same_moment_are_set(
+    server: Server, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow asks for the tag and then inserts it: without another attempt all but one of the clients fail now and then."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    clients = [tracking_client.connect() for _ in range(PROCESSES)]
+    experiment = clients[0].create_experiment("set at once")
+    run = clients[0].create_run(experiment).info.run_id
+    barrier, errors, keys = threading.Barrier(PROCESSES), list[Exception](), [f"key{number}" for number in range(10)]
+
+    def write(client: Any) -> None:
+        for key in keys:
+            barrier.wait(60)
+            try:
+                client.set_experiment_tag(experiment, key, "same")
+                tracking_client.write_batch(client, run, tags={key: "same"})
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=[client]) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert {key: "same" for key in keys}.items() <= clients[0].get_experiment(experiment).tags.items()
+    assert {key: "same" for key in keys}.items() <= clients[0].get_run(run).data.tags.items()
+
+
 @pytest.mark.services
 def test_a_database_that_stops_answering_costs_a_stage_a_line(
     database: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
