@@ -24,13 +24,13 @@ setup-llmcompressor: setup  ## make .venv-llmcompressor, for entries with quanti
 demo: setup  ## the main job on generated battles: train, merge, quantize, score, blend, predict
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
 
-test-fast: setup  ## the tests without engines, browsers and servers; some 10 minutes on two cores
+test-fast: setup  ## the tests without engines, browsers and servers; some 20 minutes on two cores
 	$(PYTEST) -n 2 --dist worksteal -m "not weights and not gpu and not slow and not chain and not services"
 
-test: test-fast  ## those and the real chain on a tiny model, a browser and a server; some 30 minutes in all
+test: test-fast  ## those and the real chain on a tiny model, a browser and a server
 	$(PYTEST) $(BY_FILES) -m "(chain or services) and not weights and not gpu and not slow"
 
-test-slow: setup  ## what does not fit into the minutes of `make test`
+test-slow: setup  ## what takes longest: the guides as they stand, searches, processes that are killed over and over
 	$(PYTEST) $(BY_FILES) -m "slow and not weights and not gpu"
 
 test-all: test test-slow  ## every test that needs neither a GPU nor a download

@@ -203,9 +203,7 @@ def test_a_bundle_is_run_dry_with_an_engine(bundled: Path, sample_csv: Path) -> 
         assert "20 rows lexical@ab;" in trials[name].came and "left out (model-1" in trials[name].came
 
 
-def test_a_bundle_s_file_that_is_too_long_is_cut(
-    bundled: Path, sample_csv: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_s_file_that_is_too_long_is_cut(bundled: Path, sample_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two minutes for 25,000 rows are not enough: the file is whole, with what was scored in time."""
     from ensemble.bundle.dry_run import dry_run
 
