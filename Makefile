@@ -1,7 +1,10 @@
 # make setup | demo | test | lint | format    Everything installs itself into .venv first.
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST = $(BIN)/python -m pytest --durations=10
+# A failure is told in full when it happens: of a run that is cut off, too, it is known what failed.
+PYTEST = $(BIN)/python -m pytest --instafail --durations=10
+# By files, whose tests share engines, trained models and servers; in the order of tests/conftest.py: the longest first.
+BY_FILES = -n 2 --dist loadscope --no-loadscope-reorder
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,14 +24,14 @@ setup-llmcompressor: setup  ## make .venv-llmcompressor, for entries with quanti
 demo: setup  ## the main job on generated battles: train, merge, quantize, score, blend, predict
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
 
-test-fast: setup  ## the tests without engines, browsers and servers; some 10 minutes on two cores
+test-fast: setup  ## the tests without engines, browsers and servers; some 20 minutes on two cores
 	$(PYTEST) -n 2 --dist worksteal -m "not weights and not gpu and not slow and not chain and not services"
 
-test: test-fast  ## those and the real chain on a tiny model, a browser and a server; some 30 minutes in all
-	$(PYTEST) -m "(chain or services) and not weights and not gpu and not slow"
+test: test-fast  ## those and the real chain on a tiny model, a browser and a server
+	$(PYTEST) $(BY_FILES) -m "(chain or services) and not weights and not gpu and not slow"
 
-test-slow: setup  ## what does not fit into the minutes of `make test`
-	$(PYTEST) -m "slow and not weights and not gpu"
+test-slow: setup  ## what takes longest: the guides as they stand, searches, processes that are killed over and over
+	$(PYTEST) $(BY_FILES) -m "slow and not weights and not gpu"
 
 test-all: test test-slow  ## every test that needs neither a GPU nor a download
 

@@ -75,13 +75,13 @@ def test_a_chunk_s_files_keep_reasons_and_stay_as_they_are(tmp_path: Path) -> No
 
 
 @given(
-    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40),
-    caps=st.lists(st.integers(1, 320), min_size=1, max_size=4, unique=True),
-    orders=st.lists(st.sampled_from([("ab",), ("ba",), ("ab", "ba")]), min_size=4, max_size=4),
-    size=st.integers(1, 9),
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=16),
+    caps=st.lists(st.integers(1, 320), min_size=1, max_size=3, unique=True),
+    orders=st.lists(st.sampled_from([("ab",), ("ba",), ("ab", "ba")]), min_size=3, max_size=3),
+    size=st.integers(2, 9),
     listed=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)  # each writes tens of files
 def test_a_row_that_is_the_same_under_several_caps_is_scored_once_and_all_have_its_numbers(
     lengths: list[int], caps: list[int], orders: list[tuple[Order, ...]], size: int, listed: bool
 ) -> None:

@@ -133,7 +133,6 @@ class Disturber(threading.Thread):
         return None
 
 
-@pytest.mark.slow
 def test_an_engine_that_dies_and_one_that_hangs_are_started_again(
     whole: tuple[Path, StageResult], tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
