@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +17,21 @@ import pytest
 
 from tests.helpers.tiny_models import TINY_ENTRY
 from tests.helpers.waiting import wait_until
+from zoo.bundle.export import export
 from zoo.contracts import Entry, Held, ScoreRequest, Selection
 from zoo.data.battles import read_battles
 from zoo.data.splits import assign_folds
 from zoo.entries.load import load_entry
 from zoo.entries.toml import contract_toml
+from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.runner import start_stage
+from zoo.report.run_report import find_run, report_of
 from zoo.scores.tables import probabilities, read_card, read_scores
 from zoo.store import REQUEST, read_manifest, write_atomic
+from zoo.tracking.facts import curves_of
+from zoo.tracking.recipe import stage_params
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
@@ -62,6 +70,40 @@ def test_both_orders_are_scored_in_the_battle_s_own_labels(scored: tuple[Path, l
     assert card.member == "tiny@ab-160" and card.cost.load_seconds > 0
     total = card.cost.seconds_per_row * len(ab) + card.cost.seconds_per_token * ab["n_tokens"].sum()
     assert total + card.cost.seconds_per_token_sq * (ab["n_tokens"] ** 2).sum() > 0
+
+
+def test_exported_folders_are_asked_by_their_cards_alone(scored: tuple[Path, list], tmp_path: Path) -> None:
+    """The code of each card runs as it stands, by peft, transformers and vLLM, in a process that cannot import this project."""
+    store, artifacts = scored
+    run = find_run(store, artifacts[-1].path.name)
+    made = export(run, report_of(store, run, stage_params, curves_of).sections, tmp_path / "out", [], lambda _: None)
+    assert [one.form for one in made] == ["adapter", "merged", "awq"]
+    answers = {}
+    for forms in (["adapter", "merged"], ["awq"]):  # a process each: one loads transformers and peft, the other vLLM
+        program = "import sys\n\nsys.modules['zoo'] = None\n"
+        for form in forms:
+            folder = tmp_path / "out" / form
+            texts = "".join(path.read_text() for path in folder.iterdir() if path.suffix in (".md", ".json"))
+            assert str(store.parent) not in texts, "no place of this machine"
+            blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[:2]
+            code = (
+                "\n".join(blocks).replace("FOLDER", repr(str(folder))).replace("BASE", repr(str(artifacts[0].path / "model")))
+            )
+            program += f"\n\nif __name__ == '__main__':\n{textwrap.indent(code, '    ')}"
+        (tmp_path / "ask.py").write_text(program)
+        engine = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
+        command = [sys.executable, "ask.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **engine})
+        assert done.returncode == 0, done.stderr[-2000:]
+        told = [ast.literal_eval(line) for line in done.stdout.splitlines() if line.startswith("{'a':")]
+        answers |= dict(zip(forms, told, strict=True))
+    assert all(sum(answer.values()) == pytest.approx(1) for answer in answers.values())
+    assert answers["adapter"] == pytest.approx(answers["merged"], abs=0.02), "merged into what training saw"
+    assert answers["awq"] == pytest.approx(answers["merged"], abs=0.15)
+    with pytest.raises(ZooError, match="there is something already"):
+        export(run, [], tmp_path / "out", [], lambda _: None)
+    with pytest.raises(ZooError, match="no form 'int8'; there are adapter, merged, awq"):
+        export(run, [], tmp_path / "other", ["int8"], lambda _: None)
 
 
 def test_vllm_agrees_with_dequantized_weights_in_float32(scored: tuple[Path, list], sample_csv: Path) -> None:

@@ -1,4 +1,4 @@
-"""`zoo bundle` and `zoo unbundle`: train in a notebook, and take home what it made."""
+"""`zoo bundle`, `unbundle` and `export`: train in a notebook, take home what it made, and hand weights on."""
 
 from __future__ import annotations
 
@@ -101,3 +101,35 @@ def unbundle(
             log_stage(read_manifest(place), place, entry)
     columns = [Column("fold"), Column("artifact"), Column("training"), Column("store")]
     show([Table(columns, rows)], style, data=trained.model_dump(mode="json"))
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="Scored member of one fold, or a stage's fingerprint or folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make; each form gets one of its own in it.")],
+    form: Annotated[
+        list[str] | None, typer.Option("--form", help="adapter, merged, awq, int8, ...: this alone. Repeatable. Default: all.")
+    ] = None,
+    format_: Output = Format.table,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained entry's weights as ordinary folders that need nothing of this project.
+
+    The adapter is loaded by peft, the merged weights by transformers and vLLM, a quantized checkpoint by vLLM. In each folder
+    lie the prompt (prompt.json) and a model card with code that asks it, data digests, recipe, ladder and licence.
+
+    Example: zoo export smollm2-135m@ab-512 -o exported
+
+    Example: zoo export merge-3f2a -o exported --form merged
+    """
+    from zoo.bundle.export import export as write_folders
+    from zoo.report.run_report import find_run, report_of
+    from zoo.settings import store_folder
+    from zoo.tracking.facts import curves_of
+    from zoo.tracking.recipe import stage_params
+
+    style, store = style_of(format_, as_json), store_folder()
+    run = find_run(store, name)
+    report = report_of(store, run, stage_params, curves_of)
+    made = write_folders(run, report.sections, output, form or [], say)
+    columns = [Column("form"), Column("folder", prose=True), Column("GiB", "gib", ".2f")]
+    show([Table(columns, [[one.form, str(one.path), one.bytes / 2**30] for one in made])], style)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from zoo.cli.app import app
 from zoo.cli.base import DATA, HOME, MACHINES, MEMBERS, STAGES, START, TRACKING, add_commands, run_app
-from zoo.cli.bundling import bundle, unbundle
+from zoo.cli.bundling import bundle, export, unbundle
 from zoo.cli.caps import caps
 from zoo.cli.cost import cost
 from zoo.cli.data import data_app
@@ -27,7 +27,7 @@ add_commands(
         START: (list_, show, run, leaderboard, insight, report),
         STAGES: (fetch, train, merge, quantize, score, ladder, caps, experiment),
         MEMBERS: (register, import_, promote),
-        MACHINES: (check, cost, bundle, unbundle),
+        MACHINES: (check, cost, bundle, unbundle, export),
         TRACKING: (ui, sync),
         HOME: (du, verify, lineage, rm, gc),
     },

@@ -1,0 +1,171 @@
+"""Forms of a trained entry as ordinary model folders, for machines without this project.
+
+A form is the adapter, the merged weights, or a quantized checkpoint. Each folder has what transformers, peft or vLLM load, the
+prompt as `prompt.json`, and a model card that says what it is, how it was made and how to ask it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.bundle.model_card import CARD, model_card
+from zoo.contracts import Base, FetchRequest, MergeRequest, PromptSpec, QuantizeRequest, Say, ScoreRequest, TrainRequest
+from zoo.errors import ZooError
+from zoo.models.prompts import load_codec
+from zoo.report.run_report import Run
+from zoo.report.sections import Section
+from zoo.store import Artifact, check_files, copy_file, scratch_folder, source_of, write_atomic
+
+ADAPTER, MERGED = "adapter", "merged"
+PROMPT = "prompt.json"  # in each folder: how a battle becomes tokens
+OF_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a run's weights: the artifact that holds it, and the folder that is copied."""
+
+    name: str
+    artifact: Artifact
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder that was written. `bytes`: of its weights."""
+
+    form: str
+    path: Path
+    bytes: int
+
+
+def forms_of(run: Run) -> dict[str, Form]:
+    """What there is of a run's weights in the store, by name: `adapter`, `merged`, and the scheme that it was quantized by.
+
+    ZooError where the run is of several folds, or of no language model.
+    """
+    if len(run.artifacts) > 1:
+        names = ", ".join(artifact.path.name for artifact in run.artifacts)
+        raise ZooError(f"{run.name}: has a checkpoint for each of {len(run.artifacts)} folds; name one of them: {names}")
+    (artifact,) = run.artifacts
+    found: dict[str, Form] = {}
+    train, merge, quantize = (_nearest(artifact, stage) for stage in ("train", "merge", "quantize"))
+    if train is not None and (train.path / ADAPTER).is_dir():
+        found[ADAPTER] = Form(ADAPTER, train, train.path / ADAPTER)
+    elif train is not None:
+        found[MERGED] = Form(MERGED, train, train.path / "model")  # of full fine-tuning, nothing is left to merge
+    if merge is not None:
+        found[MERGED] = Form(MERGED, merge, merge.path / "model")
+    if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):
+        scheme = quantize.manifest.request.spec.scheme
+        found[scheme] = Form(scheme, quantize, quantize.path / "model")
+    if not found:
+        raise ZooError(f"{run.name}: no trained weights of a language model are in the store; `zoo report` says what it is")
+    return found
+
+
+def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence[str], say: Say) -> list[Exported]:
+    """Write each wanted form (none named: all that there are) into a folder of its name below `output`.
+
+    `sections`: of the run's report, for the cards. `output` is new or empty: nothing that is there is written over. A folder
+    appears whole or not at all. ZooError where a form is not there, or a file of it is no longer as it was made.
+    """
+    forms = forms_of(run)
+    if lacking := [name for name in wanted if name not in forms]:
+        raise ZooError(f"{run.name}: has no form {lacking[0]!r}; there are {', '.join(forms)}")
+    if output.is_symlink() or (output.exists() and not (output.is_dir() and not any(output.iterdir()))):
+        raise ZooError(f"{output}: there is something already; give a new folder")
+    chosen = [form for name, form in forms.items() if not wanted or name in wanted]
+    for form in chosen:
+        check_files(form.artifact, hash_below=0)
+    output.mkdir(parents=True, exist_ok=True)
+    return [_export_one(run, form, sections, output, say) for form in chosen]
+
+
+def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path, say: Say) -> Exported:
+    base, base_folder = _base_of(run)
+    say(f"{form.name}: from {form.artifact.path.name}")
+    with scratch_folder(output / f".{form.name}.partial") as scratch:
+        folder = scratch / form.name
+        folder.mkdir()
+        for path in sorted(form.folder.rglob("*")):
+            if path.is_file() and path.name != CARD:
+                target = folder / path.relative_to(form.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                copy_file(path, target)
+        if form.name == ADAPTER:
+            _complete_adapter(folder, base, base_folder, _scale(run, form))
+        prompt = prompt_of(run)
+        labels = load_codec(folder, prompt).label_ids
+        facts = {**prompt.model_dump(mode="json"), "label_ids": list(labels), "order": _order(run)}
+        write_atomic(folder / PROMPT, json.dumps(facts, indent=1))
+        nf4 = form.name == ADAPTER and bool(_nf4(form.artifact))
+        write_atomic(folder / CARD, model_card(run, form.name, base, prompt, sections, nf4=nf4))
+        folder.rename(output / form.name)
+    weights = sum(path.stat().st_size for path in (output / form.name).glob("*.safetensors"))
+    return Exported(form.name, output / form.name, weights)
+
+
+def _complete_adapter(folder: Path, base: Base, base_folder: Path, scale: float) -> None:
+    """Give an adapter the name of its base, the base's tokenizer, and the factor that it is merged with.
+
+    W + s B A is the adapter with its alpha times s (zoo/stages/train/scaling.py).
+    """
+    path = folder / "adapter_config.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    config["base_model_name_or_path"] = base.hub_id
+    if scale != 1:
+        config["lora_alpha"] *= scale
+        config["alpha_pattern"] = {name: alpha * scale for name, alpha in (config.get("alpha_pattern") or {}).items()}
+    write_atomic(path, json.dumps(config, indent=1, sort_keys=True))
+    for pattern in OF_TOKENIZER:
+        for file in sorted(base_folder.glob(pattern)):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+
+
+def _scale(run: Run, form: Form) -> float:
+    """The factor with which this adapter was merged; 1 where it was not, or beside others."""
+    merge = _nearest(run.artifacts[0], "merge")
+    request = merge.manifest.request if merge else None
+    alone = isinstance(request, MergeRequest) and not request.more_adapters
+    return float(merge.manifest.metrics.get("merge/scale", 1.0)) if merge and alone else 1.0
+
+
+def _nf4(train: Artifact) -> list[str]:
+    path = train.path / "base_format.json"
+    return list(json.loads(path.read_text())["nf4"]) if path.exists() else []
+
+
+def _base_of(run: Run) -> tuple[Base, Path]:
+    """What the entry's weights were made from, and their folder. ZooError where they are no longer in the store."""
+    fetch = _nearest(run.artifacts[0], "fetch")
+    if fetch is None or not isinstance(fetch.manifest.request, FetchRequest):
+        raise ZooError(f"{run.name}: its base weights are not in the store; run `zoo fetch {run.last.request.entry}` first")
+    return fetch.manifest.request.base, fetch.path / "model"
+
+
+def prompt_of(run: Run) -> PromptSpec:
+    """The prompt that the run reads battles by; of a scored one its variant's."""
+    request = run.last.request
+    if isinstance(request, ScoreRequest) and run.member is not None:
+        return run.member.table.card.variant.prompt(request.prompt)
+    if isinstance(request, ScoreRequest | QuantizeRequest | TrainRequest):
+        return request.prompt
+    train = _nearest(run.artifacts[0], "train")
+    assert train is not None and isinstance(train.manifest.request, TrainRequest)  # or `forms_of` had found no weights
+    return train.manifest.request.prompt
+
+
+def _order(run: Run) -> str:
+    return run.member.table.card.variant.order if run.member is not None else "ab"
+
+
+def _nearest(artifact: Artifact, stage: str) -> Artifact | None:
+    """The artifact itself where it is of that stage, else the nearest that it was made from."""
+    return artifact if artifact.manifest.stage == stage else source_of(artifact.manifest, artifact.path, stage)
