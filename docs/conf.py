@@ -12,6 +12,7 @@ root_doc = "index"
 exclude_patterns = ["LICENSE"]
 
 myst_heading_anchors = 4  # as places that show repositories name headings
+smartquotes = False  # options of commands have two dashes
 default_role = "code"  # docstrings are markdown: `names` in single backticks
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SECTIONS = {
-    "": ("concepts",),
+    "": ("Start <self>", "concepts"),
     "Tutorials": ("notebooks/01-first-plan", "notebooks/02-train-and-compare", "notebooks/03-competition-day"),
     "How to": (
         "new-model",
