@@ -24,7 +24,7 @@ BESIDE_DOCS = (
 )
 FOLDERS = {"docs/notebooks": "notebooks/01-first-plan.md", "experiments": "measured.md", "benchmarks": "measured.md"}
 _CODE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
+_LINK = re.compile(r"\[(?P<label>[^\[\]]*)\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 _NAMED = re.compile(r"(?<![\[`])`(?P<path>(?:docs|benchmarks|experiments)/[\w./-]+)`(?![\]`])")
 
 
@@ -51,7 +51,8 @@ def relinked(text: str, source: str, places: dict[str, str]) -> str:
 
     def link(found: re.Match[str]) -> str:
         target = towards(posixpath.normpath(posixpath.join(posixpath.dirname(source), found["path"])))
-        return found[0] if target is None else f"]({target}{found['anchor'] or ''})"
+        label = "" if found["label"] == found["path"] and not found["anchor"] else found["label"]  # empty: the page's title
+        return found[0] if target is None else f"[{label}]({target}{found['anchor'] or ''})"
 
     def named(found: re.Match[str]) -> str:
         target = towards(found["path"].rstrip("/"))
