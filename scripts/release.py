@@ -96,7 +96,8 @@ def build() -> Path:
 def try_release() -> None:
     """Build, install into a fresh environment, run the demo's first half; ends the process where something fails."""
     wheel = build()
-    print(*(f"{path.relative_to(ROOT)}  {path.stat().st_size:,} bytes" for path in sorted(wheel.parent.iterdir())), sep="\n")
+    for path in sorted(wheel.parent.glob("preference_zoo-*")):
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size:,} bytes")
     with tempfile.TemporaryDirectory() as scratch:
         environment, folder = Path(scratch) / "environment", Path(scratch) / "empty"
         folder.mkdir()

@@ -63,7 +63,7 @@ def test_the_wheel_alone_runs_the_first_half_of_the_demo(from_wheel: Path, tmp_p
     empty.mkdir()
     printed = run_first_half(from_wheel, empty, light + more)
     assert "lexical@ab" in printed["zoo leaderboard"]
-    assert "HuggingFaceTB/SmolLM2-135M-Instruct" in printed["zoo show smollm2-135m"]
+    assert "SmolLM2 135M Instruct" in printed["zoo show smollm2-135m"]
     assert (empty / "report.html").exists()
     asked = "import zoo, importlib.metadata as m; print(zoo.__file__, m.version('preference-zoo'))"
     where = [str(from_wheel / "bin" / "python"), "-P", "-c", asked]

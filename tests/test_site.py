@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.cli import app as ensemble_app
+from scripts.docs_site.build import render
 from scripts.docs_site.commands import help_page
 from scripts.docs_site.keys import contracts_of, keys
 from scripts.docs_site.places import relinked, site_places
@@ -70,6 +72,19 @@ def test_every_link_within_the_site_has_its_page_and_anchor(site: Path) -> None:
             if not target.exists() or (anchor and target in pages and anchor not in pages[target].anchors):
                 wrong.append((path.relative_to(site).as_posix(), link))
     assert wrong == [] and checked > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("[fine](other.md#a-heading)", 0), ("[gone](gone.md)", 1), ("[moved](other.md#no-heading)", 1), ("![none](none.svg)", 1)],
+)
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path, text: str, code: int) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "docs" / "_static", source / "_static")
+    shutil.copy(ROOT / "docs" / "conf.py", source)
+    (source / "index.md").write_text(f"# Start\n\n{text}\n\n```{{toctree}}\nother\n```\n")
+    (source / "other.md").write_text("# Other\n\n## A heading\n\nText.\n")
+    assert render(source, tmp_path / "site", tmp_path / "read") == code
 
 
 def test_every_command_key_and_metric_is_on_its_page(site: Path) -> None:

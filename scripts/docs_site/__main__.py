@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from sphinx.cmd.build import main as run_sphinx
-
-from scripts.docs_site.gather import gather
-
-
-def build(target: Path) -> int:
-    """Gather the pages and build them into a folder; Sphinx's exit code."""
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "source"
-        source.mkdir()
-        gather(source)
-        strict = ["--fail-on-warning", "--keep-going", "--quiet"]
-        return run_sphinx(["-b", "html", *strict, "-d", f"{scratch}/read", str(source), str(target)])
-
+from scripts.docs_site.build import build
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
