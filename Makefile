@@ -8,7 +8,7 @@ BY_FILES = -n 2 --dist loadscope --no-loadscope-reorder
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all soak lint audit format clean
+.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all soak lint audit format docs release-check clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -40,6 +40,13 @@ soak: setup  ## hours of kills, faults and crowds, in parts: make soak PART=kill
 
 lint: setup  ## style, types, layers: the same hooks that run before a commit
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+docs: setup  ## the site of the documents into site/; a warning, as of a link that leads nowhere, stops it
+	$(BIN)/python -m scripts.docs_site site
+
+release-check: docs  ## do version, changelog and tag agree; wheel and archives into dist/, the demo's first half on them
+	$(BIN)/python scripts/release.py --try
+	tar -czf dist/site.tar.gz site
 
 audit: setup  ## known vulnerabilities of what is installed; needs a network
 	$(BIN)/python scripts/audit.py

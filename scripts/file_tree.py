@@ -18,10 +18,10 @@ DATA = {  # beside the modules of a package
     "zoo/targets": ("*.toml", "one file a target machine: GPUs, memory, dtypes, rates"),
 }
 OTHER = {
-    "docs/": "guides: a new model (its commands are tested), the home, training, quantization, this page; notebooks/",
+    "docs/": "concepts, guides, questions, this page; notebooks/; conf.py of the site that `make docs` makes",
     "experiments/": "what was asked, with which recipe, and what came out: NNN-slug/recipe.toml and NOTES.md",
     "benchmarks/": "scripts that made figures, and the figures with machine and date",
-    "scripts/": "install, services for tests, demo, this page's tree, the notebooks run",
+    "scripts/": "install, services for tests, demo, this page's tree, the notebooks run, docs_site/, release",
     "tests/": "the same tree as the packages, and tests/helpers/ for what they share",
     "mlruns/": "what machines write, not in git: store/, mlflow.db, artifacts/",
 }

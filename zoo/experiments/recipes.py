@@ -26,9 +26,9 @@ from zoo.store import Artifact
 class RecipeRun(Contract):
     """One entry with settings changed, as `zoo run ENTRY --set KEY=VALUE` takes them."""
 
-    entry: Name
+    entry: Name = Field(description="one of `zoo list`")
     name: str = Field("", description="what tables call it; default: the entry")
-    settings: tuple[str, ...] = Field((), alias="set")
+    settings: tuple[str, ...] = Field((), alias="set", description='as --set takes them: "train.epochs=2"')
     fold: Annotated[int, Field(ge=0)] | None = Field(None, description="until = 'train': the fold held out; None: the recipe's")
     average: bool = Field(False, description="until = 'train': train every fold, and evaluate the mean of their adapters too")
 
@@ -43,12 +43,12 @@ class Recipe(Contract):
     `data` is a file name in the folder that the caller names, and so are relative paths in a run's settings (train.extra).
     """
 
-    question: str
-    data: str
-    target: str = "cpu"
+    question: str = Field(description="what the experiment asks")
+    data: str = Field(description="file of battles in the folder that --data-dir names")
+    target: str = Field("cpu", description="machine that serves, one of `zoo target list`")
     held: Held = Held()
     all_folds: bool = Field(False, description="every fold of held.n_folds, so that the whole file is scored out of fold")
-    score_rows: Positive | None = None
+    score_rows: Positive | None = Field(None, description="held-out rows that are scored at most; None: all")
     until: Literal["train", "score"] = Field(
         "score",
         description="train: compare trained models in transformers, without merging, AWQ and vLLM (zoo/experiments/trials.py)",

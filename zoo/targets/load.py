@@ -24,8 +24,8 @@ class Rates(Contract):
 
     matmul_flop_per_second: dict[Dtype, Rate] = Field({}, description="dense matrix products, by dtype")
     attention_flop_per_second: Rate | None = Field(None, description="causal attention, masked pairs not counted")
-    memory_bytes_per_second: Rate | None = None
-    host_to_device_bytes_per_second: Rate | None = None
+    memory_bytes_per_second: Rate | None = Field(None, description="reading and writing device memory")
+    host_to_device_bytes_per_second: Rate | None = Field(None, description="from the host's memory to a GPU's")
     disk_bytes_per_second: Rate | None = Field(None, description="reading a file that was not read before")
 
 
@@ -35,14 +35,14 @@ class Target(Contract):
     Bytes are those of one GPU; without GPUs, of the machine, and None is the machine at hand.
     """
 
-    name: Name
-    description: str = ""
-    gpus: Annotated[int, Field(ge=0)]
-    memory_bytes: Positive | None = None
+    name: Name = Field(description="what commands call it; the name of the file")
+    description: str = Field("", description="one line for lists")
+    gpus: Annotated[int, Field(ge=0)] = Field(description="how many; 0: a machine without")
+    memory_bytes: Positive | None = Field(None, description="of one GPU, as its data sheet has it")
     usable_bytes: Positive | None = Field(None, description="what the driver leaves to a process")
     compute_capability: tuple[int, int] | None = Field(None, description="(7, 5) is Turing, (8, 0) Ampere, (9, 0) Hopper")
-    dtypes: tuple[Dtype, ...]
-    interconnect: Literal["none", "pcie", "nvlink"] = "none"
+    dtypes: tuple[Dtype, ...] = Field(description="in which the machine multiplies matrices")
+    interconnect: Literal["none", "pcie", "nvlink"] = Field("none", description="between its GPUs")
     margin: Annotated[float, Field(ge=1)] = Field(description="predicted seconds are multiplied by this before they must fit")
     engine: str = Field("", description="version of vLLM that is run there; empty: the one that is installed here")
     gpu: str = Field("", description="a part of the name that the driver gives the GPU, e.g. T4; empty: told by memory alone")
