@@ -27,8 +27,8 @@ from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
-from zoo.tracking import client as tracking_client
 from zoo.tracking import stages
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.experiments import boards, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, log_stage, sync
