@@ -29,6 +29,7 @@ from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
 from zoo.tracking import stages
 from zoo.tracking.client import connection as tracking_client
+from zoo.tracking.client.writing import write_batch
 from zoo.tracking.experiments import boards, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, log_stage, sync
@@ -227,6 +228,35 @@ def test_processes_that_log_at_once_lose_nothing(
     logged = [(run.data.params["process"], run.data.params["run"], run.data.metrics["val/log_loss"]) for run in found]
     expected = [(str(n), str(k), pytest.approx(1 + k / 100)) for n in range(PROCESSES) for k in range(RUNS)]
     assert sorted(logged) == sorted(expected, key=lambda row: (row[0], row[1]))
+
+
+def test_tags_that_several_clients_set_first_at_the_same_moment_are_set(
+    server: Server, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow asks for the tag and then inserts it: without another attempt all but one of the clients fail now and then."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    clients = [tracking_client.connect() for _ in range(PROCESSES)]
+    experiment = clients[0].create_experiment("set at once")
+    run = clients[0].create_run(experiment).info.run_id
+    barrier, errors, keys = threading.Barrier(PROCESSES), list[Exception](), [f"key{number}" for number in range(10)]
+
+    def write(client: Any) -> None:
+        for key in keys:
+            barrier.wait(60)
+            try:
+                client.set_experiment_tag(experiment, key, "same")
+                write_batch(client, run, tags={key: "same"})
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=[client]) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert {key: "same" for key in keys}.items() <= clients[0].get_experiment(experiment).tags.items()
+    assert {key: "same" for key in keys}.items() <= clients[0].get_run(run).data.tags.items()
 
 
 @pytest.mark.services

@@ -63,12 +63,10 @@ def connect(seconds: float = SECONDS) -> MlflowClient:
             follow_home(path, artifact_root().as_uri())
     is_made = uri.startswith("sqlite") or answered_within(min(seconds, SECONDS), lambda: _ask(uri))
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if path:
-        return client
-    if not is_made:  # the first question makes the tables, which takes seconds
+    if not path and not is_made:  # the first question makes the tables, which takes seconds
         answered_within(MAKING_SECONDS, lambda: client.search_experiments(max_results=1))
-    elsewhere: Any = Patient(client, SECONDS)  # it answered, and can fall silent at any call
-    return elsewhere
+    patient: Any = Patient(client, None if path else SECONDS)  # a server answered, and can fall silent at any call
+    return patient
 
 
 def _schema() -> Schema:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.tracking.bounded import SECONDS, Patient
-from zoo.tracking.home import one_line, public, unreachable
+from zoo.tracking.home import database, one_line, public, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Span
@@ -85,9 +85,9 @@ def _digest(text: str, size: int) -> bytes:
 
 
 def _traces_of(client: MlflowClient) -> Any:
-    """The part of a client that takes whole traces; of a store elsewhere its calls are bounded, too."""
+    """The part of a client that takes whole traces, as patient as the client is."""
     store: Any = client._tracing_client  # MlflowClient itself hands on only traces that it times
-    return Patient(store, SECONDS) if isinstance(client, Patient) else store
+    return Patient(store, None if database() else SECONDS)
 
 
 def _span(trace: str, place: int, span: Mapping[str, Any]) -> Span:

@@ -68,15 +68,7 @@ def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> 
         profile=json.dumps(facts) if facts else None,
     )
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-    for attempt in range(4):
-        try:
-            client.log_inputs(run_id, datasets=inputs)
-            return
-        except Exception as error:
-            # MLflow looks whether it knows the data and then inserts: of two clients of a server that are the first to log
-            # them, one fails on the database's unique key. The next time it finds them there.
-            if "unique" not in str(error).lower() or attempt == 3:
-                raise
+    client.log_inputs(run_id, datasets=inputs)
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, bytes], folder: str) -> None:
