@@ -97,7 +97,7 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             others = problem.on_rows(rows_beside(held, members.groups))  # a prompt may lie in two groups
             few, made = others.thinned(), dict[tuple[Subset, BlendSpec], np.ndarray]()
             for kept, available, alone in zip(losses, budgets, singles, strict=True):
-                with span(f"without fold {place}{again}", rows=int(held.sum())):
+                with span(f"fold {place}{again}", rows=int(held.sum())):
                     candidates = find_candidates(few, request, available).candidates | alone
                     with span("judging", candidates=len(candidates)):
                         judged = _predict_all(problem, held, others, few, candidates, made)

@@ -135,7 +135,11 @@ def mirror_build(folder: Path) -> bool:
             write_files(client, run_id, _figures(plan, kept["numbers"]), "figures")
             for found in filter(None, runs.values()):
                 _use_member(client, run_id, found, built_at)
-            log_trace(client, run, key, kept.get("spans", []), asked="build", came=build_name(plan, list(members)))
+            asked, came = (
+                {"command": "ensemble build", **_asked(plan)},
+                {"run": build_name(plan, list(members)), **kept["numbers"]},
+            )
+            log_trace(client, run, key, kept.get("spans", []), asked=asked, came=came)
             client.set_terminated(run_id, end_time=when)
         mark(build_mark(folder))
     return missing
@@ -161,6 +165,13 @@ def _tags(
         f"member.{_tag_name(name)}": str(found.info.run_id) if found else f"fingerprint {members[name]}"
         for name, found in runs.items()
     }
+
+
+def _asked(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan, what the build was asked for."""
+    target = plan.get("target")
+    where = {"target": target["name"] if isinstance(target, dict) else target}
+    return where | {name: plan[name] for name in ("budget_seconds", "margin", "rows", "fitted_rows") if name in plan}
 
 
 def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, str]:

@@ -111,7 +111,8 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
     named = run_link(parent.info.run_name, experiment, parent.info.run_id) if parent is not None else f"build {build[:6]}"
     describe(client, run, use_note(kind, record, named))
     client.log_dict(run_id, public_data({name: value for name, value in record.items() if name != "spans"}), f"{kind}.json")
-    log_trace(client, run, key, record.get("spans", []), asked=_COMMANDS[kind], came=use_name(kind, record))
+    asked, came = {"command": f"ensemble {_COMMANDS[kind]}", **params}, {"run": use_name(kind, record), **record["numbers"]}
+    log_trace(client, run, key, record.get("spans", []), asked=asked, came=came)
     client.set_terminated(run_id, end_time=end)
 
 

@@ -58,6 +58,8 @@ def test_runs_have_their_traces_and_logging_again_adds_none(home: Path) -> None:
     assert [(event.name, event.attributes) for event in spans["first@ab"].events] == [
         ("asked to end", {"why": "private is full"})
     ]
+    assert spans["prediction"].inputs == {"command": "ensemble predict"} and "run" in spans["prediction"].outputs
+    assert trace.info.request_preview == "ensemble predict" and trace.info.response_preview == "prediction"
     (first, *_) = json.loads(kept.read_text())["spans"]
     assert (spans["prediction"].start_time_ns, spans["prediction"].end_time_ns) == (first["start"], first["end"])
     assert sync(home / "store") == 0 and len(traces()) == 2

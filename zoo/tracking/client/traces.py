@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.tracking.bounded import SECONDS, Patient
-from zoo.tracking.home import database, one_line, public, unreachable
+from zoo.tracking.home import database, one_line, public, public_data, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Span
@@ -25,12 +25,18 @@ SPANS_AT_ONCE = 100  # a request: each span is a row of the database
 
 
 def log_trace(
-    client: MlflowClient, run: Any, fingerprint: str, spans: Sequence[Mapping[str, Any]], *, asked: str, came: str
+    client: MlflowClient,
+    run: Any,
+    fingerprint: str,
+    spans: Sequence[Mapping[str, Any]],
+    *,
+    asked: Mapping[str, Any],
+    came: Mapping[str, Any],
 ) -> None:
     """Log kept spans as the trace of a run; nothing where there are none.
 
-    `asked`, `came`: what the list of traces shows of it. A server that takes no traces, of an MLflow before 3.4, is told of in
-    a line and loses nothing else; where nobody answers, that is raised.
+    `asked`, `came`: its inputs and outputs; the list of traces shows the first of each. A server that takes no traces, of an
+    MLflow before 3.4, is told of in a line and loses nothing else; where nobody answers, that is raised.
     """
     try:
         if spans:
@@ -41,11 +47,19 @@ def log_trace(
         logger.warning("the trace of run %s is not in MLflow: %s", run.info.run_name, one_line(error))
 
 
-def _log(client: MlflowClient, run: Any, fingerprint: str, spans: Sequence[Mapping[str, Any]], asked: str, came: str) -> None:
+def _log(
+    client: MlflowClient,
+    run: Any,
+    fingerprint: str,
+    spans: Sequence[Mapping[str, Any]],
+    asked: Mapping[str, Any],
+    came: Mapping[str, Any],
+) -> None:
     from mlflow.entities import TraceInfo, TraceLocation, TraceState
     from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
-    root, trace = spans[0], trace_id(fingerprint)
+    sides = {"mlflow.spanInputs": public_data(dict(asked)), "mlflow.spanOutputs": public_data(dict(came))}
+    root, trace = {**spans[0], "attributes": spans[0].get("attributes", {}) | sides}, trace_id(fingerprint)
     experiment = str(run.info.experiment_id)
     info = TraceInfo(
         trace_id=trace,
@@ -53,14 +67,14 @@ def _log(client: MlflowClient, run: Any, fingerprint: str, spans: Sequence[Mappi
         request_time=root["start"] // 1_000_000,
         execution_duration=(root["end"] - root["start"]) // 1_000_000,
         state=TraceState.ERROR if root.get("error") else TraceState.OK,
-        request_preview=public(asked)[:1000],
-        response_preview=public(came)[:1000],
+        request_preview=public(str(next(iter(asked.values()), "")))[:1000],
+        response_preview=public(str(next(iter(came.values()), "")))[:1000],
         trace_metadata={TraceMetadataKey.SOURCE_RUN: str(run.info.run_id)},
         tags={TraceTagKey.TRACE_NAME: root["name"], "zoo.fingerprint": fingerprint},
     )
     store = _traces_of(client)
     store.start_trace(info)
-    made = [_span(trace, place, span) for place, span in enumerate(spans)]
+    made = [_span(trace, place, span) for place, span in enumerate([root, *spans[1:]])]
     for start in range(0, len(made), SPANS_AT_ONCE):
         store.log_spans(experiment, made[start : start + SPANS_AT_ONCE])
 
