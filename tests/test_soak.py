@@ -60,7 +60,7 @@ def test_whole_artifacts_and_rows_count_nothing_and_damage_counts(own_home: Path
 
 @pytest.mark.services
 def test_a_database_without_a_run_or_with_one_that_never_ended_is_counted(own_home: Path, tmp_path: Path) -> None:
-    from zoo.tracking.client import connect
+    from zoo.tracking.client.connection import connect
 
     add_member(own_home, "first")
     assert log(add_member(own_home, "second"))

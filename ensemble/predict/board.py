@@ -18,6 +18,7 @@ from zoo.errors import ZooError, amount
 from zoo.pipeline.import_checks import read_table, told_of_hard
 from zoo.scores.form import COMPETITION, Form
 from zoo.scores.tables import OK, probabilities, without_ties, write_submission
+from zoo.tracking.spans import open_span
 
 WRITE_SHARE = 0.05  # of the time that intermediate writes may take
 LONGEST_WRITE_INTERVAL_SECONDS = 60.0
@@ -140,6 +141,7 @@ class Submission:
         blended = self.board.blended(self.plan, planned)
         if not self.ties:
             blended = replace(blended, p=without_ties(blended.p))
+        pooled = self.deadline.now()
         try:
             write_submission(self.board.ids, blended.p, self.output, self.form)
         except OSError as error:
@@ -150,6 +152,9 @@ class Submission:
             self.p, self.patterns, self.written, self.failure = blended.p, blended.patterns, True, ""
         self._last = self.deadline.now()
         self.deadline.measured_write(self._last - begun)
+        root = open_span()
+        root.piece("pool", begun, pooled)
+        root.piece("write", pooled, self._last, rows=len(blended.p))
 
     @property
     def contributed(self) -> bool:

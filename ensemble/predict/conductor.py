@@ -25,6 +25,7 @@ from ensemble.predict.replan import (
 )
 from zoo.contracts import Say, ScoreRequest
 from zoo.errors import ZooError
+from zoo.tracking.spans import open_span
 
 STALL_FACTOR = 4.0  # silence of this many times the expected one, margin included, is a hang
 STALL_SHARE, SHORTEST_STALL_SECONDS = 0.05, 3.0  # but never less than this share of the budget, or these seconds
@@ -103,6 +104,7 @@ class Conductor:
             if why is not None:
                 run.skip(f"left out: {why}", now)
                 self.say(f"{', '.join(run.job.members)} is left out: {why}")
+                open_span().event("left out: cannot run here", now, members=", ".join(run.job.members))
                 reasons.append(why)
         if reasons and self.finished and not any(self.board.has(name).any() for name in self.board.members):
             raise ZooError(reasons[0])
@@ -150,6 +152,7 @@ class Conductor:
     def _report_end(self, run: JobRun) -> None:
         names = ", ".join(run.job.members)
         if run.status == "waiting":
+            open_span().event("started once more", self.deadline.now(), members=names)
             self.say(f"{names}: {run.death}; it is started once more")
         elif run.note and run.trusted:
             self.say(f"{names}: {run.note}; its finished rows stay")
@@ -239,6 +242,8 @@ class Conductor:
         todo = run.missing(rows)
         if len(todo) and now + load >= end:
             run.skip(f"loading alone takes {load:.1f} s and {max(0.0, end - now):.1f} s are left", now)
+            left = max(0.0, end - now)
+            open_span().event("left out: no time to load", now, members=names, load_seconds=load, left_seconds=left)
             self.say(f"{names}: left out, {run.note}")
             return
         work = self._work(run)
@@ -268,7 +273,10 @@ class Conductor:
         work = self._work(run)
         needed = run.load_seconds + float(work[rows].sum())
         free = self.deadline.work_ends - now - makespan_after(run.job, self._waiting(run, now)) - needed * self.plan.margin
-        return np.concatenate([rows, spare[: paid_for(work[spare], free / self.plan.margin)]])
+        more = spare[: paid_for(work[spare], free / self.plan.margin)]
+        if len(more):
+            open_span().event("more rows than planned", now, members=", ".join(key), planned=len(rows), more=len(more))
+        return np.concatenate([rows, more])
 
     def _deal(self, run: JobRun) -> None:
         """Choose a job's rows by value within what the plan pays for, and share them out."""

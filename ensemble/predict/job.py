@@ -17,6 +17,7 @@ from ensemble.plan import Job, PlanMember
 from ensemble.predict.attempts import Setting, attempts, job_request, listed_ids, new_attempt, reopen
 from ensemble.predict.board import Board
 from ensemble.predict.replan import Pace
+from ensemble.predict.traced import JobTrace
 from zoo.contracts import Input, Request, first_fault
 from zoo.errors import ZooError
 from zoo.pipeline.runner import stage_error, start_stage
@@ -61,6 +62,7 @@ class JobRun:
     _kill_at: float = float("inf")
 
     def __post_init__(self) -> None:
+        self._trace = JobTrace(self.job.members)
         self._folders.append(self.setting.place.folder / self.name)
 
     @property
@@ -117,6 +119,7 @@ class JobRun:
             return
         self._attempt = self._open(todo)
         pace.start(now)
+        self._trace.started(now, self._attempt, rows=len(todo), seconds_by_plan=pace.load_seconds + pace.work_seconds)
         environment = only_gpus(self.setting.visible_gpus[device] for device in self.job.devices if self.setting.visible_gpus)
         keep_open = () if self.setting.lock is None else (self.setting.lock,)
         assert self._request is not None
@@ -151,6 +154,7 @@ class JobRun:
                 news += sum(self._harvest(member, attempt, now) for attempt in self._attempts())
             except BadOutput as error:
                 self.rejected[member.name] = str(error)
+                self._trace.event("output refused", now, member=member.name)
                 self.board.discard(member.name)
         return news
 
@@ -185,6 +189,7 @@ class JobRun:
         self._files.add(file)
         if added and self.pace is not None and member.name in self._work:
             rows = self.board.answered(member.name) & ~before
+            self._trace.took(member.name, now, int(rows.sum()))
             self.pace.progress(now, float(self._work[member.name][rows].sum()))
         return added
 
@@ -241,6 +246,7 @@ class JobRun:
         The first time it waits to be started again.
         """
         self._process = None
+        self._trace.ended(now, "its process ended by itself")
         if self.death or not len(self.missing(self.rows)):
             self.note = why
             self._end(now)
@@ -249,6 +255,7 @@ class JobRun:
 
     def _end(self, now: float) -> None:
         self.status, self.ended = "ended", now
+        self._trace.ended(now)
         self.set_rejected_aside()
 
     def skip(self, why: str, now: float) -> None:
@@ -260,6 +267,7 @@ class JobRun:
         """Ask the process to end, with SIGKILL to follow; finished chunks stay."""
         if self.status == "running":
             self.status, self.note, self._kill_at = "stopping", why, now + grace_seconds
+            self._trace.event("asked to end", now, why=why)
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -61,7 +61,7 @@ class Prediction:
 
     `plan`: as it was read at the start. `predicted_seconds`: by the plan's prices on this file, without the margin. `patterns`:
     rows by the members that made them, `+` between names; `prior` where none did. `distance`: how far the rows are from those
-    of the plan's promise, as a line, and by feature.
+    of the plan's promise, as a line, and by feature. `spans`: what took how long, see `zoo.tracking.spans`.
     """
 
     plan: Plan
@@ -80,6 +80,7 @@ class Prediction:
     report: Path
     distance: str = ""
     distances: dict[str, float] = field(default_factory=dict)
+    spans: tuple[dict[str, Any], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -168,7 +169,7 @@ def summarize(
         distances={one.feature: round(one.ks, 4) for one in found},
     )
     try:
-        report = {name: value for name, value in asdict(prediction).items() if name != "plan"}
+        report = {name: value for name, value in asdict(prediction).items() if name not in ("plan", "spans")}
         write_atomic(prediction.report, json.dumps(report, indent=1, default=str))
         write_atomic(folder / TABLES, _tables(board, about))
     except OSError as error:

@@ -36,6 +36,7 @@ from zoo.reading import check_ordinary
 from zoo.scores.form import COMPETITION
 from zoo.settings import home
 from zoo.store import check_output, note_needed
+from zoo.tracking.spans import recorded, span
 
 LONGEST_POLL_SECONDS = 1.0  # a long budget need not look ten times a second
 LOCK_PATIENCE_SECONDS = 10.0  # for jobs of a killed run to end
@@ -84,11 +85,14 @@ def predict(
         check_ordinary(path, mend="give a file")
     deadline = Deadline(plan.budget_seconds if budget_seconds is None else budget_seconds, started_at)
     begun: list[_Begun] = []
-    with unblocked(), stop_requests() as stop:
+    with recorded("prediction", clock=deadline.now, started=0.0) as recording, unblocked(), stop_requests() as stop:
+        recording.add("start and check", 0.0, deadline.now(), recording.root, {"members": len(plan.members)})
         errors = sys.stderr
         with watchdog(deadline, lambda: _last_act(begun, deadline, errors)):
-            battles = read_battles(battles_path)
-            lengths = _lengths(battles)
+            with span("read battles") as reading:
+                battles = read_battles(battles_path)
+                lengths = _lengths(battles)
+                reading.attributes["rows"] = len(battles.ids)
             board = Board(battles.ids, [member.name for member in plan.members], ties=plan.ties, lengths=lengths)
             ties = plan.ties and battles.can_tie
             submission = Submission(output, plan, board, deadline, ties, like.form if like else COMPETITION)
@@ -100,7 +104,10 @@ def predict(
             _tell(work)
             if like and (told := like.told_of(battles.ids)):
                 work.display.say(told)
-            return _in_workplace(work, store or home() / "store", stop)
+            done = _in_workplace(work, store or home() / "store", stop)
+            if stop:
+                recording.root.event("asked to stop early", deadline.now(), signal=stop.signal_name)
+            return replace(done, spans=tuple(recording.finished()))
 
 
 class _Begun:
@@ -148,14 +155,16 @@ def _in_workplace(work: _Begun, store: Path, stop: StopRequest) -> Prediction:
             _announce(work, len(gpus), predicted_seconds)
             conductor.leave_out(impossible)
             try:
-                with display.shown():
+                with display.shown(), span("members"):
                     _work(conductor, work.submission, deadline, stop, display)
-                _finish(conductor, work.submission, deadline)
+                with span("last look and write"):
+                    _finish(conductor, work.submission, deadline)
             finally:
                 conductor.kill()
-            return summarize(
-                work.battles, conductor, work.submission, deadline, stop, work.given, folder, predicted_seconds, about
-            )
+            with span("summary"):
+                return summarize(
+                    work.battles, conductor, work.submission, deadline, stop, work.given, folder, predicted_seconds, about
+                )
     finally:
         place.remove_temporary()
 

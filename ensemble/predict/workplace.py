@@ -21,6 +21,7 @@ from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.pipeline.runner import RUNNER
 from zoo.store import open_lock, write_atomic
+from zoo.tracking.spans import span
 
 LOCK = "lock"
 POLL_SECONDS = 0.1
@@ -81,7 +82,8 @@ def only_one(folder: Path, patience_seconds: float, say: Say) -> Iterator[int | 
         yield None
         return
     try:
-        _acquire(descriptor, folder, patience_seconds, say)
+        with span("wait for the work folder"):
+            _acquire(descriptor, folder, patience_seconds, say)
         yield descriptor
     finally:
         os.close(descriptor)

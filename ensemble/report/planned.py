@@ -34,20 +34,24 @@ def make_plan(
     from ensemble.plan import save_plan
     from ensemble.search.build import build_plan, plan_numbers
     from zoo.store import check_output
+    from zoo.tracking.spans import recorded, span
     from zoo.tracking.sync import log_build
 
     given = [] if calibration is None else [calibration.path, *calibration.scores.values()]
     check_output(output, *asked.files, *given)
-    members, request = pose(asked, budget, parsimony=parsimony, output=output, say=say)
-    if calibration is not None:
-        check_names(calibration, [*members.names, *members.left_out])
-    plan = build_plan(members, request, say=say)
-    save_plan(plan, output)
+    with recorded("build") as recording:
+        with span("gather members") as gathering:
+            members, request = pose(asked, budget, parsimony=parsimony, output=output, say=say)
+            gathering.attributes |= {"members": len(members.names), "rows": len(members.y)}
+        if calibration is not None:
+            check_names(calibration, [*members.names, *members.left_out])
+        plan = build_plan(members, request, say=say)
+        save_plan(plan, output)
     if not asked.scores:
         used = {member.name for member in plan.members}
         artifacts = {name: f for name, f in zip(members.names, members.fingerprints, strict=True) if name in used}
         # The plan without its paths, never the file, whatever its name.
-        log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts)
+        log_build(plan.model_dump(mode="json"), plan_numbers(plan), artifacts, spans=recording.finished())
     return plan if calibration is None else calibrated(plan, output, calibration, record=not asked.scores, say=say)
 
 

@@ -27,7 +27,7 @@ def record_prediction(battles: Path, done: Prediction) -> None:
         numbers, params = prediction_numbers(done), _params(done.plan, battles)
         params |= {"output": done.output.name, "stopped_by": done.stopped_by}
         dumped = done.plan.model_dump(mode="json")
-        keep_use("prediction", dumped, seconds=done.used_seconds, numbers=numbers, params=params)
+        keep_use("prediction", dumped, seconds=done.used_seconds, numbers=numbers, params=params, spans=done.spans)
 
     try:
         answered_within(RECORD_SECONDS, keep)

@@ -23,6 +23,7 @@ from ensemble.search.rehearse import Confirmed
 from zoo.contracts import without_paths
 from zoo.scores.metrics import accuracy_of_two, log_loss_rows, mean_and_error, standard_error
 from zoo.targets import Target
+from zoo.tracking.spans import span
 
 
 def assemble(
@@ -34,10 +35,15 @@ def assemble(
     """
     problem.say("fitting blends and fallbacks")
     candidate = confirmed.candidate
-    fitted = fit_candidate(problem, candidate)
-    busy = without_idle(problem, candidate, fitted)
-    if busy is not candidate:
-        candidate, fitted = busy, fit_candidate(problem, busy)
+    with span("fits"):
+        fitted = fit_candidate(problem, candidate)
+        busy = without_idle(problem, candidate, fitted)
+        if busy is not candidate:
+            candidate, fitted = busy, fit_candidate(problem, busy)
+    with span("frontier"):
+        frontier = frontier_points(problem, found.considered, budget.margin)
+    with span("what each member is worth"):
+        reasons = reasons_of(problem, candidate, fitted.order, budget)
     members, losses = problem.members, confirmed.losses
     loss, error = mean_and_error(losses, members.groups)
     beside = confirmed.beside
@@ -73,9 +79,9 @@ def assemble(
         members=tuple(_plan_member(problem, candidate, j, fitted) for j in fitted.order),
         pools=fitted.pools,
         schedule=fitted.jobs,
-        frontier=frontier_points(problem, found.considered, budget.margin),
+        frontier=frontier,
         left_out=members.left_out,
-        reasons=reasons_of(problem, candidate, fitted.order, budget),
+        reasons=reasons,
         error_correlation=error_correlation(members, fitted.order) if len(members.names) > 1 else None,
         fitting=describe_fit(problem, candidate),
         robust=confirmed.robust,

@@ -22,6 +22,7 @@ from zoo.contracts import Say
 from zoo.cost.price import COMPETITION_ROWS
 from zoo.errors import ZooError, amount
 from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS, SECONDS_PER_ROW
+from zoo.tracking.spans import span
 
 
 def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: None) -> Plan:
@@ -32,14 +33,19 @@ def build_plan(members: Members, request: BuildRequest, *, say: Say = lambda _: 
     for warning in warn_of_kinds(request.target, members.names, members.costs):
         say(f"warning: {warning}")
     budget = Budget(request.budget_seconds, *choose_margin(request.target, members.costs, request.margin))
-    problem = pose_problem(members, request, say=say)
+    with span("prices"):
+        problem = pose_problem(members, request, say=say)
     if request.robust:
         groups_of(problem.members, request.robust)  # what cannot be grouped is refused before anything is searched
     require_feasible(problem.prices, budget)
-    found = find_candidates(problem, request, budget.available)
-    [rehearsal] = rehearse(problem, request, [budget.available])
+    with span("search") as searching:
+        found = find_candidates(problem, request, budget.available)
+        searching.attributes |= {"judged": len(found.considered), "candidates": len(found.everything)}
+    with span("rehearsal"):
+        [rehearsal] = rehearse(problem, request, [budget.available])
     settled = settle(problem, request, budget, found, rehearsal)
-    plan = assemble(problem, settled.found, settled.confirmed, budget, request.target, study=settled.study)
+    with span("assemble"):
+        plan = assemble(problem, settled.found, settled.confirmed, budget, request.target, study=settled.study)
     say(f"taking {amount(len(plan.members), 'member')}: {plan.parsimony}")
     return plan
 

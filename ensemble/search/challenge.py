@@ -25,6 +25,7 @@ from ensemble.search.robust import words
 from ensemble.search.space import Drawn
 from ensemble.search.study import Tried, run_study
 from zoo.scores.metrics import log_loss_rows
+from zoo.tracking.spans import span
 
 STUDY = "study"
 
@@ -44,11 +45,13 @@ def settle(problem: Problem, request: BuildRequest, budget: Budget, found: Found
     if not request.limits.trials:
         return Settled(found, confirmed)
     known, target, groups = found.candidates, request.target.name, rehearsal.groups
-    tried = run_study(problem, budget, request.limits, known, target=target, coverage=request.coverage, groups=groups)
+    with span("study"):
+        tried = run_study(problem, budget, request.limits, known, target=target, coverage=request.coverage, groups=groups)
     if tried is None:
         return Settled(found, confirmed)
     candidate = candidate_of(problem, tried.preferred(np.ones(tried.losses.shape[1], dtype=bool)))
-    losses = rehearse_study(problem, tried, rehearsal.folds)
+    with span("rehearsal of the study"):
+        losses = rehearse_study(problem, tried, rehearsal.folds)
     confirmed = challenged(problem, confirmed, candidate, losses, rehearsal.folds, Measure(groups))
     return Settled(replace(found, candidates=known | {STUDY: candidate}), confirmed, tried.kept)
 

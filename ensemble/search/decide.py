@@ -23,6 +23,7 @@ from ensemble.search.subsets import Searched
 from zoo.errors import amount
 from zoo.scores.metrics import standard_error
 from zoo.targets import Target
+from zoo.tracking.spans import span
 
 SEARCH, CHEAPER, COVERAGE = "search", "cheaper_search", "coverage"
 JUDGED_AGAIN = 6  # coverage plans that are judged with the pool chosen by other folds
@@ -90,22 +91,34 @@ class Found:
 def find_candidates(problem: Problem, request: BuildRequest, available: float) -> Found:
     """The candidates within `available` seconds (the budget without its margin)."""
     problem.say(f"searching subsets of {amount(len(problem.members.names), 'member')}")
-    searched = search_subsets(problem, available)
-    candidates = simple_candidates(problem, available)
-    whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
-    best = min(whole, key=lambda c: (c.loss, c.seconds))
-    candidates[SEARCH] = refine(problem, best, whole)
-    candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
-    covered: list[Candidate] = []
-    if request.coverage and len(problem.members.names) > 1:
-        proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
-        covered = [judge_gated_by_folds(problem, c) for c in finalists(proposed)]
-        covered = [c for c in covered if c.seconds <= available and c.seen and all(seen.any() for seen in c.seen.values())]
+    with span("subsets") as searching:
+        searched = search_subsets(problem, available)
+        searching.attributes |= {"subsets": len(searched.subsets), "method": searched.method}
+    with span("simple candidates") as trying:
+        candidates = simple_candidates(problem, available)
+        trying.attributes["candidates"] = len(candidates)
+    with span("judging whole files") as judging:
+        whole = propose_whole_files(problem, searched, [c.whole for c in candidates.values()], available)
+        best = min(whole, key=lambda c: (c.loss, c.seconds))
+        candidates[SEARCH] = refine(problem, best, whole)
+        judging.attributes["candidates"] = len(whole)
+    with span("pools by folds"):
+        candidates |= candidates_by_folds(problem, [candidates[LOG_POOL].whole, candidates[SEARCH].whole])
+    covered = _covered(problem, whole, available) if request.coverage and len(problem.members.names) > 1 else []
     if request.parsimony and (cheaper := cheapest_as_good([*whole, *covered], problem.members.groups)):
         candidates[CHEAPER] = cheaper if cheaper.seen else refine(problem, cheaper, ())
     if covered and min(c.loss for c in covered) <= best.loss:
         candidates[COVERAGE] = min(covered, key=lambda c: (c.loss, c.seconds))
     return Found(candidates, (*whole, *covered), _bound(searched), single_candidates(problem, available))
+
+
+def _covered(problem: Problem, whole: Sequence[Candidate], available: float) -> list[Candidate]:
+    """The best coverage plans, judged by folds, those that fit and have a gate on every member that needs one."""
+    with span("judging coverage") as judging:
+        proposed = propose_coverage(problem, sorted(whole, key=lambda c: c.loss)[:6], available)
+        judged = [judge_gated_by_folds(problem, c) for c in finalists(proposed)]
+        judging.attributes |= {"candidates": len(proposed), "finalists": len(judged)}
+    return [c for c in judged if c.seconds <= available and c.seen and all(seen.any() for seen in c.seen.values())]
 
 
 def finalists(proposed: Sequence[Candidate]) -> list[Candidate]:

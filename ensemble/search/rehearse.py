@@ -31,6 +31,7 @@ from ensemble.search.subsets import Subset
 from zoo.contracts import say_step
 from zoo.errors import ZooError
 from zoo.scores.metrics import log_loss_rows
+from zoo.tracking.spans import span
 
 REPEATS = 3  # divisions into folds, where labelled rows are fewer than FEW_LABELS
 SHOWN_SINGLES = 3
@@ -96,8 +97,11 @@ def rehearse(problem: Problem, request: BuildRequest, budgets: Sequence[float]) 
             others = problem.on_rows(rows_beside(held, members.groups))  # a prompt may lie in two groups
             few, made = others.thinned(), dict[tuple[Subset, BlendSpec], np.ndarray]()
             for kept, available, alone in zip(losses, budgets, singles, strict=True):
-                candidates = find_candidates(few, request, available).candidates | alone
-                for name, p in _predict_all(problem, held, others, few, candidates, made).items():
+                with span(f"fold {place}{again}", rows=int(held.sum())):
+                    candidates = find_candidates(few, request, available).candidates | alone
+                    with span("judging", candidates=len(candidates)):
+                        judged = _predict_all(problem, held, others, few, candidates, made)
+                for name, p in judged.items():
                     rows = kept.setdefault(name, np.full(folds.shape, np.nan))
                     rows[repeat, held] = log_loss_rows(p, members.y[held])
     return [Rehearsal(kept, folds, groups) for kept in losses]

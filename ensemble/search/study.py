@@ -34,6 +34,7 @@ from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSE
 from zoo.errors import amount
 from zoo.report.text import as_budget
 from zoo.scores.metrics import log_loss_rows
+from zoo.tracking.spans import open_span
 
 STARTUP_TRIALS = 15  # that are drawn at random, known plans included, before the sampler models what went well
 BEYOND = "seconds beyond the budget"  # the constraint: zero or less where the plan fits
@@ -163,10 +164,11 @@ class _Trials:
         self.drawn: dict[int, Drawn] = {}
         self.losses: dict[int, np.ndarray] = {}
         self.fitting: set[int] = set()
+        self._span = open_span()  # trials may run in threads, which have none of their own
 
     def run(self, trial: Any) -> float:
         """One trial: its mean log loss out of fold."""
-        drawn = self.space.draw(OfTrial(trial))
+        began, drawn = time.monotonic(), self.space.draw(OfTrial(trial))
         prices = self.space.problem.prices
         seconds = prices.seconds_with(drawn.whole, drawn.work)
         beyond = seconds - self.space.available * (1 + ROUNDING)
@@ -181,6 +183,8 @@ class _Trials:
         ):
             trial.set_user_attr(key, value)
         self._note(trial.number, drawn, losses, fits=beyond <= 0)
+        family = f"trials of {drawn.spec.pool} pools"
+        self._span.piece(family, began, time.monotonic(), most=1, trials=1, fitting=int(beyond <= 0))
         return loss
 
     def judge_again(self, finished: list[Any], ends: float) -> None:

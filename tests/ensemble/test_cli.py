@@ -87,7 +87,23 @@ def test_a_study_is_shown_with_its_pictures_and_named_in_mlflow(home):
     assert str(home) not in (home / "studied.json").read_text()
     with sqlite3.connect(home / "mlruns" / "mlflow.db") as database:
         named = database.execute("select value from tags where key = 'zoo.study'").fetchall()
+        run, *_ = database.execute(
+            "select run_uuid from tags where key = 'zoo.study' and value = ?", (data["name"],)
+        ).fetchone()
+        (trace,) = database.execute(
+            "select request_id from trace_request_metadata where key = 'mlflow.sourceRun' and value = ?", (run,)
+        ).fetchone()
+        spans = database.execute(
+            "select name, span_id, parent_span_id, content from spans where trace_id = ?", (trace,)
+        ).fetchall()
     assert (data["name"],) in named
+    names = {span_id: name for name, span_id, _, _ in spans}
+    parents = {name: names.get(parent) for name, _, parent, _ in spans}
+    steps = ("gather members", "prices", "search", "rehearsal", "study", "assemble")
+    assert [parents[name] for name in ("build", *steps)] == [None, *["build"] * len(steps)]
+    assert {"subsets", "judging whole files", "frontier", "fits"} <= parents.keys() and "judging coverage" not in parents
+    trials = [json.loads(content)["attributes"]["trials"] for name, _, parent, content in spans if names.get(parent) == "study"]
+    assert sum(int(count) for count in trials) == 12, "a span a family of pools, with how many trials it had"
 
 
 def test_a_study_that_is_gone_is_one_line(home, tmp_path):

@@ -29,7 +29,7 @@ from zoo.data.battles import dataset_digest, read_battles
 from zoo.data.sample import write_sample
 from zoo.scores.tables import score_table, write_card, write_scores
 from zoo.store import Artifact
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 
 SECRET = "hunter2"
 HOME = "/home/somebody/private"

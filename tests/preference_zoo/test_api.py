@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,27 @@ def test_a_store_is_opened_for_all_that_follows(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").touch()
     with pytest.raises(pz.ZooError, match="file: is no folder"):
         pz.open_store("file")
+
+
+def test_two_homes_in_one_process_do_not_mix(tmp_path: Path, votes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores, tracking databases and what is remembered of them: each home has its own member, and only that."""
+    monkeypatch.setenv("ZOO_HOME", "elsewhere")
+    share = pd.DataFrame({"id": votes["id"], "p_a": 0.4, "p_b": 0.3, "p_tie": 0.3})
+    price = {"target": "t4x2", "load_seconds": 1.0, "seconds_per_row": 0.1}
+    for home, member in (("a", "first"), ("b", "second"), ("a", "third")):
+        pz.open_store(tmp_path / home)
+        pz.import_scores(share, member, labels=votes, **price)
+    found = {}
+    for home in ("b", "a", "b"):
+        pz.open_store(tmp_path / home)
+        found[home] = sorted(pz.leaderboard()["member"])
+        with sqlite3.connect(tmp_path / home / "mlflow.db") as database:
+            tagged = database.execute("select value from tags where key = 'zoo.member'").fetchall()
+        assert sorted(name for (name,) in tagged) == found[home]
+        places = [str(path) for path in (tmp_path / home).rglob("*") if path.is_file()]
+        other = {"a": "second", "b": "first"}[home]
+        assert not any(other in path for path in places)
+    assert [len(found["a"]), len(found["b"])] == [2, 1]
 
 
 def test_a_frame_that_was_changed_shows_itself_and_not_what_it_was() -> None:

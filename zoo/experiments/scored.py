@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,15 @@ import numpy as np
 from zoo.contracts import Variant
 from zoo.scores.tables import EVALUATED, OK, SCORES, probabilities, read_scores, without_ties
 from zoo.store import Artifact
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a file by row id, and its rows' prompts as numbers; `ties`: whether its battles can be ties."""
+
+    by_id: Mapping[str, int]
+    prompts: Mapping[str, int]
+    ties: bool
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,12 @@ class Scored:
         return Scored([self.ids[i] for i in np.flatnonzero(rows)], self.p[rows], self.y[rows], self.folds[rows], self.ties)
 
 
-def scored_rows(artifact: Artifact, labels: tuple[dict[str, int], bool]) -> Scored:
+def scored_rows(artifact: Artifact, labels: Labels) -> Scored:
     """What an evaluation, or a lexical score, says of the labelled rows.
 
     In their order in its table.
     """
-    known, ties = labels
+    known, ties = labels.by_id, labels.ties
     lexical = artifact.manifest.stage == "lexical-score"
     table = read_scores(artifact.path / (f"{Variant().slug}/{SCORES}" if lexical else EVALUATED))
     table = table[table["id"].isin(known.keys()) & (table["status"] == OK)]

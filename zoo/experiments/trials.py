@@ -7,8 +7,8 @@ with the first trained run of its entry, on the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.contracts import Entry, EvaluateRequest, Held, Input, Request, Say, Selection, TrainRequest, changed
+from zoo.data.splits import prompt_groups
 from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
 from zoo.experiments.run import run_chain
-from zoo.experiments.scored import Scored, scored_rows
+from zoo.experiments.scored import Labels, Scored, scored_rows
 from zoo.pipeline.chain import battles_input, chain, output_of
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.report.drawing import BLUE, GREY, INK, entitle, styled
@@ -39,8 +40,8 @@ ZERO_SHOT, TRAINED, AVERAGED = "zero-shot", "trained", "mean of folds"
 class Trial:
     """One model on one file.
 
-    `losses` (rows,) by row id; `ties`: whether the file's battles can be ties; `change` against the first trained model of its
-    entry, paired.
+    `losses` by row id, and `prompts` as numbers: rows of one depend on each other, so errors are of prompts. `ties`: whether
+    the file's battles can be ties; `change` against the first trained model of its entry, paired.
     """
 
     name: str
@@ -48,13 +49,18 @@ class Trial:
     form: str
     data: str
     losses: dict[str, float]
+    prompts: Mapping[str, int]
     recalibrated: float
     ties: bool = True
     change: tuple[float, float] | None = None
 
     @property
     def log_loss(self) -> tuple[float, float]:
-        return mean_and_error(np.array(list(self.losses.values())))
+        return mean_and_error(np.array(list(self.losses.values())), self.prompts_of(self.losses))
+
+    def prompts_of(self, ids: Iterable[str]) -> np.ndarray:
+        """The prompts (ids,) of some rows."""
+        return np.array([self.prompts[row_id] for row_id in ids], dtype=np.int64)
 
 
 def planned(recipe: Recipe, run: RecipeRun, entry: Entry, data_folder: Path, store: Path) -> Iterator[tuple[str, str, Request]]:
@@ -162,7 +168,7 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
             scored = scored_rows(artifact, labels[data])
             if entry.kind == "lexical" and data == recipe.data:  # its table has every fold
                 scored = scored.of(scored.folds == held_of_run(recipe, run).fold)
-            trials.append(_trial(scored, run, entry, form, data))
+            trials.append(_trial(scored, labels[data].prompts, run, entry, form, data))
     return compared(trials)
 
 
@@ -183,38 +189,37 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
         raise ZooError(f"{folder}: no run {', '.join(unknown)}; it has {', '.join(titles)}")
 
 
-def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, tuple[dict[str, int], bool]]:
-    """Labels by row id of each file that a recipe's models are evaluated on.
-
-    Beside them whether the file's battles can be ties. ZooError for a file without any label.
-    """
+def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, Labels]:
+    """Labels of each file that a recipe's models are evaluated on. ZooError for a file without any label."""
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
         labels[name] = _labels(data_folder / name, say)
-        if not labels[name][0]:
+        if not labels[name].by_id:
             raise ZooError(f"{key}: {data_folder / name}: no row is labelled; models are compared by log loss on labelled rows")
     return labels
 
 
-def _labels(path: Path, say: Say) -> tuple[dict[str, int], bool]:
+def _labels(path: Path, say: Say) -> Labels:
     battles = usable_battles(path, say=say)
     rows = zip(battles.frame["id"], battles.frame["label"], strict=True)
-    return {row_id: int(label) for row_id, label in rows if label >= 0}, battles.can_tie
+    prompts = dict(zip(battles.frame["id"], prompt_groups(battles.frame).tolist(), strict=True))
+    return Labels({row_id: int(label) for row_id, label in rows if label >= 0}, prompts, battles.can_tie)
 
 
-def _trial(scored: Scored, run: RecipeRun, entry: Entry, form: str, data: str) -> Trial:
+def _trial(scored: Scored, prompts: Mapping[str, int], run: RecipeRun, entry: Entry, form: str, data: str) -> Trial:
     losses = log_loss_rows(scored.p, scored.y)
     name = entry.name if form == ZERO_SHOT else run.title
     by_id = dict(zip(scored.ids, losses.tolist(), strict=True))
     sides = scored.p if scored.ties else scored.p[:, :2]
-    return Trial(name, entry.name, form, data, by_id, recalibrated_log_loss(sides, scored.y), scored.ties)
+    of_rows = {row_id: prompts[row_id] for row_id in scored.ids}
+    return Trial(name, entry.name, form, data, by_id, of_rows, recalibrated_log_loss(sides, scored.y), scored.ties)
 
 
 def compared(trials: Sequence[Trial]) -> list[Trial]:
     """The trials, each with its paired difference from the first trained model of its entry.
 
-    The mean over the rows of that file that both have, and its standard error; None for the first itself and where they share
-    no row.
+    The mean over the rows of that file that both have, and its standard error by prompts; None for the first itself and where
+    they share no row.
     """
     first: dict[tuple[str, str], Trial] = {}
     for trial in trials:
@@ -228,7 +233,7 @@ def compared(trials: Sequence[Trial]) -> list[Trial]:
             found.append(trial)
             continue
         change = np.array([trial.losses[row_id] - control.losses[row_id] for row_id in shared])
-        found.append(Trial(**{**vars(trial), "change": mean_and_error(change)}))
+        found.append(replace(trial, change=mean_and_error(change, trial.prompts_of(shared))))
     return found
 
 

@@ -15,16 +15,11 @@ from zoo.errors import ZooError
 from zoo.scores.metric_names import HOURS_25K
 from zoo.settings import home
 from zoo.store import identity, leave_out, locked, write_atomic
-from zoo.tracking.client import (
-    connect,
-    describe,
-    find_run,
-    finished,
-    link_model,
-    write_batch,
-    write_files,
-    write_input,
-)
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.models import link_model
+from zoo.tracking.client.runs import find_run, finished
+from zoo.tracking.client.traces import log_trace
+from zoo.tracking.client.writing import describe, write_batch, write_files, write_input
 from zoo.tracking.describe import LAYOUT, NOTE, build_note, is_our_note, note_tags, run_link, with_build
 from zoo.tracking.experiments import UNNAMED, experiment_of
 from zoo.tracking.facts import Data
@@ -35,20 +30,25 @@ from zoo.tracking.naming import build_name
 
 if TYPE_CHECKING:
     from zoo.report.leaderboard import Row
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 BUILD = "build.json"  # of a kept build: plan, numbers, members, built_at; beside it the figures and tables it logs
 
 
 def keep_build(
-    plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path] = ()
+    plan: Mapping[str, Any],
+    numbers: Mapping[str, float],
+    members: Mapping[str, str],
+    files: Sequence[Path] = (),
+    spans: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Keep what a build logs in a folder of the home, whole or not at all.
 
     It is logged from there, at once or again. The plan goes there without the paths in it; a build that is kept already stays
-    as it is.
+    as it is. `spans`: what took how long, see `zoo.tracking.spans`.
     """
     arguments: dict[str, Any] = {"plan": _kept_plan(plan), "numbers": dict(numbers), "members": dict(members)}
+    arguments |= {"spans": public_data(list(spans))}
     folder = kept_builds() / plan_key(arguments["plan"])
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
@@ -135,6 +135,11 @@ def mirror_build(folder: Path) -> bool:
             write_files(client, run_id, _figures(plan, kept["numbers"]), "figures")
             for found in filter(None, runs.values()):
                 _use_member(client, run_id, found, built_at)
+            asked, came = (
+                {"command": "ensemble build", **_asked(plan)},
+                {"run": build_name(plan, list(members)), **kept["numbers"]},
+            )
+            log_trace(client, run, key, kept.get("spans", []), asked=asked, came=came)
             client.set_terminated(run_id, end_time=when)
         mark(build_mark(folder))
     return missing
@@ -160,6 +165,13 @@ def _tags(
         f"member.{_tag_name(name)}": str(found.info.run_id) if found else f"fingerprint {members[name]}"
         for name, found in runs.items()
     }
+
+
+def _asked(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan, what the build was asked for."""
+    target = plan.get("target")
+    where = {"target": target["name"] if isinstance(target, dict) else target}
+    return where | {name: plan[name] for name in ("budget_seconds", "margin", "rows", "fitted_rows") if name in plan}
 
 
 def _params(plan: Mapping[str, Any], members: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoo.tracking.client import DATASET, EXPERIMENTS, connect, experiments_of_ours, experiments_with
+from zoo.tracking.client.connection import DATASET, EXPERIMENTS, connect, experiments_of_ours, experiments_with
 from zoo.tracking.describe import NOTE, experiment_note, is_our_note, note_tags
 from zoo.tracking.facts import Data
 from zoo.tracking.home import artifact_root, is_server, tracking_uri, unreachable
@@ -15,7 +15,7 @@ from zoo.tracking.naming import experiment_name
 from zoo.tracking.view import FILTER, SETTINGS, experiment_page, settings_that_differ, view_tag, view_tags
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 NAMED = "zoo.name"  # tag of an experiment: what this project called it
 UNNAMED = "battles"  # data of which only the digest is known

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from zoo.settings import home
 from zoo.store import Garbage, collect, disk_bytes, locked
-from zoo.tracking.client import connect, deleted_runs, purge, purge_deleted_models, run_ids
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.deleted import deleted_runs, purge, purge_deleted_models
+from zoo.tracking.client.runs import run_ids
 from zoo.tracking.home import artifact_root, is_own_database
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 
 def tracking_garbage(*, days: float) -> list[Garbage]:

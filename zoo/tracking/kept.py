@@ -29,6 +29,37 @@ Time = Annotated[str, AfterValidator(_is_time)]  # ISO 8601
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MetricName = Annotated[str, Field(pattern=r"^\w[\w\-. /:]*$", max_length=250)]  # as MLflow takes names
 Numbers = dict[MetricName, float]
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]  # since 1970
+Facts = dict[str, str | int | float | bool]
+
+
+class KeptEvent(BaseModel):
+    """Something that happened within a span."""
+
+    name: str
+    at: Nanoseconds
+    attributes: Facts = {}
+
+
+class KeptSpan(BaseModel):
+    """A span, as `zoo.tracking.spans` leaves it; `parent`: its place in the list."""
+
+    name: str
+    start: Nanoseconds
+    end: Nanoseconds
+    parent: Annotated[int, Field(ge=0)] | None = None
+    attributes: Facts = {}
+    events: list[KeptEvent] = []
+    error: str = ""
+
+
+def _are_of_one(spans: list[KeptSpan]) -> list[KeptSpan]:
+    if any((span.parent is None) != (place == 0) or (span.parent or 0) > max(place - 1, 0) for place, span in enumerate(spans)):
+        raise ValueError("the first span holds all others, and each comes after its parent")
+    return spans
+
+
+Spans = Annotated[list[KeptSpan], AfterValidator(_are_of_one)]
 
 
 class KeptUse(BaseModel):
@@ -43,6 +74,7 @@ class KeptUse(BaseModel):
     params: dict[MetricName, Any]
     note: str = ""
     changed: Time | None = None
+    spans: Spans = []
 
 
 class _Target(BaseModel):
@@ -66,6 +98,7 @@ class KeptBuild(BaseModel):
     numbers: Numbers
     members: dict[str, str]
     built_at: Time | None = None
+    spans: Spans = []
 
 
 class KeptRemoval(BaseModel):

@@ -26,7 +26,9 @@ from zoo.scores.metric_names import WITH_FINAL_VALUE
 from zoo.settings import home
 from zoo.store import LIVE, PARTIAL, artifact_name, is_held, locked, open_lock
 from zoo.tracking.bounded import SECONDS
-from zoo.tracking.client import connect, find_run, finished, write_batch
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.runs import find_run, finished
+from zoo.tracking.client.writing import write_batch
 from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.facts import Facts, curve_name, planned_data, planned_facts
 from zoo.tracking.home import mark_begun, marker_folder, unreachable
@@ -34,7 +36,7 @@ from zoo.tracking.machine import machine_lines
 from zoo.tracking.stages import PROGRESS, run_tags
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 logger = logging.getLogger("zoo")
 FIRST_SECONDS = 5.0  # a stage that ends before is only logged afterwards

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.pipeline.stage_table import stage_of
 from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS
 from zoo.store import write_atomic
-from zoo.tracking.client import (
+from zoo.tracking.client.models import (
     add_version,
     describe_model,
     ensure_registered,
@@ -27,7 +27,7 @@ from zoo.tracking.home import aliases_file
 from zoo.tracking.kept import Aliases, read_kept, set_file_aside
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORED_AT = "zoo.scored_at"

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.settings import home
 from zoo.store import write_atomic
-from zoo.tracking.client import all_runs_of_ours
+from zoo.tracking.client.runs import all_runs_of_ours
 from zoo.tracking.describe import NOTE, is_our_note
 from zoo.tracking.home import is_marked, is_own_database, mark
 from zoo.tracking.kept import Notes, read_kept, set_file_aside
 from zoo.tracking.models import CANDIDATE, keep_alias, kept_aliases
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 OURS = ("zoo.", "mlflow.", "package.", "member.")  # what tags begin with that this project or MLflow writes
 RESTORED = "notes"  # the mark of a database that has what the home kept

@@ -9,7 +9,7 @@ from zoo.errors import ZooError
 from zoo.tracking.models import CANDIDATE, CHAMPION, give_alias, members_of
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 
 def promote(name: str, *, version: str | None = None, alias: str = CHAMPION) -> str:
@@ -40,7 +40,7 @@ def _ask(question: Any, command: str) -> Any:
 
     from zoo.settings import home, store_folder
     from zoo.store import locked
-    from zoo.tracking.client import connect
+    from zoo.tracking.client.connection import connect
     from zoo.tracking.sync import catch_up, unusable
 
     try:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from zoo.scores.named import cards_of
 from zoo.settings import home, store_folder
 from zoo.store import MANIFEST, artifact_folders, fingerprint_of, locked, write_atomic
-from zoo.tracking.client import connect, experiments_of_ours, registered_version
+from zoo.tracking.client.connection import connect, experiments_of_ours
+from zoo.tracking.client.models import registered_version
 from zoo.tracking.home import aliases_file, database, marker_folder
 from zoo.tracking.kept import KeptRemoval, read_kept, set_file_aside
 from zoo.tracking.models import kept_aliases, members_of
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 
 def removed_folder() -> Path:

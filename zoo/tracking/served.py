@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 PLACE = "ZOO_UI_PLACE"  # environment: where the bare address leads, as in /experiments/1/runs
-WORKFLOW = "mlflow.workflowType_v1"  # where MLflow's pages keep which of their two menus is shown
+# What MLflow's pages keep in the browser: which of their two menus is shown, and whether their assistant, a panel over a quarter of
+# the page for language models that nobody here has set up, has opened itself yet.
+FIRST = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
 UNCACHED = (b"if-none-match", b"if-modified-since")  # of a request: an older page of this address is never good enough
 OF_BODY = (b"content-length", b"etag", b"last-modified", b"cache-control")
 
@@ -60,11 +62,13 @@ class _Page:
 def with_landing(page: bytes, place: str) -> bytes:
     """A page whose bare address leads to `place`: every address with a place of its own stays.
 
-    Its menus are those of model training, until somebody chooses the other ones.
+    Its menus are those of model training, until somebody chooses the other ones, and its assistant opens when it is asked to.
     """
     where = json.dumps(f"#{place}").replace("<", "\\u003c")
     script = f"""<script>
-try {{ localStorage.getItem("{WORKFLOW}") || localStorage.setItem("{WORKFLOW}", '"machine_learning"') }} catch (refused) {{}}
+try {{
+  for (const [key, value] of Object.entries({json.dumps(FIRST)})) localStorage.getItem(key) || localStorage.setItem(key, value)
+}} catch (refused) {{}}
 if (/^#?\\/?$/.test(location.hash)) location.replace({where})
 </script>"""
     return page.replace(b"<head>", b"<head>" + script.encode(), 1)

@@ -18,18 +18,9 @@ from zoo.scores.tables import CARD, SCORES
 from zoo.settings import home
 from zoo.store import MANIFEST, Artifact, Made, identity, locked, made_files
 from zoo.tracking.bounded import SECONDS
-from zoo.tracking.client import (
-    connect,
-    describe,
-    find_run,
-    finished,
-    points_of,
-    runs_of,
-    shown,
-    write_batch,
-    write_files,
-    write_input,
-)
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.runs import find_run, finished, points_of, runs_of
+from zoo.tracking.client.writing import describe, shown, write_batch, write_files, write_input
 from zoo.tracking.describe import LAYOUT, note_tags, stage_note
 from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.facts import (
@@ -50,7 +41,7 @@ PROGRESS = "zoo.progress"  # tag of a running stage: how far it is
 
 if TYPE_CHECKING:
     from zoo.data.battles import Battles
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 
 def mirror_stage(artifact: Artifact, entry: Entry | None, *, seconds: float = SECONDS) -> bool:

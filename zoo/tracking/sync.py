@@ -17,7 +17,8 @@ from zoo.settings import home, store_folder
 from zoo.store import MANIFEST, Artifact, fingerprint_of, leave_out, list_artifacts, locked, read_manifest
 from zoo.tracking.bounded import SECONDS
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
-from zoo.tracking.client import connect, end_dead_runs
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.runs import end_dead_runs
 from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mark_begun, mask, one_line, tracking_uri
 from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
@@ -50,15 +51,19 @@ def log_stage(manifest: Manifest, artifact_dir: Path, entry: Entry | None = None
 
 
 def log_build(
-    plan: Mapping[str, Any], numbers: Mapping[str, float], members: Mapping[str, str], files: Sequence[Path] = ()
+    plan: Mapping[str, Any],
+    numbers: Mapping[str, float],
+    members: Mapping[str, str],
+    files: Sequence[Path] = (),
+    spans: Sequence[Mapping[str, Any]] = (),
 ) -> bool:
     """Log an ensemble build.
 
     Its plan, its numbers, and the runs of its members, which become their entries' champions. `members`: member name ->
     fingerprint of the score artifact it came from. `files`: figures and tables; the plan itself is taken from `plan`, without
-    the paths in it. False, with a warning, where the store is down.
+    the paths in it. `spans`: what of the build took how long. False, with a warning, where the store is down.
     """
-    folder = keep_build(plan, numbers, members, files)
+    folder = keep_build(plan, numbers, members, files, spans)
 
     def log() -> None:
         _log_owed(store_folder())  # its members first

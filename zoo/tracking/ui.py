@@ -78,7 +78,7 @@ def comparisons() -> list[Board]:
     ZooError where the tracking store cannot be used.
     """
     from zoo.settings import store_folder
-    from zoo.tracking.client import ensure_store
+    from zoo.tracking.client.connection import ensure_store
     from zoo.tracking.experiments import boards
     from zoo.tracking.sync import catch_up, unusable
 

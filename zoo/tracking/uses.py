@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,10 @@ from zoo.errors import ZooError
 from zoo.settings import home
 from zoo.store import leave_out, locked, write_atomic
 from zoo.tracking.builds import build_key
-from zoo.tracking.client import connect, describe, find_run, finished, write_batch
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.runs import find_run, finished
+from zoo.tracking.client.traces import log_trace
+from zoo.tracking.client.writing import describe, write_batch
 from zoo.tracking.describe import LAYOUT, run_link, use_note
 from zoo.tracking.experiments import UNNAMED, experiment_of
 from zoo.tracking.facts import Data
@@ -26,7 +29,7 @@ from zoo.tracking.kept import KeptUse, read_kept
 from zoo.tracking.naming import use_name
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 Kind = Literal["prediction", "evaluation", "recalibration", "submission"]
 _COMMANDS: dict[Kind, str] = {
@@ -45,18 +48,21 @@ def keep_use(
     seconds: float,
     numbers: Mapping[str, float],
     params: Mapping[str, str],
+    spans: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Keep what a use of a plan logs as a file of the home.
 
-    `plan`: as JSON; `seconds`: how long it took. OSError where the file cannot be written.
+    `plan`: as JSON; `seconds`: how long it took; `spans`: and what of it, see `zoo.tracking.spans`. OSError where the file
+    cannot be written.
     """
     now = datetime.datetime.now(datetime.UTC)
     key = build_key(plan)
     path = kept_uses() / f"{kind}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = str(plan.get("dataset_digest") or "unknown")
-    record = {"kind": kind, "build": key, "dataset_digest": digest, "at": now.isoformat(), "seconds": seconds}
-    write_atomic(path, json.dumps(record | {"numbers": dict(numbers), "params": public_data(dict(params))}, indent=1))
+    record: dict[str, Any] = {"kind": kind, "build": key, "dataset_digest": digest, "at": now.isoformat(), "seconds": seconds}
+    record |= {"numbers": dict(numbers), "params": public_data(dict(params)), "spans": public_data(list(spans))}
+    write_atomic(path, json.dumps(record, indent=1))
     mark_begun(path.stem)
     return path
 
@@ -104,7 +110,9 @@ def _log(client: MlflowClient, experiment: str, key: str, record: dict[str, Any]
     write_batch(client, run_id, params=params, points=points, tags=tags)
     named = run_link(parent.info.run_name, experiment, parent.info.run_id) if parent is not None else f"build {build[:6]}"
     describe(client, run, use_note(kind, record, named))
-    client.log_dict(run_id, public_data(record), f"{kind}.json")
+    client.log_dict(run_id, public_data({name: value for name, value in record.items() if name != "spans"}), f"{kind}.json")
+    asked, came = {"command": f"ensemble {_COMMANDS[kind]}", **params}, {"run": use_name(kind, record), **record["numbers"]}
+    log_trace(client, run, key, record.get("spans", []), asked=asked, came=came)
     client.set_terminated(run_id, end_time=end)
 
 

@@ -19,7 +19,8 @@ COLUMNS = (
     *(f"metrics.`{name}`" for name in (*HEADLINES, ROWS) if name != REFINEMENT),
     *("tags.`zoo.target`", "tags.`zoo.entry`"),
 )
-WIDTH = 118  # pixels of a column: all of them side by side in a window of 1600
+NAME = "attributes.`Run Name`"
+WIDTH, NAME_WIDTH = 105, 330  # pixels of a column: all of them side by side in a window of 1600, names whole
 FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see entries and stages
 MOST_SETTINGS = 6  # axes of settings that people can follow
 SECTION = "zoo"
@@ -39,8 +40,8 @@ def view_state(charts: Sequence[Mapping[str, object]] = ()) -> dict[str, object]
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": list(COLUMNS),
-        "columnOrder": list(COLUMNS),
-        "columnWidths": dict.fromkeys(COLUMNS, WIDTH),
+        "columnOrder": [NAME, *COLUMNS],  # widths are taken of these only
+        "columnWidths": {NAME: NAME_WIDTH, **dict.fromkeys(COLUMNS, WIDTH)},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

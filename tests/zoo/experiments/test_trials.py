@@ -40,7 +40,7 @@ PROMPT = PromptSpec(template=TEMPLATE, max_tokens=96)
 
 
 def trial(name: str, losses: dict[str, float], *, form: str = TRAINED, data: str = "votes.csv", entry: str = "tiny") -> Trial:
-    return Trial(name, entry, form, data, losses, recalibrated=1.0)
+    return Trial(name, entry, form, data, losses, {row: ord(row) for row in losses}, recalibrated=1.0)
 
 
 rows = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 5), min_size=1)
@@ -58,6 +58,20 @@ def test_a_change_is_the_paired_mean_over_shared_rows(first: dict[str, float], o
     assert two.change is not None and two.change[0] == pytest.approx(differences.mean())
     if len(shared) > 1:
         assert two.change[1] == pytest.approx(differences.std(ddof=1) / math.sqrt(len(shared)))
+
+
+def test_rows_of_one_prompt_are_one_draw_for_the_errors() -> None:
+    """Every row twice says no more than every row once."""
+    once = {"a": 0.5, "b": 1.5, "c": 0.7}
+    twice = once | {row.upper(): loss for row, loss in once.items()}
+    prompts = {row: ord(row.lower()) for row in twice}
+
+    def both(losses: dict[str, float]) -> list[Trial]:
+        plain = replace(trial("one", losses), prompts={row: prompts[row] for row in losses})
+        return compared([plain, replace(plain, name="two", losses={row: loss**2 for row, loss in losses.items()})])
+
+    (one, other), (double, doubled) = both(once), both(twice)
+    assert double.log_loss == pytest.approx(one.log_loss) and doubled.change == pytest.approx(other.change)
 
 
 def test_other_files_and_other_entries_have_first_runs_of_their_own() -> None:

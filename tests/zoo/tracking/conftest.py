@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 
 
 @pytest.fixture(scope="session")

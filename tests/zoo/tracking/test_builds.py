@@ -11,8 +11,8 @@ from tests.helpers.tracked import (
 )
 from zoo.entries.load import load_entry
 from zoo.scores.tables import CARD, read_card
-from zoo.tracking import client as tracking_client
 from zoo.tracking.builds import build_key
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.promote import members_with_alias
 from zoo.tracking.sync import log_build, log_stage
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.logged import add_member, log
 from zoo.errors import ZooError
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.home import mask
 from zoo.tracking.sync import sync
 

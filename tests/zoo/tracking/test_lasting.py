@@ -22,12 +22,12 @@ import pytest
 from tests.helpers.logged import add_member, log
 from zoo.errors import ZooError
 from zoo.store import read_manifest
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.experiments import WEIGHTS, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, sync
 
-MAKE = "from zoo.tracking.client import ensure_store; ensure_store()"
+MAKE = "from zoo.tracking.client.connection import ensure_store; ensure_store()"
 
 
 def runs(status: str = "FINISHED") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tests.helpers.requests import train_request
 from tests.helpers.tracked import all_runs
 from zoo.contracts import Input, changed
 from zoo.store import file_sha256, list_artifacts
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.sync import log_stage
 
 

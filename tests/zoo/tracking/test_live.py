@@ -25,8 +25,8 @@ from tests.helpers.waiting import wait_until
 from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
 from zoo.store import LIVE, PARTIAL
-from zoo.tracking import client as tracking_client
 from zoo.tracking import live, stages
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.sync import log_stage, sync
 
 STAGE = """#!{python}

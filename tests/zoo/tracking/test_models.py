@@ -16,7 +16,7 @@ from tests.helpers.tracked import (
 )
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_stage, sync
 

@@ -12,7 +12,7 @@ from tests.helpers.logged import add_member, log
 from tests.helpers.tracked import all_runs, digest_of, scored, train_request, trained
 from zoo.contracts import Held
 from zoo.entries.load import load_entry
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.describe import NOTE, command_of, settings_table, with_build
 from zoo.tracking.experiments import boards
 from zoo.tracking.naming import build_name, experiment_name

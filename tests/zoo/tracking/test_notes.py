@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.logged import add_member, log
 from tests.helpers.tracked import all_runs
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.models import kept_aliases
 from zoo.tracking.promote import members_with_alias
 from zoo.tracking.sync import sync

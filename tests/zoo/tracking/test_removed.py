@@ -16,7 +16,7 @@ from zoo.cli.home import _remove
 from zoo.cli.main import main
 from zoo.errors import ZooError
 from zoo.store import remove_artifact
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.garbage import collect_tracking, tracking_garbage
 from zoo.tracking.models import kept_aliases
 from zoo.tracking.promote import promote

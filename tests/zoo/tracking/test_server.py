@@ -27,8 +27,9 @@ from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.store import list_artifacts
-from zoo.tracking import client as tracking_client
 from zoo.tracking import stages
+from zoo.tracking.client import connection as tracking_client
+from zoo.tracking.client.writing import write_batch
 from zoo.tracking.experiments import boards, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
 from zoo.tracking.sync import log_build, log_stage, sync
@@ -244,7 +245,7 @@ def test_tags_that_several_clients_set_first_at_the_same_moment_are_set(
             barrier.wait(60)
             try:
                 client.set_experiment_tag(experiment, key, "same")
-                tracking_client.write_batch(client, run, tags={key: "same"})
+                write_batch(client, run, tags={key: "same"})
             except Exception as error:
                 errors.append(error)
 

@@ -24,7 +24,7 @@ from tests.helpers.tracked import (
 )
 from zoo.contracts import CapsRequest, FetchRequest, Held, Input, PricedVariant, Variant
 from zoo.entries.load import load_entry
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.experiments import boards
 from zoo.tracking.sync import log_build, log_stage, sync
 

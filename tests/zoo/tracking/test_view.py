@@ -11,7 +11,7 @@ from tests.helpers.tracked import (
     scored,
 )
 from zoo.entries.load import load_entry
-from zoo.tracking import client as tracking_client
+from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.experiments import boards
 from zoo.tracking.served import with_landing
 from zoo.tracking.sync import log_stage

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.data.splits import NEAR_PROMPTS, group_hashes
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
-from zoo.experiments.scored import Scored
+from zoo.experiments.scored import Labels, Scored
 from zoo.experiments.worth.recipe import MAIN, Cells, Config, WorthRecipe, is_part, together, whole
 from zoo.scores.gains import LEAST_PROMPTS, cross_recalibrated_losses, drowns_at, paired_gain
 from zoo.scores.metrics import log_loss_rows
@@ -51,7 +51,7 @@ class Losses:
     recalibrated: np.ndarray
 
 
-def read_areas(recipe: WorthRecipe, data_folder: Path, labels: Mapping[str, tuple[dict[str, int], bool]]) -> list[Rows]:
+def read_areas(recipe: WorthRecipe, data_folder: Path, labels: Mapping[str, Labels]) -> list[Rows]:
     """The areas that gains are measured on.
 
     Held-out rows, and of each other file all rows, one half of its prompts, and the other.
@@ -62,7 +62,7 @@ def read_areas(recipe: WorthRecipe, data_folder: Path, labels: Mapping[str, tupl
     for name in (recipe.data, *recipe.also_on):
         frame = usable_battles(data_folder / name).frame
         hashes = group_hashes(frame, NEAR_PROMPTS)
-        known = frame["id"].isin(labels[name][0].keys()).to_numpy()
+        known = frame["id"].isin(labels[name].by_id.keys()).to_numpy()
         if name == recipe.data:
             own = group_hashes(frame, recipe.held.rule) % np.uint64(recipe.held.n_folds)
             parts = {HELD_OUT: known & np.isin(own.astype(np.int64), recipe.folds)}

@@ -13,7 +13,7 @@ from zoo.entries.load import with_files_from
 from zoo.entries.toml import document
 from zoo.errors import ZooError
 from zoo.experiments.recipes import Recipe, recipe_entries
-from zoo.experiments.scored import Scored, scored_rows
+from zoo.experiments.scored import Labels, Scored, scored_rows
 from zoo.experiments.side_by_side import run_side_by_side
 from zoo.experiments.trials import TRAINED, check_labels, planned, run_trial
 from zoo.experiments.worth.compare import Models, Tables, compare, read_areas
@@ -154,9 +154,7 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _tables(
-    work: Work, data_folder: Path, store: Path, labels: Mapping[str, tuple[dict[str, int], bool]], *, say: Say
-) -> Tables:
+def _tables(work: Work, data_folder: Path, store: Path, labels: Mapping[str, Labels], *, say: Say) -> Tables:
     """Each run's probabilities by file, running what is not in the store."""
     progress = Progress(len(work.recipe.runs), say)
     found: dict[str, dict[str, Scored]] = {}
