@@ -58,7 +58,7 @@ def check_entry(
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
     forms = {form: spec_of_form(entry.quantize, form) for form in forms_of(entry)}
     findings = [
-        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form])]),
+        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)]),
         *([check_head(entry.head, base.architecture)] if entry.head != "labels" else []),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),

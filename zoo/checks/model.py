@@ -13,10 +13,11 @@ from zoo.models.heads import CLASSIFIERS
 from zoo.models.shapes import linear_inputs
 
 
-def check_architecture(architecture: str, quantize: QuantizeSpec) -> Finding:
+def check_architecture(architecture: str, quantize: QuantizeSpec, head: Head = "labels") -> Finding:
     """Whether the architecture can be quantized so.
 
-    Where the entry's backend cannot, the finding names another that does.
+    Where the entry's backend cannot, the finding names another that does; of a classifier, which llm-compressor does not take,
+    another scheme.
     """
     if quantize.scheme != "awq":
         return _check_smoothed(architecture, quantize.scheme)
@@ -25,6 +26,8 @@ def check_architecture(architecture: str, quantize: QuantizeSpec) -> Finding:
     if able == backend:
         return ok("architecture", f"{architecture}: {backend} and vLLM know it")
     what = f"{architecture} is not among the decoders that {backend} quantizes and vLLM scores"
+    if head == "classifier" and architecture in SMOOTHED:
+        return fail("architecture", what, 'set quantize.scheme = "int8"')
     mend = f'set quantize.backend = "{able}"' if able else f"choose a model among {supported_decoders()}"
     return fail("architecture", what, mend)
 

@@ -13,6 +13,7 @@ from tests.helpers.requests import SPEC, given, train_request
 from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import MergeRequest, MergeSpec, TrainRequest, TrainSpec, changed
 from zoo.models.heads import CLASSIFIERS
+from zoo.models.shapes import count_parameters, embedding_parameters, of_head, read_config, shape_of_config, with_head
 from zoo.stages.compare.in_transformers import adapted_model, plain_model
 from zoo.stages.train import adapters
 from zoo.stages.train import label_head as labels
@@ -151,6 +152,9 @@ def test_the_merged_folder_is_one_of_sequence_classification(untied: Path, train
         expected = torch.cat([plain.eval()(torch.tensor([row])).logits for row in ROWS])
     ours = logits(plain_model(folder, torch.float32))
     assert torch.allclose(ours, expected, atol=1e-5)
+    shape = of_head(shape_of_config(read_config(untied / "model")), "classifier")
+    assert with_head(count_parameters(untied / "model"), shape) == count_parameters(folder)
+    assert embedding_parameters(shape) == embedding_parameters(shape_of_config(read_config(folder)))
     side_by_side = logits(adapted_model(untied / "model", trained / "adapter", TrainSpec(method="lora")))
     untrained = logits(plain_model(untied / "model", torch.float32))
     assert (ours - side_by_side).abs().max() < 0.1 * (ours - untrained).abs().max()
