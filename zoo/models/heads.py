@@ -31,7 +31,7 @@ _CAUSAL = {classifier: causal for causal, classifier in CLASSIFIERS.items()}
 
 
 def causal_name(architecture: str) -> str:
-    """The causal model of an architecture: what a classifier's body is, and a causal model itself."""
+    """The causal architecture of which a classifier has the body; a causal one itself."""
     return _CAUSAL.get(architecture, architecture)
 
 

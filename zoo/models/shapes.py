@@ -181,7 +181,10 @@ def of_head(shape: Shape, head: Head) -> Shape:
 
 
 def with_head(parameters: int, shape: Shape) -> int:
-    """Parameters of a base of so many, with the head that its shape has: a classifier replaces a vocabulary's own matrix."""
+    """Parameters of a base of so many with the head that its shape has.
+
+    A classifier replaces the vocabulary's matrix, where that is not the embedding.
+    """
     if not shape.classes:
         return parameters
     replaced = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size

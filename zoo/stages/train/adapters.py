@@ -48,7 +48,7 @@ def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any
 
 
 def with_adapters(model: Any, spec: TrainSpec) -> Any:
-    """Inject LoRA adapters; a classifier is trained whole beside them, as peft's `modules_to_save`.
+    """Inject LoRA adapters; a classifier is trained whole, as peft's `modules_to_save`.
 
     Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits.
     """

@@ -1,4 +1,4 @@
-"""The classifier head of a model in training: where it begins, and what tells of it beside an adapter."""
+"""The classifier head: where it begins, and what tells of it beside an adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOCABULARY_HEADS = ("lm_head.weight", "model.embed_tokens.weight")  # the second
 
 
 def label_rows(base: Path, label_ids: Sequence[int]) -> torch.Tensor:
-    """Rows (3, hidden) of the vocabulary's head in a model folder, as stored: where a classifier begins.
+    """Rows (3, hidden) of the vocabulary's head, as stored: where a classifier begins.
 
     ZooError where the folder has no such head.
     """
@@ -35,7 +35,7 @@ def label_rows(base: Path, label_ids: Sequence[int]) -> torch.Tensor:
 
 
 def saved_head(folder: Path, label_ids: Sequence[int]) -> torch.Tensor:
-    """What of a model folder answers, (3, hidden) as stored: its classifier, else the label rows."""
+    """What of a folder answers, (3, hidden) as stored: its classifier or the label rows."""
     found = _rows_of(folder, SCORE, range(3))
     return label_rows(folder, label_ids) if found is None else found
 
@@ -51,9 +51,9 @@ def _rows_of(folder: Path, name: str, rows: Sequence[int]) -> torch.Tensor | Non
 
 
 def load_classifier(base: Path, label_ids: Sequence[int], **options: Any) -> Any:
-    """A causal model's folder as transformers' sequence classification, its head the label rows in float32.
+    """A causal model's folder as a classifier of transformers, its head the label rows.
 
-    `options`: of `from_pretrained`.
+    The head is in float32, whatever the body is in. `options`: of `from_pretrained`.
     """
     from transformers import AutoModelForSequenceClassification, logging
 
@@ -81,7 +81,7 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
 
 
 def start_of(trained: Path) -> LabelIds | None:
-    """The label tokens whose rows the classifier of a trained adapter began as; None where it has no classifier."""
+    """The tokens whose rows an adapter's classifier began as; None where it has none."""
     path = trained / HEAD
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""The head: logits of the three labels at the last position, by label tokens or by a classifier.
+"""The head: logits of the three labels at the last position, by tokens or a classifier.
 
 No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
 """

@@ -31,7 +31,10 @@ HEAD_UPDATE = ".modules_to_save."  # in the name of a classifier's weight that i
 
 
 def scale_update(model: Any, factor: float) -> None:
-    """Multiply a peft model's updates by a factor, in place: low-rank ones, and a classifier's from where it began."""
+    """Multiply a peft model's updates by a factor, in place.
+
+    They are low-rank ones, and a classifier's way from where it began.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:

@@ -165,7 +165,7 @@ def sampling_parameters(labels: Sequence[int]) -> Any:
 
 
 def pooling_parameters() -> Any:
-    """What is asked of a classifier for each row: its logits as they are, without the softmax that is usual."""
+    """What is asked of a classifier for each row: its logits, without the usual softmax."""
     from vllm import PoolingParams
 
     return PoolingParams(task="classify", use_activation=False)
