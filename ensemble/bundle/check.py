@@ -18,6 +18,7 @@ from zoo.checks.layouts import check_layout, check_memory, layout_memory
 from zoo.checks.model import check_group_size
 from zoo.contracts import Base, QuantizeRequest, QuantizeSpec, ScoreRequest, changed
 from zoo.errors import ZooError
+from zoo.models.heads import causal_name
 from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
 from zoo.scores.metric_names import FINER_SHARE
 from zoo.store import file_sha256, read_manifest
@@ -123,7 +124,9 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     config = read_config(model)
     shape = shape_of_config(config)
     parameters = linear_parameters(shape) + embedding_parameters(shape)
-    base = Base(hub_id="bundled", architecture=first_architecture(config, model), parameters=parameters, licence="")
+    base = Base(
+        hub_id="bundled", architecture=causal_name(first_architecture(config, model)), parameters=parameters, licence=""
+    )
     quantize = quantized_by(folder)
     yield check_transformers(config, bundle)
     yield check_engine(request.serve, bundle.target.engine)

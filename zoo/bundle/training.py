@@ -160,7 +160,7 @@ def _request(training: Training, fold: int, battles: Input, store: Path) -> Trai
         raise ZooError(f"{entry.name}: has no [prompt] and [train]; only language models are trained")
     held = Held(n_folds=training.n_folds, fold=fold, rule=training.rule)
     base = Input(path=place, fingerprint=training.base.rpartition("-")[2])
-    return train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)[-1]
+    return train_requests(entry, store, base=base, battles=battles, held=held)[-1]
 
 
 def _fold(store: Path, fold: int, request: TrainRequest) -> TrainedFold | None:

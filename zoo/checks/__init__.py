@@ -11,12 +11,12 @@ from pathlib import Path
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
-from zoo.checks.model import check_architecture, check_context, check_group_size, check_labels
+from zoo.checks.model import check_architecture, check_context, check_group_size, check_head, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
 from zoo.contracts import Entry, Scheme, ServeSpec, Shape, entry_of_form, forms_of, spec_of_form
 from zoo.errors import ZooError
-from zoo.models.shapes import read_config, shape_of_config
+from zoo.models.shapes import of_head, read_config, shape_of_config
 from zoo.targets import Target
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Finding",
     "Verdict",
     "check_entry",
+    "check_head",
     "entry_shape",
     "quantizer_of",
     "supported_decoders",
@@ -57,7 +58,8 @@ def check_entry(
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
     forms = {form: spec_of_form(entry.quantize, form) for form in forms_of(entry)}
     findings = [
-        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form])]),
+        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)]),
+        *([check_head(entry.head, base.architecture)] if entry.head != "labels" else []),
         check_engine(serve, engine),
         check_dtype(entry.base, entry.score, serve, target),
         *_of_forms(forms, lambda form: [check_kernel(forms[form], target)]),
@@ -120,8 +122,9 @@ def _memory_of(entry: Entry, form: Scheme, serve: ServeSpec, shape: Shape, targe
 
 
 def entry_shape(entry: Entry, model_folder: Path | None = None) -> Shape | None:
-    """The sizes of an entry's model: its fetched config.json, else its `[shape]`.
+    """The sizes of an entry's model with its head: its fetched config.json, else its `[shape]`.
 
     None where neither is there.
     """
-    return shape_of_config(read_config(model_folder)) if model_folder else entry.shape
+    shape = shape_of_config(read_config(model_folder)) if model_folder else entry.shape
+    return None if shape is None else of_head(shape, entry.head)

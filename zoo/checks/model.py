@@ -7,15 +7,17 @@ from pathlib import Path
 from zoo.checks.finding import Finding, fail, ok, warn
 from zoo.checks.quantizers import SMOOTHED, quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES
-from zoo.contracts import PromptSpec, QuantizeSpec, Scheme, ScoreSpec, Shape
+from zoo.contracts import Head, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, Shape
 from zoo.errors import ZooError
+from zoo.models.heads import CLASSIFIERS
 from zoo.models.shapes import linear_inputs
 
 
-def check_architecture(architecture: str, quantize: QuantizeSpec) -> Finding:
+def check_architecture(architecture: str, quantize: QuantizeSpec, head: Head = "labels") -> Finding:
     """Whether the architecture can be quantized so.
 
-    Where the entry's backend cannot, the finding names another that does.
+    Where the entry's backend cannot, the finding names another that does; of a classifier, which llm-compressor does not take,
+    another scheme.
     """
     if quantize.scheme != "awq":
         return _check_smoothed(architecture, quantize.scheme)
@@ -24,6 +26,8 @@ def check_architecture(architecture: str, quantize: QuantizeSpec) -> Finding:
     if able == backend:
         return ok("architecture", f"{architecture}: {backend} and vLLM know it")
     what = f"{architecture} is not among the decoders that {backend} quantizes and vLLM scores"
+    if head == "classifier" and architecture in SMOOTHED:
+        return fail("architecture", what, 'set quantize.scheme = "int8"')
     mend = f'set quantize.backend = "{able}"' if able else f"choose a model among {supported_decoders()}"
     return fail("architecture", what, mend)
 
@@ -34,6 +38,16 @@ def _check_smoothed(architecture: str, scheme: Scheme) -> Finding:
     known = ", ".join(sorted(name.removesuffix("ForCausalLM") for name in SMOOTHED))
     what = f"{architecture} is not among the decoders that are quantized to {scheme} here: {known}"
     return fail("architecture", what, 'set quantize.scheme = "awq", or remove the variants of that form')
+
+
+def check_head(head: Head, architecture: str) -> Finding:
+    """Whether the architecture can have the head that an entry asks for."""
+    if head == "labels":
+        return ok("head", "labels: three rows of the vocabulary's head")
+    if architecture in CLASSIFIERS:
+        return ok("head", f"classifier: {CLASSIFIERS[architecture]}, three outputs")
+    known = ", ".join(sorted(name.removesuffix("ForCausalLM") for name in CLASSIFIERS))
+    return fail("head", f"{architecture} has no classifier here, only {known}", "set head = 'labels'")
 
 
 def check_group_size(quantize: QuantizeSpec, shape: Shape) -> Finding:

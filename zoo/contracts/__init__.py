@@ -85,7 +85,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
-from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, MergeSpec, Scale, TrainSpec
+from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, Head, MergeSpec, Scale, TrainSpec
 
 __all__ = [
     "CHOSEN",
@@ -114,6 +114,7 @@ __all__ = [
     "Foretold",
     "Fraction",
     "GenerateRequest",
+    "Head",
     "Held",
     "ImportRequest",
     "Input",

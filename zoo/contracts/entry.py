@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later, changed
-from zoo.contracts.training import CHOSEN, ExtraFiles, MergeSpec, Targets, TrainSpec
+from zoo.contracts.training import CHOSEN, ExtraFiles, Head, MergeSpec, Targets, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
 Scheme = Literal["awq", "int8", "w4a8", "fp8"]  # what each is, and what it asks of a machine: docs/quantization.md
@@ -86,6 +86,9 @@ class Shape(Contract):
     )
     tie_word_embeddings: bool = Field(True, description="whether the output head is the embedding")
     attn_logit_softcapping: float | None = Field(None, description="soft-cap of attention scores: not every kernel has it")
+    classes: Positive | None = added_later(
+        None, description="outputs of a classifier; an entry's `head` says it has one, and its [shape] does not"
+    )
 
 
 class PromptSpec(Contract):
@@ -288,6 +291,10 @@ class Entry(Contract):
     kind: Literal["causal_lm", "lexical"] = Field(
         "causal_lm", description="a causal language model, or word counts and lengths"
     )
+    head: Head = added_later(
+        "labels",
+        description="classifier: a linear layer of three outputs on the final state, in place of the label tokens' rows",
+    )
     version: Positive = Field(1, description="of the entry, as runs in MLflow show it; what is made goes by the other keys")
     description: str = Field("", description="one line for lists")
     base: Base | None = None
@@ -313,6 +320,10 @@ class Entry(Contract):
             raise ValueError("merge.scale = 'chosen' needs train.scales, as in [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]")
         if self.train and self.merge.scale != 1 and (self.train.method == "full" or self.train.dora):
             raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
+        if self.shape and self.shape.classes:
+            raise ValueError("shape.classes follows from head = 'classifier'; leave it out")
+        if self.head == "classifier":
+            self._check_classifier()
         formed = None if self.quantize or not self.score else next((v.form for v in self.score.variants if v.form), None)
         if formed:
             raise ValueError(f"score.variants: form = {formed!r} is of quantized checkpoints, and a {self.kind} entry has none")
@@ -323,6 +334,17 @@ class Entry(Contract):
                 cap = self.prompt.max_tokens
                 raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
         return self
+
+    def _check_classifier(self) -> None:
+        """What a classifier has no part in: text, which needs the whole vocabulary, and another interpreter's quantizer."""
+        if self.kind != "causal_lm":
+            raise ValueError(f"head = 'classifier' is of language models; a {self.kind} entry has none, leave it out")
+        if self.train and self.train.objective == "text":
+            raise ValueError("train.objective = 'text' needs the whole vocabulary; set head = 'labels', or leave objective out")
+        if self.quantize and self.quantize.backend == "llm-compressor" and "awq" in forms_of(self):
+            raise ValueError(
+                "quantize.backend = 'llm-compressor' is not supported with head = 'classifier'; set 'autoawq' or another scheme"
+            )
 
     @staticmethod
     def _check_forms(score: ScoreSpec, quantize: QuantizeSpec) -> None:

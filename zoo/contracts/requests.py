@@ -26,7 +26,7 @@ from zoo.contracts.base import (
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, ServeSpec, Variant
 from zoo.contracts.made import GenerateRequest, JudgeRequest, LabelRequest, MineRequest, PromptsRequest
-from zoo.contracts.training import MergeSpec, Scale, TrainSpec
+from zoo.contracts.training import Head, MergeSpec, Scale, TrainSpec
 
 Hours = Annotated[float, Field(ge=0)]
 
@@ -74,6 +74,7 @@ class TrainRequest(BaseRequest):
     held: Held
     prompt: PromptSpec
     spec: TrainSpec
+    head: Head = added_later("labels", description="what is trained to answer; later stages read it from the weights")
     teacher: Input | None = Field(None, description="the score table at spec.teacher, by its content")
     extra: Input | None = added_later(None, description="the first battles file of spec.extra, by its content")
     more_extra: tuple[ExtraBattles, ...] = added_later((), description="further files of spec.extra")

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from zoo.contracts.base import Contract, Fraction, Positive, added_later, changed
 
 Targets = Literal["hard", "votes"]  # a row's label, or its shares of votes where it has them
+Head = Literal["labels", "classifier"]  # what each is, and how a checkpoint says so: zoo/models/heads.py
 
 
 def _scale(value: Any) -> Any:

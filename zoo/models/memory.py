@@ -19,6 +19,7 @@ from zoo.models.shapes import (
     kv_bytes_per_token,
     linear_layers,
     linear_parameters,
+    with_head,
 )
 
 GIB = 2**30
@@ -138,7 +139,7 @@ def scoring_memory(
     batches = parts if layout == "pipeline" else 1  # a card works on one while the next is under way
     tokens = cached_tokens(max_batched_tokens=batch, longest=longest, max_seqs=max_seqs, batches=batches)
     return CardMemory(
-        weights=_weights(shape, parameters, bits, layout, parts),
+        weights=_weights(shape, with_head(parameters, shape), bits, layout, parts),
         cache=kv_cache_bytes or kv_bytes_per_token(shape) * tokens // parts,
         activations=_activations(shape, batch, max_seqs, layout, parts),
         conversion=_conversion(shape, parts if layout == "tensor" else 1) if converted else 0,
@@ -171,7 +172,7 @@ def _activations(shape: Shape, batch: int, max_seqs: int, layout: Layout, parts:
     # What the neighbour's card sends: hidden states and residual. Tensor parallel: the sum over cards is another tensor.
     passed = {"replicas": 0, "pipeline": 2 * shape.hidden_size, "tensor": shape.hidden_size}[layout] if parts > 1 else 0
     layer = 2 * batch * (max(feed_forward, attention) + passed)
-    sampler = 2 * batch * shape.hidden_size + 4 * LOGIT_COPIES * max_seqs * shape.vocab_size
+    sampler = 2 * batch * shape.hidden_size + 4 * LOGIT_COPIES * max_seqs * (shape.classes or shape.vocab_size)
     return max(layer, sampler)
 
 
@@ -199,6 +200,7 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     labels makes no full-vocabulary logits; those of a loss of text are added to all else, though with checkpointing they are
     gone before a layer is computed again.
     """
+    parameters = with_head(parameters, shape)
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.contracts import QuantizeSpec, Shape
+from zoo.contracts import LABELS, Head, QuantizeSpec, Shape, changed
 from zoo.errors import ZooError
+from zoo.models.heads import head_of
 from zoo.reading import parse_json, read_head, read_json_object
 
 GPU_BLOCK_TOKENS = 16  # vLLM's unit of keys and values on a GPU
@@ -63,6 +64,7 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
     cap = config.get("attn_logit_softcapping")
     if cap is not None and not (isinstance(cap, int | float) and 0 < cap < MOST):
         raise ZooError(f"config.json: `attn_logit_softcapping` is no number above 0 ({_shown(cap)}); copy the config again")
+    classifier = head_of(config) == "classifier"
     return Shape(
         hidden_size=hidden,
         intermediate_size=_size(config, "intermediate_size") or 4 * hidden,
@@ -71,8 +73,9 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
         num_key_value_heads=_size(config, "num_key_value_heads") or heads,
         head_dim=head_dim,
         vocab_size=vocabulary,
+        classes=len(LABELS) if classifier else None,
         max_position_embeddings=_size(config, "max_position_embeddings"),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=classifier or bool(config.get("tie_word_embeddings", True)),  # a classifier's has no second matrix
         attn_logit_softcapping=cap,
     )
 
@@ -166,7 +169,26 @@ def linear_parameters(shape: Shape) -> int:
 
 def embedding_parameters(shape: Shape) -> int:
     """Parameters of the embedding, and of the output head where it is another matrix."""
-    return shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+    one = shape.vocab_size * shape.hidden_size
+    if shape.classes:
+        return one + shape.classes * shape.hidden_size
+    return one * (1 if shape.tie_word_embeddings else 2)
+
+
+def of_head(shape: Shape, head: Head) -> Shape:
+    """The shape of a base with the head that an entry puts on it."""
+    return shape if head == "labels" else changed(shape, classes=len(LABELS))
+
+
+def with_head(parameters: int, shape: Shape) -> int:
+    """Parameters of a base of so many with the head that its shape has.
+
+    A classifier replaces the vocabulary's matrix, where that is not the embedding.
+    """
+    if not shape.classes:
+        return parameters
+    replaced = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
+    return parameters - replaced + shape.classes * shape.hidden_size
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -243,7 +265,7 @@ def flops_of_shape(shape: Shape) -> Flops:
     Whatever its weights are stored in.
     """
     return Flops(
-        per_row=2.0 * shape.hidden_size * shape.vocab_size,
+        per_row=2.0 * shape.hidden_size * (shape.classes or shape.vocab_size),
         per_token=2.0 * linear_parameters(shape),
         per_token_sq=2.0 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.checks import check_head
 from zoo.contracts import (
     Entry,
     ExtraBattles,
@@ -87,7 +88,7 @@ def chain(
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
-    trains = train_requests(entry.name, entry.prompt, entry.train, store, base=base, battles=battles, held=held)
+    trains = train_requests(entry, store, base=base, battles=battles, held=held)
     train = trains[-1]
     merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
     quantizes: dict[Scheme, QuantizeRequest] = {
@@ -156,16 +157,23 @@ def _emulated(target: str, entry: Entry, requests: Sequence[Request]) -> str:
     return load_target(target).name
 
 
-def train_requests(
-    name: str, prompt: PromptSpec, spec: TrainSpec, store: Path, *, base: Input, battles: Input, held: Held
-) -> list[TrainRequest]:
-    """The trainings of an entry: its own, and before it an earlier one where it has one."""
+def train_requests(entry: Entry, store: Path, *, base: Input, battles: Input, held: Held) -> list[TrainRequest]:
+    """The trainings of an entry: its own, and before it an earlier one where it has one.
+
+    ZooError where it has none, or a head that its architecture cannot have.
+    """
+    if not (entry.prompt and entry.train and entry.base):
+        raise ZooError(f"{entry.name}: a {entry.kind} entry needs [base], [prompt] and [train]")
+    finding = check_head(entry.head, entry.base.architecture)
+    if finding.verdict == "fail":
+        raise ZooError(f"{entry.name}: {finding.what}; {finding.mend}")
+    spec = entry.train
     start = start_input(spec.start, store) if spec.start else None
     requests: list[TrainRequest] = []
     for section, one in (("train.first", spec.earlier()), ("train", changed(spec, first=None))):
         if one is None:
             continue
-        request = _train_request(name, prompt, one, section, base=base, battles=battles, held=held, start=start)
+        request = _train_request(entry, entry.prompt, one, section, base=base, battles=battles, held=held, start=start)
         check_start(request)
         requests.append(request)
         start = output_of(request, store)
@@ -173,7 +181,7 @@ def train_requests(
 
 
 def _train_request(
-    name: str,
+    entry: Entry,
     prompt: PromptSpec,
     spec: TrainSpec,
     section: str,
@@ -190,7 +198,7 @@ def _train_request(
         for one in spec.extra
     )
     return TrainRequest(
-        entry=name,
+        entry=entry.name,
         base=base,
         battles=battles,
         held=held,
@@ -204,6 +212,7 @@ def _train_request(
         start=start,
         teaches_extra=bool(extra and spec.teacher),
         votes_digest=None if spec.only_extra else _votes_digest(spec.targets, battles),
+        head=entry.head,
     )
 
 

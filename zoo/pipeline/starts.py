@@ -73,6 +73,8 @@ def check_start(request: TrainRequest) -> None:
         raise ZooError(f"{name} was made before near-copies of held-out prompts were left out; train it again")
     if made.base.fingerprint != request.base.fingerprint:
         raise ZooError(f"{name} is an adapter of another base; train it on {request.entry}'s")
+    if made.head != request.head:
+        raise ZooError(f"{name} has head = {made.head!r}, {request.entry} {request.head!r}; name one of the same head")
     spec = request.spec
     if spec.scales and (not made.spec.scales or made.spec.eval_rows != spec.eval_rows):
         raise ZooError(

@@ -22,9 +22,9 @@ LEFT_OUT = (
     *("prompt.template", "prompt.turn_separator", "prompt.empty_text", "score.variants", "priced"),
     *("stage", "schema_version", "revision", "entry", "target", "battles"),
 )
-TELLING = tuple(f"train.{name}" for name in ("learning_rate", "epochs", "label_smoothing", "targets", "extra", "method"))
+TELLING = ("head", *(f"train.{name}" for name in ("learning_rate", "epochs", "label_smoothing", "targets", "extra", "method")))
 EARLIER = ("train", "merge", "quantize", "lexical-train")  # stages whose settings a later one's run has, too
-OF_EARLIER = ("train", "merge", "quantize", "lexical", "held")  # the sections of theirs that it has
+OF_EARLIER = ("head", "train", "merge", "quantize", "lexical", "held")  # the sections of theirs that it has
 
 
 def stage_params(manifest: Manifest) -> dict[str, str]:
@@ -74,7 +74,9 @@ def changes_of(manifest: Manifest, folder: Path) -> dict[str, tuple[str, str]]:
     here: dict[str, str] = {}
     for link in reversed(chain):
         section = stage_of(link.stage).section
-        here |= {name: value for name, value in stage_params(link).items() if name.partition(".")[0] in (section, "prompt")}
+        here |= {
+            name: value for name, value in stage_params(link).items() if name.partition(".")[0] in (section, "prompt", "head")
+        }
     theirs = entry_params(_as_asked(entry, chain))
     sections = {name.partition(".")[0] for name in here}
     names = here.keys() | {name for name in theirs if name.partition(".")[0] in sections}

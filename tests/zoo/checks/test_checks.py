@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from zoo.checks import Finding, check_entry
+from zoo.checks import Finding, check_entry, entry_shape
+from zoo.checks.layouts import layout_memory
 from zoo.checks.rules import BEST_ON_TURING, attention_backend, parse_version
 from zoo.contracts import Entry
 from zoo.entries.load import entry_names, load_entry, override
 from zoo.errors import ZooError
+from zoo.models.shapes import flops_of_shape
 from zoo.targets import Target, list_targets, load_target
 
 REAL = ("llama-3-8b", "gemma-2-9b", "yi-34b")
@@ -324,3 +326,32 @@ def test_eight_bits_of_an_8b_model_fit_a_t4_and_those_of_a_34b_model_do_not() ->
         found = findings(override(load_entry(name), ["quantize.scheme=int8"]), "t4x2")
         layout = load_entry(name).serve["t4x2"].layout
         assert (found[f"memory, {layout}"].verdict != "fail") == fits, name
+
+
+# --- heads --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_classifier_saves_the_vocabulary_s_matrix_and_nothing_else() -> None:
+    """Llama 3 8B has a head of its own, which a classifier replaces; what else is held is the same."""
+    entry = load_entry("llama-3-8b")
+    shape, both = entry.shape, [entry, override(entry, ["head=classifier"])]
+    assert shape is not None
+    cards = [
+        layout_memory(e.base, e.quantize, e.score, entry_shape(e), load_target("t4x2"))["replicas"]  # type: ignore[arg-type]
+        for e in both
+    ]
+    assert cards[0].weights - cards[1].weights == 2 * (shape.vocab_size - 3) * shape.hidden_size
+    assert cards[0].cache == cards[1].cache and cards[0].activations >= cards[1].activations
+    flops = [flops_of_shape(entry_shape(e)) for e in both]  # type: ignore[arg-type]
+    assert flops[0].per_row - flops[1].per_row == 2 * (shape.vocab_size - 3) * shape.hidden_size
+    assert flops[0].per_token == flops[1].per_token
+
+
+def test_a_head_that_cannot_be_is_refused_with_a_mend_that_can() -> None:
+    entry = load_entry("llama-3-8b")
+    assert findings(override(entry, ["head=classifier"]), "t4x2")["head"].verdict == "ok"
+    falcon = override(entry, ["head=classifier", "base.architecture=FalconForCausalLM"])
+    assert "FalconForCausalLM has no classifier" in findings(falcon, "t4x2")["head"].what
+    gemma3 = override(entry, ["head=classifier", "base.architecture=Gemma3ForCausalLM"])  # autoawq does not quantize it
+    found = findings(gemma3, "h200")["architecture"]
+    assert found.verdict == "fail" and findings(mended(gemma3, found), "h200")["architecture"].verdict == "ok"

@@ -20,6 +20,7 @@ from zoo.stages import progress
 from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
 from zoo.stages.gemma_float16 import widen
 from zoo.stages.train.adapters import causal_model, load_base
+from zoo.stages.train.classifier import class_of, start_of
 from zoo.stages.train.label_head import label_logits, pad
 
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
@@ -59,11 +60,8 @@ def dtype_for(folder: Path) -> torch.dtype:
 
 
 def plain_model(folder: Path, dtype: torch.dtype) -> Any:
-    """A model folder as it is, in `dtype`."""
-    from transformers import AutoModelForCausalLM
-
-    options = attention_options(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device()}, **options)
+    """A model folder as it is, with the head that it has, in `dtype`."""
+    model = class_of(folder).from_pretrained(folder, dtype=dtype, device_map={"": device()}, **attention_options(folder))
     if dtype == torch.float16:
         widen(model)
     return model
@@ -73,7 +71,7 @@ def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
     """The base as training held it, NF4 or 16 bits, with the adapter beside it."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load_base(base, spec), adapter)
+    model = PeftModel.from_pretrained(load_base(base, spec, start_of(adapter.parent)), adapter)
     if compute_dtype() == torch.float16:
         widen(causal_model(model))
     return model

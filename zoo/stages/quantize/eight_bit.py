@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from zoo.contracts import QuantizeSpec
 from zoo.errors import ZooError
+from zoo.models.heads import SCORE
 from zoo.models.shapes import SCHEME_KEY
 from zoo.scores.metric_names import FINER_SHARE
 from zoo.stages import progress
@@ -31,6 +32,7 @@ from zoo.stages.quantize.forms import Form, form_of
 from zoo.stages.quantize.layerwise import LayerwiseModel, Weights
 from zoo.stages.quantize.prompt_pass import PromptPass
 from zoo.stages.quantize.smoothing import Site, channels_of, norm_offset, scaled_norm, sites_of, trials
+from zoo.stages.train.classifier import MODULE
 
 LARGEST_LAYER_ERROR = 0.5  # of what a layer adds; 8 bits are off by some 1 to 5 %, 4 bits by 5 to 20 %, a broken one by all
 SEARCH_TOKENS = 256  # that a layer's smoothing is tried on
@@ -295,7 +297,7 @@ def _write(
 ) -> dict[str, float]:
     """Round and write every layer; what is no layer, index and configuration. Relative errors of the weights as stored."""
     errors: dict[str, float] = {}
-    ignored: list[str] = []
+    ignored = [MODULE] if SCORE in whole.weights else []
     with progress.bar(len(plans), "write", "layer") as bar:
         for number, plan in enumerate(plans):
             prefix = f"{whole.prefix}{number}."

@@ -48,7 +48,7 @@ class LayerwiseModel:
     """A transformers model whose decoder layers have no weights until they are read.
 
     `prefix` is the layers' name in the files, e.g. `model.layers.`; embedding, norms and buffers are there from the start, the
-    output head is not: nothing runs it.
+    head is not: nothing runs it. What is no layer is written as it was read, a classifier too.
     """
 
     def __init__(self, source: Path, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ import torch
 from zoo.models.batches import micro_batches
 from zoo.stages.device import device
 from zoo.stages.quantize.layerwise import LayerwiseModel
+from zoo.stages.train.classifier import saved_head
 from zoo.stages.train.label_head import final_softcap, pad
 
 BATCH_TOKENS = 512
@@ -71,11 +72,9 @@ class PromptPass:
 
     def label_logits(self, stream: Stream, label_ids: Sequence[int]) -> torch.Tensor:
         """Logits (prompts, 3) of the labels after each prompt, from the last layer's output."""
-        model, weights = self._whole.model, self._whole.weights
+        model = self._whole.model
         norm = getattr(model, model.base_model_prefix).norm.to(device())
-        rows = list(label_ids)
-        tied = "lm_head.weight" not in weights
-        head = (model.get_input_embeddings().weight if tied else weights.read("lm_head.weight"))[rows].float().to(device())
+        head = saved_head(self._whole.source, label_ids).float().to(device())
         logits = torch.empty(sum(map(len, self._rows)), 3)
         for batch, x, mask in zip(self._rows, stream, self.masks, strict=True):
             last = norm(x[torch.arange(len(x), device=x.device), mask.sum(1) - 1])

@@ -22,14 +22,16 @@ from zoo.contracts import Measurements, QuantizeRequest, QuantizeSpec, StageResu
 from zoo.data.battles import read_battles
 from zoo.data.splits import select_training
 from zoo.errors import ZooError
+from zoo.models.heads import causal_name, head_of
 from zoo.models.prompts import encode_battles, load_codec
-from zoo.models.shapes import first_architecture
+from zoo.models.shapes import first_architecture, read_config
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.settings import backend_interpreter
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.quantize.awq_format import weight_errors
 from zoo.stages.quantize.layerwise import LayerwiseModel
+from zoo.stages.train.classifier import MODULE
 from zoo.targets import process_age_seconds
 
 
@@ -111,7 +113,7 @@ def check_supported(config: dict[str, Any], spec: QuantizeSpec, source: Path) ->
 
     The error names it and what can be done.
     """
-    finding = check_architecture(first_architecture(config, source), spec)
+    finding = check_architecture(causal_name(first_architecture(config, source)), spec)
     if finding.verdict == "fail":
         raise ZooError(f"{source}: {finding.what}; {finding.mend}")
 
@@ -198,8 +200,9 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
     target.mkdir()
     quantizer.tqdm = lambda modules, **_: whole.turns(modules, target)  # its loop over the layers
     config = {"zero_point": spec.zero_point, "q_group_size": spec.group_size, "w_bit": spec.bits, "version": "GEMM"}
-    if spec.skip_modules:
-        config["modules_to_not_convert"] = list(spec.skip_modules)
+    skipped = [*spec.skip_modules, *([MODULE] if head_of(read_config(source)) == "classifier" else [])]
+    if skipped:  # vLLM takes what is not named for quantized
+        config["modules_to_not_convert"] = skipped
     kind = whole.model.config.model_type
     model = AWQ_CAUSAL_LM_MODEL_MAP[kind](whole.model, kind, False, whole.model.config, AwqConfig.from_dict(config), None)
     gc.collect()

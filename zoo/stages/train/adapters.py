@@ -11,18 +11,25 @@ import torch
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
 from zoo.stages.device import attention_options, compute_dtype, device
+from zoo.stages.train.classifier import MODULE, LabelIds, load_classifier
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
 
 
-def load_model(base: Path, spec: TrainSpec) -> Any:
-    """The base in the form its method trains, with adapters injected where it trains adapters."""
-    model = load_base(base, spec)
+def load_model(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any:
+    """The base in the form its method trains, with adapters injected where it trains adapters.
+
+    `start` as in `load_base`.
+    """
+    model = load_base(base, spec, start)
     return model if spec.method == "full" else with_adapters(model, spec)
 
 
-def load_base(base: Path, spec: TrainSpec) -> Any:
-    """The base's weights: NF4 with double quantization for QLoRA, else as they are."""
+def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any:
+    """The base's weights: NF4 with double quantization for QLoRA, else as they are.
+
+    `start`: the tokens whose rows of the vocabulary's head a classifier begins as; None: the vocabulary's head stays.
+    """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype()
@@ -30,13 +37,18 @@ def load_base(base: Path, spec: TrainSpec) -> Any:
     options: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype}
     if spec.method == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[MODULE] if start else None,
         )
-    return AutoModelForCausalLM.from_pretrained(base, device_map={"": device()}, **options, **attention_options(base))
+    options |= {"device_map": {"": device()}, **attention_options(base)}
+    return load_classifier(base, start, **options) if start else AutoModelForCausalLM.from_pretrained(base, **options)
 
 
 def with_adapters(model: Any, spec: TrainSpec) -> Any:
-    """Inject LoRA adapters.
+    """Inject LoRA adapters; a classifier is trained whole, as peft's `modules_to_save`.
 
     Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits.
     """
@@ -51,7 +63,8 @@ def with_adapters(model: Any, spec: TrainSpec) -> Any:
         use_dora=spec.dora,
         target_modules=targets,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if hasattr(model, MODULE) else "CAUSAL_LM",
+        modules_to_save=[MODULE] if hasattr(model, MODULE) else None,
     )
     adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
@@ -73,7 +86,7 @@ def start_from(model: Any, adapter: Path) -> None:
         found = set_peft_model_state_dict(model, load_file(adapter / "adapter_model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:  # torch names the tensors of other shapes
         raise ZooError(f"{adapter}: not an adapter to start from ({str(error).splitlines()[-1].strip()})") from error
-    missing = [name for name in found.missing_keys if "lora_" in name]
+    missing = [name for name in found.missing_keys if "lora_" in name or "modules_to_save" in name]
     if missing or found.unexpected_keys:
         name = [*missing, *found.unexpected_keys][0]
         raise ZooError(f"{adapter}: its tensors are not those that are trained here, first {name}; start from another")

@@ -1,4 +1,4 @@
-"""The label head: logits of the three label tokens at the last position.
+"""The head: logits of the three labels at the last position, by tokens or a classifier.
 
 No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
 """
@@ -14,21 +14,32 @@ import torch
 def label_logits(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, label_ids: tuple[int, int, int] | torch.Tensor
 ) -> torch.Tensor:
-    """Logits (batch, 3) of the label tokens after the last unmasked position, in float32.
+    """Logits (batch, 3) of the labels after the last unmasked position, in float32.
 
-    `model` is a transformers causal language model (adapters injected or not); `ids` and `mask` are (batch, tokens), padded
+    `model` is a transformers causal language model, or one for sequence classification, whose `score` takes the place of the
+    label tokens' rows (adapters injected or not); `ids` and `mask` are (batch, tokens), padded
     on the right: no token attends to what follows it, so the model needs no mask, and attention runs in its fastest kernel.
     The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
     """
     last = hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
-    head = model.get_output_embeddings()
-    rows = torch.as_tensor(label_ids, device=head.weight.device)
     with torch.autocast(ids.device.type, enabled=False):  # 16-bit logits near 20 are 0.016 (float16) or 0.125 apart
-        logits = last.float() @ head.weight[rows].float().T
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[rows].float()
+        weight, bias = _label_rows(model, label_ids)
+        logits = last.float() @ weight.float().T
+        if bias is not None:
+            logits = logits + bias.float()
     cap = final_softcap(model)
     return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _label_rows(model: Any, label_ids: tuple[int, int, int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weights (3, hidden) and biases (3,) of the labels: a classifier's own, else the label tokens' of the vocabulary."""
+    head = getattr(model, "score", None)
+    if head is not None:
+        return head.weight, None
+    head = model.get_output_embeddings()
+    rows = torch.as_tensor(label_ids, device=head.weight.device)
+    bias = getattr(head, "bias", None)
+    return head.weight[rows], None if bias is None else bias[rows]
 
 
 def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -27,20 +27,31 @@ from zoo.store import write_atomic
 
 SCALES = "scales.json"  # beside an adapter: what each factor gave on the prompts that were set apart, and the best
 SCALED_LOSS = "scale/log_loss"
+HEAD_UPDATE = ".modules_to_save."  # in the name of a classifier's weight that is trained beside the one it began as
 
 
 def scale_update(model: Any, factor: float) -> None:
-    """Multiply a peft model's low-rank updates by a factor, in place."""
+    """Multiply a peft model's updates by a factor, in place.
+
+    They are low-rank ones, and a classifier's way from where it began.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:
                 parameter.mul_(factor)
+            elif HEAD_UPDATE in name:
+                start = model.get_submodule(name.split(HEAD_UPDATE)[0]).original_module.weight
+                parameter.copy_(start + factor * (parameter - start))
 
 
 @contextmanager
 def scaled(learner: Learner, factor: float) -> Iterator[None]:
     """The learner with its update scaled; afterwards it has the very weights that it had."""
-    kept = {name: p.detach().clone() for name, p in trained_parameters(learner.model).items() if ".lora_B." in name}
+    kept = {
+        name: p.detach().clone()
+        for name, p in trained_parameters(learner.model).items()
+        if ".lora_B." in name or HEAD_UPDATE in name
+    }
     try:
         scale_update(learner.model, factor)
         refresh(learner.adapted)

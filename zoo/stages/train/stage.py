@@ -1,9 +1,10 @@
-"""The train stage: fine-tuning on the label tokens, with early stopping and resuming.
+"""The train stage: fine-tuning on the labels, with early stopping and resuming.
 
 NF4 QLoRA, plain LoRA, or all weights, by one setting. The objective is cross-entropy over the three label rows of the output
-embedding at the last position, or on request that of the whole text (zoo/stages/train/objectives.py); held-out rows are judged
-by their labels in both cases. Battles come in random response order each epoch, labels swapped to match; rows of similar length
-share a forward pass, so little is padding. A killed run goes on from its last checkpoint with the same batches.
+embedding at the last position, or over a classifier that began as these rows (`request.head`), or on request that of the whole
+text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in all cases. Battles come in random response
+order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed run goes
+on from its last checkpoint with the same batches.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from zoo.stages import progress
 from zoo.stages.device import emulating, gpu_peak_bytes, keep_to_share
 from zoo.stages.train.adapters import load_model, save_weights, start_from
 from zoo.stages.train.checkpoint import Progress, load_best, remove_checkpoints, resume, save_checkpoint
+from zoo.stages.train.classifier import note_start
 from zoo.stages.train.data_parallel import check_gpus, device_sum, join, launch, shared_folder
 from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import refresh
@@ -74,7 +76,8 @@ def _run(request: TrainRequest, out_dir: Path) -> StageResult:
     rows = read_examples(request, codec, battles)
     train, held = rows.train, rows.held
     torch.manual_seed(spec.seed)
-    model = load_model(base, spec)
+    classifier = codec.label_ids if request.head == "classifier" else None
+    model = load_model(base, spec, classifier)
     if request.start:
         start_from(model, request.start.path / "adapter")
     learner = Learner(model, codec, spec, ranks=ranks, ties=battles.can_tie)
@@ -86,6 +89,8 @@ def _run(request: TrainRequest, out_dir: Path) -> StageResult:
         scale, state.curves[SCALED_LOSS] = choose_scale(learner, rows.apart, held, out_dir)
     if ranks.main:
         save_weights(learner.model, spec, base, out_dir)
+        if classifier and spec.method != "full":
+            note_start(classifier, out_dir)
         shutil.copy2(base / "tokenizer.json", out_dir / "tokenizer.json")
         if not state.out_of_hours:  # else a training with more hours goes on from the checkpoint
             remove_checkpoints(out_dir)

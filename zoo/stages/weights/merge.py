@@ -6,27 +6,35 @@ size merges on a small machine.
 
 An adapter trained on NF4 weights has learned to make up for their rounding, so W is what it was trained on: NF4 there and
 back, not the original (BASE_FORMAT has the names). Merged into the original, a small model loses much of what it learned.
+
+A classifier takes the place of the vocabulary's head, and the folder is then one of sequence classification.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import safe_open
 
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.errors import ZooError
+from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config
+from zoo.models.shapes import read_config
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
+from zoo.stages.quantize.layerwise import write_index
 from zoo.stages.train.adapters import BASE_FORMAT
+from zoo.stages.train.classifier import label_rows, start_of
 from zoo.stages.train.scaling import scale_of
-from zoo.stages.weights.low_rank import open_updates, updated_weight
-from zoo.store import copy_over
+from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
+from zoo.store import copy_over, write_atomic
 from zoo.targets import process_age_seconds
 
 BLOCK_BYTES = 2**24  # copied at a time
@@ -77,10 +85,16 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
         return after
 
     shards = sorted(base.glob("*.safetensors"))
+    head = merged_head(base, trained, factors)
     with progress.bar(len(shards), "merge", "shard") as bar:
         for shard in shards:
-            rewrite(shard, target / shard.name, updated | rounded, new_value)
+            added = {SCORE: head} if head is not None and shard == shards[-1] else {}
+            rewrite(shard, target / shard.name, updated | rounded, new_value, drop=head is not None, add=added)
             bar.update()
+    if head is not None:
+        write_atomic(target / "config.json", json.dumps(classifier_config(read_config(base)), indent=1))
+        if any(base.glob("*.safetensors.index.json")):
+            write_index(target)
     if missing := sorted(updated - used):
         raise ZooError(
             f"{trained[0]}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?"
@@ -95,6 +109,28 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
             run_seconds=process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
         ),
     )
+
+
+def merged_head(base: Path, trained: list[Path], factors: list[float]) -> torch.Tensor | None:
+    """The classifier (3, hidden) of several adapters, as the vocabulary's head is stored.
+
+    None where they have none. The mean of what each has become, its way from the label rows times its factor, as the mean of the updates of all else.
+    ZooError where only some of them have one.
+    """
+    starts = [start_of(path) for path in trained]
+    if not any(starts):
+        return None
+    if len(set(starts)) > 1 or starts[0] is None:
+        raise ZooError(f"{trained[0].name}: adapters of one head alone are averaged; these have different ones")
+    rows = label_rows(base, starts[0])
+    start = rows.float()
+    ends = []
+    for path in trained:
+        with safe_open(path / "adapter" / "adapter_model.safetensors", "pt") as file:
+            ends.append(file.get_tensor(f"{PREFIX}{SCORE}").float())
+    moved = sum(factor * (end - start) for factor, end in zip(factors, ends, strict=True)) / len(ends)
+    head: torch.Tensor = (start + moved).to(rows.dtype)
+    return head
 
 
 def weights_gib(folder: Path) -> float:
@@ -119,28 +155,65 @@ def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
     return restored
 
 
-def rewrite(shard: Path, target: Path, names: set[str], new_value: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+def rewrite(
+    shard: Path,
+    target: Path,
+    names: set[str],
+    new_value: Callable[[str, torch.Tensor], torch.Tensor],
+    *,
+    drop: bool = False,
+    add: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """A copy of a safetensors file in which the tensors `names` have new values.
 
-    They have the same shape and dtype. The format is 8 bytes of header length, a JSON header with each tensor's dtype, shape
-    and place, and the tensors' bytes (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.
+    They have the same shape and dtype. `drop`: without the vocabulary's head; `add`: more tensors, at the end. The format is 8
+    bytes of header length, a JSON header with each tensor's dtype, shape and place, and the tensors' bytes
+    (https://github.com/huggingface/safetensors#format); one tensor is in memory at a time.
     """
+    add = add or {}
     with shard.open("rb") as source, target.open("wb") as out:
-        length = source.read(8)
-        header = source.read(int.from_bytes(length, "little"))
-        out.write(length + header)
+        header = source.read(int.from_bytes(source.read(8), "little"))
         tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        dropped = {name for name in tensors if drop and name.startswith(VOCABULARY_HEAD)}
+        if dropped or add:
+            header = _changed_header(json.loads(header), dropped, add)
+        out.write(len(header).to_bytes(8, "little") + header)
         for name, entry in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
-            if name not in names:
+            if name in dropped:
+                source.seek(end - begin, os.SEEK_CUR)
+            elif name not in names:
                 _copy(source, out, end - begin)
-                continue
-            if entry["dtype"] not in DTYPES:
+            elif entry["dtype"] not in DTYPES:
                 raise ZooError(f"{shard}: {name} is {entry['dtype']}; an adapter merges into {', '.join(DTYPES)} only")
-            dtype = DTYPES[entry["dtype"]]
-            weight = torch.frombuffer(bytearray(source.read(end - begin)), dtype=dtype).reshape(entry["shape"])
-            value = new_value(name, weight).to(dtype).cpu().contiguous()
-            out.write(memoryview(value.flatten().view(torch.uint8).numpy()))
+            else:
+                dtype = DTYPES[entry["dtype"]]
+                weight = torch.frombuffer(bytearray(source.read(end - begin)), dtype=dtype).reshape(entry["shape"])
+                out.write(_bytes_of(new_value(name, weight).to(dtype)))
+        for value in add.values():
+            out.write(_bytes_of(value))
+
+
+def _changed_header(header: dict[str, Any], dropped: set[str], add: Mapping[str, torch.Tensor]) -> bytes:
+    """A safetensors header without some tensors and with others behind the rest, padded to 8 bytes as theirs are."""
+    changed = {name: entry for name, entry in header.items() if name == "__metadata__"}
+    kept = [(name, entry) for name, entry in header.items() if name not in changed and name not in dropped]
+    place = 0
+    for name, entry in sorted(kept, key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        changed[name] = {**entry, "data_offsets": [place, place + end - begin]}
+        place += end - begin
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    for name, value in add.items():
+        size = value.numel() * value.element_size()
+        changed[name] = {"dtype": names[value.dtype], "shape": list(value.shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(changed, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _bytes_of(value: torch.Tensor) -> memoryview:
+    return memoryview(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 def _copy(source: BinaryIO, out: BinaryIO, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.token_file import Encoding
 from zoo.stages.score.vllm.engine import engine_arguments
 from zoo.stages.score.work import Listener, Patience
+from zoo.stages.train.classifier import load_classifier
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
@@ -85,6 +87,21 @@ def test_the_engine_agrees_with_transformers(whole: tuple[Path, StageResult], ti
         assert (table["status"] == "ok").all() and len(table) == 24
         expected = exact(tiny_llama, sample_csv, table["id"].tolist(), order)
         assert np.abs(probabilities(table) - expected).max() < 1e-4
+
+
+def test_a_classifier_that_begins_as_the_label_rows_makes_their_table(
+    whole: tuple[Path, StageResult], tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """Both heads are one function at step 0, through the whole stage and in both orders."""
+    import torch
+
+    model = load_classifier(tiny_llama, load_codec(tiny_llama, PROMPT).label_ids, dtype=torch.float32)
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    run(request_for(tmp_path / "model", sample_csv), tmp_path / "out")
+    for ours, theirs in zip(tables(tmp_path / "out"), tables(whole[0]), strict=True):
+        assert ours["id"].tolist() == theirs["id"].tolist()
+        assert np.abs(probabilities(ours) - probabilities(theirs)).max() < 1e-5
 
 
 def test_two_replicas_make_the_table_of_one(

@@ -1,9 +1,11 @@
-"""The vLLM engine: token ids in, raw logits of the three label tokens out.
+"""The vLLM engine: token ids in, raw logits of the three labels out.
 
-One position is computed; the token that vLLM samples there is not used. `logprob_token_ids` with `logprobs_mode="raw_logits"`
-returns exactly the label tokens' logits, after the final soft-cap where the model has one (vLLM 0.21 their log-probabilities,
-which are less by one number in each row: the softmax over the labels is the same). The usual way, top-k
-log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does not change what is returned.
+One position is computed. Of label tokens: the token that vLLM samples there is not used. `logprob_token_ids` with
+`logprobs_mode="raw_logits"` returns exactly the label tokens' logits, after the final soft-cap where the model has one (vLLM
+0.21 their log-probabilities, which are less by one number in each row: the softmax over the labels is the same). The usual way,
+top-k log-probabilities, loses a label that is not among the k; and `allowed_token_ids` does not change what is returned. Of a
+classifier: vLLM's pooling runner multiplies the last position's final state with it in float32, with neither the vocabulary nor
+a sampler; the final soft-cap, which it leaves out, is applied here.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import ScoreSpec, ServeSpec
+from zoo.models.heads import causal_name, head_of, softcap_of, softcapped
 from zoo.models.shapes import (
     CPU_BLOCK_TOKENS,
     GPU_BLOCK_TOKENS,
@@ -31,6 +34,7 @@ from zoo.stages.score.chunks import Answer
 CPU_WORKER = "zoo.stages.score.vllm.cpu_worker.ScoringWorker"
 FUSED_NORMS = "zoo_fused"  # of vLLM's norm operations: an implementation that the CPU worker registers
 LABEL_IDS = "zoo_label_ids"  # key of `additional_config`
+POOLING = "pooling"  # vLLM's runner of classifiers
 
 
 def prepare_environment(*, eager: bool) -> None:
@@ -81,13 +85,14 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
     tokenized, and what it takes of memory is known beforehand. Where a copy is split, each GPU holds its share of the cache.
     """
     config = read_config(folder)
+    classifier = head_of(config) == "classifier"
     arguments: dict[str, Any] = {
         "model": str(folder),
         "dtype": serve.dtype if serve.dtype != "auto" else spec.dtype,
         "max_model_len": longest_row(spec) + 1,
         "max_num_seqs": spec.max_seqs,
         "max_num_batched_tokens": batch_tokens(spec),
-        "logprobs_mode": "raw_logits",
+        **({"runner": POOLING, "convert": "classify"} if classifier else {"logprobs_mode": "raw_logits"}),
         "hf_overrides": {"head_dtype": "float32"},  # float16 logits near 20 are 0.016 apart
         "kv_cache_memory_bytes": spec.kv_cache_bytes or cache_bytes(config, spec, serve, gpus=gpus, on_gpu=on_gpu),
         # With the cache's size given this only refuses to start beside another process that holds a part of the GPU.
@@ -103,6 +108,8 @@ def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec, *, gpus: i
         arguments["ir_op_priority"] = {name: [FUSED_NORMS, "native"] for name in ("rms_norm", "fused_add_rms_norm")}
     if not spec.enforce_eager:  # graphs serve batches of up to 512 tokens, and these are longer: seconds and a gigabyte saved
         arguments["compilation_config"] = {"cudagraph_mode": "NONE"}
+    if classifier:  # vLLM makes it of the causal class, whatever transformers calls it
+        arguments["hf_overrides"] |= {"architectures": [causal_name(config["architectures"][0])]}
     if serve.float16_rescale_bits:
         from zoo.stages.score.vllm.plugin import rescale_overrides
 
@@ -143,12 +150,32 @@ def permit_amx() -> None:
     torch.cpu._init_amx()  # false, and nothing done, where there is no AMX
 
 
+def sampling_parameters(labels: Sequence[int]) -> Any:
+    """What is asked of a causal model for each row: one token, with the logits of the labels."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        logprob_token_ids=list(labels),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def pooling_parameters() -> Any:
+    """What is asked of a classifier for each row: its logits, without the usual softmax."""
+    from vllm import PoolingParams
+
+    return PoolingParams(task="classify", use_activation=False)
+
+
 class Engine:
     """A loaded model that answers with label logits."""
 
     def __init__(self, arguments: dict[str, Any], label_ids: Sequence[int]) -> None:
-        from vllm import LLM, SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import LLM
 
         permit_amx()
         import_model_class(arguments)
@@ -157,13 +184,9 @@ class Engine:
             arguments = {**arguments, "additional_config": {LABEL_IDS: self._labels}}
         self._llm = LLM(**arguments)
         self._admit = int(arguments["max_num_seqs"])
-        self._parameters = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            logprob_token_ids=self._labels,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        self._pooling = arguments.get("runner") == POOLING
+        self._cap = softcap_of(read_config(Path(arguments["model"]))) if self._pooling else None
+        self._parameters = pooling_parameters() if self._pooling else sampling_parameters(self._labels)
 
     def score(self, rows: Sequence[np.ndarray], step: Callable[[int, int], None] = lambda rows, tokens: None) -> Answer:
         """Raw label logits after each row of token ids.
@@ -188,12 +211,18 @@ class Engine:
             finished = [output for output in engine.step() if output.finished]
             for output in finished:
                 i = int(output.request_id)
-                found = output.outputs[0].logprobs[0]
-                logits[i] = [found[token].logprob for token in self._labels]
+                logits[i] = self._answer(output)
                 cached[i] = output.num_cached_tokens or 0
             if finished:
                 step(len(finished), sum(len(output.prompt_token_ids) for output in finished))
         return Answer(logits, cached, refused, time.monotonic() - started)
+
+    def _answer(self, output: Any) -> Sequence[float] | np.ndarray:
+        """The three logits of a finished request."""
+        if self._pooling:
+            return softcapped(output.outputs.data.float().cpu().numpy().astype(np.float64), self._cap)
+        found = output.outputs[0].logprobs[0]
+        return [found[token].logprob for token in self._labels]
 
     def _hand_over(self, i: int, row: np.ndarray, refused: dict[int, str]) -> None:
         from vllm.exceptions import VLLMValidationError

@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo.checks.rules import RESCALABLE
 from zoo.errors import ZooError
+from zoo.models.heads import causal_name
 
 MODULE = "zoo.stages.score.vllm.gemma_float16"
 
@@ -33,7 +34,7 @@ def rescale_overrides(config: dict[str, Any], bits: int | None) -> dict[str, Any
     """
     if bits is None:
         return {}
-    architecture = (config.get("architectures") or ["none"])[0]
+    architecture = causal_name((config.get("architectures") or ["none"])[0])
     if architecture not in RESCALABLE:
         raise ZooError(
             f"float16_rescale_bits: {architecture} cannot be rescaled, only {', '.join(sorted(RESCALABLE))}; remove it"
