@@ -136,7 +136,7 @@ def _asked(
     **options: Any,
 ) -> BuildOptions:
     """What is asked for, frames as files; TypeError for an option that there is not, as any function has it."""
-    from ensemble.budget.duration import parse_budget
+    from zoo.report.duration import parse_budget
     from ensemble.members.files import named_files
     from ensemble.search.pose import BuildOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from zoo.contracts import Cost
 
 MARK = "forecast"

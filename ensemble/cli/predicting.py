@@ -86,7 +86,7 @@ def predict(
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget.duration import parse_budget, parse_moment
+    from zoo.report.duration import parse_budget, parse_moment
     from ensemble.predict.deadline import SHORTEST_RESERVE_SECONDS
     from ensemble.predict.run import predict as run
     from ensemble.predict.streams import drain

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.plan import Plan, PlanMember
 from ensemble.predict.apart import predict_apart
 from ensemble.predict.known import Known, find_known

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_text
 from ensemble.plan import Plan, candidate_words
 from ensemble.pools.patterns import blend_for

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.plan import Job, Plan, candidate_words
 from ensemble.report.frontier import band
 from zoo.errors import amount

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.plan import Change, ErrorCorrelation, MemberReason, Plan
 from ensemble.report.why import candidate_name, exchanges, judged_text, next_text, others, own, verdict
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.plan import Plan
 from ensemble.search.space import FLOOR, LEAST, POOL, SHRINKAGE
 from ensemble.search.study_file import (

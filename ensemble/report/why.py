@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.plan import Change, MemberReason, Plan
 from zoo.errors import amount
 from zoo.report.text import Cell, Column, Table

@@ -70,7 +70,7 @@ def pose(
     `budget` None: BUDGET, and for tables alone that nobody prices none at all. `output`: what is made of them; the study of
     tables from files lies beside it.
     """
-    from ensemble.budget.duration import parse_budget
+    from zoo.report.duration import parse_budget
     from ensemble.plan import STUDIES
     from ensemble.search.decide import BuildRequest, SearchLimits
     from zoo.settings import home

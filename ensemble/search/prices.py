@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.budget.pricing import Pricing
 from ensemble.budget.schedule import Load, fits, makespan, overhead_seconds
 from ensemble.plan import ROUNDING

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
+from zoo.report.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
 from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.budget.duration import format_seconds, parse_budget
+from zoo.report.duration import format_seconds, parse_budget
 from ensemble.budget.margin import choose_margin, warn_of_kinds
 from zoo.contracts import Cost
 from zoo.errors import ZooError

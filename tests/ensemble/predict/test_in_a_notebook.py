@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ensemble.budget.duration import parse_moment
+from zoo.report.duration import parse_moment
 from ensemble.cli import app
 from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.slim import run_slim, slim_environment

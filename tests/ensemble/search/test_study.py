@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from ensemble.budget.duration import parse_budget
+from zoo.report.duration import parse_budget
 from ensemble.pools.blend import RIDGED_LOG
 from ensemble.pools.crossfit import cross_fit
 from ensemble.search.build import pose_problem
