@@ -136,9 +136,9 @@ def _asked(
     **options: Any,
 ) -> BuildOptions:
     """What is asked for, frames as files; TypeError for an option that there is not, as any function has it."""
-    from ensemble.budget.duration import parse_budget
     from ensemble.members.files import named_files
     from ensemble.search.pose import BuildOptions
+    from zoo.report.duration import parse_budget
 
     if battles is not None and labels is not None:
         raise ZooError("battles and labels are two names of one thing, the labelled rows; give one of them")

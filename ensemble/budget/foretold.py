@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemble.budget.duration import format_seconds
 from zoo.contracts import Cost
+from zoo.report.duration import format_seconds
 
 MARK = "forecast"
 BASES = {

@@ -147,9 +147,9 @@ class Asked:
 
     def options(self, context: typer.Context) -> BuildOptions:
         """What is asked for; ZooError for words that say nothing."""
-        from ensemble.budget.duration import parse_budget
         from ensemble.members.files import named_files
         from zoo.pipeline.table_columns import parse_columns
+        from zoo.report.duration import parse_budget
 
         seconds = pairs("--seconds", "NAME=TIME", self.seconds)
         return BuildOptions(

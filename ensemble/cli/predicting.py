@@ -86,10 +86,10 @@ def predict(
     from zoo.targets import process_age_seconds
 
     started_at = time.monotonic() - process_age_seconds()
-    from ensemble.budget.duration import parse_budget, parse_moment
     from ensemble.predict.deadline import SHORTEST_RESERVE_SECONDS
     from ensemble.predict.run import predict as run
     from ensemble.predict.streams import drain
+    from zoo.report.duration import parse_budget, parse_moment
 
     check_installed()
     seconds = None if budget is None else parse_budget(budget)

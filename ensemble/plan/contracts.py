@@ -18,7 +18,6 @@ from ensemble.plan.shift import Calibration, FittingRows, Robust
 from zoo.contracts import Contract, Cost, Fraction, ScoringRequest, Seconds, Variant, added_later, fold_rule, rule_name
 
 PLAN_VERSION = 1
-STUDIES = "studies.db"  # in the home: every build's study
 ROUNDING = 1e-9  # sums of the same seconds in another order differ by less than this share of them
 
 # What a gate reads of a row: `ensemble.pools.gate.gate_features` computes them, in this order.

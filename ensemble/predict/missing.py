@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Plan, PlanMember
 from ensemble.predict.apart import predict_apart
 from ensemble.predict.known import Known, find_known
@@ -19,6 +18,7 @@ from zoo.contracts import Say
 from zoo.data.battles import Battles, count_characters
 from zoo.data.usable import MOST_BAD
 from zoo.errors import ZooError
+from zoo.report.duration import format_seconds
 from zoo.scores.tables import PROBABILITIES
 from zoo.settings import home
 

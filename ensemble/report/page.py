@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_text
 from ensemble.plan import Plan, candidate_words
 from ensemble.pools.patterns import blend_for
@@ -19,6 +18,7 @@ from ensemble.report.page_why import WHY_STYLE, WHY_TEMPLATE, why_content
 from ensemble.report.shift import shift_details
 from ensemble.report.views import paired_text, pool_text, study_text, taken_text, unseen_text
 from zoo.errors import amount
+from zoo.report.duration import format_seconds
 from zoo.report.page import render
 
 TEMPLATE = (

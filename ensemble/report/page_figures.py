@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Job, Plan, candidate_words
 from ensemble.report.frontier import band
 from zoo.errors import amount
 from zoo.report.drawing import FAINT, GREY, HATCHES, INK, ORANGE, SHADES, clock, entitle, one_panel, round_times, styled, svg
+from zoo.report.duration import format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Change, ErrorCorrelation, MemberReason, Plan
 from ensemble.report.why import candidate_name, exchanges, judged_text, next_text, others, own, verdict
+from zoo.report.duration import format_seconds
 
 WHY_STYLE = """
   .heat { width: auto } .heat th { text-align: center } .heat th:first-child { text-align: left }

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Plan
 from ensemble.search.space import FLOOR, LEAST, POOL, SHRINKAGE
 from ensemble.search.study_file import (
@@ -21,10 +20,10 @@ from ensemble.search.study_file import (
     PROPOSED_BY,
     SECONDS,
     SOME_ROWS,
-    address,
-    load_study,
 )
 from zoo.errors import ZooError, amount
+from zoo.experiments.study import address, finished, importance, load_study
+from zoo.report.duration import format_seconds
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 SHOWN = 12  # trials, the best first
@@ -99,10 +98,8 @@ def study_of(plan: Plan, plan_path: Path, home: Path) -> tuple[str, Path]:
 
 def read_study(name: str, path: Path) -> StudyView:
     """The kept study of this name. ZooError where it is gone."""
-    from optuna.trial import TrialState
-
-    study = load_study(name, path)
-    lines = tuple(_line(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,)))
+    study = load_study(name, path, "build the plan again to have its study")
+    lines = tuple(_line(trial) for trial in finished(study))
     if not lines:
         raise ZooError(f"{path}: no trial of the study {name!r} has ended; build the plan again to go on with it")
     return StudyView(name, path, dict(study.user_attrs), lines, importance_of(lines))
@@ -127,33 +124,16 @@ def _line(trial: Any) -> TrialLine:
 def importance_of(lines: Sequence[TrialLine], *, seed: int = 0) -> dict[str, float]:
     """Shares of the variance of log loss that each choice explains.
 
-    By functional ANOVA of a random forest: Hutter, Hoos and Leyton-Brown, ICML 2014, as in Optuna. Not of a trial's own
-    parameters, of which some exist in some trials only, but of the plan that came of them: who sees which rows, the pool, and
-    its strength (the least where it has none).
+    By functional ANOVA (`zoo.experiments.study.importance`). Not of a trial's own parameters, of which some exist in some
+    trials only, but of the plan that came of them: who sees which rows, the pool, and its strength (the least where it has
+    none).
     """
-    import optuna
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    choices = {POOL: [line.pool for line in lines]}
-    names = sorted({member.removesuffix(SOME_ROWS) for line in lines for member in line.members})
-    for name in names:
+    choices: dict[str, list[Any]] = {POOL: [line.pool for line in lines]}
+    for name in sorted({member.removesuffix(SOME_ROWS) for line in lines for member in line.members}):
         choices[name] = [_sees(line, name) for line in lines]
     strengths = {SHRINKAGE: [line.shrinkage for line in lines], FLOOR: [line.floor for line in lines]}
-    numbers = {name: [values[i] or LEAST[name] for i in range(len(lines))] for name, values in strengths.items()}
-    distributions: dict[str, Any] = {name: CategoricalDistribution(sorted(set(values))) for name, values in choices.items()}
-    distributions |= {name: FloatDistribution(LEAST[name], max(values), log=True) for name, values in numbers.items()}
-    varied = {name: values for name, values in (choices | numbers).items() if len(set(values)) > 1}
-    if len(lines) < 4 or not varied:
-        return {}
-    study = optuna.create_study()
-    for place, line in enumerate(lines):
-        parameters = {name: values[place] for name, values in varied.items()}
-        own = {name: distributions[name] for name in varied}
-        study.add_trial(optuna.trial.create_trial(params=parameters, distributions=own, value=line.log_loss))
-    found = optuna.importance.get_param_importances(
-        study, evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=seed)
-    )
-    return {name: float(share) for name, share in found.items()}
+    choices |= {name: [value or LEAST[name] for value in values] for name, values in strengths.items()}
+    return importance(choices, [line.log_loss for line in lines], seed=seed)
 
 
 def _sees(line: TrialLine, member: str) -> str:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble.report.study import DRAWN, StudyView
-from zoo.report.drawing import BLUE, INK, ORANGE, clock, entitle, one_panel, png, styled
+from zoo.report.drawing import BLUE, ORANGE, clock, entitle, one_panel, png, styled
+from zoo.report.study_figures import best_so_far, importance_bars, legend_below, near_the_best
 from zoo.store import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KNOWN, OTHER, BEST = ORANGE, BLUE, INK
+KNOWN, OTHER = ORANGE, BLUE
 
 
 def draw_study(view: StudyView, folder: Path) -> list[Path]:
@@ -44,19 +45,14 @@ def _history(axes: Axes, view: StudyView) -> None:
     loss, known = _losses(view)
     number = np.array([trial.number for trial in view.trials])
     _dots(axes, number, loss, known)
-    axes.step(number, np.minimum.accumulate(loss), where="post", color=BEST, linewidth=1.2, label="best so far")
+    best_so_far(axes, number, loss)
     axes.set(xlabel="trial", ylabel="log loss out of fold, nats")
-    _near_the_best(axes, loss)
-    _explain(axes)
+    near_the_best(axes, loss)
+    legend_below(axes)
 
 
 def _importance(axes: Axes, view: StudyView) -> None:
-    names, shares = list(view.importance), list(view.importance.values())
-    axes.barh(names, shares, color=OTHER)
-    axes.invert_yaxis()
-    for place, share in enumerate(shares):
-        axes.annotate(f"{share:.0%}", (share, place), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set(xlabel="share of the variance of log loss (functional ANOVA)", xlim=(0, max(shares) * 1.12))
+    importance_bars(axes, view.importance)
 
 
 def _seconds(axes: Axes, view: StudyView) -> None:
@@ -65,8 +61,8 @@ def _seconds(axes: Axes, view: StudyView) -> None:
     _dots(axes, seconds, loss, known)
     clock(axes, seconds.max())
     axes.set(xlabel="predicted time, without the margin", ylabel="log loss out of fold, nats")
-    _near_the_best(axes, loss)
-    _explain(axes)
+    near_the_best(axes, loss)
+    legend_below(axes)
 
 
 def _losses(view: StudyView) -> tuple[np.ndarray, np.ndarray]:
@@ -82,24 +78,6 @@ def _dots(axes: Axes, x: np.ndarray, loss: np.ndarray, known: np.ndarray) -> Non
     for mask, marker, colour, label in ((~known, "o", OTHER, "drawn by Optuna"), (known, "^", KNOWN, "known beforehand")):
         if mask.any():
             axes.plot(x[mask], loss[mask], marker, color=colour, markersize=5, label=label, zorder=2)
-
-
-def _explain(axes: Axes) -> None:
-    """The legend, below the frame: inside it would hide trials."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.legend(loc="outside lower center", ncols=3)
-
-
-def _near_the_best(axes: Axes, loss: np.ndarray) -> None:
-    """The worst trials would press the others flat: what is beyond the upper quartile by far is cut off, and said."""
-    low, high = np.quantile(loss, (0.0, 0.75))
-    top = high + 1.5 * max(high - low, 1e-4)
-    beyond = int((loss > top).sum())
-    axes.set_ylim(low - 0.1 * (top - low), top)
-    if beyond:
-        axes.set_title(f"{beyond} worse, above the frame", loc="right")
-    axes.grid()
 
 
 TITLES: dict[Callable[[Any, StudyView], None], str] = {

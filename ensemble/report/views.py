@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemble.budget.duration import format_seconds
 from ensemble.budget.foretold import MARK, forecast_lines
 from ensemble.plan import Blend, FrontierPoint, Plan, PlanStudy
 from ensemble.report.shift import shift_lines
 from ensemble.report.why import why_blocks
 from zoo.errors import amount
+from zoo.report.duration import format_seconds
 from zoo.report.text import Cell, Column, Page, Table, lowest
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ensemble.budget.duration import format_seconds
 from ensemble.plan import Change, MemberReason, Plan
 from zoo.errors import amount
+from zoo.report.duration import format_seconds
 from zoo.report.text import Cell, Column, Table
 
 MOST_OTHERS = 12  # lines of members that are not in the plan; all of them are in JSON and on the page

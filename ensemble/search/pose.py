@@ -70,9 +70,9 @@ def pose(
     `budget` None: BUDGET, and for tables alone that nobody prices none at all. `output`: what is made of them; the study of
     tables from files lies beside it.
     """
-    from ensemble.budget.duration import parse_budget
-    from ensemble.plan import STUDIES
     from ensemble.search.decide import BuildRequest, SearchLimits
+    from zoo.experiments.study import STUDIES
+    from zoo.report.duration import parse_budget
     from zoo.settings import home
     from zoo.targets import load_target
 

@@ -12,12 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
 from ensemble.budget.pricing import Pricing
 from ensemble.budget.schedule import Load, fits, makespan, overhead_seconds
 from ensemble.plan import ROUNDING
 from ensemble.search.subsets import Affordable, Subset
 from zoo.errors import ZooError
+from zoo.report.duration import format_seconds
 
 LEAST_COVERAGE = 0.02  # of a member's work: less is not worth loading it
 

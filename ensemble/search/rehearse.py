@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.budget.duration import format_seconds
 from ensemble.members.table import balanced_folds
 from ensemble.plan import Robust
 from ensemble.pools.blend import BlendSpec, apply_blend, fit_blend
@@ -30,6 +29,7 @@ from ensemble.search.simple import single_candidates
 from ensemble.search.subsets import Subset
 from zoo.contracts import say_step
 from zoo.errors import ZooError
+from zoo.report.duration import format_seconds
 from zoo.scores.metrics import log_loss_rows
 from zoo.tracking.spans import span
 

@@ -30,8 +30,9 @@ from ensemble.search.problem import Candidate, Problem
 from ensemble.search.rehearse import rehearsed_folds
 from ensemble.search.robust import Groups, words
 from ensemble.search.space import Drawn, Space
-from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile, quiet
+from ensemble.search.study_file import DIGEST, ERROR, FEASIBLE, MEMBERS, PROPOSED_BY, SECONDS, SOME_ROWS, StudyFile
 from zoo.errors import amount
+from zoo.experiments.study import quiet
 from zoo.report.text import as_budget
 from zoo.scores.metrics import log_loss_rows
 from zoo.tracking.spans import open_span

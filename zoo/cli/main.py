@@ -20,12 +20,13 @@ from zoo.cli.lineage import lineage
 from zoo.cli.stages import fetch, merge, quantize, run, score, train
 from zoo.cli.targets import target_app
 from zoo.cli.tracking import leaderboard, promote, sync, ui
+from zoo.cli.tune import tune
 
 add_commands(
     app,
     {
         START: (list_, show, run, leaderboard, insight, report),
-        STAGES: (fetch, train, merge, quantize, score, ladder, caps, experiment),
+        STAGES: (fetch, train, merge, quantize, score, ladder, caps, tune, experiment),
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle, export),
         TRACKING: (ui, sync),

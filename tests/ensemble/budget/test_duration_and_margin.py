@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.budget.duration import format_seconds, parse_budget
 from ensemble.budget.margin import choose_margin, warn_of_kinds
 from zoo.contracts import Cost
 from zoo.errors import ZooError
+from zoo.report.duration import format_seconds, parse_budget
 from zoo.targets import load_target, machine_fingerprint
 
 

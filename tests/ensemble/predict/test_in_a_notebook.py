@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ensemble.budget.duration import parse_moment
 from ensemble.cli import app
 from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.slim import run_slim, slim_environment
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.errors import ZooError
+from zoo.report.duration import parse_moment
 from zoo.scores.tables import read_submission, score_table, write_scores
 
 NEEDED = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil")

@@ -22,9 +22,9 @@ from ensemble.search.robust import LEAST_ROWS, AskedGroups, Groups, beyond_by_gr
 from ensemble.search.simple import simple_candidates
 from ensemble.search.space import Drawn
 from ensemble.search.study import Judge, Tried, run_study
-from ensemble.search.study_file import load_study
 from tests.helpers.members import make_members, request
 from zoo.errors import ZooError
+from zoo.experiments.study import load_study
 from zoo.scores.metrics import log_loss_rows, mean_and_error
 
 OF = np.repeat([0, 1, 2], [600, 300, 100])
@@ -181,7 +181,7 @@ def test_the_study_of_a_robust_build_is_another_one_and_its_trials_are_compared_
         for one in (groups, None, replace(groups, asked=AskedGroups("source", "mean")))
     ]
     assert len({tried.kept.name for tried in found}) == 3
-    tried, study = found[0], load_study(found[0].kept.name, tmp_path / "studies.db")
+    tried, study = found[0], load_study(found[0].kept.name, tmp_path / "studies.db", "build again")
     assert study.user_attrs["compared by"].startswith("the worst of 2 groups of source")
     worst = [score(losses, groups.of, "worst") for losses in tried.losses]
     values = {round(trial.value, 9) for trial in study.trials}

@@ -10,7 +10,6 @@ import numpy as np
 import optuna
 import pytest
 
-from ensemble.budget.duration import parse_budget
 from ensemble.pools.blend import RIDGED_LOG
 from ensemble.pools.crossfit import cross_fit
 from ensemble.search.build import pose_problem
@@ -22,13 +21,16 @@ from ensemble.search.rehearse import rehearsed_folds
 from ensemble.search.simple import simple_candidates
 from ensemble.search.space import Drawn
 from ensemble.search.study import Judge, Tried, run_study
-from ensemble.search.study_file import MEMBERS, PROPOSED_BY, load_study
+from ensemble.search.study_file import MEMBERS, PROPOSED_BY
 from tests.helpers.members import make_members, request
 from zoo.errors import ZooError
+from zoo.experiments.study import load_study
+from zoo.report.duration import parse_budget
 from zoo.report.text import as_budget
 from zoo.scores.metrics import log_loss_rows
 
 BUDGET = Budget(5400.0, 1.5, "")
+MEND = "build the plan again"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_the_same_study_is_not_run_again_and_goes_on_where_it_stopped(tmp_path: 
     assert (more.kept.trials, fewer.kept.trials) == (16, 5)
     assert more.plans[: len(first.plans)] == first.plans
     assert sum("going on" in line and "it has 12 trials" in line for line in said) == 2
-    assert len(load_study(first.kept.name, path).trials) == 16
+    assert len(load_study(first.kept.name, path, MEND).trials) == 16
 
 
 def test_what_is_kept_says_what_it_is_of(tmp_path: Path, problem, known):
@@ -102,7 +104,7 @@ def test_what_is_kept_says_what_it_is_of(tmp_path: Path, problem, known):
     assert tried is not None
     name = tried.kept.name
     assert re.fullmatch(r"t4x2 1h30m 4 members battles [0-9a-f]{8}", name)
-    study = load_study(name, path)
+    study = load_study(name, path, MEND)
     facts = study.user_attrs
     assert (facts["data"], facts["target"], facts["budget"]) == ("battles.csv", "t4x2", "1h30m")
     assert facts["members"] == list(problem.members.names)
@@ -150,15 +152,15 @@ def test_losses_of_a_trial_are_out_of_fold_in_every_repeat(problem):
 def test_a_file_that_is_no_study_is_one_line(tmp_path: Path, problem, known):
     path = tmp_path / "studies.db"
     path.write_text("no database, though as long as the header of one " * 40)
-    for act in (lambda: run(problem, known, SearchLimits(1, storage=path)), lambda: load_study("any", path)):
+    for act in (lambda: run(problem, known, SearchLimits(1, storage=path)), lambda: load_study("any", path, MEND)):
         with pytest.raises(ZooError, match=r"studies\.db: studies cannot be kept or read there") as raised:
             act()
         assert "\n" not in str(raised.value)
     with pytest.raises(ZooError, match="not there any more"):
-        load_study("any", tmp_path / "none.db")
+        load_study("any", tmp_path / "none.db", MEND)
     optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(ZooError, match="has 1 studies, and not 'any'"):
-        load_study("any", tmp_path / "other.db")
+        load_study("any", tmp_path / "other.db", MEND)
 
 
 @pytest.mark.parametrize("text", ["9h", "1h30m", "5m", "1m30s", "45s", "720h", "0.25s"])

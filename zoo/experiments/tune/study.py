@@ -1,0 +1,171 @@
+"""The study of `zoo tune` as Optuna keeps it: every trial is there from the moment it is drawn.
+
+A process that is killed leaves its trials RUNNING with what was drawn, and the next one goes on with them. Trials are pruned by
+Optuna's median rule: one whose best held-out log loss so far is above the median of what the others had at the same share of
+their training ends there. Hyperband would share out some hundreds of trials; people have a dozen. The Wilcoxon pruner wants the
+loss of each row, which a training does not tell; all trials are judged on the same rows, so that their means compare well.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.experiments.study import importance, open_study, plain_errors
+from zoo.experiments.tune.space import Space, Value, draw
+from zoo.scores.tuned import State, TriedSettings
+
+STARTUP_TRIALS = 5  # that are drawn at random, the entry's own settings included, before the sampler models what went well
+TRIALS_TO_PRUNE_BY = 3  # that have ended before one is compared with them
+WARM_SHARE = 0.2  # of a training, in which none is ended: the learning rate has only just warmed up
+LEAST_TOLD = 8  # finished trials below which nothing is said of what mattered
+SETTINGS, DRAWN, FINGERPRINT, SECONDS, WHY, MADE = "settings", "drawn", "fingerprint", "seconds", "why", "made here"
+SPENT, JUDGED = "spent seconds", "judged"
+MEND = "move it away, or set ZOO_HOME to a folder of your own"
+
+
+class Study:
+    """A study by name in a SQLite file, made where it is missing; `own`: the entry's own values, the first trial."""
+
+    def __init__(
+        self, name: str, path: Path, space: Space, own: Mapping[str, Value], *, seed: int, facts: Mapping[str, Any]
+    ) -> None:
+        import optuna
+
+        self.name, self.path, self.space, self._own = name, path, space, dict(own)
+        with plain_errors(path, MEND):
+            self._study = open_study(name, path, lambda: dict(facts))
+            drawn = len(self._study.trials)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.sampler = optuna.samplers.TPESampler(
+                    seed=seed + drawn, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+                )
+            self._study.pruner = optuna.pruners.MedianPruner(
+                n_startup_trials=TRIALS_TO_PRUNE_BY, n_warmup_steps=round(100 * WARM_SHARE), n_min_trials=2
+            )
+            if not drawn:
+                self._study.enqueue_trial(self._own, skip_if_exists=True)
+
+    def interrupted(self) -> list[Any]:
+        """Trials that a killed process, or the end of a budget, left before their end."""
+        import optuna
+
+        left = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        return [optuna.trial.Trial(self._study, trial._trial_id) for trial in left]  # there is no other way to go on with one
+
+    def drawn(self) -> int:
+        """How many trials there are, whatever came of them."""
+        import optuna
+
+        return sum(t.state != optuna.trial.TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
+
+    def ask(self) -> Any:
+        """A new trial."""
+        return self._study.ask()
+
+    def draw(self, trial: Any) -> dict[str, Value]:
+        """What a trial tries: nothing else than the entry's own settings where it is the first."""
+        if trial.number > 0:
+            return draw(self.space, trial)
+        known = {name: knob for name, knob in self.space.knobs() if name in self._own}
+        draw(Space(**known), trial)  # so that the sampler knows them, where the space has them
+        return {}
+
+    def note(self, trial: Any, facts: Mapping[str, Any]) -> None:
+        """Keep facts of a trial, by the names above."""
+        for key, value in facts.items():
+            trial.set_user_attr(key, value)
+
+    def report(self, trial: Any, share: float, loss: float) -> str:
+        """Note an evaluation at a share of a training; why the trial is to end there, empty where it is to go on."""
+        step = round(100 * share)
+        trial.report(loss, step)
+        if trial.number == 0 or step >= 100 or not trial.should_prune():
+            return ""
+        return f"above the median of the others at {share:.0%} of the training"
+
+    def complete(self, trial: Any, loss: float) -> None:
+        """A trial has come to its end."""
+        self._study.tell(trial, loss)
+
+    def prune(self, trial: Any) -> None:
+        """A trial was ended before its end; its last log loss is kept."""
+        import optuna
+
+        self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+    def fail(self, trial: Any) -> None:
+        """A trial could not be trained: it counts, and nothing is learned of it."""
+        import optuna
+
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def spend(self, seconds: float) -> None:
+        """Note the wall clock of all runs of the study so far."""
+        self._study.set_user_attr(SPENT, round(seconds, 1))
+
+    @property
+    def spent(self) -> float:
+        """Seconds of wall clock that earlier runs took."""
+        return float(self._study.user_attrs.get(SPENT, 0.0))
+
+    def note_judged(self, fingerprint: str) -> int:
+        """Note a winner that is judged; how many different ones were so far."""
+        judged = list(dict.fromkeys([*self._study.user_attrs.get(JUDGED, []), fingerprint]))
+        self._study.set_user_attr(JUDGED, judged)
+        return len(judged)
+
+    def facts_of(self, number: int) -> dict[str, Any]:
+        """What was noted of a trial."""
+        found: dict[str, Any] = self._study.get_trials(deepcopy=False)[number].user_attrs
+        return found
+
+    def trials(self) -> tuple[TriedSettings, ...]:
+        """Every trial that was drawn, the first first."""
+        from optuna.trial import TrialState
+
+        states: dict[Any, State] = {
+            TrialState.COMPLETE: "complete",
+            TrialState.PRUNED: "pruned",
+            TrialState.FAIL: "failed",
+            TrialState.RUNNING: "unfinished",
+        }
+        found = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state not in states:
+                continue
+            curve = tuple((step / 100, value) for step, value in sorted(trial.intermediate_values.items()))
+            found.append(
+                TriedSettings(
+                    number=trial.number,
+                    state=states[trial.state],
+                    settings=trial.user_attrs.get(SETTINGS, {}),
+                    drawn=trial.user_attrs.get(DRAWN, {}),
+                    log_loss=trial.value if trial.value is not None else curve[-1][1] if curve else None,
+                    curve=curve,
+                    seconds=trial.user_attrs.get(SECONDS),
+                    why=trial.user_attrs.get(WHY, ""),
+                )
+            )
+        return tuple(found)
+
+
+def importance_of(trials: tuple[TriedSettings, ...]) -> dict[str, float]:
+    """What mattered among the trials that ran to their end; empty where these are too few to tell."""
+    ended = [trial for trial in trials if trial.state == "complete" and trial.log_loss is not None]
+    if len(ended) < LEAST_TOLD:
+        return {}
+    names = [name for name in Space.model_fields if all(name in trial.drawn for trial in ended)]
+    return importance({name: [trial.drawn[name] for trial in ended] for name in names}, [t.log_loss or 0.0 for t in ended])
+
+
+def best_of(trials: tuple[TriedSettings, ...]) -> TriedSettings:
+    """The trial with the lowest log loss; of equals the first, so the entry as it is before others."""
+    ended = [trial for trial in trials if trial.state == "complete" and trial.log_loss is not None]
+    if not ended:
+        raise ZooError("no trial has ended; run the command again to go on with those that were begun", exit_code=1)
+    return min(ended, key=lambda trial: (trial.log_loss or 0.0, trial.number))
