@@ -1,4 +1,4 @@
-"""The best trial against the entry as it is, row by row: where it was chosen, and where it was not."""
+"""The best trial against the entry as it is, on rows that chose it and on others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.scores.tuned import ComparedOn
 def judged_on(
     shared: Setting, entries: tuple[Entry, Entry], ids: Input, cards: Cards, *, say: Say
 ) -> tuple[ComparedOn, ComparedOn]:
-    """The entry's own settings and the best trial's on the rows to choose by, and on those to judge by.
+    """The entry's own settings and the best trial's, on rows that choose and that judge.
 
     What is not in the store any more is trained again first.
     """
