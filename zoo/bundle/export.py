@@ -64,6 +64,9 @@ def forms_of(run: Run) -> dict[str, Form]:
     if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):
         scheme = quantize.manifest.request.spec.scheme
         found[scheme] = Form(scheme, quantize, quantize.path / "model")
+    if train is not None and isinstance(train.manifest.request, TrainRequest) and train.manifest.request.head != "labels":
+        where = ", ".join(str(form.folder) for form in found.values())
+        raise ZooError(f"{run.name}: has a classifier head, for which no card is written; its folders lie at {where}")
     if not found:
         raise ZooError(f"{run.name}: no trained weights of a language model are in the store; `zoo report` says what it is")
     return found

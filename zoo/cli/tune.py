@@ -1,4 +1,4 @@
-"""`zoo tune`: better settings of training, found by trials and judged where they were not chosen."""
+"""`zoo tune`: better settings of training, judged where they were not chosen."""
 
 from __future__ import annotations
 
@@ -93,12 +93,16 @@ def tune(
 
 
 def _left(report: TuneReport, name: str, data: Path) -> list[str]:
-    """Write the study's page, pictures and numbers, and log it; what to do next, and where they are."""
+    """Write the study's page, pictures and numbers, and log it.
+
+    What to do next, and where they are.
+    """
     from zoo.experiments.tune import results_folder
     from zoo.report.drawing import png
     from zoo.report.text import Format, as_text
     from zoo.report.tuned import pictures, set_options, tune_html, tune_page
     from zoo.store import write_atomic
+    from zoo.tracking.sync import log_tuned
 
     folder = results_folder(report)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,13 +112,17 @@ def _left(report: TuneReport, name: str, data: Path) -> list[str]:
     write_atomic(folder / "tune.html", tune_html(report, drawn))
     write_atomic(folder / "tune.md", as_text(tune_page(report, []), Format.markdown) + "\n")
     write_atomic(folder / "tune.json", report.model_dump_json(indent=1))
+    log_tuned(folder)
     better = report.winner.settings if report.is_better else {}
     use = [f"to use them: zoo run {name} --data {data} {set_options(better)}", ""] if better else []
     return [*use, str(folder / "tune.html"), f"in a browser: optuna-dashboard sqlite:///{report.storage}"]
 
 
 def _write(report: TuneReport, name: str) -> str:
-    """Write the best settings into the entry where they are better on rows that chose nothing; what was done."""
+    """Write the best settings into the entry; what was done.
+
+    Only where they are better on rows that chose nothing.
+    """
     from zoo.entries.tuned import write_training
 
     if not report.is_better:

@@ -1,4 +1,4 @@
-"""Put other training settings into an entry's TOML file, and leave everything else in it as it is."""
+"""Put other training settings into an entry's TOML file, and leave the rest as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What studies share, of builds and of trainings: where they are kept, read, and what mattered in them.
+"""What studies of builds and of trainings share: their file, and what mattered.
 
 Both are Optuna's, in one SQLite file of the home, so that one dashboard shows them side by side.
 """
@@ -20,7 +20,9 @@ LEAST_TRIALS = 4  # below them nothing is said of what mattered
 
 
 def open_study(name: str, path: Path, facts: Callable[[], dict[str, Any]], **parts: Any) -> Any:
-    """The study of a name in a SQLite file, made where it is missing; `facts` says what a new one is of.
+    """The study of a name in a SQLite file, made where it is missing.
+
+    `facts` says what a new one is of.
 
     `parts`: a sampler and a pruner of Optuna's. Raises what `plain_errors` turns into one line.
     """
@@ -42,7 +44,10 @@ def open_study(name: str, path: Path, facts: Callable[[], dict[str, Any]], **par
 
 
 def load_study(name: str, path: Path, mend: str) -> Any:
-    """A kept study to read. ZooError with the `mend` where the file or the study is gone, or is not Optuna's."""
+    """A kept study to read.
+
+    ZooError with the `mend` where the file or the study is gone, or is not Optuna's.
+    """
     if not path.is_file():
         raise ZooError(f"{path}: the study {name!r} is not there any more; {mend}")
     import optuna
@@ -63,7 +68,9 @@ def finished(study: Any) -> list[Any]:
 
 
 def importance(choices: Mapping[str, Sequence[Any]], losses: Sequence[float], *, seed: int = 0) -> dict[str, float]:
-    """Shares of the variance of log loss that each choice explains, the largest first; empty where too few trials tell.
+    """Shares of the variance of log loss that each choice explains, the largest first.
+
+    Empty where too few trials tell.
 
     `choices`: by name, the value that each trial had; texts and truths are categories, numbers lie on a scale, a logarithmic
     one where they span a decade or more. By functional ANOVA of a random forest: Hutter, Hoos and Leyton-Brown, ICML 2014, as

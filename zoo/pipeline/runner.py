@@ -88,7 +88,10 @@ Watch = Callable[[Path], AbstractContextManager[object]]  # shows the stage that
 
 
 class Stopped(Exception):
-    """A stage was ended because its caller wants it no more; what it has done so far is kept as that of a killed one."""
+    """A stage was ended because its caller wants it no more.
+
+    What it has done so far is kept as that of a killed one.
+    """
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,13 @@ class Watched:
     """How stages run for a caller that watches them.
 
     `environment`: added to theirs; `keep_open`: descriptors that they hold to their end; `stopped`: ends them once it is set.
+    With that they hear of Ctrl-C from the caller alone, who knows then that they did not fail.
     """
 
     watch: Watch
     environment: Mapping[str, str] = field(default_factory=dict)
     keep_open: tuple[int, ...] = ()
-    stopped: Event = field(default_factory=Event)
+    stopped: Event | None = None
 
 
 _watched: ContextVar[Watched | None] = ContextVar("watched", default=None)
@@ -120,7 +124,7 @@ def watched(
     For callers that have none, as a notebook, or that run several side by side: what a stage would write there goes to its log.
     The rest as in `Watched`; a stage that is ended by `stopped` raises Stopped.
     """
-    token = _watched.set(Watched(watch, environment or {}, keep_open, stopped or Event()))
+    token = _watched.set(Watched(watch, environment or {}, keep_open, stopped))
     try:
         yield
     finally:
@@ -250,12 +254,18 @@ def _launch(request: Request, partial: Path, lock: int) -> None:
         log = stack.enter_context((partial / LOG).open("ab"))
         stack.enter_context(caller.watch(partial))
         keep_open = (lock, *caller.keep_open)
-        process = start_stage(request, partial, keep_open=keep_open, environment=caller.environment, terminal=log)
+        own = caller.stopped is not None
+        process = start_stage(
+            request, partial, keep_open=keep_open, environment=caller.environment, terminal=log, own_group=own
+        )
         _wait(request, partial, process, caller.stopped)
 
 
 def _wait(request: Request, partial: Path, process: subprocess.Popen[bytes], stopped: Event | None = None) -> None:
-    """Wait for a stage's process, and pass on what this one is told; ZooError where it fails, Stopped where it is stopped."""
+    """Wait for a stage's process, and pass on what this one is told.
+
+    ZooError where it fails, Stopped where it is stopped.
+    """
 
     def forward(signum: int, _: object) -> None:
         process.send_signal(signum)

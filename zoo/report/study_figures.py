@@ -36,7 +36,10 @@ def legend_below(axes: Axes) -> None:
 
 
 def near_the_best(axes: Axes, loss: np.ndarray) -> None:
-    """The worst trials would press the others flat: what is beyond the upper quartile by far is cut off, and said."""
+    """Cut off what is beyond the upper quartile by far, and say how many that is.
+
+    The worst trials would press the others flat.
+    """
     low, high = np.quantile(loss, (0.0, 0.75))
     top = high + 1.5 * max(high - low, 1e-4)
     beyond = int((loss > top).sum())

@@ -1,4 +1,4 @@
-"""A study of training settings for people: its trials, the judgement of the best, what mattered, and pictures."""
+"""A study of training settings for people: tables, judgement, pictures, page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import amount
-from zoo.report.drawing import BLUE, FAINT, GREY, INK, ORANGE, entitle, one_panel, styled
+from zoo.report.drawing import BLUE, FAINT, GREY, INK, ORANGE, entitle, one_panel, round_ticks, styled
 from zoo.report.duration import format_seconds
 from zoo.report.sections import Drawn, Section, sections_html
 from zoo.report.study_figures import best_so_far, importance_bars, legend_below, near_the_best
@@ -56,7 +56,10 @@ def _counts(report: TuneReport) -> str:
 
 
 def trials_table(report: TuneReport) -> Table:
-    """A line a trial, the best first; those that were pruned come last, since their losses are of an unfinished training."""
+    """A line a trial, the best first.
+
+    Those that were pruned come last, since their losses are of an unfinished training.
+    """
     shown = sorted(report.trials, key=lambda t: (t.state != "complete", t.log_loss is None, t.log_loss or 0.0, t.number))
     rows: list[list[Cell]] = [
         [
@@ -93,7 +96,8 @@ def judgement(report: TuneReport) -> list[str]:
     where = f"fold {report.fold} of {report.n_folds} of {report.data}"
     if report.choosing is None or report.judging is None:
         tried = sum(trial.state in ("complete", "pruned") for trial in report.trials) - 1
-        return [f"No other settings were better than the entry's, of {tried} tried, on {choose} ({where})."]
+        told = f"No other settings were better than the entry's, of {tried} tried, on {choose} ({where})."
+        return [told, *_no_better_than_guessing(report, report.own.log_loss)]
     away, here = report.judging, report.choosing
     gain = f"{away.difference:+.4f} ± {away.error:.4f}"
     verdict = (
@@ -110,13 +114,24 @@ def judgement(report: TuneReport) -> list[str]:
         f"Judged on {amount(away.rows, 'other row')} of {amount(away.prompts, 'other prompt')} of the same fold, "
         f"which chose nothing: {gain}, {verdict}.",
     ]
+    lines += _no_better_than_guessing(report, away.best)
     if report.judged > 1:
         lines.append(f"{report.judged} different winners were judged on these rows so far: each makes the last less certain.")
     return lines
 
 
+def _no_better_than_guessing(report: TuneReport, loss: float | None) -> list[str]:
+    """A line where even the best has learned nothing: then a difference says little of settings."""
+    if loss is None or loss < report.guessing:
+        return []
+    return [f"That is no better than guessing ({report.guessing:.4f}): train on more rows before its settings are tuned."]
+
+
 def compared_table(report: TuneReport) -> Table:
-    """Log loss of the entry's own settings and of the best, on the rows that chose and on those that judge."""
+    """Log loss of the entry's own settings and of the best.
+
+    On the rows that chose, and on those that judge.
+    """
     columns = [
         Column("held-out rows", "part"),
         Column("rows", form=",d", drop=2),
@@ -254,13 +269,14 @@ def settings_figure(report: TuneReport, names: Sequence[str]) -> Figure:
         _dots(axes, values, known)
         if min(values) > 0 and max(values) >= 5 * min(values):
             axes.set_xscale("log")
+            round_ticks(axes, np.array(values))
         near_the_best(axes, np.array([trial.log_loss for trial in known], dtype=float))
         axes.set(xlabel=name)
     for axes in panels[len(names) :]:
         axes.remove()
     figure.supylabel(LOSS_AXIS, fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(f"Log loss against settings\n{_of(report)}", x=0.02, ha="left", fontsize=11)
+    entitle(figure, f"Log loss against settings, {_of(report)}", "")
     return figure
 
 

@@ -35,7 +35,9 @@ class TriedSettings(Contract):
 
 
 class ComparedOn(Contract):
-    """The best trial's log loss and that of the entry's own settings on the same rows, and the paired difference.
+    """The best trial against the entry's own settings on the same rows.
+
+    `own` and `best` are log losses in nats.
 
     `difference`: best less own, in nats, negative where the best is better; `error`: its standard error by prompts.
     """
@@ -53,11 +55,13 @@ class TuneReport(Contract):
 
     `choosing`: on the rows by which the best was chosen, where it flatters; `judging`: on rows of other prompts of the same
     fold. None where the best trial is the entry as it is. `judged`: how many different winners were judged on these rows so
-    far. `spent_seconds`: wall clock of all runs of the study. `importance`: shares of the variance of log loss.
+    far. `spent_seconds`: wall clock of all runs of the study. `importance`: shares of the variance of log
+    loss. `guessing`: the log loss of even shares, in nats.
     """
 
     entry: str
     data: str
+    dataset_digest: str
     fold: int
     n_folds: int
     study: str
@@ -72,6 +76,7 @@ class TuneReport(Contract):
     judging: ComparedOn | None = None
     judged: int = 0
     importance: dict[str, float] = Field({})
+    guessing: float
     ended_by: str
     spent_seconds: float
 

@@ -15,6 +15,7 @@ from typing import Any
 from zoo.contracts import Held, ImportRequest, Manifest, rule_name
 from zoo.report.text import as_budget
 from zoo.scores.metric_names import ACCURACY, HOURS_25K, LOG_LOSS, LOG_LOSS_SE, ROWS
+from zoo.scores.tuned import TuneReport
 from zoo.tracking.facts import Data, Facts
 from zoo.tracking.home import public
 from zoo.tracking.view import VIEWS, view_page
@@ -205,6 +206,21 @@ def use_note(kind: str, record: Mapping[str, Any], build: str) -> str:
     what += f", in {as_budget(float(record['seconds']))}" if record["seconds"] >= 1 else ""
     note = str(record.get("note") or "")
     return f"{what}." + (f"\n\n> {_plain(note)}" if note else "")
+
+
+def tune_note(report: TuneReport) -> str:
+    """A study of training settings: what the best changes, and what it gained on which rows."""
+    what = f"A study of the training settings of **{_plain(report.entry)}** by `zoo tune`, on fold {report.fold} of "
+    what += f"{report.n_folds} of `{report.data}`."
+    if report.judging is None or report.choosing is None:
+        return f"{what}\n\nNo other settings were better than the entry's."
+    told = f"Trial {report.best} of {len(report.trials)} against the entry's own settings, best less own, in nats:"
+    rows = ["| held-out rows | difference | rows |", "|---|---|---|"]
+    for name, part in (("of prompts that chose nothing", report.judging), ("that chose it", report.choosing)):
+        rows.append(f"| {name} | {part.difference:+.4f} ± {part.error:.4f} | {part.rows:,} |")
+    settings = ["| setting | here |", "|---|---|"]
+    settings += [f"| `train.{name}` | {_cell(str(value))} |" for name, value in report.winner.settings.items()]
+    return "\n\n".join([what, told, "\n".join(rows), "\n".join(settings)])
 
 
 _A = {name: f"A {name}" for name in ("prediction", "recalibration", "submission")} | {"evaluation": "An evaluation"}

@@ -19,12 +19,24 @@ from zoo.tracking.bounded import SECONDS
 from zoo.tracking.builds import BUILD, build_mark, keep_build, mirror_build
 from zoo.tracking.client.connection import connect
 from zoo.tracking.client.runs import end_dead_runs
-from zoo.tracking.home import database, is_marked, is_owed, kept_builds, kept_uses, mark_begun, mask, one_line, tracking_uri
+from zoo.tracking.home import (
+    database,
+    is_marked,
+    is_owed,
+    kept_builds,
+    kept_uses,
+    mark_begun,
+    mask,
+    one_line,
+    tracking_uri,
+    unmark,
+)
 from zoo.tracking.live import followed
 from zoo.tracking.models import restore_aliases
 from zoo.tracking.notes import keep_notes
 from zoo.tracking.removed import forget_removed, is_removal_owed
 from zoo.tracking.stages import mirror_stage
+from zoo.tracking.tuned import mirror_tuned, tuned_folders
 from zoo.tracking.uses import mirror_use
 
 logger = logging.getLogger("zoo")
@@ -71,6 +83,20 @@ def log_build(
         _settle()
 
     return _log(log, "the plan")
+
+
+def log_tuned(folder: Path) -> bool:
+    """Log a study of training settings from the folder in which it left its report.
+
+    False, with a warning, where the store is down.
+    """
+    unmark(folder.name)  # it may have gone on since it was logged
+
+    def log() -> None:
+        mirror_tuned(folder)
+        _settle()
+
+    return _log(log, "the study")
 
 
 def log_uses() -> bool:
@@ -133,6 +159,9 @@ def _log_owed(store: Path) -> int:
     for folder in _builds():
         if is_owed(build_mark(folder)):
             added += mirror_build(folder)
+    for folder in tuned_folders():
+        if is_owed(folder.name):
+            added += mirror_tuned(folder)
     for path in _uses():
         if is_owed(path.stem):
             added += mirror_use(path)
@@ -169,6 +198,8 @@ def sync(store: Path) -> int:
             added += _mirror_or_leave(artifact, entry_of(artifact.manifest))
         for folder in _builds():
             added += mirror_build(folder)
+        for folder in tuned_folders():
+            added += mirror_tuned(folder)
         for path in _uses():
             added += mirror_use(path)
         _settle()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.helpers.tiny_models import TINY_ENTRY
+from tests.helpers.tuned import report_of
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Entry, EvaluateRequest, Held, TrainSpec
 from zoo.data.sample import write_sample
@@ -28,16 +29,18 @@ from zoo.entries.load import load_entry
 from zoo.entries.toml import document
 from zoo.entries.tuned import write_training
 from zoo.errors import ZooError
+from zoo.experiments.run import run_chain
 from zoo.experiments.tune import Space, TuneOptions, load_space, results_folder, tune
 from zoo.experiments.tune.rows import LEAST_PROMPTS, split_held
 from zoo.experiments.tune.space import Knob, default_space, differing, draw, own_values, with_drawn
 from zoo.experiments.tune.study import Study, best_of, importance_of
 from zoo.experiments.tune.training import Following
+from zoo.pipeline.weights import fetch_request
 from zoo.report.text import as_text
 from zoo.report.tuned import pictures, settings_text, tune_html, tune_page
 from zoo.scores.metric_names import HELD_OUT_LOSS
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
-from zoo.scores.tuned import ComparedOn, TriedSettings, TuneReport
+from zoo.scores.tuned import TriedSettings, TuneReport
 from zoo.store import list_artifacts
 
 # --- the space --------------------------------------------------------------------------------------------------------------
@@ -218,43 +221,6 @@ def test_an_evaluation_is_judged_once_and_by_its_share_of_the_training() -> None
 # --- what people see ----------------------------------------------------------------------------------------------------------
 
 
-def report_of(difference: float, error: float) -> TuneReport:
-    trials = tuple(
-        TriedSettings(
-            number=number,
-            state="pruned" if number == 3 else "complete",
-            settings={} if number == 0 else {"learning_rate": 1e-3 * number, "rank": 4 * number},
-            drawn={} if number == 0 else {"learning_rate": 1e-3 * number, "rank": 4 * number},
-            log_loss=1.0 - 0.01 * number,
-            curve=((0.5, 1.02), (1.0, 1.0 - 0.01 * number)),
-            seconds=60.0,
-        )
-        for number in range(6)
-    )
-    judged = ComparedOn(rows=90, prompts=80, own=1.01, best=1.01 + difference, difference=difference, error=error)
-    chosen = ComparedOn(rows=40, prompts=40, own=1.0, best=0.95, difference=-0.05, error=0.01)
-    return TuneReport(
-        entry="tiny",
-        data="<b>.csv",
-        fold=0,
-        n_folds=5,
-        study="tune tiny b fold 0 01234567",
-        storage="studies.db",
-        trials=trials,
-        best=5,
-        rows_to_choose=40,
-        prompts_to_choose=40,
-        rows_to_judge=90,
-        prompts_to_judge=80,
-        choosing=chosen,
-        judging=judged,
-        judged=1,
-        importance={"learning_rate": 0.8, "rank": 0.2},
-        ended_by="trials",
-        spent_seconds=360.0,
-    )
-
-
 @pytest.mark.parametrize(
     ("difference", "error", "told", "better"),
     [(-0.04, 0.01, "by more than twice", True), (-0.01, 0.01, "more rows would tell", True), (0.01, 0.01, "chance", False)],
@@ -308,11 +274,12 @@ def test_a_study_is_killed_goes_on_and_is_judged_on_rows_that_chose_nothing(
     options = ["--data", str(data), "--space", str(space), "--fold", "0", "--source", str(tiny_llama)]
     command = [sys.executable, "-m", "zoo", "tune", "tiny", *options, "--trials", "2"]
     store = own_home / "store"
+    said: list[str] = []
+    run_chain([fetch_request(tiny_entry, store, source=str(tiny_llama))], tiny_entry, store, say=said.append, track=False)
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
     wait_until(lambda: list((store / ".partial").glob("train-*")), "a training", killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    said: list[str] = []
     drawn = load_space(space, tiny_entry)
     ask = TuneOptions(data, Held(rule="near-prompts-1"), 2, space=drawn, source=str(tiny_llama))
     report = tune(tiny_entry, ask, store, say=said.append)

@@ -1,4 +1,4 @@
-"""Tuning: trials of an entry's training settings, and the best of them judged where it was not chosen.
+"""Tuning: trials of training settings, the best judged where it was not chosen.
 
 What may be drawn (space), which held-out rows choose and which judge (rows), the study (study), its trials (trials), how long
 they take (pace), one training (training), the judgement (judging), and all of it (run).

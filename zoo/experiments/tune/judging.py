@@ -1,4 +1,4 @@
-"""The best trial against the entry as it is, row by row: where it was chosen, and where it was not."""
+"""The best trial against the entry as it is, on rows that chose it and on others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.experiments.cards import Cards
 from zoo.experiments.needs import need_of
 from zoo.experiments.run import run_chain
-from zoo.experiments.scored import scored_rows
+from zoo.experiments.scored import Labels, scored_rows
 from zoo.experiments.tune.training import Following, followed
 from zoo.experiments.tune.trials import Setting
 from zoo.pipeline.chain import output_of
@@ -23,7 +23,7 @@ from zoo.scores.tuned import ComparedOn
 def judged_on(
     shared: Setting, entries: tuple[Entry, Entry], ids: Input, cards: Cards, *, say: Say
 ) -> tuple[ComparedOn, ComparedOn]:
-    """The entry's own settings and the best trial's on the rows to choose by, and on those to judge by.
+    """The entry's own settings and the best trial's, on rows that choose and that judge.
 
     What is not in the store any more is trained again first.
     """
@@ -52,7 +52,7 @@ def _losses(shared: Setting, entry: Entry, ids: Input, cards: Cards, *, say: Say
         keep_open = (loan.lock,) if loan.lock >= 0 else ()
         with watched(lambda partial: followed(partial, unstopped, say=say), environment=loan.environment, keep_open=keep_open):
             artifact = run_chain([*trains, evaluation], entry, shared.store, say=say)[-1]
-    scored = scored_rows(artifact, (shared.rows.labels, shared.rows.ties))
+    scored = scored_rows(artifact, Labels(shared.rows.labels, shared.rows.groups, shared.rows.ties))
     return dict(zip(scored.ids, log_loss_rows(scored.p, scored.y).tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""How long a training of a study takes, by those that have ended: what of a budget is enough for one."""
+"""How long a training of a study takes, by those that have ended."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def check_budget(budget_seconds: float | None, spent: float, request: TrainReque
 
 
 def _like(made: Artifact, request: TrainRequest) -> float | None:
-    """Seconds of the steps of a training of as many rows and epochs as another has asked for; None for any other."""
+    """Seconds of the steps of a training that is as long as another.
+
+    None for one that is not, or of something else.
+    """
     known = made.manifest.request
     if not isinstance(known, TrainRequest) or made.manifest.hardware.get("machine") != machine_fingerprint():
         return None

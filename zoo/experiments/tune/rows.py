@@ -1,4 +1,4 @@
-"""The held-out rows of `zoo tune`: some to choose settings by, and others, of other prompts, to judge the choice by.
+"""The held-out rows of `zoo tune`: some to choose by, and others to judge by.
 
 The best of several trials is better on the rows that it was chosen by than elsewhere: that is what made it the best. So the
 rows that trainings are compared by are a part of the held-out fold, and the winner is compared with the entry's own settings on
@@ -38,7 +38,10 @@ class HeldRows:
     ties: bool
 
     def prompts(self, ids: tuple[str, ...]) -> int:
-        """How many prompts some rows are of, near-copies of one counting once where the folds have them so."""
+        """How many prompts some rows are of.
+
+        Near-copies of one count once where the folds have them so.
+        """
         return len({self.groups[row_id] for row_id in ids})
 
 

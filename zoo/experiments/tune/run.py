@@ -1,4 +1,4 @@
-"""`zoo tune`: trials of an entry's training settings, and a fair comparison of the best with the entry as it is."""
+"""`zoo tune`: a study of an entry's training settings, from battles to the report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from zoo.experiments.tune.study import FINGERPRINT, Study, best_of, importance_o
 from zoo.experiments.tune.trials import Setting, TuneOptions, Tuner
 from zoo.pipeline.chain import battles_input, output_of
 from zoo.pipeline.weights import fetch_request
+from zoo.scores.metrics import uniform_loss
 from zoo.scores.tuned import TuneReport
 from zoo.settings import home
 from zoo.store import fingerprint, locked
@@ -55,6 +56,7 @@ def _report(shared: Setting, study: Study, options: TuneOptions, tuner: Tuner) -
     return TuneReport(
         entry=shared.entry.name,
         data=options.battles.name,
+        dataset_digest=shared.battles.fingerprint,
         fold=options.held.fold,
         n_folds=options.held.n_folds,
         study=study.name,
@@ -66,6 +68,7 @@ def _report(shared: Setting, study: Study, options: TuneOptions, tuner: Tuner) -
         rows_to_judge=len(rows.judging),
         prompts_to_judge=rows.prompts(rows.judging),
         importance=importance_of(trials),
+        guessing=uniform_loss(ties=rows.ties),
         ended_by=tuner.ended_by,
         spent_seconds=tuner.spent(),
     )
@@ -88,7 +91,10 @@ def results_folder(report: TuneReport) -> Path:
 
 
 def _name(shared: Setting, space: Space, options: TuneOptions) -> str:
-    """The study's name, the same for the same question: entry, data and fold for people, and a digest of all there is to it."""
+    """The study's name, the same for the same question.
+
+    Entry, data and fold for people, and a digest of all there is to it.
+    """
     request = shared.requests(shared.entry)[-1]
     told = (fingerprint(request), space.model_dump_json(), *shared.rows.choosing, "", *shared.rows.judging)
     digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""The space of `zoo tune`: which settings of training a trial may draw, and from where to where."""
+"""The space of `zoo tune`: which settings of training a trial may draw."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DIGITS = 3  # of a number that is drawn: more say nothing, and cannot be read
 
 
 class Knob(Contract):
-    """What one setting may be: a number from `low` to `high`, drawn on a log scale on request, or one of `choices`."""
+    """What one setting may be.
+
+    A number from `low` to `high`, drawn on a log scale on request, or one of `choices`.
+    """
 
     low: float | None = None
     high: float | None = None
@@ -95,7 +98,10 @@ def default_space(spec: TrainSpec) -> Space:
 
 
 def load_space(path: Path, entry: Entry) -> Space:
-    """A space that people have written; ZooError names the file and the key that is no setting, or none of this entry."""
+    """A space that people have written.
+
+    ZooError names the file and the key that is no setting, or none of this entry.
+    """
     space = read_toml(path, Space)
     if entry.train is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train] to tune")
@@ -176,7 +182,9 @@ def _holds(knob: Knob, value: Value) -> bool:
 
 
 def with_drawn(spec: TrainSpec, drawn: Mapping[str, Value]) -> TrainSpec:
-    """The settings of a training with what was drawn; pydantic's ValidationError where that is none.
+    """The settings of a training with what was drawn.
+
+    pydantic's ValidationError where that is none.
 
     A rank that changes takes alpha with it, by the ratio that was drawn or the entry's.
     """

@@ -1,4 +1,4 @@
-"""The study of `zoo tune` as Optuna keeps it: every trial is there from the moment it is drawn.
+"""The study of `zoo tune` as Optuna keeps it, every trial from its beginning.
 
 A process that is killed leaves its trials RUNNING with what was drawn, and the next one goes on with them. Trials are pruned by
 Optuna's median rule: one whose best held-out log loss so far is above the median of what the others had at the same share of
@@ -28,7 +28,10 @@ MEND = "move it away, or set ZOO_HOME to a folder of your own"
 
 
 class Study:
-    """A study by name in a SQLite file, made where it is missing; `own`: the entry's own values, the first trial."""
+    """A study by name in a SQLite file, made where it is missing.
+
+    `own`: the entry's own values, the first trial.
+    """
 
     def __init__(
         self, name: str, path: Path, space: Space, own: Mapping[str, Value], *, seed: int, facts: Mapping[str, Any]
@@ -81,7 +84,10 @@ class Study:
             trial.set_user_attr(key, value)
 
     def report(self, trial: Any, share: float, loss: float) -> str:
-        """Note an evaluation at a share of a training; why the trial is to end there, empty where it is to go on."""
+        """Note an evaluation at a share of a training; why the trial is to end there.
+
+        Empty where it is to go on.
+        """
         step = round(100 * share)
         trial.report(loss, step)
         if trial.number == 0 or step >= 100 or not trial.should_prune():
@@ -155,7 +161,10 @@ class Study:
 
 
 def importance_of(trials: tuple[TriedSettings, ...]) -> dict[str, float]:
-    """What mattered among the trials that ran to their end; empty where these are too few to tell."""
+    """What mattered among the trials that ran to their end.
+
+    Empty where these are too few to tell.
+    """
     ended = [trial for trial in trials if trial.state == "complete" and trial.log_loss is not None]
     if len(ended) < LEAST_TOLD:
         return {}
@@ -164,7 +173,10 @@ def importance_of(trials: tuple[TriedSettings, ...]) -> dict[str, float]:
 
 
 def best_of(trials: tuple[TriedSettings, ...]) -> TriedSettings:
-    """The trial with the lowest log loss; of equals the first, so the entry as it is before others."""
+    """The trial with the lowest log loss; of equals the first.
+
+    So the entry as it is comes before others. ZooError where none has ended.
+    """
     ended = [trial for trial in trials if trial.state == "complete" and trial.log_loss is not None]
     if not ended:
         raise ZooError("no trial has ended; run the command again to go on with those that were begun", exit_code=1)

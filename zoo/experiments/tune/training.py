@@ -1,4 +1,4 @@
-"""One trial's training: run where there is a card for it, looked at as it goes, and ended where it is not worth its time."""
+"""One trial's training, looked at as it goes, and ended where it is not worth its time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.contracts import Entry, Request, Say, StageResult, TrainRequest
 from zoo.errors import OutOfMemory
 from zoo.experiments.cards import Cards, Loan, Need
 from zoo.experiments.run import run_chain
-from zoo.pipeline.runner import watched
+from zoo.pipeline.runner import Stopped, watched
 from zoo.scores.metric_names import HELD_OUT_LOSS, TRAIN_SHARE
 from zoo.settings import home
 from zoo.store import LIVE, PARTIAL, RESULT, Artifact, artifact_name, discard, if_free, lock_file
@@ -55,7 +55,10 @@ class Following:
         self._pass_on()
 
     def finished(self, curve: Sequence[tuple[int, float]], total: int) -> None:
-        """Take the evaluations of a training that has ended: of the last ones nothing was seen in time."""
+        """Take the evaluations of a training that has ended.
+
+        Of the last ones nothing was seen in time.
+        """
         self.total = total
         self._held.extend((step, value) for step, value in curve if step > 0)
         self._pass_on()
@@ -74,7 +77,9 @@ class Following:
 def train(
     requests: Sequence[Request], entry: Entry, store: Path, cards: Cards, need: Need, following: Following, *, say: Say
 ) -> Artifact:
-    """Run a trial's trainings, an earlier one before its own where it has one; the artifact of the last.
+    """Run a trial's trainings; the artifact of the last.
+
+    An earlier one runs before its own where it has one.
 
     Raises Stopped where `following` ended it. One that runs out of memory beside others is run again, once, with its cards to
     itself.
@@ -86,6 +91,8 @@ def train(
         return followed(partial, following, say=say, heard=partial.name == artifact_name(last))
 
     def once(loan: Loan) -> Artifact:
+        if following.stopped.is_set():  # while it waited for its cards
+            raise Stopped
         keep_open = (loan.lock,) if loan.lock >= 0 else ()
         with watched(watch, environment=loan.environment, keep_open=keep_open, stopped=following.stopped):
             return run_chain(list(requests), entry, store, say=say)[-1]
@@ -106,7 +113,10 @@ def train(
 
 @contextmanager
 def followed(partial: Path, following: Following, *, say: Say, heard: bool = False) -> Iterator[None]:
-    """Look at the stage that runs in a folder while the block runs; `heard`: take in what it says of its losses."""
+    """Look at the stage that runs in a folder while the block runs.
+
+    `heard`: take in what it says of its losses.
+    """
     ended = Event()
     thread = Thread(target=_follow, args=(partial / LIVE, following, ended, say), kwargs={"heard": heard}, daemon=True)
     thread.start()
@@ -133,7 +143,10 @@ def _follow(live: Path, following: Following, ended: Event, say: Say, *, heard: 
 
 
 def evaluations(artifact: Artifact) -> tuple[list[tuple[int, float]], int]:
-    """The held-out log losses of a finished training by step, and the steps that it would have had in all."""
+    """The held-out log losses of a finished training by step, and all its steps.
+
+    Those are the steps that it would have had in all, where it ended early by itself.
+    """
     curves = StageResult.model_validate_json((artifact.path / RESULT).read_text()).curves
     curve = [(int(step), float(value)) for step, value in curves[HELD_OUT_LOSS]]
     return curve, max(1, round(curve[-1][0] / artifact.manifest.metrics[TRAIN_SHARE]))

@@ -1,4 +1,4 @@
-"""A study's trials: several trainings at a time, until they are enough or the budget is spent."""
+"""A study's trials, run until they are enough or the budget is spent."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from zoo.scores.tuned import TriedSettings
 from zoo.settings import home
 from zoo.store import find, fingerprint, remove_artifact
 from zoo.targets import visible_gpus
+from zoo.tracking.home import public
 
 TRIALS, BUDGET, INTERRUPT = "trials", "budget", "interrupted"
 SPEND_SECONDS = 5.0  # between two notes of what was spent
@@ -69,9 +70,7 @@ class Setting:
 
     def requests(self, entry: Entry) -> list[TrainRequest]:
         """The trainings of an entry on this data."""
-        assert entry.prompt is not None and entry.train is not None
-        own, (base, battles, held) = entry.train, (self.base, self.battles, self.held)
-        return train_requests(entry.name, entry.prompt, own, self.store, base=base, battles=battles, held=held)
+        return train_requests(entry, self.store, base=self.base, battles=self.battles, held=self.held)
 
 
 class Tuner:
@@ -143,7 +142,10 @@ class Tuner:
             raise
 
     def _next(self) -> Any:
-        """The next trial: one that was left unfinished, else a new one; None where no more is to begin."""
+        """The next trial, those that were left unfinished first.
+
+        None where no more is to begin.
+        """
         with self._gate:
             are_enough = not self._waiting and self.study.drawn() >= self.options.trials
             if self._stopped or are_enough or self._is_over():
@@ -198,11 +200,9 @@ class Tuner:
             drop_unfinished(requests[-1], self.shared.store)
             prefixed(f"pruned: {following.why}")
         except ZooError as error:
-            if following.stopped.is_set():  # it waited for a card, or failed as it was ended
-                return
             if trial.number == 0:
                 raise  # so would all others
-            self.study.note(trial, {WHY: str(error)})
+            self.study.note(trial, {WHY: public(str(error))})
             self.study.fail(trial)
             drop_unfinished(requests[-1], self.shared.store)
             prefixed(f"failed: {error}")
@@ -221,7 +221,10 @@ class Tuner:
         self.study.note(trial, {SECONDS: round(before + time.monotonic() - began, 1)})
 
     def _is_known(self, trial: Any, key: str) -> bool:
-        """Whether a trial of equal settings has come to an end: then this one has, too, without a training."""
+        """Whether a trial of equal settings has come to an end.
+
+        Then this one has, too, without a training.
+        """
         for other in self.study.trials():
             facts = self.study.facts_of(other.number)
             if other.number == trial.number or facts.get(FINGERPRINT) != key or other.state not in ("complete", "pruned"):
@@ -255,7 +258,10 @@ class Tuner:
         return budget is None or expected is None or self.spent() + expected <= budget
 
     def _free_losers(self) -> None:
-        """Remove the adapters of trials that are not the best, but for the entry's own and what was there before the study."""
+        """Remove the adapters of trials that lost.
+
+        The entry's own stays, and so does what was there before the study.
+        """
         with self._gate:
             trials = self.study.trials()
             best = best_of(trials)
