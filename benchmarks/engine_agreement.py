@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from zoo.contracts import ScoreRequest
 from zoo.data.battles import read_battles
@@ -21,6 +20,7 @@ from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.stages.device import attention_options
 from zoo.stages.quantize.awq_format import write_dequantized
+from zoo.stages.train.classifier import class_of
 from zoo.stages.train.label_head import label_logits, pad
 from zoo.store import read_manifest
 
@@ -32,7 +32,7 @@ def main(artifact: Path, rows: int) -> None:
     frame = read_battles(request.battles.path).frame.set_index("id", drop=False)
     with tempfile.TemporaryDirectory() as plain:
         write_dequantized(folder, Path(plain))
-        model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, **attention_options(plain)).eval()
+        model = class_of(Path(plain)).from_pretrained(plain, dtype=torch.float32, **attention_options(plain)).eval()
     for variant in request.spec.variants:
         table = read_scores(artifact / variant.slug / "scores.parquet").head(rows)
         chosen = frame.loc[table["id"]]

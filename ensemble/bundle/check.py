@@ -18,7 +18,7 @@ from zoo.checks.layouts import check_layout, check_memory, layout_memory
 from zoo.checks.model import check_group_size
 from zoo.contracts import Base, QuantizeRequest, QuantizeSpec, ScoreRequest, changed
 from zoo.errors import ZooError
-from zoo.models.heads import causal_name
+from zoo.models.heads import causal_name, head_of
 from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
 from zoo.scores.metric_names import FINER_SHARE
 from zoo.store import file_sha256, read_manifest
@@ -129,7 +129,7 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     )
     quantize = quantized_by(folder)
     yield check_transformers(config, bundle)
-    yield check_engine(request.serve, bundle.target.engine)
+    yield check_engine(request.serve, bundle.target.engine, head_of(config))
     yield check_dtype(base, request.spec, request.serve, target)
     yield check_kernel(quantize, target)
     yield check_attention(shape, request.serve, target, bundle.target.engine)

@@ -60,7 +60,7 @@ def check_entry(
     findings = [
         *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)]),
         *([check_head(entry.head, base.architecture)] if entry.head != "labels" else []),
-        check_engine(serve, engine),
+        check_engine(serve, engine, entry.head),
         check_dtype(entry.base, entry.score, serve, target),
         *_of_forms(forms, lambda form: [check_kernel(forms[form], target)]),
         check_labels(entry.prompt, model_folder, label_ids),

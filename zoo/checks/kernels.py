@@ -11,6 +11,7 @@ from zoo.checks.rules import (
     FLASHINFER_BROKEN,
     FLASHINFER_GATED,
     LABELS_BY_ID,
+    POOLING_TRIED,
     RESCALABLE,
     RESCALE_BITS,
     RESCALING_TRIED,
@@ -21,7 +22,7 @@ from zoo.checks.rules import (
     packed_kernel,
     parse_version,
 )
-from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape
+from zoo.contracts import Base, Head, QuantizeSpec, ScoreSpec, ServeSpec, Shape
 from zoo.targets import Target
 from zoo.targets.capabilities import AMPERE, TURING
 
@@ -133,7 +134,7 @@ def check_attention(shape: Shape, serve: ServeSpec, target: Target, engine: str 
     return ok("attention", what)
 
 
-def check_engine(serve: ServeSpec, engine: str | None) -> Finding:
+def check_engine(serve: ServeSpec, engine: str | None, head: Head = "labels") -> Finding:
     """Whether the version of vLLM has what scoring asks of it."""
     if engine is None:
         return warn(
@@ -146,4 +147,7 @@ def check_engine(serve: ServeSpec, engine: str | None) -> Finding:
     if serve.float16_rescale_bits and not any(first <= version <= last for first, last in RESCALING_TRIED):
         what = f"vLLM {engine}: rescaling was tried with 0.21 and 0.26 to 0.32 only"
         return warn("engine", what, "install one of these, or compare with float32 first: benchmarks/gemma_float16.py")
+    if head == "classifier" and version not in POOLING_TRIED:
+        what = f"vLLM {engine}: classifiers were tried with 0.32 only"
+        return warn("engine", what, "compare a few rows with transformers first: benchmarks/engine_agreement.py")
     return ok("engine", f"vLLM {engine}")

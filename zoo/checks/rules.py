@@ -33,6 +33,8 @@ LABELS_BY_ID: Version = (0, 20)  # `logprob_token_ids`, without which a label ca
 # gemma_float16.py was written for 0.26 to 0.32. 0.21 keeps a float16 Gemma's residual stream in float32 between layers, and
 # its norms have the same parts: held against float32 in benchmarks/engine_versions.md.
 RESCALING_TRIED: tuple[tuple[Version, Version], ...] = (((0, 21), (0, 21)), ((0, 26), (0, 32)))
+# Classifiers were served by this one alone; 0.21 has the same calls, by its source (vllm/pooling_params.py).
+POOLING_TRIED: tuple[Version, ...] = ((0, 32),)
 FLASHINFER_BROKEN: tuple[Version, Version] = ((0, 22), (0, 23))  # on sm_75: vllm#44379, flashinfer#3620
 FLASHINFER_GATED: Version = (0, 24)  # from here sm_75 gets Triton's attention (vllm PR #45375)
 BEST_ON_TURING = "0.21.0"  # labels by id, Marlin, and attention on tensor cores; needs a CUDA 13 driver (580 or newer)

@@ -350,6 +350,7 @@ def test_a_classifier_saves_the_vocabulary_s_matrix_and_nothing_else() -> None:
 def test_a_head_that_cannot_be_is_refused_with_a_mend_that_can() -> None:
     entry = load_entry("llama-3-8b")
     assert findings(override(entry, ["head=classifier"]), "t4x2")["head"].verdict == "ok"
+    assert findings(override(entry, ["head=classifier"]), "t4x2", engine="0.21.0")["engine"].verdict == "warn"
     falcon = override(entry, ["head=classifier", "base.architecture=FalconForCausalLM"])
     assert "FalconForCausalLM has no classifier" in findings(falcon, "t4x2")["head"].what
     gemma3 = override(entry, ["head=classifier", "base.architecture=Gemma3ForCausalLM"])  # autoawq does not quantize it

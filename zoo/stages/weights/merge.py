@@ -114,8 +114,8 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
 def merged_head(base: Path, trained: list[Path], factors: list[float]) -> torch.Tensor | None:
     """The classifier (3, hidden) of several adapters, as the vocabulary's head is stored.
 
-    None where they have none. The mean of what each has become, its way from the label rows times its factor, as the mean of the updates of all else.
-    ZooError where only some of them have one.
+    None where they have none. The mean of what each has become, its way from the label rows times its factor, as the mean of
+    all other updates. ZooError where only some of them have one.
     """
     starts = [start_of(path) for path in trained]
     if not any(starts):
