@@ -3,7 +3,6 @@
 from importlib.metadata import version as installed_version
 
 project = "preference-zoo"
-copyright = "Apache-2.0"
 version = release = installed_version("preference-zoo")
 html_title = f"preference-zoo {version}"
 
@@ -25,6 +24,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False  # the start page names the licence
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = "$ "
