@@ -102,14 +102,15 @@ def _told_bar() -> Any:
                 of = f" of {self.total:,}" if self.total else ""
                 description = self.desc.strip(" :")
                 bar = {"description": description, "done": self.n, "total": self.total, "unit": self.unit}
-                _tell(progress=f"{description}: {self.n:,}{of} {self.unit}s{self._left()}", bar=bar)
+                # Time first: MLflow shows some thirty characters of a tag.
+                _tell(progress=f"{self._left()}{description}: {self.n:,}{of} {self.unit}s", bar=bar)
             return shown
 
         def _left(self) -> str:
             """Time left at the speed so far, where that is known."""
             facts, done = self.format_dict, self.n - self.initial
             rate = facts["rate"] or (done / facts["elapsed"] if done > 0 and facts["elapsed"] else 0)
-            return f", {self.format_interval((self.total - self.n) / rate)} left" if self.total and rate else ""
+            return f"{self.format_interval((self.total - self.n) / rate)} left, " if self.total and rate else ""
 
     return Bar
 

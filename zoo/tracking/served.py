@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 PLACE = "ZOO_UI_PLACE"  # environment: where the bare address leads, as in /experiments/1/runs
-# What MLflow's pages keep in the browser: which of their two menus is shown, and whether their assistant, a panel over a quarter of
-# the page for language models that nobody here has set up, has opened itself yet.
+# What MLflow's pages keep in the browser: which of their two menus is shown, and whether their assistant, a panel over a
+# quarter of the page for language models that nobody here has set up, has opened itself yet.
 FIRST = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
 UNCACHED = (b"if-none-match", b"if-modified-since")  # of a request: an older page of this address is never good enough
 OF_BODY = (b"content-length", b"etag", b"last-modified", b"cache-control")

@@ -20,7 +20,7 @@ COLUMNS = (
     *("tags.`zoo.target`", "tags.`zoo.entry`"),
 )
 NAME = "attributes.`Run Name`"
-WIDTH, NAME_WIDTH = 105, 330  # pixels of a column: all of them side by side in a window of 1600, names whole
+WIDTH, NAME_WIDTH = 105, 290  # pixels of a column: nearly all of them side by side in a window of 1600, names of 40 letters
 FILTER = "tags.`zoo.scored` = 'yes'"  # members and ensembles; clear it to see entries and stages
 MOST_SETTINGS = 6  # axes of settings that people can follow
 SECTION = "zoo"
