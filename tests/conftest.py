@@ -19,7 +19,7 @@ settings.load_profile("unhurried")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests are allowed the most seconds begin first, so that at the end no worker is left alone with one of them."""
+    """Files whose tests are allowed the most seconds begin first: at the end no worker is left alone with one of them."""
     longest: dict[Path, float] = {}
     for item in items:
         limit = item.get_closest_marker("timeout")

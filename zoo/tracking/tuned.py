@@ -15,14 +15,16 @@ from zoo.errors import ZooError
 from zoo.scores.tuned import TuneReport
 from zoo.settings import home
 from zoo.store import leave_out, locked
-from zoo.tracking.client import connect, describe, find_run, write_batch
+from zoo.tracking.client.connection import connect
+from zoo.tracking.client.runs import find_run
+from zoo.tracking.client.writing import describe, write_batch
 from zoo.tracking.describe import LAYOUT, tune_note
 from zoo.tracking.experiments import UNNAMED, experiment_of
 from zoo.tracking.facts import Data
 from zoo.tracking.home import mark, mark_begun, public_data
 
 if TYPE_CHECKING:
-    from zoo.tracking.client import MlflowClient
+    from zoo.tracking.client.connection import MlflowClient
 
 REPORT = "tune.json"  # of a study's folder: a TuneReport; beside it its page and pictures
 

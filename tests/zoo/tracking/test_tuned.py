@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.tracked import all_runs
 from tests.helpers.tuned import report_of
 from zoo.scores.metric_names import find_metric
-from zoo.tracking.client import connect
+from zoo.tracking.client.connection import connect
 from zoo.tracking.sync import log_tuned, sync
 from zoo.tracking.tuned import REPORT
 
