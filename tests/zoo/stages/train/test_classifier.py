@@ -19,6 +19,7 @@ from zoo.stages.train import adapters
 from zoo.stages.train import label_head as labels
 from zoo.stages.train import stage as train
 from zoo.stages.train.classifier import label_rows
+from zoo.stages.train.scaling import scale_update
 from zoo.stages.weights import merge
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -174,6 +175,15 @@ def test_heads_are_averaged_and_scaled_with_the_rest(untied: Path, trained: Path
     assert (own - other).abs().max() > 0.001
     assert torch.allclose(mean, (own + other) / 2, atol=2e-3)
     assert torch.allclose(half, (start + own) / 2, atol=2e-3)
+
+
+def test_a_part_of_the_update_is_the_same_beside_the_base_and_merged(untied: Path, trained: Path, tmp_path: Path) -> None:
+    """The factor that `train.scales` tries in training is the one that merging takes, head and body alike."""
+    whole, half = (adapted_model(untied / "model", trained / "adapter", TrainSpec(method="lora")) for _ in range(2))
+    scale_update(half, 0.5)
+    merged_half = logits(plain_model(merged(untied, tmp_path / "half", trained, scale=0.5), torch.float32))
+    off = (merged_half - logits(half)).abs().max()
+    assert off < 0.1 * (logits(whole) - logits(half)).abs().max()
 
 
 def test_full_fine_tuning_keeps_the_classifier(untied: Path, sample_csv: Path, tmp_path: Path) -> None:
