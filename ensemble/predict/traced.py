@@ -1,4 +1,4 @@
-"""The spans of a prediction's job: its process, what it took to load, and the pieces in which its rows came."""
+"""The spans of a prediction's job: its process, its load, and the pieces its rows came in."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class JobTrace:
 
 
 def load_seconds(folder: Path) -> float:
-    """How long a score stage took until its engine had answered a row, by its own tally; 0 where that is not known."""
+    """Seconds until a score stage's engine had answered a row, by its own tally.
+
+    0 where that is not known.
+    """
     with suppress(OSError, ValueError, KeyError, TypeError):
         return float(json.loads((folder / TALLY).read_text())["load_seconds"])
     return 0.0

@@ -14,7 +14,10 @@ from zoo.store import Artifact
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of a file by row id, and its rows' prompts as numbers; `ties`: whether its battles can be ties."""
+    """Labels of a file by row id, and its rows' prompts as numbers.
+
+    `ties`: whether its battles can be ties.
+    """
 
     by_id: Mapping[str, int]
     prompts: Mapping[str, int]

@@ -190,7 +190,10 @@ def check_names(folder: Path, recipe: Recipe, only: Sequence[str]) -> None:
 
 
 def check_labels(recipe: Recipe, data_folder: Path, say: Say = lambda _: None) -> dict[str, Labels]:
-    """Labels of each file that a recipe's models are evaluated on. ZooError for a file without any label."""
+    """Labels of each file that a recipe's models are evaluated on.
+
+    ZooError for a file without any label.
+    """
     labels = {}
     for key, name in (("data", recipe.data), *(("also_on", name) for name in recipe.also_on)):
         labels[name] = _labels(data_folder / name, say)

@@ -35,8 +35,9 @@ STYLE = """
   .spaced { margin-top: 1.2rem }
   .pair { display: flex; flex-wrap: wrap; gap: 1.5rem } .pair > div { flex: 1 1 26rem; min-width: 0 }
   dt { font-weight: 600; margin-top: .6rem } dd { margin: 0; overflow-wrap: anywhere }
-  @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc; --blue: #0072b2;
-    --orange: #c44e00; --green: #00795a; --grey: #6e6e6e }
+  .pair td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 8rem }
+  @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #999; --faint: #ccc;
+    --warn: #a33b00; --good: #00684a; --blue: #0072b2; --orange: #c44e00; --green: #00795a; --grey: #6e6e6e }
     body { margin: 0; max-width: none }
     .tile, tr, .stack { break-inside: avoid } h2 { break-after: avoid } .scroll { overflow: visible }
     details::details-content { content-visibility: visible; block-size: auto } }

@@ -1,4 +1,4 @@
-"""Calls of a tracking store: with a bound on the time to the answer, and made again where two processes write at once."""
+"""Calls of a tracking store: bounded in time, and made again where two write at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def repeated_on_clash(call: Callable[[], _Answer]) -> _Answer:
 
 
 class Patient:
-    """A client whose calls come back in time, and are made again where two processes write at once.
+    """A client whose calls come back in time, and are made again where two write at once.
 
     `seconds`: the longest that a call may take before it raises TimeoutError; None for a file's, which always answers. What it
     answers is what the client answers; attributes that are no methods are the client's own.

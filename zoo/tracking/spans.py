@@ -93,9 +93,9 @@ class Recording:
         return span
 
     def finished(self) -> list[dict[str, Any]]:
-        """The spans as plain data, parents first: moments in nanoseconds since 1970, a parent by its place.
+        """The spans as plain data, parents first.
 
-        What has not ended ends now.
+        Moments are nanoseconds since 1970, a parent is its place. What has not ended ends now.
         """
         now = self.clock()
         self.root.end = now if self.root.end is None else self.root.end
@@ -162,7 +162,7 @@ def span(name: str, **attributes: Value) -> Iterator[Span]:
 
 
 def begun(name: str, start: float, **attributes: Value) -> Span:
-    """A span in the open one, whose end is set by whoever began it: what runs beside other things."""
+    """A span in the open one, whose end is set by whoever began it."""
     within = _within.get()
     if within is None:
         return Span(name, start)

@@ -1,1 +1,1 @@
-"""Calls of MLflow: nothing else of this project imports it, but for the app that its server runs."""
+"""Calls of MLflow: nothing else imports it, but for the app that its server runs."""

@@ -16,7 +16,10 @@ def deleted_runs(client: MlflowClient, milliseconds: int) -> list[str]:
 
 
 def purge(client: MlflowClient, run_id: str) -> None:
-    """Remove a deleted run from a SQLite database for good, as `mlflow gc` does, and its traces, which that leaves."""
+    """Remove a deleted run from a SQLite database for good, as `mlflow gc` does.
+
+    And its traces, which that leaves.
+    """
     delete_traces(client, client.get_run(run_id))
     _database_store(client)._hard_delete_run(run_id)
 

@@ -1,4 +1,4 @@
-"""Logged models of checkpoints whose files stay in the store, and the registered versions made of them."""
+"""Logged models of checkpoints in the store, and the registered versions made of them."""
 
 from __future__ import annotations
 

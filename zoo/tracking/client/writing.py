@@ -1,4 +1,4 @@
-"""What is written to a run: parameters, metrics, data, files and a description; writes repeat nothing."""
+"""What is written to a run: parameters, metrics, data, files and a description."""
 
 from __future__ import annotations
 
