@@ -269,7 +269,7 @@ def test_a_study_is_killed_goes_on_and_is_judged_on_rows_that_chose_nothing(
 ) -> None:
     """One study for all of it, since each training loads a model: killed in a trial, finished, asked for more, judged."""
     data, space = tmp_path / "battles.csv", tmp_path / "space.toml"
-    write_sample(data, 160, 7)
+    write_sample(data, 320, 7)
     space.write_text(RATES)
     options = ["--data", str(data), "--space", str(space), "--fold", "0", "--source", str(tiny_llama)]
     command = [sys.executable, "-m", "zoo", "tune", "tiny", *options, "--trials", "2"]
