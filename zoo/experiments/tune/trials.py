@@ -188,6 +188,8 @@ class Tuner:
         following = Following(lambda share, loss: self._evaluated(trial, share, loss), self._look)
         with self._gate:
             self._running[trial.number] = following
+            if self._stopped == INTERRUPT:  # since this trial was asked for
+                following.stop(INTERRUPT)
         prefixed = _saying(self.say, trial.number)
         try:
             need = need_of(entry, self.shared.store)
@@ -205,8 +207,7 @@ class Tuner:
             if trial.number == 0:
                 raise  # so would all others
             self.study.note(trial, {WHY: public(str(error))})
-            self.study.fail(trial)
-            drop_unfinished(requests[-1], self.shared.store)
+            self.study.fail(trial)  # its folder stays: the error names the log there
             prefixed(f"failed: {error}")
         else:
             self._note_seconds(trial, began)
