@@ -223,7 +223,11 @@ def test_an_evaluation_is_judged_once_and_by_its_share_of_the_training() -> None
 
 @pytest.mark.parametrize(
     ("difference", "error", "told", "better"),
-    [(-0.04, 0.01, "by more than twice", True), (-0.01, 0.01, "more rows would tell", True), (0.01, 0.01, "chance", False)],
+    [
+        (-0.04, 0.01, "by more than twice", True),
+        (-0.01, 0.01, "more rows would tell", True),
+        (0.01, 0.01, "did not carry over", False),
+    ],
 )
 def test_the_page_says_on_which_rows_the_best_was_judged(difference: float, error: float, told: str, better: bool) -> None:
     report = report_of(difference, error)

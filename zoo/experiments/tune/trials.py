@@ -106,7 +106,7 @@ class Tuner:
         """
         done = self.study.drawn()
         if done:
-            left = f", {amount(len(self._waiting), 'trial')} of them to be finished" if self._waiting else ""
+            left = f", {len(self._waiting)} of them to be finished" if self._waiting else ""
             self.say(f"going on with study {self.study.name!r}: {amount(done, 'trial')}{left}")
         else:
             self.say(f"study {self.study.name!r}: {amount(self.options.trials, 'trial')}, {self.jobs} at a time")
