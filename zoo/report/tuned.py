@@ -105,11 +105,12 @@ def judgement(report: TuneReport) -> list[str]:
         if report.is_told
         else "better there, by less than twice the error: more rows would tell"
         if report.is_better
-        else "not better there: what chose it was chance"
+        else "not better there: its lead did not carry over"
     )
+    ended = sum(trial.state in ("complete", "pruned") for trial in report.trials)
     lines = [
         f"Trial {report.best} was chosen by its log loss on {choose} ({where}), on which the best of "
-        f"{amount(len(report.trials), 'trial')} looks better than it is: {here.difference:+.4f} ± {here.error:.4f} against the "
+        f"{amount(ended, 'trial')} looks better than it is: {here.difference:+.4f} ± {here.error:.4f} against the "
         "entry's own settings.",
         f"Judged on {amount(away.rows, 'other row')} of {amount(away.prompts, 'other prompt')} of the same fold, "
         f"which chose nothing: {gain}, {verdict}.",
@@ -124,7 +125,8 @@ def _no_better_than_guessing(report: TuneReport, loss: float | None) -> list[str
     """A line where even the best has learned nothing: then a difference says little of settings."""
     if loss is None or loss < report.guessing:
         return []
-    return [f"That is no better than guessing ({report.guessing:.4f}): train on more rows before its settings are tuned."]
+    told = f"A log loss of {loss:.4f} is no better than guessing ({report.guessing:.4f})"
+    return [f"{told}: train on more rows before settings are tuned."]
 
 
 def compared_table(report: TuneReport) -> Table:

@@ -89,7 +89,8 @@ class Study:
         Empty where it is to go on.
         """
         step = round(100 * share)
-        trial.report(loss, step)
+        if step not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # else it was resumed
+            trial.report(loss, step)
         if trial.number == 0 or step >= 100 or not trial.should_prune():
             return ""
         return f"above the median of the others at {share:.0%} of the training"

@@ -104,7 +104,7 @@ class Tuner:
         """
         done = self.study.drawn()
         if done:
-            left = f", {amount(len(self._waiting), 'trial')} of them to be finished" if self._waiting else ""
+            left = f", {len(self._waiting)} of them to be finished" if self._waiting else ""
             self.say(f"going on with study {self.study.name!r}: {amount(done, 'trial')}{left}")
         else:
             self.say(f"study {self.study.name!r}: {amount(self.options.trials, 'trial')}, {self.jobs} at a time")
@@ -186,6 +186,8 @@ class Tuner:
         following = Following(lambda share, loss: self._evaluated(trial, share, loss), self._look)
         with self._gate:
             self._running[trial.number] = following
+            if self._stopped == INTERRUPT:  # since this trial was asked for
+                following.stop(INTERRUPT)
         prefixed = _saying(self.say, trial.number)
         try:
             need = need_of(entry, self.shared.store)
@@ -203,8 +205,7 @@ class Tuner:
             if trial.number == 0:
                 raise  # so would all others
             self.study.note(trial, {WHY: public(str(error))})
-            self.study.fail(trial)
-            drop_unfinished(requests[-1], self.shared.store)
+            self.study.fail(trial)  # its folder stays: the error names the log there
             prefixed(f"failed: {error}")
         else:
             self._note_seconds(trial, began)
