@@ -16,10 +16,12 @@ from typing import Any
 from zoo.bundle.model_card import CARD, model_card
 from zoo.contracts import Base, FetchRequest, MergeRequest, PromptSpec, QuantizeRequest, Say, ScoreRequest, TrainRequest
 from zoo.errors import ZooError
+from zoo.models.heads import head_of
 from zoo.models.prompts import load_codec
+from zoo.models.shapes import read_config
 from zoo.report.run_report import Run
 from zoo.report.sections import Section
-from zoo.store import Artifact, check_files, copy_file, scratch_folder, source_of, write_atomic
+from zoo.store import SMALL_BYTES, Artifact, check_files, copy_file, scratch_folder, source_of, write_atomic
 
 ADAPTER, MERGED = "adapter", "merged"
 PROMPT = "prompt.json"  # in each folder: how a battle becomes tokens
@@ -47,7 +49,8 @@ class Exported:
 def forms_of(run: Run) -> dict[str, Form]:
     """What there is of a run's weights in the store, by name: `adapter`, `merged`, and the scheme that it was quantized by.
 
-    ZooError where the run is of several folds, or of no language model.
+    Adapters that were averaged are no form: one of them is another model. ZooError where the run is of several folds, or of no
+    language model.
     """
     if len(run.artifacts) > 1:
         names = ", ".join(artifact.path.name for artifact in run.artifacts)
@@ -55,8 +58,10 @@ def forms_of(run: Run) -> dict[str, Form]:
     (artifact,) = run.artifacts
     found: dict[str, Form] = {}
     train, merge, quantize = (_nearest(artifact, stage) for stage in ("train", "merge", "quantize"))
+    averaged = merge is not None and isinstance(merge.manifest.request, MergeRequest) and merge.manifest.request.more_adapters
     if train is not None and (train.path / ADAPTER).is_dir():
-        found[ADAPTER] = Form(ADAPTER, train, train.path / ADAPTER)
+        if not averaged:
+            found[ADAPTER] = Form(ADAPTER, train, train.path / ADAPTER)
     elif train is not None:
         found[MERGED] = Form(MERGED, train, train.path / "model")  # of full fine-tuning, nothing is left to merge
     if merge is not None:
@@ -64,12 +69,20 @@ def forms_of(run: Run) -> dict[str, Form]:
     if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):
         scheme = quantize.manifest.request.spec.scheme
         found[scheme] = Form(scheme, quantize, quantize.path / "model")
-    if train is not None and isinstance(train.manifest.request, TrainRequest) and train.manifest.request.head != "labels":
+    if any(_is_classifier(form) for form in found.values()):
         where = ", ".join(str(form.folder) for form in found.values())
         raise ZooError(f"{run.name}: has a classifier head, for which no card is written; its folders lie at {where}")
     if not found:
         raise ZooError(f"{run.name}: no trained weights of a language model are in the store; `zoo report` says what it is")
     return found
+
+
+def _is_classifier(form: Form) -> bool:
+    """Whether a form has a head of its own; told by its files, since the training may have been removed."""
+    request = form.artifact.manifest.request
+    if isinstance(request, TrainRequest):
+        return request.head != "labels"
+    return head_of(read_config(form.folder)) != "labels"
 
 
 def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence[str], say: Say) -> list[Exported]:
@@ -85,7 +98,7 @@ def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence
         raise ZooError(f"{output}: there is something already; give a new folder")
     chosen = [form for name, form in forms.items() if not wanted or name in wanted]
     for form in chosen:
-        check_files(form.artifact, hash_below=0)
+        check_files(form.artifact, hash_below=SMALL_BYTES)
     output.mkdir(parents=True, exist_ok=True)
     return [_export_one(run, form, sections, output, say) for form in chosen]
 
@@ -96,13 +109,16 @@ def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path,
     with scratch_folder(output / f".{form.name}.partial") as scratch:
         folder = scratch / form.name
         folder.mkdir()
-        for path in sorted(form.folder.rglob("*")):
-            if path.is_file() and path.name != CARD:
+        for name in form.artifact.manifest.files:  # what has come to lie beside them is not handed on
+            path = form.artifact.path / name
+            if path.is_relative_to(form.folder) and path.name != CARD:
                 target = folder / path.relative_to(form.folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy_file(path, target)
         if form.name == ADAPTER:
-            _complete_adapter(folder, base, base_folder, _scale(run, form))
+            _complete_adapter(folder, base, _scale(run))
+        if form.artifact.manifest.stage == "train":  # it leaves weights alone
+            _add_tokenizer(folder, base_folder)
         prompt = prompt_of(run)
         labels = load_codec(folder, prompt).label_ids
         facts = {**prompt.model_dump(mode="json"), "label_ids": list(labels), "order": _order(run)}
@@ -114,8 +130,8 @@ def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path,
     return Exported(form.name, output / form.name, weights)
 
 
-def _complete_adapter(folder: Path, base: Base, base_folder: Path, scale: float) -> None:
-    """Give an adapter the name of its base, the base's tokenizer, and the factor that it is merged with.
+def _complete_adapter(folder: Path, base: Base, scale: float) -> None:
+    """Give an adapter the name of its base and the factor that it is merged with.
 
     W + s B A is the adapter with its alpha times s (zoo/stages/train/scaling.py).
     """
@@ -126,18 +142,19 @@ def _complete_adapter(folder: Path, base: Base, base_folder: Path, scale: float)
         config["lora_alpha"] *= scale
         config["alpha_pattern"] = {name: alpha * scale for name, alpha in (config.get("alpha_pattern") or {}).items()}
     write_atomic(path, json.dumps(config, indent=1, sort_keys=True))
+
+
+def _add_tokenizer(folder: Path, base_folder: Path) -> None:
     for pattern in OF_TOKENIZER:
         for file in sorted(base_folder.glob(pattern)):
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
 
 
-def _scale(run: Run, form: Form) -> float:
-    """The factor with which this adapter was merged; 1 where it was not, or beside others."""
+def _scale(run: Run) -> float:
+    """The factor with which the run's adapter was merged; 1 where it was not."""
     merge = _nearest(run.artifacts[0], "merge")
-    request = merge.manifest.request if merge else None
-    alone = isinstance(request, MergeRequest) and not request.more_adapters
-    return float(merge.manifest.metrics.get("merge/scale", 1.0)) if merge and alone else 1.0
+    return float(merge.manifest.metrics.get("merge/scale", 1.0)) if merge else 1.0
 
 
 def _nf4(train: Artifact) -> list[str]:
@@ -146,22 +163,32 @@ def _nf4(train: Artifact) -> list[str]:
 
 
 def _base_of(run: Run) -> tuple[Base, Path]:
-    """What the entry's weights were made from, and their folder. ZooError where they are no longer in the store."""
+    """What the entry's weights were made from, and their folder. ZooError where the store no longer leads to them."""
     fetch = _nearest(run.artifacts[0], "fetch")
     if fetch is None or not isinstance(fetch.manifest.request, FetchRequest):
-        raise ZooError(f"{run.name}: its base weights are not in the store; run `zoo fetch {run.last.request.entry}` first")
+        raise ZooError(
+            f"{run.name}: what it was made from, down to the base weights, is no longer all in the store; "
+            f"run `zoo run {run.last.request.entry}` again"
+        )
     return fetch.manifest.request.base, fetch.path / "model"
 
 
 def prompt_of(run: Run) -> PromptSpec:
-    """The prompt that the run reads battles by; of a scored one its variant's."""
+    """The prompt that the run reads battles by; of a scored one its variant's.
+
+    ZooError where merged weights are named, which have none, and their training is no longer in the store.
+    """
     request = run.last.request
     if isinstance(request, ScoreRequest) and run.member is not None:
         return run.member.table.card.variant.prompt(request.prompt)
     if isinstance(request, ScoreRequest | QuantizeRequest | TrainRequest):
         return request.prompt
     train = _nearest(run.artifacts[0], "train")
-    assert train is not None and isinstance(train.manifest.request, TrainRequest)  # or `forms_of` had found no weights
+    if train is None or not isinstance(train.manifest.request, TrainRequest):
+        raise ZooError(
+            f"{run.name}: its training is no longer in the store, and with it the prompt; name a member or a quantize artifact "
+            "that was made of it"
+        )
     return train.manifest.request.prompt
 
 

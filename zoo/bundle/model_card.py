@@ -13,23 +13,27 @@ CARD = "README.md"
 TOLD = ("Numbers", "Data", "Recipe", "Ladder", "Cost", "Lineage")  # of the report; its slices and curves stay at home
 
 _READ = """import json
+import re
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 folder = Path(FOLDER)  # the folder that this card is in
 asked = json.loads((folder / "prompt.json").read_text())
 battle = {"prompt": "What is 2 + 2?", "response_a": "4.", "response_b": "Five, I think."}
-text = asked["template"]
-for field, value in battle.items():
-    text = text.replace("{" + field + "}", value)
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+tokenizer.no_truncation()
+tokenizer.no_padding()
+ids = []  # of each part by itself, as in training: no token goes over the end of a field
+for i, part in enumerate(re.split(r"\\{(prompt|response_a|response_b)\\}", asked["template"])):
+    ids += tokenizer.encode(battle[part] if i % 2 else part, add_special_tokens=False).ids
 """
 _TRANSFORMERS = """import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {load}
-ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 with torch.inference_mode():
-    logits = model(ids.to(model.device)).logits[0, -1].float()
+    logits = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
 probabilities = torch.softmax(logits[asked["label_ids"]], dim=-1).tolist()
 print(dict(zip(["a", "b", "tie"], probabilities)))
 """
@@ -43,10 +47,8 @@ _NF4 = """, quantization_config=BitsAndBytesConfig(
     )"""
 _VLLM = """import math
 
-from transformers import AutoTokenizer
 from vllm import LLM, SamplingParams
 
-ids = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False).input_ids
 llm = LLM(str(folder), logprobs_mode="raw_logits", max_model_len=asked["max_tokens"] + 1)
 one = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=asked["label_ids"])
 (answer,) = llm.generate([{"prompt_token_ids": ids}], one)
