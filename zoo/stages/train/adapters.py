@@ -84,6 +84,8 @@ def start_from(model: Any, adapter: Path) -> None:
 
     try:
         found = set_peft_model_state_dict(model, load_file(adapter / "adapter_model.safetensors"))
+    except KeyError as error:  # peft's of a module that is saved whole
+        raise ZooError(f"{adapter}: has no tensor {error.args[0]}, which is trained here; start from another") from error
     except (OSError, RuntimeError, SafetensorError) as error:  # torch names the tensors of other shapes
         raise ZooError(f"{adapter}: not an adapter to start from ({str(error).splitlines()[-1].strip()})") from error
     missing = [name for name in found.missing_keys if "lora_" in name or "modules_to_save" in name]

@@ -31,7 +31,7 @@ from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.quantize.layerwise import write_index
 from zoo.stages.train.adapters import BASE_FORMAT
-from zoo.stages.train.classifier import label_rows, start_of
+from zoo.stages.train.classifier import HEAD, label_rows, start_of
 from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
 from zoo.store import copy_over, write_atomic
@@ -115,10 +115,16 @@ def merged_head(base: Path, trained: list[Path], factors: list[float]) -> torch.
     """The classifier (3, hidden) of several adapters, as the vocabulary's head is stored.
 
     None where they have none. The mean of what each has become, its way from the label rows times its factor, as the mean of
-    all other updates. ZooError where only some of them have one.
+    all other updates. ZooError where only some of them have one, or one does not say where it began.
     """
     starts = [start_of(path) for path in trained]
     if not any(starts):
+        for path in trained:
+            with safe_open(path / "adapter" / "adapter_model.safetensors", "pt") as file:
+                if f"{PREFIX}{SCORE}" in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+                    raise ZooError(
+                        f"{path.name}: its adapter has a classifier, and no {HEAD} says what it began as; train again"
+                    )
         return None
     if len(set(starts)) > 1 or starts[0] is None:
         raise ZooError(f"{trained[0].name}: adapters of one head alone are averaged; these have different ones")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from tests.helpers.requests import SPEC, given, train_request
 from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import MergeRequest, MergeSpec, TrainRequest, TrainSpec, changed
+from zoo.errors import ZooError
 from zoo.models.heads import CLASSIFIERS
 from zoo.models.shapes import count_parameters, embedding_parameters, of_head, read_config, shape_of_config, with_head
 from zoo.stages.compare.in_transformers import adapted_model, plain_model
@@ -175,6 +177,24 @@ def test_heads_are_averaged_and_scaled_with_the_rest(untied: Path, trained: Path
     assert (own - other).abs().max() > 0.001
     assert torch.allclose(mean, (own + other) / 2, atol=2e-3)
     assert torch.allclose(half, (start + own) / 2, atol=2e-3)
+
+
+def test_a_head_that_is_not_on_both_sides_is_refused(untied: Path, trained: Path, tmp_path: Path) -> None:
+    """Else what it learned would be left out of the merged weights, or of those that a training goes on from."""
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    (other / "head.json").unlink()
+    with pytest.raises(ZooError, match=r"its adapter has a classifier, and no head\.json"):
+        merged(untied, tmp_path / "merged", other)
+    with pytest.raises(ZooError, match="adapters of one head alone are averaged"):
+        merged(untied, tmp_path / "both", trained, other)
+    weights = load_file(other / "adapter" / "adapter_model.safetensors")
+    save_file({name: weights[name] for name in weights if "score" not in name}, other / "adapter" / "adapter_model.safetensors")
+    model = adapters.load_model(untied / "model", TrainSpec(method="lora", rank=4), IDS)
+    with pytest.raises(ZooError, match=r"has no tensor .*score\.weight"):
+        adapters.start_from(model, other / "adapter")
 
 
 def test_a_part_of_the_update_is_the_same_beside_the_base_and_merged(untied: Path, trained: Path, tmp_path: Path) -> None:
