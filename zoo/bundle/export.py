@@ -47,10 +47,10 @@ class Exported:
 
 
 def forms_of(run: Run) -> dict[str, Form]:
-    """What there is of a run's weights in the store, by name: `adapter`, `merged`, and the scheme that it was quantized by.
+    """What there is of a run's weights in the store, by the name of its form.
 
-    Adapters that were averaged are no form: one of them is another model. ZooError where the run is of several folds, or of no
-    language model.
+    The names are `adapter`, `merged`, and the scheme that it was quantized by. Adapters that were averaged are no form: one of
+    them is another model. ZooError where the run is of several folds, or of no language model.
     """
     if len(run.artifacts) > 1:
         names = ", ".join(artifact.path.name for artifact in run.artifacts)
@@ -86,10 +86,11 @@ def _is_classifier(form: Form) -> bool:
 
 
 def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence[str], say: Say) -> list[Exported]:
-    """Write each wanted form (none named: all that there are) into a folder of its name below `output`.
+    """Write each wanted form into a folder of its name below `output`.
 
-    `sections`: of the run's report, for the cards. `output` is new or empty: nothing that is there is written over. A folder
-    appears whole or not at all. ZooError where a form is not there, or a file of it is no longer as it was made.
+    None named: all that there are. `sections`: of the run's report, for the cards. `output` is new or empty: nothing that is
+    there is written over. A folder appears whole or not at all. ZooError where a form is not there, or a file of it is no
+    longer as it was made (by its size, of small ones by their SHA-256).
     """
     forms = forms_of(run)
     if lacking := [name for name in wanted if name not in forms]:
