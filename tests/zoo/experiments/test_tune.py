@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from zoo.experiments.tune.rows import LEAST_PROMPTS, HeldRows, split_held
 from zoo.experiments.tune.space import Knob, default_space, differing, draw, own_values, with_drawn
 from zoo.experiments.tune.study import FINGERPRINT, Study, best_of, importance_of
 from zoo.experiments.tune.training import Following, followed
-from zoo.experiments.tune.trials import Setting, Tuner
+from zoo.experiments.tune.trials import IN_STORE, Setting, Tuner
 from zoo.pipeline.weights import fetch_request
 from zoo.report.text import as_text
 from zoo.report.tuned import pictures, run_command, settings_text, tune_html, tune_page
@@ -327,6 +327,8 @@ def test_a_study_is_killed_goes_on_and_is_judged_on_rows_that_chose_nothing(
     made = len(said)
     again = tune(tiny_entry, ask, store, say=said.append)
     assert again.trials == report.trials and not any(": running" in line for line in said[made:]), "nothing is made twice"
+    known = tune(tiny_entry, replace(ask, trials=1, space=None), store, say=said.append)  # another study, the same training
+    assert (known.own.seconds, known.own.why) == (None, IN_STORE), "no time that a budget could be reckoned by"
     with pytest.raises(ZooError, match=r"--budget: .* is less than one training"):
         other = TuneOptions(data, Held(fold=1, rule="near-prompts-1"), 2, budget_seconds=1e-3, source=str(tiny_llama))
         tune(tiny_entry, other, store, say=said.append)

@@ -31,6 +31,7 @@ from zoo.targets import visible_gpus
 from zoo.tracking.home import public
 
 TRIALS, BUDGET, INTERRUPT = "trials", "budget", "interrupted"
+IN_STORE = "trained before, in the store"
 SPEND_SECONDS = 5.0  # between two notes of what was spent
 
 
@@ -211,7 +212,10 @@ class Tuner:
             self._failed.add(trial.number)
             prefixed(f"failed: {error}")
         else:
-            self._note_seconds(trial, began)
+            if self.study.facts_of(trial.number).get(MADE):
+                self._note_seconds(trial, began)
+            else:  # no time that a training takes
+                self.study.note(trial, {WHY: IN_STORE})
             self.study.complete(trial, artifact.manifest.metrics[LOG_LOSS])
             prefixed(f"held-out log loss {artifact.manifest.metrics[LOG_LOSS]:.4f}")
             self._free_losers()
