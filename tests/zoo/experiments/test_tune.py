@@ -33,6 +33,7 @@ from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
 from zoo.experiments.tune import Space, TuneOptions, load_space, results_folder, tune
 from zoo.experiments.tune.rows import LEAST_PROMPTS, HeldRows, split_held
+from zoo.experiments.tune.run import _name
 from zoo.experiments.tune.space import Knob, default_space, differing, draw, own_values, with_drawn
 from zoo.experiments.tune.study import FINGERPRINT, Study, best_of, importance_of
 from zoo.experiments.tune.training import Following, followed
@@ -244,6 +245,15 @@ def test_settings_that_have_failed_in_this_run_are_not_trained_again(tmp_path: P
     tuner._failed.add(first.number)
     assert tuner._is_known(second, "equal") and not tuner._is_known(study.ask(), "other")
     assert [trial.state for trial in study.trials()] == ["complete", "failed", "failed", "unfinished"]
+
+
+def test_each_file_of_battles_has_a_study_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Of equal battles under two names, too: MLflow refuses a run's data to change, and would then log nothing any more."""
+    entry = load_entry("smollm2-135m")
+    place = Input(path=tmp_path, fingerprint="0" * 16)
+    shared = Setting(entry, HeldRows((), (), {}, {}, True), place, Held(), place, tmp_path)
+    names = ("one.csv", "two.csv", "one.csv.gz")
+    assert len({_name(shared, SPACE, TuneOptions(Path(name), Held(), 3))[-8:] for name in names}) == len(names)
 
 
 # --- what people see ----------------------------------------------------------------------------------------------------------
