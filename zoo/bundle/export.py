@@ -45,7 +45,9 @@ class Exported:
 
 
 def forms_of(run: Run) -> dict[str, Form]:
-    """What there is of a run's weights in the store, by name: `adapter`, `merged`, and the scheme that it was quantized by.
+    """What there is of a run's weights in the store, by name.
+
+    The names are `adapter`, `merged`, and the scheme that it was quantized by.
 
     ZooError where the run is of several folds, or of no language model.
     """
@@ -73,7 +75,9 @@ def forms_of(run: Run) -> dict[str, Form]:
 
 
 def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence[str], say: Say) -> list[Exported]:
-    """Write each wanted form (none named: all that there are) into a folder of its name below `output`.
+    """Write each wanted form into a folder of its name below `output`.
+
+    Where none is named, all that there are.
 
     `sections`: of the run's report, for the cards. `output` is new or empty: nothing that is there is written over. A folder
     appears whole or not at all. ZooError where a form is not there, or a file of it is no longer as it was made.

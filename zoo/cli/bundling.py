@@ -1,4 +1,4 @@
-"""`zoo bundle`, `unbundle` and `export`: train in a notebook, take home what it made, and hand weights on."""
+"""`zoo bundle`, `unbundle` and `export`: train in a notebook, and hand weights on."""
 
 from __future__ import annotations
 

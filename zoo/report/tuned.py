@@ -163,7 +163,10 @@ def set_options(settings: Mapping[str, Setting]) -> str:
 
 
 def run_command(name: str, data: Path, given: Sequence[str], settings: Mapping[str, Setting]) -> str:
-    """The command that trains with a study's settings, after those that its own command was `given` by --set."""
+    """The command that trains with a study's settings.
+
+    They come after those that the study's own command was `given` by --set.
+    """
     own = [f"--set {shlex.quote(one)}" for one in given]
     return " ".join(["zoo run", name, "--data", shlex.quote(str(data)), *own, set_options(settings)])
 
