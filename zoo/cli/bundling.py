@@ -1,4 +1,4 @@
-"""`zoo bundle`, `unbundle`, `export`: train in a notebook, take it home, hand weights on."""
+"""`zoo bundle`, `unbundle` and `export`: train in a notebook, and hand weights on."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,13 +87,13 @@ def tune(
     held = held_of(fold, folds, fold_rule, data, say=say)
     options = TuneOptions(data, held, trials, seconds, drawn, jobs, seed, source)
     report = run_study(entry, options, store_folder(), say=say)
-    notes, record = _left(report, name, data), report.model_dump(mode="json")
+    notes, record = _left(report, name, data, settings or []), report.model_dump(mode="json")
     if write:
         notes += ["", _write(report, name)]
     show(tune_page(report, notes), style, data=record)
 
 
-def _left(report: TuneReport, name: str, data: Path) -> list[str]:
+def _left(report: TuneReport, name: str, data: Path, given: Sequence[str]) -> list[str]:
     """Write the study's page, pictures and numbers, and log it.
 
     What to do next, and where they are.
@@ -100,7 +101,7 @@ def _left(report: TuneReport, name: str, data: Path) -> list[str]:
     from zoo.experiments.tune import results_folder
     from zoo.report.drawing import png
     from zoo.report.text import Format, as_text
-    from zoo.report.tuned import pictures, set_options, tune_html, tune_page
+    from zoo.report.tuned import pictures, run_command, tune_html, tune_page
     from zoo.store import write_atomic
     from zoo.tracking.sync import log_tuned
 
@@ -114,7 +115,7 @@ def _left(report: TuneReport, name: str, data: Path) -> list[str]:
     write_atomic(folder / "tune.json", report.model_dump_json(indent=1))
     log_tuned(folder)
     better = report.winner.settings if report.is_better else {}
-    use = [f"to use them: zoo run {name} --data {data} {set_options(better)}", ""] if better else []
+    use = [f"to use them: {run_command(name, data, given, better)}", ""] if better else []
     return [*use, str(folder / "tune.html"), f"in a browser: optuna-dashboard sqlite:///{report.storage}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +160,15 @@ def importance_table(report: TuneReport) -> Table:
 def set_options(settings: Mapping[str, Setting]) -> str:
     """Settings as options of the commands that run an entry's stages."""
     return " ".join(f"--set train.{name}={shlex.quote(json.dumps(value))}" for name, value in settings.items())
+
+
+def run_command(name: str, data: Path, given: Sequence[str], settings: Mapping[str, Setting]) -> str:
+    """The command that trains with a study's settings.
+
+    They come after those that the study's own command was `given` by --set.
+    """
+    own = [f"--set {shlex.quote(one)}" for one in given]
+    return " ".join(["zoo run", name, "--data", shlex.quote(str(data)), *own, set_options(settings)])
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------------

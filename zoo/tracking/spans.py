@@ -8,6 +8,7 @@ is its kind alone.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+logger = logging.getLogger("zoo")
 MOST_SPANS = 400  # of one recording; pieces come on top
 MOST_PIECES = 32  # of one kind in one span
 MOST_EVENTS = 50  # of one span
@@ -95,8 +97,16 @@ class Recording:
     def finished(self) -> list[dict[str, Any]]:
         """The spans as plain data, parents first.
 
-        Moments are nanoseconds since 1970, a parent is its place. What has not ended ends now.
+        Moments are nanoseconds since 1970, a parent is its place. What has not ended ends now. Nothing, with a line, where that
+        fails: what is recorded is done, and must not fail by how it was watched.
         """
+        try:
+            return self._finished()
+        except Exception as error:
+            logger.warning("what took how long is not kept: %s", type(error).__name__)
+            return []
+
+    def _finished(self) -> list[dict[str, Any]]:
         now = self.clock()
         self.root.end = now if self.root.end is None else self.root.end
         self.root.attributes |= {LEFT_OUT: self._left_out} if self._left_out else {}
@@ -185,7 +195,7 @@ def _joined(pieces: list[Span]) -> Span:
 
 
 def _rounded(value: Value) -> Value:
-    """A number in six digits, whole ones as whole numbers."""
+    """A number in six digits, whole ones as whole numbers; what is neither number nor text as text, which JSON takes."""
     if not isinstance(value, float):
-        return value
+        return value if isinstance(value, str | int | bool) else str(value)
     return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")

@@ -16,7 +16,7 @@ from zoo.scores.tuned import TuneReport
 from zoo.settings import home
 from zoo.store import leave_out, locked
 from zoo.tracking.client.connection import connect
-from zoo.tracking.client.runs import find_run
+from zoo.tracking.client.runs import find_run, finished
 from zoo.tracking.client.writing import describe, write_batch
 from zoo.tracking.describe import LAYOUT, tune_note
 from zoo.tracking.experiments import UNNAMED, experiment_of
@@ -52,13 +52,15 @@ def mirror_tuned(folder: Path) -> bool:
         experiment = experiment_of(client, Data(report.dataset_digest, UNNAMED))
         run = find_run(client, experiment, fingerprint=folder.name)
         missing = run is None
+        is_logged = finished(run) and run.info.end_time == ended and LAYOUT.items() <= run.data.tags.items()
         tags = {"zoo.kind": "tune", "zoo.stage": "tune", "zoo.fingerprint": folder.name, "zoo.dataset": report.dataset_digest}
         tags |= LAYOUT | {"zoo.entry": report.entry, "zoo.study": report.study, "mlflow.source.name": "zoo tune"}
         if missing:
             name = f"tune {report.entry} fold {report.fold}"
             began = ended - round(1000 * report.spent_seconds)
             run = client.create_run(experiment, start_time=began, tags=tags | {"mlflow.runName": name})
-        _fill(client, run, tags, report, folder, ended)
+        if not is_logged:
+            _fill(client, run, tags, report, folder, ended)
         mark(folder.name)
     return missing
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +22,25 @@ from pydantic import ValidationError
 from tests.helpers.tiny_models import TINY_ENTRY
 from tests.helpers.tuned import report_of
 from tests.helpers.waiting import wait_until
-from zoo.contracts import Entry, EvaluateRequest, Held, TrainSpec
+from zoo.contracts import Entry, EvaluateRequest, Held, Input, TrainSpec
 from zoo.data.sample import write_sample
 from zoo.data.splits import sample_rows, select_training
 from zoo.data.usable import usable_battles
-from zoo.entries.load import load_entry
+from zoo.entries.load import load_entry, override
 from zoo.entries.toml import document
 from zoo.entries.tuned import write_training
 from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
 from zoo.experiments.tune import Space, TuneOptions, load_space, results_folder, tune
-from zoo.experiments.tune.rows import LEAST_PROMPTS, split_held
+from zoo.experiments.tune.rows import LEAST_PROMPTS, HeldRows, split_held
+from zoo.experiments.tune.run import _name
 from zoo.experiments.tune.space import Knob, default_space, differing, draw, own_values, with_drawn
-from zoo.experiments.tune.study import Study, best_of, importance_of
-from zoo.experiments.tune.training import Following
+from zoo.experiments.tune.study import FINGERPRINT, Study, best_of, importance_of
+from zoo.experiments.tune.training import Following, followed
+from zoo.experiments.tune.trials import IN_STORE, Setting, Tuner
 from zoo.pipeline.weights import fetch_request
 from zoo.report.text import as_text
-from zoo.report.tuned import pictures, settings_text, tune_html, tune_page
+from zoo.report.tuned import pictures, run_command, settings_text, tune_html, tune_page
 from zoo.scores.metric_names import HELD_OUT_LOSS
 from zoo.scores.tables import EVALUATED, probabilities, read_scores
 from zoo.scores.tuned import TriedSettings, TuneReport
@@ -218,6 +221,41 @@ def test_an_evaluation_is_judged_once_and_by_its_share_of_the_training() -> None
     assert heard[1:] == [(1.0, 1.2)] and following.why == "enough"
 
 
+def test_what_breaks_in_looking_at_a_training_ends_it_and_is_raised(tmp_path: Path) -> None:
+    """Else nobody would look any more: no pruning, and a budget that nobody keeps."""
+
+    def look() -> str:
+        raise OSError("no space left for the study")
+
+    following = Following(lambda *_: "", look)
+    with pytest.raises(OSError, match="no space left"), followed(tmp_path, following, say=print):
+        assert following.stopped.wait(20)
+
+
+def test_settings_that_have_failed_in_this_run_are_not_trained_again(tmp_path: Path) -> None:
+    entry, study = load_entry("smollm2-135m"), study_in(tmp_path)
+    place = Input(path=tmp_path, fingerprint="0" * 16)
+    shared = Setting(entry, HeldRows((), (), {}, {}, True), place, Held(), place, tmp_path)
+    tuner = Tuner(shared, study, TuneOptions(tmp_path, Held(), 3, jobs=1), print)
+    ran(study, [1.0, 1.0, 1.0, 1.0])
+    first, second = study.ask(), study.ask()
+    study.note(first, {FINGERPRINT: "equal"})
+    study.fail(first)
+    assert not tuner._is_known(second, "equal"), "an earlier run may have lacked something"
+    tuner._failed.add(first.number)
+    assert tuner._is_known(second, "equal") and not tuner._is_known(study.ask(), "other")
+    assert [trial.state for trial in study.trials()] == ["complete", "failed", "failed", "unfinished"]
+
+
+def test_each_file_of_battles_has_a_study_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Of equal battles under two names, too: MLflow refuses a run's data to change, and would then log nothing any more."""
+    entry = load_entry("smollm2-135m")
+    place = Input(path=tmp_path, fingerprint="0" * 16)
+    shared = Setting(entry, HeldRows((), (), {}, {}, True), place, Held(), place, tmp_path)
+    names = ("one.csv", "two.csv", "one.csv.gz")
+    assert len({_name(shared, SPACE, TuneOptions(Path(name), Held(), 3))[-8:] for name in names}) == len(names)
+
+
 # --- what people see ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +286,13 @@ def test_settings_are_written_into_the_user_s_entry(tmp_path: Path, monkeypatch:
     with pytest.raises(ZooError, match="the settings do not fit it"):
         write_training("smollm2-135m", {"rank": 0})
     assert settings_text({"rank": 8, "swap_orders": False}) == "rank 8, swap_orders false"
+
+
+def test_the_command_to_use_settings_has_what_they_were_tuned_beside() -> None:
+    command = run_command("tiny", Path("my battles.csv"), ["train.method=lora", "train.rank=8"], {"rank": 4, "alpha": 8})
+    assert shlex.split(command)[:5] == ["zoo", "run", "tiny", "--data", "my battles.csv"]
+    spec = override(load_entry("smollm2-135m"), shlex.split(command)[6::2]).train
+    assert spec is not None and (spec.method, spec.rank, spec.alpha) == ("lora", 4, 8), "what was found goes last"
 
 
 # --- real studies -------------------------------------------------------------------------------------------------------------
@@ -292,6 +337,8 @@ def test_a_study_is_killed_goes_on_and_is_judged_on_rows_that_chose_nothing(
     made = len(said)
     again = tune(tiny_entry, ask, store, say=said.append)
     assert again.trials == report.trials and not any(": running" in line for line in said[made:]), "nothing is made twice"
+    known = tune(tiny_entry, replace(ask, trials=1, space=None), store, say=said.append)  # another study, the same training
+    assert (known.own.seconds, known.own.why) == (None, IN_STORE), "no time that a budget could be reckoned by"
     with pytest.raises(ZooError, match=r"--budget: .* is less than one training"):
         other = TuneOptions(data, Held(fold=1, rule="near-prompts-1"), 2, budget_seconds=1e-3, source=str(tiny_llama))
         tune(tiny_entry, other, store, say=said.append)

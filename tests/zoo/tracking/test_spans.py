@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +99,11 @@ def test_threads_add_to_one_span() -> None:
             thread.join()
     (trials,) = recording.finished()[2:]
     assert trials["attributes"]["trials"] == 200
+
+
+def test_a_fault_of_the_watching_costs_nothing_else() -> None:
+    with recorded("build") as recording, span("search", members=np.int64(3)) as searching:
+        pass
+    json.dumps(recording.finished())
+    searching.start = float("nan")
+    assert recording.finished() == []

@@ -33,8 +33,10 @@ def test_a_study_is_one_run_that_goes_on_with_it(home: Path) -> None:
     assert again.info.run_id == run.info.run_id and again.data.metrics["tune/difference"] == -0.06
     client = connect()
     assert {Path(item.path).name for item in client.list_artifacts(run.info.run_id, "study")} == {REPORT, "tune.html"}
-    kept = Path(client.download_artifacts(run.info.run_id, f"study/{REPORT}")).read_text()
+    path = Path(client.download_artifacts(run.info.run_id, f"study/{REPORT}"))
+    kept, written = path.read_text(), path.stat().st_mtime_ns
     assert "studies.db" in kept and "somebody" not in kept, "no place of the machine"
+    assert sync(home / "store") == 0 and path.stat().st_mtime_ns == written, "what is logged is not sent again"
 
 
 def test_a_broken_report_is_told_and_keeps_no_other_back(home: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,6 +96,14 @@ def _name(shared: Setting, space: Space, options: TuneOptions) -> str:
     Entry, data and fold for people, and a digest of all there is to it.
     """
     request = shared.requests(shared.entry)[-1]
-    told = (fingerprint(request), space.model_dump_json(), *shared.rows.choosing, "", *shared.rows.judging)
+    # The file's name, too: what is shown and logged of a study says it, and must not change.
+    told = (
+        fingerprint(request),
+        options.battles.name,
+        space.model_dump_json(),
+        *shared.rows.choosing,
+        "",
+        *shared.rows.judging,
+    )
     digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
     return f"tune {shared.entry.name} {options.battles.name.split('.')[0]} fold {options.held.fold} {digest}"

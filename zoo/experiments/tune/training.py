@@ -28,7 +28,8 @@ class Following:
     """What is known of a training as it runs.
 
     `judge` takes (share of the training, held-out log loss) of each evaluation, once, and says why the training is to end
-    there, empty where it is not; `look` says the same between evaluations. `stopped` ends the training once it is set.
+    there, empty where it is not; `look` says the same between evaluations. `stopped` ends the training once it is set. `fault`:
+    what broke while it was looked at.
     """
 
     judge: Callable[[float, float], str]
@@ -36,6 +37,7 @@ class Following:
     stopped: Event = field(default_factory=Event)
     why: str = ""
     total: int | None = None
+    fault: Exception | None = None
     _seen: set[int] = field(default_factory=set)
     _held: list[tuple[int, float]] = field(default_factory=list)
 
@@ -115,7 +117,8 @@ def train(
 def followed(partial: Path, following: Following, *, say: Say, heard: bool = False) -> Iterator[None]:
     """Look at the stage that runs in a folder while the block runs.
 
-    `heard`: take in what it says of its losses.
+    `heard`: take in what it says of its losses. Raises what broke in looking, a study's file that cannot be written, say: a
+    training that nobody looks at any more would know of no budget.
     """
     ended = Event()
     thread = Thread(target=_follow, args=(partial / LIVE, following, ended, say), kwargs={"heard": heard}, daemon=True)
@@ -125,9 +128,20 @@ def followed(partial: Path, following: Following, *, say: Say, heard: bool = Fal
     finally:
         ended.set()
         thread.join()
+        if following.fault is not None:
+            raise following.fault
 
 
 def _follow(live: Path, following: Following, ended: Event, say: Say, *, heard: bool) -> None:
+    """Look until the stage has ended; what breaks in that ends the training."""
+    try:
+        _hear_all(live, following, ended, say, heard=heard)
+    except Exception as fault:
+        following.fault = fault
+        following.stop(str(fault))
+
+
+def _hear_all(live: Path, following: Following, ended: Event, say: Say, *, heard: bool) -> None:
     """Hear what a running stage says until it has ended; now and then, say how far it is."""
     place, told = 0, time.monotonic()
     while not ended.wait(LOOK_SECONDS):

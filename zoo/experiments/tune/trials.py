@@ -31,6 +31,7 @@ from zoo.targets import visible_gpus
 from zoo.tracking.home import public
 
 TRIALS, BUDGET, INTERRUPT = "trials", "budget", "interrupted"
+IN_STORE = "trained before, in the store"
 SPEND_SECONDS = 5.0  # between two notes of what was spent
 
 
@@ -86,6 +87,7 @@ class Tuner:
         self._started, self._before, self._noted = time.monotonic(), study.spent, 0.0
         self._waiting = study.interrupted()
         self._running: dict[int, Following] = {}
+        self._failed: set[int] = set()  # trials of this run; another run may have what these lacked
         self._gate = Lock()
         self._stopped = ""
 
@@ -204,11 +206,16 @@ class Tuner:
         except ZooError as error:
             if trial.number == 0:
                 raise  # so would all others
+            self._note_seconds(trial, began)
             self.study.note(trial, {WHY: public(str(error))})
             self.study.fail(trial)  # its folder stays: the error names the log there
+            self._failed.add(trial.number)
             prefixed(f"failed: {error}")
         else:
-            self._note_seconds(trial, began)
+            if self.study.facts_of(trial.number).get(MADE):
+                self._note_seconds(trial, began)
+            else:  # no time that a training takes
+                self.study.note(trial, {WHY: IN_STORE})
             self.study.complete(trial, artifact.manifest.metrics[LOG_LOSS])
             prefixed(f"held-out log loss {artifact.manifest.metrics[LOG_LOSS]:.4f}")
             self._free_losers()
@@ -228,13 +235,16 @@ class Tuner:
         """
         for other in self.study.trials():
             facts = self.study.facts_of(other.number)
-            if other.number == trial.number or facts.get(FINGERPRINT) != key or other.state not in ("complete", "pruned"):
+            has_ended = other.state in ("complete", "pruned") or other.number in self._failed
+            if other.number == trial.number or facts.get(FINGERPRINT) != key or not has_ended:
                 continue
             self.study.note(trial, {FINGERPRINT: key, WHY: f"the same settings as trial {other.number}", SECONDS: 0.0})
             for share, loss in other.curve:
                 self.study.report(trial, share, loss)
             if other.state == "complete" and other.log_loss is not None:
                 self.study.complete(trial, other.log_loss)
+            elif other.state == "failed":
+                self.study.fail(trial)
             else:
                 self.study.prune(trial)
             self.say(f"trial {trial.number}: the same settings as trial {other.number}, not trained again")
