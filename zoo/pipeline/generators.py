@@ -9,6 +9,8 @@ from zoo.contracts import GenerateRequest, Input, MergeRequest, Sampling
 from zoo.data.prompts import Prompts, choose
 from zoo.entries.load import entry_names, load_entry
 from zoo.errors import ZooError
+from zoo.models.heads import head_of
+from zoo.models.shapes import read_config
 from zoo.pipeline.weights import fetched
 from zoo.store import Artifact, list_artifacts, names_fingerprint
 
@@ -103,8 +105,10 @@ def _artifact(name: str, store: Path) -> Artifact:
 
 
 def _named(artifact: Artifact) -> Generator:
-    """Answers of a checkpoint are named by its artifact: an entry has many."""
-    entry = artifact.manifest.request.entry
+    """Answers of a checkpoint are named by its artifact: an entry has many. ZooError where it has no vocabulary left."""
+    entry, model = artifact.manifest.request.entry, artifact.path / "model"
+    if (model / "config.json").is_file() and head_of(read_config(model)) == "classifier":
+        raise ZooError(f"--model {artifact.path.name}: has a classifier head and writes no answers; give {entry}, its base")
     licence = ""
     if entry in entry_names():
         base = load_entry(entry).base

@@ -69,6 +69,17 @@ def test_a_name_of_no_model_is_refused_with_the_mend(name: str, why: str, fetche
         generator(name, fetched.path.parent)
 
 
+def test_a_classifier_writes_no_answers(fetched: Artifact) -> None:
+    store, request = fetched.path.parent, merge_of(fetched, "a")
+    model = partial_folder(store, request) / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForSequenceClassification"]}))
+    merged = put(store, request)
+    for name in (f"{ENTRY}@merge", merged.path.name):
+        with pytest.raises(ZooError, match=f"classifier head and writes no answers; give {ENTRY}, its base"):
+            generator(name, store)
+
+
 def test_prompts_without_a_licence_ask_for_one(fetched: Artifact, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ({"prompt": "a", "license": "CC0"}, {"prompt": "b"})))
