@@ -129,6 +129,11 @@ def unreachable(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or any(sign in str(error) for sign in ("Max retries exceeded", "timed out"))
 
 
+def refused(error: Exception) -> bool:
+    """Whether a store that answers says that it will never take this: a name that it does not allow, a setting that changed."""
+    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"  # of mlflow.exceptions.MlflowException
+
+
 def is_marked(name: str) -> bool:
     """Whether a stage (`STAGE-FINGERPRINT`) or a build (`build-KEY`) is known to be logged."""
     return (marker_folder() / name).exists() and (not is_own_database() or (home() / "mlflow.db").exists())

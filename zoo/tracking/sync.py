@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from zoo.tracking.home import (
     mark_begun,
     mask,
     one_line,
+    refused,
     tracking_uri,
     unmark,
 )
@@ -120,7 +122,8 @@ def _log(log: Callable[[], None], what: str) -> bool:
         log()
     except Exception as error:
         logger.debug("tracking failed", exc_info=True)
-        logger.warning("%s: %s; %s is kept: run `zoo sync` when it is back", mask(tracking_uri()), one_line(error), what)
+        mend = "is not taken there" if refused(error) else "is kept: run `zoo sync` when it is back"
+        logger.warning("%s: %s; %s %s", mask(tracking_uri()), one_line(error), what, mend)
         return False
     return True
 
@@ -156,16 +159,7 @@ def _log_owed(store: Path) -> int:
                 leave_out(error)
                 continue
             added += _mirror_or_leave(Artifact(folder, manifest), entry_of(manifest))
-    for folder in _builds():
-        if is_owed(build_mark(folder)):
-            added += mirror_build(folder)
-    for folder in tuned_folders():
-        if is_owed(folder.name):
-            added += mirror_tuned(folder)
-    for path in _uses():
-        if is_owed(path.stem):
-            added += mirror_use(path)
-    return added
+    return added + _mirror_kept(is_owed)
 
 
 def _uses() -> list[Path]:
@@ -179,12 +173,33 @@ def _mirror_or_leave(artifact: Artifact, entry: Entry | None, *, seconds: float 
     One bad artifact never keeps the others back: it is told and left out. What is said of anything else is raised.
     """
     try:
-        return int(mirror_stage(artifact, entry, seconds=seconds))
+        return _unless_refused(artifact.path.name, lambda: mirror_stage(artifact, entry, seconds=seconds))
     except ZooError as error:
         if str(artifact.path) not in str(error):
             raise
         leave_out(error)
         return 0
+
+
+def _unless_refused(name: str, mirror: Callable[[], bool]) -> int:
+    """Log one result, 1 where it was missing; what MLflow will never take is told and keeps no other back."""
+    try:
+        return int(mirror())
+    except Exception as error:
+        if not refused(error):
+            raise
+        leave_out(ZooError(f"{name}: MLflow refuses it: {one_line(error)}"))
+        return 0
+
+
+def _mirror_kept(is_wanted: Callable[[str], bool] = lambda name: True) -> int:
+    """Log the builds, studies and uses that the home keeps; how many were missing. `is_wanted`: by the name of their mark."""
+    kept = [
+        *((build_mark(folder), partial(mirror_build, folder)) for folder in _builds()),
+        *((folder.name, partial(mirror_tuned, folder)) for folder in tuned_folders()),
+        *((path.stem, partial(mirror_use, path)) for path in _uses()),
+    ]
+    return sum(_unless_refused(name, mirror) for name, mirror in kept if is_wanted(name))
 
 
 def sync(store: Path) -> int:
@@ -196,12 +211,7 @@ def sync(store: Path) -> int:
     try:
         for artifact in list_artifacts(store):
             added += _mirror_or_leave(artifact, entry_of(artifact.manifest))
-        for folder in _builds():
-            added += mirror_build(folder)
-        for folder in tuned_folders():
-            added += mirror_tuned(folder)
-        for path in _uses():
-            added += mirror_use(path)
+        added += _mirror_kept()
         _settle()
     except ZooError:
         raise

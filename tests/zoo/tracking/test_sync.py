@@ -55,6 +55,20 @@ def test_unusable_stores_cost_no_stage(home: Path, monkeypatch: pytest.MonkeyPat
         sync(home / "store")
 
 
+def test_what_mlflow_will_never_take_keeps_no_other_back(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was told that everything is kept until `zoo sync`, which failed for good."""
+    assert not log_build({"dataset_digest": BATTLES.fingerprint, "no\nname": "x"}, {"oof_log_loss": 1.0}, {})
+    assert "; the plan is not taken there" in caplog.text and "zoo sync" not in caplog.text
+    artifact = trained(home / "store")
+    assert log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
+    assert log_build({"dataset_digest": BATTLES.fingerprint, "budget_seconds": 60.0}, {"oof_log_loss": 1.0}, {})
+    assert sync(home / "store") == 0
+    assert len(all_runs("stage")) == 1
+    said = [record.getMessage() for record in caplog.records if record.name == "zoo"]
+    (left_out,) = [line for line in said if line.startswith("left out: build-")]
+    assert "MLflow refuses it" in left_out and not any("\n" in line for line in said)
+
+
 def test_removed_entries_do_not_break_sync(home: Path) -> None:
     request = train_request().model_copy(update={"entry": "gone"})
     logged(home / "store", request)
