@@ -32,6 +32,7 @@ from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.client.writing import write_batch
 from zoo.tracking.experiments import boards, experiment_of
 from zoo.tracking.promote import members_with_alias, promote
+from zoo.tracking.spans import recorded, span
 from zoo.tracking.sync import log_build, log_stage, sync
 from zoo.tracking.ui import serve
 from zoo.tracking.view import experiment_page
@@ -190,10 +191,12 @@ def test_an_outage_is_made_up_for_without_doubling(
     first, *others = list_artifacts(store)
     assert log_stage(first.manifest, first.path)
     plan = {"dataset_digest": first.manifest.request.inputs["battles"].fingerprint, "budget_seconds": 60.0}
+    with recorded("build") as building, span("search"):
+        pass
     server.stop()
     try:
         assert not any(log_stage(artifact.manifest, artifact.path) for artifact in others)
-        assert not log_build(plan, {"val/log_loss": 1.0}, {names[1]: others[0].fingerprint})
+        assert not log_build(plan, {"val/log_loss": 1.0}, {names[1]: others[0].fingerprint}, spans=building.finished())
         assert caplog.text.count("run `zoo sync` when it is back") == 3
         with pytest.raises(ZooError, match="the server cannot be reached; start the server or mend"):
             sync(store)
@@ -201,6 +204,10 @@ def test_an_outage_is_made_up_for_without_doubling(
         server.start()
     assert sync(store) == 3
     assert sync(store) == 0
+    client = tracking_client.connect()
+    places = [experiment.experiment_id for experiment in client.search_experiments()]
+    (trace,) = client.search_traces(locations=places)
+    assert [one.name for one in trace.data.spans] == ["build", "search"], "its trace reaches the server, once"
     assert [run for run in runs_of("stage") if run in names] == names
     with pytest.raises(ZooError, match="no scored checkpoint"):
         promote("absent")
