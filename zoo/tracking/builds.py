@@ -118,7 +118,7 @@ def mirror_build(folder: Path) -> bool:
             tags = _tags(plan, key, digest, members, runs)
             if run and run.info.run_name != f"build {plan_key(plan)[:6]}" and not missing:
                 del tags["mlflow.runName"]  # people called it something
-            run = run or client.create_run(experiment, start_time=when, tags=tags)
+            run = run or client.create_run(experiment, start_time=min(when, _begun(kept) or when), tags=tags)
             run_id = str(run.info.run_id)
             write_batch(client, run_id, tags=tags)
             links = {name: member_link(name, experiment, found) for name, found in runs.items()}
@@ -128,7 +128,7 @@ def mirror_build(folder: Path) -> bool:
         if missing:
             points = [(name, value, when, 0) for name, value in kept["numbers"].items()]
             write_batch(client, run_id, params=_params(plan, members), points=points)
-            write_input(client, run_id, Data(digest, UNNAMED), "evaluation")
+            write_input(client, run_id, Data(digest, _data_name(digest, runs)), "evaluation")
             client.log_dict(run_id, plan, "plan.json")
             for path in sorted(path for path in folder.iterdir() if BUILD not in path.name):
                 client.log_artifact(run_id, str(path))
@@ -143,6 +143,18 @@ def mirror_build(folder: Path) -> bool:
             client.set_terminated(run_id, end_time=when)
         mark(build_mark(folder))
     return missing
+
+
+def _begun(kept: Mapping[str, Any]) -> int | None:
+    """When a build began, in milliseconds, by the first of its spans; None for those of earlier versions."""
+    spans = kept.get("spans") or []
+    return round(spans[0]["start"] / 1e6) if spans else None
+
+
+def _data_name(digest: str, runs: Mapping[str, Any]) -> str:
+    """What a build's battles are called, as its members' runs have it: a plan knows their digest alone."""
+    inputs = [given for run in runs.values() if run and run.inputs for given in run.inputs.dataset_inputs]
+    return next((given.dataset.name for given in inputs if given.dataset.digest == digest[:36]), UNNAMED)
 
 
 def _kept(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tests.helpers.tracked import (
@@ -14,6 +15,7 @@ from zoo.scores.tables import CARD, read_card
 from zoo.tracking.builds import build_key
 from zoo.tracking.client import connection as tracking_client
 from zoo.tracking.promote import members_with_alias
+from zoo.tracking.spans import recorded
 from zoo.tracking.sync import log_build, log_stage
 
 
@@ -22,13 +24,21 @@ def test_a_build_links_to_its_members_runs(home: Path) -> None:
     log_stage(artifact.manifest, artifact.path, load_entry("smollm2-135m"))
     plan = {"dataset_digest": digest_of(artifact), "budget_seconds": 300.0, "members": [{"name": "x"}]}
     members = {"smollm2-135m@ab-512": artifact.fingerprint, "elsewhere": "0" * 16}
+    with recorded("build") as building:
+        time.sleep(0.02)
     for _ in range(2):
-        assert log_build(plan, {"oof_log_loss": 0.99}, members)
+        assert log_build(
+            plan, {"oof_log_loss": 0.99, "seconds": 21597.14852, "bytes": 14_560_001.0}, members, spans=building.finished()
+        )
     (build,) = all_runs("build")
     member = next(r for r in all_runs("stage") if r.data.tags["zoo.variant"] == "ab-512")
     assert build.data.tags["member.smollm2-135m/ab-512"] == member.info.run_id
     assert build.data.tags["member.elsewhere"] == f"fingerprint {'0' * 16}"
     assert build.data.metrics["oof_log_loss"] == 0.99 and build.data.params["budget_seconds"] == "300.0"
+    assert (build.data.metrics["seconds"], build.data.metrics["bytes"]) == (21597.1, 14_560_001), "digits that people read"
+    assert build.info.end_time - build.info.start_time >= 20, "from the beginning of its first span"
+    (theirs,), (ours,) = member.inputs.dataset_inputs, build.inputs.dataset_inputs
+    assert (ours.dataset.name, ours.dataset.digest) == (theirs.dataset.name, theirs.dataset.digest)
 
 
 def test_a_build_crowns_its_members(home: Path) -> None:

@@ -44,9 +44,9 @@ def write_batch(
 def shown(value: float) -> float:
     """A metric in six digits: MLflow's table shows all digits that there are.
 
-    Large numbers are counts and stay as they are.
+    Large numbers have one digit behind the point; counts stay as they are.
     """
-    return float(f"{value:.6g}") if abs(value) < 1000 else value
+    return float(f"{value:.6g}") if abs(value) < 1000 else round(value, 1)
 
 
 def write_input(client: MlflowClient, run_id: str, data: Data, context: str) -> None:
