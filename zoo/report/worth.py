@@ -139,7 +139,7 @@ def contrasts_table(report: WorthReport) -> Table:
         Column("beside"),
         Column("battles", "data"),
         Column("part"),
-        Column("rows of it", "source_rows", ",.0f"),
+        Column("rows learned", "source_rows", ",.0f"),
         Column("log loss without", "log_loss_without", ".4f"),
         Column("with", "log_loss_with", ".4f"),
         Column("gained", form="+.4f"),
@@ -169,13 +169,16 @@ def contrasts_table(report: WorthReport) -> Table:
 
 
 def curve_table(report: WorthReport) -> Table:
-    """What so many rows of each source gain on each area."""
+    """What so many rows of each source gain on each area.
+
+    Rows are those that were given to a training, which leaves out those of held-out prompts among them.
+    """
     columns = [
         Column("source"),
         Column("entry"),
         Column("battles", "data"),
         Column("part"),
-        Column("rows of it", "source_rows", ",d"),
+        Column("rows given", "source_rows", ",d"),
         Column("gained", form="+.4f"),
         Column("se", "gained_se", ".4f"),
         Column("recalibrated", "gained_recalibrated", "+.4f"),
@@ -261,7 +264,11 @@ def curve_figure(report: WorthReport) -> Figure:
         for place, source in enumerate(dict.fromkeys(p.source for p in report.curve)):
             _draw_curve(axes, report, entry, source, area, place)
         axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
-        axes.set(xlabel="rows of the source", ylabel="log loss gained, nats", title=f"{entry} on {area.title}")
+        axes.set(
+            xlabel="rows of the source given; those of held-out prompts are not learned",
+            ylabel="log loss gained, nats",
+            title=f"{entry} on {area.title}",
+        )
         axes.set_xscale("symlog", linthresh=SYMLOG_ROWS, base=2)
         ticks = sorted({0, *(p.rows for p in report.curve)})
         shown = [t for t, after in zip(ticks, [*ticks[1:], 0], strict=True) if not after or after > 1.3 * t]
