@@ -35,7 +35,7 @@ def model_probabilities(load: Callable[[], Any], rows: list[list[int]], codec: C
     logits = np.zeros((len(rows), 3))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     batches = list(micro_batches(by_length, [len(row) for row in rows], EVALUATION_TOKENS))
-    with torch.no_grad(), progress.bar(len(batches), title, "batch") as bar:
+    with torch.no_grad(), progress.bar(len(batches), title, "step") as bar:
         for batch in batches:
             ids, mask = pad([rows[i] for i in batch], device())
             logits[batch] = label_logits(causal_model(model), ids, mask, codec.label_ids).cpu().numpy()
