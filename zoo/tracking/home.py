@@ -130,7 +130,10 @@ def unreachable(error: Exception) -> bool:
 
 
 def refused(error: Exception) -> bool:
-    """Whether a store that answers says that it will never take this: a name that it does not allow, a setting that changed."""
+    """Whether a store that answers says that it will never take this.
+
+    A name that it does not allow, say, or a setting that changed.
+    """
     return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"  # of mlflow.exceptions.MlflowException
 
 
