@@ -252,3 +252,4 @@ def test_a_bundle_s_file_that_is_too_long_is_cut(bundled: Path, sample_csv: Path
     monkeypatch.setattr("ensemble.bundle.dry_run.CUT_SECONDS", 120.0)
     (trial,) = dry_run(bundled, sample_csv, only=["25,000 rows"])
     assert trial.whole and "ALL the plan's prior" not in trial.came, trial.line()
+    assert " rows lexical@ab + tiny@" in trial.came and " rows lexical@ab," in trial.came, "the model had time for some rows"

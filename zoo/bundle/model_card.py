@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from zoo.contracts import LABELS, Base, PromptSpec
+from zoo.contracts import LABELS, Base, Order, PromptSpec
 from zoo.report.run_report import Run
 from zoo.report.sections import Section, sections_markdown
 
@@ -67,11 +67,15 @@ def model_card(run: Run, form: str, base: Base, prompt: PromptSpec, sections: Se
     told = [section for section in sections if section.title in TOLD]
     said = f"{entry}, {_WHAT.get(form, f'quantized: {form}')}. Which of two answers people prefer: three probabilities."
     return "\n".join(
-        [_metadata(base, form), sections_markdown(f"{entry}: {form}", said, [], []), *_use(form, prompt, nf4=nf4)]
-    ) + (_made(base, form, told))
+        [
+            _metadata(base, form),
+            sections_markdown(f"{entry}: {form}", said, [], []),
+            *_use(form, prompt, nf4=nf4, measured=run.member.table.card.variant.order if run.member else None),
+        ]
+    ) + _made(base, told)
 
 
-_WHAT = {"adapter": "a low-rank adapter for its base", "merged": "whole weights in 16 bits, adapter merged"}
+_WHAT = {"adapter": "a low-rank adapter for its base", "merged": "whole weights"}
 
 
 def _metadata(base: Base, form: str) -> str:
@@ -87,8 +91,11 @@ def _metadata(base: Base, form: str) -> str:
     return "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in facts.items()) + "\n---\n"
 
 
-def _use(form: str, prompt: PromptSpec, *, nf4: bool) -> list[str]:
-    """How a battle is asked, with code that runs as it stands once FOLDER and BASE are known."""
+def _use(form: str, prompt: PromptSpec, *, nf4: bool, measured: Order | None) -> list[str]:
+    """How a battle is asked, with code that runs as it stands once FOLDER and BASE are known.
+
+    `measured`: the order in which the run's numbers were measured, where it has some.
+    """
     labels = ", ".join(
         f"`{label}` ({name})" for label, name in zip(prompt.labels, ("A wins", "B wins", LABELS[2]), strict=True)
     )
@@ -100,7 +107,8 @@ def _use(form: str, prompt: PromptSpec, *, nf4: bool) -> list[str]:
         f"take control tokens out of what people wrote. Longer battles are cut to {prompt.max_tokens} tokens: each field has "
         "its share of what the template leaves, and keeps "
         f"{'its end' if prompt.keep == 'end' else 'its beginning and its end'}. Asked in both orders, with A and B exchanged "
-        "back, and averaged, it favours neither place.",
+        "back, and averaged, it favours neither place."
+        + (f" The numbers below were measured with answer {measured[0].upper()} shown first." if measured else ""),
         "",
         *_code(_READ),
     ]
@@ -118,11 +126,9 @@ def _code(text: str) -> list[str]:
     return ["```python", text.rstrip(), "```", ""]
 
 
-def _made(base: Base, form: str, sections: Sequence[Section]) -> str:
+def _made(base: Base, sections: Sequence[Section]) -> str:
     """Base and licence, then what the report of the run says."""
-    head = (
-        f"## Base and licence\n\n{base.hub_id} ({base.architecture}), revision {base.revision}; licence: {base.licence}. What "
-    )
-    head += "was made of it is under the same licence, and the data's may bind it further.\n"
+    head = f"## Base and licence\n\n{base.hub_id} ({base.architecture}), revision {base.revision}; licence: {base.licence}. "
+    head += "Read it, and the data's, before these weights are handed on: neither was checked.\n"
     body = sections_markdown("", "", [], sections).split("\n", 4)[-1]
     return head + "\n" + body.lstrip("\n")

@@ -31,6 +31,7 @@ from zoo.entries.toml import document
 from zoo.entries.tuned import write_training
 from zoo.errors import ZooError
 from zoo.experiments.run import run_chain
+from zoo.experiments.scored import Labels
 from zoo.experiments.tune import Space, TuneOptions, load_space, results_folder, tune
 from zoo.experiments.tune.rows import LEAST_PROMPTS, HeldRows, split_held
 from zoo.experiments.tune.run import _name
@@ -145,7 +146,7 @@ def test_knobs_refuse_what_they_are_not() -> None:
 def test_rows_that_choose_and_rows_that_judge_share_no_prompt(sample_csv: Path, rule: str | None, eval_rows: int) -> None:
     held = Held(n_folds=3, fold=1, rule=rule)
     rows = split_held(sample_csv, held, eval_rows)
-    of = lambda ids: {rows.groups[i] for i in ids}  # noqa: E731
+    of = lambda ids: {rows.labels.prompts[i] for i in ids}  # noqa: E731
     assert not of(rows.choosing) & of(rows.judging) and min(map(len, (of(rows.choosing), of(rows.judging)))) >= LEAST_PROMPTS
     battles = usable_battles(sample_csv)
     _, frame = select_training(battles, held)
@@ -235,7 +236,7 @@ def test_what_breaks_in_looking_at_a_training_ends_it_and_is_raised(tmp_path: Pa
 def test_settings_that_have_failed_in_this_run_are_not_trained_again(tmp_path: Path) -> None:
     entry, study = load_entry("smollm2-135m"), study_in(tmp_path)
     place = Input(path=tmp_path, fingerprint="0" * 16)
-    shared = Setting(entry, HeldRows((), (), {}, {}, True), place, Held(), place, tmp_path)
+    shared = Setting(entry, HeldRows((), (), Labels({}, {}, True)), place, Held(), place, tmp_path)
     tuner = Tuner(shared, study, TuneOptions(tmp_path, Held(), 3, jobs=1), print)
     ran(study, [1.0, 1.0, 1.0, 1.0])
     first, second = study.ask(), study.ask()
@@ -251,7 +252,7 @@ def test_each_file_of_battles_has_a_study_and_a_folder_of_its_own(tmp_path: Path
     """Of equal battles under two names, too: MLflow refuses a run's data to change, and would then log nothing any more."""
     entry = load_entry("smollm2-135m")
     place = Input(path=tmp_path, fingerprint="0" * 16)
-    shared = Setting(entry, HeldRows((), (), {}, {}, True), place, Held(), place, tmp_path)
+    shared = Setting(entry, HeldRows((), (), Labels({}, {}, True)), place, Held(), place, tmp_path)
     names = ("one.csv", "two.csv", "one.csv.gz")
     assert len({_name(shared, SPACE, TuneOptions(Path(name), Held(), 3))[-8:] for name in names}) == len(names)
 

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.experiments.cards import Cards
 from zoo.experiments.needs import need_of
 from zoo.experiments.run import run_chain
-from zoo.experiments.scored import Labels, scored_rows
+from zoo.experiments.scored import scored_rows
 from zoo.experiments.tune.training import Following, followed
 from zoo.experiments.tune.trials import Setting
 from zoo.pipeline.chain import output_of
@@ -52,7 +52,7 @@ def _losses(shared: Setting, entry: Entry, ids: Input, cards: Cards, *, say: Say
         keep_open = (loan.lock,) if loan.lock >= 0 else ()
         with watched(lambda partial: followed(partial, unstopped, say=say), environment=loan.environment, keep_open=keep_open):
             artifact = run_chain([*trains, evaluation], entry, shared.store, say=say)[-1]
-    scored = scored_rows(artifact, Labels(shared.rows.labels, shared.rows.groups, shared.rows.ties))
+    scored = scored_rows(artifact, shared.rows.labels)
     return dict(zip(scored.ids, log_loss_rows(scored.p, scored.y).tolist(), strict=True))
 
 
@@ -62,7 +62,7 @@ def _compared(shared: Setting, own: dict[str, float], best: dict[str, float], id
     if not both:
         raise ZooError("no held-out row could be evaluated; look into the logs of the evaluations in the store", exit_code=1)
     mine, theirs = (np.array([losses[row_id] for row_id in both]) for losses in (best, own))
-    groups = np.array([shared.rows.groups[row_id] for row_id in both])
+    groups = np.array([shared.rows.labels.prompts[row_id] for row_id in both])
     difference, error = mean_and_error(mine - theirs, groups)
     return ComparedOn(
         rows=len(both),

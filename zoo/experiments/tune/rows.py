@@ -17,6 +17,7 @@ from zoo.contracts import Held, Input, TrainSpec
 from zoo.data.splits import groups_of, sample_rows, select_training
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError, amount
+from zoo.experiments.scored import Labels
 from zoo.store import file_sha256, write_atomic
 
 LEAST_PROMPTS = 10  # to choose by, and to judge by: an error by fewer prompts says nothing
@@ -25,7 +26,7 @@ JUDGED_TIMES = 4  # rows to judge by, at most, for each to choose by: they are r
 
 @dataclass(frozen=True)
 class HeldRows:
-    """Ids of held-out rows, and by row id its label and its prompt's group.
+    """Ids of held-out rows, and the labels and prompts of all of them.
 
     `choosing`: what every training measures its held-out log loss on, with `train.eval_rows` as it is here; `judging`: of other
     prompts.
@@ -33,16 +34,14 @@ class HeldRows:
 
     choosing: tuple[str, ...]
     judging: tuple[str, ...]
-    labels: dict[str, int]
-    groups: dict[str, int]
-    ties: bool
+    labels: Labels
 
     def prompts(self, ids: tuple[str, ...]) -> int:
         """How many prompts some rows are of.
 
         Near-copies of one count once where the folds have them so.
         """
-        return len({self.groups[row_id] for row_id in ids})
+        return len({self.labels.prompts[row_id] for row_id in ids})
 
 
 def split_held(path: Path, held: Held, eval_rows: int) -> HeldRows:
@@ -62,13 +61,9 @@ def split_held(path: Path, held: Held, eval_rows: int) -> HeldRows:
         by_id = pd.Series(groups, index=frame["id"])
         prompts = [by_id.loc[part["id"]].nunique() for part in (chosen, apart)]
         if min(prompts) >= LEAST_PROMPTS and len(apart) >= count:
-            return HeldRows(
-                tuple(chosen["id"]),
-                tuple(apart["id"]),
-                {row_id: int(label) for row_id, label in zip(frame["id"], frame["label"], strict=True)},
-                {str(row_id): int(group) for row_id, group in by_id.items()},
-                battles.can_tie,
-            )
+            by_label = {str(row_id): int(label) for row_id, label in zip(frame["id"], frame["label"], strict=True)}
+            by_prompt = {str(row_id): int(group) for row_id, group in by_id.items()}
+            return HeldRows(tuple(chosen["id"]), tuple(apart["id"]), Labels(by_label, by_prompt, battles.can_tie))
     found = f"{amount(len(frame), 'labelled row')} of {amount(len(set(groups.tolist())), 'prompt')}"
     raise ZooError(
         f"{path}: fold {held.fold} of {held.n_folds} has {found}; tuning chooses by {LEAST_PROMPTS} prompts and "

@@ -68,7 +68,7 @@ def _report(shared: Setting, study: Study, options: TuneOptions, tuner: Tuner) -
         rows_to_judge=len(rows.judging),
         prompts_to_judge=rows.prompts(rows.judging),
         importance=importance_of(trials),
-        guessing=uniform_loss(ties=rows.ties),
+        guessing=uniform_loss(ties=rows.labels.ties),
         ended_by=tuner.ended_by,
         spent_seconds=tuner.spent(),
     )
