@@ -1,11 +1,13 @@
 """Tokens a second of the forms of one shape, chunk by chunk by turns, with the kernels that multiplied.
 
 Weights are drawn at random, finite, and rounded to each form without any search: speed and memory, no log loss. Every engine is
-a process of its own, loaded before anything is timed; whatever else the machine does falls on all of them alike. `zoo` ways
-are the engine as `zoo score` starts it, `tuned` ways plain `vllm.LLM` with settings chosen by hand.
+a process of its own, loaded before anything is timed; whatever else the machine does falls on all of them alike. Ways are the
+engine as `zoo score` starts it; with `:tuned` plain `vllm.LLM` with settings chosen by hand, with `:classifier` the same layers
+under a classifier's head, pooled.
 
     python benchmarks/forms_speed.py --shape llama-3-8b --tokenizer FOLDER --ways awq,int8,fp8,int8:tuned
     python benchmarks/forms_speed.py --shape llama-3-8b --tokenizer FOLDER --ways awq,fp16,w4a16,w4a8 --dtype float16
+    python benchmarks/forms_speed.py --shape llama-3-8b --tokenizer FOLDER --ways awq,awq:classifier,int8,int8:classifier
 
 On processors a folder of checkpoints that were made by `zoo quantize` is timed: `--models awq=FOLDER,int8=FOLDER`.
 """
@@ -171,16 +173,23 @@ def main() -> None:
     started = []
     try:
         for way in ways:
-            form, _, tuned = way.partition(":")
-            arguments = engine_arguments(models[form], spec, ServeSpec(dtype=args.dtype), gpus=1, on_gpu=on_gpu)
+            form, _, how = way.partition(":")
+            folder = models[form]
+            if how == "classifier":
+                folder = args.folder / args.shape / f"{form}-classifier" / "model"
+                if not (folder / "config.json").exists():
+                    random_weights.write_classifier(models[form], folder)
+            arguments = engine_arguments(folder, spec, ServeSpec(dtype=args.dtype), gpus=1, on_gpu=on_gpu)
             environment = environment_of(form, on_gpu)
-            if tuned:
+            if how == "tuned":
                 environment |= score_turns.ALONE if not on_gpu else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
                 for key in ("worker_cls", "ir_op_priority", "kv_cache_memory_bytes", "gpu_memory_utilization"):
                     arguments.pop(key, None)
                 arguments |= {"kv_cache_memory_bytes": 4 * 2**30}
             begun = time.monotonic()
-            channel, process = score_turns.started(environment, score_turns.plain if tuned else ours, arguments, chunks)
+            channel, process = score_turns.started(
+                environment, score_turns.plain if how == "tuned" else ours, arguments, chunks
+            )
             started.append((channel, process))
             channel.recv()
             os.killpg(process.pid, signal.SIGSTOP)

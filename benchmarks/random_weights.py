@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from zoo.models.heads import SCORE, classifier_config
 from zoo.models.shapes import SCHEME_KEY
 from zoo.stages.device import device
 from zoo.stages.quantize.awq_format import pack
@@ -124,8 +125,11 @@ def write_awq(folder: Path, tokenizer: Path, config: dict[str, Any], group_size:
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16", "quantization_config": quantization}))
 
 
-def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
-    """A Llama folder of Gaussian weights with deviation 0.02, a file a layer, unless it is there."""
+def write_llama(folder: Path, tokenizer: Path, changes: dict[str, Any], form: Form | None = None) -> None:
+    """A Llama folder of Gaussian weights with deviation 0.02, a file a layer, unless it is there.
+
+    Its decoder layers are rounded to `form`, if given, as they are drawn: of 34 billion weights there is no 16-bit copy.
+    """
     if (folder / "config.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,19 +139,44 @@ def write_llama(folder: Path, tokenizer: Path, changes: dict[str, int]) -> None:
     generator = torch.Generator(device()).manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
-        return (torch.randn(*shape, generator=generator, device=device(), dtype=torch.float32) * 0.02).bfloat16().cpu()
+        return torch.randn(*shape, generator=generator, device=device(), dtype=torch.float32) * 0.02
 
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
-        tensors = {f"{prefix}{name}.weight": draw(*shape) for name, shape in shapes.items()}
+        tensors: dict[str, torch.Tensor] = {}
+        for name, shape in shapes.items():
+            parts = form.stored(draw(*shape)) if form else {"weight": draw(*shape).bfloat16()}
+            tensors |= {f"{prefix}{name}.{part}": value.cpu().contiguous() for part, value in parts.items()}
         for norm in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"{prefix}{norm}.weight"] = torch.ones(width, dtype=torch.bfloat16)
         save_file(tensors, folder / f"model-{layer:03d}.safetensors", metadata={"format": "pt"})
-    ends = {"model.embed_tokens.weight": draw(config["vocab_size"], width), "lm_head.weight": draw(config["vocab_size"], width)}
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    ends = {name: draw(config["vocab_size"], width).bfloat16().cpu() for name in names}
     ends["model.norm.weight"] = torch.ones(width, dtype=torch.bfloat16)
     save_file(ends, folder / "model-ends.safetensors", metadata={"format": "pt"})
     write_index(folder)
+    config |= {"quantization_config": form.config([]), SCHEME_KEY: form.scheme} if form else {}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def write_classifier(source: Path, target: Path) -> None:
+    """The folder as a classifier of three classes: the same layers, a drawn `score.weight` in place of its head."""
+    target.mkdir(parents=True, exist_ok=True)
+    config = json.loads((source / "config.json").read_text())
+    for shard in sorted(source.glob("*.safetensors")):
+        tensors = load_file(shard)
+        if "lm_head.weight" not in tensors:
+            (target / shard.name).symlink_to(shard.absolute())
+            continue
+        head = tensors.pop("lm_head.weight")
+        tensors[SCORE] = torch.randn(3, head.shape[1], generator=torch.Generator().manual_seed(0)).to(head.dtype) * 0.02
+        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+    write_index(target)
+    shutil.copy2(source / "tokenizer.json", target / "tokenizer.json")
+    if quantized := config.get("quantization_config"):  # the head stays as it is, as the quantize stage leaves it
+        key = "modules_to_not_convert" if quantized["quant_method"] == "awq" else "ignore"
+        quantized[key] = [*quantized.get(key, []), SCORE.removesuffix(".weight")]
+    (target / "config.json").write_text(json.dumps(classifier_config(config), indent=1))
 
 
 def write_form(source: Path, target: Path, form: Form, kept: tuple[str, ...] = ()) -> None:

@@ -26,9 +26,10 @@ import random_weights
 import score_rivals
 import score_turns
 
-from zoo.contracts import Held, Input, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
+from zoo.contracts import Held, Input, QuantizeSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
 from zoo.entries.load import load_entry
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.stages.quantize.forms import form_of
 from zoo.targets import load_target, machine_fingerprint
 
 # fmt: off
@@ -127,13 +128,13 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
 def predicted_memory(args: argparse.Namespace) -> dict[str, float]:
     """Bytes of the fullest card by `zoo check`'s arithmetic."""
     from zoo.models.memory import scoring_memory
-    from zoo.models.shapes import awq_bits, embedding_parameters, linear_parameters, shape_of_config
+    from zoo.models.shapes import embedding_parameters, linear_parameters, shape_of_config, weight_bits
 
     shape = shape_of_config(random_weights.SHAPES[args.shape])
     predicted = scoring_memory(
         shape,
         parameters=linear_parameters(shape) + embedding_parameters(shape),
-        bits=awq_bits(128),
+        bits=weight_bits(QuantizeSpec(scheme=args.form, finer_share=0)),
         layout=args.layout,
         gpus=load_target(args.as_ or args.target).gpus,
         max_batched_tokens=args.batch,
@@ -178,7 +179,11 @@ def step_rate(args: argparse.Namespace) -> dict[str, float]:
 
 
 def step_weights(args: argparse.Namespace) -> dict[str, float]:
-    random_weights.write_awq(args.model, args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape])
+    tokenizer, config = args.tokenizer / "tokenizer.json", random_weights.SHAPES[args.shape]
+    if args.form == "awq":
+        random_weights.write_awq(args.model, tokenizer, config)
+    else:
+        random_weights.write_llama(args.model, tokenizer, config, form_of(QuantizeSpec(scheme=args.form, finer_share=0)))
     return {}
 
 
@@ -276,6 +281,7 @@ def prepare(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["llama-3-8b", "gemma-2-9b", "yi-34b"], help="draw this shape's weights at random")
+    parser.add_argument("--form", choices=["awq", "int8", "w4a8"], default="awq", help="of the drawn weights")
     parser.add_argument("--model", type=Path, help="model folder (it must be named `model`), in place of --shape")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, of SmolLM2")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/score_speed"), help="for weights, battles and results")
@@ -301,7 +307,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="append results to this file, a line of JSON a step")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.model = args.model or args.folder / args.shape / "model"
+    args.model = args.model or args.folder / f"{args.shape}-{args.form}" / "model"
     if args.one:
         result = globals()[f"step_{args.one}"](args)
         print(json.dumps(result), flush=True)
