@@ -76,8 +76,9 @@ def caps_figure(report: CapsReport) -> Figure:
         color, marker, style = STYLES[number % len(STYLES)]
         hours, losses = [one.likely_hours for one in line], [one.log_loss for one in line]
         errors = [one.change_se or 0.0 for one in line]
-        points = axes.errorbar(hours, losses, yerr=errors, color=color, linestyle=style, capsize=3, linewidth=1, label=name)
-        points[0].set(marker=marker, fillstyle="full" if number < len(STYLES) else "none")
+        second = number >= len(STYLES)  # of the same colour: open marks and a line of another kind
+        points = axes.errorbar(hours, losses, yerr=errors, color=color, capsize=3, linewidth=1, label=name)
+        points[0].set(marker=marker, fillstyle="none" if second else "full", linestyle="-." if second else style)
     hull = sorted((one for one in report.readings if one.worthwhile), key=lambda one: one.likely_hours)
     axes.plot(
         [one.likely_hours for one in hull],
