@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -75,11 +76,13 @@ def inverse_factor(second: torch.Tensor) -> torch.Tensor:
     raise ZooError("inputs of a linear layer are not finite; use other calibration rows")
 
 
+@dataclass(frozen=True)
 class _Group:
     """A rounded group: levels (size, out), scales (out,), and errors (size, out) over the factor's diagonal."""
 
-    def __init__(self, levels: torch.Tensor, scales: torch.Tensor, errors: torch.Tensor) -> None:
-        self.levels, self.scales, self.errors = levels, scales, errors
+    levels: torch.Tensor
+    scales: torch.Tensor
+    errors: torch.Tensor
 
 
 def _round_group(form: Form, group: torch.Tensor, factor: torch.Tensor, *, clip: bool) -> _Group:
@@ -104,7 +107,10 @@ def _round_group(form: Form, group: torch.Tensor, factor: torch.Tensor, *, clip:
 
 @contextmanager
 def _exact_products() -> Iterator[None]:
-    """Products of float32 without TensorFloat-32: moments of inputs with outliers could not be inverted after it."""
+    """Without TensorFloat-32.
+
+    After it moments of inputs with outliers may not be inverted.
+    """
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

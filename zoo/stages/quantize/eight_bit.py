@@ -39,7 +39,10 @@ SEARCH_TOKENS = 256  # that a layer's smoothing is tried on
 
 @dataclass
 class LayerPlan:
-    """What the first pass found for a layer: scales (rows,) of each smoothed site, and the error of its output."""
+    """What the first pass found for a layer.
+
+    Scales (rows,) of each smoothed site, and the error of its output.
+    """
 
     scales: dict[Site, torch.Tensor] = field(default_factory=dict)
     error: float = 0.0

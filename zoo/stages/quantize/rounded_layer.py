@@ -1,4 +1,7 @@
-"""A decoder layer in which linears are computed as they are or rounded, and what smoothing changes in it."""
+"""A decoder layer in which linears are computed as they are or rounded.
+
+And what smoothing changes in it.
+"""
 
 from __future__ import annotations
 
