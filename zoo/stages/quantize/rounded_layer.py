@@ -125,7 +125,7 @@ class RoundedLayer:
             self.set_weight(name, self.weight(name) * columns)
 
     def second_moments(self, site: Site, passed: PromptPass, number: int, stream: list[torch.Tensor]) -> torch.Tensor:
-        """Moments (channels, channels) of a site's rounded inputs, all that is active before it rounded."""
+        """Moments (channels, channels) of a site's inputs, rounded, as what is active makes them."""
         masks, found = iter(passed.masks), Moments()
         hook = self.layer.get_submodule(site.linears[0]).register_forward_pre_hook(
             lambda _, args: found.add(self.form.activations(args[0][next(masks)]))
