@@ -1,8 +1,8 @@
 """Rounding whose errors make up for each other (GPTQ).
 
-Frantar et al. 2022, arXiv 2210.17323. A weight's inputs are rounded one after the other, and what a linear layer's output is off
-by is taken up by the inputs that are still to come, as far as the inputs' second moments say that they can. Of the scales that
-are tried for a group the one whose output is nearest is taken, compensation within the group included.
+Frantar et al. 2022, arXiv 2210.17323. A weight's inputs are rounded one after the other, and what a linear layer's output is
+off by is taken up by the inputs that are still to come, as far as the inputs' second moments say that they can. Of the scales
+that are tried for a group the one whose output is nearest is taken, compensation within the group included.
 """
 
 from __future__ import annotations
