@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,9 @@ def main() -> None:
     assert entry_prompt is not None
     label_ids = load_codec(asked.model, entry_prompt).label_ids
     plain, plain_rows = prompts.start(), rows.start()
-    ways = {way: {"calibration": prompts.start(), "held out": rows.start(), "rows": rows} for way in WAYS}
+    ways: dict[Way, dict[str, Any]] = {
+        way: {"calibration": prompts.start(), "held out": rows.start(), "rows": rows} for way in WAYS
+    }
     with torch.no_grad():
         for number in range(len(whole.layers)):
             for way, streams in ways.items():

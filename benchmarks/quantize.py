@@ -101,7 +101,7 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
 
 def oracle(source: Path, target: Path, prompts: list[list[int]], request: QuantizeRequest) -> tuple[int]:
     """The form by llm-compressor, in its interpreter; its peak of GPU memory is not told."""
-    job = {"model": str(source), "prompts": prompts, "target": str(target)}
+    job: dict[str, object] = {"model": str(source), "prompts": prompts, "target": str(target)}
     job |= {"form": request.spec.scheme, "group_size": request.spec.group_size}
     path = target.with_suffix(".json")
     path.write_text(json.dumps(job))
