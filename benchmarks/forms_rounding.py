@@ -60,7 +60,7 @@ def with_zero_points(weight: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def through_layer(
-    way: Way, whole: LayerwiseModel, number: int, form: Form, prompts: PromptPass, streams: dict[str, list]
+    way: Way, whole: LayerwiseModel, number: int, form: Form, prompts: PromptPass, streams: dict[str, Any]
 ) -> None:
     """Move a way's streams (`calibration`, `held out`) through a layer."""
     whole.load(number)
