@@ -1,16 +1,20 @@
 """What AWQ's backends and other forms cost in label probabilities and time.
 
-    python benchmarks/quantize.py --model FOLDER --battles CSV [--backends autoawq llm-compressor int8 w4a8 fp8]
+    python benchmarks/quantize.py --model FOLDER --battles CSV [--backends autoawq llm-compressor int8 w4a8 fp8 ...]
 
-All are calibrated on training rows of fold 0; the probabilities of the three labels on held-out rows
-are those of the dequantized weights in transformers, against the unquantized model's. With `--shape llama-3-8b --layers 2` a
-model of random weights takes its place and only seconds a layer are told (`--model` gives its tokenizer).
+All are calibrated on training rows of fold 0; the probabilities of the three labels on held-out rows are those of the
+dequantized weights in transformers, activations rounded where the form rounds them, against the unquantized model's.
+`theirs-int8` and `theirs-w4a8` are those forms by llm-compressor's own recipes (llm_compressor_oracle.py), on the same prompts.
+With `--shape llama-3-8b --layers 2` a model of random weights takes its place and only seconds a layer are told (`--model`
+gives its tokenizer).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -25,8 +29,10 @@ from zoo.data.splits import select_rows
 from zoo.entries.load import load_entry
 from zoo.models.batches import micro_batches
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.models.shapes import SCHEME_KEY, read_config
 from zoo.scores.metrics import mean_and_error
 from zoo.scores.tables import label_probabilities
+from zoo.settings import backend_interpreter
 from zoo.stages.compare.in_transformers import dtype_for, plain_model
 from zoo.stages.compare.ladder import dequantized_model
 from zoo.stages.device import device
@@ -35,6 +41,8 @@ from zoo.stages.train.label_head import label_logits, pad
 
 HELD = Held()
 BACKENDS = ("autoawq", "llm-compressor")
+THEIRS = "theirs-"
+ORACLES = (f"{THEIRS}int8", f"{THEIRS}w4a8")
 
 
 def probabilities(model: torch.nn.Module, rows: list[list[int]], label_ids: tuple[int, int, int]) -> np.ndarray:
@@ -64,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--block-tokens", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, *SCHEMES[1:]), default=BACKENDS)
+    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, *SCHEMES[1:], *ORACLES), default=BACKENDS)
     parser.add_argument("--no-clip", action="store_true", help="without the search of clipping thresholds")
     parser.add_argument(
         "--shape", choices=("smollm2-135m", "llama-3-8b", "yi-34b"), help="random weights of this shape: speed only"
@@ -82,7 +90,7 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
         prompt=prompt,
         spec=QuantizeSpec(
             backend=backend if backend in BACKENDS else "autoawq",
-            scheme=backend if backend in SCHEMES else "awq",
+            scheme=backend.removeprefix(THEIRS) if backend not in BACKENDS else "awq",
             group_size=asked.group_size,
             calibration_rows=asked.blocks,
             calibration_tokens=asked.block_tokens,
@@ -91,13 +99,30 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
     )
 
 
-def timed(request: QuantizeRequest, source: Path, target: Path) -> str:
+def oracle(source: Path, target: Path, prompts: list[list[int]], request: QuantizeRequest) -> tuple[int]:
+    """The form by llm-compressor, in its interpreter; its peak of GPU memory is not told."""
+    job: dict[str, object] = {"model": str(source), "prompts": prompts, "target": str(target)}
+    job |= {"form": request.spec.scheme, "group_size": request.spec.group_size}
+    path = target.with_suffix(".json")
+    path.write_text(json.dumps(job))
+    python, program = backend_interpreter("llm-compressor"), Path(__file__).with_name("llm_compressor_oracle.py")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with path.with_suffix(".log").open("wb") as log:
+        subprocess.run([python, "-P", program, path], env=environment, stdout=log, stderr=log, check=True)
+    theirs = read_config(target)["quantization_config"]
+    config = {**read_config(source), "quantization_config": theirs, SCHEME_KEY: request.spec.scheme}
+    (target / "config.json").write_text(json.dumps(config))
+    return (0,)
+
+
+def timed(request: QuantizeRequest, source: Path, target: Path, *, theirs: bool) -> str:
     """Quantize, and say how long it took."""
     awq = request.spec.scheme == "awq"
     rows = quantize.calibration_blocks(request) if awq else quantize.calibration_prompts(request)
     layers = json.loads((source / "config.json").read_text())["num_hidden_layers"]
     started = time.perf_counter()
-    peak = (quantize.run_backend if awq else quantize.run_eight_bit)(source, target, rows, request)[-1]
+    make = oracle if theirs else quantize.run_backend if awq else quantize.run_eight_bit
+    peak = make(source, target, rows, request)[-1]
     seconds = time.perf_counter() - started
     memory = f", peak {peak / 2**30:.1f} GiB of the GPU" if peak else ""
     return f"{seconds / layers:.2f} s a layer ({seconds:.0f} s for {layers}, start-up included){memory}"
@@ -126,7 +151,8 @@ def main() -> None:
         for backend in asked.backends:
             out = folder / backend
             out.mkdir()
-            line = f"{backend}: {timed(request_for(backend, source, asked, prompt), source, out / 'model')}"
+            request = request_for(backend, source, asked, prompt)
+            line = f"{backend}: {timed(request, source, out / 'model', theirs=backend in ORACLES)}"
             if not asked.shape:
                 q = probabilities(
                     dequantized_model(out / "model", folder / f"{backend}-plain", dtype_for(source)), rows, label_ids

@@ -108,6 +108,9 @@ class MergeRequest(BaseRequest):
     spec: MergeSpec
 
 
+FORM_REVISIONS: dict[str, int] = {"w4a8": 3}  # errors of its weights make up for each other
+
+
 class QuantizeRequest(BaseRequest):
     stage: Literal["quantize"] = "quantize"
     revision: int = 2  # clipping is searched with all calibration tokens
@@ -116,6 +119,14 @@ class QuantizeRequest(BaseRequest):
     held: Held
     prompt: PromptSpec
     spec: QuantizeSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_form(cls, fields: Any) -> Any:
+        """A form of another revision than the stage's has that where none is named."""
+        spec = fields.get("spec") if isinstance(fields, Mapping) else None
+        scheme = spec.get("scheme") if isinstance(spec, Mapping) else getattr(spec, "scheme", None)
+        return {"revision": FORM_REVISIONS[scheme], **fields} if scheme in FORM_REVISIONS else fields
 
 
 class Selection(Contract):

@@ -24,6 +24,18 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """A rounded weight: levels (out, in) and scales (out, groups), both in float32."""
+
+    levels: torch.Tensor
+    scales: torch.Tensor
+
+    def weight(self) -> torch.Tensor:
+        """The weight (out, in) that they stand for."""
+        return self.levels * self.scales.repeat_interleave(self.levels.shape[1] // self.scales.shape[1], dim=1)
+
+
+@dataclass(frozen=True)
 class Form:
     """One form. `group_size`: inputs a scale of a weight; None: all of an output channel."""
 
@@ -37,7 +49,7 @@ class Form:
     def scales(self, weight: torch.Tensor, limits: torch.Tensor | None = None) -> torch.Tensor:
         """Scales (out, groups) of a weight (out, in).
 
-        `limits` (out, groups): the largest absolute value to keep of each group; by default that which there is.
+        `limits` (out, groups): the largest absolute value to keep of each group; by default the largest that there is.
         """
         grouped = weight.unflatten(1, (-1, self.group_size or weight.shape[1]))
         widest = grouped.abs().amax(-1) if limits is None else limits
@@ -56,18 +68,17 @@ class Form:
         lowest = -INT4_OFFSET if self.scheme == "w4a8" else -INT8_LARGEST
         return scaled.round().clamp(lowest, self._largest)
 
-    def rounded(self, weight: torch.Tensor, limits: torch.Tensor | None = None) -> torch.Tensor:
-        """The weight that a float32 weight (out, in) becomes."""
-        scales = self.scales(weight, limits)
-        return self.levels(weight, scales) * scales.repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+    def nearest(self, weight: torch.Tensor) -> Rounded:
+        """Each value of a float32 weight (out, in) by itself, with scales that cut nothing."""
+        scales = self.scales(weight)
+        return Rounded(self.levels(weight, scales), scales)
 
-    def stored(self, weight: torch.Tensor, limits: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """The tensors of a weight (out, in) by the last part of their names."""
-        scales = self.scales(weight, limits)
-        levels = self.levels(weight, scales)
+    def stored(self, rounded: Rounded) -> dict[str, torch.Tensor]:
+        """The tensors of a rounded weight by the last part of their names."""
+        levels, scales = rounded.levels, rounded.scales
         if self.scheme != "w4a8":
             return {"weight": levels.to(FP8 if self.scheme == "fp8" else torch.int8), "weight_scale": scales}
-        shape = torch.tensor(weight.shape, dtype=torch.int64)
+        shape = torch.tensor(levels.shape, dtype=torch.int64)
         return {"weight_packed": pack_signed(levels), "weight_scale": scales.half(), "weight_shape": shape}
 
     def activations(self, x: torch.Tensor) -> torch.Tensor:

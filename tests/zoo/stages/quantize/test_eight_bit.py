@@ -22,10 +22,10 @@ from zoo.stages.device import attention_options
 from zoo.stages.quantize import choices, smoothing
 from zoo.stages.quantize import stage as quantize
 from zoo.stages.quantize.awq_format import dequantize_packed, read_dequantized
-from zoo.stages.quantize.eight_bit import RoundedLayer
 from zoo.stages.quantize.forms import Form, form_in, pack_signed
 from zoo.stages.quantize.layerwise import LayerwiseModel, Weights
 from zoo.stages.quantize.prompt_pass import PromptPass
+from zoo.stages.quantize.rounded_layer import RoundedLayer
 
 FORMS = (Form("int8"), Form("fp8"), Form("w4a8", 32))
 
@@ -45,13 +45,14 @@ def uneven(folder: Path) -> Path:
 def test_a_stored_weight_is_the_rounded_one(form: Form, seed: int, size: float) -> None:
     """Read by an own reading of the layout. No weight is off by more than half a step of its scale, or fp8's half ulp."""
     weight = size * torch.randn(16, 64, generator=torch.Generator().manual_seed(seed))
-    stored = form.stored(weight)
+    rounded = form.nearest(weight)
+    stored = form.stored(rounded)
     if form.scheme == "w4a8":
         read = dequantize_packed(stored["weight_packed"], stored["weight_scale"], None, (16, 64))
     else:
         read = stored["weight"].float() * stored["weight_scale"]
-    assert torch.allclose(read, form.rounded(weight), rtol=1e-6, atol=0)
-    scale = form.scales(weight).repeat_interleave(64 // form.scales(weight).shape[1], dim=1)
+    assert torch.allclose(read, rounded.weight(), rtol=1e-6, atol=0)
+    scale = rounded.scales.repeat_interleave(64 // rounded.scales.shape[1], dim=1)
     most = weight.abs() / 16 + scale / 256 if form.scheme == "fp8" else 0.5 * scale * 1.01 + weight.abs() * 2**-10
     assert ((read - weight).abs() <= most).all()
 
