@@ -26,10 +26,12 @@ MOST_TOML_BYTES = 4 << 20  # nobody writes more by hand
 class Settings(Contract):
     """The user's settings file.
 
-    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's.
+    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's. `remote`
+    as `ZOO_REMOTE`.
     """
 
     environments: dict[str, Path] = Field(default={})
+    remote: str = Field("", description="where `zoo push` and `zoo pull` keep artifacts, as `ZOO_REMOTE`, which comes first")
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
@@ -104,6 +106,11 @@ def load_settings() -> Settings:
     if not path.exists():
         return Settings()
     return read_toml(path, Settings)
+
+
+def remote_address() -> str:
+    """The address of the remote of artifacts (`ZOO_REMOTE`, else `remote` of the settings); empty where there is none."""
+    return os.environ.get("ZOO_REMOTE", "") or load_settings().remote
 
 
 def interpreter(stage: str) -> Path:
