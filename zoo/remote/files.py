@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import getpass
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -211,6 +212,8 @@ def _sftp() -> Callable[..., AbstractFileSystem]:
     """fsspec's sftp, which by itself takes the key of any host: this one knows hosts as ssh does, and ssh's settings."""
     import paramiko
     from fsspec.implementations.sftp import SFTPFileSystem
+
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it prints tracebacks of what is told in a line
 
     class Sftp(SFTPFileSystem):  # type: ignore[misc]
         def _connect(self) -> None:
