@@ -27,10 +27,11 @@ class Settings(Contract):
     """The user's settings file.
 
     `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's. `remote`
-    as `ZOO_REMOTE`.
+    as `ZOO_REMOTE`, `study_storage` as `ZOO_STUDY_STORAGE`.
     """
 
     environments: dict[str, Path] = Field(default={})
+    study_storage: str = Field("", description="where `zoo tune` keeps studies that processes share, as `ZOO_STUDY_STORAGE`")
     remote: str = Field("", description="where `zoo push` and `zoo pull` keep artifacts, as `ZOO_REMOTE`, which comes first")
 
 
