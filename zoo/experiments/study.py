@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from zoo.settings import load_settings
 STUDIES = "studies.db"  # in the home: every study
 LOSS = "log loss"  # the value of a trial
 MOST_LINE = 1 << 16  # bytes, more than the first line of a journal has
+TABLES_SECONDS = 2.0  # in which another process has made Optuna's tables
 LEAST_TRIALS = 4  # below them nothing is said of what mattered
 
 
@@ -58,7 +60,22 @@ def storage_of(place: Path | str) -> Any:
     driver = next((name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)), None)
     if driver is None:
         raise ZooError("psycopg is not installed, which a study in PostgreSQL needs: pip install 'psycopg[binary]'")
-    return optuna.storages.RDBStorage(place.replace("postgresql://", f"postgresql+{driver}://", 1))
+    return _database(place.replace("postgresql://", f"postgresql+{driver}://", 1))
+
+
+def _database(url: str) -> Any:
+    """Optuna's tables in a database.
+
+    Two processes that make them at once get in each other's way; the second time they are there.
+    """
+    import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    try:
+        return optuna.storages.RDBStorage(url)
+    except (IntegrityError, ProgrammingError):
+        time.sleep(TABLES_SECONDS)
+        return optuna.storages.RDBStorage(url)
 
 
 def _check_journal(path: Path) -> None:

@@ -30,6 +30,7 @@ def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneRe
     """
     if entry.train is None or entry.prompt is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train] to tune; zoo tune is for language models")
+    place = shared_storage() or home() / STUDIES
     space = options.space or default_space(entry.train)
     battles = battles_input(options.battles, say=say)
     rows = split_held(options.battles, options.held, entry.train.eval_rows)
@@ -38,7 +39,6 @@ def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneRe
     shared = Setting(own, rows, battles, options.held, output_of(fetch, store), store)
     name = _name(shared, space, options)
     run_chain([fetch], entry, store, say=say)
-    place = shared_storage() or home() / STUDIES
     alone = locked(home(), f"tune-{name[-8:]}", on_wait=lambda: say(f"another process runs the study {name!r}; waiting"))
     with alone if isinstance(place, Path) else nullcontext():
         assert own.train is not None
