@@ -110,7 +110,10 @@ def load_settings() -> Settings:
 
 
 def remote_address() -> str:
-    """The address of the remote of artifacts (`ZOO_REMOTE`, else `remote` of the settings); empty where there is none."""
+    """The address of the remote of artifacts, or an empty text.
+
+    `ZOO_REMOTE`, else `remote` of the settings.
+    """
     return os.environ.get("ZOO_REMOTE", "") or load_settings().remote
 
 

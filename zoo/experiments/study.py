@@ -28,9 +28,9 @@ LEAST_TRIALS = 4  # below them nothing is said of what mattered
 
 
 def shared_storage() -> str:
-    """The storage of studies that processes share (`ZOO_STUDY_STORAGE`, else `study_storage` of the settings).
+    """The storage of studies that processes share, or an empty text.
 
-    Empty where there is none: then a SQLite file of the home has them. ZooError where it is neither a file's absolute path,
+    `ZOO_STUDY_STORAGE`, else `study_storage` of the settings. Where there is none, a SQLite file of the home has them. ZooError where it is neither a file's absolute path,
     which is a journal of Optuna's, nor a PostgreSQL address; or has a password.
     """
     text = os.environ.get("ZOO_STUDY_STORAGE", "") or load_settings().study_storage
@@ -47,7 +47,7 @@ def shared_storage() -> str:
 
 
 def storage_of(place: Path | str) -> Any:
-    """A storage of Optuna's: a SQLite file of the home, a journal in a shared folder, or PostgreSQL."""
+    """A storage of Optuna's: a SQLite file, a journal in a shared folder, or PostgreSQL."""
     import optuna
 
     if isinstance(place, Path):

@@ -1,4 +1,4 @@
-"""The address of a remote: `sftp://host/path`, `s3://bucket/prefix` or `file:///folder`, without secrets."""
+"""The address of a remote, without secrets: sftp, S3, or a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """The address that a text says; ZooError, which shows no secret, where it says none that can be used."""
+    """The address that a text says.
+
+    ZooError, which shows no secret, where it says none that can be used.
+    """
     try:
         parts = urlsplit(text)
         port = parts.port

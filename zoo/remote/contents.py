@@ -1,4 +1,4 @@
-"""What lies on a remote: finished artifacts, manifests of others, notes; and which of them a name means.
+"""What lies on a remote, and which of it a name means.
 
 `NAME/manifest.json` says that an artifact is whole: it is put there last, by whoever is first. Its files lie beside it under
 their SHA-256, so that two pushes of one artifact never write into each other's. `.manifests/NAME/` holds manifests of stages
@@ -98,9 +98,9 @@ def is_plain(file: str) -> bool:
 
 
 def named_there(files: RemoteFiles, index: Index, names: Sequence[str]) -> list[Kept]:
-    """The finished artifacts on a remote that each name means, once each; without names every score table.
+    """The finished artifacts on a remote that each name means, once each.
 
-    A fingerprint (its first digits are enough) or STAGE-FINGERPRINT is one artifact; a member or an entry its score tables.
+    Without names every score table. A fingerprint (its first digits are enough) or STAGE-FINGERPRINT is one artifact; a member or an entry its score tables.
     ZooError where a name means none, or a fingerprint several.
     """
     found: dict[str, Kept] = {}
@@ -160,7 +160,10 @@ def members_of(files: RemoteFiles, kept: Kept) -> list[str]:
 
 
 def read_note(files: RemoteFiles, digest: str) -> bytes | None:
-    """A note of which artifacts wrote a file, as it lies on a remote; None for one that is not of the digest."""
+    """A note of which artifacts wrote a file, as it lies on a remote.
+
+    None for one that is not of the digest.
+    """
     text = files.read(f"{WRITTEN}/{digest}.json", MOST_NOTE)
     try:
         note = json.loads(text or b"")

@@ -1,4 +1,4 @@
-"""What a remote's server, or the way to it, says when something goes wrong: one line, with the mend."""
+"""What goes wrong with a remote's server or the way to it, in one line with the mend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ class Unreachable(ZooError):
 
 
 def fault_of(error: Exception, where: str) -> ZooError | None:
-    """What a fault of a server, or of the way to it, means for people; None for one that no server causes."""
+    """What a fault of a server, or of the way to it, means for people.
+
+    None for one that no server causes.
+    """
     line = _line_of(error)
     if line is None:
         return None

@@ -46,7 +46,10 @@ class RemoteFiles:
             self._fs = _file_system(address)
 
     def names(self, folder: str = "") -> dict[str, int | None]:
-        """What lies in a folder: size of a file, None for a folder; empty where there is no such folder."""
+        """What lies in a folder: size of a file, None for a folder.
+
+        Empty where there is no such folder.
+        """
         with self._told(folder):
             self._fs.invalidate_cache()
             try:
@@ -261,7 +264,10 @@ def _sftp() -> Callable[..., AbstractFileSystem]:
 
 @dataclass(frozen=True)
 class SshSettings:
-    """What ssh's settings say of a host: its name, port and user, keys to try, and files of known hosts."""
+    """What ssh's settings say of a host.
+
+    Its name, port and user, keys to try, and files of known hosts.
+    """
 
     name: str
     port: int

@@ -1,4 +1,4 @@
-"""A stage's result that somebody else has made, taken from the remote instead of being made again."""
+"""A stage's result that somebody else has made, taken from the remote."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _gone: set[str] = set()  # remotes that did not answer this process: no further 
 
 
 def pull_known(request: Request, store: Path, say: Say) -> Artifact | None:
-    """The artifact of a request from the remote, where one is set and has it; hold the artifact's lock.
+    """The artifact of a request from the remote, where one is set and has it.
 
-    A remote that does not answer, or whose copy is broken, costs a line: the stage is made here. Only for the home's own store:
+    Hold the artifact's lock. A remote that does not answer, or whose copy is broken, costs a line: the stage is made here. Only for the home's own store:
     what is measured elsewhere must be made here.
     """
     text = remote_address()

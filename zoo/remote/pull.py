@@ -1,4 +1,4 @@
-"""An artifact from a remote: fetched, compared with its manifest, and in the store only when it is whole."""
+"""An artifact from a remote: fetched, compared, and in the store only when it is whole."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def pull_artifact(kept: Kept, files: RemoteFiles, store: Path, bar: Bar) -> Arti
 
 
 def pull_earlier(kept: Kept, files: RemoteFiles, store: Path, index: Index) -> None:
-    """Fetch the manifests and notes of what an artifact was made from, however far back, as far as the remote has them."""
+    """Fetch the manifests and notes of what an artifact was made from.
+
+    However far back, as far as the remote has them.
+    """
     todo, seen = [kept.manifest], {kept.manifest.fingerprint}
     while todo:
         for given in inputs_of(todo.pop().request):

@@ -1,4 +1,4 @@
-"""An artifact to a remote: sent, read back and compared, and seen by others only when it is whole."""
+"""An artifact to a remote: sent, read back, and seen by others only when it is whole."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def push_artifact(artifact: Artifact, files: RemoteFiles, bar: Bar) -> bool:
 
 
 def push_earlier(artifact: Artifact, files: RemoteFiles, index: Index) -> list[str]:
-    """Put what an artifact was made from on a remote, as manifests and notes alone; the names of the manifests.
+    """Put the manifests and notes of what an artifact was made from on a remote; their names.
 
     What is there is left alone.
     """

@@ -192,7 +192,10 @@ def store_of(folder: Path) -> Path:
 
 
 def with_fingerprint(store: Path, fingerprint: str) -> Iterator[Artifact]:
-    """The artifacts of a fingerprint; where there is none, what is known of one whose files are elsewhere."""
+    """The artifacts of a fingerprint.
+
+    Where there is none, what is known of one whose files are elsewhere.
+    """
     paths = sorted(store.glob(f"*-{fingerprint}/{MANIFEST}"))
     for path in paths or sorted((store / APART).glob(f"*-{fingerprint}/{MANIFEST}")):
         try:

@@ -29,8 +29,9 @@ MEND = "move it away, or set ZOO_HOME to a folder of your own"
 
 
 class Study:
-    """A study by name in a SQLite file, or in a storage that processes share (a text); made where it is missing.
+    """A study by name, made where it is missing.
 
+    In a SQLite file, or in a storage that processes share (a text).
     `own`: the entry's own values, the first trial. `together`: what several processes on it need; None where one has it.
     """
 
@@ -127,12 +128,18 @@ class Study:
             self.together.drop(trial)
 
     def spend(self, seconds: float) -> None:
-        """Note the wall clock of all runs of the study so far; of a shared one, that of this process."""
+        """Note the wall clock of all runs of the study so far.
+
+        Of a shared one, that of this process.
+        """
         self._study.set_user_attr(SPENT + (f" by {self.together.name}" if self.together else ""), round(seconds, 1))
 
     @property
     def spent(self) -> float:
-        """Seconds of wall clock that earlier runs took; of a shared study, all of its processes, living ones too."""
+        """Seconds of wall clock that earlier runs took.
+
+        Of a shared study, all of its processes, living ones too.
+        """
         noted = self._study.user_attrs.items()
         return float(sum(seconds for key, seconds in noted if key == SPENT or key.startswith(f"{SPENT} by ")))
 

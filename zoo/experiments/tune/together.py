@@ -1,4 +1,4 @@
-"""Several processes on one study: whose trial is whose, whose process has died, and trials that are done once.
+"""Several processes on one study: trials that are done once, and those of dead ones again.
 
 Optuna's heartbeats are of its RDB storage and of `study.optimize` alone; a journal has none, and a training is asked for and
 told. So each process says every BEAT_SECONDS, in the study itself, that it works on its trials. One that says nothing new for
@@ -42,7 +42,10 @@ class Together:
             self._study.enqueue_trial(self._own, user_attrs={OWN: True}, skip_if_exists=True)
 
     def ask(self, most: int) -> Any:
-        """A trial that is this process's now; None where others have taken the last of so many meanwhile."""
+        """A trial that is this process's now.
+
+        None where others have taken the last of so many meanwhile.
+        """
         trial = self._study.ask()
         with taken_over():
             trial.set_user_attr(OWNER, self.name)
