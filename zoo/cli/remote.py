@@ -94,6 +94,8 @@ def pull(
         models = [kept for name in _models_there(index, [kept.manifest for kept in chosen]) if (kept := read_kept(files, name))]
         known = {kept.name for kept in chosen}
         wanted = chosen + [kept for kept in models if weights and kept.name not in known]
+        if weights:
+            _tell_missing(store, index, chosen)
         is_here = {kept.name for kept in wanted + models if (store / kept.name / MANIFEST).exists()}
         states = {kept.name: HERE if kept.name in is_here else TO_GO for kept in wanted}
         left_out = [kept for kept in models if kept not in wanted and kept.name not in is_here]
@@ -164,6 +166,14 @@ def _models_there(index: Index, manifests: Sequence[Manifest]) -> list[str]:
     return list(
         dict.fromkeys(name for model in models if model for name in index.named(model.fingerprint) if name in index.artifacts)
     )
+
+
+def _tell_missing(store: Path, index: Index, chosen: Sequence[Kept]) -> None:
+    """Say which checkpoints neither the remote nor the store has."""
+    for kept in chosen:
+        model = kept.manifest.request.inputs.get("model")
+        if model and not _models_there(index, [kept.manifest]) and not list(store.glob(f"*-{model.fingerprint}")):
+            say(f"{kept.name}: its checkpoint {model.fingerprint} is not on the remote; `zoo push --weights` where it was made")
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -30,8 +30,8 @@ LEAST_TRIALS = 4  # below them nothing is said of what mattered
 def shared_storage() -> str:
     """The storage of studies that processes share, or an empty text.
 
-    `ZOO_STUDY_STORAGE`, else `study_storage` of the settings. Where there is none, a SQLite file of the home has them. ZooError where it is neither a file's absolute path,
-    which is a journal of Optuna's, nor a PostgreSQL address; or has a password.
+    `ZOO_STUDY_STORAGE`, else `study_storage` of the settings. Where there is none, a SQLite file of the home has them. ZooError
+    where it is neither a file's absolute path, which is a journal of Optuna's, nor a PostgreSQL address; or has a password.
     """
     text = os.environ.get("ZOO_STUDY_STORAGE", "") or load_settings().study_storage
     parts = urlsplit(text)

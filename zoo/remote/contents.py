@@ -100,8 +100,8 @@ def is_plain(file: str) -> bool:
 def named_there(files: RemoteFiles, index: Index, names: Sequence[str]) -> list[Kept]:
     """The finished artifacts on a remote that each name means, once each.
 
-    Without names every score table. A fingerprint (its first digits are enough) or STAGE-FINGERPRINT is one artifact; a member or an entry its score tables.
-    ZooError where a name means none, or a fingerprint several.
+    Without names every score table. A fingerprint (its first digits are enough) or STAGE-FINGERPRINT is one artifact; a member
+    or an entry its score tables. ZooError where a name means none, or a fingerprint several.
     """
     found: dict[str, Kept] = {}
     tables: list[Kept] | None = None

@@ -33,7 +33,7 @@ def _line_of(error: Exception) -> str | None:
         return "no key opens it; load one with `ssh-add`, or name it in ~/.ssh/config (User, IdentityFile)"
     if kind in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"):
         return f"AWS's settings have no credentials for it ({first}); see `aws configure`, or set AWS_PROFILE"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space is left there; make room, and {AGAIN}"
     if isinstance(error, FileNotFoundError):
         return "is not there"

@@ -66,6 +66,7 @@ class RemoteFiles:
         """
         with self._told(name):
             try:
+                self._check_plain(name)
                 with self._fs.open(self._path(name), "rb") as file:
                     content: bytes = file.read(most + 1)
             except FileNotFoundError:
@@ -76,6 +77,7 @@ class RemoteFiles:
 
     def blocks(self, name: str, begin: int, end: int) -> Iterator[bytes]:
         """The bytes of a file from `begin` to `end`, or to its own end where that comes first."""
+        self._check_plain(name)
         with self._told(name), self._fs.open(self._path(name), "rb") as file:
             if self.address.scheme == "sftp":
                 yield from _many_at_once(file, begin, end)
@@ -89,7 +91,7 @@ class RemoteFiles:
         """Write a file, or go on with one after that many bytes."""
         with self._told(name):
             self._make_folder(name)
-            file = self._fs.open(self._path(name), "ab" if after else "wb")
+            file = self._opened(self._path(name), after > 0)
             try:
                 if self.address.scheme == "sftp":
                     file.set_pipelined(True)
@@ -100,6 +102,13 @@ class RemoteFiles:
                     getattr(file, "discard", file.close)()
                 raise
             file.close()
+
+    def _opened(self, path: str, append: bool) -> Any:
+        """A file to write; in a folder that others write into, too, no link that lies there is followed."""
+        if self.address.scheme != "file":
+            return self._fs.open(path, "ab" if append else "wb")
+        how = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
+        return os.fdopen(os.open(path, how, 0o666), "ab" if append else "wb")
 
     def settle(self, temporary: str, name: str) -> None:
         """Give a file that is whole its name; what has that name is the same, and gives way."""
@@ -143,6 +152,12 @@ class RemoteFiles:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+    def _check_plain(self, name: str) -> None:
+        """ZooError for what would be waited for without end: a FIFO or a device in a shared folder."""
+        path = Path(self._path(name))
+        if self.address.scheme == "file" and path.exists() and not path.is_file():
+            raise ZooError(f"{self.where(name)}: no ordinary file; see who put it there", exit_code=1)
 
     def _make_folder(self, name: str) -> None:
         if self.renames:

@@ -28,8 +28,8 @@ _gone: set[str] = set()  # remotes that did not answer this process: no further 
 def pull_known(request: Request, store: Path, say: Say) -> Artifact | None:
     """The artifact of a request from the remote, where one is set and has it.
 
-    Hold the artifact's lock. A remote that does not answer, or whose copy is broken, costs a line: the stage is made here. Only for the home's own store:
-    what is measured elsewhere must be made here.
+    Hold the artifact's lock. A remote that does not answer, or whose copy is broken, costs a line: the stage is made here. Only
+    for the home's own store: what is measured elsewhere must be made here.
     """
     text = remote_address()
     if not text or text in _gone or store != store_folder():

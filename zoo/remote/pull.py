@@ -153,5 +153,5 @@ def _room(store: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = "no space is left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        why = "no space is left" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror or str(error)
         raise ZooError(f"{store}: {why}; make room or see its permissions, and {AGAIN}", exit_code=1) from error

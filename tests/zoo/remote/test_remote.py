@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -280,23 +281,50 @@ def test_names_that_leave_the_folder_or_hide_in_it_are_no_files(file: str) -> No
 
 
 def test_a_full_disk_there_and_here_is_one_line(tmp_path: Path) -> None:
-    """There: the device that is always full. Here: a manifest that names more bytes than any disk has."""
-    artifact, folder = made(tmp_path / "a"), tmp_path / "remote"
-    name, (_, record) = artifact.path.name, next(iter(sorted(artifact.manifest.files.items(), key=lambda item: -item[1].bytes)))
-    (folder / name).mkdir(parents=True)
-    from zoo.remote.push import _owner
+    """A process may write so many bytes a file and no more; or a manifest names more bytes than any disk has."""
+    artifact, address, store = made(tmp_path / "a"), (tmp_path / "remote").as_uri(), tmp_path / "b"
+    name = artifact.path.name
 
-    part = folder / name / f".{record.sha256}.{_owner(tmp_path / 'a')}.part"
-    part.symlink_to("/dev/full")
-    with pytest.raises(ZooError, match="no space is left there; make room, and the same command goes on"):
-        push(artifact, folder.as_uri())
-    part.unlink()
-    assert push(artifact, folder.as_uri())
-    path = folder / name / MANIFEST
+    def told(act: Callable[[], object]) -> str:
+        def limited() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+            with pytest.raises(ZooError) as error:
+                act()
+            (tmp_path / "told").write_text(str(error.value))
+
+        assert forked(limited) == 0
+        return (tmp_path / "told").read_text()
+
+    line = told(lambda: push(artifact, address))
+    assert "no space is left there; make room, and the same command goes on" in line and "\n" not in line
+    assert push(artifact, address)
+    line = told(lambda: pull(name, address, store))
+    assert f"{store}: no space is left; make room" in line and visible(store) == []
+    assert pull(name, address, store)
+    path = tmp_path / "remote" / name / MANIFEST
     huge = json.loads(path.read_bytes())
     huge["files"]["empty"]["bytes"] = 1 << 60
     path.write_text(json.dumps(huge))
     with pytest.raises(ZooError, match=r"no space for it at .*: [0-9,]+ MiB are missing; make room"):
+        pull(name, address, tmp_path / "c")
+
+
+def test_links_and_pipes_in_a_shared_folder_are_neither_followed_nor_waited_for(tmp_path: Path) -> None:
+    artifact, folder = made(tmp_path / "a"), tmp_path / "remote"
+    name, mine = artifact.path.name, tmp_path / "mine.txt"
+    mine.write_text("mine")
+    assert forked(lambda: push(artifact, folder.as_uri(), bar=dying(150_000))) != 0
+    part = max((folder / name).glob(".*.part"), key=lambda path: path.stat().st_size)
+    part.unlink()
+    part.symlink_to(mine)
+    with pytest.raises(ZooError, match="symbolic link"):
+        push(artifact, folder.as_uri())
+    assert mine.read_text() == "mine"
+    part.unlink()
+    assert push(artifact, folder.as_uri())
+    (folder / name / MANIFEST).unlink()
+    os.mkfifo(folder / name / MANIFEST)
+    with pytest.raises(ZooError, match="no ordinary file"):
         pull(name, folder.as_uri(), tmp_path / "b")
 
 
