@@ -9,6 +9,7 @@ import errno
 import getpass
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -225,6 +226,18 @@ def _file_system(address: Address) -> AbstractFileSystem:
         raise ZooError(f"{error.name} is not installed, which {address.scheme}:// needs: {INSTALL}") from error
 
 
+def _hush_prefetching() -> None:
+    """Keep paramiko's threads that ask for blocks from printing a traceback when a server goes: the reader tells of it."""
+    before = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        is_asking = fault.thread is not None and "_prefetch_thread" in fault.thread.name
+        if not (is_asking and isinstance(fault.exc_value, OSError | EOFError)):
+            before(fault)
+
+    threading.excepthook = hook
+
+
 @cache
 def _sftp() -> Callable[..., AbstractFileSystem]:
     """fsspec's sftp, which by itself takes the key of any host: this one knows hosts as ssh does, and ssh's settings."""
@@ -232,6 +245,7 @@ def _sftp() -> Callable[..., AbstractFileSystem]:
     from fsspec.implementations.sftp import SFTPFileSystem
 
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it prints tracebacks of what is told in a line
+    _hush_prefetching()
 
     class Sftp(SFTPFileSystem):  # type: ignore[misc]
         def _connect(self) -> None:
