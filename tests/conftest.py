@@ -32,7 +32,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing a test makes lands in the user's store, and no setting of the user's reaches a test."""
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ZOO_SETTINGS", str(tmp_path / "no-settings.toml"))
-    for name in ("ZOO_ENTRIES", "ZOO_TARGETS", "MLFLOW_TRACKING_URI"):
+    for name in ("ZOO_ENTRIES", "ZOO_TARGETS", "ZOO_REMOTE", "ZOO_STUDY_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
 

@@ -26,10 +26,13 @@ MOST_TOML_BYTES = 4 << 20  # nobody writes more by hand
 class Settings(Contract):
     """The user's settings file.
 
-    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's.
+    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's. `remote`
+    as `ZOO_REMOTE`, `study_storage` as `ZOO_STUDY_STORAGE`.
     """
 
     environments: dict[str, Path] = Field(default={})
+    study_storage: str = Field("", description="where `zoo tune` keeps studies that processes share, as `ZOO_STUDY_STORAGE`")
+    remote: str = Field("", description="where `zoo push` and `zoo pull` keep artifacts, as `ZOO_REMOTE`, which comes first")
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
@@ -104,6 +107,14 @@ def load_settings() -> Settings:
     if not path.exists():
         return Settings()
     return read_toml(path, Settings)
+
+
+def remote_address() -> str:
+    """The address of the remote of artifacts, or an empty text.
+
+    `ZOO_REMOTE`, else `remote` of the settings.
+    """
+    return os.environ.get("ZOO_REMOTE", "") or load_settings().remote
 
 
 def interpreter(stage: str) -> Path:

@@ -21,6 +21,7 @@ SECTIONS = {
         "insight",
         "shift",
         "home",
+        "remote",
         "security",
     ),
     "Reference": (

@@ -17,6 +17,7 @@ from zoo.cli.home import du, gc, rm, verify
 from zoo.cli.insight import insight, report
 from zoo.cli.ladder import ladder
 from zoo.cli.lineage import lineage
+from zoo.cli.remote import pull, push
 from zoo.cli.stages import fetch, merge, quantize, run, score, train
 from zoo.cli.targets import target_app
 from zoo.cli.tracking import leaderboard, promote, sync, ui
@@ -30,7 +31,7 @@ add_commands(
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle, export),
         TRACKING: (ui, sync),
-        HOME: (du, verify, lineage, rm, gc),
+        HOME: (du, verify, lineage, push, pull, rm, gc),
     },
 )
 app.add_typer(target_app, name="target", rich_help_panel=MACHINES)

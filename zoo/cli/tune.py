@@ -61,7 +61,8 @@ def tune(
     rank = { choices = [8, 16, 32] }
 
     The same command goes on after a kill, and with more --trials or --budget; no equal settings are trained twice. Adapters of
-    losing trials are removed.
+    losing trials are removed. With ZOO_STUDY_STORAGE, a file on a shared folder or postgresql://user@host/database, the
+    command may run on several hosts at once: each trial is done by one of them.
 
     Example: zoo tune smollm2-135m --data battles.csv --trials 12
 
@@ -98,6 +99,7 @@ def _left(report: TuneReport, name: str, data: Path, given: Sequence[str]) -> li
 
     What to do next, and where they are.
     """
+    from zoo.experiments.study import dashboard
     from zoo.experiments.tune import results_folder
     from zoo.report.drawing import png
     from zoo.report.text import Format, as_text
@@ -116,7 +118,7 @@ def _left(report: TuneReport, name: str, data: Path, given: Sequence[str]) -> li
     log_tuned(folder)
     better = report.winner.settings if report.is_better else {}
     use = [f"to use them: {run_command(name, data, given, better)}", ""] if better else []
-    return [*use, str(folder / "tune.html"), f"in a browser: optuna-dashboard sqlite:///{report.storage}"]
+    return [*use, str(folder / "tune.html"), f"in a browser: {dashboard(report.storage)}"]
 
 
 def _write(report: TuneReport, name: str) -> str:

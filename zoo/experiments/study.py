@@ -5,22 +5,102 @@ Both are Optuna's, in one SQLite file of the home, so that one dashboard shows t
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
+import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from zoo.errors import ZooError
+from zoo.settings import load_settings
 
 STUDIES = "studies.db"  # in the home: every study
 LOSS = "log loss"  # the value of a trial
+MOST_LINE = 1 << 16  # bytes, more than the first line of a journal has
+TABLES_SECONDS = 2.0  # in which another process has made Optuna's tables
 LEAST_TRIALS = 4  # below them nothing is said of what mattered
 
 
-def open_study(name: str, path: Path, facts: Callable[[], dict[str, Any]], **parts: Any) -> Any:
-    """The study of a name in a SQLite file, made where it is missing.
+def shared_storage() -> str:
+    """The storage of studies that processes share, or an empty text.
+
+    `ZOO_STUDY_STORAGE`, else `study_storage` of the settings. Where there is none, a SQLite file of the home has them. ZooError
+    where it is neither a file's absolute path, which is a journal of Optuna's, nor a PostgreSQL address; or has a password.
+    """
+    text = os.environ.get("ZOO_STUDY_STORAGE", "") or load_settings().study_storage
+    parts = urlsplit(text)
+    if parts.password is not None:
+        raise ZooError("ZOO_STUDY_STORAGE: a password in an address ends up in logs; take it out, and put it into ~/.pgpass")
+    is_file = text.startswith("/") and not text.endswith("/") and not Path(text).is_dir()
+    if text and not is_file and (parts.scheme != "postgresql" or not parts.path.strip("/")):
+        raise ZooError(
+            f"ZOO_STUDY_STORAGE: {text!r} is no storage; give the absolute path of a file on a folder that all hosts see, or "
+            "postgresql://user@host/database"
+        )
+    return text
+
+
+def storage_of(place: Path | str) -> Any:
+    """A storage of Optuna's: a SQLite file, a journal in a shared folder, or PostgreSQL."""
+    import optuna
+
+    if isinstance(place, Path):
+        return address(place)
+    if "://" not in place:
+        _check_journal(Path(place))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(place))
+    driver = next((name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)), None)
+    if driver is None:
+        raise ZooError("psycopg is not installed, which a study in PostgreSQL needs: pip install 'psycopg[binary]'")
+    return _database(place.replace("postgresql://", f"postgresql+{driver}://", 1))
+
+
+def _database(url: str) -> Any:
+    """Optuna's tables in a database.
+
+    Two processes that make them at once get in each other's way; the second time they are there.
+    """
+    import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    try:
+        return optuna.storages.RDBStorage(url)
+    except (IntegrityError, ProgrammingError):
+        time.sleep(TABLES_SECONDS)
+        return optuna.storages.RDBStorage(url)
+
+
+def _check_journal(path: Path) -> None:
+    """ZooError where a file is there that is no journal of Optuna's: it would be written on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        first = file.readline(MOST_LINE)
+    try:
+        is_journal = not first or "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        is_journal = False
+    if not is_journal:
+        raise ZooError(f"{path}: is no journal of Optuna's; give ZOO_STUDY_STORAGE a file of its own")
+
+
+def dashboard(storage: str) -> str:
+    """The command that shows a storage's studies in a browser."""
+    known = address(Path(storage)) if Path(storage).name == STUDIES else storage
+    return f"optuna-dashboard {known}"
+
+
+def open_study(name: str, path: Path | str, facts: Callable[[], dict[str, Any]], **parts: Any) -> Any:
+    """The study of a name in a SQLite file or a shared storage, made where it is missing.
 
     `facts` says what a new one is of.
 
@@ -29,9 +109,10 @@ def open_study(name: str, path: Path, facts: Callable[[], dict[str, Any]], **par
     import optuna
 
     quiet()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        study = optuna.create_study(study_name=name, storage=address(path), load_if_exists=True, **parts)
+        study = optuna.create_study(study_name=name, storage=storage_of(path), load_if_exists=True, **parts)
     except RuntimeError as error:  # its tables are of another version of Optuna
         raise optuna.exceptions.StorageInternalError(str(error)) from error
     if not study.user_attrs:
@@ -106,7 +187,7 @@ def address(path: Path) -> str:
 
 
 @contextmanager
-def plain_errors(path: Path, mend: str) -> Iterator[None]:
+def plain_errors(path: Path | str, mend: str) -> Iterator[None]:
     """What a file that cannot be used says, in one line."""
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError

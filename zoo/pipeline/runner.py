@@ -28,6 +28,7 @@ from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, Train
 from zoo.errors import OutOfMemory, ZooError
 from zoo.pipeline.fold_rules import check_fold_rules
 from zoo.pipeline.starts import CHECKPOINT, check_start, stopped_earlier
+from zoo.remote import pull_known
 from zoo.settings import interpreter
 from zoo.store import (
     ERROR,
@@ -170,14 +171,14 @@ def stage_environment(stage: str) -> dict[str, str]:
 def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Artifact:
     """The artifact of a request.
 
-    It is taken from the store, or the stage is run to its end. Two calls for the same request do not both run: the second waits
-    and takes the first one's result. A folder left by a killed run is handed to the stage again, which goes on from what is
-    there. Raises ZooError with the stage's own message.
+    It is taken from the store, else from the remote (`ZOO_REMOTE`), or the stage is run to its end. Two calls for the same
+    request do not both run: the second waits and takes the first one's result. A folder left by a killed run is handed to the
+    stage again, which goes on from what is there. Raises ZooError with the stage's own message.
     """
     name = artifact_name(request)
     with locked(store, name, on_wait=lambda: say(f"{name}: another process is making it; waiting")) as lock:
         found = find(store, request)
-        if found:
+        if found := found or pull_known(request, store, say):
             return found
         _check_inputs(request)
         check_fold_rules(request)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from zoo.contracts import Contract
+from zoo.contracts.base import added_later
 
 State = Literal["complete", "pruned", "failed", "unfinished"]
 Setting = bool | int | float
@@ -27,11 +28,12 @@ class TriedSettings(Contract):
     curve: tuple[tuple[float, float], ...] = ()
     seconds: float | None = None
     why: str = ""
+    is_own: bool = added_later(False, description="in place of a first trial whose process was killed")
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the entry as it is: the first trial of every study."""
-        return self.number == 0
+        """Whether it is the entry as it is: the first trial of every study, or what took its place."""
+        return self.number == 0 or self.is_own
 
 
 class ComparedOn(Contract):

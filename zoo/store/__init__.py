@@ -1,9 +1,11 @@
 """The artifact store: finished stage results, found by the fingerprint of a request."""
 
 from zoo.store.artifacts import (
+    APART,
     ASIDE,
     ERROR,
     FRAMES,
+    INCOMING,
     LIVE,
     LOG,
     MANIFEST,
@@ -23,6 +25,8 @@ from zoo.store.artifacts import (
     leave_out,
     list_artifacts,
     names_fingerprint,
+    parse_manifest,
+    publish,
     read_manifest,
     set_aside,
 )
@@ -46,6 +50,7 @@ from zoo.store.lineage import (
     Given,
     Made,
     dependents,
+    earlier,
     keep_lineage,
     lineage,
     lineage_of_file,
@@ -54,6 +59,7 @@ from zoo.store.lineage import (
     source_of,
     sources,
     users_of_files,
+    with_fingerprint,
 )
 from zoo.store.outside import check_output
 from zoo.store.removal import (
@@ -71,10 +77,12 @@ from zoo.store.verify import Fault, artifact_folders, bytes_to_hash, leftovers, 
 from zoo.store.written import WRITTEN, Writer, Written, find_written, note_written
 
 __all__ = [
+    "APART",
     "ASIDE",
     "DAYS",
     "ERROR",
     "FRAMES",
+    "INCOMING",
     "JUDGED",
     "LIVE",
     "LOG",
@@ -110,6 +118,7 @@ __all__ = [
     "discard",
     "disk_bytes",
     "disk_use",
+    "earlier",
     "file_sha256",
     "find",
     "find_garbage",
@@ -135,7 +144,9 @@ __all__ = [
     "note_needed",
     "note_written",
     "open_lock",
+    "parse_manifest",
     "plan_removal",
+    "publish",
     "read_manifest",
     "recipe_of",
     "remove_artifact",
@@ -146,5 +157,6 @@ __all__ = [
     "sources",
     "users_of_files",
     "verify_artifacts",
+    "with_fingerprint",
     "write_atomic",
 ]

@@ -28,6 +28,8 @@ from zoo.store.files import file_sha256, write_atomic
 PARTIAL = ".partial"  # folder of the store where stages work
 SHORTEST_NAME = 6  # digits of a fingerprint that say which is meant
 ASIDE = ".aside"  # folder of the store for what lay under an artifact's name and was none
+INCOMING = ".incoming"  # folder of the store where artifacts arrive from elsewhere
+APART = ".manifests"  # folder of the store: manifests of stages whose files are elsewhere, for lineage
 CHECKED_BY = ("packages_sha256",)  # a package is named by its version; its hash, given later, makes it no other one
 SMALL_BYTES = 64 << 20  # files below are hashed when a stage is given them: seconds at most for all of an artifact's
 logger = logging.getLogger("zoo")
@@ -107,14 +109,23 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished folder; a clear error where it cannot be read."""
     path = folder / MANIFEST
     try:
-        raw = json.loads(path.read_text())
+        text = path.read_bytes()
+    except OSError as error:
+        raise ZooError(f"{path}: not a manifest ({error}); {_mend(folder)}") from error
+    return parse_manifest(text, str(path), _mend(folder))
+
+
+def parse_manifest(text: bytes, where: str, mend: str) -> Manifest:
+    """The manifest that a file holds; a clear error with the mend where it holds none."""
+    try:
+        raw = json.loads(text)
         version = raw.get("schema_version", 0) if isinstance(raw, dict) else 0
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ZooError(f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; upgrade this package")
+            raise ZooError(f"{where}: schema version {version} is newer than {SCHEMA_VERSION}; upgrade this package")
         return Manifest.model_validate(raw)
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         what = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise ZooError(f"{path}: not a manifest ({what}); {_mend(folder)}") from error
+        raise ZooError(f"{where}: not a manifest ({what}); {mend}") from error
 
 
 def find(store: Path, request: BaseRequest) -> Artifact | None:
@@ -163,6 +174,8 @@ def file_fault(path: Path, record: FileRecord, *, hashed: bool, read: Callable[[
 
 
 def _mend(folder: Path) -> str:
+    if folder.parent.name == APART:
+        return f"its files are elsewhere: `zoo pull {folder.name}` gets them, where a remote has them"
     return f"`zoo rm {folder.name}` removes it, then run the stage again"
 
 
@@ -221,6 +234,15 @@ def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]
         files[path.relative_to(partial).as_posix()] = FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
     record = manifest(files)
     write_atomic(partial / MANIFEST, record.model_dump_json(indent=1))
+    publish(partial, final)
+    return Artifact(final, record)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a folder that is whole, manifest and all, its final name.
+
+    What lay there without a manifest is set aside.
+    """
     if not (final / MANIFEST).exists():
         set_aside(final)
     partial.rename(final)
@@ -229,4 +251,3 @@ def commit(partial: Path, final: Path, manifest: Callable[[dict[str, FileRecord]
         os.fsync(folder)
     finally:
         os.close(folder)
-    return Artifact(final, record)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from zoo.store.artifacts import ASIDE, ERROR, MANIFEST, PARTIAL
+from zoo.store.artifacts import ASIDE, ERROR, INCOMING, MANIFEST, PARTIAL
 from zoo.store.files import if_free, is_held, lock_file
 from zoo.store.removal import discard, stores, trash
 
@@ -78,6 +78,10 @@ def _of_store(store: Path, days: float) -> Iterator[Garbage]:
         reason = partial(_unfinished, store, path, days)
         if why := reason():
             yield _item(path, why, lock_file(store, path.name), reason)
+    for path in sorted((store / INCOMING).glob("*")):
+        arriving = partial(_unfinished, store, path, days)
+        if why := arriving():
+            yield _item(path, why, lock_file(store, path.name), arriving)
     for path in sorted((store / ASIDE).glob("*")):
         yield _item(path, "set aside: it had no manifest")
 

@@ -14,7 +14,15 @@ from typing import Any
 
 from zoo.contracts import Manifest, inputs_of
 from zoo.errors import ZooError
-from zoo.store.artifacts import MANIFEST, Artifact, identity, leave_out, list_artifacts, read_manifest
+from zoo.store.artifacts import (
+    APART,
+    MANIFEST,
+    Artifact,
+    identity,
+    leave_out,
+    list_artifacts,
+    read_manifest,
+)
 from zoo.store.written import find_written, note_written
 
 DEPTH = 8  # more stages than any chain has
@@ -116,7 +124,8 @@ class _Reader:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._artifacts = {artifact.path.name: artifact for artifact in list_artifacts(store)}
+        known = (*list_artifacts(store / APART), *list_artifacts(store))  # of one in both, that with its files
+        self._artifacts = {artifact.path.name: artifact for artifact in known}
         self._by_digest: dict[str, list[str]] = {}
         for name, artifact in self._artifacts.items():
             self._by_digest.setdefault(artifact.fingerprint, []).append(name)
@@ -174,11 +183,43 @@ def sources(manifest: Manifest, folder: Path) -> Iterator[Artifact]:
     `folder`: the stage's own, in the store.
     """
     for given in manifest.request.inputs.values():
-        for path in folder.parent.glob(f"*-{given.fingerprint}/{MANIFEST}"):
-            try:
-                yield Artifact(path.parent, read_manifest(path.parent))
-            except ZooError as error:  # what a stage was made from is told as far as it can be read
-                leave_out(error)
+        yield from with_fingerprint(store_of(folder), given.fingerprint)
+
+
+def store_of(folder: Path) -> Path:
+    """The store of an artifact's folder, also of one whose manifest alone is there."""
+    return folder.parent.parent if folder.parent.name == APART else folder.parent
+
+
+def with_fingerprint(store: Path, fingerprint: str) -> Iterator[Artifact]:
+    """The artifacts of a fingerprint.
+
+    Where there is none, what is known of one whose files are elsewhere.
+    """
+    paths = sorted(store.glob(f"*-{fingerprint}/{MANIFEST}"))
+    for path in paths or sorted((store / APART).glob(f"*-{fingerprint}/{MANIFEST}")):
+        try:
+            yield Artifact(path.parent, read_manifest(path.parent))
+        except ZooError as error:  # what a stage was made from is told as far as it can be read
+            leave_out(error)
+
+
+def earlier(store: Path, manifest: Manifest) -> dict[str, Artifact]:
+    """All artifacts that a stage was made from, however far back, by name.
+
+    Those that wrote files which a stage was given are among them.
+    """
+    found: dict[str, Artifact] = {}
+    todo = [manifest]
+    while todo:
+        for given in inputs_of(todo.pop().request):
+            note = find_written(store, given.fingerprint)
+            prints = [writer.artifact.rpartition("-")[2] for writer in note.writers] if note else []
+            for artifact in (one for each in (given.fingerprint, *prints) for one in with_fingerprint(store, each)):
+                if artifact.path.name not in found:
+                    found[artifact.path.name] = artifact
+                    todo.append(artifact.manifest)
+    return found
 
 
 def dependents(store: Path) -> dict[str, list[Artifact]]:

@@ -12,14 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.store.artifacts import ASIDE, FRAMES, PARTIAL, TRUTH
+from zoo.store.artifacts import APART, ASIDE, FRAMES, INCOMING, PARTIAL, TRUTH
 from zoo.store.garbage import JUDGED, Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
 from zoo.store.written import WRITTEN
 
 # linux/fs.h and linux/fiemap.h: a file's extents on disk, and which of them other files share.
-IN_STORE = {WRITTEN: "notes of written files", TRUTH: "labels kept for leaderboards"}  # its folders that hold no artifact
+# Of a store, the folders that hold no artifact.
+IN_STORE = {WRITTEN: "notes of written files", TRUTH: "labels kept for leaderboards", APART: "manifests from elsewhere"}
 FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 0x1, 0x2000
 FIEMAP_HEAD, FIEMAP_EXTENT, EXTENTS = "=QQIIII", "=QQQQQIIII", 256
@@ -146,11 +147,11 @@ def _items(home: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
         for path in folders:
             stage, entry = manifest_stage(path)
             yield path, (kind, entry, stage)
-        for folder, name in ((PARTIAL, "unfinished"), (ASIDE, "set aside"), (TRASH, "trash")):
+        for folder, name in ((PARTIAL, "unfinished"), (INCOMING, "arriving"), (ASIDE, "set aside"), (TRASH, "trash")):
             for path in sorted((store / folder).glob("*")):
                 yield path, (name, "", path.name.rpartition("-")[0])
         for path in sorted(store.glob("*")):
-            if path not in folders and path.name not in (PARTIAL, ASIDE, TRASH):
+            if path not in folders and path.name not in (PARTIAL, INCOMING, ASIDE, TRASH):
                 yield path, (IN_STORE.get(path.name, "other"), "", "")
     for path in sorted(home.glob("*")):
         if path.name in ("store", "cost"):

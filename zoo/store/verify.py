@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.errors import ZooError
-from zoo.store.artifacts import ASIDE, MANIFEST, PARTIAL, file_fault, fingerprint, read_manifest, recorded_files
+from zoo.store.artifacts import ASIDE, INCOMING, MANIFEST, PARTIAL, file_fault, fingerprint, read_manifest, recorded_files
 from zoo.store.files import is_held, lock_file
 
 
@@ -56,6 +56,10 @@ def leftovers(store: Path) -> Iterator[Fault]:
         else:
             mend = "the command that made it goes on from there; `zoo gc --days 0` removes it"
             yield Fault(f"{PARTIAL}/{path.name}", "warn", "unfinished, and no process works on it", mend)
+    for path in sorted((store / INCOMING).glob("*")):
+        if not is_held(lock_file(store, path.name)):
+            mend = "`zoo pull` goes on from there; `zoo gc --days 0` removes it"
+            yield Fault(f"{INCOMING}/{path.name}", "warn", "half arrived, and no process fetches it", mend)
     for path in sorted((store / ASIDE).glob("*")):
         yield Fault(f"{ASIDE}/{path.name}", "warn", "set aside: it had no manifest", "zoo gc")
 

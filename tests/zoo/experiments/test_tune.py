@@ -164,7 +164,7 @@ def study_in(folder: Path) -> Study:
 
 
 def ran(study: Study, losses: list[float]) -> tuple[int, list[str]]:
-    trial = study.ask()
+    trial = study.ask(99)
     study.note(trial, {"drawn": study.draw(trial)})
     said = [study.report(trial, share, loss) for share, loss in zip((0.25, 0.5, 0.75, 1.0), losses, strict=True)]
     if any(said):
@@ -189,7 +189,7 @@ def test_a_trial_above_the_median_of_the_others_ends_there_but_never_the_entry_s
 def test_a_trial_of_a_killed_process_is_gone_on_with_by_its_own_settings(tmp_path: Path) -> None:
     first = study_in(tmp_path)
     ran(first, [1.0, 1.0, 1.0, 1.0])
-    drawn = first.draw(first.ask())
+    drawn = first.draw(first.ask(99))
     again = study_in(tmp_path)
     (left,) = again.interrupted()
     assert (left.number, again.draw(left)) == (1, drawn) and again.drawn() == 2
@@ -239,12 +239,12 @@ def test_settings_that_have_failed_in_this_run_are_not_trained_again(tmp_path: P
     shared = Setting(entry, HeldRows((), (), Labels({}, {}, True)), place, Held(), place, tmp_path)
     tuner = Tuner(shared, study, TuneOptions(tmp_path, Held(), 3, jobs=1), print)
     ran(study, [1.0, 1.0, 1.0, 1.0])
-    first, second = study.ask(), study.ask()
+    first, second = study.ask(99), study.ask(99)
     study.note(first, {FINGERPRINT: "equal"})
     study.fail(first)
     assert not tuner._is_known(second, "equal"), "an earlier run may have lacked something"
     tuner._failed.add(first.number)
-    assert tuner._is_known(second, "equal") and not tuner._is_known(study.ask(), "other")
+    assert tuner._is_known(second, "equal") and not tuner._is_known(study.ask(99), "other")
     assert [trial.state for trial in study.trials()] == ["complete", "failed", "failed", "unfinished"]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 from zoo.contracts import Entry, Say, changed
 from zoo.errors import ZooError, amount
 from zoo.experiments.run import run_chain
-from zoo.experiments.study import STUDIES
+from zoo.experiments.study import STUDIES, shared_storage
 from zoo.experiments.tune.judging import judged_on
 from zoo.experiments.tune.rows import split_held, with_eval_rows, write_ids
 from zoo.experiments.tune.space import Space, default_space, own_values
@@ -19,7 +20,7 @@ from zoo.pipeline.weights import fetch_request
 from zoo.scores.metrics import uniform_loss
 from zoo.scores.tuned import TuneReport
 from zoo.settings import home
-from zoo.store import fingerprint, locked
+from zoo.store import find, fingerprint, locked
 
 
 def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneReport:
@@ -29,6 +30,7 @@ def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneRe
     """
     if entry.train is None or entry.prompt is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train] to tune; zoo tune is for language models")
+    place = shared_storage() or home() / STUDIES
     space = options.space or default_space(entry.train)
     battles = battles_input(options.battles, say=say)
     rows = split_held(options.battles, options.held, entry.train.eval_rows)
@@ -37,17 +39,23 @@ def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneRe
     shared = Setting(own, rows, battles, options.held, output_of(fetch, store), store)
     name = _name(shared, space, options)
     run_chain([fetch], entry, store, say=say)
-    with locked(home(), f"tune-{name[-8:]}", on_wait=lambda: say(f"another process runs the study {name!r}; waiting")):
+    alone = locked(home(), f"tune-{name[-8:]}", on_wait=lambda: say(f"another process runs the study {name!r}; waiting"))
+    with alone if isinstance(place, Path) else nullcontext():
         assert own.train is not None
         facts = {"kind": "tune", "entry": entry.name, "data": options.battles.name, "fold": options.held.fold}
-        study = Study(name, home() / STUDIES, space, own_values(space, own.train), seed=options.seed, facts=facts)
+        study = Study(name, place, space, own_values(space, own.train), seed=options.seed, facts=facts)
         tuner = Tuner(shared, study, options, say)
         try:
             tuner.run()
         finally:
             study.spend(tuner.spent())
         report = _report(shared, study, options, tuner)
-        return report if report.winner.is_default else _judged(shared, study, tuner, report, say=say)
+        if report.winner.is_default:
+            return report
+        if study.together and find(store, shared.requests(tuner.entry_of(report.winner))[-1]) is None:
+            say(f"trial {report.best} is the best, and lies in the store of the process that trained it, which judges it")
+            return report
+        return _judged(shared, study, tuner, report, say=say)
 
 
 def _report(shared: Setting, study: Study, options: TuneOptions, tuner: Tuner) -> TuneReport:

@@ -16,6 +16,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.experiments.study import importance, open_study, plain_errors
 from zoo.experiments.tune.space import Space, Value, draw
+from zoo.experiments.tune.together import OWN, Together, counts, taken_over
 from zoo.scores.tuned import State, TriedSettings
 
 STARTUP_TRIALS = 5  # that are drawn at random, the entry's own settings included, before the sampler models what went well
@@ -28,13 +29,14 @@ MEND = "move it away, or set ZOO_HOME to a folder of your own"
 
 
 class Study:
-    """A study by name in a SQLite file, made where it is missing.
+    """A study by name, made where it is missing.
 
-    `own`: the entry's own values, the first trial.
+    In a SQLite file, or in a storage that processes share (a text).
+    `own`: the entry's own values, the first trial. `together`: what several processes on it need; None where one has it.
     """
 
     def __init__(
-        self, name: str, path: Path, space: Space, own: Mapping[str, Value], *, seed: int, facts: Mapping[str, Any]
+        self, name: str, path: Path | str, space: Space, own: Mapping[str, Value], *, seed: int, facts: Mapping[str, Any]
     ) -> None:
         import optuna
 
@@ -50,29 +52,35 @@ class Study:
             self._study.pruner = optuna.pruners.MedianPruner(
                 n_startup_trials=TRIALS_TO_PRUNE_BY, n_warmup_steps=round(100 * WARM_SHARE), n_min_trials=2
             )
-            if not drawn:
+            self.together = Together(self._study, self._own) if isinstance(path, str) else None
+            if self.together:
+                self.together.begin()
+            elif not drawn:
                 self._study.enqueue_trial(self._own, skip_if_exists=True)
 
     def interrupted(self) -> list[Any]:
-        """Trials that a killed process, or the end of a budget, left before their end."""
+        """Trials that a killed process, or the end of a budget, left before their end.
+
+        None where processes share the study: another one may be at them.
+        """
         import optuna
 
+        if self.together:
+            return []
         left = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         return [optuna.trial.Trial(self._study, trial._trial_id) for trial in left]  # there is no other way to go on with one
 
     def drawn(self) -> int:
         """How many trials there are, whatever came of them."""
-        import optuna
+        return sum(counts(trial) for trial in self._study.get_trials(deepcopy=False))
 
-        return sum(t.state != optuna.trial.TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
-
-    def ask(self) -> Any:
-        """A new trial."""
-        return self._study.ask()
+    def ask(self, most: int) -> Any:
+        """A new trial; None where other processes have taken the last of so many meanwhile."""
+        return self.together.ask(most) if self.together else self._study.ask()
 
     def draw(self, trial: Any) -> dict[str, Value]:
         """What a trial tries: nothing else than the entry's own settings where it is the first."""
-        if trial.number > 0:
+        if not is_own(trial):
             return draw(self.space, trial)
         known = {name: knob for name, knob in self.space.knobs() if name in self._own}
         draw(Space(**known), trial)  # so that the sampler knows them, where the space has them
@@ -80,8 +88,9 @@ class Study:
 
     def note(self, trial: Any, facts: Mapping[str, Any]) -> None:
         """Keep facts of a trial, by the names above."""
-        for key, value in facts.items():
-            trial.set_user_attr(key, value)
+        with taken_over():
+            for key, value in facts.items():
+                trial.set_user_attr(key, value)
 
     def report(self, trial: Any, share: float, loss: float) -> str:
         """Note an evaluation at a share of a training; why the trial is to end there.
@@ -90,35 +99,49 @@ class Study:
         """
         step = round(100 * share)
         if step not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # else it was resumed
-            trial.report(loss, step)
-        if trial.number == 0 or step >= 100 or not trial.should_prune():
+            with taken_over():
+                trial.report(loss, step)
+        if is_own(trial) or step >= 100 or not trial.should_prune():
             return ""
         return f"above the median of the others at {share:.0%} of the training"
 
     def complete(self, trial: Any, loss: float) -> None:
         """A trial has come to its end."""
-        self._study.tell(trial, loss)
+        self._tell(trial, values=loss)
 
     def prune(self, trial: Any) -> None:
         """A trial was ended before its end; its last log loss is kept."""
         import optuna
 
-        self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        self._tell(trial, state=optuna.trial.TrialState.PRUNED)
 
     def fail(self, trial: Any) -> None:
         """A trial could not be trained: it counts, and nothing is learned of it."""
         import optuna
 
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def _tell(self, trial: Any, **outcome: Any) -> None:
+        with taken_over():
+            self._study.tell(trial, **outcome)
+        if self.together:
+            self.together.drop(trial)
 
     def spend(self, seconds: float) -> None:
-        """Note the wall clock of all runs of the study so far."""
-        self._study.set_user_attr(SPENT, round(seconds, 1))
+        """Note the wall clock of all runs of the study so far.
+
+        Of a shared one, that of this process.
+        """
+        self._study.set_user_attr(SPENT + (f" by {self.together.name}" if self.together else ""), round(seconds, 1))
 
     @property
     def spent(self) -> float:
-        """Seconds of wall clock that earlier runs took."""
-        return float(self._study.user_attrs.get(SPENT, 0.0))
+        """Seconds of wall clock that earlier runs took.
+
+        Of a shared study, all of its processes, living ones too.
+        """
+        noted = self._study.user_attrs.items()
+        return float(sum(seconds for key, seconds in noted if key == SPENT or key.startswith(f"{SPENT} by ")))
 
     def note_judged(self, fingerprint: str) -> int:
         """Note a winner that is judged; how many different ones were so far."""
@@ -143,7 +166,7 @@ class Study:
         }
         found = []
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state not in states:
+            if trial.state not in states or not counts(trial):
                 continue
             curve = tuple((step / 100, value) for step, value in sorted(trial.intermediate_values.items()))
             found.append(
@@ -156,9 +179,15 @@ class Study:
                     curve=curve,
                     seconds=trial.user_attrs.get(SECONDS),
                     why=trial.user_attrs.get(WHY, ""),
+                    is_own=trial.number > 0 and is_own(trial),
                 )
             )
         return tuple(found)
+
+
+def is_own(trial: Any) -> bool:
+    """Whether a trial is the entry as it is: the first, or one that takes its place."""
+    return trial.number == 0 or bool(trial.user_attrs.get(OWN))
 
 
 def importance_of(trials: tuple[TriedSettings, ...]) -> dict[str, float]:

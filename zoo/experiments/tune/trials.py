@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,8 @@ from zoo.experiments.needs import need_of
 from zoo.experiments.tune.pace import check_budget, expected_seconds
 from zoo.experiments.tune.rows import HeldRows
 from zoo.experiments.tune.space import Space, Value, differing, with_drawn
-from zoo.experiments.tune.study import DRAWN, FINGERPRINT, MADE, SECONDS, SETTINGS, WHY, Study, best_of
+from zoo.experiments.tune.study import DRAWN, FINGERPRINT, MADE, SECONDS, SETTINGS, WHY, Study, best_of, is_own
+from zoo.experiments.tune.together import TakenOver
 from zoo.experiments.tune.training import Following, drop_unfinished, train
 from zoo.pipeline.chain import train_requests
 from zoo.pipeline.runner import Stopped
@@ -33,6 +34,7 @@ from zoo.tracking.home import public
 TRIALS, BUDGET, INTERRUPT = "trials", "budget", "interrupted"
 IN_STORE = "trained before, in the store"
 SPEND_SECONDS = 5.0  # between two notes of what was spent
+WAIT_SECONDS = 1.0  # between two looks at whether other processes have ended their trials
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Tuner:
         self.cards = Cards(gpus, self.jobs, shared.store)
         self.ended_by = TRIALS
         self._started, self._before, self._noted = time.monotonic(), study.spent, 0.0
+        self._waits_for_others = False
         self._waiting = study.interrupted()
         self._running: dict[int, Following] = {}
         self._failed: set[int] = set()  # trials of this run; another run may have what these lacked
@@ -114,7 +117,8 @@ class Tuner:
             check_budget(
                 self.options.budget_seconds, self._before, self.shared.requests(self.shared.entry)[-1], self.shared.store
             )
-        with ThreadPoolExecutor(self.jobs) as pool:
+        beating = self.study.together.beating() if self.study.together else nullcontext()
+        with beating, ThreadPoolExecutor(self.jobs) as pool:
             workers = [pool.submit(self._work) for _ in range(self.jobs)]
             try:
                 for worker in workers:
@@ -148,11 +152,31 @@ class Tuner:
 
         None where no more is to begin.
         """
-        with self._gate:
-            are_enough = not self._waiting and self.study.drawn() >= self.options.trials
-            if self._stopped or are_enough or self._is_over():
-                return None
-            return self._waiting.pop(0) if self._waiting else self.study.ask()
+        while True:
+            with self._gate:
+                if self._stopped or self._is_over():
+                    return None
+                self._revive()
+                if self._waiting:
+                    return self._waiting.pop(0)
+                if self.study.drawn() < self.options.trials:
+                    if trial := self.study.ask(self.options.trials):
+                        return trial
+                elif not self._others():
+                    return None
+            time.sleep(WAIT_SECONDS)
+
+    def _revive(self) -> None:
+        for number in self.study.together.revive() if self.study.together else []:
+            self.say(f"trial {number}: the process that trained it has ended; it is tried again")
+
+    def _others(self) -> int:
+        """Trials that other processes are at, and which may come back; said once."""
+        others = self.study.together.others() if self.study.together else 0
+        if others and not self._waits_for_others:
+            self.say(f"waiting for {amount(others, 'trial')} of other processes")
+        self._waits_for_others = bool(others)
+        return others
 
     def _is_over(self) -> bool:
         budget = self.options.budget_seconds
@@ -162,6 +186,13 @@ class Tuner:
         return False
 
     def _one(self, trial: Any) -> None:
+        """Run a trial; one that others took over meanwhile is theirs."""
+        try:
+            self._try(trial)
+        except TakenOver:
+            self.say(f"trial {trial.number}: another process took it over; what was done here is left")
+
+    def _try(self, trial: Any) -> None:
         """Draw a trial's settings, train with them, and tell the study what came of it."""
         drawn = self.study.draw(trial)
         entry = self.shared.entry_with(drawn)
@@ -178,6 +209,7 @@ class Tuner:
             with self._gate:
                 self.ended_by = BUDGET
                 self._stopped = self._stopped or BUDGET
+            self._leave(trial, BUDGET)
             return
         self.study.note(trial, {WHY: "", MADE: find(self.shared.store, requests[-1]) is None})
         self.say(f"trial {trial.number}: {told}")
@@ -198,13 +230,14 @@ class Tuner:
             self._note_seconds(trial, began)
             if following.why in (BUDGET, INTERRUPT):
                 self.study.note(trial, {WHY: f"ended by the {BUDGET}" if following.why == BUDGET else INTERRUPT})
+                self._leave(trial, following.why)
                 return
             self.study.note(trial, {WHY: following.why})
             self.study.prune(trial)
             drop_unfinished(requests[-1], self.shared.store)
             prefixed(f"pruned: {following.why}")
         except ZooError as error:
-            if trial.number == 0:
+            if is_own(trial):
                 raise  # so would all others
             self._note_seconds(trial, began)
             self.study.note(trial, {WHY: public(str(error))})
@@ -222,6 +255,11 @@ class Tuner:
         finally:
             with self._gate:
                 self._running.pop(trial.number, None)
+
+    def _leave(self, trial: Any, why: str) -> None:
+        """Leave a trial before its end: to the others at once, or as it is to the next run of this command."""
+        if self.study.together:
+            self.study.together.give_back(trial, why)
 
     def _note_seconds(self, trial: Any, began: float) -> None:
         """Add what a trial took now to what earlier runs of it took."""
