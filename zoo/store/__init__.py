@@ -43,6 +43,7 @@ from zoo.store.files import (
 )
 from zoo.store.garbage import DAYS, JUDGED, Garbage, collect, disk_bytes, find_garbage
 from zoo.store.lineage import (
+    TRAINED,
     Given,
     Made,
     dependents,
@@ -83,6 +84,7 @@ __all__ = [
     "REQUEST",
     "RESULT",
     "SMALL_BYTES",
+    "TRAINED",
     "TRUTH",
     "WRITTEN",
     "Artifact",
