@@ -73,10 +73,9 @@ def forms_of(run: Run) -> dict[str, Form]:
     if train is not None and (train.path / ADAPTER).is_dir():
         if not averaged:
             found[ADAPTER] = Form(ADAPTER, train, train.path / ADAPTER)
-    elif train is not None:
-        # Of full fine-tuning, and of a checkpoint from elsewhere, nothing is left to merge; one that came quantized is no form.
-        if "quantization_config" not in read_config(train.path / "model"):
-            found[MERGED] = Form(MERGED, train, train.path / "model")
+    # Of full fine-tuning, and of a checkpoint from elsewhere, nothing is left to merge; one that came quantized is no form.
+    elif train is not None and "quantization_config" not in read_config(train.path / "model"):
+        found[MERGED] = Form(MERGED, train, train.path / "model")
     if merge is not None:
         found[MERGED] = Form(MERGED, merge, merge.path / "model")
     if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):

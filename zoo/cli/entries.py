@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli.app import MOST_BAD, MaxBadRows, Name, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.errors import ZooError
 from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
@@ -124,6 +125,8 @@ def register(
     offered = Offered(parse_adapters(adapter or []), checkpoint, base, template, classes, trained_on)
     notes: tuple[str, ...] = ()
     origin: str | None
+    if battles is not None and not battles.exists():  # before weights are copied
+        raise ZooError(f"--battles {battles}: no such file; give labelled battles")
     if offered.is_made:
         adopted = adopt(name, offered, target, folder, store_folder(), say)
         made, notes, origin = adopted.registered, adopted.notes, adopted.base
