@@ -287,7 +287,7 @@ class LadderSpec(Contract):
 
 
 class Elsewhere(Contract):
-    """Weights that were trained elsewhere, in the place of a training here: `zoo register` copies them into the store.
+    """Weights that were trained elsewhere, in the place of a training here.
 
     Known by the digest of their folder's files, never by a path. An `adapter` is merged into the base as one of our own; a
     `checkpoint` is the merged model, or, where it is quantized already, what is served.

@@ -99,7 +99,7 @@ class TrainRequest(BaseRequest):
 
 
 class AdoptRequest(BaseRequest):
-    """Weights that were trained elsewhere, copied into the store with the names that a training here gives them.
+    """Weights that were trained elsewhere, copied into the store under today's names.
 
     `folders` are those of all folds, of which `fold` says which one this is; one alone is of no fold.
     """

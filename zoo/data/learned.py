@@ -1,4 +1,4 @@
-"""What weights from elsewhere learned from, as far as somebody said, and which battles they have seen by that.
+"""What weights from elsewhere learned from, and which battles they have seen by that.
 
 It lies as `learned.parquet` beside the weights and beside all that is made of them: battles that were learned from, and
 near-copies of their prompts, are scored, but nothing is fitted or judged on them. Weights that were trained here have no such
@@ -35,7 +35,9 @@ WHOLLY = "in-sample: it has learned from every row here, or from a near-copy of 
 
 @dataclass(frozen=True)
 class Learned:
-    """Rows of a file of battles: ids, prompts (lists of turns), and whether each was learned from.
+    """Rows of a file of battles, and whether each was learned from.
+
+    Ids and prompts (lists of turns).
 
     Those that were not are of the fold that the weights held out. `known` False: nobody said. A file of ids alone has empty
     prompts.
@@ -53,7 +55,9 @@ class Learned:
 
 
 def learned_of(battles: Battles, fold: int | None, n_folds: int) -> Learned:
-    """What is learned of a file: all its rows, or of adapters by fold those that its column `fold` does not give this one.
+    """What is learned of a file.
+
+    All its rows, or of adapters by fold those that its column `fold` does not give this one.
 
     ZooError where the column is missing, or holds what is no fold.
     """
@@ -113,7 +117,9 @@ def read_learned(folder: Path) -> Learned | None:
 
 
 def carry_learned(sources: Sequence[Path], target: Path) -> None:
-    """Put what the weights of artifacts learned beside what is made of all of them; nothing where they were trained here."""
+    """Put what the weights of artifacts learned beside what is made of all of them.
+
+    Nothing where they were trained here."""
     found = [learned for source in sources if (learned := read_learned(source)) is not None]
     if not found:
         return

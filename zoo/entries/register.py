@@ -195,7 +195,10 @@ def _hub_source(hub_id: str, temporary: Path) -> Source:
 
 
 def entry_text(name: str, source: Source, target: Target, made: Made | None = None) -> tuple[str, tuple[int, ...]]:
-    """The TOML of an entry for a model, and the tokens of its labels. `made`: weights from elsewhere that are of it."""
+    """The TOML of an entry for a model, and the tokens of its labels.
+
+    `made`: weights from elsewhere that are of it.
+    """
     config = read_config(source.folder)
     architecture, backend = _architecture(config, source.folder, made)
     shape = changed(shape_of_config(config), classes=None)  # that it is a classifier, the entry's head says

@@ -1,4 +1,4 @@
-"""A first look at weights from elsewhere: 200 labelled battles scored, and what is odd about the answers."""
+"""A first look at weights from elsewhere, by 200 labelled battles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 200
 
 
 def first_look(path: Path, battles: Path, base: str | None, target: str, store: Path, *, say: Say) -> list[Look]:
-    """Score a sample of labelled battles with the entry in a file, and look at each variant's answers.
+    """Score a sample of labelled battles with an entry, and look at each variant's answers.
 
     On this machine's processors where it has no GPU, whatever the target. `base`: the model that its adapters are of, a folder
     or an id. The sample's tables are no member's.

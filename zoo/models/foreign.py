@@ -1,4 +1,4 @@
-"""Folders that other trainers left: what an adapter or a checkpoint says of itself, read without its weights.
+"""Folders that other trainers left: what an adapter or a checkpoint says of itself.
 
 Each fact is of adapter_config.json (peft) or config.json (transformers), or of the names in safetensors headers.
 """
@@ -33,7 +33,10 @@ Classes = tuple[Any, Any, Any]
 
 @dataclass(frozen=True)
 class ForeignAdapter:
-    """A PEFT adapter's own account of itself; `base` is what it names as its base, empty where it names none."""
+    """A PEFT adapter's own account of itself.
+
+    `base` is what it names as its base, empty where it names none.
+    """
 
     folder: Path
     rank: int
@@ -191,7 +194,7 @@ def _compressed(spec: Mapping[str, Any], where: Path) -> tuple[Quantized, int | 
 
 
 def weight_files(folder: Path) -> Sequence[Path]:
-    """The files of a folder's weights: safetensors, or where there are none torch's own (`.bin`).
+    """The files of a folder's weights: safetensors, else torch's own (`.bin`).
 
     ZooError where there is neither, or an index names a file that is not there.
     """

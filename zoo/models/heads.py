@@ -52,7 +52,7 @@ def classifier_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_softcap(config: dict[str, Any]) -> dict[str, Any]:
-    """The config.json of a classifier that transformers trained, which knows no final soft-cap: without it."""
+    """The config.json of a classifier that transformers trained: it knows no final soft-cap."""
     return {**config, "final_logit_softcapping": None} if "final_logit_softcapping" in config else config
 
 

@@ -1,4 +1,4 @@
-"""The chain of an entry whose weights were trained elsewhere: they take the place of its training."""
+"""The chain of an entry whose weights, trained elsewhere, take the place of a training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def adopt_request(
 def adopted_chain(
     entry: Entry, made: Elsewhere, store: Path, *, fold: int, n_folds: int, fetch: FetchRequest | None
 ) -> list[Request]:
-    """The stages up to the weights that are quantized, or served: adopted, and of an adapter merged into its base.
+    """The stages up to the weights that are quantized, or served.
 
     `fetch` gets that base. ZooError where the entry has adapters of another number of folds.
     """
@@ -61,7 +61,7 @@ def _left(request: FetchRequest | AdoptRequest, store: Path) -> Input:
 
 
 def adopted(entry: Entry, store: Path) -> Artifact | None:
-    """The checkpoint from elsewhere of an entry, where the store has it; None where the entry has none."""
+    """The checkpoint from elsewhere of an entry, where it has one and it is in the store."""
     if entry.elsewhere is None or entry.elsewhere.kind != "checkpoint":
         return None
     wanted = fingerprint(adopt_request(entry.name, entry.head, entry.elsewhere))

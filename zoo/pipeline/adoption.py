@@ -42,7 +42,9 @@ GROUPED = ("awq", "gptq", "w4a16", "w4a8")
 
 @dataclass(frozen=True)
 class Offered:
-    """What somebody gives: adapters (several are of folds, in order) or a checkpoint, and what they know of it.
+    """What somebody gives: adapters or a checkpoint, and what they know of it.
+
+    Several adapters are of folds, in order.
 
     `base`: the model folder or ORG/MODEL that adapters are of, or whose tokenizer a checkpoint has. `template`: a file with the
     prompt. `classes`: what a classifier's outputs stand for, as text. `trained_on`: a file of battles, or `none`.
@@ -68,7 +70,10 @@ class Offered:
         return len(self.adapters) if len(self.adapters) > 1 else N_FOLDS
 
     def check_plain(self, battles: Path | None) -> str:
-        """The base of an entry that is trained here. ZooError where it is missing, or is given what is of weights."""
+        """The base of an entry that is trained here.
+
+        ZooError where it is missing, or is given what is of weights.
+        """
         of_weights = {"--template": self.template, "--classes": self.classes, "--trained-on": self.trained_on}
         of_weights["--battles"] = battles
         if other := next((option for option, value in of_weights.items() if value is not None), None):
@@ -88,7 +93,7 @@ class Adopted:
 
 
 def parse_adapters(given: Sequence[str]) -> tuple[Path, ...]:
-    """The folders of `--adapter FOLDER`, or of `--adapter 0=FOLDER --adapter 1=FOLDER` in the order of their folds.
+    """The folders of `--adapter FOLDER`, or of several in the order of their folds.
 
     ZooError where a fold is missing, or is there twice.
     """

@@ -39,7 +39,7 @@ class Exchange:
 def exchange(
     p: np.ndarray, y: np.ndarray, groups: np.ndarray, *, orders: Sequence[tuple[int, ...]] = ORDERS, errors: float
 ) -> Exchange | None:
-    """The order with the lowest log loss, where it is surely below that of the order which is there.
+    """The order with the lowest log loss, where it is surely below that which is there.
 
     By `errors` standard errors of the paired difference (by `groups`, prompts; of one prompt nothing is known), and so that it
     is no matter of how often each class is expected: also where either order has its best temperature and label biases. `p`

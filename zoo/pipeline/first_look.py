@@ -1,4 +1,4 @@
-"""What a sample of scored battles says of weights from elsewhere: how good they are, and what looks wrong."""
+"""What a sample of scored battles says of weights from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ERRORS = 3.0  # standard errors by which another order of the classes must be be
 
 @dataclass(frozen=True)
 class Look:
-    """One variant's answers on labelled rows that it has not learned from, as far as that is known.
+    """One variant's answers on labelled rows that it is not known to have learned from.
 
     Log losses in nats: `error` by prompts, `label_shares` and `uniform` of guessing, `recalibrated` after the best temperature
     and label biases. `cut`: rows that were cut to the token cap. `warnings`: what looks wrong, with the mend.
@@ -41,7 +41,9 @@ class Look:
 
 
 def looks(scored: Artifact, battles: Battles, classes: tuple[str, ...] | None) -> list[Look]:
-    """A look at each variant of a score artifact. `classes`: of a classifier, what its outputs are taken for.
+    """A look at each variant of a score artifact.
+
+    `classes`: of a classifier, what its outputs are taken for.
 
     ZooError where no labelled row was scored.
     """

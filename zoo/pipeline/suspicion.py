@@ -1,4 +1,4 @@
-"""Which members from elsewhere have seen the labels, look as if they had, or may have since nobody said.
+"""Which members from elsewhere have seen the labels, look so, or may have.
 
 One judgement for builds and the leaderboard.
 """

@@ -37,7 +37,10 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
 
 
 def fetched(entry: Entry, store: Path) -> Artifact | None:
-    """The newest finished fetch of an entry's base weights, wherever they came from; of a checkpoint from elsewhere that."""
+    """The newest finished fetch of an entry's base weights, wherever they came from.
+
+    Of a checkpoint from elsewhere that.
+    """
     if (checkpoint := adopted(entry, store)) is not None:
         return checkpoint
     found = _fetches(entry, store)

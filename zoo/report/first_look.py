@@ -1,4 +1,4 @@
-"""What `zoo register --battles` shows: log loss, calibration and tokens of a sample, and what looks wrong."""
+"""What `zoo register --battles` shows of a sample."""
 
 from __future__ import annotations
 

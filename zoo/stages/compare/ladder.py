@@ -96,8 +96,9 @@ def scored_of(request: LadderRequest) -> dict[Scheme, pd.DataFrame]:
     found = {}
     for scheme, form in request.forms.items():
         scores = read_scores(form.scored.path / form.variant.slug / SCORES)
-        judged = (scores["fold"] != NO_FOLD) | (scores["fold"] == NO_FOLD).all()  # others a model from elsewhere has seen
-        found[scheme] = scores.loc[(scores["status"] == OK) & judged, ["id", *PROBABILITIES]]
+        if (scores["fold"] != NO_FOLD).any():  # the others a model from elsewhere has learned from
+            scores = scores[scores["fold"] != NO_FOLD]
+        found[scheme] = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
     return found
 
 

@@ -142,7 +142,10 @@ def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) 
 
 
 def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest, learned: Learned | None = None) -> Rows:
-    """What is scored. `learned`: what a model from elsewhere learned from; None of one that was trained here."""
+    """What is scored.
+
+    `learned`: what a model from elsewhere learned from; None of one that was trained here.
+    """
     fold = request.held.fold if request.selection.rows == "held_out" else NO_FOLD
     rows = Rows(
         ids=frame["id"].tolist(),

@@ -81,7 +81,7 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
 
 
 def note_elsewhere(trained: Path) -> None:
-    """Leave beside an adapter that its classifier was made elsewhere: nobody knows where it began.
+    """Leave beside an adapter that its classifier was made elsewhere.
 
     What it began as cancels out where it is merged whole, so that any rows serve.
     """
@@ -89,7 +89,7 @@ def note_elsewhere(trained: Path) -> None:
 
 
 def is_from_elsewhere(trained: Path) -> bool:
-    """Whether an adapter's classifier was trained by transformers alone, without the family's final soft-cap."""
+    """Whether an adapter's classifier was trained elsewhere, without a final soft-cap."""
     path = trained / HEAD
     return path.exists() and bool(json.loads(path.read_text()).get("elsewhere"))
 

@@ -1,4 +1,4 @@
-"""The adopt stage: weights that were trained elsewhere, as a training here would have left them.
+"""The adopt stage: weights of other trainers, as a training here would have left them.
 
 An adapter becomes `adapter/`, a checkpoint `model/`: safetensors alone, with today's names of tensors, the three outputs of a
 classifier in the order a, b, tie, no place of another machine and no code. Beside them lies what they learned from, as far as
@@ -73,7 +73,7 @@ def _learned(request: AdoptRequest) -> Learned:
 
 
 def adopt_adapter(folder: Path, out_dir: Path, request: AdoptRequest) -> None:
-    """Write `out_dir/adapter` as peft saves it today, and which of the base's weights NF4 training would have rounded."""
+    """Write `out_dir/adapter` as peft saves it today, and what NF4 training would have rounded."""
     facts, target = read_adapter(folder), out_dir / ADAPTER
     tensors: dict[str, torch.Tensor] = {}
     for path, found in tensors_by_file(folder):
@@ -146,7 +146,7 @@ def _matches(pattern: str, module: str) -> bool:
 
 
 def adopt_checkpoint(folder: Path, out_dir: Path, request: AdoptRequest) -> None:
-    """Write `out_dir/model`, an ordinary folder of transformers with the head that the entry has."""
+    """Write `out_dir/model`, an ordinary folder of transformers."""
     facts, config, target = read_checkpoint(folder), read_config(folder), out_dir / MODEL
     target.mkdir()
     shapes: dict[str, tuple[int, ...]] = {}
@@ -236,7 +236,10 @@ def _copy_tokenizer(folder: Path, target: Path, request: AdoptRequest) -> None:
 
 
 def in_our_order(head: torch.Tensor, request: AdoptRequest) -> torch.Tensor:
-    """A classifier's weight (3, hidden) with its rows in the order a, b, tie. ZooError where it has not three rows."""
+    """A classifier's weight (3, hidden) with its rows in the order a, b, tie.
+
+    ZooError where it has not three rows.
+    """
     if head.dim() != 2 or head.shape[0] != len(LABELS):
         raise ZooError(
             f"{request.folder.path}: its classifier is {tuple(head.shape)}, and a battle's classes are three: a, b, tie"

@@ -59,7 +59,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_has_head(folder: Path) -> None:
-    """Refuse a base that lacks the vocabulary's head: label tokens would be answered by random numbers."""
+    """Refuse a base that lacks the vocabulary's head, which would then be random."""
     config = read_config(folder)
     if head_of(config) == "classifier":
         raise ZooError(

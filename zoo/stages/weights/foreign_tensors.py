@@ -1,4 +1,4 @@
-"""Tensors of a folder that another trainer left, under the names that transformers and peft give them today."""
+"""Tensors that other trainers left, under today's names of transformers and peft."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def _unpickled(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def model_name(name: str) -> str | None:
-    """The name of a model's tensor in transformers; None for one that is there twice. ZooError for an adapter's."""
+    """The name of a model's tensor in transformers; None for one that is there twice.
+
+    ZooError for an adapter's.
+    """
     while prefix := next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
     if ".lora_" in name:
@@ -83,7 +86,10 @@ def model_name(name: str) -> str | None:
 
 
 def adapter_name(name: str) -> str | None:
-    """The name of an adapter's tensor in peft today; None for one that is the base's. ZooError for what is not merged."""
+    """The name of an adapter's tensor in peft today; None for one that is the base's.
+
+    ZooError for what is not merged.
+    """
     bare = name
     while prefix := next((prefix for prefix in WRAPPERS if bare.startswith(prefix)), None):
         bare = bare.removeprefix(prefix)
