@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import FoldRule, Held, Selection
+from zoo.contracts import FoldRule, Held, Say, Selection
 from zoo.data.battles import Battles
 from zoo.data.keys import near_copies, prompt_texts
 from zoo.data.splits import assign_folds, group_hashes, sample_rows, select_rows, silent
@@ -158,7 +157,9 @@ def seen(frame: pd.DataFrame, learned: Learned, rule: FoldRule | None) -> np.nda
     return together
 
 
-def select_held_out(battles: Battles, learned: Learned | None, selection: Selection, held: Held, say: Any = silent) -> Any:
+def select_held_out(
+    battles: Battles, learned: Learned | None, selection: Selection, held: Held, say: Say = silent
+) -> pd.DataFrame:
     """The rows that a selection asks for, as `select_rows` gives them.
 
     Of adapters by fold whose file says which rows each held out, these are the held-out ones; rows that are not in that file
