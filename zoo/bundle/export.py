@@ -14,14 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from zoo.bundle.model_card import CARD, model_card
-from zoo.contracts import Base, FetchRequest, MergeRequest, PromptSpec, QuantizeRequest, Say, ScoreRequest, TrainRequest
+from zoo.contracts import (
+    AdoptRequest,
+    Base,
+    FetchRequest,
+    MergeRequest,
+    PromptSpec,
+    QuantizeRequest,
+    Say,
+    ScoreRequest,
+    TrainRequest,
+)
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.models.heads import head_of
 from zoo.models.prompts import load_codec
 from zoo.models.shapes import read_config
 from zoo.report.run_report import Run
 from zoo.report.sections import Section
-from zoo.store import SMALL_BYTES, Artifact, check_files, copy_file, scratch_folder, source_of, write_atomic
+from zoo.store import SMALL_BYTES, TRAINED, Artifact, check_files, copy_file, scratch_folder, source_of, write_atomic
 
 ADAPTER, MERGED = "adapter", "merged"
 PROMPT = "prompt.json"  # in each folder: how a battle becomes tokens
@@ -57,13 +68,14 @@ def forms_of(run: Run) -> dict[str, Form]:
         raise ZooError(f"{run.name}: has a checkpoint for each of {len(run.artifacts)} folds; name one of them: {names}")
     (artifact,) = run.artifacts
     found: dict[str, Form] = {}
-    train, merge, quantize = (_nearest(artifact, stage) for stage in ("train", "merge", "quantize"))
+    train, merge, quantize = (_nearest(artifact, *stages) for stages in (TRAINED, ("merge",), ("quantize",)))
     averaged = merge is not None and isinstance(merge.manifest.request, MergeRequest) and merge.manifest.request.more_adapters
     if train is not None and (train.path / ADAPTER).is_dir():
         if not averaged:
             found[ADAPTER] = Form(ADAPTER, train, train.path / ADAPTER)
-    elif train is not None:
-        found[MERGED] = Form(MERGED, train, train.path / "model")  # of full fine-tuning, nothing is left to merge
+    # Of full fine-tuning, and of a checkpoint from elsewhere, nothing is left to merge; one that came quantized is no form.
+    elif train is not None and "quantization_config" not in read_config(train.path / "model"):
+        found[MERGED] = Form(MERGED, train, train.path / "model")
     if merge is not None:
         found[MERGED] = Form(MERGED, merge, merge.path / "model")
     if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):
@@ -80,7 +92,7 @@ def forms_of(run: Run) -> dict[str, Form]:
 def _is_classifier(form: Form) -> bool:
     """Whether a form has a head of its own; told by its files, since the training may have been removed."""
     request = form.artifact.manifest.request
-    if isinstance(request, TrainRequest):
+    if isinstance(request, TrainRequest | AdoptRequest):
         return request.head != "labels"
     return head_of(read_config(form.folder)) != "labels"
 
@@ -118,7 +130,7 @@ def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path,
                 copy_file(path, target)
         if form.name == ADAPTER:
             _complete_adapter(folder, base, _scale(run))
-        if form.artifact.manifest.stage == "train":  # it leaves weights alone
+        if form.artifact.manifest.stage == "train" or form.name == ADAPTER:  # they are weights alone
             _add_tokenizer(folder, base_folder)
         prompt = prompt_of(run)
         labels = load_codec(folder, prompt).label_ids
@@ -160,11 +172,17 @@ def _scale(run: Run) -> float:
 
 def _nf4(train: Artifact) -> list[str]:
     path = train.path / "base_format.json"
-    return list(json.loads(path.read_text())["nf4"]) if path.exists() else []
+    named = json.loads(path.read_text())["nf4"] if path.exists() else []
+    return named if isinstance(named, list) else []  # of one from elsewhere nobody knows
 
 
 def _base_of(run: Run) -> tuple[Base, Path]:
     """What the entry's weights were made from, and their folder. ZooError where the store no longer leads to them."""
+    whole = _nearest(run.artifacts[0], "adopt")
+    if whole is not None and (whole.path / "model").is_dir():  # a checkpoint from elsewhere is its own base
+        base = load_entry(run.last.request.entry).base
+        assert base is not None
+        return base, whole.path / "model"
     fetch = _nearest(run.artifacts[0], "fetch")
     if fetch is None or not isinstance(fetch.manifest.request, FetchRequest):
         raise ZooError(
@@ -197,6 +215,6 @@ def _order(run: Run) -> str:
     return run.member.table.card.variant.order if run.member is not None else "ab"
 
 
-def _nearest(artifact: Artifact, stage: str) -> Artifact | None:
-    """The artifact itself where it is of that stage, else the nearest that it was made from."""
-    return artifact if artifact.manifest.stage == stage else source_of(artifact.manifest, artifact.path, stage)
+def _nearest(artifact: Artifact, *stages: str) -> Artifact | None:
+    """The artifact itself where it is of one of these stages, else the nearest that it was made from."""
+    return artifact if artifact.manifest.stage in stages else source_of(artifact.manifest, artifact.path, *stages)

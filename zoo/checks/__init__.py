@@ -52,13 +52,13 @@ def check_entry(
     `label_ids`: the tokens of the labels, where that folder's tokenizer was asked already.
     Of an entry with several forms nothing fails as long as one of them runs: what does not is a warning, by its form.
     """
-    if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
+    if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
-    base = entry.base
+    base, made_so = entry.base, entry.elsewhere is not None and entry.elsewhere.quantized
     serve, engine = entry.serve.get(target.name, ServeSpec()), engine or target.engine or engine_at_hand()
     forms = {form: spec_of_form(entry.quantize, form) for form in forms_of(entry)}
     findings = [
-        *_of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)]),
+        *([] if made_so else _of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)])),
         *([check_head(entry.head, base.architecture)] if entry.head != "labels" else []),
         check_engine(serve, engine, entry.head),
         check_dtype(entry.base, entry.score, serve, target),
@@ -83,7 +83,7 @@ def check_entry(
         *_of_forms(forms, lambda form: _memory_of(entry, form, serve, shape, target)),
     ]
     findings = _while_one_runs(findings, forms)
-    return [*findings, check_training(entry.base, entry.train, shape, target)] if train else findings
+    return [*findings, check_training(entry.base, entry.train, shape, target)] if train and entry.train else findings
 
 
 def _while_one_runs(findings: list[Finding], forms: Iterable[Scheme]) -> list[Finding]:

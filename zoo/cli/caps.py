@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,8 +28,6 @@ from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
     from zoo.contracts import Shares
-
-MOST_TEMPLATE_BYTES = 1 << 20
 
 
 class Kept(StrEnum):
@@ -87,6 +84,7 @@ def caps(
     from zoo.entries.variants import add_variants
     from zoo.experiments.caps import Asked, compare_caps
     from zoo.experiments.run import RunOptions
+    from zoo.pipeline.adoption import read_template
     from zoo.report.caps import caps_page
     from zoo.settings import store_folder
 
@@ -101,7 +99,7 @@ def caps(
         caps=_caps(caps),
         shares=tuple(map(_shares, shares or [])),
         keep=tuple(one.value for one in keep or []),
-        templates=tuple(map(_template, templates or [])),
+        templates=tuple(read_template(path, "--templates") for path in templates or []),
     )
     options = RunOptions(
         last="score",
@@ -140,20 +138,3 @@ def _shares(text: str) -> Shares:
     if not (min(prompt, a, b) >= 0 and abs(prompt + a + b - 1) <= 1e-6):
         raise ZooError(f"--shares {text}: shares of prompt, answer A and answer B must sum to 1")
     return prompt, a, b
-
-
-def _template(path: Path) -> str:
-    from zoo.reading import read_bytes
-
-    try:
-        text = read_bytes(path, MOST_TEMPLATE_BYTES, mend="give a text file with a template").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ZooError(f"--templates {path}: not UTF-8 text; save it as UTF-8") from None
-    missing = _misplaced(text)
-    if missing:
-        raise ZooError(f"--templates {path}: must hold {', '.join(missing)} exactly once")
-    return text
-
-
-def _misplaced(template: str) -> Sequence[str]:
-    return [field for field in ("{prompt}", "{response_a}", "{response_b}") if template.count(field) != 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from zoo.cli.app import MOST_BAD, MaxBadRows, Name, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
+from zoo.errors import ZooError
 from zoo.report.text import Format
 from zoo.report.text import show as show_page
 
@@ -72,30 +74,87 @@ def check(
 
 def register(
     name: Annotated[str, typer.Argument(help="Name of the new entry.")],
-    base: Annotated[str, typer.Option("--base", help="Model folder, or ORG/MODEL on the hub.")],
+    base: Annotated[str | None, typer.Option("--base", help="Model folder, or ORG/MODEL on the hub.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="FOLDER", help="PEFT adapter trained elsewhere; by fold: 0=FOLDER, 1=FOLDER, ..."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="Merged or quantized model from elsewhere.")
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option("--template", metavar="FILE", help="Prompt it was trained with: a text, or a prompt.json.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B,TIE", help="Order of its classifier's outputs, as in b,a,tie.")
+    ] = None,
+    trained_on: Annotated[
+        str | None, typer.Option("--trained-on", metavar="FILE|none", help="Battles it learned from; none: no battles.")
+    ] = None,
+    battles: Annotated[
+        Path | None, typer.Option("--battles", metavar="FILE", help="Labelled battles: score 200 of them, and say what is odd.")
+    ] = None,
     target: TargetName = "t4x2",
     out: Annotated[Path | None, typer.Option("--out", help="Default: first of ZOO_ENTRIES, else ./entries.")] = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new entry from a model's own config and tokenizer, and check it.
+    """Write a new entry for a model, or for weights that were trained elsewhere, and check it.
 
     It is checked against the target, and the command to run next is shown.
 
+    With --adapter or --checkpoint the weights are copied into the store in the place of a training, and are then merged,
+    quantized and scored like our own. Battles that they learned from (--trained-on), and near-copies, are scored but never
+    judged on; where nobody says, builds leave the member out unless --include asks for it.
+
     Example: zoo register my-model --base path/to/model-folder --target t4x2
+
+    Example: zoo register theirs --adapter path/to/peft-folder --base ORG/MODEL --template prompt.txt --trained-on train.csv
+
+    Example: zoo register served --checkpoint path/to/awq-folder --template prompt.txt --trained-on none --battles battles.csv
     """
     from zoo.entries.register import next_steps
     from zoo.entries.register import register as write_entry
+    from zoo.experiments.first_look import first_look
+    from zoo.pipeline.adoption import Offered, adopt, parse_adapters
+    from zoo.report.first_look import look_page
     from zoo.report.views import findings_table
-    from zoo.settings import new_entries_folder
+    from zoo.settings import new_entries_folder, store_folder
 
-    style = style_of(output, as_json)
-    made = write_entry(name, base, target, out or new_entries_folder())
+    style, folder = style_of(output, as_json), out or new_entries_folder()
+    offered = Offered(parse_adapters(adapter or []), checkpoint, base, template, classes, trained_on)
+    notes: tuple[str, ...] = ()
+    origin: str | None
+    if battles is not None and not battles.exists():  # before weights are copied
+        raise ZooError(f"--battles {battles}: no such file; give labelled battles")
+    if offered.is_made:
+        adopted = adopt(name, offered, target, folder, store_folder(), say)
+        made, notes, origin = adopted.registered, adopted.notes, adopted.base
+        steps = next_steps(made.path, target, origin, failed=made.failed, folds=offered.folds)
+    else:
+        origin = offered.check_plain(battles)
+        made = write_entry(name, origin, target, folder)
+        steps = next_steps(made.path, target, origin, failed=made.failed)
     failed = f", which fails {made.failed} of its checks on {target}" if made.failed else ""
-    steps = next_steps(made.path, target, base, failed=made.failed)
-    record = {"path": str(made.path), "findings": [f.model_dump() for f in made.findings], "next": steps}
+    record: dict[str, object] = {
+        "path": str(made.path),
+        "findings": [f.model_dump() for f in made.findings],
+        "next": steps,
+        "notes": notes,
+    }
+    seen = first_look(made.path, battles, origin, target, store_folder(), say=say) if battles is not None else []
+    if battles is not None:
+        record["battles"] = [dataclasses.asdict(one) for one in seen]
     note = f"wrote {made.path}{failed}; next:"
-    show_page([findings_table(made.findings), "", note, "\n" + "\n".join(steps)], style, data=record)
+    page = [
+        findings_table(made.findings),
+        "",
+        *notes,
+        *(look_page(seen, battles) if battles else []),
+        note,
+        "\n" + "\n".join(steps),
+    ]
+    show_page(page, style, data=record)
 
 
 def import_(

@@ -27,6 +27,7 @@ from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
     SCHEMES,
     Base,
+    Elsewhere,
     Entry,
     Keep,
     LadderSpec,
@@ -60,6 +61,7 @@ from zoo.contracts.made import (
 from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
 from zoo.contracts.requests import (
     REQUESTS,
+    AdoptRequest,
     CapsRequest,
     EvaluateRequest,
     ExtraBattles,
@@ -94,6 +96,7 @@ __all__ = [
     "REQUESTS",
     "SCHEMA_VERSION",
     "SCHEMES",
+    "AdoptRequest",
     "AnyContract",
     "Base",
     "BaseRequest",
@@ -102,6 +105,7 @@ __all__ = [
     "Cost",
     "Drop",
     "EarlierTraining",
+    "Elsewhere",
     "Entry",
     "EntryJudge",
     "EvaluateRequest",

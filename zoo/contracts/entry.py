@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from zoo.contracts.base import Contract, Fraction, Name, Order, Positive, added_later, changed
+from zoo.contracts.base import LABELS, Contract, Fraction, Name, Order, Positive, added_later, changed
 from zoo.contracts.training import CHOSEN, ExtraFiles, Head, MergeSpec, Targets, TrainSpec
 
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
@@ -42,6 +42,8 @@ Shares = tuple[Fraction, Fraction, Fraction]  # prompt, response A, response B
 Keep = Literal["end", "both_ends"]  # of a field that is too long
 Pinned = Annotated[str, AfterValidator(_pinned)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]  # of a folder's files or of a file
+Answer = Literal["a", "b", "tie"]
 
 
 class Base(Contract):
@@ -284,6 +286,42 @@ class LadderSpec(Contract):
     rows: Positive | None = Field(None, description="held-out rows on the ladder; None: all that are scored")
 
 
+class Elsewhere(Contract):
+    """Weights that were trained elsewhere, in the place of a training here.
+
+    Known by the digest of their folder's files, never by a path. An `adapter` is merged into the base as one of our own; a
+    `checkpoint` is the merged model, or, where it is quantized already, what is served.
+    """
+
+    kind: Literal["adapter", "checkpoint"] = Field(description="what the folder holds: a PEFT adapter, or a whole model")
+    folders: tuple[Digest, ...] = Field(
+        min_length=1, description="digest of the folder's files; of several adapters in the order of the folds they held out"
+    )
+    quantized: bool = Field(False, description="of a checkpoint: served as it is, and [quantize] says what it is")
+    classes: tuple[Answer, Answer, Answer] = Field(
+        ("a", "b", "tie"), description="what a classifier's outputs stood for there; here they are a, b, tie"
+    )
+    tokenizer: Digest | None = Field(None, description="digest of the tokenizer.json that a checkpoint without one was given")
+    trained_on: Literal["none"] | Digest | None = Field(
+        None, description="none, or the digest of the file of what it learned from; None: nobody said, possibly in-sample"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Elsewhere:
+        if self.kind == "checkpoint" and len(self.folders) > 1:
+            raise ValueError("elsewhere.folders: a checkpoint is one folder; only adapters come by fold")
+        if self.kind == "adapter" and self.quantized:
+            raise ValueError("elsewhere.quantized is of a checkpoint; an adapter is merged first")
+        if sorted(self.classes) != sorted(LABELS):
+            raise ValueError("elsewhere.classes must be a, b and tie in some order")
+        return self
+
+    @property
+    def by_fold(self) -> bool:
+        """Whether each fold has an adapter of its own."""
+        return len(self.folders) > 1
+
+
 class Entry(Contract):
     """One model of the zoo."""
 
@@ -307,11 +345,14 @@ class Entry(Contract):
     serve: dict[str, ServeSpec] = Field({})
     ladder: LadderSpec = LadderSpec()
     lexical: LexicalSpec | None = None
+    elsewhere: Elsewhere | None = added_later(None, description="weights that were trained elsewhere, in the place of [train]")
 
     @model_validator(mode="after")
     def _check(self) -> Entry:
         needed = ("base", "prompt", "train", "quantize", "score") if self.kind == "causal_lm" else ("lexical",)
-        missing = [key for key in needed if getattr(self, key) is None]
+        if self.elsewhere:
+            self._check_elsewhere(self.elsewhere)
+        missing = [key for key in needed if getattr(self, key) is None and not (self.elsewhere and key == "train")]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
         if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
@@ -335,13 +376,30 @@ class Entry(Contract):
                 raise ValueError(f"score.variants.{uncapped[0]} has no token cap; give it one, as in max_tokens = {cap}")
         return self
 
+    def _check_elsewhere(self, made: Elsewhere) -> None:
+        """What of an entry says nothing where its weights were trained elsewhere."""
+        if self.kind != "causal_lm":
+            raise ValueError(f"[elsewhere] is of language models; a {self.kind} entry has none, leave it out")
+        if self.train:
+            raise ValueError("[train] and [elsewhere]: the weights are trained already; leave one of them out")
+        if self.merge.scale == CHOSEN:
+            raise ValueError("merge.scale = 'chosen' is what a training here chose; give a factor, or leave it out")
+        if made.kind == "checkpoint" and self.merge != MergeSpec():
+            raise ValueError("[merge] is of adapters; a checkpoint is merged already, leave it out")
+        if self.head == "classifier" and self.merge.scale != 1:
+            raise ValueError("merge.scale: where a classifier from elsewhere began is not known; leave it out")
+        formed = self.score and any(variant.form for variant in self.score.variants)
+        if made.quantized and formed:
+            raise ValueError("score.variants: a quantized checkpoint has one form, its own; leave form out")
+
     def _check_classifier(self) -> None:
         """What a classifier has no part in: text, which needs the whole vocabulary, and another interpreter's quantizer."""
         if self.kind != "causal_lm":
             raise ValueError(f"head = 'classifier' is of language models; a {self.kind} entry has none, leave it out")
         if self.train and self.train.objective == "text":
             raise ValueError("train.objective = 'text' needs the whole vocabulary; set head = 'labels', or leave objective out")
-        if self.quantize and self.quantize.backend == "llm-compressor" and "awq" in forms_of(self):
+        made_so = self.elsewhere is not None and self.elsewhere.quantized
+        if self.quantize and self.quantize.backend == "llm-compressor" and "awq" in forms_of(self) and not made_so:
             raise ValueError(
                 "quantize.backend = 'llm-compressor' is not supported with head = 'classifier'; set 'autoawq' or another scheme"
             )

@@ -81,4 +81,6 @@ class ScoreCard(Contract):
         discriminator="stage",
         description="the request that made it, re-issued on new battles to predict; None: imported",
     )
-    suspect: str = added_later("", description="why its rows look as if they were filled in from the labels")
+    suspect: str = added_later(
+        "", description="why its rows may be of a model that has seen their labels: as they look, or since nobody said"
+    )

@@ -24,7 +24,7 @@ from zoo.contracts.base import (
     added_later,
 )
 from zoo.contracts.cost import Cost
-from zoo.contracts.entry import Base, LexicalSpec, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, ServeSpec, Variant
+from zoo.contracts.entry import Answer, Base, LexicalSpec, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, ServeSpec, Variant
 from zoo.contracts.made import GenerateRequest, JudgeRequest, LabelRequest, MineRequest, PromptsRequest
 from zoo.contracts.training import Head, MergeSpec, Scale, TrainSpec
 
@@ -96,6 +96,38 @@ class TrainRequest(BaseRequest):
         """Every extra file in order, with its weight."""
         first = (ExtraBattles(battles=self.extra, weight=self.spec.extra_weight),) if self.extra else ()
         return first + self.more_extra
+
+
+class AdoptRequest(BaseRequest):
+    """Weights that were trained elsewhere, copied into the store under today's names.
+
+    `folders` are those of all folds, of which `fold` says which one this is; one alone is of no fold.
+    """
+
+    stage: Literal["adopt"] = "adopt"
+    kind: Literal["adapter", "checkpoint"]
+    folders: Annotated[tuple[Input, ...], Field(min_length=1)]
+    fold: Annotated[int, Field(ge=0)] | None = None
+    head: Head = "labels"
+    classes: tuple[Answer, Answer, Answer] = Field(
+        ("a", "b", "tie"), description="what a classifier's outputs stand for, in their order"
+    )
+    tokenizer: Input | None = added_later(None, description="the tokenizer.json that is taken where there is none")
+    learned: Input | None = Field(None, description="battles that it learned from")
+    learned_none: bool = Field(False, description="whether it learned from no battles; with no file either nobody knows")
+
+    @model_validator(mode="after")
+    def _check(self) -> AdoptRequest:
+        if self.fold is None and len(self.folders) > 1:
+            raise ValueError("several folders are of folds; say of which")
+        if self.fold is not None and self.fold >= len(self.folders):
+            raise ValueError(f"fold {self.fold} is not one of {len(self.folders)}, which are numbered from 0")
+        return self
+
+    @property
+    def folder(self) -> Input:
+        """The folder that is taken."""
+        return self.folders[self.fold or 0]
 
 
 class MergeRequest(BaseRequest):
@@ -318,6 +350,7 @@ ScoringRequest = ScoreRequest | LexicalScoreRequest  # what leaves score tables,
 Request = (
     FetchRequest
     | TrainRequest
+    | AdoptRequest
     | MergeRequest
     | QuantizeRequest
     | ScoreRequest

@@ -30,6 +30,7 @@ QUESTION = """Which of two answers to a prompt would people prefer?
 
 Say A, B or tie."""
 LABELS = (("A", "B", "tie"), (" A", " B", " tie"))
+OTHER_LABELS = (("A", "B", "C"), (" A", " B", " C"), ("1", "2", "3"))  # of what does not answer by them
 TEMPLATE_SECONDS = 10  # of processor time: real ones take milliseconds
 TEMPLATE_GIB = 1
 MOST_TEMPLATE_BYTES = 4 << 20
@@ -46,6 +47,34 @@ def model_prompt(folder: Path) -> tuple[PromptSpec, tuple[int, ...]]:
     arguments = {"folder": str(folder.absolute()), "template_seconds": TEMPLATE_SECONDS}
     found = ask(f"{__name__}:find_prompt", arguments, mend="mend the file, or write the entry by hand")
     return PromptSpec.model_validate(found["prompt"]), tuple(found["labels"])
+
+
+def template_prompt(folder: Path, template: str, *, classifier: bool) -> tuple[PromptSpec, tuple[int, ...]]:
+    """The prompt of a template that somebody trained with, and its label tokens.
+
+    It begins with the token that the tokenizer itself puts before a text, as trainers' calls do. Labels are the first that are
+    one token each after it; a `classifier` has none of its own, and takes any.
+    """
+    arguments = {"folder": str(folder.absolute()), "template": template, "classifier": classifier}
+    found = ask(f"{__name__}:find_labels", arguments, mend="copy the model's tokenizer.json again")
+    return PromptSpec.model_validate(found["prompt"]), tuple(found["labels"])
+
+
+def find_labels(folder: str, template: str, classifier: bool) -> dict[str, Any]:
+    """What `template_prompt` asks its child."""
+    place = Path(folder)
+    at(place / "tokenizer.json", seconds=TOKENIZER_SECONDS)
+    start, reasons = _start_token(place), []
+    template = template if template.startswith(start) else start + template
+    for labels in (*LABELS, *(OTHER_LABELS if classifier else ())):
+        try:
+            return {
+                "prompt": {"template": template, "labels": labels},
+                "labels": load_codec(place, PromptSpec(template=template, labels=labels)).label_ids,
+            }
+        except ZooError as error:
+            reasons.append(str(error))
+    raise ZooError(f"{folder}: no labels that are one token each ({reasons[0]}); give a prompt.json with its `labels`")
 
 
 def find_prompt(folder: str, template_seconds: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 import shlex
 import tempfile
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,19 @@ from zoo.checks import (
     quantizer_of,
     supported_decoders,
 )
-from zoo.contracts import Entry, Quantizer, Shape, explain
+from zoo.contracts import Entry, PromptSpec, Quantizer, Shape, changed, explain
 from zoo.entries.chat_template import model_prompt
 from zoo.entries.load import entry_names
 from zoo.entries.toml import document
 from zoo.errors import ZooError, printable
+from zoo.models.heads import causal_name
 from zoo.models.shapes import (
     awq_bits,
     count_parameters,
+    embedding_parameters,
     first_architecture,
     linear_inputs,
+    linear_parameters,
     quantized_bytes,
     read_config,
     shape_of_config,
@@ -74,21 +78,44 @@ class Registered:
         return sum(finding.verdict == "fail" for finding in self.findings)
 
 
-def register(name: str, base: str, target: str, out_folder: Path) -> Registered:
-    """Write `out_folder/NAME.toml` for a model, and check it on the target.
+@dataclass(frozen=True)
+class Made:
+    """Weights from elsewhere that an entry is written for.
 
-    The model is a folder, or ORG/MODEL on the hub. ZooError where the model cannot become an entry. One that fails a check is
-    written all the same: another target or an edit may be the mend.
+    `settings` take the place of what is derived, section by section: `head`, `elsewhere`, `quantize`, ... `prompt` gives the
+    prompt and its label tokens for a folder with a tokenizer. `label`: what the base is called where it is a folder.
     """
+
+    settings: dict[str, Any]
+    prompt: Callable[[Path], tuple[PromptSpec, tuple[int, ...]]] = model_prompt
+    label: str = ""
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.settings["elsewhere"].get("quantized"))
+
+
+def new_entry_path(name: str, out_folder: Path) -> Path:
+    """Where a new entry's file is to be. ZooError where the name is none, or is taken."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise ZooError(f"{name!r} is not an entry's name; use lower-case letters, digits, '.', '_' and '-'")
     path = out_folder / f"{name}.toml"
     if path.exists() or name in entry_names():
         raise ZooError(f"there is an entry {name!r} already; choose another name, or edit {path.name}")
+    return path
+
+
+def register(name: str, base: str, target: str, out_folder: Path, made: Made | None = None) -> Registered:
+    """Write `out_folder/NAME.toml` for a model, and check it on the target.
+
+    The model is a folder, or ORG/MODEL on the hub. `made`: weights from elsewhere that are of it. ZooError where the model
+    cannot become an entry. One that fails a check is written all the same: another target or an edit may be the mend.
+    """
+    path = new_entry_path(name, out_folder)
     machine = load_target(target)
     with tempfile.TemporaryDirectory() as temporary:
         source = _source(base, Path(temporary))
-        text, label_ids = entry_text(name, source, machine)
+        text, label_ids = entry_text(name, source, machine, made)
         entry = _read_back(text, source)
         findings = check_entry(entry, machine, model_folder=source.folder, label_ids=label_ids)
     out_folder.mkdir(parents=True, exist_ok=True)
@@ -104,8 +131,12 @@ def _read_back(text: str, source: Source) -> Entry:
         raise ZooError(f"{source.folder}: no entry can be made of it: {explain(error, Entry)}") from error
 
 
-def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[str]:
-    """What to run after `register`, as command lines. `failed`: checks that did not pass."""
+def next_steps(path: Path, target: str, base: str | None, *, failed: int = 0, folds: int | None = None) -> list[str]:
+    """What to run after `register`, as command lines.
+
+    `base`: the model's folder or id, None where its weights are in the store. `failed`: checks that did not pass; `folds`: how
+    many an entry from elsewhere is run over.
+    """
     name, first = path.stem, []
     from zoo.settings import entry_folders
 
@@ -113,8 +144,9 @@ def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[s
         first = [f"export ZOO_ENTRIES={shlex.quote(str(path.parent.resolve()))}"]
     if failed:
         return [*first, f"zoo check {name} --target {target}    # after the mends above in {path.name}, or for another target"]
-    source = f" --source {shlex.quote(base)}" if Path(base).is_dir() else ""
-    return [*first, f"zoo run {name} --data BATTLES.csv --target {target}{source}", "zoo leaderboard"]
+    source = f" --source {shlex.quote(base)}" if base and Path(base).is_dir() else ""
+    every = f" --folds {folds}" if folds else ""
+    return [*first, f"zoo run {name} --data BATTLES.csv --target {target}{every}{source}", "zoo leaderboard"]
 
 
 # --- where the model is -------------------------------------------------------------------------------------------------
@@ -123,10 +155,20 @@ def next_steps(path: Path, target: str, base: str, *, failed: int = 0) -> list[s
 def _source(base: str, temporary: Path) -> Source:
     folder = Path(base)
     if folder.is_dir():
-        return Source(folder, printable(folder.resolve().name), count_parameters(folder), "unknown: see the model's card")
+        return Source(folder, printable(folder.resolve().name), _parameters(folder), "unknown: see the model's card")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or folder.is_absolute():
         raise ZooError(f"{base}: neither a folder nor ORG/MODEL; give one of them with --base")
     return _hub_source(base, temporary)
+
+
+def _parameters(folder: Path) -> int:
+    """Parameters of a model folder; of one with quantized weights, whose tensors are packed, by its sizes."""
+    counted = count_parameters(folder)
+    config = read_config(folder) if (folder / "config.json").exists() else {}
+    if "quantization_config" not in config:
+        return counted
+    shape = shape_of_config(config)
+    return linear_parameters(shape) + embedding_parameters(shape)
 
 
 def _hub_source(hub_id: str, temporary: Path) -> Source:
@@ -152,35 +194,43 @@ def _hub_source(hub_id: str, temporary: Path) -> Source:
 # --- what follows from its files ----------------------------------------------------------------------------------------
 
 
-def entry_text(name: str, source: Source, target: Target) -> tuple[str, tuple[int, ...]]:
-    """The TOML of an entry for a model, and the tokens of its labels."""
+def entry_text(name: str, source: Source, target: Target, made: Made | None = None) -> tuple[str, tuple[int, ...]]:
+    """The TOML of an entry for a model, and the tokens of its labels.
+
+    `made`: weights from elsewhere that are of it.
+    """
     config = read_config(source.folder)
-    architecture, backend = _architecture(config, source.folder)
-    shape = shape_of_config(config)
-    group_size = _group_size(shape, source.folder, source.parameters)
-    prompt, label_ids = model_prompt(source.folder)
+    architecture, backend = _architecture(config, source.folder, made)
+    shape = changed(shape_of_config(config), classes=None)  # that it is a classifier, the entry's head says
+    quantized = made.settings["quantize"] if made is not None and made.quantized else {}
+    group_size = quantized.get("group_size") or _group_size(shape, source.folder, source.parameters)
+    prompt, label_ids = model_prompt(source.folder) if made is None else made.prompt(source.folder)
     small = source.parameters <= SMALL
     context = shape.max_position_embeddings or 2**20
     max_tokens = min(512 if small else 2048, context - 1)  # the label is a token too
+    max_tokens = prompt.max_tokens if "max_tokens" in prompt.model_fields_set else max_tokens  # where it came with its own
     weight_bytes = quantized_bytes(shape, source.parameters, awq_bits(group_size))
-    settings = {
+    label = made.label if made is not None and made.label else source.hub_id
+    settings: dict[str, Any] = {
         "name": name,
         "version": 1,
-        "description": f"{source.hub_id}, {source.parameters / 1e9:.2g} billion parameters",
+        "description": f"{label}, {source.parameters / 1e9:.2g} billion parameters",
         "base": {
-            "hub_id": source.hub_id,
+            "hub_id": label,
             "architecture": architecture,
             "parameters": source.parameters,
             "licence": source.licence,
         },
         "shape": shape.model_dump(exclude_none=True),
-        "prompt": {"template": prompt.template, "labels": prompt.labels, "max_tokens": max_tokens},
+        "prompt": {**prompt.model_dump(mode="json", exclude_unset=True), "labels": prompt.labels, "max_tokens": max_tokens},
         "train": _train_settings(small),
         "quantize": _quantize_settings(backend, group_size, target),
         "score": {"variants": [{"order": order, "max_tokens": max_tokens} for order in ("ab", "ba")]},
         "serve": {target.name: _serve_settings(architecture, weight_bytes, target)},
     }
-    head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
+    if made is not None:
+        settings = {key: value for key, value in (settings | made.settings).items() if key != "train"}
+    head = f"Written by `zoo register` from the files of {label}, to be edited; `zoo check {name}` says what holds."
     return document(settings, _comments(shape, weight_bytes, target), head=head), label_ids
 
 
@@ -190,6 +240,8 @@ def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]
         "shape": "of its config.json",
         "prompt.labels": "one token each where they follow the template",
         "quantize.backend": "autoawq does not know the architecture",
+        "merge.into": 'as the base is; "trained" where it was trained on 4 bit weights (QLoRA)',
+        "elsewhere.folders": "digests of files that `zoo register` has put into the store",
         "quantize.group_size": f"divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
         "quantize.apply_clip": "on a CPU the clip search takes longest",
         f"serve.{target.name}.layout": f"{weight_bytes / 2**30:.2g} GiB of weights",
@@ -214,12 +266,22 @@ def _quantize_settings(backend: Quantizer, group_size: int, target: Target) -> d
     return chosen if target.gpus else chosen | {"calibration_rows": 8, "calibration_tokens": 256, "apply_clip": False}
 
 
-def _architecture(config: dict[str, Any], folder: Path) -> tuple[str, Quantizer]:
+def _architecture(config: dict[str, Any], folder: Path, made: Made | None = None) -> tuple[str, Quantizer]:
     """The model's architecture and the backend that quantizes it."""
     name = first_architecture(config, folder)
-    if "quantization_config" in config:
-        raise ZooError(f"{folder}: the weights are quantized already; give the 16-bit model it was made from")
-    backend = quantizer_of(name)
+    is_whole = made is not None and made.settings["elsewhere"]["kind"] == "checkpoint"
+    if name.endswith("ForSequenceClassification") and not is_whole:
+        raise ZooError(
+            f"{folder}: {name} is a classifier, without the vocabulary's head that training begins from; give the causal model "
+            "it was made from, or register it as it is with --checkpoint"
+        )
+    if "quantization_config" in config and not is_whole:
+        raise ZooError(
+            f"{folder}: the weights are quantized already; give the 16-bit model it was made from, or register it as it is "
+            "with --checkpoint"
+        )
+    name = causal_name(name)
+    backend = "autoawq" if made is not None and made.quantized else quantizer_of(name)
     if backend is None:
         raise ZooError(f"{folder}: no quantization backend knows {name}; supported decoders: {supported_decoders()}")
     return name, backend

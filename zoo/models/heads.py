@@ -51,6 +51,11 @@ def classifier_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "architectures": [CLASSIFIERS[config["architectures"][0]]], **label_names()}
 
 
+def without_softcap(config: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a classifier that transformers trained: it knows no final soft-cap."""
+    return {**config, "final_logit_softcapping": None} if "final_logit_softcapping" in config else config
+
+
 def softcap_of(config: dict[str, Any]) -> float | None:
     """The cap of a model's logits, cap * tanh(x / cap), where its family has one."""
     cap = config.get("final_logit_softcapping")

@@ -114,7 +114,22 @@ def count_parameters(folder: Path) -> int:
     return found
 
 
+def tensor_shapes(folder: Path, pattern: str = "*.safetensors") -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a folder's safetensors files by name, from their headers alone."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob(pattern)):
+        for name, tensor in _header(path).items():
+            _tensor_parameters(path, name, tensor)
+            found[name] = tuple(tensor["shape"])
+    return found
+
+
 def _parameters_of(path: Path) -> int:
+    return sum(_tensor_parameters(path, name, tensor) for name, tensor in _header(path).items())
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The tensors in the header of a safetensors file."""
     mend = "not a safetensors file; copy it again"
     head = read_head(path, 8, mend=mend)
     size = int.from_bytes(head, "little")
@@ -126,7 +141,7 @@ def _parameters_of(path: Path) -> int:
     header = parse_json(data, path, mend=mend)
     if not isinstance(header, dict):
         raise ZooError(f"{path}: not a safetensors file (its header is no object); copy it again")
-    return sum(_tensor_parameters(path, name, tensor) for name, tensor in header.items() if name != "__metadata__")
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _tensor_parameters(path: Path, name: str, tensor: Any) -> int:

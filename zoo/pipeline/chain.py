@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zoo.checks import check_head
 from zoo.contracts import (
+    AdoptRequest,
     Entry,
     ExtraBattles,
     FetchRequest,
@@ -41,6 +42,7 @@ from zoo.contracts import (
 )
 from zoo.contracts.training import Targets
 from zoo.errors import ZooError
+from zoo.pipeline.adopted import adopted_chain
 from zoo.pipeline.fold_rules import check_teacher
 from zoo.pipeline.starts import check_start, start_input
 from zoo.pipeline.weights import fetch_request
@@ -50,7 +52,6 @@ from zoo.targets import load_target, visible_gpus
 EXTRA, TEACHER = "a file of labelled battles", "a scores.parquet of out-of-fold rows"
 _SOURCES: dict[str, type[Request]] = {
     "base": FetchRequest,
-    "trained": TrainRequest,
     "merged": MergeRequest,
 }
 
@@ -84,28 +85,36 @@ def chain(
     machine = load_target(target)
     if entry.kind == "lexical":
         return lexical_chain(entry, battles, target, store, selection, held.rule)
-    if not (entry.prompt and entry.train and entry.quantize and entry.score):
+    if not (entry.prompt and entry.quantize and entry.score):
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
-    fetch = fetch_request(entry, store, source=source)
-    base = output_of(fetch, store)
-    trains = train_requests(entry, store, base=base, battles=battles, held=held)
-    train = trains[-1]
-    merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(train, store), spec=entry.merge)
+    if entry.elsewhere is not None:
+        needs_base = entry.elsewhere.kind == "adapter"
+        fetch = fetch_request(entry, store, source=source) if needs_base else None
+        before = adopted_chain(entry, entry.elsewhere, store, fold=held.fold, n_folds=held.n_folds, fetch=fetch)
+    else:
+        fetched = fetch_request(entry, store, source=source)
+        base = output_of(fetched, store)
+        trains = train_requests(entry, store, base=base, battles=battles, held=held)
+        merge = MergeRequest(entry=entry.name, base=base, adapter=output_of(trains[-1], store), spec=entry.merge)
+        before = [fetched, *trains, merge]
+    whole = output_of(before[-1], store)
     quantizes: dict[Scheme, QuantizeRequest] = {
         form: QuantizeRequest(
             entry=entry.name,
-            model=output_of(merge, store),
+            model=whole,
             battles=battles,
             held=held,
             prompt=entry.prompt,
             spec=spec_of_form(entry.quantize, form),
         )
         for form in forms_of(entry)
+        if not (entry.elsewhere and entry.elsewhere.quantized)
     }
+    served = {form: output_of(quantizes[form], store) if form in quantizes else whole for form in forms_of(entry)}
     scores = [
         ScoreRequest(
             entry=entry.name,
-            model=output_of(quantize, store),
+            model=model,
             battles=battles,
             held=held,
             selection=selection,
@@ -115,9 +124,9 @@ def chain(
             target=target,
             unusable=battles.unusable,
         )
-        for form, quantize in quantizes.items()
+        for form, model in served.items()
     ]
-    return [fetch, *trains, merge, *quantizes.values(), *scores]
+    return [*before, *quantizes.values(), *scores]
 
 
 def emulating(requests: list[Request], entry: Entry, target: str) -> list[Request]:
@@ -271,8 +280,10 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
     by_type = {type(request): request for request in requests}
     quantizes = [request for request in requests if isinstance(request, QuantizeRequest)]
     scores = [request for request in requests if isinstance(request, ScoreRequest)]
-    train = by_type.get(TrainRequest)
-    if not isinstance(train, TrainRequest) or not scores:
+    if entry.elsewhere and entry.elsewhere.kind == "checkpoint":
+        raise ZooError(f"{entry.name}: a checkpoint from elsewhere has no ladder: its base and adapter are not here")
+    train = by_type.get(TrainRequest) or by_type.get(AdoptRequest)
+    if train is None or not scores:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
     shown = min(map(_scored_as, scores[0].spec.variants), key=lambda scored_as: scored_as[0] != "ab")
     # A ladder is of one cap and order, the first form's. Forms that are not scored so have no place on it.
@@ -288,7 +299,8 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
         if _scored_as(variant) == shown
     ]
     first, score = forms[0], scores[0]
-    made = {name: output_of(by_type[kind], store) for name, kind in _SOURCES.items()}
+    made = {name: output_of(by_type[kind], store) for name, kind in _SOURCES.items()} | {"trained": output_of(train, store)}
+    method = train.spec.method if isinstance(train, TrainRequest) else "qlora" if entry.merge.into == "trained" else "lora"
     return LadderRequest(
         entry=entry.name,
         **made,
@@ -298,7 +310,7 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
         quantized=first.quantized,
         scored=first.scored,
         variant=first.variant,
-        method=train.spec.method,
+        method=method,
         max_rows=entry.ladder.rows,
         scheme=first.scheme,
         more_forms=tuple(forms[1:]),

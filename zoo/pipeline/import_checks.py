@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import ZooError
+from zoo.pipeline.class_order import SIDES, exchange
 from zoo.pipeline.table_columns import PLAIN, Columns, can_be_read, find_columns, is_id
 from zoo.pipeline.table_files import read_file, refuse_rows
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 # Three numbers rounded to 3 decimals are off by 1.5e-3 at most, three float16 by 7e-4. Rows are then scaled to 1.
 SUM_ROUNDING = 2e-3
 SCALED = 1e-9  # a row whose sum is no further from 1 is as it was
-# Exchanging A and B must gain at least this many nats a row, and this many standard errors, before it is called a swap.
-SWAP_NATS, SWAP_ERRORS = 0.02, 5.0
+SWAP_ERRORS = 5.0  # standard errors that exchanging A and B must gain before a table is refused as swapped
 MOST_RIGHT = 0.98  # of rows that hold 0 and 1 alone: nobody tells people's votes so well, so that they are the labels
 FEWEST_HARD = 12  # rows by which such a table is told: a model right on 60 % of them is right on all once in 460 tables
 MOST_DECIMALS = 5  # a table with more is not called rounded
@@ -302,14 +302,8 @@ def _check_numbers(p: np.ndarray, ids: np.ndarray, path: Path) -> None:
 
 def _check_sides(p: np.ndarray, y: np.ndarray, groups: np.ndarray, path: Path) -> None:
     """Refuse a table whose p_a and p_b are exchanged: far better the other way round."""
-    from zoo.scores.metrics import log_loss_rows, standard_error
-    from zoo.scores.tables import swap_sides
-
-    given, exchanged = log_loss_rows(p, y), log_loss_rows(swap_sides(p), y)
-    gain = given - exchanged
-    error = standard_error(gain, groups)  # NaN of one prompt, of which nothing is known: then no swap
-    if gain.mean() > SWAP_NATS and gain.mean() > SWAP_ERRORS * error:
+    if found := exchange(p, y, groups, orders=(SIDES,), errors=SWAP_ERRORS):
         raise ZooError(
-            f"{path}: p_a and p_b look exchanged: log loss {given.mean():.4f} as given, {exchanged.mean():.4f} with them "
+            f"{path}: p_a and p_b look exchanged: log loss {found.given:.4f} as given, {found.exchanged:.4f} with them "
             "exchanged; swap the two columns"
         )

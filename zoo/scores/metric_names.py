@@ -53,7 +53,7 @@ PEAK_GIB, WEIGHTS_GIB = "mem/peak_gib", "size/weights_gib"
 FINER_SHARE = "quant/finer_share"
 FITS_T4X2 = "t4x2/fits"
 DELTA_LOG_LOSS, DELTA_LOG_LOSS_SE = "quant/delta_log_loss", "quant/delta_log_loss_se"
-FAILED_ROWS, SHARED_ROWS = "rows/failed", "rows/shared"
+FAILED_ROWS, SHARED_ROWS, LEARNED_ROWS = "rows/failed", "rows/shared", "rows/learned"
 MADE_ROWS, LEFT_OUT_ROWS = "made/rows", "made/rows_left_out"
 JUDGE_GPU_SECONDS = "judge/gpu_seconds"
 TRAIN_SHARE = "train/share_of_steps"
@@ -124,6 +124,7 @@ METRICS: dict[str, Metric] = {
     "rows/truncated": Metric("rows that were cut to the token cap", "rows", "lower"),
     "rows/mean_tokens": Metric("tokens of a row", "tokens"),
     SHARED_ROWS: Metric("rows that are the same tokens in an earlier variant of the run, whose scores they have", "rows"),
+    LEARNED_ROWS: Metric("rows that a model from elsewhere learned from, or near-copies: scored, never judged on", "rows"),
     "engine/replicas": Metric("copies of the model that scored side by side", "count"),
     "engine/restarts": Metric("engine processes that ended early and were started again", "count", "lower"),
     "engine/cached_tokens": Metric("tokens that the engine had computed for an earlier row", "tokens", "higher"),

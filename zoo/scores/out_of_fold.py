@@ -13,7 +13,7 @@ import pandas as pd
 
 from zoo.errors import ZooError
 from zoo.scores.metrics import score_metrics
-from zoo.scores.tables import OK, SCORES, probabilities, read_scores
+from zoo.scores.tables import NO_FOLD, OK, SCORES, probabilities, read_scores
 from zoo.store import Artifact
 
 
@@ -47,6 +47,8 @@ def _joined(slug: str, tables: Sequence[pd.DataFrame], labels: pd.Series, groups
         raise ZooError(
             f"{slug}: {len(twice)} rows are scored in two folds, first {twice[0]}; the tables are of different splits"
         )
+    if (table["fold"] != NO_FOLD).any():  # the others a model from elsewhere has learned from
+        table = table[table["fold"] != NO_FOLD].reset_index(drop=True)
     parts = {fold: table[table["fold"] == fold] for fold in sorted(set(table["fold"].tolist()))}
     by_fold = {fold: _metrics(part, labels, groups, ties=ties) for fold, part in parts.items()}
     return OutOfFold(slug, table, by_fold, _metrics(table, labels, groups, ties=ties))

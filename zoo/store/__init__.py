@@ -47,6 +47,7 @@ from zoo.store.files import (
 )
 from zoo.store.garbage import DAYS, JUDGED, Garbage, collect, disk_bytes, find_garbage
 from zoo.store.lineage import (
+    TRAINED,
     Given,
     Made,
     dependents,
@@ -91,6 +92,7 @@ __all__ = [
     "REQUEST",
     "RESULT",
     "SMALL_BYTES",
+    "TRAINED",
     "TRUTH",
     "WRITTEN",
     "Artifact",

@@ -26,7 +26,8 @@ from zoo.store.artifacts import (
 from zoo.store.written import find_written, note_written
 
 DEPTH = 8  # more stages than any chain has
-OF_ONE_FOLD = ("adapter", "model", "start")  # of a request: what differs between the folds of one recipe, beside `held.fold`
+OF_ONE_FOLD = ("adapter", "model", "start", "fold")  # of a request: what differs between the folds of one recipe
+TRAINED = ("train", "adopt")  # stages that weights which answer come from: trained here, or elsewhere
 
 
 @dataclass(frozen=True)
@@ -254,11 +255,11 @@ def recipe_of(manifest: Manifest, folder: Path) -> str:
     a checkpoint's training is no longer in the store.
     """
     chain = [manifest]
-    for stage in ("quantize", "merge", "train"):
-        found = source_of(manifest, folder, stage)
+    for stages in (("quantize",), ("merge",), TRAINED):
+        found = source_of(manifest, folder, *stages)
         if found is not None:
             chain.append(found.manifest)
-    if chain[-1].stage != "train":
+    if chain[-1].stage not in TRAINED:
         return ""
     earlier = found
     while earlier is not None and (earlier := source_of(earlier.manifest, earlier.path, "train", depth=0)):

@@ -31,6 +31,7 @@ COMMANDS = {"score": "run", "lexical-train": "run", "lexical-score": "run"} | {
 _OF_STAGE = {
     "fetch": "Base weights of **{entry}**.",
     "train": "Training of **{entry}** on {data}.",
+    "adopt": "Weights of **{entry}** that were trained elsewhere.",
     "merge": "**{entry}** with its adapter merged into the base weights.",
     "quantize": "**{entry}**, quantized, calibrated on {data}.",
     "score": "Probabilities of **{entry}** for {data}.",

@@ -15,7 +15,8 @@ import torch
 
 from zoo.contracts import LadderRequest, Measurements, Scheme, Selection, StageResult, TrainSpec
 from zoo.data.battles import Battles, read_battles
-from zoo.data.splits import groups_of, select_rows
+from zoo.data.learned import read_learned, select_held_out
+from zoo.data.splits import groups_of
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.models.shapes import read_config
@@ -23,7 +24,7 @@ from zoo.report.drawing import png
 from zoo.report.ladder import ladder_figure
 from zoo.scores.ladder import ADAPTER, BASE, IN_ENGINE, MERGED, ladder_metrics, steps_of
 from zoo.scores.metric_names import FORMS
-from zoo.scores.tables import OK, PROBABILITIES, SCORES, probabilities, read_scores, without_ties
+from zoo.scores.tables import NO_FOLD, OK, PROBABILITIES, SCORES, probabilities, read_scores, without_ties
 from zoo.stages import progress
 from zoo.stages.compare.in_transformers import adapted_model, dtype_for, model_probabilities, plain_model
 from zoo.stages.device import gpu_peak_bytes
@@ -79,7 +80,8 @@ def run(request: LadderRequest, out_dir: Path) -> StageResult:
 
 def rows_of(request: LadderRequest, battles: Battles) -> pd.DataFrame:
     """Labelled held-out battles that the engine has scored in every form."""
-    frame = select_rows(battles, Selection(max_rows=request.max_rows), request.held, progress.note)
+    learned = read_learned(request.trained.path)
+    frame = select_held_out(battles, learned, Selection(max_rows=request.max_rows), request.held, progress.note)
     table = frame[frame["label"] >= 0]
     for scores in scored_of(request).values():
         table = table[table["id"].isin(scores["id"])]
@@ -94,6 +96,8 @@ def scored_of(request: LadderRequest) -> dict[Scheme, pd.DataFrame]:
     found = {}
     for scheme, form in request.forms.items():
         scores = read_scores(form.scored.path / form.variant.slug / SCORES)
+        if (scores["fold"] != NO_FOLD).any():  # the others a model from elsewhere has learned from
+            scores = scores[scores["fold"] != NO_FOLD]
         found[scheme] = scores.loc[scores["status"] == OK, ["id", *PROBABILITIES]]
     return found
 

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from zoo.checks.model import check_architecture
 from zoo.contracts import Measurements, QuantizeRequest, QuantizeSpec, StageResult
 from zoo.data.battles import read_battles
+from zoo.data.learned import carry_learned
 from zoo.data.splits import select_training
 from zoo.errors import ZooError
 from zoo.models.heads import causal_name, head_of
@@ -56,6 +57,7 @@ def run(request: QuantizeRequest, out_dir: Path) -> StageResult:
     for path in source.glob("*"):  # what neither backend writes: tokenizer, chat template
         if path.is_file() and path.suffix != ".safetensors" and not (target / path.name).exists():
             shutil.copy2(path, target / path.name)
+    carry_learned([request.model.path], out_dir)
     (out_dir / "weight_errors.json").write_text(json.dumps(errors, indent=1))
     progress.note(f"relative weight error: mean {np.mean(list(errors.values())):.4f}, largest {errors[worst]:.4f} in {worst}")
     return StageResult(

@@ -21,11 +21,12 @@ import pandas as pd
 from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import Battles, dataset_digest, read_battles
-from zoo.data.splits import groups_of, select_rows, unusable_ids
+from zoo.data.learned import POSSIBLY, WHOLLY, Learned, read_learned, seen, select_held_out
+from zoo.data.splits import folds_of, groups_of, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codecs
 from zoo.models.shapes import SCHEME_KEY, read_config
-from zoo.scores.metric_names import FAILED_ROWS, SHARED_ROWS
+from zoo.scores.metric_names import FAILED_ROWS, LEARNED_ROWS, SHARED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
@@ -48,17 +49,20 @@ WORK = "work"  # token ids and the like: not needed once the tables are written
 class Rows:
     """What is scored, without its texts.
 
-    Ids and labels (rows,), the fold that all are of or NO_FOLD, the ids whose rows cannot be read, whether battles of this
-    kind can be ties, and what is the same for rows of one prompt (`zoo.data.splits.prompt_groups`).
+    Ids and labels (rows,), the fold of each (rows,) or NO_FOLD, the ids whose rows cannot be read, whether battles of this
+    kind can be ties, and what is the same for rows of one prompt (`zoo.data.splits.prompt_groups`). `seen` (rows,): what a
+    model from elsewhere has learned from; `suspect`: why none of its rows is believed.
     """
 
     ids: list[str]
     labels: np.ndarray
-    fold: int
+    folds: np.ndarray
     bad: list[str]
     digest: str
     ties: bool
     groups: np.ndarray
+    seen: np.ndarray
+    suspect: str = ""
 
 
 def run(request: ScoreRequest, out_dir: Path) -> StageResult:
@@ -129,23 +133,45 @@ def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) 
     """
     started = time.monotonic()
     battles = read_battles(request.battles.path)
-    frame = select_rows(battles, request.selection, request.held, progress.note)
+    learned = read_learned(request.model.path)
+    frame = select_held_out(battles, learned, request.selection, request.held, progress.note)
     if frame.empty:
         raise ZooError(f"{request.battles.path}: no rows to score ({request.selection.rows})")
     encodings = write_tokens(frame, codecs, request.prompt, path)
-    return rows_of(battles, frame, request), encodings, time.monotonic() - started
+    return rows_of(battles, frame, request, learned), encodings, time.monotonic() - started
 
 
-def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest) -> Rows:
-    return Rows(
+def rows_of(battles: Battles, frame: pd.DataFrame, request: ScoreRequest, learned: Learned | None = None) -> Rows:
+    """What is scored.
+
+    `learned`: what a model from elsewhere learned from; None of one that was trained here.
+    """
+    fold = request.held.fold if request.selection.rows == "held_out" else NO_FOLD
+    rows = Rows(
         ids=frame["id"].tolist(),
         labels=frame["label"].to_numpy(),
-        fold=request.held.fold if request.selection.rows == "held_out" else NO_FOLD,
+        folds=np.full(len(frame), fold, dtype=np.int64),
         bad=unusable_ids(battles, request.selection, request.held),
         digest=dataset_digest(battles),
         ties=battles.can_tie,
         groups=groups_of(battles, frame["id"], request.held.rule),
+        seen=np.zeros(len(frame), dtype=bool),
     )
+    if learned is None or request.selection.rows == "listed":  # battles to come are nobody's to judge by
+        return rows
+    if not learned.known:
+        return replace(rows, suspect=POSSIBLY)
+    seen_ids = battles.frame["id"][seen(battles.frame, learned, request.held.rule)]
+    was_seen = frame["id"].isin(seen_ids).to_numpy()
+    if request.selection.rows == "all":
+        folds = folds_of(battles, frame["id"], request.held.n_folds, request.held.rule)
+    else:
+        folds = rows.folds
+    if was_seen.any():
+        progress.note(
+            f"{was_seen.sum():,} of {len(frame):,} rows were learned from, or are near-copies: scored, never judged on"
+        )
+    return replace(rows, seen=was_seen, folds=np.where(was_seen, NO_FOLD, folds), suspect=WHOLLY if was_seen.all() else "")
 
 
 def score_or_say_what_is_kept(
@@ -240,7 +266,7 @@ def assemble(tables: Sequence[pd.DataFrame], rows: Rows) -> pd.DataFrame:
     """
     table = pd.concat([*tables, unscored_table(rows.bad, BAD_ROW)] if rows.bad else tables)
     table = table.set_index("id").loc[[*rows.ids, *rows.bad]].reset_index()
-    table["fold"] = rows.fold
+    table["fold"] = [*rows.folds.tolist(), *[int(rows.folds.max()) if rows.folds.size else NO_FOLD] * len(rows.bad)]
     return table
 
 
@@ -263,8 +289,9 @@ def finish_variant(
         failed_rows=failed,
         checkpoint=request.model.fingerprint,
         cost=cost,
-        fold_rule=request.held.rule if rows.fold != NO_FOLD else None,
+        fold_rule=request.held.rule if (rows.folds != NO_FOLD).any() else None,
         request=request,
+        suspect=rows.suspect,
     )
     write_card(card, out_dir / slug / CARD)
     return metrics_of(table, rows, slug, failed)
@@ -282,7 +309,10 @@ def metrics_of(table: pd.DataFrame, rows: Rows, slug: str, failed: int) -> dict[
         "rows/truncated": int((table["n_truncated_tokens"] > 0).sum()),
         "rows/mean_tokens": float(table["n_tokens"][:count].mean()),
     }
-    ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0)
+    if rows.seen.any():
+        counts[LEARNED_ROWS] = int(rows.seen.sum())
+    unseen = ~rows.seen if not rows.seen.all() else np.ones(count, dtype=bool)
+    ok = (table["status"].to_numpy() == OK)[:count] & (labels >= 0) & unseen
     if ok.any():
         lengths = table["n_tokens"].to_numpy()[:count][ok]
         counts |= score_metrics(probabilities(table)[:count][ok], labels[ok], lengths, ties=rows.ties, groups=rows.groups[ok])

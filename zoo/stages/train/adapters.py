@@ -14,6 +14,7 @@ from zoo.stages.device import attention_options, compute_dtype, device
 from zoo.stages.train.classifier import MODULE, LabelIds, load_classifier
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
+ALL_LINEAR = "linear"  # for a list of names: all linear layers of the base, as NF4 training of others would have them
 
 
 def load_model(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any:

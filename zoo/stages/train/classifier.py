@@ -80,6 +80,20 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
     write_atomic(trained / HEAD, json.dumps({"label_ids": list(label_ids)}))
 
 
+def note_elsewhere(trained: Path) -> None:
+    """Leave beside an adapter that its classifier was made elsewhere.
+
+    What it began as cancels out where it is merged whole, so that any rows serve.
+    """
+    write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": True}))
+
+
+def is_from_elsewhere(trained: Path) -> bool:
+    """Whether an adapter's classifier was trained elsewhere, without a final soft-cap."""
+    path = trained / HEAD
+    return path.exists() and bool(json.loads(path.read_text()).get("elsewhere"))
+
+
 def start_of(trained: Path) -> LabelIds | None:
     """The tokens whose rows an adapter's classifier began as; None where it has none."""
     path = trained / HEAD

@@ -16,6 +16,8 @@ from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.models.heads import VOCABULARY_HEAD, head_of
+from zoo.models.shapes import read_config, tensor_shapes
 from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
@@ -40,6 +42,7 @@ def run(request: FetchRequest, out_dir: Path) -> StageResult:
     else:
         from_hub(request.base, model)
     check_folder(model)
+    check_has_head(model)
     return StageResult(metrics={WEIGHTS_GIB: sum(p.stat().st_size for p in model.glob("*.safetensors")) / 1024**3})
 
 
@@ -53,6 +56,22 @@ def check_folder(folder: Path) -> None:
             raise ZooError(f"{folder}: no {name}; {mend}")
     if not list(folder.glob("*.safetensors")):
         raise ZooError(f"{folder}: no *.safetensors; convert the weights with save_pretrained(safe_serialization=True)")
+
+
+def check_has_head(folder: Path) -> None:
+    """Refuse a base that lacks the vocabulary's head, which would then be random."""
+    config = read_config(folder)
+    if head_of(config) == "classifier":
+        raise ZooError(
+            f"{config['architectures'][0]}: a classifier, without the vocabulary's head that training begins from; give the "
+            "causal model that it was made from, or `zoo register NAME --checkpoint` the folder as it is"
+        )
+    names = tensor_shapes(folder)
+    if not config.get("tie_word_embeddings", True) and f"{VOCABULARY_HEAD}weight" not in names:
+        raise ZooError(
+            f"{folder}: no {VOCABULARY_HEAD}weight, and config.json says that it is not the embedding (tie_word_embeddings); "
+            "give a folder with the head"
+        )
 
 
 def copy_folder(source: Path, target: Path) -> None:

@@ -23,15 +23,16 @@ import torch
 from safetensors import safe_open
 
 from zoo.contracts import Measurements, MergeRequest, StageResult
+from zoo.data.learned import carry_learned
 from zoo.errors import ZooError
-from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config
-from zoo.models.shapes import read_config
+from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config, without_softcap
+from zoo.models.shapes import read_config, tensor_shapes
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.quantize.layerwise import write_index
-from zoo.stages.train.adapters import BASE_FORMAT
-from zoo.stages.train.classifier import HEAD, label_rows, start_of
+from zoo.stages.train.adapters import ALL_LINEAR, BASE_FORMAT
+from zoo.stages.train.classifier import HEAD, is_from_elsewhere, label_rows, start_of
 from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
 from zoo.store import copy_over, write_atomic
@@ -59,6 +60,7 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
         return StageResult(metrics={WEIGHTS_GIB: weights_gib(target)})
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)
+    carry_learned(trained, out_dir)
     factors = [scale_of(request.spec.scale, path) for path in trained]
     return merge_all(base, target, trained, factors, into_trained=request.spec.into == "trained")
 
@@ -69,7 +71,7 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
     ZooError where an adapter updates a weight that the base does not have.
     """
     adapters = [open_updates(path / "adapter", factor) for path, factor in zip(trained, factors, strict=True)]
-    rounded = nf4_weights(trained[0]) if into_trained else set()
+    rounded = nf4_weights(trained[0], base) if into_trained else set()
     updated = set().union(*adapters)
     used: set[str] = set()
     largest_change = 0.0
@@ -92,7 +94,9 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
             rewrite(shard, target / shard.name, updated | rounded, new_value, drop=head is not None, add=added)
             bar.update()
     if head is not None:
-        write_atomic(target / "config.json", json.dumps(classifier_config(read_config(base)), indent=1))
+        config = classifier_config(read_config(base))
+        config = without_softcap(config) if is_from_elsewhere(trained[0]) else config
+        write_atomic(target / "config.json", json.dumps(config, indent=1))
         if any(base.glob("*.safetensors.index.json")):
             write_index(target)
     if missing := sorted(updated - used):
@@ -143,10 +147,16 @@ def weights_gib(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1024**3
 
 
-def nf4_weights(trained: Path) -> set[str]:
-    """Names of the base's weights that were NF4 in training; none where it was not QLoRA."""
+def nf4_weights(trained: Path, base: Path) -> set[str]:
+    """Names of the base's weights that were NF4 in training; none where it was not QLoRA.
+
+    Of an adapter from elsewhere these are all linear layers, as bitsandbytes takes them.
+    """
     path = trained / BASE_FORMAT
-    return set(json.loads(path.read_text())["nf4"]) if path.exists() else set()
+    named = json.loads(path.read_text())["nf4"] if path.exists() else []
+    if named != ALL_LINEAR:
+        return set(named)
+    return {name for name, shape in tensor_shapes(base).items() if len(shape) == 2 and ".layers." in name}
 
 
 def nf4_there_and_back(weight: torch.Tensor) -> torch.Tensor:
