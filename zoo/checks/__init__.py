@@ -14,8 +14,9 @@ from zoo.checks.layouts import check_layout, check_memory, check_training, layou
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_head, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
-from zoo.contracts import Entry, Scheme, ServeSpec, Shape, entry_of_form, forms_of, spec_of_form
+from zoo.contracts import Entry, Scheme, ServeSpec, Shape, changed, entry_of_form, forms_of, spec_of_form
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_named
 from zoo.models.shapes import of_head, read_config, shape_of_config
 from zoo.targets import Target
 
@@ -127,4 +128,7 @@ def entry_shape(entry: Entry, model_folder: Path | None = None) -> Shape | None:
     None where neither is there.
     """
     shape = shape_of_config(read_config(model_folder)) if model_folder else entry.shape
-    return None if shape is None else of_head(shape, entry.head)
+    if shape is None:
+        return None
+    family = encoder_named(entry.base.architecture) if entry.kind == "encoder" and entry.base else None
+    return of_head(changed(shape, encoder=family) if family else shape, entry.head)

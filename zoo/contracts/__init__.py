@@ -27,6 +27,7 @@ from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import (
     SCHEMES,
     Base,
+    Encoder,
     Entry,
     Keep,
     LadderSpec,
@@ -102,6 +103,7 @@ __all__ = [
     "Cost",
     "Drop",
     "EarlierTraining",
+    "Encoder",
     "Entry",
     "EntryJudge",
     "EvaluateRequest",

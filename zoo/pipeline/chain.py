@@ -84,7 +84,7 @@ def chain(
     machine = load_target(target)
     if entry.kind == "lexical":
         return lexical_chain(entry, battles, target, store, selection, held.rule)
-    if not (entry.prompt and entry.train and entry.quantize and entry.score):
+    if not (entry.prompt and entry.train and entry.score) or (entry.kind == "causal_lm" and not entry.quantize):
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     fetch = fetch_request(entry, store, source=source)
     base = output_of(fetch, store)
@@ -101,21 +101,23 @@ def chain(
             spec=spec_of_form(entry.quantize, form),
         )
         for form in forms_of(entry)
+        if entry.quantize
     }
+    served = [(output_of(quantize, store), entry_of_form(entry, form).score) for form, quantize in quantizes.items()]
     scores = [
         ScoreRequest(
             entry=entry.name,
-            model=output_of(quantize, store),
+            model=model,
             battles=battles,
             held=held,
             selection=selection,
             prompt=entry.prompt,
-            spec=entry_of_form(entry, form).score or entry.score,
+            spec=spec or entry.score,
             serve=entry.serve.get(machine.name, ServeSpec()),
             target=target,
             unusable=battles.unusable,
         )
-        for form, quantize in quantizes.items()
+        for model, spec in served or [(output_of(merge, store), entry.score)]  # an encoder is served as it is merged
     ]
     return [fetch, *trains, merge, *quantizes.values(), *scores]
 
@@ -272,7 +274,7 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
     quantizes = [request for request in requests if isinstance(request, QuantizeRequest)]
     scores = [request for request in requests if isinstance(request, ScoreRequest)]
     train = by_type.get(TrainRequest)
-    if not isinstance(train, TrainRequest) or not scores:
+    if not isinstance(train, TrainRequest) or not scores or not quantizes:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
     shown = min(map(_scored_as, scores[0].spec.variants), key=lambda scored_as: scored_as[0] != "ab")
     # A ladder is of one cap and order, the first form's. Forms that are not scored so have no place on it.

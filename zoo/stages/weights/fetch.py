@@ -16,6 +16,8 @@ from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_named, folder_encoder
+from zoo.models.shapes import read_config
 from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
@@ -40,6 +42,7 @@ def run(request: FetchRequest, out_dir: Path) -> StageResult:
     else:
         from_hub(request.base, model)
     check_folder(model)
+    check_family(request.base, model)
     return StageResult(metrics={WEIGHTS_GIB: sum(p.stat().st_size for p in model.glob("*.safetensors")) / 1024**3})
 
 
@@ -53,6 +56,16 @@ def check_folder(folder: Path) -> None:
             raise ZooError(f"{folder}: no {name}; {mend}")
     if not list(folder.glob("*.safetensors")):
         raise ZooError(f"{folder}: no *.safetensors; convert the weights with save_pretrained(safe_serialization=True)")
+
+
+def check_family(base: Base, folder: Path) -> None:
+    """Refuse an encoder's weights for an entry of another kind or family, and others' for an encoder's."""
+    wanted, found = encoder_named(base.architecture), folder_encoder(folder)
+    if wanted != found:
+        have = found or read_config(folder).get("model_type", "of no named type")
+        raise ZooError(
+            f"{base.hub_id}: base.architecture is {base.architecture}, the weights are {have}; correct the entry, or give others"
+        )
 
 
 def copy_folder(source: Path, target: Path) -> None:
