@@ -95,10 +95,6 @@ class Shape(Contract):
         None, description="family of an encoder; an entry's base.architecture says it, and its [shape] does not"
     )
     position_buckets: Positive | None = added_later(None, description="DeBERTa: distances to either side that it tells apart")
-    local_attention: Positive | None = added_later(None, description="ModernBERT: tokens that most layers attend to")
-    global_attn_every_n_layers: Positive | None = added_later(
-        None, description="ModernBERT: every so many layers one attends to all tokens"
-    )
 
 
 class PromptSpec(Contract):

@@ -58,7 +58,7 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
     missing = next((key for key, size in sizes.items() if size is None), None)
     if missing:
         raise ZooError(
-            f"config.json: key {missing!r} is missing; only decoders with Llama-like configs, and encoders, are supported"
+            f"config.json: key {missing!r} is missing; only encoders, and decoders with Llama-like configs, are supported"
         )
     hidden, layers, heads, vocabulary = (size or 0 for size in sizes.values())
     head_dim = _size(config, "head_dim") or hidden // heads
@@ -86,8 +86,6 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
         attn_logit_softcapping=cap,
         encoder=encoder,
         position_buckets=_size(config, "position_buckets") if encoder == "DebertaV2" else None,
-        local_attention=_size(config, "local_attention") if encoder == "ModernBert" else None,
-        global_attn_every_n_layers=_size(config, "global_attn_every_n_layers") if encoder == "ModernBert" else None,
     )
 
 
@@ -300,9 +298,8 @@ def flops_of_shape(shape: Shape) -> Flops:
 def _encoder_flops(shape: Shape) -> Flops:
     """Operations of an encoder's pass, without padding; its head's product of hidden x hidden is per row.
 
-    No pair of tokens is masked: 2 * 2 * hidden a pair and layer. ModernBERT's local layers attend to `local_attention` tokens
-    (Warner et al. 2024, arXiv 2412.13663, section 2.1), linear in a row's length where a kernel leaves the others out;
-    transformers' plain attention computes them and masks, and so does this count. DeBERTa multiplies each token's query and key
+    No pair of tokens is masked: 2 * 2 * hidden a pair and layer. ModernBERT's local layers read 128 tokens (Warner et al. 2024,
+    arXiv 2412.13663, section 2.1); torch's attention computes the others too, and masks them, and so does this count. DeBERTa multiplies each token's query and key
     with the 2 * `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations 4 and 5), 2 * 2 * hidden * 2 *
     buckets a token and layer, and projects these distances once a layer and batch, which is left out.
     """
