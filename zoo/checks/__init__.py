@@ -15,7 +15,19 @@ from zoo.checks.layouts import check_layout, check_memory, check_training, layou
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_head, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
-from zoo.contracts import Base, Entry, PromptSpec, Scheme, ScoreSpec, ServeSpec, Shape, changed, entry_of_form, forms_of, spec_of_form
+from zoo.contracts import (
+    Base,
+    Entry,
+    PromptSpec,
+    Scheme,
+    ScoreSpec,
+    ServeSpec,
+    Shape,
+    changed,
+    entry_of_form,
+    forms_of,
+    spec_of_form,
+)
 from zoo.errors import ZooError
 from zoo.models.encoders import encoder_named
 from zoo.models.shapes import of_head, read_config, shape_of_config
@@ -55,7 +67,9 @@ def check_entry(
     Of an entry with several forms nothing fails as long as one of them runs: what does not is a warning, by its form.
     """
     if entry.kind == "encoder" and entry.base and entry.prompt and entry.score:
-        return _of_encoder(entry, target, entry.base, entry.prompt, entry.score, model_folder, train=train, known=bool(label_ids))
+        return _of_encoder(
+            entry, target, entry.base, entry.prompt, entry.score, model_folder, train=train, known=bool(label_ids)
+        )
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None or entry.train is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
     base = entry.base

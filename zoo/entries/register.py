@@ -26,11 +26,13 @@ from zoo.checks import (
     quantizer_of,
     supported_decoders,
 )
-from zoo.contracts import Entry, Quantizer, Shape, explain
+from zoo.contracts import Encoder, Entry, Quantizer, Shape, explain
 from zoo.entries.chat_template import model_prompt
 from zoo.entries.load import entry_names
+from zoo.entries.register_encoder import encoder_settings
 from zoo.entries.toml import document
 from zoo.errors import ZooError, printable
+from zoo.models.encoders import encoder_of
 from zoo.models.shapes import (
     awq_bits,
     count_parameters,
@@ -155,6 +157,8 @@ def _hub_source(hub_id: str, temporary: Path) -> Source:
 def entry_text(name: str, source: Source, target: Target) -> tuple[str, tuple[int, ...]]:
     """The TOML of an entry for a model, and the tokens of its labels."""
     config = read_config(source.folder)
+    if family := encoder_of(config):
+        return _encoder_text(name, source, family, shape_of_config(config)), (0, 1, 2)
     architecture, backend = _architecture(config, source.folder)
     shape = shape_of_config(config)
     group_size = _group_size(shape, source.folder, source.parameters)
@@ -182,6 +186,14 @@ def entry_text(name: str, source: Source, target: Target) -> tuple[str, tuple[in
     }
     head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
     return document(settings, _comments(shape, weight_bytes, target), head=head), label_ids
+
+
+def _encoder_text(name: str, source: Source, family: Encoder, shape: Shape) -> str:
+    base = {"hub_id": source.hub_id, "parameters": source.parameters, "licence": source.licence}
+    about = {"name": name, "version": 1, "description": f"{source.hub_id}, an encoder"}
+    head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
+    settings = about | encoder_settings(family, base, shape, source.folder)
+    return document(settings, {"shape": "of its config.json"}, head=head)
 
 
 def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:
