@@ -3,8 +3,8 @@
     python benchmarks/encoder_speed.py FOLDER [ROWS] [ROUNDS]
 
 Models have the real shapes of deberta-v3-base, ModernBERT-base and SmolLM2-135M (quantized by AWQ, as it is served) and random
-weights: how fast they are does not depend on them. Their tokenizer is one, of bytes, so that all read the same battles: ROWS (16)
-generated ones filled up to 448 tokens a row, in one order of the answers. Each of ROUNDS (2) scores with every model in turn
+weights: how fast they are does not depend on them. Their tokenizer is one, of bytes, so that all read the same battles: ROWS
+(16) generated ones of at most 448 tokens, in one order of the answers. Each of ROUNDS (2) scores with every model in turn
 through the real score stage, so that what else the machine does meets all of them; the median of the rounds is shown, without
 loading. FOLDER keeps the models and the tables.
 """
@@ -148,9 +148,8 @@ def main(folder: Path, rows: int, rounds: int) -> None:
             taken[entry.name].append(seconds_a_row(entry, models[entry.name], battles, rows, out))
             print(json.dumps({"round": number, "entry": entry.name, "measured": taken[entry.name][-1]}), flush=True)
     last = statistics.median(seconds for seconds, _, _ in taken["smollm2-135m"])
-    print(
-        "| model | engine | s a row | tokens a row | tokens/s | beside smollm2-135m | s to load |\n|---|---|---|---|---|---|---|"
-    )
+    print("| model | engine | s a row | tokens a row | tokens/s | beside smollm2-135m | s to load |")
+    print("|---|---|---|---|---|---|---|")
     for entry in entries:
         seconds, tokens, load = (statistics.median(values) for values in zip(*taken[entry.name], strict=True))
         engine = entry.score.engine if entry.score else ""

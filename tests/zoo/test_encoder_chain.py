@@ -1,4 +1,4 @@
-"""An encoder end to end, by the commands: registered, checked, run, built into a plan, predicted with; what refuses it does so."""
+"""An encoder end to end by the commands: registered, checked, run, built into a plan, predicted with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.tiny_encoders import write_encoder
 from zoo.data.sample import write_sample
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(1500)]
 
 
 def run_cli(*arguments: str, home: Path, code: int = 0) -> str:

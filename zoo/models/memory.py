@@ -44,9 +44,10 @@ LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its a
 # Scores, and those of content to position and of position to content as they are multiplied, gathered and added
 # (DisentangledSelfAttention in transformers 5.19).
 DEBERTA_SCORES = 6
-# What a layer of DeBERTa-v3-base keeps of a pass, in bytes: a token and hidden unit (whole, and with adapters and dropout), and a
-# head and pair of tokens, by autograd's own account under autocast to 16 bits, rows of 128 and 256 tokens. That had 6.6 a pair:
-# the rest is for softmax, which is in float32 on a GPU. Other families' attention keeps no scores.
+# What a layer of DeBERTa-v3-base keeps of a pass, in bytes: a token and hidden unit (whole, and with adapters and dropout), and
+# a head and pair of tokens, by autograd's own account under autocast to 16 bits, rows of 128 and 256 tokens. That had 6.6 a
+# pair: the rest is for softmax, which is in float32 on a GPU. Other families' attention keeps no scores; else they are taken
+# to keep as much.
 ENCODER_KEPT, ENCODER_KEPT_ADAPTED, ENCODER_KEPT_SCORES = 81, 116, 11
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)

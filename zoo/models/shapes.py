@@ -299,9 +299,10 @@ def _encoder_flops(shape: Shape) -> Flops:
     """Operations of an encoder's pass, without padding; its head's product of hidden x hidden is per row.
 
     No pair of tokens is masked: 2 * 2 * hidden a pair and layer. ModernBERT's local layers read 128 tokens (Warner et al. 2024,
-    arXiv 2412.13663, section 2.1); torch's attention computes the others too, and masks them, and so does this count. DeBERTa multiplies each token's query and key
-    with the 2 * `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations 4 and 5), 2 * 2 * hidden * 2 *
-    buckets a token and layer, and projects these distances once a layer and batch, which is left out.
+    arXiv 2412.13663, section 2.1); torch's attention computes the others too, and masks them, and so does this count. DeBERTa
+    multiplies each token's query and key with the 2 * `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations
+    4 and 5), 2 * 2 * hidden * 2 * buckets a token and layer; it projects these distances once a layer and row of a batch, which
+    is left out.
     """
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     distances = 2 * (shape.position_buckets or 0)

@@ -1,7 +1,7 @@
 """Adapters of an encoder merged into its base, in float32 and in memory: the largest has half a billion weights.
 
-Unlike a language model's files, a base's names here are often not those of the model that is trained: it was saved with the head
-of its pretraining, or by an older version of transformers.
+Unlike a language model's files, a base's names here are often not those of the model that is trained: it was saved with the
+head of its pretraining, or by an older version of transformers.
 """
 
 from __future__ import annotations

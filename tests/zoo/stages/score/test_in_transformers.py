@@ -1,4 +1,4 @@
-"""The transformers engine: it agrees with a row at a time, whatever the batches, and a killed scoring ends with the same table."""
+"""The transformers engine: it agrees with a row at a time whatever the batches, and a killed scoring makes the same table."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ def test_the_engine_agrees_with_a_row_at_a_time_in_float32(folder: Path) -> None
     rows = drawn_rows([4, 150, 33, 8, 80, 5, 149, 21])
     expected = encoder_answers(folder, [row.tolist() for row in rows])
     assert np.ptp(expected, axis=0).min() > 1e-3  # else anything would agree
+    heard: list[tuple[int, int]] = []
     for tokens, seqs in ((10_000, 64), (1, 1), (320, 3)):
         spec = SPEC.model_copy(update={"max_batched_tokens": tokens, "max_seqs": seqs})
-        heard: list[tuple[int, int]] = []
+        heard.clear()
         answer = Engine(engine_arguments(folder, spec, ServeSpec())).score(rows, lambda *step: heard.append(step))
         assert np.abs(answer.logits - expected).max() < 1e-5
         assert not answer.refused and not answer.cached.any()

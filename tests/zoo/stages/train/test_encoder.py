@@ -160,7 +160,7 @@ def test_an_adapter_of_another_family_is_refused(sample_csv: Path, tmp_path: Pat
     out = tmp_path / "trained"
     out.mkdir()
     train.run(request_of(tmp_path / "Bert", sample_csv, "Bert", method="lora", epochs=1), out)
-    with pytest.raises(ZooError, match="no weight .* was it trained on another base"):
+    with pytest.raises(ZooError, match=r"no weight .* was it trained on another base"):
         merged(tmp_path / "Roberta", tmp_path / "merged", out)
     with pytest.raises(ZooError, match="head begins at random"):
         merged(tmp_path / "Bert", tmp_path / "scaled", out, scale=0.5)
