@@ -154,7 +154,8 @@ def main(folder: Path, rows: int, rounds: int) -> None:
         seconds, tokens, load = (statistics.median(values) for values in zip(*taken[entry.name], strict=True))
         engine = entry.score.engine if entry.score else ""
         print(
-            f"| {entry.name} | {engine} | {seconds:.2f} | {tokens:.0f} | {tokens / seconds:.0f} | {seconds / last:.2f} | {load:.0f} |"
+            f"| {entry.name} | {engine} | {seconds:.2f} | {tokens:.0f} | {tokens / seconds:.0f} | {seconds / last:.2f} "
+            f"| {load:.0f} |"
         )
 
 

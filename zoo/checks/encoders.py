@@ -1,4 +1,7 @@
-"""Checks of an encoder on a target: engine, dtype, prompt, length, memory. It fits one card, and is not quantized."""
+"""Checks of an encoder on a target: engine, dtype, prompt, length and memory.
+
+It fits one card, and is not quantized.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ TIGHT = 0.95  # above this share of a card's memory it may or may not start: the
 def layout_memory(
     base: Base, quantize: QuantizeSpec | None, score: ScoreSpec, shape: Shape, target: Target
 ) -> dict[Layout, CardMemory]:
-    """What each layout that the target offers takes of its fullest card; an encoder is on one, and is not quantized."""
+    """What each layout that the target offers takes of its fullest card.
+
+    `quantize` None: of an encoder, which is on one card.
+    """
     if quantize is None:
         return {
             "replicas": encoder_memory(

@@ -363,7 +363,7 @@ class Entry(Contract):
             )
 
     def _check_encoder(self) -> None:
-        """An encoder has no vocabulary's head to answer by, is not quantized here, and is scored by transformers."""
+        """What an encoder has no part in: label tokens, quantizing, vLLM, and what scales an update."""
         if self.quantize is not None:
             raise ValueError("an encoder is served as it was trained, not quantized; take [quantize] out")
         known = [f"{family}ForSequenceClassification" for family in get_args(Encoder)]

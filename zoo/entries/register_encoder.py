@@ -1,4 +1,7 @@
-"""What `zoo register` writes for an encoder: its prompt between its own special tokens, and settings of full training."""
+"""What `zoo register` writes for an encoder.
+
+Its prompt stands between its own special tokens, and it is trained whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders: the families that are trained and scored here, and how a checkpoint says that it is of one.
+"""Encoders: the families that are known here, and how a checkpoint says so.
 
 An encoder reads a battle in both directions at once and answers from one position or the mean of all, by a small head of its
 own: transformers' `*ForSequenceClassification` with three outputs, classes by place in the prompt as everywhere. A pretrained
@@ -25,7 +25,7 @@ HEAD_MODULES: dict[Encoder, tuple[str, ...]] = {
 
 
 def classifier_name(family: Encoder) -> str:
-    """transformers' class of a family's classifier, which is what an entry's base.architecture says."""
+    """transformers' class of a family's classifier, as an entry's base.architecture has it."""
     return f"{family}ForSequenceClassification"
 
 
@@ -35,7 +35,10 @@ def encoder_named(architecture: str) -> Encoder | None:
 
 
 def encoder_of(config: dict[str, Any]) -> Encoder | None:
-    """The family of a checkpoint, whatever its head, by its config.json; None where it is no encoder."""
+    """The family of a checkpoint by its config.json.
+
+    Whatever its head is; None where it is no encoder.
+    """
     return FAMILIES.get(str(config.get("model_type")))
 
 

@@ -149,7 +149,7 @@ def _tensor_parameters(path: Path, name: str, tensor: Any) -> int:
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the linear layers of a layer, by transformers' names; a decoder's are seven."""
+    """(inputs, outputs) of the linear layers of a layer, by transformers' names."""
     if shape.encoder:
         return _encoder_layers(shape)
     queries = shape.num_attention_heads * shape.head_dim
@@ -166,7 +166,10 @@ def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
 
 
 def _encoder_layers(shape: Shape) -> dict[str, tuple[int, int]]:
-    """The same of an encoder: ModernBERT's feed-forward part is gated, that of the others has two matrices."""
+    """The same of an encoder.
+
+    ModernBERT's feed-forward part is gated, that of the others has two matrices.
+    """
     hidden, wide = shape.hidden_size, shape.intermediate_size
     if shape.encoder == "ModernBert":
         return {"Wqkv": (hidden, 3 * hidden), "attn.Wo": (hidden, hidden), "Wi": (hidden, 2 * wide), "mlp.Wo": (wide, hidden)}
@@ -296,13 +299,13 @@ def flops_of_shape(shape: Shape) -> Flops:
 
 
 def _encoder_flops(shape: Shape) -> Flops:
-    """Operations of an encoder's pass, without padding; its head's product of hidden x hidden is per row.
+    """Operations of an encoder's pass, without padding.
 
-    No pair of tokens is masked: 2 * 2 * hidden a pair and layer. ModernBERT's local layers read 128 tokens (Warner et al. 2024,
-    arXiv 2412.13663, section 2.1); torch's attention computes the others too, and masks them, and so does this count. DeBERTa
-    multiplies each token's query and key with the 2 * `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations
-    4 and 5), 2 * 2 * hidden * 2 * buckets a token and layer; it projects these distances once a layer and row of a batch, which
-    is left out.
+    The product of hidden x hidden in its head is per row. No pair of tokens is masked: 2 * 2 * hidden a pair and layer.
+    ModernBERT's local layers read 128 tokens (Warner et al. 2024, arXiv 2412.13663, section 2.1); torch's attention computes
+    the others too, and masks them, and so does this count. DeBERTa multiplies each token's query and key with the 2 *
+    `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations 4 and 5), 2 * 2 * hidden * 2 * buckets a token and
+    layer; it projects these distances once a layer and row of a batch, which is left out.
     """
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     distances = 2 * (shape.position_buckets or 0)

@@ -28,7 +28,9 @@ def fold_chains(
 
 
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
-    """Merge and quantize requests of one checkpoint averaged over all folds, in each form; of an encoder the merge alone.
+    """Merge and quantize requests of one checkpoint averaged over all folds, in each form.
+
+    Of an encoder the merge alone.
 
     The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
     would say nothing: it is for serving, on battles to come.

@@ -1,4 +1,4 @@
-"""Encoders in transformers: loaded with a classifier of three outputs, which is computed in float32.
+"""Encoders in transformers, with a classifier of three outputs in float32.
 
 Training, merging and scoring share this. Attention is transformers' own choice for the family: torch's kernels where it has
 them, plain products for DeBERTa, whose distances no kernel knows.
@@ -19,7 +19,7 @@ HEAD = "classifier"  # its last part, in every family
 
 
 def load_encoder(folder: Path, *, dtype: torch.dtype, place: torch.device | str = "cpu", seed: int = 0) -> Any:
-    """A model folder of an encoder as transformers' classifier of three outputs, on a device.
+    """An encoder's folder as transformers' classifier of three outputs, on a device.
 
     What of its head the folder does not have begins at random by the seed, whatever else was drawn before.
     """
@@ -37,7 +37,7 @@ def load_encoder(folder: Path, *, dtype: torch.dtype, place: torch.device | str 
 
 
 def is_encoder(model: Any) -> bool:
-    """Whether a transformers model, adapters injected or not, is of one of the families."""
+    """Whether a transformers model is of one of the families."""
     return getattr(model.config, "model_type", None) in FAMILIES
 
 
@@ -52,7 +52,7 @@ def encoder_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.T
 
 
 def widen_head(model: Any) -> None:
-    """Keep the classifier in float32, and compute it so under autocast and in a body of 16 bits.
+    """Keep the classifier in float32, also under autocast and in a body of 16 bits.
 
     Of a model with adapters, after they are injected: what peft copied before would call the original.
     """
@@ -70,12 +70,15 @@ def _in_float32(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
 
 
 def head_modules(model: Any) -> list[str]:
-    """The parts of an encoder beside its layers that are trained whole, as peft finds them: by the end of a name."""
+    """The parts of an encoder beside its layers that are trained whole.
+
+    As peft finds them, by the end of a name.
+    """
     return list(HEAD_MODULES[FAMILIES[model.config.model_type]])
 
 
 def linear_modules(model: Any) -> list[str]:
-    """Names of the linear layers of an encoder's own layers, without its head: where adapters go."""
+    """Names of the linear layers that adapters go to: an encoder's, without its head."""
     body = model.base_model_prefix
     return [
         name

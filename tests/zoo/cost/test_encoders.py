@@ -1,4 +1,4 @@
-"""An encoder's operations, memory and forecasts: held against torch's own count, and against submissions that people told of."""
+"""An encoder's operations and forecasts, against torch's own count and submissions that people told of."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def of_row(flops: Flops, tokens: int) -> float:
 
 @pytest.mark.parametrize("family", ["Bert", "Roberta", "ModernBert", "DebertaV2"])
 def test_operations_are_those_that_torch_counts(family: str) -> None:
-    """Their growth with a row's length, which is all that a file's hours go by; DeBERTa's projections of distances are constant."""
+    """Their growth with a row's length; DeBERTa's projections of distances, the same for every row, are left out."""
     config = {**CONFIGS[family], "model_type": TYPES[family], "vocab_size": 320}
     shape = changed(shape_of_config(config), classes=3)
     assert shape.encoder == family

@@ -1,9 +1,9 @@
-"""What runs inside an engine process: one engine, vLLM's or transformers', that scores the chunks it is told to.
+"""What runs inside an engine process: one engine that scores the chunks it is told to.
 
-It is run as `python -m zoo.stages.score.engine_process JOB.json FD`. Commands come as lines of JSON on the standard input,
-answers go as lines of JSON to file descriptor FD. The process that started it (by an `engine_handle`) watches over it, and it
-dies with that process. It reads token ids and returns logits, nothing else: tables, labels and probabilities are its parent's
-business, so that the engine goes on with the next chunk while files are written.
+It is vLLM's or transformers'. It is run as `python -m zoo.stages.score.engine_process JOB.json FD`. Commands come as lines of
+JSON on the standard input, answers go as lines of JSON to file descriptor FD. The process that started it (by an
+`engine_handle`) watches over it, and it dies with that process. It reads token ids and returns logits, nothing else: tables,
+labels and probabilities are its parent's business, so that the engine goes on with the next chunk while files are written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The transformers engine: encoders in length-sorted batches, token ids in, raw logits of the three classes out.
+"""The transformers engine: token ids in, raw logits of an encoder's three classes out.
 
-It runs inside an engine process like vLLM's, and answers the same calls. A batch is padded to its longest row; what is padding
-is masked, so that a row's logits do not depend on its neighbours but by rounding. A chunk always holds the same rows, and its
-batches follow from them: a resumed run ends with the same table. In float32 on processors and float16 on GPUs unless the entry
-says otherwise; the classifier is in float32 everywhere.
+Batches are sorted by length. It runs inside an engine process like vLLM's, and answers the same calls. A batch is padded to its
+longest row; what is padding is masked, so that a row's logits do not depend on its neighbours but by rounding. A chunk always
+holds the same rows, and its batches follow from them: a resumed run ends with the same table. In float32 on processors and
+float16 on GPUs unless the entry says otherwise; the classifier is in float32 everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABSOLUTE_POSITIONS = ("Bert", "Roberta")  # have no embedding for a position bey
 
 
 def engine_arguments(folder: Path, spec: ScoreSpec, serve: ServeSpec) -> dict[str, Any]:
-    """What an engine process is told, as JSON: the model, its dtype, and how large a batch may be."""
+    """What an engine process is told: the model, its dtype, and how large a batch may be."""
     return {
         "engine": ENGINE,
         "model": str(folder),
@@ -95,7 +95,7 @@ class Engine:
         return found
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the GPU, as vLLM's engine tells them (`gpu_memory`); zeros on processors."""
+        """Bytes of the GPU as vLLM's engine tells them (`gpu_memory`); zeros on processors."""
         import torch
 
         if self._place.type != "cuda":
@@ -110,7 +110,10 @@ class Engine:
 
 
 def batches(lengths: Sequence[int], most_tokens: int, most_rows: int, without: Mapping[int, str]) -> list[list[int]]:
-    """Rows by length in batches of at most so many rows and padded tokens, the longest first: memory shows itself at once."""
+    """Rows by length in batches of at most so many rows and padded tokens.
+
+    The longest come first: what memory they take shows at once.
+    """
     order = sorted((i for i in range(len(lengths)) if i not in without), key=lambda i: lengths[i])
     by_tokens = micro_batches(order, list(lengths), most_tokens)
     return [batch[i : i + most_rows] for batch in by_tokens for i in range(0, len(batch), most_rows)][::-1]

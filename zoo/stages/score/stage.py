@@ -1,4 +1,4 @@
-"""The score stage: label probabilities of every battle by vLLM or transformers, resumable by chunks.
+"""The score stage: label probabilities of every battle by an engine, resumable by chunks.
 
 This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `engines`), and writes what
 comes back: each finished chunk is a file under `<variant>/chunks/`. A killed run or engine loses one chunk a replica; since a

@@ -123,9 +123,9 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
-    """The trained weights as safetensors, all of them in the base's dtype, an encoder's in float32.
+    """The trained weights as safetensors, all of them in the base's dtype.
 
-    No path of this machine in the adapter's config.
+    An encoder's are in float32.     No path of this machine in the adapter's config.
     """
     if spec.method == "full":
         from transformers import AutoConfig

@@ -1,4 +1,6 @@
-"""The head: logits of the three labels at the last position, by tokens or a classifier; an encoder's by its own head.
+"""The head: logits of the three labels at the last position, by tokens or a classifier.
+
+An encoder has a head of its own.
 
 No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
 """

@@ -1,7 +1,7 @@
-"""Adapters of an encoder merged into its base, in float32 and in memory: the largest has half a billion weights.
+"""Adapters of an encoder merged into its base, in float32 and in memory.
 
-Unlike a language model's files, a base's names here are often not those of the model that is trained: it was saved with the
-head of its pretraining, or by an older version of transformers.
+The largest has half a billion weights. Unlike a language model's files, a base's names here are often not those of the model
+that is trained: it was saved with the head of its pretraining, or by an older version of transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
 
 
 def merge_encoder(base: Path, target: Path, trained: Sequence[Path]) -> tuple[int, float]:
-    """Write the base with the mean of several adapters' updates to `target`, as a classifier of transformers.
+    """Write the base with the mean of several adapters' updates to `target`.
 
     What of the head was trained whole is the mean of what each has become. Returns how many weights were changed, and the
     largest change of any. ZooError where an adapter changes a weight that the base does not have.
@@ -50,6 +50,6 @@ def merge_encoder(base: Path, target: Path, trained: Sequence[Path]) -> tuple[in
 
 
 def _whole_tensors(adapter: Path) -> dict[str, Any]:
-    """What an adapter has of the model's own weights, by their names: its head, trained whole."""
+    """What an adapter has of the model's own weights by name: its head, trained whole."""
     found = load_file(adapter / "adapter_model.safetensors")
     return {name.removeprefix(PREFIX): tensor for name, tensor in found.items() if ".lora_" not in name}

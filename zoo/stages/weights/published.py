@@ -1,7 +1,7 @@
-"""Encoders as they were first published: `pytorch_model.bin` and `spm.model`, made into safetensors and tokenizer.json.
+"""Encoders as first published, made into safetensors and tokenizer.json.
 
-DeBERTa v3 has no other files on the hub. A .bin file is a pickle, which may hold a program: torch reads it with `weights_only`,
-which takes tensors and plain containers and refuses all else.
+Of DeBERTa v3 the hub has `pytorch_model.bin` and `spm.model` alone. A .bin file is a pickle, which may hold a
+program: torch reads it with `weights_only`, which takes tensors and plain containers and refuses all else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WEIGHTS, PIECES = "pytorch_model.bin", "spm.model"
 
 
 def convert_published(folder: Path) -> None:
-    """Give a model folder what it lacks of safetensors and tokenizer.json, from the files that it has instead.
+    """Give a model folder what it lacks of safetensors and tokenizer.json.
 
     The pickle is removed afterwards. ZooError where a file cannot be read.
     """
