@@ -2,7 +2,7 @@
 
     python benchmarks/encoder_speed.py FOLDER [ROWS] [ROUNDS]
 
-Models have the real shapes of deberta-v3-base, ModernBERT-base and SmolLM2-135M (quantized by AWQ, as it is served) and random
+Models have the real shapes of deberta-v3-base, ModernBERT-base and SmolLM2-135M (merged, in bfloat16, not quantized) and random
 weights: how fast they are does not depend on them. Their tokenizer is one, of bytes, so that all read the same battles: ROWS
 (16) generated ones of at most 448 tokens, in one order of the answers. Each of ROUNDS (2) scores with every model in turn
 through the real score stage, so that what else the machine does meets all of them; the median of the rounds is shown, without
@@ -23,8 +23,6 @@ from zoo.contracts import (
     Held,
     Input,
     PromptSpec,
-    QuantizeRequest,
-    QuantizeSpec,
     ScoreRequest,
     ScoreSpec,
     Selection,
@@ -33,7 +31,6 @@ from zoo.contracts import (
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.entries.load import load_entry
-from zoo.stages.quantize import stage as quantize
 from zoo.stages.score import stage as score
 
 TOKENS = 448
@@ -84,28 +81,12 @@ def prompt_of(entry: Entry) -> PromptSpec:
     )
 
 
-def served(entry: Entry, folder: Path, battles: Path) -> Path:
-    """The artifact that is scored: of the language model its AWQ form."""
+def served(entry: Entry, folder: Path) -> Path:
+    """The artifact that is scored."""
     made = folder / entry.name
     if not (made / "model").exists():
         write_model(entry, made / "model")
-    if entry.kind == "encoder":
-        return made
-    quantized = folder / f"{entry.name}-awq"
-    if not (quantized / "model").exists():
-        quantized.mkdir(exist_ok=True)
-        spec = QuantizeSpec(group_size=32, calibration_rows=2, calibration_tokens=128, apply_clip=False)
-        data = Input(path=battles, fingerprint="y")
-        request = QuantizeRequest(
-            entry=entry.name,
-            model=Input(path=made, fingerprint="x"),
-            battles=data,
-            held=Held(),
-            prompt=prompt_of(entry),
-            spec=spec,
-        )
-        quantize.run(request, quantized)
-    return quantized
+    return made
 
 
 def seconds_a_row(entry: Entry, model: Path, battles: Path, rows: int, out: Path) -> tuple[float, float, float]:
@@ -140,7 +121,7 @@ def main(folder: Path, rows: int, rounds: int) -> None:
         write_sample(battles, 200, 7)
     assert len(read_battles(battles).frame) >= rows
     entries = [load_entry(name) for name in ENTRIES]
-    models = {entry.name: served(entry, folder, battles) for entry in entries}
+    models = {entry.name: served(entry, folder) for entry in entries}
     stamp, taken = int(time.time()), {entry.name: [] for entry in entries}  # type: ignore[var-annotated]
     for number in range(rounds):
         for entry in entries:
