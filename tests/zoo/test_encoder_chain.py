@@ -47,18 +47,3 @@ def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp
     submission = pd.read_csv(tmp_path / "sub.csv")
     columns = ["winner_model_a", "winner_model_b", "winner_tie"]
     assert len(submission) == 40 and np.allclose(submission[columns].sum(axis=1), 1, atol=1e-6)
-    assert "not bundled yet" in run_cli(
-        "ensemble",
-        "bundle",
-        str(plan),
-        "-o",
-        str(tmp_path / "bundle"),
-        "--competition",
-        "lmsys",
-        "--user",
-        "me",
-        home=home,
-        code=2,
-    )
-    assert "classifier head" in run_cli("zoo", "export", "tiny", "-o", str(tmp_path / "out"), home=home, code=2)
-    assert "no ladder" in run_cli("zoo", "ladder", "tiny", "--data", data, "--target", "cpu", home=home, code=2)
