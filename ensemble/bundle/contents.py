@@ -71,6 +71,9 @@ def checkpoints_of(plan: Plan, store: Path) -> list[Checkpoint]:
         requests[member.checkpoint] = request
     found = []
     for fingerprint, names in members.items():
+        request = requests[fingerprint]
+        if isinstance(request, ScoreRequest) and request.spec.engine != "vllm":
+            raise ZooError(f"{names[0]}: an encoder is not bundled yet; build without it: --exclude {names[0]}")
         artifact = _artifact(store, fingerprint, names[0])
         check_files(artifact)
         small = not isinstance(requests[fingerprint], ScoreRequest)

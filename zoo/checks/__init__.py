@@ -8,14 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from zoo.checks.encoders import check_encoder
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
 from zoo.checks.model import check_architecture, check_context, check_group_size, check_head, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
-from zoo.contracts import Entry, Scheme, ServeSpec, Shape, entry_of_form, forms_of, spec_of_form
+from zoo.contracts import (
+    Base,
+    Entry,
+    PromptSpec,
+    Scheme,
+    ScoreSpec,
+    ServeSpec,
+    Shape,
+    changed,
+    entry_of_form,
+    forms_of,
+    spec_of_form,
+)
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_named
 from zoo.models.shapes import of_head, read_config, shape_of_config
 from zoo.targets import Target
 
@@ -52,6 +66,10 @@ def check_entry(
     `label_ids`: the tokens of the labels, where that folder's tokenizer was asked already.
     Of an entry with several forms nothing fails as long as one of them runs: what does not is a warning, by its form.
     """
+    if entry.kind == "encoder" and entry.base and entry.prompt and entry.score:
+        return _of_encoder(
+            entry, target, entry.base, entry.prompt, entry.score, model_folder, train=train, known=bool(label_ids)
+        )
     if entry.base is None or entry.prompt is None or entry.quantize is None or entry.score is None:
         return [ok("memory", f"{entry.kind}: no GPU needed")]
     base, made_so = entry.base, entry.elsewhere is not None and entry.elsewhere.quantized
@@ -84,6 +102,34 @@ def check_entry(
     ]
     findings = _while_one_runs(findings, forms)
     return [*findings, check_training(entry.base, entry.train, shape, target)] if train and entry.train else findings
+
+
+def _of_encoder(
+    entry: Entry,
+    target: Target,
+    base: Base,
+    prompt: PromptSpec,
+    score: ScoreSpec,
+    model_folder: Path | None,
+    *,
+    train: bool,
+    known: bool,
+) -> list[Finding]:
+    try:
+        shape = shape_of_config(read_config(model_folder)) if model_folder else entry_shape(entry)
+    except ZooError as error:
+        return [fail("shape", str(error), "give the folder of a complete model")]
+    return check_encoder(
+        base,
+        prompt,
+        score,
+        entry.train if train else None,
+        shape,
+        serve=entry.serve.get(target.name, ServeSpec()),
+        target=target,
+        model_folder=model_folder,
+        known=known,
+    )
 
 
 def _while_one_runs(findings: list[Finding], forms: Iterable[Scheme]) -> list[Finding]:
@@ -127,4 +173,7 @@ def entry_shape(entry: Entry, model_folder: Path | None = None) -> Shape | None:
     None where neither is there.
     """
     shape = shape_of_config(read_config(model_folder)) if model_folder else entry.shape
-    return None if shape is None else of_head(shape, entry.head)
+    if shape is None:
+        return None
+    family = encoder_named(entry.base.architecture) if entry.kind == "encoder" and entry.base else None
+    return of_head(changed(shape, encoder=family) if family else shape, entry.head)

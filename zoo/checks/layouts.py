@@ -7,7 +7,7 @@ from typing import get_args
 from zoo.checks.finding import Finding, fail, info, ok, warn
 from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
-from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, scoring_memory, training_memory
+from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, encoder_memory, scoring_memory, training_memory
 from zoo.models.shapes import linear_layers, weight_bits
 from zoo.targets import Target
 
@@ -15,9 +15,22 @@ TIGHT = 0.95  # above this share of a card's memory it may or may not start: the
 
 
 def layout_memory(
-    base: Base, quantize: QuantizeSpec, score: ScoreSpec, shape: Shape, target: Target
+    base: Base, quantize: QuantizeSpec | None, score: ScoreSpec, shape: Shape, target: Target
 ) -> dict[Layout, CardMemory]:
-    """What each layout that the target offers takes of its fullest card."""
+    """What each layout that the target offers takes of its fullest card.
+
+    `quantize` None: of an encoder, which is on one card.
+    """
+    if quantize is None:
+        return {
+            "replicas": encoder_memory(
+                shape,
+                parameters=base.parameters,
+                max_batched_tokens=score.max_batched_tokens,
+                longest=max(variant.max_tokens or 0 for variant in score.variants),
+                wide=not target.gpus,
+            )
+        }
     layouts: tuple[Layout, ...] = get_args(Layout) if target.gpus > 1 else ("replicas",)
     return {
         layout: scoring_memory(
@@ -139,7 +152,7 @@ def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -
         return ok("training memory", what)
     if need.total <= room:
         return warn("training memory", f"{what}: tight", f"lower train.micro_batch_tokens ({train.micro_batch_tokens})")
-    return fail("training memory", what, _training_mend(train, need, room))
+    return fail("training memory", what, _training_mend(train, need, room, encoder=shape.encoder is not None))
 
 
 def training_need(base: Base, train: TrainSpec, shape: Shape) -> TrainingMemory:
@@ -160,7 +173,7 @@ def _training_parts(need: TrainingMemory) -> str:
     return _listed(need.total, "", {name: size for name, size in parts.items() if size})
 
 
-def _training_mend(train: TrainSpec, need: TrainingMemory, room: int) -> str:
+def _training_mend(train: TrainSpec, need: TrainingMemory, room: int, *, encoder: bool) -> str:
     """The cheapest change that is enough for training.
 
     In this order: checkpoints, fewer tokens a pass, another method or machine.
@@ -172,6 +185,6 @@ def _training_mend(train: TrainSpec, need: TrainingMemory, room: int) -> str:
     tokens = int(train.micro_batch_tokens * max(0.0, TIGHT * room - fixed) / batch) // 256 * 256
     if tokens >= 1024:
         return f"set train.micro_batch_tokens = {tokens}"
-    if train.method != "qlora":
+    if train.method != "qlora" and not encoder:
         return 'set train.method = "qlora"'
     return "train on a larger card, or choose a smaller model"

@@ -9,6 +9,7 @@ from zoo.checks.quantizers import SMOOTHED, quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES
 from zoo.contracts import Head, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, Shape
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_named
 from zoo.models.heads import CLASSIFIERS
 from zoo.models.shapes import linear_inputs
 
@@ -44,6 +45,8 @@ def check_head(head: Head, architecture: str) -> Finding:
     """Whether the architecture can have the head that an entry asks for."""
     if head == "labels":
         return ok("head", "labels: three rows of the vocabulary's head")
+    if family := encoder_named(architecture):
+        return ok("head", f"classifier: {family}'s own, three outputs")
     if architecture in CLASSIFIERS:
         return ok("head", f"classifier: {CLASSIFIERS[architecture]}, three outputs")
     known = ", ".join(sorted(name.removesuffix("ForCausalLM") for name in CLASSIFIERS))

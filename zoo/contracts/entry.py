@@ -15,6 +15,8 @@ from zoo.contracts.training import CHOSEN, ExtraFiles, Head, MergeSpec, Targets,
 Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
 Scheme = Literal["awq", "int8", "w4a8", "fp8"]  # what each is, and what it asks of a machine: docs/quantization.md
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+EngineName = Literal["vllm", "transformers"]  # what scores: the second is for encoders
+Encoder = Literal["DebertaV2", "ModernBert", "Bert", "Roberta"]  # families of encoders: zoo/models/encoders.py
 
 # PEP 508's names and PEP 440's public versions, both in their canonical form: no address, path, option, extra or marker.
 _PINNED = re.compile(
@@ -91,6 +93,10 @@ class Shape(Contract):
     classes: Positive | None = added_later(
         None, description="outputs of a classifier; an entry's `head` says it has one, and its [shape] does not"
     )
+    encoder: Encoder | None = added_later(
+        None, description="family of an encoder; an entry's base.architecture says it, and its [shape] does not"
+    )
+    position_buckets: Positive | None = added_later(None, description="DeBERTa: distances to either side that it tells apart")
 
 
 class PromptSpec(Contract):
@@ -220,14 +226,18 @@ class Variant(Contract):
 
 
 class ScoreSpec(Contract):
-    """How vLLM scores: which variants, in what chunks, with what engine settings."""
+    """How an engine scores: which variants, in what chunks, with what settings.
 
+    `kv_cache_bytes`, `prefix_caching` and `enforce_eager` are vLLM's alone.
+    """
+
+    engine: EngineName = added_later("vllm", description="transformers: length-sorted batches, for encoders")
     variants: tuple[Variant, ...] = (Variant(max_tokens=1024),)
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         "auto", description="of activations in the engine; auto: as the checkpoint is stored, where the target has that"
     )
     chunk_rows: Positive = Field(64, description="rows between two files on disk: what a killed run can lose")
-    max_batched_tokens: Positive = Field(8192, description="tokens of a batch at most")
+    max_batched_tokens: Positive = Field(8192, description="tokens of a batch at most, padding among them")
     max_seqs: Positive = Field(32, description="rows of a batch at most")
     kv_cache_bytes: Positive | None = Field(None, description="None: room for one full batch and one longest row")
     prefix_caching: bool = Field(True, description="compute a beginning that rows share once")
@@ -326,8 +336,8 @@ class Entry(Contract):
     """One model of the zoo."""
 
     name: Name = Field(description="what commands call it; the name of the file")
-    kind: Literal["causal_lm", "lexical"] = Field(
-        "causal_lm", description="a causal language model, or word counts and lengths"
+    kind: Literal["causal_lm", "encoder", "lexical"] = Field(
+        "causal_lm", description="a causal language model, an encoder like BERT, or word counts and lengths"
     )
     head: Head = added_later(
         "labels",
@@ -349,10 +359,9 @@ class Entry(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> Entry:
-        needed = ("base", "prompt", "train", "quantize", "score") if self.kind == "causal_lm" else ("lexical",)
         if self.elsewhere:
             self._check_elsewhere(self.elsewhere)
-        missing = [key for key in needed if getattr(self, key) is None and not (self.elsewhere and key == "train")]
+        missing = [key for key in _NEEDED[self.kind] if getattr(self, key) is None and not (self.elsewhere and key == "train")]
         if missing:
             raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
         if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
@@ -363,13 +372,20 @@ class Entry(Contract):
             raise ValueError("merge.scale is of a low-rank update; with train.method = 'full' and with dora there is none")
         if self.shape and self.shape.classes:
             raise ValueError("shape.classes follows from head = 'classifier'; leave it out")
-        if self.head == "classifier":
+        if self.shape and self.shape.encoder:
+            raise ValueError("shape.encoder follows from base.architecture; leave it out")
+        if self.kind == "encoder":
+            self._check_encoder()
+        elif self.head == "classifier":
             self._check_classifier()
+        if self.kind != "encoder" and self.score and self.score.engine != "vllm":
+            raise ValueError(f"score.engine = {self.score.engine!r} is for encoders; leave it out of a {self.kind} entry")
         formed = None if self.quantize or not self.score else next((v.form for v in self.score.variants if v.form), None)
         if formed:
             raise ValueError(f"score.variants: form = {formed!r} is of quantized checkpoints, and a {self.kind} entry has none")
-        if self.kind == "causal_lm" and self.score and self.prompt and self.quantize:
-            self._check_forms(self.score, self.quantize)
+        if self.score and self.prompt:
+            if self.quantize:
+                self._check_forms(self.score, self.quantize)
             uncapped = [i for i, variant in enumerate(self.score.variants) if variant.max_tokens is None]
             if uncapped:  # the engine is made for the longest row, and memory is counted by it
                 cap = self.prompt.max_tokens
@@ -404,6 +420,29 @@ class Entry(Contract):
                 "quantize.backend = 'llm-compressor' is not supported with head = 'classifier'; set 'autoawq' or another scheme"
             )
 
+    def _check_encoder(self) -> None:
+        """What an encoder has no part in: label tokens, quantizing, vLLM, and what scales an update."""
+        if self.quantize is not None:
+            raise ValueError("an encoder is served as it was trained, not quantized; take [quantize] out")
+        known = [f"{family}ForSequenceClassification" for family in get_args(Encoder)]
+        if self.base and self.base.architecture not in known:
+            raise ValueError(f"base.architecture of an encoder is one of {', '.join(known)}; got {self.base.architecture!r}")
+        if self.head != "classifier":
+            raise ValueError("an encoder has no label tokens to answer by; set head = 'classifier'")
+        if self.score and self.score.engine != "transformers":
+            raise ValueError("encoders are scored by transformers alone here; set score.engine = 'transformers'")
+        split = next((name for name, serve in self.serve.items() if serve.layout != "replicas"), None)
+        if split:
+            raise ValueError(f"serve.{split}.layout: an encoder fits one GPU; set it to 'replicas'")
+        if self.train is None:
+            return
+        if self.train.method == "qlora":
+            raise ValueError("train.method = 'qlora' is of language models; set 'full' or 'lora'")
+        if self.train.objective == "text":
+            raise ValueError("train.objective = 'text' needs a causal language model; leave objective out")
+        if self.train.scales or self.merge.scale != 1:
+            raise ValueError("an encoder's head begins at random: a part of its update means nothing; take the scale out")
+
     @staticmethod
     def _check_forms(score: ScoreSpec, quantize: QuantizeSpec) -> None:
         """No two variants are one checkpoint scored the same way, one by the form's name and one without."""
@@ -413,6 +452,13 @@ class Entry(Contract):
                 raise ValueError(
                     f"score.variants.{i} is another one already: form = {variant.form!r} is quantize.scheme; remove one of them"
                 )
+
+
+_NEEDED = {
+    "causal_lm": ("base", "prompt", "train", "quantize", "score"),
+    "encoder": ("base", "prompt", "train", "score"),
+    "lexical": ("lexical",),
+}
 
 
 def forms_of(entry: Entry) -> tuple[Scheme, ...]:

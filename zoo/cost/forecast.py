@@ -60,6 +60,10 @@ from zoo.targets import Target, is_of_kind, machine_fingerprint, matmul_rate
 MEASURED_RATES_SPREAD = 0.35
 SIZE_SPREAD = 0.7  # of a model far smaller or larger than those of the published runs, a guess
 
+# Of an encoder in transformers' 16-bit products beside decoders in 4 bits, a guess. The two submissions of DeBERTa that are
+# known, base below 1 hour and large about 1.5 (25,000 rows, two T4s), lie within it (tests/zoo/cost/test_encoders.py).
+ENCODER_SPREAD = 0.5
+
 Basis = Literal["measured", "scaled", "published", "rates"]
 
 
@@ -245,6 +249,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
     scale, spread = t4_ratio(target) or 1.0, 0.0 if is_t4(target) else DECLARED_RATES_SPREAD
     size = _of_other_size(shape)
     spread = float(np.hypot(spread, SIZE_SPREAD)) if size else spread
+    spread = float(np.hypot(spread, ENCODER_SPREAD)) if shape.encoder else spread
     form = form_speed(entry, target)
     spread = float(np.hypot(spread, form.spread))
     at_awq = work * np.array([1 / form.times, 1.0])  # rates are of 4 bit weights with 16 bit activations
@@ -256,7 +261,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         f"{work[0] / 1e15:.3g} and {work[1] / 1e15:.3g} PFLOP of linear layers and attention a device, at {matmul:.3g} and "
         f"{attention:.2g} TFLOP/s as fitted to {runs} published runs on two T4s (`benchmarks/cost_model.md`)",
         "bytes by the arithmetic of `zoo check`",
-        f"{cost.load_seconds:.0f} s of start-up; engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)",
+        f"{cost.load_seconds:.0f} s of start-up; {_compared(shape)}",
         *([form.source] if form.source else []),
         *_of_own_rates(target),
     ]
@@ -271,6 +276,17 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         submission_seconds=seconds_of(submission=True) if is_t4(target) else None,
         assumed=tuple(assumed),
         extrapolates=(f"never ran on {target.name}", *size),
+    )
+
+
+def _compared(shape: Shape) -> str:
+    """What the engine is taken to be as fast as."""
+    if shape.encoder is None:
+        return "engine and 4-bit kernels as fast as those runs' (bitsandbytes, AWQ in vLLM)"
+    own = "and plain attention with its gathers " if shape.encoder == "DebertaV2" else ""
+    return (
+        f"16-bit products of transformers {own}as fast as those runs' decoders in 4 bits, within "
+        f"{math.expm1(ENCODER_SPREAD):.0%} (one deviation, a guess); rows in batches by length, without padding"
     )
 
 
@@ -331,7 +347,9 @@ def predicted_bytes(entry: Entry, target: Target) -> Interval | None:
     """
     shape = shape_of(entry)
     quantize = quantized_as(entry)
-    if shape is None or not target.gpus or entry.base is None or quantize is None or entry.score is None:
+    if shape is None or not target.gpus or entry.base is None or entry.score is None:
+        return None
+    if quantize is None and entry.kind != "encoder":
         return None
     serve = entry.serve.get(target.name, ServeSpec())
     card = layout_memory(entry.base, quantize, entry.score, shape, target).get(serve.layout)

@@ -27,11 +27,13 @@ from zoo.checks import (
     quantizer_of,
     supported_decoders,
 )
-from zoo.contracts import Entry, PromptSpec, Quantizer, Shape, changed, explain
+from zoo.contracts import Encoder, Entry, PromptSpec, Quantizer, Shape, changed, explain
 from zoo.entries.chat_template import model_prompt
 from zoo.entries.load import entry_names
+from zoo.entries.register_encoder import encoder_settings
 from zoo.entries.toml import document
 from zoo.errors import ZooError, printable
+from zoo.models.encoders import encoder_of
 from zoo.models.heads import causal_name
 from zoo.models.shapes import (
     awq_bits,
@@ -200,6 +202,8 @@ def entry_text(name: str, source: Source, target: Target, made: Made | None = No
     `made`: weights from elsewhere that are of it.
     """
     config = read_config(source.folder)
+    if made is None and (family := encoder_of(config)):
+        return _encoder_text(name, source, family, shape_of_config(config)), (0, 1, 2)
     architecture, backend = _architecture(config, source.folder, made)
     shape = changed(shape_of_config(config), classes=None)  # that it is a classifier, the entry's head says
     quantized = made.settings["quantize"] if made is not None and made.quantized else {}
@@ -232,6 +236,14 @@ def entry_text(name: str, source: Source, target: Target, made: Made | None = No
         settings = {key: value for key, value in (settings | made.settings).items() if key != "train"}
     head = f"Written by `zoo register` from the files of {label}, to be edited; `zoo check {name}` says what holds."
     return document(settings, _comments(shape, weight_bytes, target), head=head), label_ids
+
+
+def _encoder_text(name: str, source: Source, family: Encoder, shape: Shape) -> str:
+    base = {"hub_id": source.hub_id, "parameters": source.parameters, "licence": source.licence}
+    about = {"name": name, "version": 1, "description": f"{source.hub_id}, an encoder"}
+    head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
+    settings = about | encoder_settings(family, base, shape, source.folder)
+    return document(settings, {"shape": "of its config.json"}, head=head)
 
 
 def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:

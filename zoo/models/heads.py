@@ -3,7 +3,8 @@
 `labels`: a causal model; three rows of its vocabulary's head, those of the label tokens, are multiplied with the last token's
 final state. `classifier`: a linear layer `score` (3, hidden) without bias reads the same state, and the vocabulary's head is
 gone: the form of transformers' `*ForSequenceClassification`, which vLLM serves with `runner="pooling"`. It begins as the three
-label rows, so that both heads are one function before training. Classes are by place in the prompt, as label tokens are: the
+label rows, so that both heads are one function before training. Encoders have a classifier of their own
+(`zoo.models.encoders`). Classes are by place in the prompt, as label tokens are: the
 answer that is shown first, the one that is shown second, tie.
 
 Neither transformers nor vLLM applies a family's final soft-cap (Gemma 2) to a classifier. Here it is applied wherever the
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import LABELS, Head
+from zoo.models.encoders import FAMILIES, classifier_name
 
 SCORE = "score.weight"  # of a classifier, in a checkpoint
 VOCABULARY_HEAD = "lm_head."  # the names of what a classifier replaces begin so
@@ -28,6 +30,7 @@ CLASSIFIERS = {
     "Gemma3ForCausalLM": "Gemma3TextForSequenceClassification",
 }
 _CAUSAL = {classifier: causal for causal, classifier in CLASSIFIERS.items()}
+_WITH_CLASSIFIER = _CAUSAL.keys() | {classifier_name(family) for family in FAMILIES.values()}
 
 
 def causal_name(architecture: str) -> str:
@@ -38,7 +41,7 @@ def causal_name(architecture: str) -> str:
 def head_of(config: dict[str, Any]) -> Head:
     """The head of a checkpoint, by its config.json."""
     names = config.get("architectures")
-    return "classifier" if isinstance(names, list) and names and names[0] in _CAUSAL else "labels"
+    return "classifier" if isinstance(names, list) and names and names[0] in _WITH_CLASSIFIER else "labels"
 
 
 def label_names() -> dict[str, dict[Any, Any]]:

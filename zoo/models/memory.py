@@ -41,6 +41,14 @@ LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are wo
 # unpacks: its values and their shifted copy, and the eighth that they are packed into.
 CONVERSION_COPIES = 2.125
 LOGIT_COPIES = 4  # float32 logits, their raw copy, the sampler's copy and its argmax (vllm/v1/sample/sampler.py)
+# Scores, and those of content to position and of position to content as they are multiplied, gathered and added
+# (DisentangledSelfAttention in transformers 5.19).
+DEBERTA_SCORES = 6
+# What a layer of DeBERTa-v3-base keeps of a pass, in bytes: a token and hidden unit (whole, and with adapters and dropout), and
+# a head and pair of tokens, by autograd's own account under autocast to 16 bits, rows of 128 and 256 tokens. That had 6.6 a
+# pair: the rest is for softmax, which is in float32 on a GPU. Other families' attention keeps no scores; else they are taken
+# to keep as much.
+ENCODER_KEPT, ENCODER_KEPT_ADAPTED, ENCODER_KEPT_SCORES = 81, 116, 11
 # NF4 with double quantization: 4 bits, an 8-bit scale for 64 weights, a float32 scale for 256 of those (arXiv 2305.14314, 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
@@ -147,6 +155,19 @@ def scoring_memory(
     )
 
 
+def encoder_memory(shape: Shape, *, parameters: int, max_batched_tokens: int, longest: int, wide: bool) -> CardMemory:
+    """What an encoder takes of a card in transformers, in 16 bits, or `wide` in 32.
+
+    Of one layer: the residual stream and a norm's output, queries, keys, values and context, the feed-forward part before and
+    after its activation. DeBERTa's plain attention beside that holds `DEBERTA_SCORES` scores a head and pair of tokens. Not
+    held against a card: nothing was measured.
+    """
+    batch, size = max(max_batched_tokens, longest), 4 if wide else 2
+    layer = batch * (7 * shape.hidden_size + 3 * shape.intermediate_size)
+    scores = DEBERTA_SCORES * batch * longest * shape.num_attention_heads if shape.encoder == "DebertaV2" else 0
+    return CardMemory(weights=size * parameters, cache=0, activations=size * (layer + scores))
+
+
 def _weights(shape: Shape, parameters: int, bits: float, layout: Layout, parts: int) -> int:
     """Bytes of the weights on the fullest card.
 
@@ -204,7 +225,7 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
-    again = _full_bytes if spec.method == "full" else _unfused_bytes
+    again = kept_layer_bytes if shape.encoder else _full_bytes if spec.method == "full" else _unfused_bytes
     kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * kept_layer_bytes(shape, spec, norms)
     return TrainingMemory(
         base=_base_bytes(shape, spec, parameters),
@@ -254,6 +275,8 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
     """
     if spec.method == "full":
         return 2 * linear_parameters(shape)
+    if shape.encoder:  # in 32 bits too, with autocast's copies
+        return 4 * parameters + 2 * linear_parameters(shape)
     linear = linear_parameters(shape) if spec.method == "qlora" else 0
     return round(linear * NF4_BITS / 8 + 2 * (parameters - linear))
 
@@ -276,6 +299,8 @@ def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     values and the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are
     not fused.
     """
+    if shape.encoder:
+        return _encoder_kept_bytes(shape, spec)
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     if spec.method == "full":
         return _full_bytes(shape, spec, norms)
@@ -284,6 +309,14 @@ def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     norm = 4 if norms == PLAIN_NORMS else UNFUSED_NORM
     adapters = 2 * spec.rank * len(linear_layers(shape))
     return norms * norm * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
+
+
+def _encoder_kept_bytes(shape: Shape, spec: TrainSpec) -> int:
+    """The same of an encoder, whose rows are as long as it was made for."""
+    a_token = (ENCODER_KEPT if spec.method == "full" else ENCODER_KEPT_ADAPTED) * shape.hidden_size
+    longest = min(shape.max_position_embeddings or spec.micro_batch_tokens, spec.micro_batch_tokens)
+    scores = ENCODER_KEPT_SCORES * shape.num_attention_heads * longest if shape.encoder == "DebertaV2" else 0
+    return a_token + scores
 
 
 def _unfused_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:

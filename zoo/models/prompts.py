@@ -14,6 +14,7 @@ from typing import Any
 from zoo.contracts import Keep, Order, PromptSpec, Variant, changed
 from zoo.errors import ZooError
 from zoo.models.bounded import ask, at
+from zoo.models.encoders import folder_encoder
 from zoo.models.plain_text import control_ids, plain_tokenizer, read_tokenizer_file, without_names
 from zoo.models.tokenizer_file import TOKENIZER_SECONDS, open_tokenizer
 
@@ -29,7 +30,7 @@ class Codec:
     `literals` are the token ids of the template's pieces around its three fields, in which special tokens count.
     `encode_text` turns texts of a battle into ids and never makes an added token of them (`zoo.models.plain_text`): an answer
     that quotes `<|im_end|>` must not end its turn, nor one that quotes `<tool_call>` call a tool. `label_ids`
-    are the single tokens of the labels A, B and tie.
+    are the single tokens of the labels A, B and tie; an encoder has none, and 0, 1, 2 stand for its classes.
     """
 
     literals: tuple[tuple[int, ...], ...]
@@ -49,7 +50,8 @@ class Encoded:
 def load_codec(folder: Path, spec: PromptSpec) -> Codec:
     """Codec of a model folder's tokenizer.json for a prompt.
 
-    ZooError where a label is not one token after the template.
+    ZooError where a label is not one token after the template; of an encoder, which is asked nothing after it, where the
+    template does not begin with a special token, which most of its heads read.
     """
     path = folder / "tokenizer.json"
     tokenizer, content = open_tokenizer(path), read_tokenizer_file(path)
@@ -66,10 +68,23 @@ def load_codec(folder: Path, spec: PromptSpec) -> Codec:
     pieces, fields = split_template(spec.template)
     literals = tuple(encode_literal(piece) for piece in pieces)
     controls = control_ids(content)
+    if folder_encoder(folder):
+        check_first_token(literals[0], controls)
+        return Codec(literals, fields, encode_text, (0, 1, 2))
     labels = tuple(_label_id(encode_literal, pieces[-1], label, controls) for label in spec.labels)
     if len(set(labels)) != 3:
         raise ZooError(f"prompt.labels {spec.labels} share a token with this tokenizer: {labels}; choose other labels")
     return Codec(literals, fields, encode_text, (labels[0], labels[1], labels[2]))
+
+
+def check_first_token(literal: Sequence[int], controls: Mapping[int, str]) -> None:
+    """ZooError where an encoder's template does not begin with a special token."""
+    if not literal or literal[0] not in controls:
+        known = ", ".join(repr(name) for name in list(controls.values())[:8])
+        raise ZooError(
+            "prompt.template: an encoder answers from its first token, and this is not a special one; begin the template with "
+            f"'[CLS]', or as its tokenizer calls it (special there: {known})"
+        )
 
 
 def load_codecs(folder: Path, prompt: PromptSpec, variants: Sequence[Variant]) -> dict[Variant, Codec]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.contracts import LABELS, Head, QuantizeSpec, Shape, changed
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_of
 from zoo.models.heads import head_of
 from zoo.reading import parse_json, read_head, read_json_object
 
@@ -49,14 +50,16 @@ def first_architecture(config: dict[str, Any], folder: Path) -> str:
 
 
 def shape_of_config(config: dict[str, Any]) -> Shape:
-    """The shape of a decoder from its config.json.
+    """The shape of a decoder or an encoder from its config.json.
 
     ZooError names a key that is missing, or that is no size.
     """
     sizes = {key: _size(config, key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
     missing = next((key for key, size in sizes.items() if size is None), None)
     if missing:
-        raise ZooError(f"config.json: key {missing!r} is missing; only decoders with Llama-like configs are supported")
+        raise ZooError(
+            f"config.json: key {missing!r} is missing; only encoders, and decoders with Llama-like configs, are supported"
+        )
     hidden, layers, heads, vocabulary = (size or 0 for size in sizes.values())
     head_dim = _size(config, "head_dim") or hidden // heads
     if head_dim == 0:
@@ -64,7 +67,10 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
     cap = config.get("attn_logit_softcapping")
     if cap is not None and not (isinstance(cap, int | float) and 0 < cap < MOST):
         raise ZooError(f"config.json: `attn_logit_softcapping` is no number above 0 ({_shown(cap)}); copy the config again")
-    classifier = head_of(config) == "classifier"
+    classifier, encoder = head_of(config) == "classifier", encoder_of(config)
+    longest = _size(config, "max_position_embeddings")
+    if longest and encoder == "Roberta":  # its positions begin behind the padding token's
+        longest -= 1 + (_size(config, "pad_token_id") or 1)
     return Shape(
         hidden_size=hidden,
         intermediate_size=_size(config, "intermediate_size") or 4 * hidden,
@@ -74,9 +80,12 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
         head_dim=head_dim,
         vocab_size=vocabulary,
         classes=len(LABELS) if classifier else None,
-        max_position_embeddings=_size(config, "max_position_embeddings"),
-        tie_word_embeddings=classifier or bool(config.get("tie_word_embeddings", True)),  # a classifier's has no second matrix
+        max_position_embeddings=longest,
+        # A classifier has no second matrix.
+        tie_word_embeddings=classifier or encoder is not None or bool(config.get("tie_word_embeddings", True)),
         attn_logit_softcapping=cap,
+        encoder=encoder,
+        position_buckets=_size(config, "position_buckets") if encoder == "DebertaV2" else None,
     )
 
 
@@ -155,7 +164,9 @@ def _tensor_parameters(path: Path, name: str, tensor: Any) -> int:
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the seven linear layers of a decoder layer, by transformers' names."""
+    """(inputs, outputs) of the linear layers of a layer, by transformers' names."""
+    if shape.encoder:
+        return _encoder_layers(shape)
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     return {
@@ -169,6 +180,20 @@ def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
+def _encoder_layers(shape: Shape) -> dict[str, tuple[int, int]]:
+    """The same of an encoder.
+
+    ModernBERT's feed-forward part is gated, that of the others has two matrices.
+    """
+    hidden, wide = shape.hidden_size, shape.intermediate_size
+    if shape.encoder == "ModernBert":
+        return {"Wqkv": (hidden, 3 * hidden), "attn.Wo": (hidden, hidden), "Wi": (hidden, 2 * wide), "mlp.Wo": (wide, hidden)}
+    suffix = "_proj" if shape.encoder == "DebertaV2" else ""
+    attention = {f"{name}{suffix}": (hidden, hidden) for name in ("query", "key", "value")}
+    feed_forward = {"intermediate.dense": (hidden, wide), "output.dense": (wide, hidden)}
+    return {**attention, "attention.output.dense": (hidden, hidden), **feed_forward}
+
+
 def linear_inputs(shape: Shape) -> tuple[int, ...]:
     """Input sizes of the linear layers, which AWQ's groups must divide."""
     return tuple(sorted({inputs for inputs, _ in linear_layers(shape).values()}))
@@ -177,7 +202,7 @@ def linear_inputs(shape: Shape) -> tuple[int, ...]:
 def linear_parameters(shape: Shape) -> int:
     """Parameters that quantization touches.
 
-    The linear layers of all decoder layers (dense, not a mixture of experts).
+    The linear layers of all layers (dense, not a mixture of experts).
     """
     return shape.num_hidden_layers * sum(inputs * outputs for inputs, outputs in linear_layers(shape).values())
 
@@ -200,7 +225,7 @@ def with_head(parameters: int, shape: Shape) -> int:
 
     A classifier replaces the vocabulary's matrix, where that is not the embedding.
     """
-    if not shape.classes:
+    if not shape.classes or shape.encoder:  # an encoder's is there already, or of much the same size
         return parameters
     replaced = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
     return parameters - replaced + shape.classes * shape.hidden_size
@@ -275,12 +300,32 @@ class Flops:
 
 
 def flops_of_shape(shape: Shape) -> Flops:
-    """Operations of a dense decoder with gated feed-forward layers.
+    """Operations of a dense decoder with gated feed-forward layers, or of an encoder.
 
     Whatever its weights are stored in.
     """
+    if shape.encoder:
+        return _encoder_flops(shape)
     return Flops(
         per_row=2.0 * shape.hidden_size * (shape.classes or shape.vocab_size),
         per_token=2.0 * linear_parameters(shape),
         per_token_sq=2.0 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim,
+    )
+
+
+def _encoder_flops(shape: Shape) -> Flops:
+    """Operations of an encoder's pass, without padding.
+
+    The product of hidden x hidden in its head is per row. No pair of tokens is masked: 2 * 2 * hidden a pair and layer.
+    ModernBERT's local layers read 128 tokens (Warner et al. 2024, arXiv 2412.13663, section 2.1); torch's attention computes
+    the others too, and masks them, and so does this count. DeBERTa multiplies each token's query and key with the 2 *
+    `position_buckets` distances (He et al. 2020, arXiv 2006.03654, equations 4 and 5), 2 * 2 * hidden * 2 * buckets a token and
+    layer; it projects these distances once a layer and row of a batch, which is left out.
+    """
+    hidden, layers = shape.hidden_size, shape.num_hidden_layers
+    distances = 2 * (shape.position_buckets or 0)
+    return Flops(
+        per_row=2.0 * hidden * (hidden + (shape.classes or 0)),
+        per_token=2.0 * linear_parameters(shape) + 4.0 * layers * hidden * distances,
+        per_token_sq=4.0 * layers * hidden,
     )

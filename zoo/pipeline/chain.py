@@ -85,7 +85,7 @@ def chain(
     machine = load_target(target)
     if entry.kind == "lexical":
         return lexical_chain(entry, battles, target, store, selection, held.rule)
-    if not (entry.prompt and entry.quantize and entry.score):
+    if not (entry.prompt and entry.score) or (entry.kind == "causal_lm" and not entry.quantize):
         raise ZooError(f"{entry.name}: a causal_lm entry needs [prompt], [train], [quantize] and [score]")
     if entry.elsewhere is not None:
         needs_base = entry.elsewhere.kind == "adapter"
@@ -108,9 +108,11 @@ def chain(
             spec=spec_of_form(entry.quantize, form),
         )
         for form in forms_of(entry)
-        if not (entry.elsewhere and entry.elsewhere.quantized)
+        if entry.quantize and not (entry.elsewhere and entry.elsewhere.quantized)
     }
     served = {form: output_of(quantizes[form], store) if form in quantizes else whole for form in forms_of(entry)}
+    # An encoder is served as it is merged.
+    models = [(model, entry_of_form(entry, form).score) for form, model in served.items()] or [(whole, entry.score)]
     scores = [
         ScoreRequest(
             entry=entry.name,
@@ -119,12 +121,12 @@ def chain(
             held=held,
             selection=selection,
             prompt=entry.prompt,
-            spec=entry_of_form(entry, form).score or entry.score,
+            spec=spec or entry.score,
             serve=entry.serve.get(machine.name, ServeSpec()),
             target=target,
             unusable=battles.unusable,
         )
-        for form, model in served.items()
+        for model, spec in models
     ]
     return [*before, *quantizes.values(), *scores]
 
@@ -283,7 +285,7 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
     if entry.elsewhere and entry.elsewhere.kind == "checkpoint":
         raise ZooError(f"{entry.name}: a checkpoint from elsewhere has no ladder: its base and adapter are not here")
     train = by_type.get(TrainRequest) or by_type.get(AdoptRequest)
-    if train is None or not scores:
+    if train is None or not scores or not quantizes:
         raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
     shown = min(map(_scored_as, scores[0].spec.variants), key=lambda scored_as: scored_as[0] != "ab")
     # A ladder is of one cap and order, the first form's. Forms that are not scored so have no place on it.

@@ -37,13 +37,15 @@ def fold_chains(
         return [chain(entry, battles, target, store, held=changed(held, fold=0), selection=every, source=source)]
     if entry.lexical is not None:
         entry = entry.model_copy(update={"lexical": entry.lexical.model_copy(update={"folds": held.n_folds})})
-    folds = range(held.n_folds if entry.kind == "causal_lm" else 1)
+    folds = range(1 if entry.kind == "lexical" else held.n_folds)
     helds = [changed(held, fold=fold) for fold in folds]
     return [chain(entry, battles, target, store, held=one, selection=selection, source=source) for one in helds]
 
 
 def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]:
     """Merge and quantize requests of one checkpoint averaged over all folds, in each form.
+
+    Of an encoder the merge alone.
 
     The checkpoint holds the mean of the folds' low-rank updates. It has seen every labelled row, so its log loss on this file
     would say nothing: it is for serving, on battles to come.
@@ -54,7 +56,7 @@ def average_chain(chains: Sequence[list[Request]], store: Path) -> list[Request]
     merges = [request for request in chains[0] if isinstance(request, MergeRequest)]
     quantizes = [request for request in chains[0] if isinstance(request, QuantizeRequest)]
     whole = any(isinstance(request, TrainRequest) and request.spec.method == "full" for request in trained)
-    if not merges or not quantizes or whole or len(trained) < 2:
+    if not merges or whole or len(trained) < 2:
         raise ZooError(f"{chains[0][0].entry}: has no adapters to average; an entry trained with lora or qlora has them")
     adapters = tuple(output_of(request, store) for request in trained)
     merge = merges[0].model_copy(update={"adapter": adapters[0], "more_adapters": adapters[1:]})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo.errors import ZooError
+from zoo.models.encoders import FAMILIES
 from zoo.targets import SHARE, Target
 from zoo.targets.capabilities import AMPERE, Capability
 
@@ -68,6 +69,8 @@ def attention_options(folder: Path) -> dict[str, str]:
 
 def attention_of(config: Any) -> dict[str, str]:
     """The same of a model's config."""
+    if getattr(config, "model_type", None) in FAMILIES:  # both directions: transformers' own choice, plain products for DeBERTa
+        return {}
     config = config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         return {"attn_implementation": "eager"}

@@ -1,1 +1,1 @@
-"""The score stage: vLLM engine processes under a supervisor, with chunks on disk."""
+"""The score stage: engine processes under a supervisor, with chunks on disk."""

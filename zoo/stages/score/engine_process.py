@@ -1,9 +1,9 @@
-"""What runs inside an engine process: one vLLM engine that scores the chunks it is told to.
+"""What runs inside an engine process: one engine that scores the chunks it is told to.
 
-It is run as `python -m zoo.stages.score.engine_process JOB.json FD`. Commands come as lines of JSON on the standard input,
-answers go as lines of JSON to file descriptor FD. The process that started it (by an `engine_handle`) watches over it, and it
-dies with that process. It reads token ids and returns logits, nothing else: tables, labels and probabilities are its parent's
-business, so that the engine goes on with the next chunk while files are written.
+It is vLLM's or transformers'. It is run as `python -m zoo.stages.score.engine_process JOB.json FD`. Commands come as lines of
+JSON on the standard input, answers go as lines of JSON to file descriptor FD. The process that started it (by an
+`engine_handle`) watches over it, and it dies with that process. It reads token ids and returns logits, nothing else: tables,
+labels and probabilities are its parent's business, so that the engine goes on with the next chunk while files are written.
 """
 
 from __future__ import annotations
@@ -44,13 +44,9 @@ def send(channel: TextIO, **message: Any) -> None:
 
 def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
     """Load the engine, say so, then answer commands until there are no more."""
-    from zoo.stages.score.vllm.engine import Engine, prepare_environment
-
-    prepare_environment(eager=job["arguments"]["enforce_eager"])
+    engine = load(job)
     import numpy as np
 
-    engine = Engine(job["arguments"], job["label_ids"])
-    check_kernels(engine.kernels(), job["arguments"])
     engine.score([np.array(job["label_ids"], dtype=np.int32)])
     send(channel, kind="ready", memory=engine.memory(), seconds=process_age_seconds())
     tokens = spans = None
@@ -72,6 +68,20 @@ def serve(job: dict[str, Any], commands: TextIO, channel: TextIO) -> None:
             seconds=answer.seconds,
             memory=engine.memory(),
         )
+
+
+def load(job: dict[str, Any]) -> Any:
+    """The engine that the job names, loaded: vLLM's where it names none."""
+    if job["arguments"].get("engine") == "transformers":
+        from zoo.stages.score.in_transformers import Engine as Encoder
+
+        return Encoder(job["arguments"])
+    from zoo.stages.score.vllm.engine import Engine, prepare_environment
+
+    prepare_environment(eager=job["arguments"]["enforce_eager"])
+    engine = Engine(job["arguments"], job["label_ids"])
+    check_kernels(engine.kernels(), job["arguments"])
+    return engine
 
 
 def check_kernels(kernels: dict[str, int], arguments: dict[str, Any]) -> None:

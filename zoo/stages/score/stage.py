@@ -1,4 +1,4 @@
-"""The score stage: label probabilities of every battle by vLLM, resumable by chunks.
+"""The score stage: label probabilities of every battle by an engine, resumable by chunks.
 
 This process tokenizes, hands chunks to the engines (each a process of its own, watched over by `engines`), and writes what
 comes back: each finished chunk is a file under `<variant>/chunks/`. A killed run or engine loses one chunk a replica; since a
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, StageResult, Variant
+from zoo.contracts import Cost, Measurements, ScoreCard, ScoreRequest, ScoreSpec, StageResult, Variant
 from zoo.cost.fit import Piece, fit_cost
 from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.learned import POSSIBLY, WHOLLY, Learned, read_learned, seen, select_held_out
@@ -30,14 +30,16 @@ from zoo.scores.metric_names import FAILED_ROWS, LEARNED_ROWS, SHARED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
+from zoo.stages.score import in_transformers
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
 from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.placement import gpus_of, places
 from zoo.stages.score.second_start import second_starts, told_attention
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
+from zoo.stages.score.vllm import engine as vllm_engine
 from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
-from zoo.stages.score.vllm.engine import engine_arguments, engine_version
+from zoo.stages.score.vllm.engine import engine_arguments
 from zoo.stages.score.vllm.kernels import form_environment
 from zoo.stages.score.work import Listener, Patience
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
@@ -85,10 +87,10 @@ def score(
         crew = None
         if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
             crew = stack.enter_context(Crew(job, patience))
-            progress.note(f"loading {request.model.path.name} into {engine_version()}")
+            progress.note(f"loading {request.model.path.name} into {engine_version(request.spec)}")
         rows, encodings, prepare_seconds = prepare(request, codecs, job.tokens)
         chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
-        dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_fingerprint())
+        dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(request.spec), machine=machine_fingerprint())
         if dropped:
             progress.note(f"what was scored before is scored again: {dropped}")
         tally = replace(load_tally(out_dir), replicas=len(where), prepare_seconds=prepare_seconds)
@@ -107,6 +109,8 @@ def engine_job(request: ScoreRequest, folder: Path, label_ids: tuple[int, int, i
     They serve as the entry says on the target, or on the target that is emulated.
     """
     model = request.model.path / "model"
+    if request.spec.engine == in_transformers.ENGINE:
+        return _encoder_job(request, folder, label_ids, where)
     serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
     gpus = max(1, gpus_of(request.serve, serving))
     arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu) | told_attention(on_gpu)
@@ -121,9 +125,36 @@ def engine_job(request: ScoreRequest, folder: Path, label_ids: tuple[int, int, i
         label_ids=label_ids,
         folder=folder,
         places=tuple({**place, **environment} for place in where),
-        model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
+        model_bytes=_weight_bytes(model),
         second_starts=others,
     )
+
+
+def _encoder_job(
+    request: ScoreRequest, folder: Path, label_ids: tuple[int, int, int], where: Sequence[Mapping[str, str]]
+) -> Job:
+    if request.emulates:
+        raise ZooError(
+            f"--as {request.emulates}: emulation is of vLLM, and {request.entry} is scored by transformers; leave it out"
+        )
+    model = request.model.path / "model"
+    return Job(
+        arguments=in_transformers.engine_arguments(model, request.spec, request.serve),
+        label_ids=label_ids,
+        folder=folder,
+        places=tuple(where),
+        model_bytes=_weight_bytes(model),
+        second_starts=in_transformers.second_starts(request.spec) if visible_gpus() else (),
+    )
+
+
+def _weight_bytes(model: Path) -> int:
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
+
+
+def engine_version(spec: ScoreSpec) -> str:
+    """Name and version of the engine that scores."""
+    return in_transformers.engine_version() if spec.engine == in_transformers.ENGINE else vllm_engine.engine_version()
 
 
 def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) -> tuple[Rows, list[Encoding], float]:
@@ -283,7 +314,7 @@ def finish_variant(
         variant=encoding.variant,
         target=request.target,
         emulates=request.emulates,
-        engine=engine_version(),
+        engine=engine_version(request.spec),
         dataset_digest=rows.digest,
         rows=len(table),
         failed_rows=failed,

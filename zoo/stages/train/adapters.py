@@ -1,4 +1,8 @@
-"""LoRA adapters on a base in NF4, 16 or 32 bits, and the trained weights as files."""
+"""LoRA adapters on a base in NF4, 16 or 32 bits, and the trained weights as files.
+
+An encoder is in float32 whole, and multiplied in 16 bits by autocast where the device has them: at the learning rates that it
+takes, 2e-5, weights in bfloat16 would round most of an update away.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ import torch
 
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
+from zoo.models.encoders import folder_encoder
 from zoo.stages.device import attention_options, compute_dtype, device
+from zoo.stages.encoders import head_modules, is_encoder, linear_modules, load_encoder, widen_head
 from zoo.stages.train.classifier import MODULE, LabelIds, load_classifier
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
@@ -23,14 +29,20 @@ def load_model(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> An
     `start` as in `load_base`.
     """
     model = load_base(base, spec, start)
-    return model if spec.method == "full" else with_adapters(model, spec)
+    model = model if spec.method == "full" else with_adapters(model, spec)
+    if is_encoder(causal_model(model)):
+        widen_head(causal_model(model))
+    return model
 
 
 def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any:
     """The base's weights: NF4 with double quantization for QLoRA, else as they are.
 
-    `start`: the tokens whose rows of the vocabulary's head a classifier begins as; None: the vocabulary's head stays.
+    `start`: the tokens whose rows of the vocabulary's head a classifier begins as; None: the vocabulary's head stays. An
+    encoder's classifier begins at random, by the seed.
     """
+    if folder_encoder(base):
+        return load_encoder(base, dtype=torch.float32, place=device(), seed=spec.seed)
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype()
@@ -51,11 +63,15 @@ def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any
 def with_adapters(model: Any, spec: TrainSpec) -> Any:
     """Inject LoRA adapters; a classifier is trained whole, as peft's `modules_to_save`.
 
-    Their weights are kept in float32: updates of 1e-4 would be lost in 16 bits.
+    So is all that an encoder has between its layers and its classifier. Their weights are kept in float32: updates of 1e-4
+    would be lost in 16 bits.
     """
     from peft import LoraConfig, get_peft_model
 
     targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
+    saved = [MODULE] if hasattr(model, MODULE) else None
+    if is_encoder(model):
+        targets, saved = linear_modules(model) if targets == "all-linear" else targets, head_modules(model)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
@@ -64,8 +80,8 @@ def with_adapters(model: Any, spec: TrainSpec) -> Any:
         use_dora=spec.dora,
         target_modules=targets,
         bias="none",
-        task_type="SEQ_CLS" if hasattr(model, MODULE) else "CAUSAL_LM",
-        modules_to_save=[MODULE] if hasattr(model, MODULE) else None,
+        task_type="SEQ_CLS" if saved else "CAUSAL_LM",
+        modules_to_save=saved,
     )
     adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
@@ -96,7 +112,7 @@ def start_from(model: Any, adapter: Path) -> None:
 
 
 def causal_model(model: Any) -> Any:
-    """The transformers model under a peft wrapper, adapters injected.
+    """The transformers model under a peft wrapper, an encoder too, adapters injected.
 
     The model itself where there is none.
     """
@@ -110,11 +126,14 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 def save_weights(model: Any, spec: TrainSpec, base: Path, out_dir: Path) -> None:
     """The trained weights as safetensors, all of them in the base's dtype.
 
-    No path of this machine in the adapter's config.
+    An encoder's are in float32.     No path of this machine in the adapter's config.
     """
     if spec.method == "full":
         from transformers import AutoConfig
 
+        if is_encoder(model):
+            model.save_pretrained(out_dir / "model")
+            return
         model.to(AutoConfig.from_pretrained(base).dtype or compute_dtype()).save_pretrained(out_dir / "model")
         return
     model.save_pretrained(out_dir / "adapter", save_embedding_layers=False)

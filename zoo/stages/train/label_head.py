@@ -1,5 +1,7 @@
 """The head: logits of the three labels at the last position, by tokens or a classifier.
 
+An encoder has a head of its own.
+
 No full-vocabulary logits are made: with 128k tokens they are most of a small model's memory and none of the answer.
 """
 
@@ -10,6 +12,8 @@ from typing import Any
 
 import torch
 
+from zoo.stages.encoders import encoder_logits, is_encoder
+
 
 def label_logits(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, label_ids: tuple[int, int, int] | torch.Tensor
@@ -19,8 +23,11 @@ def label_logits(
     `model` is a transformers causal language model, or one for sequence classification, whose `score` takes the place of the
     label tokens' rows (adapters injected or not); `ids` and `mask` are (batch, tokens), padded
     on the right: no token attends to what follows it, so the model needs no mask, and attention runs in its fastest kernel.
-    The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)).
+    The final soft-cap is applied where the model has one (Gemma 2: cap * tanh(x / cap)). An encoder reads in both directions,
+    and needs its mask.
     """
+    if is_encoder(model):
+        return encoder_logits(model, ids, mask)
     last = hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
     with torch.autocast(ids.device.type, enabled=False):  # 16-bit logits near 20 are 0.016 (float16) or 0.125 apart
         weight, bias = _label_rows(model, label_ids)

@@ -17,6 +17,7 @@ from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
 from zoo.scores.tables import label_probabilities, without_ties
 from zoo.stages.device import compute_dtype, device
+from zoo.stages.encoders import is_encoder
 from zoo.stages.gemma_float16 import widen
 from zoo.stages.train.activation_checkpoints import Later, fit_memory
 from zoo.stages.train.adapters import causal_model, trained_parameters
@@ -37,7 +38,8 @@ class Learner:
         self, model: Any, codec: Codec, spec: TrainSpec, *, fused: bool = True, ranks: Ranks = ALONE, ties: bool = True
     ) -> None:
         self.model, self.codec, self.spec, self.ranks, self.ties = model, codec, spec, ranks, ties
-        self.adapted: list[AdaptedLinear] = fuse(model) if fused else []
+        self.encoder = is_encoder(causal_model(model))
+        self.adapted: list[AdaptedLinear] = fuse(model) if fused and not self.encoder else []
         self.optimizer = make_optimizer(model, spec)
         self.parameters = list(trained_parameters(model).values())
         # float16 holds no gradient below 6e-8: the loss is scaled up, and down again where that overflows (Micikevicius et al.
@@ -56,10 +58,12 @@ class Learner:
     def _precision(self) -> AbstractContextManager[Any]:
         """Autocast where layers do not choose their precision by themselves.
 
-        Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it.
+        Fused layers multiply in 16 bits by themselves; what is kept in float32 otherwise would be multiplied in it. On
+        processors only encoders are float32 where there are 16 bits.
         """
-        on_gpu = device().type == "cuda" and not self.adapted
-        return torch.autocast("cuda", dtype=compute_dtype()) if on_gpu else nullcontext()
+        place, dtype = device().type, compute_dtype()
+        wide = self.encoder and dtype != torch.float32 if place == "cpu" else not self.adapted
+        return torch.autocast(place, dtype=dtype) if wide else nullcontext()
 
     def backward(self, rows: Sequence[list[int]], targets: Sequence[Sequence[float]], share: float) -> torch.Tensor:
         """Forward and backward pass of a micro-batch; the sum of its losses, on its device.

@@ -22,8 +22,9 @@ LabelIds = tuple[int, int, int]
 
 
 def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) -> torch.Tensor:
-    """Sum over rows of the cross-entropy over the three label tokens after each row.
+    """Sum over rows of the cross-entropy over the three labels.
 
+    By the label tokens after each row, or a classifier's outputs.
     `targets` (rows, 3) are the shares to be given.
     """
     ids, mask = pad(rows, model.device)

@@ -1,10 +1,10 @@
 """The train stage: fine-tuning on the labels, with early stopping and resuming.
 
 NF4 QLoRA, plain LoRA, or all weights, by one setting. The objective is cross-entropy over the three label rows of the output
-embedding at the last position, or over a classifier that began as these rows (`request.head`), or on request that of the whole
-text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in all cases. Battles come in random response
-order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is padding. A killed run goes
-on from its last checkpoint with the same batches.
+embedding at the last position, or over a classifier that began as these rows (`request.head`), or over an encoder's, or on
+request that of the whole text (zoo/stages/train/objectives.py); held-out rows are judged by their labels in all cases. Battles
+come in random response order each epoch, labels swapped to match; rows of similar length share a forward pass, so little is
+padding. A killed run goes on from its last checkpoint with the same batches.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from zoo.data.battles import read_battles
 from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.batches import all_steps, dealt, padded_tokens, padding_share, schedule, total_steps
+from zoo.models.encoders import folder_encoder
 from zoo.models.prompts import load_codec
 from zoo.scores.metric_names import (
     FLOAT16,
@@ -76,7 +77,8 @@ def _run(request: TrainRequest, out_dir: Path) -> StageResult:
     rows = read_examples(request, codec, battles)
     train, held = rows.train, rows.held
     torch.manual_seed(spec.seed)
-    classifier = codec.label_ids if request.head == "classifier" else None
+    starts_as_labels = request.head == "classifier" and not folder_encoder(base)
+    classifier = codec.label_ids if starts_as_labels else None
     model = load_model(base, spec, classifier)
     if request.start:
         start_from(model, request.start.path / "adapter")

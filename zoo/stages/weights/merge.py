@@ -7,7 +7,8 @@ size merges on a small machine.
 An adapter trained on NF4 weights has learned to make up for their rounding, so W is what it was trained on: NF4 there and
 back, not the original (BASE_FORMAT has the names). Merged into the original, a small model loses much of what it learned.
 
-A classifier takes the place of the vocabulary's head, and the folder is then one of sequence classification.
+A classifier takes the place of the vocabulary's head, and the folder is then one of sequence classification. Encoders are
+merged in memory (`zoo.stages.weights.merge_encoder`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors import safe_open
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.data.learned import carry_learned
 from zoo.errors import ZooError
+from zoo.models.encoders import folder_encoder
 from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config, without_softcap
 from zoo.models.shapes import read_config, tensor_shapes
 from zoo.scores.metric_names import WEIGHTS_GIB
@@ -35,6 +37,7 @@ from zoo.stages.train.adapters import ALL_LINEAR, BASE_FORMAT
 from zoo.stages.train.classifier import HEAD, is_from_elsewhere, label_rows, start_of
 from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
+from zoo.stages.weights.merge_encoder import merge_encoder
 from zoo.store import copy_over, write_atomic
 from zoo.targets import process_age_seconds
 
@@ -58,6 +61,12 @@ def run(request: MergeRequest, out_dir: Path) -> StageResult:
             raise ZooError(f"merge.scale is of a low-rank update; {trained[0].name} is a whole model, merge it whole")
         shutil.copytree(trained[0] / "model", target, copy_function=copy_over, dirs_exist_ok=True)
         return StageResult(metrics={WEIGHTS_GIB: weights_gib(target)})
+    if folder_encoder(base):
+        if request.spec.scale != 1:
+            raise ZooError(
+                "merge.scale: an encoder's head begins at random, and a part of its update means nothing; take it out"
+            )
+        return _merged(*merge_encoder(base, target, trained), factor=1.0, target=target)
     for index in base.glob("*.safetensors.index.json"):
         shutil.copy2(index, target / index.name)
     carry_learned(trained, out_dir)
@@ -103,15 +112,17 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
         raise ZooError(
             f"{trained[0]}: the base has no weight {missing[0]} ({len(missing)} such); was it trained on another base?"
         )
+    return _merged(len(used) * len(adapters), largest_change, factor=sum(factors) / len(factors), target=target)
+
+
+def _merged(updates: int, largest_change: float, *, factor: float, target: Path) -> StageResult:
     return StageResult(
         metrics={
             "merge/largest_weight_change": largest_change,
-            "merge/scale": sum(factors) / len(factors),
+            "merge/scale": factor,
             WEIGHTS_GIB: weights_gib(target),
         },
-        measurements=Measurements(
-            run_seconds=process_age_seconds(), rows=len(used) * len(adapters), peak_bytes=gpu_peak_bytes()
-        ),
+        measurements=Measurements(run_seconds=process_age_seconds(), rows=updates, peak_bytes=gpu_peak_bytes()),
     )
 
 

@@ -1,0 +1,49 @@
+"""An encoder end to end by the commands: registered, checked, run, built into a plan, predicted with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.helpers.tiny_encoders import write_encoder
+from zoo.data.sample import write_sample
+
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(1500)]
+
+
+def run_cli(*arguments: str, home: Path, code: int = 0) -> str:
+    command = [sys.executable, "-m", arguments[0], *arguments[1:]]
+    environment = {**os.environ, "ZOO_HOME": str(home), "ZOO_ENTRIES": str(home.parent / "entries")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == code, f"{arguments}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp_path: Path) -> None:
+    home, entries, data = tmp_path / "home", tmp_path / "entries", str(sample_csv)
+    folder = write_encoder(tmp_path / "model", "ModernBert")
+    told = run_cli("zoo", "register", "tiny", "--base", str(folder), "--target", "cpu", "--out", str(entries), home=home)
+    assert "float32 on processors" in told and "fail" not in told
+    assert "ModernBert" in run_cli("zoo", "check", "tiny", "--target", "t4x2", "--train", home=home)
+    settings = ["--set", "train.max_rows=48", "--set", "train.learning_rate=1e-3"]
+    run_cli("zoo", "run", "tiny", "--data", data, "--target", "cpu", "--source", str(folder), *settings, home=home)
+    run_cli("zoo", "run", "lexical", "--data", data, "--target", "cpu", home=home)
+    assert "tiny@ab" in run_cli("zoo", "leaderboard", home=home).replace("\n", "")
+    assert "measured" in run_cli("zoo", "cost", "tiny", "--target", "cpu", home=home)
+    plan = tmp_path / "plan.json"
+    built = ["build", "--budget", "5m", "--target", "cpu", "--rows", "40", "--battles", data, "--include", "tiny@ab-160"]
+    run_cli("ensemble", *built, "-o", str(plan), home=home)
+    members = {member["name"] for member in json.loads(plan.read_text())["members"]}
+    assert any(name.startswith("tiny@") for name in members), members
+    write_sample(tmp_path / "test.csv", 40, 9)
+    run_cli("ensemble", "predict", str(plan), str(tmp_path / "test.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
+    submission = pd.read_csv(tmp_path / "sub.csv")
+    columns = ["winner_model_a", "winner_model_b", "winner_tie"]
+    assert len(submission) == 40 and np.allclose(submission[columns].sum(axis=1), 1, atol=1e-6)
