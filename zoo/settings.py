@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -30,6 +31,7 @@ class Settings(Contract):
     """
 
     environments: dict[str, Path] = Field(default={})
+    runner: Literal["local", "ray", "slurm"] = Field(default="local")
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:
