@@ -15,6 +15,7 @@ from zoo.cli.app import (
     MaxBadRows,
     MaxRows,
     Name,
+    RunnerName,
     Settings,
     Source,
     TargetName,
@@ -78,11 +79,14 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         source: Source = None,
         max_bad_rows: MaxBadRows = MOST_BAD,
         emulated: Emulated = None,
+        runner: RunnerName = None,
         output: Output = Format.table,
         as_json: AsJson = False,
     ) -> None:
         from zoo.entries.load import load_entry, override
         from zoo.experiments.run import RunOptions
+        from zoo.pipeline.runners.session import running_on
+        from zoo.settings import store_folder
 
         check_installed()
         if emulated and last not in ("train", "score"):
@@ -99,7 +103,9 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             emulated=emulated,
             most_bad=max_bad_rows,
         )
-        _run(override(load_entry(name), settings or []), options, gated=gated, style=style_of(output, as_json))
+        entry, style = override(load_entry(name), settings or []), style_of(output, as_json)
+        with running_on(runner, store_folder(), say):
+            _run(entry, options, gated=gated, style=style)
 
     last, gated = ("score", True) if name == "run" else (name, False)
     command.__name__, command.__doc__ = name, text

@@ -24,9 +24,9 @@ from typing import IO
 
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, TrainRequest, inputs_of
 from zoo.errors import OutOfMemory, ZooError
-from zoo.pipeline.environment import RUNNER, stage_environment
 from zoo.pipeline.fold_rules import check_fold_rules
 from zoo.pipeline.provenance import git_commit, package_versions
+from zoo.pipeline.runners.environment import RUNNER, stage_environment
 from zoo.pipeline.starts import CHECKPOINT, check_start, stopped_earlier
 from zoo.settings import interpreter
 from zoo.store import (

@@ -28,8 +28,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from zoo.contracts import Say
 from zoo.errors import ZooError
-from zoo.pipeline.environment import RUNNER, environment_of
+from zoo.pipeline.runners.environment import RUNNER, environment_of
 from zoo.pipeline.runners.hosts import HostFacts, facts_here, fault_of, kind_of
 from zoo.pipeline.runners.local import GOODBYE_SECONDS, KILL_SECONDS, Process
 from zoo.store import write_atomic
@@ -51,26 +52,34 @@ SET_BY_RAY = "OMP_NUM_THREADS"  # by the processors an actor asks for, which are
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(*, say: Say | None = None) -> Iterator[None]:
     """A connection to the cluster of `RAY_ADDRESS`, to one that runs on this host, or to one that is started here.
 
-    ZooError where there is none at the address, or it is of another Python or Ray.
+    What processes of the cluster print is printed here, unless there is a `say`, for notes alone. ZooError where there is none
+    at the address, or it is of another Python or Ray.
     """
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get(ADDRESS)
-    if address and address not in ("auto", "local"):
-        _check_reached(address)
+    given = os.environ.get(ADDRESS)
+    if given and given not in ("auto", "local"):
+        _check_reached(given)
+    if say is not None:
+        say(f"connecting to Ray at {given}" if given else "connecting to Ray on this host, or starting it")
     try:
-        ray.init(address=address or None, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=say is None)
     except (RuntimeError, ConnectionError, ValueError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ZooError(f"{ADDRESS}={address or 'auto'}: {told}") from error
+        raise ZooError(f"{ADDRESS}={given or 'auto'}: {' '.join(str(error).split())[:300]}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def address() -> str:
+    """The address of the cluster that this process is connected to."""
+    found: str = ray.get_runtime_context().gcs_address
+    return found
 
 
 def _check_reached(address: str) -> None:
@@ -95,6 +104,10 @@ class Node:
     name: str
     gpus: int
     cpus: int
+
+    @property
+    def told(self) -> str:
+        return f"{self.gpus} GPUs" if self.gpus else f"{self.cpus} CPUs"
 
 
 def alive_nodes() -> list[Node]:

@@ -18,9 +18,7 @@ def cluster() -> Iterator[object]:
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # machines are shared
     from ray.cluster_utils import Cluster
 
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
-    )
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH})
     for _ in range(2):
         made.add_node(num_cpus=1)
     before = os.environ.get("RAY_ADDRESS")
