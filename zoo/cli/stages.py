@@ -36,6 +36,7 @@ Folds = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="With --folds: then one checkpoint of all folds' averaged adapters, for serving.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --runner slurm: print the array's script, and run nothing.")]
 Emulated = Annotated[
     str | None,
     typer.Option("--as", help="Within a smaller target's memory, dtype and kernels: t4x2. Its speed is not measured."),
@@ -80,6 +81,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         max_bad_rows: MaxBadRows = MOST_BAD,
         emulated: Emulated = None,
         runner: RunnerName = None,
+        dry_run: DryRun = False,
         output: Output = Format.table,
         as_json: AsJson = False,
     ) -> None:
@@ -105,11 +107,31 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         )
         entry, style = override(load_entry(name), settings or []), style_of(output, as_json)
         with running_on(runner, store_folder(), say):
+            if dry_run:
+                _print_arrays(entry, options)
+                return
             _run(entry, options, gated=gated, style=style)
 
     last, gated = ("score", True) if name == "run" else (name, False)
     command.__name__, command.__doc__ = name, text
     return command
+
+
+def _print_arrays(entry: Entry, options: RunOptions) -> None:
+    """The script of each scoring that the command would submit."""
+    from zoo.contracts import ScoreRequest
+    from zoo.experiments.run import entry_chains
+    from zoo.pipeline.runners.chosen import current_runner
+    from zoo.settings import store_folder
+    from zoo.stages.score.shared_out import script_of
+    from zoo.store import PARTIAL, artifact_name
+
+    if current_runner() != "slurm" or options.last != "score":
+        raise ZooError("--dry-run: prints what `zoo run` or `zoo score` submits with --runner slurm; give them together")
+    store = store_folder()
+    requests = [request for chain in entry_chains(entry, options, store, say=say) for request in chain]
+    for name in [artifact_name(request) for request in requests if isinstance(request, ScoreRequest)]:
+        print(script_of(name, store / PARTIAL / name))
 
 
 def _run(entry: Entry, options: RunOptions, *, gated: bool, style: Format) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from zoo.contracts import Say
 from zoo.pipeline.runners.chosen import current_runner
 from zoo.pipeline.runners.local import Process
 from zoo.targets import machine_fingerprint, visible_gpus
@@ -44,7 +45,7 @@ class Fleet(Protocol):
     @property
     def copies(self) -> int: ...
     def start(self, number: int, command: Sequence[str], environment: Mapping[str, str]) -> Started: ...
-    def joined(self) -> int: ...
+    def joined(self, say: Say) -> int: ...
 
 
 class Here:
@@ -63,7 +64,7 @@ class Here:
     def start(self, number: int, command: Sequence[str], environment: Mapping[str, str]) -> Started:
         return Process(command, environment)
 
-    def joined(self) -> int:
+    def joined(self, say: Say) -> int:
         return 0
 
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,7 @@ class Node:
     name: str
     gpus: int
     cpus: int
+    manager: tuple[str, int] = ("", 0)  # where Ray's process on it listens
 
     @property
     def told(self) -> str:
@@ -113,21 +114,43 @@ class Node:
 def alive_nodes() -> list[Node]:
     """The hosts that are there now, by name."""
     found = [
-        Node(node["NodeID"], node["NodeManagerHostname"], *(int(node["Resources"].get(kind, 0)) for kind in ("GPU", "CPU")))
+        Node(
+            id=node["NodeID"],
+            name=node["NodeManagerHostname"],
+            gpus=int(node["Resources"].get("GPU", 0)),
+            cpus=int(node["Resources"].get("CPU", 0)),
+            manager=(node["NodeManagerAddress"], node["NodeManagerPort"]),
+        )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"] and node["Resources"].get("CPU", 0) >= 1  # a head without processors takes no work
     ]
     return sorted(found, key=lambda node: (node.name, node.id))
 
 
+def has_gone(node: Node) -> bool:
+    """Whether a host whose actor has died is no longer there itself. Ray knows it after some twenty seconds, by its silence."""
+    if not any(one.id == node.id for one in alive_nodes()):
+        return True
+    try:
+        socket.create_connection(node.manager, REACH_SECONDS).close()
+    except OSError:
+        return True
+    return False
+
+
 def on(node: Node) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
 
 
-def looked_at(nodes: Sequence[Node], folder: Path) -> dict[str, HostFacts]:
+def _refuse(why: str) -> None:
+    raise ZooError(f"--runner ray: {why}")
+
+
+def looked_at(nodes: Sequence[Node], folder: Path, refuse: Callable[[str], None] = _refuse) -> dict[str, HostFacts]:
     """What each host says of itself, by its id; those that went meanwhile are not there.
 
-    ZooError naming the first that cannot work for this one, and why. `folder` is to be seen by all.
+    ZooError naming the first that cannot work for this one, and why; with `refuse` that is told, and the host is not there.
+    `folder` is to be seen by all.
     """
     token = folder / f".token-{secrets.token_hex(8)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,11 +160,15 @@ def looked_at(nodes: Sequence[Node], folder: Path) -> dict[str, HostFacts]:
         asked = {node: ray.remote(facts_here).options(num_cpus=0, max_retries=0, **on(node)).remote(token) for node in nodes}
         found: dict[str, HostFacts] = {}
         for node, answer in asked.items():
-            if (facts := _answer(node, answer)) is None:
+            try:
+                facts = _answer(node, answer)
+            except ZooError as error:
+                refuse(str(error))
                 continue
-            if fault := fault_of(facts, here, folder):
-                raise ZooError(f"--runner ray: {fault}")
-            found[node.id] = facts
+            if facts and (fault := fault_of(facts, here, folder)):
+                refuse(fault)
+            elif facts:
+                found[node.id] = facts
         return found
     finally:
         token.unlink(missing_ok=True)
@@ -152,11 +179,11 @@ def _answer(node: Node, answer: Any) -> HostFacts | None:
         found: HostFacts = ray.get(answer, timeout=LOOK_SECONDS)
         return found
     except GetTimeoutError:
-        raise ZooError(f"--runner ray: {node.name}: no answer in {LOOK_SECONDS:.0f} s; look at it with `ray status`") from None
+        raise ZooError(f"{node.name}: no answer in {LOOK_SECONDS:.0f} s; look at it with `ray status`") from None
     except RayTaskError as error:
         told = str(error.cause if error.cause is not None else error).splitlines()[-1:]
         raise ZooError(
-            f"--runner ray: {node.name}: {' '.join(told)}; install the same version of preference-zoo for Ray's Python there"
+            f"{node.name}: {' '.join(told)}; install the same version of preference-zoo for Ray's Python there"
         ) from error
     except RayError:
         return None  # it went as it was asked
@@ -194,15 +221,15 @@ class RayFleet:
         carried = {name: value for name, value in environment_of(CARRIED).items() if name not in NOT_CARRIED}
         return RayProcess(self._slots[number], self._gpus, command, {**carried, **environment})
 
-    def joined(self) -> int:
-        """How many copies hosts have room for that came since the last look."""
+    def joined(self, say: Say) -> int:
+        """How many copies hosts have room for that came since the last look; which of them cannot be used is said."""
         if time.monotonic() < self._next_look:
             return 0
         self._next_look = time.monotonic() + JOIN_SECONDS
         new = [node for node in alive_nodes() if node.id not in self._known]
         if not new:
             return 0
-        self._facts |= looked_at(new, self._folder)
+        self._facts |= looked_at(new, self._folder, lambda why: say(f"not used: {why}"))
         before = len(self._slots)
         self._add(new)
         return len(self._slots) - before
@@ -354,7 +381,7 @@ class RayProcess:
                 self._put(data)
             code = ended
         except RayActorError:
-            self.lost = not any(node.id == self._node.id for node in alive_nodes())
+            self.lost = has_gone(self._node)
         except RayTaskError as error:  # it could not even be imported there
             self._put(json.dumps({"kind": "error", "message": str(error.cause or error).splitlines()[-1]}).encode() + b"\n")
         except (RayError, OSError):  # the connection is closed, or nobody reads any more

@@ -19,6 +19,7 @@ from zoo.data.prompts import Prompt, by_chance, choose, read_prompts
 from zoo.entries.chat_format import chat_pieces
 from zoo.errors import ZooError
 from zoo.models.chat import Chat, context_ids, load_chat
+from zoo.pipeline.runners.chosen import current_runner
 from zoo.pipeline.runners.fleet import Fleet, Here, engine_fleet
 from zoo.stages import progress
 from zoo.stages.generate.answers import (
@@ -77,6 +78,8 @@ def run(request: GenerateRequest, out_dir: Path) -> StageResult:
 
     `chunks/` and `reused.parquet` hold every answer with its tokens, for requests to come.
     """
+    if current_runner() == "slurm":
+        raise ZooError("--runner slurm: answers are not shared out by leases; give --runner ray or local")
     with engine_fleet(1, None, out_dir) as fleet:
         if fleet is None:
             return generate(request, out_dir, tuple(only_gpus([gpu]) for gpu in visible_gpus()) or ({},))

@@ -34,6 +34,8 @@ class Replica:
     process: Started | None = None
     ready: bool = False
     heard: float = 0.0
+    begun: float = 0.0  # when its process was asked for
+    told_waiting: bool = False
     failures: int = 0  # since it last finished something
     loaded: bool = False  # once at least, in this run
     reloads: int = 0  # that failed since it was last ready
@@ -51,7 +53,8 @@ class Replica:
     def start(self, job: Path) -> None:
         """Launch the process; it loads its engine and then says that it is ready."""
         self.process = self.fleet.start(self.number, [*(self.command or COMMAND), str(job)], self.environment)
-        self.ready, self.heard, self.said, self._buffer = False, time.monotonic(), "", b""
+        self.begun = self.heard = time.monotonic()
+        self.ready, self.told_waiting, self.said, self._buffer = False, False, "", b""
 
     def give(self, task: Any, command: Mapping[str, Any]) -> None:
         """Hand a task over, by the command that says it.

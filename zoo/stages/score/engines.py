@@ -26,14 +26,16 @@ from zoo.stages.score.chunks import Chunk
 from zoo.stages.score.engine_handle import Replica
 from zoo.stages.score.second_start import SILENCE, SecondStart, cause_of
 from zoo.stages.score.tasks import GONE
-from zoo.stages.score.work import Listener, Patience, ScoreWork
+from zoo.stages.score.work import Listener, May, Patience, ScoreWork
 from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
 
+TOKENS = "tokens.bin"
 RESTARTS = 2
 # Over a run, or the part of it since it was resumed. A bad row costs three, a battle that is bad in both orders four; an engine
 # that fails on every chunk and scores its rows one by one would else reload twice a chunk, for days.
 RUN_RESTARTS = 24
+WAITING_SECONDS = 20.0  # before it is said that a host has no room yet
 HOSTLESS_SECONDS = 600.0  # that a run waits for a host when all of them have gone: a cluster may bring others
 
 
@@ -54,10 +56,11 @@ class Job:
     places: tuple[Mapping[str, str], ...]
     model_bytes: int = 0
     second_starts: tuple[SecondStart, ...] = ()
+    shared: Path | None = None  # where the token file is, if not in the folder
 
     @property
     def tokens(self) -> Path:
-        return self.folder / "tokens.bin"
+        return (self.shared or self.folder) / TOKENS
 
     @property
     def spans(self) -> Path:
@@ -147,13 +150,13 @@ class Crew:
                 replica.kill()
         self._selector.close()
 
-    def score(self, chunks: Sequence[Chunk], listener: Listener) -> None:
+    def score(self, chunks: Sequence[Chunk], listener: Listener, may: May | None = None) -> None:
         """Have every chunk scored; the token file must be there.
 
-        EngineError where no replica is left to do it.
+        `may`: which of them, where others score of the same run. EngineError where no replica is left to do it.
         """
         assert isinstance(self._job, Job)
-        work = ScoreWork(chunks, listener, self._patience)
+        work = ScoreWork(chunks, listener, self._patience, may)
         np.save(self._job.spans, work.spans)
         self.run(work)
 
@@ -171,7 +174,7 @@ class Crew:
 
     def _welcome(self, work: Work) -> None:
         """Start a replica on each host that has come. EngineError where the last has gone and none comes."""
-        for _ in range(self._fleet.joined()):
+        for _ in range(self._fleet.joined(work.note)):
             replica = Replica(self._next, self._common, self._command, self._fleet)
             self._next += 1
             self._replicas.append(replica)
@@ -203,8 +206,8 @@ class Crew:
     def _examine(self, replica: Replica, work: Work) -> None:
         """Notice a replica that has ended, said that it cannot go on, or fallen silent."""
         assert replica.process is not None
-        if replica.process.waiting:  # for room on its host
-            replica.heard = time.monotonic()
+        if replica.process.waiting:
+            self._wait_for_room(replica, work)
         code = replica.process.poll()
         silent = time.monotonic() - replica.heard
         if code is None and not replica.said and silent <= self._limit(replica, work):
@@ -221,6 +224,14 @@ class Crew:
         else:
             why = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._replace(replica, f"{replica.process.host}: {why}" if replica.process.host else why, work)
+
+    def _wait_for_room(self, replica: Replica, work: Work) -> None:
+        """Say it once of a replica whose host others have taken; it is not silent meanwhile."""
+        assert replica.process is not None
+        replica.heard = time.monotonic()
+        if not replica.told_waiting and replica.heard - replica.begun > WAITING_SECONDS:
+            replica.told_waiting = True
+            work.note(f"engine {replica.number}: waits for room on {replica.process.host}")
 
     def _let_go(self, replica: Replica, work: Work) -> None:
         """Go on without a replica whose host has gone; what it held is for the others. It is nobody's failure."""

@@ -24,21 +24,20 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import groups_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codecs
-from zoo.models.shapes import SCHEME_KEY, read_config
+from zoo.pipeline.runners.chosen import current_runner
 from zoo.pipeline.runners.fleet import Fleet, Here, engine_fleet
 from zoo.scores.metric_names import FAILED_ROWS, SHARED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
-from zoo.stages.score.engines import Crew, EngineError, Job
+from zoo.stages.score.engines import TOKENS, Crew, EngineError
+from zoo.stages.score.job import engine_job
 from zoo.stages.score.placement import gpus_of, places
-from zoo.stages.score.second_start import second_starts, told_attention
+from zoo.stages.score.shared_out import machine_of, score_by_array
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
-from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
-from zoo.stages.score.vllm.engine import engine_arguments, engine_version
-from zoo.stages.score.vllm.kernels import form_environment
+from zoo.stages.score.vllm.engine import engine_version
 from zoo.stages.score.work import Listener, Patience
 from zoo.targets import load_target, visible_gpus
 
@@ -68,6 +67,8 @@ def run(request: ScoreRequest, out_dir: Path) -> StageResult:
     The variants are the request's.
     """
     serving = load_target(request.emulates or request.target)
+    if current_runner() == "slurm":
+        return score_by_slurm(request, out_dir)
     with engine_fleet(gpus_of(request.serve, serving), request.target, out_dir) as fleet:
         if fleet is None:
             return score(request, out_dir, places(request.serve, serving, visible_gpus()))
@@ -107,36 +108,23 @@ def score(
     return result
 
 
-def engine_job(
-    request: ScoreRequest,
-    folder: Path,
-    label_ids: tuple[int, int, int],
-    where: Sequence[Mapping[str, str]],
-    *,
-    on_gpu: bool,
-) -> Job:
-    """How the engines are started.
-
-    They serve as the entry says on the target, or on the target that is emulated.
-    """
-    model = request.model.path / "model"
-    serving = load_target(request.emulates or request.target)
-    gpus = max(1, gpus_of(request.serve, serving))
-    arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu) | told_attention(on_gpu)
-    environment = form_environment(read_config(model).get(SCHEME_KEY), on_gpu=on_gpu)
-    if request.emulates:
-        arguments = emulation_arguments(serving, request.serve, arguments, on_gpu)
-        environment = emulation_environment(serving) | environment
-    capability = serving.compute_capability
-    others = second_starts(read_config(model), request.spec, request.serve, arguments, capability, gpus=gpus) if on_gpu else ()
-    return Job(
-        arguments=arguments,
-        label_ids=label_ids,
-        folder=folder,
-        places=tuple({**place, **environment} for place in where),
-        model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
-        second_starts=others,
-    )
+def score_by_slurm(request: ScoreRequest, out_dir: Path) -> StageResult:
+    """Score by the tasks of a Slurm array; this process reads rows, waits, and puts the chunks together."""
+    codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
+    folder = out_dir / WORK
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, encodings, prepare_seconds = prepare(request, codecs, folder / "tokens.new")
+    (folder / "tokens.new").replace(folder / TOKENS)  # tasks that are at work have the earlier file open, of the same content
+    chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
+    dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_of(out_dir))
+    if dropped:
+        progress.note(f"what was scored before is scored again: {dropped}")
+    tally = replace(load_tally(out_dir), prepare_seconds=prepare_seconds)
+    if not all(chunk.done(out_dir) for chunk in chunks):
+        score_by_array(chunks, encodings, rows.ids, tally, out_dir)
+    result = finish(request, out_dir, rows, encodings, chunks, tally, machine_of(out_dir))
+    shutil.rmtree(folder, ignore_errors=True)  # a task may be about to end
+    return result
 
 
 def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) -> tuple[Rows, list[Encoding], float]:

@@ -55,6 +55,13 @@ class Tasks:
     def take(self) -> Task:
         return self._todo.popleft()
 
+    @property
+    def head(self) -> Task:
+        return self._todo[0]
+
+    def append(self, tasks: Iterable[Task]) -> None:
+        self._todo.extend(tasks)
+
     def give_back(self, tasks: Iterable[Task]) -> None:
         """Tasks that an engine did not finish come next."""
         self._todo.extendleft(reversed(list(tasks)))
