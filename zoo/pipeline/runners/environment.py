@@ -30,7 +30,8 @@ ENVIRONMENT = (
 # Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
 ENVIRONMENT_NETWORK = ("PIP_*", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "*_proxy", "*_PROXY")
 ENVIRONMENT_FETCH = ("HF_TOKEN", "HF_ENDPOINT", *ENVIRONMENT_NETWORK)
-ENVIRONMENT_RAY = ("RAY_*",)  # where its cluster is, for stages that work there
+# Where a cluster is and how to submit to it, for stages that work there.
+ENVIRONMENT_RUNNERS = {"local": (), "ray": ("RAY_*",), "slurm": ("SLURM_CONF", "SBATCH_*", "SLURM_JWT")}
 ENVIRONMENT_PIP = ("PATH", "HOME", "USER", "LANG", "LC_*", "TMPDIR", "XDG_*", "LD_LIBRARY_PATH", *ENVIRONMENT_NETWORK)
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # no module comes from the folder that a command is given in: it may be a download
 RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
@@ -56,7 +57,7 @@ def stage_environment(stage: str) -> dict[str, str]:
     Quiet, offline but for `fetch`, and byte code cached.
     """
     more = ENVIRONMENT_FETCH if stage == "fetch" else ()
-    chosen = environment_of((*ENVIRONMENT, *more, *(ENVIRONMENT_RAY if current_runner() == "ray" else ())))
+    chosen = environment_of((*ENVIRONMENT, *more, *ENVIRONMENT_RUNNERS[current_runner()]))
     defaults = {
         **SAFE_PATH,
         "PYTHONUNBUFFERED": "1",

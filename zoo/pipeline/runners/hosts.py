@@ -89,9 +89,7 @@ def fault_of(host: HostFacts, here: HostFacts, store: Path) -> str:
     if host.code != here.code:
         return f"{name}: {PROJECT} {here.packages[PROJECT]} of other code than here; install the same commit on it"
     if host.token != here.token:
-        return (
-            f"{name}: does not see the store {store} ({host.token[:100]}); mount it there under the same path, or set ZOO_HOME"
-        )
+        return f"{name}: does not see the store {store} ({host.token[:100]}); mount the store there under the same path"
     if host.no_room:
         return f"{name}: {host.no_room}; free some room there"
     return ""
