@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,6 +107,9 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             most_bad=max_bad_rows,
         )
         entry, style = override(load_entry(name), settings or []), style_of(output, as_json)
+        if last != "score":
+            _run(entry, options, gated=gated, style=style)
+            return
         with running_on(runner, store_folder(), say):
             if dry_run:
                 _print_arrays(entry, options)
@@ -113,6 +117,10 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             _run(entry, options, gated=gated, style=style)
 
     last, gated = ("score", True) if name == "run" else (name, False)
+    if last != "score":  # what trains and quantizes runs on this host
+        signature = inspect.signature(command)
+        kept = [parameter for key, parameter in signature.parameters.items() if key not in ("runner", "dry_run")]
+        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = name, text
     return command
 
@@ -126,8 +134,8 @@ def _print_arrays(entry: Entry, options: RunOptions) -> None:
     from zoo.stages.score.shared_out import script_of
     from zoo.store import PARTIAL, artifact_name
 
-    if current_runner() != "slurm" or options.last != "score":
-        raise ZooError("--dry-run: prints what `zoo run` or `zoo score` submits with --runner slurm; give them together")
+    if current_runner() != "slurm":
+        raise ZooError("--dry-run: prints what is submitted with --runner slurm; give both")
     store = store_folder()
     requests = [request for chain in entry_chains(entry, options, store, say=say) for request in chain]
     for name in [artifact_name(request) for request in requests if isinstance(request, ScoreRequest)]:
@@ -192,5 +200,9 @@ score = _stage_command(
     """As quantize, then score the held-out fold with vLLM in each of the entry's variants.
 
     Example: zoo score smollm2-135m --data battles.csv --target cpu --score-rows 200
+
+    On every card of a Ray cluster, or by the tasks of a Slurm array (settings: [slurm] tasks, options):
+
+    Example: zoo score llama-3-8b --data battles.csv --target h100x1 --runner ray
     """,
 )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from zoo.contracts import ScoreRequest, Variant
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codecs
-from zoo.pipeline.runners.hosts import kind_of
+from zoo.pipeline.runners.hosts import HostFacts, facts_here, fault_of, kind_of
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, plan_chunks, write_chunk
 from zoo.stages.score.engines import Crew
@@ -37,7 +38,7 @@ from zoo.store import REQUEST, write_atomic
 from zoo.store.leases import Leases
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
-WORK, LEASES, ROWS, IDS = "work", "leases", "share.npz", "ids.json"
+WORK, LEASES, ROWS, TOLD, TOKEN = "work", "leases", "share.npz", "share.json", "token"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ def keep_share(folder: Path, encodings: Sequence[Encoding], ids: Sequence[str]) 
         np.savez(file, **arrays)
     (folder / f"{ROWS}.tmp").replace(folder / ROWS)
     variants = [encoding.variant.model_dump(mode="json") for encoding in encodings]
-    write_atomic(folder / IDS, json.dumps({"ids": list(ids), "variants": variants}))
+    write_atomic(folder / TOKEN, secrets.token_hex(16))
+    facts = asdict(facts_here(folder / TOKEN))
+    write_atomic(folder / TOLD, json.dumps({"ids": list(ids), "variants": variants, "facts": facts}))
 
 
 def open_share(out_dir: Path) -> Share:
+    """The share as it was kept. ZooError naming this host where it differs from the one that kept it, and the mend."""
     request = ScoreRequest.model_validate_json((out_dir / REQUEST).read_text())
-    told = json.loads((out_dir / WORK / IDS).read_text())
+    told = json.loads((out_dir / WORK / TOLD).read_text())
+    if fault := fault_of(facts_here(out_dir / WORK / TOKEN), HostFacts(**told["facts"]), out_dir):
+        raise ZooError(fault)
     with np.load(out_dir / WORK / ROWS) as arrays:
         encodings = [
             Encoding(Variant.model_validate(variant), *(arrays[f"{name}_{v}"] for name in ("starts", "lengths", "truncated")))
