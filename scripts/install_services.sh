@@ -1,5 +1,5 @@
 #!/bin/sh
-# What only tests need and no Python package brings: a headless Chromium for the UI, PostgreSQL for a tracking server.
+# What only tests need and no Python package brings: a headless Chromium for the UI, PostgreSQL for a tracking server, Slurm for arrays.
 # Debian or Ubuntu, as root: `sh scripts/install_services.sh`. Tests that miss one of them are skipped and say so.
 set -eu
 
@@ -12,6 +12,7 @@ database=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null 
 wanted=""
 [ -n "$browser" ] || wanted="chromium"
 [ -n "$database" ] || wanted="$wanted postgresql"
+command -v slurmctld >/dev/null 2>&1 || wanted="$wanted slurmctld slurmd slurm-client"
 [ -n "$wanted" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then

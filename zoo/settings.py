@@ -30,8 +30,8 @@ class SlurmSettings(Contract):
     `options` go to sbatch as they are: `["--partition=gpu", "--gres=gpu:1", "--time=04:00:00"]`.
     """
 
-    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="of an array, each a share of the chunks")
-    options: tuple[str, ...] = Field((), description="of sbatch, for every task")
+    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(default=4, description="of an array, each a share of the chunks")
+    options: tuple[str, ...] = Field(default=(), description="of sbatch, for every task")
 
 
 class Settings(Contract):
@@ -42,8 +42,8 @@ class Settings(Contract):
     """
 
     environments: dict[str, Path] = Field(default={})
-    runner: Literal["local", "ray", "slurm"] = Field(default="local")
-    slurm: SlurmSettings = SlurmSettings()
+    runner: Literal["local", "ray", "slurm"] = Field(default="local", description="where scoring and generating run")
+    slurm: SlurmSettings = Field(default=SlurmSettings(), description="the arrays of `--runner slurm`")
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:

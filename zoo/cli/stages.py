@@ -118,7 +118,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
 
     last, gated = ("score", True) if name == "run" else (name, False)
     if last != "score":  # what trains and quantizes runs on this host
-        signature = inspect.signature(command)
+        signature = inspect.signature(command, eval_str=True)
         kept = [parameter for key, parameter in signature.parameters.items() if key not in ("runner", "dry_run")]
         command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = name, text
