@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read as Ray is imported
+# Read as Ray is imported. Its processes would else give way to all others of their host, and engines with them.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
