@@ -1,5 +1,6 @@
-"""The members' score tables for a file: no blend, no budget, as many hosts as the runner has.
+"""The members' score tables for a file: no blend, no budget.
 
+By as many hosts as the runner has.
 Each is an artifact of the store, so a killed run goes on. Given to `ensemble predict` as tables they are blended in seconds.
 """
 

@@ -1,5 +1,6 @@
-"""Leases: claims on numbered pieces of work by files in a shared folder, which lapse when their holder falls silent.
+"""Leases: claims on numbered pieces of work by files in a shared folder.
 
+They lapse when their holder falls silent.
 A claim is made by creating a file that nobody else can create as well, also over NFS: by a hard link (link(2)). Whoever takes
 over from a holder that fell silent creates the next file of that piece, so that of two who try one fails. The clock is that of
 the file server: a holder touches one file of its own, and ages are differences of such times.
@@ -38,7 +39,10 @@ class Leases:
             self._touched = time.monotonic()
 
     def claim(self, number: int) -> bool:
-        """Whether the piece is this holder's now: it was before, was nobody's, or its last holder fell silent."""
+        """Whether the piece is this holder's now.
+
+        It was before, was nobody's, or its last holder fell silent.
+        """
         turn = 0
         while (taken := self._lease(number, turn)).exists():
             turn += 1

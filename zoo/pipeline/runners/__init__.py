@@ -1,1 +1,4 @@
-"""Where work runs: this host, a Ray cluster or a Slurm array; the same processes and files everywhere."""
+"""Where work runs: this host, a Ray cluster or a Slurm array.
+
+It is the same processes and files everywhere.
+"""

@@ -14,7 +14,10 @@ CHOSEN = "ZOO_RUNNER"
 
 
 def current_runner() -> Runner:
-    """The runner of `ZOO_RUNNER`, else of the settings, else local. ZooError for a name that is none."""
+    """The runner of `ZOO_RUNNER`, else of the settings, else local.
+
+    ZooError for a name that is none.
+    """
     name = os.environ.get(CHOSEN)
     if not name:
         return load_settings().runner

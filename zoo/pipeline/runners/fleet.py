@@ -49,7 +49,10 @@ class Fleet(Protocol):
 
 
 class Here:
-    """This host alone: the local runner's fleet. Its cards are dealt by the environment of each place."""
+    """This host alone: the local runner's fleet.
+
+    Its cards are dealt by the environment of each place.
+    """
 
     copies = 1
 
@@ -70,8 +73,9 @@ class Here:
 
 @contextmanager
 def engine_fleet(gpus: int, target: str | None, folder: Path) -> Iterator[Fleet | None]:
-    """The hosts of the runner that this process is told to use, for engines of `gpus` cards each; None for this host.
+    """The hosts of the runner that this process is told to use; None for this host.
 
+    For engines of `gpus` cards each.
     `folder` is in the store, which all of them have to see. ZooError, naming the host and the mend, where one of them cannot
     be used.
     """

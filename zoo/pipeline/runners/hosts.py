@@ -68,7 +68,10 @@ def _no_room() -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the project's Python files, by which two checkouts of one version are told apart."""
+    """SHA-256 of the project's Python files.
+
+    Two checkouts of one version are told apart by it.
+    """
     root, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -96,5 +99,8 @@ def fault_of(host: HostFacts, here: HostFacts, store: Path) -> str:
 
 
 def kind_of(machine: str) -> str:
-    """What machines have in common whose numbers may stand in one table: the names of their cards, else the whole."""
+    """What machines have in common whose numbers may stand in one table.
+
+    The names of their cards, else the whole.
+    """
     return " + ".join(sorted(re.sub(r"^\d+ x ", "", part) for part in machine.split(" + ")))

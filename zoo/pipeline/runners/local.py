@@ -1,5 +1,6 @@
-"""The local runner: a process of this host that is spoken to line by line, and ended with all it has started.
+"""The local runner: a process of this host that is spoken to line by line.
 
+It is ended with all it has started.
 It reads commands from its standard input, and writes what it has to say to the descriptor that is its last argument.
 """
 

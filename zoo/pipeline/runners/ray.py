@@ -55,8 +55,9 @@ SET_BY_RAY = "OMP_NUM_THREADS"  # by the processors an actor asks for, which are
 
 @contextmanager
 def connected(*, say: Say | None = None) -> Iterator[None]:
-    """A connection to the cluster of `RAY_ADDRESS`, to one that runs on this host, or to one that is started here.
+    """A connection to a cluster, while the block runs.
 
+    That of `RAY_ADDRESS`, else one that runs on this host, else one that is started here.
     What processes of the cluster print is printed here, unless there is a `say`, for notes alone. ZooError where there is none
     at the address, or it is of another Python or Ray.
     """
@@ -100,7 +101,10 @@ def _check_reached(address: str) -> None:
 
 @dataclass(frozen=True)
 class Node:
-    """A host of the cluster: Ray's id of it, what it is called, and the cards and processors that it lends."""
+    """A host of the cluster.
+
+    Ray's id of it, what it is called, and the cards and processors that it lends.
+    """
 
     id: str
     name: str
@@ -130,7 +134,10 @@ def alive_nodes() -> list[Node]:
 
 
 def has_gone(node: Node) -> bool:
-    """Whether a host whose actor has died is no longer there itself. Ray knows it after some twenty seconds, by its silence."""
+    """Whether a host whose actor has died is no longer there itself.
+
+    Ray knows it after some twenty seconds, by its silence.
+    """
     if not any(one.id == node.id for one in alive_nodes()):
         return True
     try:
@@ -192,7 +199,10 @@ def _answer(node: Node, answer: Any) -> HostFacts | None:
 
 
 class RayFleet:
-    """Hosts of one kind of machine, with room for a copy of `gpus` cards each; on processors one copy a host."""
+    """Hosts of one kind of machine, with room for copies of `gpus` cards each.
+
+    On processors one copy a host.
+    """
 
     def __init__(self, gpus: int, target: str | None, folder: Path) -> None:
         self._wanted, self._target, self._folder = gpus, target, folder
@@ -224,7 +234,10 @@ class RayFleet:
         return RayProcess(self._slots[number], self._gpus, command, {**carried, **environment})
 
     def joined(self, say: Say) -> int:
-        """How many copies hosts have room for that came since the last look; which of them cannot be used is said."""
+        """How many copies hosts have room for that came since the last look.
+
+        Which of them cannot be used is said.
+        """
         if time.monotonic() < self._next_look:
             return 0
         self._next_look = time.monotonic() + JOIN_SECONDS
@@ -261,7 +274,10 @@ class RayFleet:
 
 
 class Holder:
-    """The actor: holds a process on its host and passes lines between it and whoever made the actor."""
+    """The actor: holds a process on its host.
+
+    It passes lines between it and whoever made the actor.
+    """
 
     def __init__(self) -> None:
         self._process: Process | None = None
@@ -285,7 +301,10 @@ class Holder:
             self._next += 1
 
     async def read(self) -> tuple[bytes, int | None]:
-        """What it has said since, once there is something; with its exit code when it has ended and said all."""
+        """What it has said since, once there is something.
+
+        With its exit code when it has ended and said all.
+        """
         assert self._process is not None
         os.set_blocking(self._process.channel, False)
         while True:
@@ -348,7 +367,10 @@ class RayProcess:
         self._sent += 1
 
     def kill(self) -> bool:
-        """End the process, all it has started, and the actor; False where the host is there and does not do it."""
+        """End the process, all it has started, and the actor.
+
+        False where the host is there and does not do it.
+        """
         gone = True
         try:
             gone = self.waiting or ray.get(self._actor.kill.remote(), timeout=KILL_SECONDS + REACH_SECONDS)

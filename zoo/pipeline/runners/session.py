@@ -1,4 +1,7 @@
-"""A command's session with a runner: it is chosen, and its hosts are looked at, before any stage starts."""
+"""A command's session with a runner.
+
+It is chosen, and its hosts are looked at, before any stage starts.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from zoo.pipeline.runners.chosen import CHOSEN, Runner, current_runner
 
 @contextmanager
 def running_on(runner: Runner | None, store: Path, say: Say) -> Iterator[None]:
-    """Have the stages that start within the block run by this runner; None: by the one that is set.
+    """Have the stages that start within the block run by this runner.
 
+    None: by the one that is set.
     With ray the cluster is held open as long. ZooError, naming host and mend, where there is none or a host of it cannot be
     used.
     """

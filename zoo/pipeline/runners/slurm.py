@@ -21,8 +21,9 @@ ASK_SECONDS = 60.0
 def array_script(
     name: str, command: Sequence[str], folder: Path, settings: SlurmSettings, environment: Mapping[str, str]
 ) -> str:
-    """The text of an array's script: each task runs `command` with its number and the number of tasks behind it.
+    """The text of an array's script.
 
+    Each task runs `command` with its number and the number of tasks behind it.
     A task that is requeued, or that another host takes over, finds in the folder what is done. `environment`: set in each.
     """
     options = [
@@ -48,7 +49,10 @@ def array_script(
 
 
 def submitted(script: str, folder: Path) -> str:
-    """Write the script into the folder and submit it; the job's id. ZooError where there is no sbatch, or it refuses."""
+    """Write the script into the folder and submit it; the job's id.
+
+    ZooError where there is no sbatch, or it refuses.
+    """
     if shutil.which("sbatch") is None:
         raise ZooError("--runner slurm: no sbatch on this host; run on one of the cluster's, or see the script with --dry-run")
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,10 @@ def job_of(folder: Path) -> str | None:
 
 
 def states(job: str) -> Counter[str]:
-    """Tasks of a job by their state, as squeue names them (PENDING, RUNNING); none once it is over."""
+    """Tasks of a job by their state, as squeue names them.
+
+    None once it is over.
+    """
     try:
         lines = _ask("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").split()
     except ZooError as error:

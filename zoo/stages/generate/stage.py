@@ -89,7 +89,10 @@ def run(request: GenerateRequest, out_dir: Path) -> StageResult:
 def generate(
     request: GenerateRequest, out_dir: Path, where: tuple[Mapping[str, str], ...], fleet: Fleet | None = None
 ) -> StageResult:
-    """Generate with one engine in each of the places, given by the environment of its process, on this host or a fleet's."""
+    """Generate with one engine in each of the places, on this host or a fleet's.
+
+    A place is the environment of its process.
+    """
     fleet = fleet or Here()
     prompts = prompts_of(request)
     model = request.model.path / "model"

@@ -1,5 +1,6 @@
-"""The handle of one engine process: starts it on its fleet, speaks to it in messages, and ends it with its children.
+"""The handle of one engine process, on whichever host.
 
+It starts it on its fleet, speaks to it in messages, and ends it with its children.
 What runs inside that process is in `engine_process`; `engines` supervises the handles of all replicas.
 """
 

@@ -1,5 +1,6 @@
-"""A share of a scoring run: `python -m zoo.stages.score.share OUT LAPSE NUMBER OF`, on any host that sees its folder.
+"""A share of a scoring run, on any host that sees its folder.
 
+`python -m zoo.stages.score.share OUT LAPSE NUMBER OF`.
 Whoever shares a run out has written its rows and chunks (`keep_share`). A process of this kind claims one chunk after another,
 has it scored by engines of its own host, and writes it where every chunk of the run lies. What a holder that fell silent had
 claimed, others take over. It ends when every chunk is there.
@@ -51,7 +52,10 @@ class Share:
 
 
 def keep_share(folder: Path, encodings: Sequence[Encoding], ids: Sequence[str]) -> None:
-    """Write what processes on other hosts have to know of a run's rows; their token file is there already."""
+    """Write what processes on other hosts have to know of a run's rows.
+
+    Their token file is there already.
+    """
     arrays = {f"{name}_{v}": getattr(e, name) for v, e in enumerate(encodings) for name in ("starts", "lengths", "truncated")}
     with (folder / f"{ROWS}.tmp").open("wb") as file:
         np.savez(file, **arrays)
@@ -63,7 +67,10 @@ def keep_share(folder: Path, encodings: Sequence[Encoding], ids: Sequence[str]) 
 
 
 def open_share(out_dir: Path) -> Share:
-    """The share as it was kept. ZooError naming this host where it differs from the one that kept it, and the mend."""
+    """The share as it was kept.
+
+    ZooError naming this host where it differs from the one that kept it, and the mend.
+    """
     request = ScoreRequest.model_validate_json((out_dir / REQUEST).read_text())
     told = json.loads((out_dir / WORK / TOLD).read_text())
     if fault := fault_of(facts_here(out_dir / WORK / TOKEN), HostFacts(**told["facts"]), out_dir):
@@ -111,7 +118,10 @@ class Claimed:
 
 
 def run_share(out_dir: Path, share: Share, turn: int, holder: str, lapse_seconds: float) -> None:
-    """Score what nobody else does, the chunks in an order of this process's own, until all are there."""
+    """Score what nobody else does, until all chunks are there.
+
+    Each process begins at another place, its `turn`.
+    """
     request, own = share.request, out_dir / WORK / holder
     own.mkdir(parents=True, exist_ok=True)
     serving = load_target(request.emulates or request.target)

@@ -1,4 +1,7 @@
-"""A run that an array of tasks scores: submitted once, then watched; whoever watches may come and go."""
+"""A run that an array of tasks scores: submitted once, then watched.
+
+Whoever watches may come and go.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,10 @@ def score(
     patience: Patience | None = None,
     fleet: Fleet | None = None,
 ) -> StageResult:
-    """Score with one engine in each of the places, given by the environment of its process, on this host or a fleet's."""
+    """Score with one engine in each of the places, on this host or a fleet's.
+
+    A place is the environment of its process.
+    """
     fleet = fleet or Here()
     codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
     label_ids = next(iter(codecs.values())).label_ids
@@ -109,7 +112,10 @@ def score(
 
 
 def score_by_slurm(request: ScoreRequest, out_dir: Path) -> StageResult:
-    """Score by the tasks of a Slurm array; this process reads rows, waits, and puts the chunks together."""
+    """Score by the tasks of a Slurm array.
+
+    This process reads rows, waits, and puts the chunks together.
+    """
     codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
     folder = out_dir / WORK
     folder.mkdir(parents=True, exist_ok=True)

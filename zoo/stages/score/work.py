@@ -64,7 +64,10 @@ class ScoreWork:
         return spans
 
     def pending(self) -> bool:
-        """Also while others are at chunks of this run: they may fall silent, and then these come back."""
+        """Whether chunks are left, also such as others are at.
+
+        They may fall silent, and then these come back.
+        """
         if self._theirs and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS
             self._tasks.append(self._theirs)
