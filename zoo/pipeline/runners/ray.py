@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from zoo.contracts import Say
@@ -138,12 +139,14 @@ def has_gone(node: Node) -> bool:
 
     Ray knows it after some twenty seconds, by its silence.
     """
-    if not any(one.id == node.id for one in alive_nodes()):
-        return True
     try:
+        if not any(one.id == node.id for one in alive_nodes()):
+            return True
         socket.create_connection(node.manager, REACH_SECONDS).close()
     except OSError:
         return True
+    except Exception:  # the connection to the cluster is closed: nothing is known of it
+        return False
     return False
 
 
@@ -205,11 +208,13 @@ class RayFleet:
     """
 
     def __init__(self, gpus: int, target: str | None, folder: Path) -> None:
-        self._wanted, self._target, self._folder = gpus, target, folder
+        self._target, self._folder = target, folder
         self._slots: list[Node] = []
         self._known: set[str] = set()  # ids of hosts that were looked at
         self._facts: dict[str, HostFacts] = {}
         self._next_look = 0.0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hosts")
+        self._looking: Future[tuple[Sequence[Node], dict[str, HostFacts], list[str]]] | None = None
         nodes = alive_nodes()
         self._gpus = gpus if any(node.gpus for node in nodes) else 0
         if self._gpus and not any(node.gpus >= self._gpus for node in nodes):
@@ -238,16 +243,25 @@ class RayFleet:
 
         Which of them cannot be used is said.
         """
-        if time.monotonic() < self._next_look:
-            return 0
-        self._next_look = time.monotonic() + JOIN_SECONDS
-        new = [node for node in alive_nodes() if node.id not in self._known]
-        if not new:
-            return 0
-        self._facts |= looked_at(new, self._folder, lambda why: say(f"not used: {why}"))
-        before = len(self._slots)
-        self._add(new)
-        return len(self._slots) - before
+        if self._looking is not None and self._looking.done():
+            looked, self._looking = self._looking, None
+            nodes, facts, faults = looked.result()
+            for fault in faults:
+                say(f"not used: {fault}")
+            self._facts |= facts
+            before = len(self._slots)
+            self._add(nodes)
+            return len(self._slots) - before
+        if self._looking is None and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + JOIN_SECONDS
+            if new := [node for node in alive_nodes() if node.id not in self._known]:
+                self._looking = self._pool.submit(self._look, new)
+        return 0
+
+    def _look(self, nodes: Sequence[Node]) -> tuple[Sequence[Node], dict[str, HostFacts], list[str]]:
+        """Look at hosts that have come, beside the work: a process has to start on each, which takes seconds."""
+        faults: list[str] = []
+        return nodes, looked_at(nodes, self._folder, faults.append), faults
 
     def _chosen_kind(self, nodes: Sequence[Node]) -> str:
         """The kind of machine that the target is, else the one with room for most copies."""
@@ -305,23 +319,26 @@ class Holder:
 
         With its exit code when it has ended and said all.
         """
-        assert self._process is not None
-        os.set_blocking(self._process.channel, False)
-        while True:
-            code = self._process.poll()  # before reading: what it wrote before it ended is read then
+        process = self._process
+        if process is None:
+            return b"", 0
+        os.set_blocking(process.channel, False)
+        while self._process is process:
+            code = process.poll()  # before reading: what it wrote before it ended is read then
             data = b""
             with suppress(BlockingIOError):
-                data = os.read(self._process.channel, 1 << 20)
+                data = os.read(process.channel, 1 << 20)
             if data:
                 return data, None
             if code is not None:
                 return b"", code
-            await _readable(self._process.channel, POLL_SECONDS)
+            await _readable(process.channel, POLL_SECONDS)
+        return b"", 0  # it is being ended
 
     async def leave(self) -> None:
-        if self._process is not None:
-            await asyncio.to_thread(self._process.leave)
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(process.leave)
 
     async def kill(self) -> bool:
         process, self._process = self._process, None
@@ -404,11 +421,12 @@ class RayProcess:
                 data, ended = ray.get(self._actor.read.remote())
                 self._put(data)
             code = ended
-        except RayActorError:
-            self.lost = has_gone(self._node)
         except RayTaskError as error:  # it could not even be imported there
-            self._put(json.dumps({"kind": "error", "message": str(error.cause or error).splitlines()[-1]}).encode() + b"\n")
-        except (RayError, OSError):  # the connection is closed, or nobody reads any more
+            with suppress(OSError):
+                self._put(json.dumps({"kind": "error", "message": str(error.cause or error).splitlines()[-1]}).encode() + b"\n")
+        except RayError:  # the actor has ended, or its host
+            self.lost = has_gone(self._node)
+        except OSError:  # nobody reads any more
             pass
         finally:
             self._code, self.waiting = code, False
