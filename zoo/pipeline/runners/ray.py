@@ -325,14 +325,14 @@ class Holder:
         os.set_blocking(process.channel, False)
         while self._process is process:
             code = process.poll()  # before reading: what it wrote before it ended is read then
-            data = b""
-            with suppress(BlockingIOError):
-                data = os.read(process.channel, 1 << 20)
-            if data:
-                return data, None
+            try:
+                if data := os.read(process.channel, 1 << 20):
+                    return data, None
+                await asyncio.sleep(POLL_SECONDS)  # it has closed its end, and is about to end
+            except BlockingIOError:
+                await _readable(process.channel, 0.0 if code is not None else POLL_SECONDS)
             if code is not None:
                 return b"", code
-            await _readable(process.channel, POLL_SECONDS)
         return b"", 0  # it is being ended
 
     async def leave(self) -> None:
