@@ -3,14 +3,13 @@
     python benchmarks/runner_overhead.py --rows 10000 --turns 2
 
 A tiny Llama (random weights) on processors and rows of some 30 tokens: what a chunk costs beside its tokens shows most there.
-Runs take turns, with nothing else changed. Prints JSON.
+Runs take turns, with nothing else changed; the start of Ray on this host belongs to what is measured. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -56,7 +55,7 @@ def run(request: ScoreRequest, out: Path, runner: str) -> dict[str, float]:
     out.mkdir()
     (out / "request.json").write_text(request.model_dump_json())
     started, most, files = time.monotonic(), 0, 0
-    process = start_stage(request, out, environment={"ZOO_RUNNER": runner})
+    process = start_stage(request, out, environment={"ZOO_RUNNER": runner, "RAY_ADDRESS": "local"})
     driver = psutil.Process(process.pid)
     while process.poll() is None:
         try:
@@ -87,7 +86,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--runners", nargs="+", default=["local", "ray"])
     args = parser.parse_args()
-    os.environ.setdefault("RAY_ADDRESS", "local")  # its start belongs to what is measured
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tiny_llama(folder / "model")
