@@ -19,8 +19,8 @@ from pathlib import Path
 import score_speed
 
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, Variant
+from zoo.pipeline.runners.local import descendants
 from zoo.stages.score import stage as score
-from zoo.stages.score.engine_handle import descendants
 from zoo.stages.score.placement import places
 from zoo.targets import load_target, visible_gpus
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What only tests need and no Python package brings: a headless Chromium for the UI, PostgreSQL for a tracking server and shared
-# studies, OpenSSH's server for a remote of artifacts.
+# studies, OpenSSH's server for a remote of artifacts, Slurm for arrays.
 # Debian or Ubuntu, as root: `sh scripts/install_services.sh`. Tests that miss one of them are skipped and say so.
 set -eu
 
@@ -15,6 +15,7 @@ wanted=""
 [ -n "$browser" ] || wanted="chromium"
 [ -n "$database" ] || wanted="$wanted postgresql"
 [ -n "$sshd" ] || wanted="$wanted openssh-server"
+command -v slurmctld >/dev/null 2>&1 || wanted="$wanted slurmctld slurmd slurm-client"
 [ -n "$wanted" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then

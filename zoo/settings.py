@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,16 +24,28 @@ ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.e
 MOST_TOML_BYTES = 4 << 20  # nobody writes more by hand
 
 
+class SlurmSettings(Contract):
+    """How arrays are submitted where `--runner slurm` is used.
+
+    `options` go to sbatch as they are: `["--partition=gpu", "--gres=gpu:1", "--time=04:00:00"]`.
+    """
+
+    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(default=4, description="of an array, each a share of the chunks")
+    options: tuple[str, ...] = Field(default=(), description="of sbatch, for every task")
+
+
 class Settings(Contract):
     """The user's settings file.
 
     `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's. `remote`
-    as `ZOO_REMOTE`, `study_storage` as `ZOO_STUDY_STORAGE`.
+    as `ZOO_REMOTE`, `study_storage` as `ZOO_STUDY_STORAGE`; `runner` is where stages run that nobody says otherwise of.
     """
 
     environments: dict[str, Path] = Field(default={})
     study_storage: str = Field("", description="where `zoo tune` keeps studies that processes share, as `ZOO_STUDY_STORAGE`")
     remote: str = Field("", description="where `zoo push` and `zoo pull` keep artifacts, as `ZOO_REMOTE`, which comes first")
+    runner: Literal["local", "ray", "slurm"] = Field(default="local", description="where scoring and generating run")
+    slurm: SlurmSettings = Field(default=SlurmSettings(), description="the arrays of `--runner slurm`")
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ensemble.members.files import named_files
 from ensemble.plan import Job, Pool
 from ensemble.pools.blend import BlendSpec, fit_blend
+from ensemble.predict.from_scores import predict_from_scores
 from ensemble.predict.run import predict
+from ensemble.predict.scores_only import write_scores_only
 from ensemble.report.evaluate import evaluate
 from tests.helpers.plans import plan_member, plan_of, written
 from zoo.contracts import LexicalScoreRequest, LexicalSpec, LexicalTrainRequest
@@ -108,3 +111,21 @@ def test_a_moved_store_is_found_by_fingerprint_and_a_file_of_one_row_is_enough(
     write_sample(tmp_path / "test.csv", 1, 5)
     done = predict(plan, tmp_path / "test.csv", tmp_path / "out.csv", started_at=time.monotonic(), store=moved)
     assert sum(done.patterns.values()) == 1 and len(read_submission(tmp_path / "out.csv")) == 1
+
+
+def test_tables_alone_blend_to_what_a_prediction_writes(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row of the file by every member, in a table by the member's name; a second time they come from the store."""
+    store, plan = trained
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    write_sample(tmp_path / "test.csv", 200, 8)
+    notes: list[str] = []
+    for _ in range(2):
+        (table,) = write_scores_only(plan, tmp_path / "test.csv", tmp_path / "tables", store=store, say=notes.append)
+    assert [note for note in notes if "running" in note] and "in the store" in notes[-1]
+    assert table.path == tmp_path / "tables" / "lexical@ab.parquet" and table.rows == 200
+    predict(plan, tmp_path / "test.csv", tmp_path / "whole.csv", started_at=time.monotonic(), store=store)
+    predict_from_scores(plan, named_files([str(table.path)]), tmp_path / "blended.csv", ids=tmp_path / "test.csv")
+    ours, theirs = (read_submission(tmp_path / name).set_index("id").sort_index() for name in ("blended.csv", "whole.csv"))
+    pd.testing.assert_frame_equal(ours, theirs)

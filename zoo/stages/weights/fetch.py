@@ -20,7 +20,7 @@ from zoo.errors import ZooError
 from zoo.models.encoders import encoder_named, folder_encoder
 from zoo.models.heads import VOCABULARY_HEAD, head_of
 from zoo.models.shapes import read_config, tensor_shapes
-from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
+from zoo.pipeline.runners.environment import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.stages.weights.published import PIECES, WEIGHTS, convert_published

@@ -14,7 +14,7 @@ from tests.helpers.tiny_models import write_chat_template, write_tiny_llama
 from zoo.contracts import Sampling, changed
 from zoo.data.logs import Conversation, Unusable, read_log
 from zoo.errors import ZooError
-from zoo.stages.generate import stage
+from zoo.pipeline.runners import fleet
 from zoo.stages.generate.answers import earlier_files, read_answers, write_answers
 from zoo.stages.generate.work import token_seed
 from zoo.stages.score import engines
@@ -146,7 +146,7 @@ def test_another_machine_s_answers_are_kept_under_its_name_and_not_in_this_one_s
     monkeypatch.setattr(engines, "RUN_RESTARTS", 0)
     with pytest.raises(EngineError):
         asking.run(request, "a", DIE_AFTER="9")
-    monkeypatch.setattr(stage, "machine_fingerprint", lambda: "another machine")
+    monkeypatch.setattr(fleet, "machine_fingerprint", lambda: "another machine")
     metrics, _ = asking.run(request, "a")
     assert metrics["generate/made"] == 27 and metrics["generate/reused"] == 9
     out = asking.root / "store" / PARTIAL / "generate-a"

@@ -23,6 +23,7 @@ from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Sele
 from zoo.data.battles import read_battles
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.pipeline.runners.local import compiled_folder
 from zoo.scores.tables import probabilities, read_card, read_scores
 from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
@@ -252,10 +253,10 @@ def test_a_run_that_is_resumed_with_another_engine_mixes_no_numbers(
 def test_compiled_code_is_kept_in_a_folder_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name can be guessed and its files are run: a link that somebody planted there is refused."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = engines.compiled_folder()
-    assert folder == engines.compiled_folder() and folder.stat().st_mode & 0o077 == 0
+    folder = compiled_folder()
+    assert folder == compiled_folder() and folder.stat().st_mode & 0o077 == 0
     (tmp_path / "theirs").mkdir()
     folder.rmdir()
     folder.symlink_to(tmp_path / "theirs")
     with pytest.raises(ZooError, match="not a folder of your own"):
-        engines.compiled_folder()
+        compiled_folder()

@@ -20,11 +20,11 @@ from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
 from zoo.data.battles import read_battles
 from zoo.models.prompts import encode_battles, load_codec
+from zoo.pipeline.runners.local import descendants
 from zoo.scores.tables import label_probabilities, probabilities, read_scores
 from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
-from zoo.stages.score.engine_handle import descendants
 from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.token_file import Encoding
 from zoo.stages.score.vllm.engine import engine_arguments

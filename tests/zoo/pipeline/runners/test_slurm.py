@@ -1,0 +1,154 @@
+"""Scoring by a real Slurm array (slurmctld and slurmd of the distribution, on this host): claims, requeued tasks, one table."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.helpers.kills import kill_holder
+from tests.helpers.tiny_models import TEMPLATE
+from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
+from zoo.errors import ZooError
+from zoo.pipeline.runner import start_stage
+from zoo.pipeline.runners import slurm
+from zoo.pipeline.runners.slurm import array_script, submitted
+from zoo.scores.tables import read_scores
+from zoo.settings import SlurmSettings
+
+needs_slurm = pytest.mark.skipif(not shutil.which("slurmctld"), reason="Slurm is not installed (scripts/install_services.sh)")
+CONFIG = """ClusterName=test
+SlurmctldHost={host}({address})
+AuthType=auth/none
+CredType=cred/none
+SlurmUser={user}
+SlurmdUser={user}
+SlurmctldPort={port}
+SlurmdPort={next_port}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+NodeName={host} NodeAddr={address} CPUs={cpus} State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Slurm cluster of this host alone, without control groups; the folder of its configuration."""
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        ports = (one.getsockname()[1], other.getsockname()[1])
+    host, config = socket.gethostname().partition(".")[0], folder / "slurm.conf"
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    facts = {"host": host, "address": "127.0.0.1", "user": user, "folder": folder, "cpus": os.cpu_count()}
+    config.write_text(CONFIG.format(**facts, port=ports[0], next_port=ports[1]))
+    processes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(config))
+        for command in (["slurmctld", "-D", "-f", str(config)], ["slurmd", "-D", "-N", host, "-f", str(config)]):
+            with (folder / f"{command[0]}.log").open("wb") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        deadline = time.monotonic() + 60
+        while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout:
+            assert time.monotonic() < deadline and all(process.poll() is None for process in processes), [
+                log.read_text()[-500:] for log in folder.glob("*.log")
+            ]
+            time.sleep(0.2)
+        yield folder
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+
+
+def score_request(model: Path, csv: Path) -> ScoreRequest:
+    return ScoreRequest(
+        entry="tiny",
+        model=Input(path=model.parent, fingerprint="x"),
+        battles=Input(path=csv, fingerprint="y"),
+        held=Held(),
+        selection=Selection(rows="all", max_rows=160),
+        prompt=PromptSpec(template=TEMPLATE, max_tokens=160),
+        spec=ScoreSpec(variants=(Variant(max_tokens=160),), chunk_rows=2, max_seqs=4, max_batched_tokens=512, dtype="float32"),
+        target="cpu",
+    )
+
+
+@needs_slurm
+@pytest.mark.chain
+@pytest.mark.timeout(600)
+def test_an_array_makes_the_table_of_this_host(
+    cluster: Path, tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One task is killed and another takes its chunks over; who watches is interrupted, and comes back to the same array."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[slurm]\ntasks = 2\noptions = ['--cpus-per-task=1']\n")
+    monkeypatch.setenv("ZOO_SETTINGS", str(settings))
+    request, here, there = score_request(tiny_llama, sample_csv), tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "request.json").write_text(request.model_dump_json())
+    assert start_stage(request, here, environment={"ZOO_RUNNER": "local"}).wait() == 0
+    monkeypatch.setenv("ZOO_RUNNER", "slurm")  # also what a stage may see of the environment goes by it
+    watcher = start_stage(request, there)
+    job = first(lambda: slurm.job_of(there / "work"))
+    watcher.kill()
+    watcher.wait()
+    again = start_stage(request, there)
+    holders = first(lambda: list((there / "work").glob("*/job.json")))
+    assert first(lambda: kill_holder(holders[0].parent, random.Random(0)))
+    assert again.wait() == 0, (there / "stage.log").read_text()[-2000:]
+    assert next_job() <= int(job) + 2, "who came back submitted a second array"
+    ours, theirs = (read_scores(folder / "ab-160" / "scores.parquet") for folder in (there, here))
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def next_job() -> int:
+    """The id that Slurm gives next: each task of an array has taken one."""
+    told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in told.splitlines() if line.startswith("NEXT_JOB_ID")]
+    return int(line.split("=")[1])
+
+
+def first(look):  # type: ignore[no-untyped-def]
+    """What there is to be seen, once there is something."""
+    deadline = time.monotonic() + 240
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def test_the_script_of_an_array_says_all_that_a_task_needs(tmp_path: Path) -> None:
+    settings = SlurmSettings(tasks=8, options=("--partition=gpu", "--gres=gpu:1"))
+    text = array_script("score-1", ["/a python", "-m", "x"], tmp_path, settings, {"ZOO_HOME": "/my home"})
+    lines = text.splitlines()
+    assert lines[0] == "#!/bin/bash" and "#SBATCH --array=0-7" in lines and "#SBATCH --requeue" in lines
+    assert "#SBATCH --gres=gpu:1" in lines and "export ZOO_HOME='/my home'" in lines
+    assert lines[-1] == "exec '/a python' -m x \"$SLURM_ARRAY_TASK_ID\" 8"
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+def test_a_host_without_slurm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ZooError, match=r"no sbatch on this host; .*--dry-run"):
+        submitted("x", tmp_path)
