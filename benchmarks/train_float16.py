@@ -25,7 +25,7 @@ import numpy as np
 
 from zoo.contracts import Held, Input, StageResult, TrainRequest, changed
 from zoo.entries.load import load_entry
-from zoo.pipeline.runner import stage_environment
+from zoo.pipeline.runners.environment import stage_environment
 from zoo.scores.metric_names import HELD_OUT_LOSS, LOSS_SCALE, SKIPPED_STEPS, TRAIN_SPEED
 from zoo.store import RESULT
 from zoo.targets import machine_fingerprint

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,13 +24,26 @@ ENTRY_POINTS = "preference_zoo.entries"  # the group: `my-models = "my_package.e
 MOST_TOML_BYTES = 4 << 20  # nobody writes more by hand
 
 
+class SlurmSettings(Contract):
+    """How arrays are submitted where `--runner slurm` is used.
+
+    `options` go to sbatch as they are: `["--partition=gpu", "--gres=gpu:1", "--time=04:00:00"]`.
+    """
+
+    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="of an array, each a share of the chunks")
+    options: tuple[str, ...] = Field((), description="of sbatch, for every task")
+
+
 class Settings(Contract):
     """The user's settings file.
 
-    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's.
+    `[environments]` maps a stage, or a quantization backend, to its Python interpreter, where it cannot share vLLM's. `runner`
+    is where stages run that nobody says otherwise of.
     """
 
     environments: dict[str, Path] = Field(default={})
+    runner: Literal["local", "ray", "slurm"] = Field(default="local")
+    slurm: SlurmSettings = SlurmSettings()
 
 
 def read_toml(path: Path, kind: type[AnyContract]) -> AnyContract:

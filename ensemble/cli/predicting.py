@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensemble.cli.options import PlanFile
-from zoo.cli.app import MOST_BAD, MaxBadRows
+from zoo.cli.app import MOST_BAD, MaxBadRows, RunnerName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError, printable
 from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
+    from zoo.pipeline.runners.chosen import Runner
     from zoo.pipeline.submissions import Sample
 
 SampleColumns = Annotated[
@@ -32,7 +33,10 @@ def predict(
     battles: Annotated[
         Path | None, typer.Argument(help="File of battles; see `zoo data --help`. Not needed with --scores alone.")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The submission.")] = Path("submission.csv"),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The submission, or the folder of tables. Default: submission.csv, or scores."),
+    ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Another budget than the plan's: 9h, 5m, 90s.")] = None,
     scores: Annotated[
         list[str] | None,
@@ -54,6 +58,10 @@ def predict(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of checkpoints; may be read-only. Default: store in ZOO_HOME.")
     ] = None,
+    scores_only: Annotated[
+        bool, typer.Option("--scores-only", help="The members' tables of the battles: no blend, no budget, any --runner.")
+    ] = False,
+    runner: RunnerName = None,
 ) -> None:
     """Run the plan's members on the battles and write their blend, within the budget.
 
@@ -68,11 +76,29 @@ def predict(
     Example: ensemble predict plan.json test.csv -o submission.csv
 
     Example: ensemble predict plan.json --scores a=a-test.csv --scores b=b-test.csv --ids sample_submission.csv
+
+    A file that takes more than one machine is scored by a cluster first, every row by every member, and then blended:
+
+    Example: ensemble predict plan.json test.csv --scores-only --runner ray -o tables
     """
     from ensemble.members.files import named_files
     from zoo.pipeline.submissions import read_sample
     from zoo.pipeline.table_columns import parse_columns
 
+    if scores_only:
+        of_blends = {
+            "--budget": budget,
+            "--scores": scores,
+            "--ids": ids,
+            "--columns": columns,
+            "--like": like,
+            "--started-at": began,
+        }
+        _scores_only(plan, battles, output or Path("scores"), of_blends, store=store, runner=runner)
+        return
+    if runner is not None:
+        raise ZooError("--runner: a budget is of one machine; give --scores-only with it, and blend its tables with --scores")
+    output = output or Path("submission.csv")
     tables, named = named_files(scores or ()), None if columns is None else parse_columns(columns)
     if battles is None:
         of_runs = {"--budget": budget, "--started-at": began, "--store": store}
@@ -110,6 +136,33 @@ def predict(
         left -= RECORD_SECONDS
     drain(min(LONGEST_DRAIN_SECONDS, left))
     raise typer.Exit(done.exit_code)
+
+
+def _scores_only(
+    plan: Path,
+    battles: Path | None,
+    folder: Path,
+    of_blends: Mapping[str, object],
+    *,
+    store: Path | None,
+    runner: Runner | None,
+) -> None:
+    """Write the members' tables, and say where they lie and how to blend them."""
+    from ensemble.predict.scores_only import write_scores_only
+    from zoo.pipeline.runners.session import running_on
+    from zoo.settings import store_folder
+
+    if given := [option for option, value in of_blends.items() if value is not None]:
+        raise ZooError(f"{given[0]}: --scores-only blends nothing and has no end to keep to; leave one of them out")
+    if battles is None:
+        raise ZooError("--scores-only: give the battles to score")
+    check_installed()
+    with running_on(runner, store_folder(), say):
+        tables = write_scores_only(plan, battles, folder, store=store, say=say)
+    for table in tables:
+        failed = f", {table.failed_rows:,} without probabilities" if table.failed_rows else ""
+        print(printable(f"{table.path}  {table.rows:,} rows of {table.member}{failed}"))
+    say(f"blend them: ensemble predict {plan} {' '.join(f'--scores {table.path}' for table in tables)}")
 
 
 def _blend_tables(

@@ -21,6 +21,7 @@ from ensemble.predict.traced import JobTrace
 from zoo.contracts import Input, Request, first_fault
 from zoo.errors import ZooError
 from zoo.pipeline.runner import stage_error, start_stage
+from zoo.pipeline.runners.chosen import CHOSEN
 from zoo.scores.tables import CHUNKS, SCORES, read_scores
 from zoo.settings import interpreter
 from zoo.targets import only_gpus
@@ -120,7 +121,8 @@ class JobRun:
         self._attempt = self._open(todo)
         pace.start(now)
         self._trace.started(now, self._attempt, rows=len(todo), seconds_by_plan=pace.load_seconds + pace.work_seconds)
-        environment = only_gpus(self.setting.visible_gpus[device] for device in self.job.devices if self.setting.visible_gpus)
+        devices = only_gpus(self.setting.visible_gpus[device] for device in self.job.devices if self.setting.visible_gpus)
+        environment = {**devices, CHOSEN: "local"}  # the plan's budget is of this machine
         keep_open = () if self.setting.lock is None else (self.setting.lock,)
         assert self._request is not None
         with (self._attempt / "progress.log").open("ab") as terminal:

@@ -19,7 +19,7 @@ import psutil
 
 from zoo.contracts import Say
 from zoo.errors import ZooError
-from zoo.pipeline.runner import RUNNER
+from zoo.pipeline.runners.environment import RUNNER
 from zoo.store import open_lock, write_atomic
 from zoo.tracking.spans import span
 

@@ -252,7 +252,7 @@ def facts_of(problem: Problem, budget: Budget, target: str, groups: Groups | Non
 
 
 def _code_version() -> str:
-    from zoo.pipeline.runner import git_commit
+    from zoo.pipeline.provenance import git_commit
 
     return " ".join(filter(None, (importlib.metadata.version("preference-zoo"), (git_commit() or "")[:12])))
 

@@ -59,6 +59,7 @@ for line in sys.stdin:
         os.abort()
     while "WAIT_FOR" in os.environ and not Path(os.environ["WAIT_FOR"]).exists():
         time.sleep(0.01)
+    time.sleep(float(os.environ.get("PACE", 0)))  # seconds that a chunk takes
     if is_to("LACK_MEMORY"):
         say(kind="error", message="OutOfMemoryError: CUDA out of memory")
         os._exit(1)

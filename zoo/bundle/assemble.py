@@ -17,7 +17,7 @@ from zoo.bundle.product import make_wheel
 from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
 from zoo.contracts import Manifest, Say
 from zoo.errors import ZooError
-from zoo.pipeline.runner import PROJECT
+from zoo.pipeline.provenance import PROJECT
 from zoo.store import MANIFEST, Artifact, write_atomic
 from zoo.targets import Target, load_target
 

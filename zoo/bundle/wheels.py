@@ -28,7 +28,8 @@ from zoo.bundle.lock import Pin, Pins, environment_of_image, resolve
 from zoo.bundle.tags import best_wheel, platforms
 from zoo.contracts import Contract, Say
 from zoo.errors import ZooError
-from zoo.pipeline.runner import ENVIRONMENT_PIP, PROJECT, SAFE_PATH, environment_of
+from zoo.pipeline.provenance import PROJECT
+from zoo.pipeline.runners.environment import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.settings import home
 from zoo.stages import progress
 from zoo.store import file_sha256, locked, write_atomic

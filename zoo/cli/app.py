@@ -9,6 +9,7 @@ import typer
 
 from zoo.cli.base import complete_entry, complete_target, new_app
 from zoo.experiments.held import Rule
+from zoo.pipeline.runners.chosen import Runner
 
 app = new_app(
     """A model zoo for preference prediction: train, merge, quantize and score models that say which of two answers wins.
@@ -45,3 +46,7 @@ MaxRows = Annotated[
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the entry: train.epochs=2. Repeatable.")]
 MaxBadRows = Annotated[float, typer.Option("--max-bad-rows", help="Stop where a larger share of the battles cannot be used.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where weights come from: hub, package, or a model folder.")]
+RunnerName = Annotated[
+    Runner | None,
+    typer.Option("--runner", metavar="RUNNER", help="Where it runs: local, ray or slurm. Default: ZOO_RUNNER, or local."),
+]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.app import RunnerName
 from zoo.cli.base import AsJson, Output, complete_entry, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.report.text import Format, show
@@ -37,6 +38,7 @@ def generate(
         float | None, typer.Option("--gpu-hours", help="Begin nothing after so many hours of cards, of each model.")
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Of prompts that name none.")] = None,
+    runner: RunnerName = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -59,6 +61,7 @@ def generate(
     from zoo.errors import ZooError
     from zoo.experiments.generate import check_format, generate_answers, write_log
     from zoo.pipeline.generators import Asked, generators
+    from zoo.pipeline.runners.session import running_on
     from zoo.report.generated import generated_page, generated_record
     from zoo.settings import store_folder
     from zoo.store import check_output
@@ -77,6 +80,7 @@ def generate(
     say(f"{prompts}: {read.told}")
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     asked = Asked(read, sampling, rows, rows_seed, samples, seed, licence, accept, gpu_hours)
-    artifacts = generate_answers(models, asked, store, say=say)
+    with running_on(runner, store, say):
+        artifacts = generate_answers(models, asked, store, say=say)
     report = write_log(artifacts, read, out)
     show(generated_page(artifacts, out, report["rows"]), style, data=[generated_record(artifact) for artifact in artifacts])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Data
+from zoo.cli.app import Data, RunnerName
 from zoo.cli.base import AsJson, Output, complete_entry, complete_target, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.report.text import Format, show
@@ -35,6 +35,7 @@ def judge(
             "--target", help="Machine that serves. Default: as the folds were scored.", autocompletion=complete_target
         ),
     ] = None,
+    runner: RunnerName = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -51,13 +52,15 @@ def judge(
     from zoo.cli.made import ENTRY, check_made
     from zoo.data.made import VERDICTS, copy_out
     from zoo.experiments.judge import judge_pairs
+    from zoo.pipeline.runners.session import running_on
     from zoo.report.judged import judged_page
     from zoo.settings import store_folder
 
     check_installed()
     style = style_of(output, as_json)
     check_made(out, pairs, data)
-    artifact = judge_pairs(judge, pairs, data, store_folder(), entry=ENTRY, target=target, say=say)
+    with running_on(runner, store_folder(), say):
+        artifact = judge_pairs(judge, pairs, data, store_folder(), entry=ENTRY, target=target, say=say)
     beside = copy_out(artifact, out, VERDICTS)
     say(f"{out}: from {artifact.path.name}")
     report = json.loads(beside.read_bytes())

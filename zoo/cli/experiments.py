@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.app import RunnerName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.cli.tracking import leaderboard
@@ -18,6 +19,7 @@ def experiment(
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder that holds the recipe's data file.")] = Path(),
     only: Annotated[list[str] | None, typer.Option("--only", help="Run by this name alone. Repeatable.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time; they share the GPUs by what each needs.")] = 1,
+    runner: RunnerName = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -31,6 +33,7 @@ def experiment(
     """
     from zoo.errors import ZooError
     from zoo.experiments.recipes import load_recipe, run_recipe
+    from zoo.pipeline.runners.session import running_on
     from zoo.settings import home, store_folder
 
     check_installed()
@@ -43,9 +46,12 @@ def experiment(
                 f"{folder}: --jobs is for recipes with until = 'train': scoring measures what a member costs on the whole "
                 "target, and runs beside it would make that false; leave --jobs out, or set until = 'train'"
             )
-        run_recipe(folder, data_dir, store_folder(), say=say)
+        with running_on(runner, store_folder(), say):
+            run_recipe(folder, data_dir, store_folder(), say=say)
         leaderboard(output=style)
         return
+    if runner not in (None, "local"):
+        raise ZooError(f"{folder}: --runner {runner}: a recipe with until = 'train' runs on this host; leave it out")
     from zoo.experiments.overlaps import overlaps
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from zoo.cli.app import (
     MaxBadRows,
     MaxRows,
     Name,
+    RunnerName,
     Settings,
     Source,
     TargetName,
@@ -35,6 +37,7 @@ Folds = Annotated[
 Average = Annotated[
     bool, typer.Option("--average", help="With --folds: then one checkpoint of all folds' averaged adapters, for serving.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --runner slurm: print the array's script, and run nothing.")]
 Emulated = Annotated[
     str | None,
     typer.Option("--as", help="Within a smaller target's memory, dtype and kernels: t4x2. Its speed is not measured."),
@@ -78,11 +81,15 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         source: Source = None,
         max_bad_rows: MaxBadRows = MOST_BAD,
         emulated: Emulated = None,
+        runner: RunnerName = None,
+        dry_run: DryRun = False,
         output: Output = Format.table,
         as_json: AsJson = False,
     ) -> None:
         from zoo.entries.load import load_entry, override
         from zoo.experiments.run import RunOptions
+        from zoo.pipeline.runners.session import running_on
+        from zoo.settings import store_folder
 
         check_installed()
         if emulated and last not in ("train", "score"):
@@ -99,11 +106,40 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             emulated=emulated,
             most_bad=max_bad_rows,
         )
-        _run(override(load_entry(name), settings or []), options, gated=gated, style=style_of(output, as_json))
+        entry, style = override(load_entry(name), settings or []), style_of(output, as_json)
+        if last != "score":
+            _run(entry, options, gated=gated, style=style)
+            return
+        with running_on(runner, store_folder(), say):
+            if dry_run:
+                _print_arrays(entry, options)
+                return
+            _run(entry, options, gated=gated, style=style)
 
     last, gated = ("score", True) if name == "run" else (name, False)
+    if last != "score":  # what trains and quantizes runs on this host
+        signature = inspect.signature(command)
+        kept = [parameter for key, parameter in signature.parameters.items() if key not in ("runner", "dry_run")]
+        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = name, text
     return command
+
+
+def _print_arrays(entry: Entry, options: RunOptions) -> None:
+    """The script of each scoring that the command would submit."""
+    from zoo.contracts import ScoreRequest
+    from zoo.experiments.run import entry_chains
+    from zoo.pipeline.runners.chosen import current_runner
+    from zoo.settings import store_folder
+    from zoo.stages.score.shared_out import script_of
+    from zoo.store import PARTIAL, artifact_name
+
+    if current_runner() != "slurm":
+        raise ZooError("--dry-run: prints what is submitted with --runner slurm; give both")
+    store = store_folder()
+    requests = [request for chain in entry_chains(entry, options, store, say=say) for request in chain]
+    for name in [artifact_name(request) for request in requests if isinstance(request, ScoreRequest)]:
+        print(script_of(name, store / PARTIAL / name))
 
 
 def _run(entry: Entry, options: RunOptions, *, gated: bool, style: Format) -> None:
@@ -164,5 +200,9 @@ score = _stage_command(
     """As quantize, then score the held-out fold with vLLM in each of the entry's variants.
 
     Example: zoo score smollm2-135m --data battles.csv --target cpu --score-rows 200
+
+    On every card of a Ray cluster, or by the tasks of a Slurm array (settings: [slurm] tasks, options):
+
+    Example: zoo score llama-3-8b --data battles.csv --target h100x1 --runner ray
     """,
 )

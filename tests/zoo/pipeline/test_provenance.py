@@ -11,9 +11,9 @@ from pathlib import Path
 
 import zoo
 from tests.helpers.paths import ROOT
-from zoo.pipeline.runner import PROJECT, package_versions
+from zoo.pipeline.provenance import PROJECT, package_versions
 
-ASK = "import json; from zoo.pipeline.runner import git_commit; print(json.dumps(git_commit()))"
+ASK = "import json; from zoo.pipeline.provenance import git_commit; print(json.dumps(git_commit()))"
 
 
 def commit_of(root: Path, package: Path) -> str | None:

@@ -13,7 +13,8 @@ import pytest
 from tests.helpers.requests import merge_request
 from tests.helpers.waiting import wait_until
 from zoo.errors import OutOfMemory, ZooError
-from zoo.pipeline.runner import run_stage, stage_environment, stage_error
+from zoo.pipeline.runner import run_stage, stage_error
+from zoo.pipeline.runners.environment import stage_environment
 from zoo.store import find, list_artifacts
 
 # A stand-in interpreter: it obeys the stage protocol (NAME request.json OUT) and does what PLAN says, one word a run.

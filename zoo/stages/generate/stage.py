@@ -19,6 +19,8 @@ from zoo.data.prompts import Prompt, by_chance, choose, read_prompts
 from zoo.entries.chat_format import chat_pieces
 from zoo.errors import ZooError
 from zoo.models.chat import Chat, context_ids, load_chat
+from zoo.pipeline.runners.chosen import current_runner
+from zoo.pipeline.runners.fleet import Fleet, Here, engine_fleet
 from zoo.stages import progress
 from zoo.stages.generate.answers import (
     CHUNKS,
@@ -38,7 +40,7 @@ from zoo.stages.generate.work import AHEAD, CPU_AHEAD, ChunkWriter, Conversation
 from zoo.stages.score.engines import Crew, EngineError
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.vllm.engine import engine_version
-from zoo.targets import machine_fingerprint, only_gpus, visible_gpus
+from zoo.targets import only_gpus, visible_gpus
 
 WORK = "work"  # what engines read as they start: not needed once the answers are there
 
@@ -54,6 +56,7 @@ class Run:
     book: Book
     tally: Tally
     made_by: tuple[str, str]
+    fleet: Fleet
 
     @property
     def todo(self) -> list[Conversation]:
@@ -75,23 +78,30 @@ def run(request: GenerateRequest, out_dir: Path) -> StageResult:
 
     `chunks/` and `reused.parquet` hold every answer with its tokens, for requests to come.
     """
-    where = tuple(only_gpus([gpu]) for gpu in visible_gpus()) or ({},)
-    return generate(request, out_dir, where)
+    if current_runner() == "slurm":
+        raise ZooError("--runner slurm: answers are not shared out by leases; give --runner ray or local")
+    with engine_fleet(1, None, out_dir) as fleet:
+        if fleet is None:
+            return generate(request, out_dir, tuple(only_gpus([gpu]) for gpu in visible_gpus()) or ({},))
+        return generate(request, out_dir, ({},) * fleet.copies, fleet)
 
 
-def generate(request: GenerateRequest, out_dir: Path, where: tuple[Mapping[str, str], ...]) -> StageResult:
-    """Generate with one engine in each of the places, given by the environment of its process."""
+def generate(
+    request: GenerateRequest, out_dir: Path, where: tuple[Mapping[str, str], ...], fleet: Fleet | None = None
+) -> StageResult:
+    """Generate with one engine in each of the places, given by the environment of its process, on this host or a fleet's."""
+    fleet = fleet or Here()
     prompts = prompts_of(request)
     model = request.model.path / "model"
     pieces = chat_pieces(model, max(len(prompt.turns) for prompt in prompts))
-    state = open_run(request, out_dir, prompts, len(where))
+    state = open_run(request, out_dir, prompts, len(where), fleet)
     todo, failed = state.todo, dict[int, str]()
     if pieces is None:
         progress.note(f"{request.entry}: no chat template: nothing is asked of it")
         failed = {one.row: NO_TEMPLATE for one in todo}
     elif todo:
         chat = load_chat(model, pieces)
-        job = generate_job(model, chat, request.sampling, out_dir / WORK, where, on_gpu=bool(visible_gpus()))
+        job = generate_job(model, chat, request.sampling, out_dir / WORK, where, on_gpu=fleet.on_gpu)
         failed = too_long(todo, chat, context_of(model, request.sampling) - request.sampling.max_tokens)
         if todo := [one for one in todo if one.row not in failed]:
             failed |= answer_or_say_what_is_kept(state, todo, chat, job, failed)
@@ -109,12 +119,12 @@ def prompts_of(request: GenerateRequest) -> list[Prompt]:
     return by_chance(chosen, request.rows_seed) if is_limited(request) else chosen
 
 
-def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt], replicas: int) -> Run:
+def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt], replicas: int, fleet: Fleet) -> Run:
     """All conversations with what is known of each.
 
     What this run made on this machine comes before what others made.
     """
-    made_by = (engine_version(), machine_fingerprint())
+    made_by = (engine_version(), fleet.machine)
     chunks = chunk_folder(out_dir, *made_by)
     book = Book()
     for path in sorted(chunks.glob("*.parquet")):
@@ -129,7 +139,7 @@ def open_run(request: GenerateRequest, out_dir: Path, prompts: Sequence[Prompt],
             known = book.conversation(prompt.turns, seed)
             conversations.append(Conversation(len(conversations), prompt.id, prompt.turns, seed, known))
     tally = replace(load_tally(chunks), replicas=replicas)
-    return Run(request, out_dir, chunks, conversations, book, tally, made_by)
+    return Run(request, out_dir, chunks, conversations, book, tally, made_by, fleet)
 
 
 def too_long(todo: Iterable[Conversation], chat: Chat, most: int) -> dict[int, str]:
@@ -199,7 +209,7 @@ def answer_all(
     begun: float | None = None
     loads: dict[int, float] = {}
     with ExitStack() as stack:
-        crew = stack.enter_context(Crew(job, command=COMMAND))
+        crew = stack.enter_context(Crew(job, command=COMMAND, fleet=state.fleet))
         bar = stack.enter_context(progress.AnswerBar(missing))
 
         def ready(replica: int, seconds: float, memory: Mapping[str, int]) -> None:
@@ -232,7 +242,7 @@ def answer_all(
             ready=ready,
             heard=heard,
             tally=tally,
-            ahead=AHEAD if visible_gpus() else CPU_AHEAD,
+            ahead=AHEAD if state.fleet.on_gpu else CPU_AHEAD,
             reach=reach_of(state, failed, spent, taken),
         )
         crew.run(work)
@@ -269,7 +279,7 @@ def counts(state: Run, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[s
     """For the manifest: rows by status, answers made and reused, tokens and their speed."""
     own, tokens, seconds = sum(map(state.book.is_own, answers)), made_tokens(state, answers), state.tally.run_seconds
     slugs = [status_slug(row.status) for row in rows]
-    on_gpus = len(visible_gpus()) > 0
+    on_gpus = state.fleet.on_gpu
     return {
         "generate/rows": len(rows),
         "generate/made": own,

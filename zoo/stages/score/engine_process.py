@@ -20,9 +20,9 @@ from typing import Any, NoReturn, TextIO
 
 from zoo.errors import ZooError
 from zoo.models.shapes import SCHEME_KEY
+from zoo.pipeline.runners.local import PARENT
 from zoo.targets import process_age_seconds
 
-PARENT = "ZOO_REPLICA_PARENT"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -10,11 +10,8 @@ could before, and then once, or the job knows of another way to start it (`secon
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import signal
-import stat
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +21,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.pipeline.runners.fleet import Fleet, Here
 from zoo.stages.score.chunks import Chunk
 from zoo.stages.score.engine_handle import Replica
 from zoo.stages.score.second_start import SILENCE, SecondStart, cause_of
-from zoo.stages.score.work import Listener, Patience, ScoreWork
+from zoo.stages.score.tasks import GONE
+from zoo.stages.score.work import Listener, May, Patience, ScoreWork
 from zoo.store import write_atomic
 from zoo.targets import process_age_seconds
 
+TOKENS = "tokens.bin"
 RESTARTS = 2
 # Over a run, or the part of it since it was resumed. A bad row costs three, a battle that is bad in both orders four; an engine
 # that fails on every chunk and scores its rows one by one would else reload twice a chunk, for days.
 RUN_RESTARTS = 24
-COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # else torch compiles into the temporary folder, anew each time
+WAITING_SECONDS = 20.0  # before it is said that a host has no room yet
+HOSTLESS_SECONDS = 600.0  # that a run waits for a host when all of them have gone: a cluster may bring others
 
 
 class EngineError(RuntimeError):
@@ -56,10 +56,11 @@ class Job:
     places: tuple[Mapping[str, str], ...]
     model_bytes: int = 0
     second_starts: tuple[SecondStart, ...] = ()
+    shared: Path | None = None  # where the token file is, if not in the folder
 
     @property
     def tokens(self) -> Path:
-        return self.folder / "tokens.bin"
+        return (self.shared or self.folder) / TOKENS
 
     @property
     def spans(self) -> Path:
@@ -115,41 +116,27 @@ class Launch(Protocol):
     def write(self) -> Path: ...
 
 
-def compiled_folder() -> Path:
-    """Folder in which torch keeps what it has compiled, so that nothing is compiled twice.
-
-    The name is torch's own. Everybody can make it, and its files are code: ZooError where the folder is a link or somebody
-    else's.
-    """
-    folder = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ZooError(f"{folder}: not a folder of your own; remove it, or set {COMPILED} to one that is")
-    return folder
-
-
 class Crew:
     """The replicas of a run. Use as a context: whatever happens within, no engine outlives it.
 
     `lead_seconds`: age of this process when its engines were started.
     """
 
-    def __init__(self, job: Launch, patience: Patience | None = None, command: tuple[str, ...] = ()) -> None:
-        """`command`: what starts an engine, where that is not the one that scores."""
+    def __init__(
+        self, job: Launch, patience: Patience | None = None, command: tuple[str, ...] = (), fleet: Fleet | None = None
+    ) -> None:
+        """`command`: what starts an engine, where that is not the one that scores; `fleet`: where, if not on this host."""
         self._job, self._patience = job, patience or Patience()
-        self._replicas = [Replica(number, place, command) for number, place in enumerate(job.places)]
+        self._command, self._fleet = command, fleet or Here()
+        self._replicas = [Replica(number, place, command, self._fleet) for number, place in enumerate(job.places)]
+        self._next, self._alone_since = len(self._replicas), time.monotonic()
+        self._common = dict(job.places[0]) if job.places else {}  # of hosts that come: their cards are dealt by the fleet
         self._selector = selectors.DefaultSelector()
         self._started: dict[int, Launch] = {}  # by replica: what it was last started with
         self.restarts, self.lead_seconds = 0, 0.0
 
     def __enter__(self) -> Crew:
         self._path = self._job.write()
-        # vLLM leaves files in the temporary folder. Not in the job's: sockets' paths are at most 107 characters long.
-        self._temporary = tempfile.TemporaryDirectory(prefix="zoo-", ignore_cleanup_errors=True)
-        kept = {COMPILED: os.environ.get(COMPILED) or str(compiled_folder())}
-        for replica in self._replicas:
-            replica.environment = {**kept, "TMPDIR": self._temporary.name, **replica.environment}
         self.lead_seconds = process_age_seconds()
         for replica in self._replicas:
             self._start(replica)
@@ -162,21 +149,21 @@ class Crew:
             else:
                 replica.kill()
         self._selector.close()
-        self._temporary.cleanup()
 
-    def score(self, chunks: Sequence[Chunk], listener: Listener) -> None:
+    def score(self, chunks: Sequence[Chunk], listener: Listener, may: May | None = None) -> None:
         """Have every chunk scored; the token file must be there.
 
-        EngineError where no replica is left to do it.
+        `may`: which of them, where others score of the same run. EngineError where no replica is left to do it.
         """
         assert isinstance(self._job, Job)
-        work = ScoreWork(chunks, listener, self._patience)
+        work = ScoreWork(chunks, listener, self._patience, may)
         np.save(self._job.spans, work.spans)
         self.run(work)
 
     def run(self, work: Work) -> None:
         """Have all of it done. EngineError where no replica is left to do it."""
         while work.pending() or any(replica.held for replica in self._replicas):
+            self._welcome(work)
             for key, _ in self._selector.select(timeout=0.25):
                 self._hear(key.data, work)
             for replica in list(self._replicas):
@@ -184,6 +171,20 @@ class Crew:
             for replica in self._replicas:  # each turn: what a failed one gave back is for those that are idle and say nothing
                 if replica.ready:
                     work.feed(replica)
+
+    def _welcome(self, work: Work) -> None:
+        """Start a replica on each host that has come. EngineError where the last has gone and none comes."""
+        for _ in range(self._fleet.joined(work.note)):
+            replica = Replica(self._next, self._common, self._command, self._fleet)
+            self._next += 1
+            self._replicas.append(replica)
+            self._start(replica)
+            assert replica.process is not None
+            work.note(f"engine {replica.number}: starts on {replica.process.host}, which has come")
+        if self._replicas:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > HOSTLESS_SECONDS:
+            raise EngineError(f"every host has gone, and none has come for {HOSTLESS_SECONDS:.0f} s")
 
     def _start(self, replica: Replica) -> None:
         replica.start(self._path)
@@ -205,19 +206,42 @@ class Crew:
     def _examine(self, replica: Replica, work: Work) -> None:
         """Notice a replica that has ended, said that it cannot go on, or fallen silent."""
         assert replica.process is not None
+        if replica.process.waiting:
+            self._wait_for_room(replica, work)
         code = replica.process.poll()
         silent = time.monotonic() - replica.heard
         if code is None and not replica.said and silent <= self._limit(replica, work):
             return
         if code is not None:
             self._hear_last_words(replica, work)
+        if replica.process.lost:
+            self._let_go(replica, work)
+            return
         if replica.said:
             why = replica.said
         elif code is None:
             why = f"{SILENCE} for {silent:.0f} s"
         else:
             why = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._replace(replica, why, work)
+        self._replace(replica, f"{replica.process.host}: {why}" if replica.process.host else why, work)
+
+    def _wait_for_room(self, replica: Replica, work: Work) -> None:
+        """Say it once of a replica whose host others have taken; it is not silent meanwhile."""
+        assert replica.process is not None
+        replica.heard = time.monotonic()
+        if not replica.told_waiting and replica.heard - replica.begun > WAITING_SECONDS:
+            replica.told_waiting = True
+            work.note(f"engine {replica.number}: waits for room on {replica.process.host}")
+
+    def _let_go(self, replica: Replica, work: Work) -> None:
+        """Go on without a replica whose host has gone; what it held is for the others. It is nobody's failure."""
+        assert replica.process is not None
+        why = f"{replica.process.host} {GONE}"
+        self._selector.unregister(replica.channel)
+        replica.kill()
+        work.take_back(replica, why)
+        self._replicas.remove(replica)
+        work.note(f"engine {replica.number}: {why}; its work goes to others")
 
     def _hear_last_words(self, replica: Replica, work: Work) -> None:
         """What it wrote before it ended is in the pipe still."""
@@ -281,4 +305,5 @@ class Crew:
         self._path = self._job.write()
         for one in self._replicas:
             one.environment = {**one.environment, **other.environment}
+        self._common |= other.environment
         return other.told

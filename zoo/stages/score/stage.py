@@ -24,22 +24,22 @@ from zoo.data.battles import Battles, dataset_digest, read_battles
 from zoo.data.splits import groups_of, select_rows, unusable_ids
 from zoo.errors import ZooError
 from zoo.models.prompts import Codec, load_codecs
-from zoo.models.shapes import SCHEME_KEY, read_config
+from zoo.pipeline.runners.chosen import current_runner
+from zoo.pipeline.runners.fleet import Fleet, Here, engine_fleet
 from zoo.scores.metric_names import FAILED_ROWS, SHARED_ROWS
 from zoo.scores.metrics import score_metrics
 from zoo.scores.tables import BAD_ROW, CARD, NO_FOLD, OK, SCORES, probabilities, unscored_table, write_card, write_scores
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, read_pieces, write_chunk
-from zoo.stages.score.engines import Crew, EngineError, Job
+from zoo.stages.score.engines import TOKENS, Crew, EngineError
+from zoo.stages.score.job import engine_job
 from zoo.stages.score.placement import gpus_of, places
-from zoo.stages.score.second_start import second_starts, told_attention
+from zoo.stages.score.shared_out import machine_of, score_by_array
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
-from zoo.stages.score.vllm.emulation import emulation_arguments, emulation_environment
-from zoo.stages.score.vllm.engine import engine_arguments, engine_version
-from zoo.stages.score.vllm.kernels import form_environment
+from zoo.stages.score.vllm.engine import engine_version
 from zoo.stages.score.work import Listener, Patience
-from zoo.targets import load_target, machine_fingerprint, visible_gpus
+from zoo.targets import load_target, visible_gpus
 
 WORK = "work"  # token ids and the like: not needed once the tables are written
 
@@ -67,59 +67,64 @@ def run(request: ScoreRequest, out_dir: Path) -> StageResult:
     The variants are the request's.
     """
     serving = load_target(request.emulates or request.target)
-    return score(request, out_dir, places(request.serve, serving, visible_gpus()))
+    if current_runner() == "slurm":
+        return score_by_slurm(request, out_dir)
+    with engine_fleet(gpus_of(request.serve, serving), request.target, out_dir) as fleet:
+        if fleet is None:
+            return score(request, out_dir, places(request.serve, serving, visible_gpus()))
+        return score(request, out_dir, ({},) * fleet.copies, fleet=fleet)
 
 
 def score(
-    request: ScoreRequest, out_dir: Path, where: Sequence[Mapping[str, str]], patience: Patience | None = None
+    request: ScoreRequest,
+    out_dir: Path,
+    where: Sequence[Mapping[str, str]],
+    patience: Patience | None = None,
+    fleet: Fleet | None = None,
 ) -> StageResult:
-    """Score with one engine in each of the places, given by the environment of its process."""
+    """Score with one engine in each of the places, given by the environment of its process, on this host or a fleet's."""
+    fleet = fleet or Here()
     codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
-    job = engine_job(request, out_dir / WORK, next(iter(codecs.values())).label_ids, where)
+    label_ids = next(iter(codecs.values())).label_ids
+    job = engine_job(request, out_dir / WORK, label_ids, where, on_gpu=fleet.on_gpu)
     job.folder.mkdir(parents=True, exist_ok=True)  # a run that was killed at its very end has it no more
     with ExitStack() as stack:
         crew = None
         if not (out_dir / PLAN).exists():  # a new run: the engine loads while rows are tokenized
-            crew = stack.enter_context(Crew(job, patience))
+            crew = stack.enter_context(Crew(job, patience, fleet=fleet))
             progress.note(f"loading {request.model.path.name} into {engine_version()}")
         rows, encodings, prepare_seconds = prepare(request, codecs, job.tokens)
         chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
-        dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_fingerprint())
+        dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=fleet.machine)
         if dropped:
             progress.note(f"what was scored before is scored again: {dropped}")
         tally = replace(load_tally(out_dir), replicas=len(where), prepare_seconds=prepare_seconds)
         todo = [chunk for chunk in chunks if not chunk.done(out_dir)]
         if todo:
-            crew = crew or stack.enter_context(Crew(job, patience))
+            crew = crew or stack.enter_context(Crew(job, patience, fleet=fleet))
             score_or_say_what_is_kept(crew, chunks, todo, rows.ids, tally, out_dir)
-    result = finish(request, out_dir, rows, encodings, chunks, tally)
+    result = finish(request, out_dir, rows, encodings, chunks, tally, fleet.machine)
     shutil.rmtree(job.folder)  # the tally stays: a run that is killed before it is committed comes by here again
     return result
 
 
-def engine_job(request: ScoreRequest, folder: Path, label_ids: tuple[int, int, int], where: Sequence[Mapping[str, str]]) -> Job:
-    """How the engines are started.
-
-    They serve as the entry says on the target, or on the target that is emulated.
-    """
-    model = request.model.path / "model"
-    serving, on_gpu = load_target(request.emulates or request.target), bool(visible_gpus())
-    gpus = max(1, gpus_of(request.serve, serving))
-    arguments = engine_arguments(model, request.spec, request.serve, gpus=gpus, on_gpu=on_gpu) | told_attention(on_gpu)
-    environment = form_environment(read_config(model).get(SCHEME_KEY), on_gpu=on_gpu)
-    if request.emulates:
-        arguments = emulation_arguments(serving, request.serve, arguments, on_gpu)
-        environment = emulation_environment(serving) | environment
-    capability = serving.compute_capability
-    others = second_starts(read_config(model), request.spec, request.serve, arguments, capability, gpus=gpus) if on_gpu else ()
-    return Job(
-        arguments=arguments,
-        label_ids=label_ids,
-        folder=folder,
-        places=tuple({**place, **environment} for place in where),
-        model_bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
-        second_starts=others,
-    )
+def score_by_slurm(request: ScoreRequest, out_dir: Path) -> StageResult:
+    """Score by the tasks of a Slurm array; this process reads rows, waits, and puts the chunks together."""
+    codecs = load_codecs(request.model.path / "model", request.prompt, request.spec.variants)
+    folder = out_dir / WORK
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, encodings, prepare_seconds = prepare(request, codecs, folder / "tokens.new")
+    (folder / "tokens.new").replace(folder / TOKENS)  # tasks that are at work have the earlier file open, of the same content
+    chunks = plan_chunks(encodings, request.spec, listed=request.selection.rows == "listed")
+    dropped = adopt(chunks, rows.ids, out_dir, engine=engine_version(), machine=machine_of(out_dir))
+    if dropped:
+        progress.note(f"what was scored before is scored again: {dropped}")
+    tally = replace(load_tally(out_dir), prepare_seconds=prepare_seconds)
+    if not all(chunk.done(out_dir) for chunk in chunks):
+        score_by_array(chunks, encodings, rows.ids, tally, out_dir)
+    result = finish(request, out_dir, rows, encodings, chunks, tally, machine_of(out_dir))
+    shutil.rmtree(folder, ignore_errors=True)  # a task may be about to end
+    return result
 
 
 def prepare(request: ScoreRequest, codecs: Mapping[Variant, Codec], path: Path) -> tuple[Rows, list[Encoding], float]:
@@ -177,6 +182,7 @@ def score_chunks(crew: Crew, todo: Sequence[Chunk], ids: Sequence[str], tally: T
                 begun = time.monotonic()
                 bar.begin()
             loads.setdefault(replica, crew.lead_seconds + load_seconds)
+            tally.replicas = max(tally.replicas, len(loads))  # hosts may have come
             tally.load_seconds = max(loads.values())
 
         def take(number: int, answer: Answer, memory: Mapping[str, int]) -> None:
@@ -191,7 +197,13 @@ def score_chunks(crew: Crew, todo: Sequence[Chunk], ids: Sequence[str], tally: T
 
 
 def finish(
-    request: ScoreRequest, out_dir: Path, rows: Rows, encodings: Sequence[Encoding], chunks: Sequence[Chunk], tally: Tally
+    request: ScoreRequest,
+    out_dir: Path,
+    rows: Rows,
+    encodings: Sequence[Encoding],
+    chunks: Sequence[Chunk],
+    tally: Tally,
+    machine: str,
 ) -> StageResult:
     """Each variant's table and card from its chunks; the stage's result."""
     tokens = sum(chunk.tokens for chunk in chunks)
@@ -199,7 +211,7 @@ def finish(
     for encoding in encodings:
         tables, pieces = read_pieces(encoding, chunks, out_dir)
         table = assemble(tables, rows)
-        cost = price(pieces, tally, tokens, request)
+        cost = price(pieces, tally, tokens, request, machine)
         metrics |= finish_variant(encoding, table, rows, cost, request, out_dir)
         taken = sum(len(taker.places) for chunk in chunks for taker in chunk.takers if taker.encoding is encoding)
         metrics[f"{encoding.variant.slug}:{SHARED_ROWS}"] = float(taken)
@@ -215,7 +227,7 @@ def finish(
     )
 
 
-def price(pieces: Sequence[Piece], tally: Tally, tokens: int, request: ScoreRequest) -> Cost:
+def price(pieces: Sequence[Piece], tally: Tally, tokens: int, request: ScoreRequest, machine: str) -> Cost:
     """The cost of a variant on one copy of the model, from its chunks.
 
     Reading and tokenizing grow with the file, so they go to the chunks by tokens. They are counted whole, though they overlap
@@ -223,7 +235,6 @@ def price(pieces: Sequence[Piece], tally: Tally, tokens: int, request: ScoreRequ
     """
     a_token = tally.prepare_seconds / max(1, tokens)
     serving = load_target(request.emulates or request.target)
-    machine = machine_fingerprint()
     return fit_cost(
         [replace(piece, seconds=piece.seconds + a_token * piece.tokens) for piece in pieces],
         load_seconds=tally.load_seconds,

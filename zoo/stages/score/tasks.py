@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.stages.score.chunks import Answer, Chunk, join_answers
 
+GONE = "has gone"  # ends what is said of a host that took its engine with it
 BLAMED = 2  # engines that a chunk may end before its rows are scored one by one
 
 
@@ -54,6 +55,13 @@ class Tasks:
     def take(self) -> Task:
         return self._todo.popleft()
 
+    @property
+    def head(self) -> Task:
+        return self._todo[0]
+
+    def append(self, tasks: Iterable[Task]) -> None:
+        self._todo.extend(tasks)
+
     def give_back(self, tasks: Iterable[Task]) -> None:
         """Tasks that an engine did not finish come next."""
         self._todo.extendleft(reversed(list(tasks)))
@@ -88,6 +96,6 @@ def crashed_row(why: str) -> Answer:
 def may_be_its_rows(why: str) -> bool:
     """Whether an engine's end can lie in what it computed.
 
-    Memory that is too small, or a signal from outside, does not.
+    Memory that is too small, a signal from outside, or a host that has gone, does not.
     """
-    return not any(word in why for word in ("MemoryError", "out of memory", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
+    return not any(word in why for word in (GONE, "MemoryError", "out of memory", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))

@@ -5,6 +5,7 @@ Each replica has the next chunk waiting while it computes one. What is done abou
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
 from zoo.stages.score.tasks import BLAMED, Task, Tasks, crashed_row, may_be_its_rows
 
+May = Callable[[int], bool | None]  # of a chunk's number: True: score it, False: another does, None: it is done
+LOOK_SECONDS = 2.0  # between two looks at what others have claimed
 QUEUE = 2  # chunks a replica holds: the one it computes and the next
 
 
@@ -50,8 +53,9 @@ class Listener:
 class ScoreWork:
     """Chunks to be scored; `spans` (rows, 2) is where each row of them lies in the token file."""
 
-    def __init__(self, chunks: Sequence[Chunk], listener: Listener, patience: Patience) -> None:
+    def __init__(self, chunks: Sequence[Chunk], listener: Listener, patience: Patience, may: May | None = None) -> None:
         self._tasks, self._listener, self._patience = Tasks(chunks), listener, patience
+        self._may, self._theirs, self._next_look = may, list[Task](), 0.0
         self._done_tokens, self._done_seconds = 0, 0.0
 
     @property
@@ -60,7 +64,22 @@ class ScoreWork:
         return spans
 
     def pending(self) -> bool:
-        return bool(self._tasks)
+        """Also while others are at chunks of this run: they may fall silent, and then these come back."""
+        if self._theirs and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._tasks.append(self._theirs)
+            self._theirs = []
+            self._sift()
+        return bool(self._tasks) or bool(self._theirs)
+
+    def _sift(self) -> None:
+        """Put those at the head of the queue aside that are not to be scored here, or are done."""
+        while self._may is not None and self._tasks and (head := self._tasks.head) and not head.alone:
+            if may := self._may(head.chunk):
+                return
+            task = self._tasks.take()
+            if may is False:
+                self._theirs.append(task)
 
     def note(self, text: str) -> None:
         self._listener.note(text)
@@ -69,7 +88,10 @@ class ScoreWork:
         self._listener.ready(number, seconds, memory)
 
     def feed(self, replica: Replica) -> None:
-        while self._tasks and len(replica.held) < QUEUE:
+        while len(replica.held) < QUEUE:
+            self._sift()
+            if not self._tasks:
+                return
             task = self._tasks.take()
             replica.give(task, {"chunk": task.chunk, "first": task.first, "last": task.last})
 

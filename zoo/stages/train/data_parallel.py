@@ -24,7 +24,7 @@ import torch
 from zoo.contracts import StageResult, TrainRequest
 from zoo.errors import ZooError
 from zoo.models.batches import shared
-from zoo.pipeline.runner import RUNNER
+from zoo.pipeline.runners.environment import RUNNER
 from zoo.stages import progress
 from zoo.stages.device import device
 from zoo.store import ERROR, LOG, RESULT

@@ -16,7 +16,7 @@ from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
-from zoo.pipeline.runner import ENVIRONMENT_PIP, SAFE_PATH, environment_of
+from zoo.pipeline.runners.environment import ENVIRONMENT_PIP, SAFE_PATH, environment_of
 from zoo.scores.metric_names import WEIGHTS_GIB
 from zoo.stages import progress
 from zoo.store import checked_files, copy_file, file_sha256, write_atomic

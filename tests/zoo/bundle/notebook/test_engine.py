@@ -9,7 +9,7 @@ import pytest
 from zoo.bundle.notebook.engine import ATTENTION, variables
 from zoo.bundle.notebook.environment import Environment, given
 from zoo.bundle.notebook.places import Places, State
-from zoo.pipeline.runner import stage_environment
+from zoo.pipeline.runners.environment import stage_environment
 from zoo.stages.score import second_start
 
 INHERITED = {

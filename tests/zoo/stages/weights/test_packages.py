@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from zoo.contracts import Base, FetchRequest
 from zoo.entries.load import entry_names, load_entry, read_entry
 from zoo.errors import ZooError
-from zoo.pipeline.runner import stage_environment
+from zoo.pipeline.runners.environment import stage_environment
 from zoo.settings import entry_folders
 from zoo.stages import progress
 from zoo.stages.weights import fetch

