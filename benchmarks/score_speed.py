@@ -293,9 +293,7 @@ def main() -> None:
         help="names of the functions step_*",
     )
     parser.add_argument("--target", default="h200")
-    parser.add_argument(
-        "--runner", choices=["local", "ray"], default="local", help="of the step zoo; ray takes all cards it sees"
-    )
+    parser.add_argument("--runner", choices=["local", "ray"], default="local", help="of the step zoo; ray takes all cards")
     parser.add_argument("--as", dest="as_", help="keep to this target's memory and kernels")
     parser.add_argument("--layout", default="replicas")
     parser.add_argument("--dtype", default="float16")
