@@ -110,11 +110,13 @@ def step_zoo(args: argparse.Namespace) -> dict[str, float]:
     its unfinished chunks, would be taken for this one's.
     """
     from zoo.pipeline.runner import run_stage
+    from zoo.pipeline.runners.session import running_on
 
     request = request_of(args)
     store = Path(tempfile.mkdtemp(prefix="store-", dir=args.folder))
     started = time.monotonic()
-    artifact = run_stage(request, store, say=print)
+    with running_on(args.runner, store, print):
+        artifact = run_stage(request, store, say=print)
     wall = time.monotonic() - started
     m, metrics = artifact.manifest.measurements, artifact.manifest.metrics
     print(f"artifact {artifact.path}")
@@ -291,6 +293,7 @@ def main() -> None:
         help="names of the functions step_*",
     )
     parser.add_argument("--target", default="h200")
+    parser.add_argument("--runner", choices=["local", "ray"], default="local", help="of the step zoo; ray takes all cards")
     parser.add_argument("--as", dest="as_", help="keep to this target's memory and kernels")
     parser.add_argument("--layout", default="replicas")
     parser.add_argument("--dtype", default="float16")
