@@ -244,7 +244,7 @@ def test_a_run_that_is_resumed_with_another_engine_mixes_no_numbers(
     request, out = request_for(tiny_llama, sample_csv), tmp_path / "out"
     run(request, out)
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/chunks/*.parquet")}
-    monkeypatch.setattr(score, "engine_version", lambda: "vllm 99.0")
+    monkeypatch.setattr(score, "engine_version", lambda spec: "vllm 99.0")
     run(request, out)
     assert before and all(file.stat().st_mtime_ns != stamp for file, stamp in before.items())
     assert read_card(out / "ab-160" / "scores.json").engine == "vllm 99.0"

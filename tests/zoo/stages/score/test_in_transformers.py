@@ -22,9 +22,9 @@ from zoo.data.battles import read_battles
 from zoo.errors import ZooError
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.models.shapes import read_config
+from zoo.pipeline.runners.local import descendants
 from zoo.scores.tables import label_probabilities, probabilities, read_card, read_scores
 from zoo.stages.score import stage as score
-from zoo.stages.score.engine_handle import descendants
 from zoo.stages.score.in_transformers import Engine, batches, engine_arguments, second_starts
 
 FAMILIES = sorted(TEMPLATES)
