@@ -36,7 +36,6 @@ from zoo.store import folder_fingerprint
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
 
 PROMPT = PromptSpec(template=TEMPLATE, max_tokens=160)
-FOUR_BITS = any(" avx512f" in line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
 RIGHT = ("b", "a", "tie")  # what the outputs of their classifier stand for
 
 
@@ -171,14 +170,13 @@ def test_quantized_checkpoints_of_others_are_served_as_their_weights_say(tmp_pat
     base = write_tiny_llama(tmp_path / "base" / "model", tie_word_embeddings=False)
     write_sample(tmp_path / "battles.csv", 60, 3)
     theirs, plain = {}, {}
-    for scheme in ("int8", *(("awq", "w4a8") if FOUR_BITS else ())):
+    for scheme in ("int8", "awq", "w4a8"):
         (tmp_path / scheme).mkdir()
         quantize.run(quantize_request(base.parent, tmp_path / "battles.csv", scheme=scheme), tmp_path / scheme)
         theirs[scheme] = tmp_path / scheme / "model"
         plain[scheme] = tmp_path / f"{scheme}-plain"
         write_dequantized(theirs[scheme], plain[scheme])
-    if FOUR_BITS:
-        theirs["gptq"], plain["gptq"] = gptq_folder(base, tmp_path / "gptq", tmp_path / "gptq-plain", group=32)
+    theirs["gptq"], plain["gptq"] = gptq_folder(base, tmp_path / "gptq", tmp_path / "gptq-plain", group=32)
     folders = {}
     for name, folder in theirs.items():
         out = tmp_path / "adopted" / name

@@ -47,3 +47,28 @@ def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp
     submission = pd.read_csv(tmp_path / "sub.csv")
     columns = ["winner_model_a", "winner_model_b", "winner_tie"]
     assert len(submission) == 40 and np.allclose(submission[columns].sum(axis=1), 1, atol=1e-6)
+    refused = run_cli("zoo", "ladder", "tiny", "--data", data, home=home, code=2)
+    assert "tiny: an encoder entry has no ladder" in refused and "Traceback" not in refused
+    refused = run_cli("zoo", "export", "tiny@ab-160", "-o", str(tmp_path / "export"), home=home, code=2)
+    assert "has a classifier head, for which no card is written; its folders lie at" in refused
+
+
+def test_a_tight_budget_takes_an_encoder_s_table_priced_like_its_entry(tmp_path: Path) -> None:
+    """Of made tables: nothing is said of an encoder's strength, only of what it costs."""
+    home, data = tmp_path / "home", str(tmp_path / "battles.csv")
+    write_sample(tmp_path / "battles.csv", 400, 5)
+    truth = pd.read_csv(tmp_path / "battles.truth.csv")
+    p, rng = truth[["p_a", "p_b", "p_tie"]].to_numpy(), np.random.default_rng(0)
+    for name, part, like in (("encoder", 0.45, "deberta-v3-base"), ("decoder", 0.6, "llama-3-8b")):
+        odds = np.exp(np.log(p) * part + rng.normal(0, 0.3, p.shape))
+        table = pd.DataFrame(odds / odds.sum(axis=1, keepdims=True), columns=["p_a", "p_b", "p_tie"])
+        table.insert(0, "id", truth["id"])
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        run_cli("zoo", "import", name, "--scores", str(tmp_path / f"{name}.csv"), "--labels", data, "--like", like, home=home)
+    plan = tmp_path / "plan.json"
+    told = run_cli(
+        *("ensemble", "build", "--budget", "20m", "--target", "t4x2", "--battles", data, "-o", str(plan), "--rows", "25000"),
+        home=home,
+    )
+    assert [member["name"] for member in json.loads(plan.read_text())["members"]] == ["encoder"], told
+    assert "deberta-v3-base@ab-512 on t4x2, its shape and published run times" in told

@@ -101,8 +101,10 @@ def make_training_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
 def training_of(asked: Asked) -> tuple[Training, Artifact]:
     """What the notebook is told to train, and the base weights in the store."""
     entry = asked.entry
+    if entry.elsewhere is not None:
+        raise ZooError(f"{entry.name}: its weights were trained elsewhere, and are not trained here")
     if not entry.train or not entry.prompt:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry is trained in seconds where it is used: zoo run {entry.name}")
+        raise ZooError(f"{entry.name}: {entry.a_kind} is trained in seconds where it is used: zoo run {entry.name}")
     more = [name for name in ("teacher", "extra", "first", "start") if getattr(entry.train, name)]
     if more:
         raise ZooError(f"train.{more[0]}: a bundle brings nothing to learn from beside the data; leave it out")

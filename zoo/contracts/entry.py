@@ -357,13 +357,18 @@ class Entry(Contract):
     lexical: LexicalSpec | None = None
     elsewhere: Elsewhere | None = added_later(None, description="weights that were trained elsewhere, in the place of [train]")
 
+    @property
+    def a_kind(self) -> str:
+        """Its kind as messages call it: `a lexical entry`."""
+        return f"{'an' if self.kind == 'encoder' else 'a'} {self.kind} entry"
+
     @model_validator(mode="after")
     def _check(self) -> Entry:
         if self.elsewhere:
             self._check_elsewhere(self.elsewhere)
         missing = [key for key in _NEEDED[self.kind] if getattr(self, key) is None and not (self.elsewhere and key == "train")]
         if missing:
-            raise ValueError(f"a {self.kind} entry needs {', '.join(f'[{key}]' for key in missing)}")
+            raise ValueError(f"{self.a_kind} needs {', '.join(f'[{key}]' for key in missing)}")
         if self.train and self.train.only_extra and not self.train.extra:  # a request's files are beside its settings
             raise ValueError("train.only_extra = true learns from train.extra alone; name its files")
         if self.train and self.merge.scale == CHOSEN and not self.train.scales:
@@ -379,10 +384,10 @@ class Entry(Contract):
         elif self.head == "classifier":
             self._check_classifier()
         if self.kind != "encoder" and self.score and self.score.engine != "vllm":
-            raise ValueError(f"score.engine = {self.score.engine!r} is for encoders; leave it out of a {self.kind} entry")
+            raise ValueError(f"score.engine = {self.score.engine!r} is for encoders; leave it out of {self.a_kind}")
         formed = None if self.quantize or not self.score else next((v.form for v in self.score.variants if v.form), None)
         if formed:
-            raise ValueError(f"score.variants: form = {formed!r} is of quantized checkpoints, and a {self.kind} entry has none")
+            raise ValueError(f"score.variants: form = {formed!r} is of quantized checkpoints, and {self.a_kind} has none")
         if self.score and self.prompt:
             if self.quantize:
                 self._check_forms(self.score, self.quantize)
@@ -395,7 +400,7 @@ class Entry(Contract):
     def _check_elsewhere(self, made: Elsewhere) -> None:
         """What of an entry says nothing where its weights were trained elsewhere."""
         if self.kind != "causal_lm":
-            raise ValueError(f"[elsewhere] is of language models; a {self.kind} entry has none, leave it out")
+            raise ValueError(f"[elsewhere] is of language models; {self.a_kind} has none, leave it out")
         if self.train:
             raise ValueError("[train] and [elsewhere]: the weights are trained already; leave one of them out")
         if self.merge.scale == CHOSEN:
@@ -411,7 +416,7 @@ class Entry(Contract):
     def _check_classifier(self) -> None:
         """What a classifier has no part in: text, which needs the whole vocabulary, and another interpreter's quantizer."""
         if self.kind != "causal_lm":
-            raise ValueError(f"head = 'classifier' is of language models; a {self.kind} entry has none, leave it out")
+            raise ValueError(f"head = 'classifier' is of language models; {self.a_kind} has none, leave it out")
         if self.train and self.train.objective == "text":
             raise ValueError("train.objective = 'text' needs the whole vocabulary; set head = 'labels', or leave objective out")
         made_so = self.elsewhere is not None and self.elsewhere.quantized

@@ -137,7 +137,7 @@ def sample_request(entry: Entry, target: Target, battles: Input, selection: Sele
         model = _as_input(_newest(entry, store, "lexical-train"))
         return LexicalScoreRequest(entry=entry.name, model=model, battles=battles, selection=selection, target=target.name)
     if entry.prompt is None or entry.score is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry needs [prompt] and [score]")
+        raise ZooError(f"{entry.name}: {entry.a_kind} needs [prompt] and [score]")
     served = "merge" if entry.kind == "encoder" else "quantize"
     chunk = min(entry.score.chunk_rows, max(1, rows // STRATA))
     return ScoreRequest(

@@ -113,12 +113,14 @@ def forecast_training(
 ) -> TrainingForecast:
     """What training `folds` of `n_folds` folds of a file costs on a target.
 
-    `rows` of the file, which are as long as those of `lengths`, or as the competition's. ZooError where the entry is no
-    language model, its sizes are not known, or the target's rate is not.
+    `rows` of the file, which are as long as those of `lengths`, or as the competition's. ZooError where the entry is
+    not trained here, its sizes are not known, or the target's rate is not.
     """
     base, spec, shape = entry.base, entry.train, shape_of(entry)
+    if entry.elsewhere is not None:
+        raise ZooError(f"{entry.name}: its weights were trained elsewhere, and are not trained here; leave --train out")
     if base is None or spec is None or entry.prompt is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train]; --train is of language models")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no [train]; --train is of language models and encoders")
     if shape is None:
         raise ZooError(f"{entry.name}: its sizes are not known; run `zoo fetch {entry.name}` or give it a [shape]")
     one = Variant(max_tokens=entry.prompt.max_tokens)

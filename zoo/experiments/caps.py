@@ -103,7 +103,7 @@ def variants_of(entry: Entry, asked: Asked) -> tuple[tuple[Variant, ...], Varian
     that longer ones take the scores of rows that fit. What is not said of a variant is as in [prompt].
     """
     if entry.prompt is None or entry.score is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry reads no tokens; zoo caps is for language models")
+        raise ZooError(f"{entry.name}: {entry.a_kind} reads no tokens; zoo caps is for language models")
     own, prompt = min(entry.score.variants, key=lambda variant: variant.order != "ab"), entry.prompt
     limit = entry.shape.max_position_embeddings if entry.shape else None
     caps = asked.caps or tuple(cap for cap in USUAL_CAPS if limit is None or cap < limit)

@@ -78,7 +78,7 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Fi
     chains = entry_chains(entry, options, store, say=say)
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no stage {options.last!r}; it has {', '.join(names)}")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no stage {options.last!r}; it has {', '.join(names)}")
     end = len(names) - names[::-1].index(options.last)  # an entry may train twice
     wanted = [requests[:end] for requests in chains]
     if not options.every_fold:

@@ -113,7 +113,7 @@ def _planned_lexical(
 ) -> Iterator[tuple[str, str, Request]]:
     """A lexical entry trains every fold at once; its tables are diagnostics, and no members."""
     if run.average:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no adapters to average; take `average` out of the run")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no adapters to average; take `average` out of the run")
     (requests,) = fold_chains(entry, main, recipe.target, store, held=recipe.held, selection=Selection(diagnostic=True))
     train, score = requests
     yield "", "", train
@@ -136,7 +136,7 @@ def _evaluation(
     entry: Entry, base: Input, trained: Input | None, battles: Input, held: Held, selection: Selection
 ) -> EvaluateRequest:
     if not (entry.prompt and entry.train):
-        raise ZooError(f"{entry.name}: a {entry.kind} entry needs [prompt] and [train]")
+        raise ZooError(f"{entry.name}: {entry.a_kind} needs [prompt] and [train]")
     return EvaluateRequest(
         entry=entry.name,
         base=base,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from zoo.contracts import LABELS, Head
 from zoo.errors import ZooError, printable
+from zoo.models.encoders import encoder_of
 from zoo.models.heads import CLASSIFIERS, causal_name, head_of
 from zoo.models.shapes import first_architecture, read_config, tensor_shapes
 from zoo.reading import read_json_object
@@ -80,6 +81,7 @@ def read_adapter(folder: Path) -> ForeignAdapter:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not (type(rank) is int and 0 < rank < 2**20 and isinstance(alpha, int | float) and 0 < alpha < 2**30):
         raise ZooError(f"{path}: r and lora_alpha are no numbers above 0; save the adapter again")
+    _check_settings(config, path)
     saved = config.get("modules_to_save") or []
     other = [name for name in saved if name not in HEADS]
     if other:
@@ -103,6 +105,23 @@ def read_adapter(folder: Path) -> ForeignAdapter:
     )
 
 
+def _check_settings(config: Mapping[str, Any], path: Path) -> None:
+    """ZooError for settings that are of no adapter, or of one that belongs to another base than it names."""
+    saved, alphas = config.get("modules_to_save"), config.get("alpha_pattern") or {}
+    if saved is not None and not (isinstance(saved, list) and all(isinstance(name, str) for name in saved)):
+        raise ZooError(f"{path}: modules_to_save is no list of names; save the adapter again")
+    if not (isinstance(alphas, dict) and all(type(one) in (int, float) and 0 < one < 2**30 for one in alphas.values())):
+        raise ZooError(f"{path}: alpha_pattern is no object of numbers above 0; save the adapter again")
+    start = str(config.get("init_lora_weights"))
+    if start.startswith(CHANGES_BASE):
+        raise ZooError(
+            f"{path}: init_lora_weights = {printable(start)[:40]}: it is of a base from which its start was taken, not of the "
+            f"one that it names; {MERGE_IT}"
+        )
+
+
+# Ways to begin (peft's init_lora_weights) that take what the adapter begins with out of the base's weights.
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Settings of peft's LoraConfig that change what is computed, and that the merge here does not know.
 _UNMERGED = (
     "fan_in_fan_out",
@@ -123,6 +142,8 @@ def read_checkpoint(folder: Path) -> ForeignCheckpoint:
     if not os.path.lexists(folder / "config.json") and os.path.lexists(folder / ADAPTER_CONFIG):
         raise ZooError(f"{folder}: an adapter, not a whole model; give it by --adapter")
     config = read_config(folder)
+    if encoder_of(config):
+        raise ZooError(f"{folder}: an encoder, of which no trained classifier is taken; give it by --base, to be trained here")
     name = first_architecture(config, folder)
     kind, group_size = _quantized(config, folder)
     head = head_of(config)
@@ -196,7 +217,8 @@ def _compressed(spec: Mapping[str, Any], where: Path) -> tuple[Quantized, int | 
 def weight_files(folder: Path) -> Sequence[Path]:
     """The files of a folder's weights: safetensors, else torch's own (`.bin`).
 
-    ZooError where there is neither, or an index names a file that is not there.
+    Where an index names files these are all: others are the same weights in another form (Mistral's `consolidated`). ZooError
+    where there is neither, or an index names a file that is not there.
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(
         path for pattern in ("pytorch_model*.bin", "adapter_model*.bin", "model*.bin") for path in folder.glob(pattern)
@@ -205,7 +227,12 @@ def weight_files(folder: Path) -> Sequence[Path]:
         raise ZooError(f"{folder}: no weights, neither *.safetensors nor pytorch_model*.bin; copy the folder whole")
     for index in sorted(folder.glob("*.index.json")):
         named = read_json_object(index, mend="copy it again").get("weight_map")
-        missing = sorted({str(name) for name in named.values()} - {path.name for path in folder.iterdir()}) if named else []
-        if missing and files[0].suffix in index.name:
+        if files[0].suffix not in index.name or not named:
+            continue
+        if not isinstance(named, dict):
+            raise ZooError(f"{index}: weight_map is no object of tensors and files; copy it again")
+        wanted = {str(name) for name in named.values()}
+        if missing := sorted(wanted - {path.name for path in files}):
             raise ZooError(f"{index}: names {printable(missing[0])[:80]}, which is not there; copy the folder whole")
+        files = [path for path in files if path.name in wanted]
     return files

@@ -160,7 +160,7 @@ def emulating_training(requests: list[Request], entry: Entry, target: str, store
 def _emulated(target: str, entry: Entry, requests: Sequence[Request]) -> str:
     """The name of a target that can be stood in for here; ZooError where it cannot."""
     if not requests:
-        raise ZooError(f"--as {target}: a {entry.kind} entry needs no GPU; leave it out")
+        raise ZooError(f"--as {target}: {entry.a_kind} needs no GPU; leave it out")
     if not load_target(target).gpus:
         raise ZooError(f"--as {target}: it has no GPU to stand in for; --as is for targets with GPUs")
     if not visible_gpus():
@@ -173,8 +173,10 @@ def train_requests(entry: Entry, store: Path, *, base: Input, battles: Input, he
 
     ZooError where it has none, or a head that its architecture cannot have.
     """
+    if entry.elsewhere is not None:
+        raise ZooError(f"{entry.name}: its weights were trained elsewhere, and are not trained here")
     if not (entry.prompt and entry.train and entry.base):
-        raise ZooError(f"{entry.name}: a {entry.kind} entry needs [base], [prompt] and [train]")
+        raise ZooError(f"{entry.name}: {entry.a_kind} needs [base], [prompt] and [train]")
     finding = check_head(entry.head, entry.base.architecture)
     if finding.verdict == "fail":
         raise ZooError(f"{entry.name}: {finding.what}; {finding.mend}")
@@ -286,7 +288,7 @@ def ladder_request(entry: Entry, requests: Sequence[Request], store: Path) -> La
         raise ZooError(f"{entry.name}: a checkpoint from elsewhere has no ladder: its base and adapter are not here")
     train = by_type.get(TrainRequest) or by_type.get(AdoptRequest)
     if train is None or not scores or not quantizes:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no ladder; it is for language models")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no ladder; it is for language models")
     shown = min(map(_scored_as, scores[0].spec.variants), key=lambda scored_as: scored_as[0] != "ab")
     # A ladder is of one cap and order, the first form's. Forms that are not scored so have no place on it.
     forms = [

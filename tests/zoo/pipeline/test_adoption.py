@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 
 from tests.helpers.foreign import write_adapter
 from tests.helpers.tiny_models import TEMPLATE
-from zoo.contracts import AdoptRequest, Entry, Held, MergeRequest, QuantizeRequest, ScoreRequest, Selection, changed
+from zoo.contracts import AdoptRequest, Entry, Held, Input, MergeRequest, QuantizeRequest, ScoreRequest, Selection, changed
+from zoo.cost.training import forecast_training
 from zoo.data.learned import read_learned
 from zoo.entries.load import read_entry
 from zoo.errors import ZooError
+from zoo.experiments.tune.run import tune
+from zoo.experiments.tune.trials import TuneOptions
 from zoo.pipeline.adopted import adopt_request, adopted
 from zoo.pipeline.adoption import Offered, adopt, parse_adapters
-from zoo.pipeline.chain import battles_input, ladder_request
+from zoo.pipeline.chain import battles_input, ladder_request, train_requests
 from zoo.pipeline.class_order import ORDERS, SIDES, exchange
 from zoo.pipeline.folds import average_chain, fold_chains
 from zoo.pipeline.weights import fetch_request, fetched_folder
 from zoo.store import find, folder_fingerprint
+from zoo.targets import load_target
 
 PEFT = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "ORG/MODEL", "task_type": "CAUSAL_LM"}
 
@@ -172,6 +176,20 @@ def test_an_entry_says_one_thing_of_its_weights(peft: Path, tiny_llama: Path, tm
     ):
         with pytest.raises(ValueError, match=told):
             changed(entry, **wrong)
+
+
+def test_what_is_of_a_training_is_refused_with_the_reason(
+    peft: Path, tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    entry = registered("theirs", Offered((peft / "0",), None, str(tiny_llama), peft / "prompt.txt", None, "none"), tmp_path)
+    target, store = load_target("t4x2"), tmp_path / "store"
+    options, base = TuneOptions(sample_csv, Held(), 2), Input(path=tiny_llama, fingerprint="x")
+    with pytest.raises(ZooError, match=r"theirs: its weights were trained elsewhere.*leave --train out"):
+        forecast_training(entry, target, rows=None, lengths=None, folds=5, n_folds=5, store=store)
+    with pytest.raises(ZooError, match=r"there is no \[train\] to tune"):
+        tune(entry, options, store, say=silent)
+    with pytest.raises(ZooError, match="theirs: its weights were trained elsewhere, and are not trained here"):
+        train_requests(entry, store, base=base, battles=battles_input(sample_csv), held=Held())
 
 
 def test_what_an_entry_asks_goes_by_digests_alone(peft: Path, tiny_llama: Path, tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ def tune(entry: Entry, options: TuneOptions, store: Path, *, say: Say) -> TuneRe
 
     ZooError where there is nothing to tune, the held-out fold has too few prompts, or the budget ends before a training.
     """
+    if entry.elsewhere is not None:
+        raise ZooError(f"{entry.name}: its weights were trained elsewhere: there is no [train] to tune")
     if entry.train is None or entry.prompt is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train] to tune; zoo tune is for language models")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no [train] to tune; zoo tune is for language models and encoders")
     place = shared_storage() or home() / STUDIES
     space = options.space or default_space(entry.train)
     battles = battles_input(options.battles, say=say)

@@ -104,7 +104,7 @@ def load_space(path: Path, entry: Entry) -> Space:
     """
     space = read_toml(path, Space)
     if entry.train is None:
-        raise ZooError(f"{entry.name}: a {entry.kind} entry has no [train] to tune")
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no [train] to tune")
     if not any(True for _ in space.knobs()):
         raise ZooError(f"{path}: names no setting; give one, as in [learning_rate] with low, high and log = true")
     for name, knob in space.knobs():

@@ -36,7 +36,7 @@ def tensors_by_file(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             except SafetensorError as error:
                 raise ZooError(f"{path}: not a safetensors file ({str(error)[:100]}); copy it again") from error
         else:
-            yield path, _unpickled(path)
+            yield path, unpickled(path)
 
 
 class _Lazy(Mapping[str, torch.Tensor]):
@@ -56,7 +56,11 @@ class _Lazy(Mapping[str, torch.Tensor]):
         return len(self._names)
 
 
-def _unpickled(path: Path) -> Mapping[str, torch.Tensor]:
+def unpickled(path: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file of torch's by name.
+
+    Of the pickle nothing but tensors and plain containers is made. ZooError for one that holds anything else, or none.
+    """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError) as error:
@@ -65,7 +69,7 @@ def _unpickled(path: Path) -> Mapping[str, torch.Tensor]:
             f"({type(error).__name__})"
         ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ZooError(f"{path}: is no dictionary of tensors; where it was trained, save it as safetensors")
     return found
 

@@ -29,22 +29,12 @@ def convert_published(folder: Path) -> None:
 
 
 def _convert_weights(path: Path, target: Path) -> None:
-    import pickle
-
-    import torch
     from safetensors.torch import save_file
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ZooError(f"{path}: not weights alone, or damaged ({reason}); give the folder with safetensors") from error
-    tensors = (
-        {name: value for name, value in found.items() if isinstance(value, torch.Tensor)} if isinstance(found, dict) else {}
-    )
-    if not tensors:
-        raise ZooError(f"{path}: holds no weights by name; give the folder with safetensors")
-    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, target, metadata={"format": "pt"})
+    from zoo.stages.weights.foreign_tensors import unpickled
+
+    tensors = {name: value.contiguous().clone() for name, value in unpickled(path).items()}
+    save_file(tensors, target, metadata={"format": "pt"})
 
 
 def _convert_tokenizer(folder: Path) -> None:

