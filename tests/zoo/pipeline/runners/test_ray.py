@@ -72,6 +72,8 @@ def test_every_chunk_is_answered_once_whatever_dies(cluster: Any, tmp_path: Path
         answers(there, number, answer, memory)
         if deed := deeds.get(len(there)):
             assert deed() is not False
+        if len(there) > max(deeds) and not any("which has come" in note for note in notes):
+            time.sleep(1.5)  # some work is to be left when it has come, however slow the machine
 
     with Crew(job_of(tmp_path / "here", 1)) as crew:
         crew.score(chunks_of(CHUNKS), Listener(take=partial(answers, here)))
