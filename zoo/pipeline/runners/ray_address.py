@@ -1,6 +1,6 @@
-"""Which Ray cluster is joined: one that was named, or that this user began here; else one is started.
+"""Which Ray cluster is joined: one that was named, or that this user began here.
 
-Who joins a cluster runs what others put into it, so none is joined because it happens to be on this host.
+Else one is started. Who joins a cluster runs what others put into it, so none is joined because it happens to be on this host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def cluster_address() -> str | None:
 
 
 def checked_address() -> str | None:
-    """`cluster_address`; ZooError where it is none, nothing answers there, or a running one was asked for and there is none."""
+    """`cluster_address`, once something answers there.
+
+    ZooError where it is no address, nothing answers, or a running one was asked for and there is none.
+    """
     found = cluster_address()
     if found is not None:
         check_reached(found)
@@ -56,7 +59,10 @@ def begun_here() -> str | None:
 
 
 def _runs_here(address: str) -> bool:
-    """Whether a process of this user works on this host for the cluster: the file may be older than who listens there now."""
+    """Whether a process of this user works on this host for the cluster.
+
+    The file may be older than who listens at that address now.
+    """
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.Error):
             is_own = process.info["name"] == "raylet" and process.uids().real == os.getuid()
@@ -66,7 +72,10 @@ def _runs_here(address: str) -> bool:
 
 
 def check_reached(address: str) -> None:
-    """ZooError where nothing answers: Ray itself tries for more than a minute, and ends the process then."""
+    """ZooError where nothing answers.
+
+    Ray itself tries for more than a minute, and ends the process then.
+    """
     if "://" in address:
         raise ZooError(f"{ADDRESS}={address}: a client's address; give HOST:PORT of the cluster and run on one of its hosts")
     host, _, port = address.rpartition(":")

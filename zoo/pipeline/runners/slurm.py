@@ -86,7 +86,10 @@ def states(job: str) -> Counter[str]:
 
 
 def at_work(folder: Path) -> str | None:
-    """The job that is at work on a folder or waits to be; None where none is, or this host has no Slurm that answers."""
+    """The job that is at work on a folder, or waits to be.
+
+    None where none is, or this host has no Slurm that answers.
+    """
     with suppress(ZooError):
         job = job_of(folder)
         return job if job and states(job) else None
@@ -94,7 +97,10 @@ def at_work(folder: Path) -> str | None:
 
 
 def end(job: str) -> None:
-    """End what is left of a job: tasks that wait for a host have nothing to do once all is done."""
+    """End what is left of a job.
+
+    Tasks that wait for a host have nothing to do once all is done.
+    """
     with suppress(ZooError):  # it has ended by itself
         _ask("scancel", job)
 

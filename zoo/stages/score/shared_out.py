@@ -82,7 +82,10 @@ def gather(tally: Tally, folder: Path) -> None:
 
 
 def check_alone(out_dir: Path) -> None:
-    """ZooError where a Slurm array is at work on the run: two who share it would not agree whose machine it is of."""
+    """ZooError where a Slurm array is at work on the run.
+
+    Two who share it would not agree whose machine it is of.
+    """
     if job := at_work(out_dir / WORK):
         raise ZooError(
             f"Slurm job {job} is at work on these rows: come back to it with --runner slurm, or end it first: scancel {job}"
