@@ -60,7 +60,7 @@ SET_BY_RAY = "OMP_NUM_THREADS"  # by the processors an actor asks for, which are
 def connected(*, say: Say | None = None) -> Iterator[None]:
     """A connection to a cluster, while the block runs.
 
-    That of `RAY_ADDRESS`, else that of this user's `ray start`, else one that is started here and listens on loopback alone.
+    That of `RAY_ADDRESS`, else one that is started here and listens on loopback alone.
     What processes of the cluster print is printed here, unless there is a `say`, for notes alone. ZooError where there is none
     at the address, or it is of another Python or Ray.
     """

@@ -1,6 +1,6 @@
-"""Which Ray cluster is joined: one that was named, or that this user began here.
+"""Which Ray cluster is joined: one that was named, else one is started.
 
-Else one is started. Who joins a cluster runs what others put into it, so none is joined because it happens to be on this host.
+Who joins a cluster runs what others put into it, so none is joined because it happens to be on this host.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 def cluster_address() -> str | None:
     """HOST:PORT of the cluster to join; None where one is to be started.
 
-    That of `RAY_ADDRESS`; without it, or with `auto`, that which this user's `ray start` has joined.
+    That of `RAY_ADDRESS`; for `auto` that which this user's `ray start` has joined.
     """
-    given = os.environ.get(ADDRESS) or "auto"
+    given = os.environ.get(ADDRESS) or "local"
     if given == "local":
         return None
     return begun_here() if given == "auto" else given

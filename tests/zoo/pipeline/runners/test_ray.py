@@ -31,6 +31,7 @@ from zoo.stages.score.work import Listener
 pytest.importorskip("ray")
 
 from zoo.pipeline.runners.ray import RayFleet, connected
+from zoo.pipeline.runners.ray_address import CLUSTERS
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(400)]
 CHUNKS = 120
@@ -108,7 +109,7 @@ def chunk_files(out: Path) -> int:
 
 def start(folder: Path, runner: str, *, real: bool) -> subprocess.Popen[bytes]:
     """The score stage in a process of its own, as a command starts it; with stand-ins for engines where they are not `real`."""
-    environment = {"ZOO_RUNNER": runner, "RAY_ADDRESS": os.environ["RAY_ADDRESS"], "PACE": "0.05"}
+    environment = {"ZOO_RUNNER": runner, "PACE": "0.05", **{name: os.environ[name] for name in ("RAY_ADDRESS", CLUSTERS)}}
     if real:
         request = ScoreRequest.model_validate_json((folder / "request.json").read_text())
         return start_stage(request, folder, environment=environment)

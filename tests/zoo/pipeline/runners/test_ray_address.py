@@ -1,4 +1,4 @@
-"""Which cluster is joined: one that was named or that this user began; what is started here listens on loopback alone."""
+"""Which cluster is joined: one that was named; what is started here listens on loopback alone, and ends with its command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with connected():
 def current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ray's file of the cluster that `ray start` has joined."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.delenv(ADDRESS, raising=False)
+    monkeypatch.setenv(ADDRESS, "auto")
     file = tmp_path / "ray" / CURRENT
     file.parent.mkdir()
     file.write_text("10.0.0.1:6379")
@@ -39,8 +39,9 @@ def current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_cluster_that_this_user_began_is_joined(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_address, "_runs_here", lambda address: address == "10.0.0.1:6379")
     assert cluster_address() == "10.0.0.1:6379"
-    monkeypatch.setenv(ADDRESS, "local")
-    assert cluster_address() is None
+    for none in ("local", ""):
+        monkeypatch.setenv(ADDRESS, none)
+        assert cluster_address() is None, "it was not asked for"
     monkeypatch.setenv(ADDRESS, "head:1")
     assert cluster_address() == "head:1"
 
@@ -52,6 +53,7 @@ def test_no_other_one_is(current: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert cluster_address() is None, "somebody else's file"
     monkeypatch.undo()
     monkeypatch.setenv("RAY_TMPDIR", str(current.parents[1]))
+    monkeypatch.setenv(ADDRESS, "auto")
     monkeypatch.setattr(ray_address, "_runs_here", lambda address: True)
     current.rename(current.with_name("theirs"))
     current.symlink_to("theirs")
@@ -59,7 +61,6 @@ def test_no_other_one_is(current: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_running_one_that_is_asked_for_has_to_be_there(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ADDRESS, "auto")
     with pytest.raises(ZooError, match="no `ray start` of yours"):
         checked_address()
 
