@@ -33,6 +33,7 @@ from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.runner import run_stage
+from zoo.pipeline.runners.session import running_on
 from zoo.pipeline.weights import fetched
 from zoo.settings import home
 from zoo.store import Artifact, list_artifacts, write_atomic
@@ -66,10 +67,11 @@ def measure(entry: Entry, target: Target, battles: Path, store: Path, *, say: Sa
         raise ZooError(f"--measure: this machine ({machine}) is not {target.name}; measure there, or leave --measure out")
     samples_folder().mkdir(parents=True, exist_ok=True)
     order = by_length(battles, say)
-    for form in forms_of(entry)[1:]:  # each is a checkpoint of its own
-        _measure_form(entry_of_form(entry, form), target, battles, order, store, say)
-    first = entry_of_form(entry, forms_of(entry)[0]) if forms_of(entry) else entry
-    return _measure_form(first, target, battles, order, store, say)
+    with running_on("local", store, say):  # not by the runner that scoring has: it is this machine that is measured
+        for form in forms_of(entry)[1:]:  # each is a checkpoint of its own
+            _measure_form(entry_of_form(entry, form), target, battles, order, store, say)
+        first = entry_of_form(entry, forms_of(entry)[0]) if forms_of(entry) else entry
+        return _measure_form(first, target, battles, order, store, say)
 
 
 def _measure_form(entry: Entry, target: Target, battles: Path, order: list[str], store: Path, say: Say) -> Artifact:

@@ -37,11 +37,12 @@ def parse_address(text: str) -> Address:
         port = parts.port
     except ValueError as error:
         raise ZooError(f"ZOO_REMOTE: not an address; give {FORMS}") from error
+    shown = text if "@" not in text else f"{parts.scheme}:..."  # of one with a slash too few, what is a password is not known
     if parts.password is not None:
         mend = "use a key of ssh or its agent" if parts.scheme == "sftp" else "use the AWS settings for that"
         raise ZooError(f"ZOO_REMOTE: a password in an address ends up in logs; take it out, and {mend}")
     if parts.scheme not in SCHEMES:
-        raise ZooError(f"ZOO_REMOTE: `{parts.scheme or text}` is no address of a remote; give {FORMS}")
+        raise ZooError(f"ZOO_REMOTE: `{parts.scheme or shown}` is no address of a remote; give {FORMS}")
     if parts.query or parts.fragment:
         raise ZooError(f"ZOO_REMOTE: nothing may follow the path, and `?` and `#` are written %3F and %23; give {FORMS}")
     path = str(PurePosixPath("/" + unquote(parts.path).strip("/")))
@@ -49,7 +50,7 @@ def parse_address(text: str) -> Address:
         raise ZooError("ZOO_REMOTE: `..` in the path; give the folder itself")
     if (parts.scheme == "file") == bool(parts.hostname) or (parts.scheme == "s3" and (parts.username or port)):
         raise ZooError(
-            f"ZOO_REMOTE: `{text}` names no {'folder' if parts.scheme == 'file' else 'host or bucket'}; give {FORMS}"
+            f"ZOO_REMOTE: `{shown}` names no {'folder' if parts.scheme == 'file' else 'host or bucket'}; give {FORMS}"
         )
     if path == "/" and parts.scheme != "s3":
         raise ZooError(f"ZOO_REMOTE: `{text}` has no path; give a folder there, as {parts.scheme}://{parts.netloc}/shared/zoo")

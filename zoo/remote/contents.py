@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from zoo.contracts import Manifest, ScoreCard, first_fault
+from zoo.contracts import Manifest, ScoreCard, first_fault, inputs_of
 from zoo.errors import ZooError
 from zoo.remote.faults import Unreachable
 from zoo.remote.files import RemoteFiles
@@ -25,6 +25,7 @@ from zoo.store import APART, MANIFEST, WRITTEN, fingerprint, fingerprint_of, lea
 
 NAME = re.compile(r"[a-z][a-z-]*-[0-9a-f]{16}")  # of an artifact: STAGE-FINGERPRINT
 SHA256 = re.compile(r"[0-9a-f]{64}")
+FINGERPRINT = re.compile(r"[\w.:-]*")  # of an input: a name is made of it, and looked for
 PARTS = ".parts"  # of a folder that arrives: files that are not whole yet
 MOST_MANIFEST, MOST_CARD, MOST_NOTE = 64 << 20, 4 << 20, 16 << 20  # bytes, far more than any has
 
@@ -86,7 +87,10 @@ def read_kept(files: RemoteFiles, name: str, *, apart: bool = False) -> Kept | N
         raise ZooError(f"{where}: its request is that of {own}: it was edited or renamed; {mend}", exit_code=1)
     for file, record in manifest.files.items():
         if not is_plain(file) or not SHA256.fullmatch(record.sha256) or record.bytes < 0:
-            raise ZooError(f"{where}: `{file}` is no file that an artifact may have; {mend}", exit_code=1)
+            shown = file.encode("unicode_escape").decode()
+            raise ZooError(f"{where}: `{shown}` is no file that an artifact may have; {mend}", exit_code=1)
+    if any(not FINGERPRINT.fullmatch(given.fingerprint) for given in inputs_of(manifest.request)):
+        raise ZooError(f"{where}: one of its inputs has a fingerprint that is none; {mend}", exit_code=1)
     return Kept(name, manifest, text)
 
 

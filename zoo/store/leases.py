@@ -61,9 +61,9 @@ class Leases:
         return self._folder / f"{number}.{turn}"
 
     def _is_silent(self, holder: str) -> bool:
-        with suppress(FileNotFoundError):
-            age = self._now() - (self._folder / f"{holder}.alive").stat().st_mtime
-            return age > self._lapse
+        # Opened, not only looked at: NFS then asks the server, while it may know the times of a file from a minute ago.
+        with suppress(FileNotFoundError), (self._folder / f"{holder}.alive").open("rb") as beat:
+            return self._now() - os.fstat(beat.fileno()).st_mtime > self._lapse
         return True
 
     def _now(self) -> float:

@@ -18,6 +18,7 @@ from tests.helpers.requests import PROMPT, quantize_request
 from zoo.checks.layouts import layout_memory
 from zoo.cli.main import app
 from zoo.contracts import Cost, Entry, Held, Measurements, ScoreCard, ScoreRequest, ScoreSpec, Variant, changed
+from zoo.cost import measure
 from zoo.cost.basis import comparable_rates, rate_of_machine, rates_on
 from zoo.cost.fit import row_seconds
 from zoo.cost.forecast import Forecast, Measured, forecast, forecasts_of, measurements, nearest
@@ -34,6 +35,7 @@ from zoo.cost.published import (
 )
 from zoo.entries.load import load_entry, override
 from zoo.errors import ZooError
+from zoo.pipeline.runners.chosen import current_runner
 from zoo.scores.tables import CARD, write_card
 from zoo.targets import Rates, Target, is_of_kind, load_target, machine_fingerprint, own_folder
 
@@ -393,3 +395,12 @@ def test_the_form_of_a_measured_checkpoint_is_its_own_requests(tmp_path: Path, s
     write_card(card, artifact.path / "ab" / CARD)
     (found,) = measurements(changed(LLAMA, name=card.entry), [tmp_path])
     assert found.scheme == "int8"
+
+
+def test_what_measures_this_machine_has_the_local_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setenv("ZOO_RUNNER", "ray")
+    monkeypatch.setattr(measure, "by_length", lambda battles, say: [])
+    monkeypatch.setattr(measure, "_measure_form", lambda *_: seen.append(current_runner()))
+    measure.measure(load_entry("smollm2-135m"), load_target("cpu"), tmp_path / "battles.csv", tmp_path, say=lambda _: None)
+    assert set(seen) == {"local"} and current_runner() == "ray"

@@ -136,6 +136,9 @@ def test_secrets_of_the_caller_do_not_reach_a_stage(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
     monkeypatch.setenv("HF_TOKEN", "s3cret")
     assert "s3cret" not in stage_environment("train").values()
+    monkeypatch.setenv("ZOO_STUDY_STORAGE", "postgresql://zoo@db/zoo")
+    monkeypatch.setenv("ZOO_REMOTE", "sftp://me@host/zoo")
+    assert not {"ZOO_STUDY_STORAGE", "ZOO_REMOTE"} & set(stage_environment("score")), "nor do scripts of arrays say who one is"
     assert stage_environment("fetch")["HF_TOKEN"] == "s3cret"
 
 

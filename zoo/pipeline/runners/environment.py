@@ -24,14 +24,16 @@ ENVIRONMENT = (
         "PYTHONPATH",
     ),
     *("CUDA_*", "NVIDIA_*", "NCCL_*", "NVSHMEM_*", "TORCH_*", "PYTORCH_*", "TRITON_*", "VLLM_*", "FLASHINFER_*"),
-    *("OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*"),
+    *("OMP_*", "MKL_*", "OPENBLAS_*", "ZOO_*", "SLURM_CONF"),
     *("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
 )
 # Only fetching weights reaches a network, so only it sees how to, and who it is for gated models.
 ENVIRONMENT_NETWORK = ("PIP_*", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "*_proxy", "*_PROXY")
 ENVIRONMENT_FETCH = ("HF_TOKEN", "HF_ENDPOINT", *ENVIRONMENT_NETWORK)
 # Where a cluster is and how to submit to it, for stages that work there.
-ENVIRONMENT_RUNNERS = {"local": (), "ray": ("RAY_*",), "slurm": ("SLURM_CONF", "SBATCH_*", "SLURM_JWT")}
+ENVIRONMENT_RUNNERS = {"local": (), "ray": ("RAY_*",), "slurm": ("SBATCH_*", "SLURM_JWT")}
+# Of the command alone: they say who somebody is elsewhere, and what stages see may end up in a script or on another host.
+NOT_OF_STAGES = ("ZOO_REMOTE", "ZOO_STUDY_STORAGE")
 ENVIRONMENT_PIP = ("PATH", "HOME", "USER", "LANG", "LC_*", "TMPDIR", "XDG_*", "LD_LIBRARY_PATH", *ENVIRONMENT_NETWORK)
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # no module comes from the folder that a command is given in: it may be a download
 RUNNER = "ZOO_RUNNER_PID"  # the parent's process id, so that an orphaned stage notices, in a container too
@@ -71,4 +73,4 @@ def stage_environment(stage: str) -> dict[str, str]:
         # Passes of many shapes leave gaps that no later one fits: a training that was lent 18.1 GiB failed with 16.0 in use.
         **({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} if stage == "train" else {}),
     }
-    return {**defaults, **chosen}
+    return {**defaults, **{name: value for name, value in chosen.items() if name not in NOT_OF_STAGES}}

@@ -23,9 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.pipeline.runners.ray_address import ADDRESS, CLUSTERS, LOOPBACK, REACH_SECONDS, checked_address, cluster_address
+
 # Read as Ray is imported. Its processes would else give way to all others of their host, and engines with them.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
+if "ray" not in sys.modules and cluster_address() is None:  # one is started here, for this host alone
+    os.environ.setdefault(CLUSTERS, "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -39,8 +43,6 @@ from zoo.pipeline.runners.local import GOODBYE_SECONDS, KILL_SECONDS, Process
 from zoo.store import write_atomic
 from zoo.targets import SHARE, is_of_kind, load_target
 
-ADDRESS = "RAY_ADDRESS"  # Ray's own: host:port of a cluster
-REACH_SECONDS = 5.0
 LOOK_SECONDS = 120.0  # for a host to answer what it is: a worker process has to start there
 JOIN_SECONDS = 5.0  # between two looks at who has come
 POLL_SECONDS = 0.25
@@ -58,22 +60,21 @@ SET_BY_RAY = "OMP_NUM_THREADS"  # by the processors an actor asks for, which are
 def connected(*, say: Say | None = None) -> Iterator[None]:
     """A connection to a cluster, while the block runs.
 
-    That of `RAY_ADDRESS`, else one that runs on this host, else one that is started here.
+    That of `RAY_ADDRESS`, else one that is started here and listens on loopback alone.
     What processes of the cluster print is printed here, unless there is a `say`, for notes alone. ZooError where there is none
     at the address, or it is of another Python or Ray.
     """
     if ray.is_initialized():
         yield
         return
-    given = os.environ.get(ADDRESS)
-    if given and given not in ("auto", "local"):
-        _check_reached(given)
+    given = checked_address()
     if say is not None:
-        say(f"connecting to Ray at {given}" if given else "connecting to Ray on this host, or starting it")
+        say(f"connecting to Ray at {given}" if given else "starting Ray on this host")
     try:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=say is None)
+        here: dict[str, Any] = {} if given else {"_node_ip_address": LOOPBACK, "include_dashboard": False}
+        ray.init(given or "local", logging_level=logging.ERROR, log_to_driver=say is None, **here)
     except (RuntimeError, ConnectionError, ValueError) as error:
-        raise ZooError(f"{ADDRESS}={given or 'auto'}: {' '.join(str(error).split())[:300]}") from error
+        raise ZooError(f"{ADDRESS}={given or 'local'}: {' '.join(str(error).split())[:300]}") from error
     try:
         yield
     finally:
@@ -84,20 +85,6 @@ def address() -> str:
     """The address of the cluster that this process is connected to."""
     found: str = ray.get_runtime_context().gcs_address
     return found
-
-
-def _check_reached(address: str) -> None:
-    """Ray itself tries for more than a minute, and ends the process then."""
-    if "://" in address:
-        raise ZooError(f"{ADDRESS}={address}: a client's address; give HOST:PORT of the cluster and run on one of its hosts")
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ZooError(f"{ADDRESS}={address}: give HOST:PORT, as `ray start --head` tells it")
-    try:
-        socket.create_connection((host, int(port)), REACH_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise ZooError(f"{ADDRESS}={address}: no cluster answers there ({told}); start one: ray start --head") from error
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from zoo.contracts import Say
 from zoo.errors import ZooError
 from zoo.pipeline.runners.chosen import CHOSEN, Runner, current_runner
+from zoo.pipeline.runners.ray_address import ADDRESS
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def running_on(runner: Runner | None, store: Path, say: Say) -> Iterator[None]:
 @contextmanager
 def _cluster(store: Path, say: Say) -> Iterator[None]:
     try:
-        from zoo.pipeline.runners.ray import ADDRESS, address, alive_nodes, connected, looked_at
+        from zoo.pipeline.runners.ray import address, alive_nodes, connected, looked_at
     except ModuleNotFoundError as error:
         raise ZooError("--runner ray: Ray is not installed; pip install 'preference-zoo[ray]'") from error
     with connected(say=say):

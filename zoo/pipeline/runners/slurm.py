@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
@@ -31,7 +32,7 @@ def array_script(
         f"--array=0-{settings.tasks - 1}",
         "--requeue",
         "--open-mode=append",
-        f"--output={folder / LOGS}/%a.log",
+        f'--output="{str(folder / LOGS).replace("%", "%%")}/%a.log"',
         *settings.options,
     ]
     exports = [f"export {key}={shlex.quote(value)}" for key, value in sorted(environment.items())]
@@ -82,6 +83,26 @@ def states(job: str) -> Counter[str]:
             return Counter()
         raise
     return Counter(line for line in lines if line != "COMPLETING")
+
+
+def at_work(folder: Path) -> str | None:
+    """The job that is at work on a folder, or waits to be.
+
+    None where none is, or this host has no Slurm that answers.
+    """
+    with suppress(ZooError):
+        job = job_of(folder)
+        return job if job and states(job) else None
+    return None
+
+
+def end(job: str) -> None:
+    """End what is left of a job.
+
+    Tasks that wait for a host have nothing to do once all is done.
+    """
+    with suppress(ZooError):  # it has ended by itself
+        _ask("scancel", job)
 
 
 def log_end(folder: Path) -> str:

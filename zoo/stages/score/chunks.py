@@ -22,6 +22,7 @@ import pandas as pd
 
 from zoo.contracts import ScoreSpec, Variant
 from zoo.cost.fit import Piece
+from zoo.pipeline.runners.hosts import kind_of
 from zoo.scores.tables import CHUNKS, OK, label_probabilities, read_scores, score_table, write_scores
 from zoo.stages.score.tally import TALLY
 from zoo.stages.score.token_file import Encoding
@@ -165,9 +166,9 @@ def _takers(groups: Sequence[Sequence[Encoding]], group: int, taken: Sequence[np
 def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine: str, machine: str) -> str:
     """Keep the finished chunks of an earlier part if they are of this very run.
 
-    Returns why they were thrown away, empty where not. Of another plan their rows would not be these. Of another engine or
-    machine their numbers differ in the last digits and their seconds at all, while one table names one engine and one price one
-    machine.
+    Returns why they were thrown away, empty where not. Of another plan their rows would not be these. Of another engine or kind
+    of machine their numbers differ in the last digits and their seconds at all, while one table names one engine and one price
+    one machine. How many cards a host has changes neither: another runner sees them one by one.
     """
     digest = hashlib.sha256("\n".join(ids).encode())
     for chunk in chunks:
@@ -177,7 +178,7 @@ def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine:
     wanted = {"sha256": digest.hexdigest(), "engine": engine, "machine": machine}
     path = out_dir / PLAN
     known = json.loads(path.read_text()) if path.exists() else None
-    if known == wanted:
+    if known and _alike(known) == _alike(wanted):
         return ""
     files = {file for chunk in chunks for folder in chunk.files(out_dir) for file in folder.parent.glob("*")}
     for file in files:
@@ -188,6 +189,11 @@ def adopt(chunks: Sequence[Chunk], ids: Sequence[str], out_dir: Path, *, engine:
         return ""
     differ = [f"{key} was {known.get(key, 'not noted')}" for key in ("engine", "machine") if known.get(key) != wanted[key]]
     return "; ".join(differ) or "the plan of chunks was another"
+
+
+def _alike(plan: Mapping[str, str]) -> dict[str, str]:
+    """What has to be the same for chunks to stand in one table."""
+    return {**plan, "machine": kind_of(plan.get("machine", ""))}
 
 
 def write_chunk(chunk: Chunk, ids: Sequence[str], answer: Answer, out_dir: Path) -> None:

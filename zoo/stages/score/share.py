@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,8 @@ def keep_share(folder: Path, encodings: Sequence[Encoding], ids: Sequence[str]) 
         np.savez(file, **arrays)
     (folder / f"{ROWS}.tmp").replace(folder / ROWS)
     variants = [encoding.variant.model_dump(mode="json") for encoding in encodings]
-    write_atomic(folder / TOKEN, secrets.token_hex(16))
+    if not (folder / TOKEN).exists():  # tasks of an array that waits may be comparing it just now
+        write_atomic(folder / TOKEN, secrets.token_hex(16))
     facts = asdict(facts_here(folder / TOKEN))
     write_atomic(folder / TOLD, json.dumps({"ids": list(ids), "variants": variants, "facts": facts}))
 
@@ -93,14 +93,18 @@ def settle_machine(out_dir: Path, machine: str) -> str:
     write_atomic(own, plan["machine"] or machine)
     try:
         os.link(own, first)
-        write_atomic(out_dir / PLAN, json.dumps({**plan, "machine": plan["machine"] or machine}))
     except FileExistsError:
         pass
     finally:
         own.unlink()
     settled = first.read_text()
+    if not plan["machine"]:  # whoever was first may have ended before it wrote this
+        write_atomic(out_dir / PLAN, json.dumps({**plan, "machine": settled}))
     if kind_of(settled) != kind_of(machine):
-        raise ZooError(f"{socket.gethostname()}: {machine}; the run is of {settled}, and one table is of one kind of machine")
+        raise ZooError(
+            f"{socket.gethostname()}: {machine}; the run is of {settled}, and one table is of one kind of machine; have "
+            f"the array run on hosts of that kind (`[slurm] options`), or remove {out_dir} to begin anew"
+        )
     return settled
 
 
@@ -157,10 +161,14 @@ def run_share(out_dir: Path, share: Share, turn: int, holder: str, lapse_seconds
 
 def _beat(leases: Leases) -> None:
     """Renew the leases as long as this process lives: a stopped one falls silent, and a hung engine is its crew's business."""
-    with suppress(FileNotFoundError):  # the run is over, and its folder removed
-        while True:
+    while True:
+        try:
             leases.renew()
-            time.sleep(1)
+        except FileNotFoundError:  # the run is over, and its folder removed
+            return
+        except OSError:  # a file server that is away for a moment: who falls silent for that loses all it has
+            pass
+        time.sleep(1)
 
 
 def main(argv: list[str]) -> int:
@@ -169,7 +177,10 @@ def main(argv: list[str]) -> int:
     try:
         share = open_share(out_dir)
         run_share(out_dir, share, turn * len(share.chunks) // tasks, holder, lapse_seconds)
-    except (ZooError, RuntimeError) as error:
+    except (ZooError, RuntimeError, OSError) as error:
+        if not (out_dir / WORK / TOLD).exists():
+            print(f"{out_dir.name}: over, its table is made", flush=True)
+            return 0
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code if isinstance(error, ZooError) else 1
     return 0

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from zoo.errors import ZooError
 from zoo.pipeline.runners.environment import stage_environment
-from zoo.pipeline.runners.slurm import array_script, job_of, log_end, states, submitted
+from zoo.pipeline.runners.slurm import array_script, at_work, end, job_of, log_end, states, submitted
 from zoo.settings import load_settings
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Chunk
@@ -64,6 +65,7 @@ def score_by_array(
                 next_ask = time.monotonic() + ASK_SECONDS
                 if not states(job) and (missing := [chunk for chunk in left if not chunk.done(out_dir)]):
                     raise EngineError(f"Slurm job {job} is over, {len(missing):,} chunks are missing; {log_end(folder)}")
+    end(job)
     gather(tally, folder)
     tally.run_seconds += time.monotonic() - begun
     tally.save(out_dir)
@@ -77,6 +79,17 @@ def gather(tally: Tally, folder: Path) -> None:
             mine, theirs = getattr(tally, field.name), getattr(one, field.name)
             added = field.name in ("tokens", "cached_tokens", "restarts", "replicas")
             setattr(tally, field.name, mine + theirs if added else max(mine, theirs))
+
+
+def check_alone(out_dir: Path) -> None:
+    """ZooError where a Slurm array is at work on the run.
+
+    Two who share it would not agree whose machine it is of.
+    """
+    if job := at_work(out_dir / WORK):
+        raise ZooError(
+            f"Slurm job {job} is at work on these rows: come back to it with --runner slurm, or end it first: scancel {job}"
+        )
 
 
 def machine_of(out_dir: Path) -> str:

@@ -35,7 +35,7 @@ from zoo.stages.score.chunks import PLAN, Answer, Chunk, adopt, plan_chunks, rea
 from zoo.stages.score.engines import TOKENS, Crew, EngineError
 from zoo.stages.score.job import engine_job, engine_version
 from zoo.stages.score.placement import gpus_of, places
-from zoo.stages.score.shared_out import machine_of, score_by_array
+from zoo.stages.score.shared_out import check_alone, machine_of, score_by_array
 from zoo.stages.score.tally import Tally, load_tally
 from zoo.stages.score.token_file import Encoding, write_tokens
 from zoo.stages.score.work import Listener, Patience
@@ -72,6 +72,7 @@ def run(request: ScoreRequest, out_dir: Path) -> StageResult:
     serving = load_target(request.emulates or request.target)
     if current_runner() == "slurm":
         return score_by_slurm(request, out_dir)
+    check_alone(out_dir)
     with engine_fleet(gpus_of(request.serve, serving), request.target, out_dir) as fleet:
         if fleet is None:
             return score(request, out_dir, places(request.serve, serving, visible_gpus()))

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from zoo.pipeline.runners.ray_address import CLUSTERS
+
+os.environ.setdefault(CLUSTERS, "0")  # read as Ray is imported: its processes listen on loopback alone
+
 # A host that is killed is known to be gone after some five seconds, not after twenty.
 HEALTH = {"health_check_initial_delay_ms": 5000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from zoo.pipeline.runners import slurm
 from zoo.pipeline.runners.slurm import array_script, submitted
 from zoo.scores.tables import read_scores
 from zoo.settings import SlurmSettings
+from zoo.stages.score.shared_out import check_alone
 
 needs_slurm = pytest.mark.skipif(not shutil.which("slurmctld"), reason="Slurm is not installed (scripts/install_services.sh)")
 CONFIG = """ClusterName=test
@@ -117,6 +119,7 @@ def test_an_array_makes_the_table_of_this_host(
     holders = first(lambda: list((there / "work").glob("*/job.json")))
     assert first(lambda: kill_holder(holders[0].parent, random.Random(0)))
     assert again.wait() == 0, (there / "stage.log").read_text()[-2000:]
+    assert first(lambda: not slurm.states(job)), "tasks that have nothing to do wait on"
     assert next_job() <= int(job) + 2, "who came back submitted a second array"
     ours, theirs = (read_scores(folder / "ab-160" / "scores.parquet") for folder in (there, here))
     pd.testing.assert_frame_equal(ours, theirs)
@@ -144,6 +147,8 @@ def test_the_script_of_an_array_says_all_that_a_task_needs(tmp_path: Path) -> No
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash" and "#SBATCH --array=0-7" in lines and "#SBATCH --requeue" in lines
     assert "#SBATCH --gres=gpu:1" in lines and "export ZOO_HOME='/my home'" in lines
+    assert f'#SBATCH --output="{tmp_path}/slurm-logs/%a.log"' in lines
+    assert '--output="/a b/100%%/' in array_script("x", [], Path("/a b/100%"), settings, {}), "a folder may have any name"
     assert lines[-1] == "exec '/a python' -m x \"$SLURM_ARRAY_TASK_ID\" 8"
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
 
@@ -152,3 +157,16 @@ def test_a_host_without_slurm_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ZooError, match=r"no sbatch on this host; .*--dry-run"):
         submitted("x", tmp_path)
+
+
+def test_another_runner_keeps_off_a_run_that_an_array_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """squeue's answers are stand-ins: a job that waits, none, and no Slurm that answers."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / slurm.JOB).write_text('{"job": "71"}')
+    for answer, is_there in (("PENDING", True), ("", False), ("exit 1", False)):
+        tool = tmp_path / "squeue"
+        tool.write_text(f"#!/bin/sh\n{answer if answer.startswith('exit') else f'echo {answer}'}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+        with pytest.raises(ZooError, match=r"Slurm job 71 is at work.*scancel 71") if is_there else nullcontext():
+            check_alone(tmp_path)

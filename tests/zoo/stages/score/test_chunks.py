@@ -160,3 +160,11 @@ def test_chunks_of_another_plan_engine_or_machine_are_not_taken_for_this_one_s(t
         assert not any(tmp_path.glob("*/chunks/*")) and load_tally(tmp_path) == Tally()  # nor are their seconds
         write_chunk(chunks[0], ids, answer_for(chunks[0]), tmp_path)
         assert adopt(chunks, ids, tmp_path, **place) == "" and chunks[0].done(tmp_path)
+
+
+def test_chunks_of_a_host_with_more_cards_of_the_kind_are_kept(tmp_path: Path) -> None:
+    """A run goes on with any runner: the local one names all cards of its host, that of Ray those of one copy."""
+    chunks, ids = plan_chunks([encoding(np.arange(1, 7))], ScoreSpec(chunk_rows=2), listed=False), list("abcdef")
+    assert adopt(chunks, ids, tmp_path, engine="e", machine="4 x NVIDIA H100, 81559 MiB") == ""
+    write_chunk(chunks[0], ids, answer_for(chunks[0]), tmp_path)
+    assert adopt(chunks, ids, tmp_path, engine="e", machine="1 x NVIDIA H100, 81559 MiB") == "" and chunks[0].done(tmp_path)
