@@ -65,7 +65,7 @@ def test_a_member_of_one_home_is_compared_blended_and_predicted_with_from_anothe
         key: here[key] for key in ("member", "log_loss", "rows")
     }
     assert "lexical-train" in run("b", "zoo lineage lexical@ab").stdout, "what it was made from is known, not fetched"
-    plan = "--budget 10m --target cpu --rows 40 --trials 0 --data theirs.csv -o plan.json"
+    plan = "--budget 9h --target cpu --rows 40 --trials 0 --data theirs.csv -o plan.json"
     run("b", f"ensemble build {plan}", remote=False)
     refused = run("b", "ensemble predict plan.json test.csv -o submission.csv", remote=False, code=2)
     assert "is not in" in refused.stderr
