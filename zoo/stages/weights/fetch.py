@@ -74,8 +74,7 @@ def check_has_head(folder: Path) -> None:
             f"{config['architectures'][0]}: a classifier, without the vocabulary's head that training begins from; give the "
             "causal model that it was made from, or `zoo register NAME --checkpoint` the folder as it is"
         )
-    names = tensor_shapes(folder)
-    if not config.get("tie_word_embeddings", True) and f"{VOCABULARY_HEAD}weight" not in names:
+    if not config.get("tie_word_embeddings", True) and f"{VOCABULARY_HEAD}weight" not in tensor_shapes(folder):
         raise ZooError(
             f"{folder}: no {VOCABULARY_HEAD}weight, and config.json says that it is not the embedding (tie_word_embeddings); "
             "give a folder with the head"
