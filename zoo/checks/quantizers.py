@@ -1,7 +1,7 @@
 """Quantization backends and the architectures that each quantizes.
 
 `zoo register`, `zoo check` and the quantize stage all read the table below. A backend's name is also in `Quantizer`
-(`zoo/contracts/entry.py`, with what `QuantizeSpec` allows of it), in its call (`run_backend` of
+(`zoo/contracts/forms.py`, with what `QuantizeSpec` allows of it), in its call (`run_backend` of
 `zoo/stages/quantize/stage.py`), in what vLLM runs its format by (`check_kernel` in `zoo/checks/kernels.py`, `awq_converted` in
 `zoo/checks/rules.py`) and, for the default, in `zoo/entries/register.py`.
 """

@@ -24,29 +24,9 @@ from zoo.contracts.base import (
     say_step,
 )
 from zoo.contracts.cost import Cost, Foretold
-from zoo.contracts.entry import (
-    SCHEMES,
-    Base,
-    Elsewhere,
-    Encoder,
-    Entry,
-    Keep,
-    LadderSpec,
-    LexicalSpec,
-    PromptSpec,
-    Quantizer,
-    QuantizeSpec,
-    Scheme,
-    ScoreSpec,
-    ServeSpec,
-    Shape,
-    Shares,
-    Variant,
-    entry_of_form,
-    forms_of,
-    spec_of_form,
-)
+from zoo.contracts.entry import Elsewhere, Entry, LadderSpec, LexicalSpec, entry_of_form, forms_of
 from zoo.contracts.explain import explain, first_fault
+from zoo.contracts.forms import SCHEMES, Quantizer, QuantizeSpec, Scheme, spec_of_form
 from zoo.contracts.made import (
     Drop,
     EntryJudge,
@@ -59,6 +39,7 @@ from zoo.contracts.made import (
     PromptsRequest,
     Sampling,
 )
+from zoo.contracts.model import Base, Encoder, Keep, PromptSpec, Shape, Shares
 from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard, StageResult
 from zoo.contracts.requests import (
     REQUESTS,
@@ -88,6 +69,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
+from zoo.contracts.scoring import ScoreSpec, ServeSpec, Variant
 from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, Head, MergeSpec, Scale, TrainSpec
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from zoo.contracts.base import BaseRequest, Contract, Input, Name, Positive, added_later
-from zoo.contracts.entry import Variant
+from zoo.contracts.scoring import Variant
 
 
 class Sampling(Contract):

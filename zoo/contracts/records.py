@@ -8,8 +8,8 @@ from pydantic import Field
 
 from zoo.contracts.base import SCHEMA_VERSION, Contract, FoldRule, Seconds, added_later
 from zoo.contracts.cost import Cost
-from zoo.contracts.entry import Variant
 from zoo.contracts.requests import Request, ScoringRequest
+from zoo.contracts.scoring import Variant
 
 
 class Measurements(Contract):

@@ -24,8 +24,11 @@ from zoo.contracts.base import (
     added_later,
 )
 from zoo.contracts.cost import Cost
-from zoo.contracts.entry import Answer, Base, LexicalSpec, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, ServeSpec, Variant
+from zoo.contracts.entry import Answer, LexicalSpec
+from zoo.contracts.forms import QuantizeSpec, Scheme
 from zoo.contracts.made import GenerateRequest, JudgeRequest, LabelRequest, MineRequest, PromptsRequest
+from zoo.contracts.model import Base, PromptSpec
+from zoo.contracts.scoring import ScoreSpec, ServeSpec, Variant
 from zoo.contracts.training import Head, MergeSpec, Scale, TrainSpec
 
 Hours = Annotated[float, Field(ge=0)]
