@@ -1,4 +1,4 @@
-"""Scoring: in which ways an entry's rows are read, with what engine, and what differs on a target."""
+"""Scoring: how an entry's rows are read, by what engine, and what differs on a target."""
 
 from __future__ import annotations
 
