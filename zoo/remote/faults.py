@@ -7,6 +7,8 @@ import errno
 from zoo.errors import ZooError
 
 AGAIN = "the same command goes on from there"
+# As paramiko says that a connection has ended since, by an OSError without a number: where it notices first differs by moments.
+ENDED = ("Socket is closed", "File is closed", "Connection lost", "No connection")
 
 
 class Unreachable(ZooError):
@@ -39,7 +41,8 @@ def _line_of(error: Exception) -> str | None:
         return "is not there"
     if isinstance(error, PermissionError):
         return f"may not be read or written ({first}); see who owns it there, and what your key or account may do"
-    if module in ("paramiko", "botocore", "aiobotocore") or isinstance(error, EOFError | TimeoutError | ConnectionError):
+    is_gone = isinstance(error, EOFError | TimeoutError | ConnectionError) or (isinstance(error, OSError) and first in ENDED)
+    if is_gone or module in ("paramiko", "botocore", "aiobotocore"):
         return f"cannot be reached, or no longer ({first}); {AGAIN}"
     if kind in ("gaierror", "NoValidConnectionsError"):
         return f"cannot be reached ({first}); see the name, the port and the network"

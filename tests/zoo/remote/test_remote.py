@@ -25,6 +25,7 @@ from tests.helpers.sftp_server import SftpServer
 from zoo.errors import ZooError
 from zoo.remote import RemoteFiles, files, parse_address, pull_earlier, read_index, read_kept
 from zoo.remote.contents import is_plain
+from zoo.remote.faults import Unreachable, fault_of
 from zoo.store import APART, INCOMING, MANIFEST, WRITTEN, Artifact, earlier, lineage, note_written
 
 services = pytest.mark.services
@@ -361,6 +362,19 @@ def test_a_server_that_goes_away_or_hangs_in_the_middle_costs_a_line_and_nothing
         assert visible(store) == []
     back = pull(name, address, store)
     assert back and same_files(artifact, back)
+
+
+def test_however_paramiko_says_that_its_connection_has_ended_the_remote_is_gone() -> None:
+    import paramiko
+
+    channel, file = paramiko.Channel(1), paramiko.file.BufferedFile()
+    channel.closed = True
+    file.close()
+    for use in (lambda: channel.send(b"x"), lambda: file.write(b"x"), lambda: file.read(1)):
+        with pytest.raises(OSError) as raised:
+            use()
+        told = fault_of(raised.value, "sftp://host/store")
+        assert isinstance(told, Unreachable) and "cannot be reached, or no longer" in str(told)
 
 
 @services
