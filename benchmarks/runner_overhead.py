@@ -2,18 +2,23 @@
 
     python benchmarks/runner_overhead.py --rows 10000 --turns 2
 
+    python benchmarks/runner_overhead.py --rows 1000000 --turns 1 --runners ray
+
 A tiny Llama (random weights) on processors and rows of some 30 tokens: what a chunk costs beside its tokens shows most there.
-Runs take turns, with nothing else changed; the start of Ray on this host belongs to what is measured. Prints JSON.
+Runs take turns, with nothing else changed; the start of Ray on this host belongs to what is measured. Memory is given where it
+was largest (the battles are read), and at the first and last look while chunks come in. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -24,6 +29,7 @@ from zoo.pipeline.runner import start_stage
 from zoo.scores.tables import read_scores
 
 MIB = 2**20
+LOOK_SECONDS = 0.5
 
 
 def write_battles(path: Path, rows: int) -> None:
@@ -50,19 +56,29 @@ def request_of(folder: Path, chunk_rows: int) -> ScoreRequest:
     )
 
 
-def run(request: ScoreRequest, out: Path, runner: str) -> dict[str, float]:
-    """One run to its end; seconds, and the most memory of the process that feeds the engines."""
-    out.mkdir()
-    (out / "request.json").write_text(request.model_dump_json())
-    started, most, files = time.monotonic(), 0, 0
-    process = start_stage(request, out, environment={"ZOO_RUNNER": runner, "RAY_ADDRESS": "local"})
-    driver = psutil.Process(process.pid)
+def watch(process: subprocess.Popen[bytes], out: Path) -> tuple[int, list[int]]:
+    """The most bytes of a process until it ends, and its bytes at each look while chunks come in and not all have."""
+    driver, most, scoring, chunks = psutil.Process(process.pid), 0, list[int](), 0
     while process.poll() is None:
         try:
-            most = max(most, driver.memory_info().rss)
+            size = driver.memory_info().rss
         except psutil.Error:
             break
-        time.sleep(0.2)
+        most = max(most, size)
+        before, chunks = chunks, sum(1 for _ in out.glob("*/chunks/*.parquet"))
+        if chunks > before > 0:
+            scoring.append(size)
+        time.sleep(LOOK_SECONDS)
+    return most, scoring
+
+
+def run(request: ScoreRequest, out: Path, runner: str) -> dict[str, Any]:
+    """One run to its end; seconds, and the memory of the process that feeds the engines."""
+    out.mkdir()
+    (out / "request.json").write_text(request.model_dump_json())
+    started = time.monotonic()
+    process = start_stage(request, out, environment={"ZOO_RUNNER": runner, "RAY_ADDRESS": "local"})
+    most, scoring = watch(process, out)
     if process.wait():
         sys.exit((out / "stage.log").read_text()[-2000:])
     wall = time.monotonic() - started
@@ -74,6 +90,7 @@ def run(request: ScoreRequest, out: Path, runner: str) -> dict[str, float]:
         "start_seconds": round(wall - measured.run_seconds, 1),
         "rows_per_second": round(measured.rows / measured.run_seconds, 1),
         "driver_mib": round(most / MIB),
+        "scoring_mib": [round(size / MIB) for size in (*scoring[:1], *scoring[-1:])],
         "files": files,
         "tokens_per_row": round(measured.tokens / measured.rows, 1),
     }
