@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import Name, TargetName
+from zoo.cli.app import Name, Settings, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.cli.installed import check_installed
 from zoo.errors import ZooError
@@ -27,6 +27,7 @@ def cost(
     folds: Annotated[
         int | None, typer.Option("--folds", min=1, max=N_FOLDS, help="With --train: of 5 folds, how many are trained (1).")
     ] = None,
+    settings: Settings = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -41,10 +42,12 @@ def cost(
 
     Example: zoo cost smollm2-135m --target cpu --lengths test.csv --measure
 
+    Example: zoo cost gemma-2-9b --target t4x2 --set quantize.scheme=int8
+
     Example: zoo cost gemma-2-9b --train --target t4x2 --rows 5000 --folds 2
     """
     from zoo.cost.asked import forecast_file
-    from zoo.entries.load import load_entry
+    from zoo.entries.load import load_entry, override
     from zoo.report.cost import forecasts_page, training_page
     from zoo.targets import load_target
 
@@ -52,7 +55,8 @@ def cost(
         raise ZooError("--measure is of scoring; a training that ran on such a machine is in the store, and --train reads it")
     if folds and not train:
         raise ZooError("--folds is of --train; scoring takes each row once")
-    style, entry, machine = style_of(output, as_json), load_entry(name), load_target(target)
+    style, machine = style_of(output, as_json), load_target(target)
+    entry = override(load_entry(name), settings or [])
     if train:
         from zoo.cost.training import forecast_training
         from zoo.settings import store_folder

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import MOST_BAD, MaxBadRows, Name, TargetName
+from zoo.cli.app import MOST_BAD, MaxBadRows, Name, Settings, TargetName
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Format
@@ -48,6 +48,7 @@ def check(
     engine: Annotated[
         str | None, typer.Option("--engine", help="Version of vLLM there; default: the target's, or else the one here.")
     ] = None,
+    settings: Settings = None,
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
@@ -56,15 +57,17 @@ def check(
     Exit code 1 if anything fails.
 
     Example: zoo check llama-3-8b --target t4x2 --train
+
+    Example: zoo check gemma-2-9b --target t4x2 --set quantize.scheme=int8
     """
     from zoo.checks import check_entry
-    from zoo.entries.load import load_entry
+    from zoo.entries.load import load_entry, override
     from zoo.pipeline.weights import fetched_folder
     from zoo.report.views import findings_table
     from zoo.settings import store_folder
     from zoo.targets import load_target
 
-    style, entry = style_of(output, as_json), load_entry(name)
+    style, entry = style_of(output, as_json), override(load_entry(name), settings or [])
     folder = fetched_folder(entry, store_folder())
     findings = check_entry(entry, load_target(target), model_folder=folder, train=train, engine=engine)
     show_page([findings_table(findings)], style, data=[f.model_dump() for f in findings])

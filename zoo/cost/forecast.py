@@ -50,6 +50,7 @@ from zoo.cost.interval import Interval, beyond_measured, file_seconds, spread_fa
 from zoo.cost.lengths import File
 from zoo.cost.published import ATTENTION_SHARE, DECLARED_RATES_SPREAD, MATMUL_SHARE, load_published
 from zoo.errors import ZooError
+from zoo.models.memory import GIB, CardMemory
 from zoo.models.shapes import flops_of_shape, linear_parameters
 from zoo.pipeline.stage_table import SCORING
 from zoo.store import list_artifacts
@@ -235,6 +236,7 @@ def _scaled(entry: Entry, variant: Variant, target: Target, file: File, by: Meas
             f"never ran on {target.name}",
             *beyond_measured(cost, lengths, cost.machine),
             f"measured on {cost.machine}",
+            *_too_large(entry, target),
         ),
     )
 
@@ -275,7 +277,7 @@ def _published(entry: Entry, variant: Variant, target: Target, file: File) -> Fo
         cost=cost,
         submission_seconds=seconds_of(submission=True) if is_t4(target) else None,
         assumed=tuple(assumed),
-        extrapolates=(f"never ran on {target.name}", *size),
+        extrapolates=(f"never ran on {target.name}", *size, *_too_large(entry, target)),
     )
 
 
@@ -345,14 +347,31 @@ def predicted_bytes(entry: Entry, target: Target) -> Interval | None:
 
     None where it cannot be told.
     """
+    card = _card_memory(entry, target)
+    if card is None:
+        return None
+    return Interval(low=TIGHT * card.allocated, likely=card.allocated, high=(2 - TIGHT) * card.allocated)
+
+
+def _card_memory(entry: Entry, target: Target) -> CardMemory | None:
+    """What one GPU holds as the entry is served; None where it cannot be told."""
     shape = shape_of(entry)
     quantize = quantized_as(entry)
     if shape is None or not target.gpus or entry.base is None or entry.score is None:
         return None
     if quantize is None and entry.kind != "encoder":
         return None
-    serve = entry.serve.get(target.name, ServeSpec())
-    card = layout_memory(entry.base, quantize, entry.score, shape, target).get(serve.layout)
-    if card is None:
-        return None
-    return Interval(low=TIGHT * card.allocated, likely=card.allocated, high=(2 - TIGHT) * card.allocated)
+    layout = entry.serve.get(target.name, ServeSpec()).layout
+    return layout_memory(entry.base, quantize, entry.score, shape, target).get(layout)
+
+
+def _too_large(entry: Entry, target: Target) -> list[str]:
+    """That an entry would not start on a target, where its memory says so: hours alone would promise that it does."""
+    card = _card_memory(entry, target)
+    if card is None or card.total <= target.device_bytes:
+        return []
+    layout = entry.serve.get(target.name, ServeSpec()).layout
+    return [
+        f"likely too large to start: {card.total / GIB:.1f} of {target.device_bytes / GIB:.1f} GiB a device in layout {layout}; "
+        f"`zoo check {entry.name} --target {target.name}` says which layout has room"
+    ]

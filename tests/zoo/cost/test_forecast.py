@@ -257,6 +257,14 @@ def test_the_table_tells_units_and_submission() -> None:
     assert all(f.rows == 25_000 for f in found)
 
 
+@pytest.mark.parametrize("layout", ["replicas", "pipeline"])
+def test_hours_of_what_would_not_start_say_so_as_the_check_does(layout: str) -> None:
+    asked = ("gemma-2-9b", "--target", "t4x2", "--set", "quantize.scheme=int8", "--set", f"serve.t4x2.layout={layout}")
+    done, checked = run(*asked), CliRunner().invoke(app, ["check", *asked])
+    assert done.exit_code == 0, done.output
+    assert ("too large to start" in done.stdout) == (checked.exit_code == 1) == (layout == "replicas")
+
+
 def test_a_broken_target_file_stops_no_other_targets_forecast() -> None:
     own_folder().mkdir(parents=True, exist_ok=True)
     (own_folder() / "broken.toml").write_text('name = "broken"\ngpus = "many"')
