@@ -21,7 +21,7 @@ from ensemble.plan import Blend, Job, Plan, PlanMember, PlanTarget, Pool, save_p
 from zoo.bundle import Image
 from zoo.bundle.check import scan
 from zoo.bundle.fatbins import NEVER_LAUNCHED
-from zoo.bundle.wheels import wheels_for
+from zoo.bundle.wheels import Models, wheels_for
 from zoo.contracts import (
     Cost,
     Held,
@@ -50,7 +50,7 @@ TARGET, BUDGET_SECONDS, ROWS = "t4x2", 9 * 3600.0, 25_000
 def wheels(engine: str) -> None:
     """Download the engine's wheels, count their GPU code, and print it by library."""
     started = time.monotonic()
-    _, found = wheels_for(engine, Image(), print)
+    _, found = wheels_for(Models(engine), Image(), print)
     downloaded = time.monotonic()
     libraries = scan([wheel.path for wheel in found])
     size = sum(wheel.path.stat().st_size for wheel in found)

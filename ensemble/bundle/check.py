@@ -6,20 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ensemble.bundle.contents import has_language_models
+from ensemble.bundle.contents import engines_of
 from ensemble.bundle.make import FLASHINFER
 from ensemble.plan import Plan, PlanMember, load_plan
 from zoo.bundle.assemble import JOB
 from zoo.bundle.check import AGAIN, check_folder, read_bundle
 from zoo.bundle.contracts import Bundle, Part
+from zoo.checks.encoders import check_encoder
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel
 from zoo.checks.layouts import check_layout, check_memory, layout_memory
 from zoo.checks.model import check_group_size
-from zoo.contracts import Base, QuantizeRequest, QuantizeSpec, ScoreRequest, changed
+from zoo.contracts import AdoptRequest, Base, QuantizeRequest, QuantizeSpec, ScoreRequest, changed
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.models.heads import causal_name, head_of
-from zoo.models.shapes import embedding_parameters, first_architecture, linear_parameters, read_config, shape_of_config
+from zoo.models.shapes import (
+    count_parameters,
+    embedding_parameters,
+    first_architecture,
+    linear_parameters,
+    read_config,
+    shape_of_config,
+)
 from zoo.scores.metric_names import FINER_SHARE
 from zoo.store import file_sha256, read_manifest
 from zoo.targets import Target, load_target
@@ -56,7 +65,7 @@ def check_plan(folder: Path, bundle: Bundle) -> Iterator[Finding]:
         yield fail("plan", str(error), AGAIN)
         return
     yield check_budget(plan, bundle)
-    if has_language_models(plan):
+    if "vllm" in engines_of(plan):
         yield check_modules(bundle)
     parts = {name: part for part in bundle.parts for name in part.members}
     for member in plan.members:
@@ -105,15 +114,17 @@ def check_member(folder: Path, bundle: Bundle, member: PlanMember, request: Scor
     """One member on the target with the bundled engine: the worst of what is found."""
     if part is None:
         return fail(member.name, "no part has its checkpoint", AGAIN)
+    encoder = request.spec.engine == "transformers"
     try:
-        findings = list(_served(folder / part.name, bundle, request))
+        findings = list((_encoded if encoder else _served)(folder / part.name, bundle, request))
     except (ZooError, OSError) as error:
         return fail(member.name, str(error), AGAIN)
     worst = max(findings, key=lambda finding: SEVERITY[finding.verdict])
     if worst.verdict in ("ok", "info"):
-        memory = next(f.what for f in findings if f.check == f"memory, {request.serve.layout}")
-        kernel = next(f.what for f in findings if f.check == "kernel")
-        return ok(member.name, f"{part.name}; vLLM {bundle.target.engine}; {kernel}; {memory}")
+        told = {finding.check: finding.what for finding in findings}
+        engine = f"transformers {told['transformers']}" if encoder else f"vLLM {bundle.target.engine}"
+        how = told["dtype" if encoder else "kernel"]
+        return ok(member.name, f"{part.name}; {engine}; {how}; {told[f'memory, {request.serve.layout}']}")
     what = "; ".join(f"{f.check}: {f.what}" for f in findings if f.verdict == worst.verdict)
     return Finding(check=member.name, verdict=worst.verdict, what=f"{part.name}; {what}", mend=worst.mend)
 
@@ -136,6 +147,25 @@ def _served(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Fin
     yield check_group_size(quantize, shape)
     yield check_layout(quantize, request.serve, shape, target)
     yield from check_memory(layout_memory(base, quantize, request.spec, shape, target), request.serve, request.spec, target)
+
+
+def _encoded(folder: Path, bundle: Bundle, request: ScoreRequest) -> Iterator[Finding]:
+    """The checks of `zoo check` for an encoder, of the checkpoint itself."""
+    model = folder / "model"
+    config = read_config(model)
+    architecture = first_architecture(config, model)
+    base = Base(hub_id="bundled", architecture=architecture, parameters=count_parameters(model), licence="")
+    yield check_transformers(config, bundle)
+    yield from check_encoder(
+        base,
+        request.prompt,
+        request.spec,
+        None,
+        shape_of_config(config),
+        serve=request.serve,
+        target=machine_of(bundle),
+        model_folder=model,
+    )
 
 
 def check_transformers(config: dict[str, Any], bundle: Bundle) -> Finding:
@@ -172,10 +202,12 @@ def machine_of(bundle: Bundle) -> Target:
 def quantized_by(folder: Path) -> QuantizeSpec:
     """How a checkpoint was quantized, by its manifest.
 
-    Where it was chosen what stays in 16 bits, `finer_share` is what does.
+    By its entry where that was done elsewhere. Where it was chosen what stays in 16 bits, `finer_share` is what does.
     """
     manifest = read_manifest(folder)
     request = manifest.request
+    if isinstance(request, AdoptRequest) and (declared := load_entry(request.entry).quantize):
+        return declared
     if not isinstance(request, QuantizeRequest):
         raise ZooError(f"{folder}: made by `{request.stage}`, not quantized")
     kept = manifest.metrics.get(FINER_SHARE)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.plan import Plan, PlanMember
-from zoo.contracts import FetchRequest, ScoreRequest, ScoringRequest
+from zoo.bundle.wheels import Models
+from zoo.contracts import EngineName, FetchRequest, ScoreRequest, ScoringRequest
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.store import MANIFEST, Artifact, check_files, read_manifest, source_of
-from zoo.targets import load_target, target_files
+from zoo.targets import Target, load_target, target_files
 from zoo.targets.load import PACKAGE_FOLDER
 
 TRAINED_HERE = "trained here"  # what a checkpoint without pretrained weights says of its licence
@@ -54,9 +55,18 @@ def requests_of(plan: Plan) -> list[tuple[PlanMember, ScoringRequest]]:
     return [(member, member.request) for member in plan.members if member.request is not None]
 
 
-def has_language_models(plan: Plan) -> bool:
-    """Whether the plan needs an engine."""
-    return any(isinstance(request, ScoreRequest) for _, request in requests_of(plan))
+def engines_of(plan: Plan) -> set[EngineName]:
+    """The engines that the plan's members are scored by; none where all of them do without."""
+    return {request.spec.engine for _, request in requests_of(plan) if isinstance(request, ScoreRequest)}
+
+
+def models_of(plan: Plan, target: Target) -> Models | None:
+    """The models that the wheels have to run on the target.
+
+    Encoders, without vLLM, where no language model is in the plan; None where nothing needs an engine.
+    """
+    engines = engines_of(plan)
+    return Models(target.engine, encoders="vllm" not in engines) if engines else None
 
 
 def checkpoints_of(plan: Plan, store: Path) -> list[Checkpoint]:
@@ -71,9 +81,6 @@ def checkpoints_of(plan: Plan, store: Path) -> list[Checkpoint]:
         requests[member.checkpoint] = request
     found = []
     for fingerprint, names in members.items():
-        request = requests[fingerprint]
-        if isinstance(request, ScoreRequest) and request.spec.engine != "vllm":
-            raise ZooError(f"{names[0]}: an encoder is not bundled yet; build without it: --exclude {names[0]}")
         artifact = _artifact(store, fingerprint, names[0])
         check_files(artifact)
         small = not isinstance(requests[fingerprint], ScoreRequest)

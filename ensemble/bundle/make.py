@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.bundle.contents import Checkpoint, checkpoints_of, has_language_models, own_targets, requests_of
+from ensemble.bundle.contents import Checkpoint, checkpoints_of, engines_of, models_of, own_targets, requests_of
 from ensemble.plan import Plan, load_plan
 from zoo.bundle.assemble import (
     APACHE,
@@ -68,7 +68,8 @@ def make_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
 def target_of(plan: Plan, name: str | None) -> Target:
     """The machine that the bundle is for.
 
-    ZooError unless notebooks are lent its cards, it has as many as the plan, and it names an engine.
+    ZooError unless notebooks are lent its cards, it has as many as the plan, and it names an engine where language models
+    need it.
     """
     target = load_target(name or plan.target.name)
     if target.gpus != plan.target.gpus:
@@ -76,7 +77,7 @@ def target_of(plan: Plan, name: str | None) -> Target:
             f"the plan is for {plan.target.name} with {plan.target.gpus} GPUs, {target.name} has {target.gpus}; "
             f"build one for it: ensemble build --target {target.name}"
         )
-    return lent_target(target.name, with_engine=has_language_models(plan))
+    return lent_target(target.name, with_engine="vllm" in engines_of(plan))
 
 
 def compiled_modules(folder: Path) -> list[Path]:
@@ -92,9 +93,9 @@ def compiled_modules(folder: Path) -> list[Path]:
 
 def _made(asked: Asked, plan: Plan, target: Target, modules: list[Path], folder: Path, say: Say) -> Bundle:
     """All folders of the bundle; the job's `bundle.json` last."""
-    models = has_language_models(plan)
+    models = models_of(plan, target)
     image = Image(driver=DRIVER if models else None)
-    wheels, light = add_wheels(folder, asked.user, target.engine if models else None, image, say)
+    wheels, light = add_wheels(folder, asked.user, models, image, say)
     checkpoints = checkpoints_of(plan, asked.store)
     parts = [wheels]
     for number, one in enumerate((one for one in checkpoints if not one.in_job), 1):

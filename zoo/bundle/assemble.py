@@ -14,7 +14,7 @@ from zoo.bundle.lock import LOCK, REQUIREMENTS
 from zoo.bundle.notebook_file import accelerator, kernel_of, push_command, write_notebook
 from zoo.bundle.parts import copy_into, place, record, seal, slug_of, upload_command, write_metadata
 from zoo.bundle.product import make_wheel
-from zoo.bundle.wheels import LIGHT, closure, wheel_at, wheels_for
+from zoo.bundle.wheels import LIGHT, Models, closure, wheel_at, wheels_for
 from zoo.contracts import Manifest, Say
 from zoo.errors import ZooError
 from zoo.pipeline.provenance import PROJECT
@@ -86,9 +86,9 @@ def bundle_target(target: Target) -> BundleTarget:
     )
 
 
-def add_wheels(bundle: Path, user: str, engine: str | None, image: Image, say: Say) -> tuple[Part, tuple[str, ...]]:
+def add_wheels(bundle: Path, user: str, models: Models | None, image: Image, say: Say) -> tuple[Part, tuple[str, ...]]:
     """The part of wheels, and the files' names of those that need no engine."""
-    pins, found = wheels_for(engine, image, say)
+    pins, found = wheels_for(models, image, say)
     folder = bundle / WHEELS
     folder.mkdir()
     own = wheel_at(make_wheel(folder))
@@ -102,7 +102,7 @@ def add_wheels(bundle: Path, user: str, engine: str | None, image: Image, say: S
     write_atomic(folder / REQUIREMENTS, "".join(f"{line}\n" for line in pins.requirements))
     files += [record(folder, name, licence=APACHE) for name in (LOCK, REQUIREMENTS)]
     light = closure(LIGHT, found, image)
-    part = _sealed(folder, user, "wheels", files, f"pz wheels vllm {engine}" if engine else "pz wheels")
+    part = _sealed(folder, user, "wheels", files, f"pz wheels {models.told}" if models else "pz wheels")
     return part, tuple(wheel.path.name for wheel in (own, *light))
 
 

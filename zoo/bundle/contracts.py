@@ -83,7 +83,7 @@ class BundleTarget(Contract):
     gpu: str = Field(description="a part of the name that the driver gives the GPU")
     compute_capability: tuple[int, int] | None
     usable_bytes: Positive | None = Field(description="what the driver leaves to a process, a GPU")
-    engine: str = Field(description="version of vLLM in wheels/")
+    engine: str = Field(description="version of vLLM that serves its language models")
 
 
 class Image(Contract):
@@ -113,7 +113,7 @@ class Bundle(Contract):
     plan: PlainPath = Field(description="in job/: the plan, or what is to be trained")
     plan_sha256: Sha256
     lock: PlainPath = Field(description="in wheels/: names, versions and hashes, for --require-hashes")
-    light: tuple[str, ...] = Field(description="file names of the wheels that a plan without language models needs")
+    light: tuple[str, ...] = Field(description="file names of the wheels that a plan needs whose members need no engine")
     parts: tuple[Part, ...]
     files: tuple[BundledFile, ...] = Field(description="of job/ itself, without bundle.json and dataset-metadata.json")
 

@@ -52,14 +52,17 @@ class Pins(Contract):
     pins: tuple[Pin, ...]
 
 
-def resolve(requirements: Sequence[str], image: Image) -> Pins:
+def resolve(requirements: Sequence[str], image: Image, constraints: Sequence[str] = ()) -> Pins:
     """The newest packages that meet the requirements together on the image, by the index.
 
-    ZooError with the resolver's own words where there are none, or no uv.
+    `constraints`: versions of those packages that they need, if they need them. ZooError with the resolver's own words where
+    there are none, or no uv.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        found = Path(scratch) / "pylock.toml"
-        _compile(requirements, image, Path(scratch), "--format", "pylock.toml", "-o", str(found))
+        found, bounds = Path(scratch) / "pylock.toml", Path(scratch) / "constraints.txt"
+        bounds.write_text("".join(f"{line}\n" for line in constraints))
+        options = ("-c", str(bounds), "--format", "pylock.toml", "-o", str(found))
+        _compile(requirements, image, Path(scratch), *options)
         packages = tomllib.loads(found.read_text())["packages"]
     pins = [_pin(package, image) for package in packages if _is_wanted(package, image)]
     return Pins(image=image, requirements=tuple(requirements), pins=tuple(sorted(pins, key=lambda pin: pin.name)))

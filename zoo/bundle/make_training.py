@@ -28,6 +28,7 @@ from zoo.bundle.notebook_file import kernel_of, push_command
 from zoo.bundle.parts import check_address, record
 from zoo.bundle.trained import ARCHIVE
 from zoo.bundle.training import TRAINING, Training
+from zoo.bundle.wheels import Models
 from zoo.contracts import Entry, FoldRule, Say
 from zoo.errors import ZooError
 from zoo.pipeline.weights import fetched
@@ -66,11 +67,12 @@ def make_training_bundle(asked: Asked, output: Path, say: Say) -> Bundle:
     check_place(output)
     if not load_target(asked.target).gpus:
         raise ZooError(f"--target {asked.target} has no GPU, which training in a notebook is for; give t4x2 or t4")
-    target = lent_target(asked.target, with_engine=True)
+    encoders = asked.entry.kind == "encoder"
+    target = lent_target(asked.target, with_engine=not encoders)
     training, base = training_of(asked)
     with making(output) as folder:
         image = Image(driver=DRIVER)
-        wheels, light = add_wheels(folder, asked.user, target.engine, image, say)
+        wheels, light = add_wheels(folder, asked.user, Models(target.engine, encoders), image, say)
         say(f"model-1: {base.path.name}, the base weights of {asked.entry.name}")
         assert asked.entry.base
         weights = add_model(folder, asked.user, 1, base, (), asked.entry.base.licence)

@@ -157,7 +157,7 @@ def _request(training: Training, fold: int, battles: Input, store: Path) -> Trai
     if not (place / MANIFEST).exists():
         raise ZooError(f"{training.base}: the base weights are not among the inputs; add the bundle's model-1 to them")
     if not entry.prompt or not entry.train:
-        raise ZooError(f"{entry.name}: has no [prompt] and [train]; only language models are trained")
+        raise ZooError(f"{entry.name}: has no [prompt] and [train]; only language models and encoders are trained")
     held = Held(n_folds=training.n_folds, fold=fold, rule=training.rule)
     base = Input(path=place, fingerprint=training.base.rpartition("-")[2])
     return train_requests(entry, store, base=base, battles=battles, held=held)[-1]

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from email.message import Message
 from email.parser import Parser
 from importlib.metadata import requires
@@ -36,14 +37,33 @@ from zoo.store import file_sha256, locked, write_atomic
 
 # What predicting imports (the lists of CHANGELOG.md and tests/ensemble/predict) of every plan.
 LIGHT = ("numpy", "pandas", "pyarrow", "pydantic", "typer", "psutil", "scikit-learn", "scipy", "tqdm")
-# And of language models, to score and to train them: one set serves both. Without this package's own bound on transformers a
+# And of models, to score and to train them: one set serves both. Without this package's own bound on transformers a
 # resolver takes 4.57 beside vLLM 0.21, which reads no `rope_parameters`: it would serve models of 5 with other positions.
 FOR_MODELS = (
     *("tokenizers", "safetensors", "transformers", "huggingface-hub"),
     *("peft", "bitsandbytes", "accelerate", "rensa", "jinja2"),
 )
+TORCH = "torch"  # of what no vLLM brings along; it has no bound of this package's own outside of extras with an engine
 INSTALLER = "uv"
 BATCH_FILES, BATCH_BYTES = 25, 50 * 10**6  # of one call of pip
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a bundle's environment runs, beside members that need none.
+
+    `vllm`: the version that the target is served by; empty where it names none. `encoders`: nothing but encoders, which are
+    scored and trained without it. They get the packages that would lie beside it, by version: a mixed plan's numbers are
+    theirs, and its files.
+    """
+
+    vllm: str
+    encoders: bool = False
+
+    @property
+    def told(self) -> str:
+        """What the set of wheels is called."""
+        return TORCH if self.encoders else f"vllm {self.vllm}"
 
 
 class Wheel(Contract):
@@ -61,15 +81,16 @@ def wheels_folder() -> Path:
     return home() / "wheels"
 
 
-def requirements_for(engine: str | None) -> list[str]:
+def requirements_for(models: Models | None) -> list[str]:
     """What a bundle's environment needs beside this package, as requirements.
 
-    This package's own bounds, an installer, and the engine if there is one.
+    This package's own bounds, an installer, and what runs models if there are any.
     """
-    wanted = {*LIGHT, *(FOR_MODELS if engine else ())}
+    wanted = {*LIGHT, *(FOR_MODELS if models else ())}
     bounds = [Requirement(text) for text in requires(PROJECT) or ()]
     own = {f"{bound.name}{bound.specifier}" for bound in bounds if _counts(bound) and canonicalize_name(bound.name) in wanted}
-    return [*([f"vllm=={engine}"] if engine else []), INSTALLER, *sorted(own)]
+    engine = [] if models is None else [TORCH] if models.encoders else [f"vllm=={models.vllm}"]
+    return [*engine, INSTALLER, *sorted(own)]
 
 
 def _counts(bound: Requirement) -> bool:
@@ -77,15 +98,17 @@ def _counts(bound: Requirement) -> bool:
     return bound.marker is None or bound.marker.evaluate({"extra": "models"})
 
 
-def wheels_for(engine: str | None, image: Image, say: Say) -> tuple[Pins, list[Wheel]]:
+def wheels_for(models: Models | None, image: Image, say: Say) -> tuple[Pins, list[Wheel]]:
     """Every wheel that the image installs to predict, this package's own excepted.
+
+    `models`: what it runs beside members that need none; None: nothing.
 
     Resolved and downloaded where the home lacks it; a download that was cut short goes on where it stopped.
     """
     folder = wheels_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "wheels", on_wait=lambda: say("waiting for another command that downloads wheels")):
-        pins = _locked_pins(folder, requirements_for(engine), image, say)
+        pins = _pins_for(folder, models, image, say)
         missing = [pin for pin in pins.pins if kept(folder, pin, image) is None]
         if missing:
             size = sum(pin.bytes for pin in missing)
@@ -98,9 +121,18 @@ def wheels_for(engine: str | None, image: Image, say: Say) -> tuple[Pins, list[W
     return pins, [_wheel(folder, pin, image) for pin in pins.pins]
 
 
-def _locked_pins(folder: Path, requirements: Sequence[str], image: Image, say: Say) -> Pins:
+def _pins_for(folder: Path, models: Models | None, image: Image, say: Say) -> Pins:
+    """The lock of a set: of encoders alone by the versions of the set that has their target's vLLM."""
+    beside: Sequence[str] = ()
+    if models is not None and models.encoders and models.vllm:
+        whole = _locked_pins(folder, requirements_for(replace(models, encoders=False)), image, say)
+        beside = [f"{pin.name}=={pin.version}" for pin in whole.pins]
+    return _locked_pins(folder, requirements_for(models), image, say, beside)
+
+
+def _locked_pins(folder: Path, requirements: Sequence[str], image: Image, say: Say, constraints: Sequence[str] = ()) -> Pins:
     """The lock of these requirements, made where there is none; to have newer packages one removes the file."""
-    asked = json.dumps([list(requirements), image.python, image.glibc])
+    asked = json.dumps([list(requirements), image.python, image.glibc, *([list(constraints)] if constraints else [])])
     path = folder / f"lock-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
     try:
         return Pins.model_validate_json(path.read_bytes())
@@ -109,7 +141,7 @@ def _locked_pins(folder: Path, requirements: Sequence[str], image: Image, say: S
     except ValidationError as error:
         raise ZooError(f"{path}: no lock of wheels; remove it, and it is made again") from error
     say(f"wheels: resolving {', '.join(requirements)} for Python {image.python}")
-    pins = resolve(requirements, image)
+    pins = resolve(requirements, image, constraints)
     write_atomic(path, pins.model_dump_json(indent=1) + "\n")
     return pins
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from zoo.checks.encoders import check_encoder
+from zoo.checks.encoders import check_encoder, check_transformers_here
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
@@ -119,7 +119,7 @@ def _of_encoder(
         shape = shape_of_config(read_config(model_folder)) if model_folder else entry_shape(entry)
     except ZooError as error:
         return [fail("shape", str(error), "give the folder of a complete model")]
-    return check_encoder(
+    findings = check_encoder(
         base,
         prompt,
         score,
@@ -130,6 +130,7 @@ def _of_encoder(
         model_folder=model_folder,
         known=known,
     )
+    return [check_transformers_here(), *findings]
 
 
 def _while_one_runs(findings: list[Finding], forms: Iterable[Scheme]) -> list[Finding]:

@@ -35,7 +35,6 @@ def check_encoder(
     """
     findings = [
         check_head("classifier", base.architecture),
-        _check_engine(),
         _check_dtype(score, serve, target),
         _check_template(prompt, model_folder, known=known),
     ]
@@ -50,7 +49,8 @@ def check_encoder(
     return [*findings, check_training(base, train, shape, target)] if train else findings
 
 
-def _check_engine() -> Finding:
+def check_transformers_here() -> Finding:
+    """Whether this environment has what scores encoders."""
     try:
         return ok("engine", f"transformers {importlib.metadata.version('transformers')}")
     except importlib.metadata.PackageNotFoundError:

@@ -69,7 +69,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
-from zoo.contracts.scoring import ScoreSpec, ServeSpec, Variant
+from zoo.contracts.scoring import EngineName, ScoreSpec, ServeSpec, Variant
 from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, Head, MergeSpec, Scale, TrainSpec
 
 __all__ = [
@@ -90,6 +90,7 @@ __all__ = [
     "EarlierTraining",
     "Elsewhere",
     "Encoder",
+    "EngineName",
     "Entry",
     "EntryJudge",
     "EvaluateRequest",

@@ -14,7 +14,7 @@ from tests.helpers.plans import plan_member, plan_of, plan_pool, written
 from tests.helpers.wheels import library, use_index, write_wheel
 from zoo.bundle.contracts import Image
 from zoo.bundle.product import make_wheel
-from zoo.bundle.wheels import wheels_for
+from zoo.bundle.wheels import Models, wheels_for
 from zoo.contracts import (
     Held,
     Input,
@@ -59,8 +59,8 @@ def kept_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_wheel(folder, "vllm", ENGINE, tag="cp38-abi3-manylinux_2_24_x86_64", files=files, requires=["torch==2.11.0"])
         write_wheel(folder, "torch", "2.11.0", tag="cp312-cp312-manylinux_2_28_x86_64")
         use_index(folder, home, patch)
-        for engine in (ENGINE, None):
-            wheels_for(engine, Image(), print)
+        for models in (Models(ENGINE), Models(ENGINE, encoders=True), None):
+            wheels_for(models, Image(), print)
     return folder
 
 

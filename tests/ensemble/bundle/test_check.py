@@ -20,6 +20,8 @@ from tests.helpers.manifests import finished
 from tests.helpers.requests import quantize_request
 from tests.helpers.wheels import library, write_wheel
 from zoo.bundle.check import read_bundle
+from zoo.contracts import AdoptRequest, Entry, Input
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.models.shapes import weight_bits
 from zoo.scores.metric_names import FINER_SHARE
@@ -179,6 +181,18 @@ def test_a_form_takes_what_its_own_checkpoint_keeps_in_16_bits(tmp_path: Path) -
         made = finished(tmp_path, request, metrics={FINER_SHARE: kept})
         bits[scheme, kept] = weight_bits(quantized_by(made.path))
     assert bits == {("int8", 0.0): 8, ("int8", 0.25): 10, ("w4a8", 0.0): 4.5}
+
+
+def test_a_checkpoint_that_was_quantized_elsewhere_is_what_its_entry_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (Input(fingerprint="0" * 16),)
+    adopted = finished(tmp_path, AdoptRequest(entry="theirs", kind="checkpoint", folders=folders, learned_none=True))
+    told = load_entry("smollm2-135m").model_dump(mode="json", exclude_none=True, exclude={"train"})
+    told |= {"name": "theirs", "elsewhere": {"kind": "checkpoint", "folders": ["0" * 16], "quantized": True}}
+    told["quantize"]["scheme"] = "int8"
+    monkeypatch.setattr(plan_checks, "load_entry", lambda name: Entry.model_validate(told) if name == "theirs" else None)
+    assert quantized_by(adopted.path).scheme == "int8"
 
 
 def test_compiled_modules_are_told(asked: Asked, tmp_path: Path) -> None:

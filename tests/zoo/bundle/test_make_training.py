@@ -51,6 +51,19 @@ def test_a_bundle_that_trains(asked: Asked, tmp_path: Path) -> None:
     assert any(command.startswith("zoo unbundle") for command in commands)
 
 
+def test_an_encoder_is_trained_without_vllm(asked: Asked, tmp_path: Path) -> None:
+    entry = load_entry("deberta-v3-base")
+    assert entry.base
+    request = FetchRequest(entry=entry.name, base=entry.base, source="hub")
+    model(partial_folder(asked.store, request) / "model")
+    finished(asked.store, request)
+    made = make_training_bundle(replace(asked, entry=entry), tmp_path / "bundle", print)
+    assert {f.verdict for f in check_folder(tmp_path / "bundle", made)} <= {"ok", "info"}
+    wheels = {file.path.partition("-")[0] for file in made.part("wheels").files}
+    assert {"torch", "transformers", "peft", "bitsandbytes", "accelerate"} <= wheels and "vllm" not in wheels
+    assert made.image.driver == 580 and made.part("model-1").files[0].licence == "MIT"
+
+
 def test_a_data_set_is_attached_as_one(asked: Asked, tmp_path: Path) -> None:
     made = make_training_bundle(replace(asked, data="somebody/battles"), tmp_path / "bundle", print)
     metadata = json.loads((tmp_path / "bundle" / NOTEBOOK / KERNEL).read_text())

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.bundles import attach, cell_environment, training_bundle
+from tests.helpers.tiny_encoders import encoder_entry, write_encoder
 from tests.helpers.tiny_models import TEMPLATE
 from tests.helpers.waiting import wait_until
 from zoo.bundle.trained import ARCHIVE, Trained, unpack
@@ -131,11 +132,18 @@ def test_every_fold_is_dealt_once_and_no_card_twice(folds: list[int], gpus: int,
 
 
 @real
-def test_the_script_trains_what_is_attached_and_says_what_is_not(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["causal_lm", "encoder"])
+def test_the_script_trains_what_is_attached_and_says_what_is_not(
+    kind: str, tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
     """The bundle's own script as a cell starts it, with this environment in the place of the wheels'."""
-    entry = Entry.model_validate({**ENTRY, "train": {**ENTRY["train"], "epochs": 1, "max_rows": 16, "evals_per_epoch": 1}})
+    short = {"epochs": 1, "max_rows": 16, "evals_per_epoch": 1}
+    entry, model = Entry.model_validate({**ENTRY, "train": {**ENTRY["train"], **short}}), tiny_llama
+    if kind == "encoder":
+        made = encoder_entry("ModernBert", train={"method": "full", "learning_rate": 1e-3, "eval_rows": 30, **short})
+        entry, model = Entry.model_validate(made), write_encoder(tmp_path / "model", "ModernBert")
     home = tmp_path / "home" / "store"
-    requests = chain(entry, battles_input(sample_csv), "cpu", home, held=Held(), selection=Selection(), source=str(tiny_llama))
+    requests = chain(entry, battles_input(sample_csv), "cpu", home, held=Held(), selection=Selection(), source=str(model))
     (base,) = run_chain(requests[:1], entry, home, say=lambda _: None, track=False)
     training = Training(entry=entry, base=base.path.name, n_folds=5, rule=None, folds=(0,))
     bundle = training_bundle(tmp_path / "bundle", training, base.path)
@@ -149,11 +157,11 @@ def test_the_script_trains_what_is_attached_and_says_what_is_not(tiny_llama: Pat
         command = [sys.executable, str(job / "script")]
         return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
 
-    model = inputs / "datasets" / bundle.owner / bundle.parts[0].slug
-    model.rename(tmp_path / "aside")
+    mounted = inputs / "datasets" / bundle.owner / bundle.parts[0].slug
+    mounted.rename(tmp_path / "aside")
     refused = script()
     assert refused.returncode == 1 and "model-1 is not mounted" in refused.stdout, refused.stdout + refused.stderr
-    (tmp_path / "aside").rename(model)
+    (tmp_path / "aside").rename(mounted)
     done = script()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fold 0 finished" in done.stdout.splitlines()[-1]

@@ -15,6 +15,7 @@ from zoo.bundle.product import make_wheel
 from zoo.bundle.wheels import (
     BATCH_BYTES,
     BATCH_FILES,
+    Models,
     batches,
     closure,
     download,
@@ -65,7 +66,7 @@ def test_what_is_missing_is_named(index: Path) -> None:
 
 def test_a_set_is_downloaded_once(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two packages and one that is a source archive alone: its wheel is made, once."""
-    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda engine: ["top"])
+    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda models: ["top"])
     write_wheel(index, "top", requires=["leaf", "only-source"], licence="Apache-2.0")
     write_wheel(index, "leaf")
     write_source(index, "only-source", "0.3")
@@ -84,7 +85,7 @@ def test_a_set_is_downloaded_once(index: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_download_that_was_cut_short_goes_on(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda engine: ["top"])
+    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda models: ["top"])
     write_wheel(index, "top", requires=["leaf"])
     write_wheel(index, "leaf")
     wheels_for(None, IMAGE, print)
@@ -138,17 +139,42 @@ def test_the_closure_follows_what_the_image_requires(tmp_path: Path) -> None:
 
 
 def test_requirements_are_this_package_s_own_bounds() -> None:
-    light, heavy = requirements_for(None), requirements_for("0.21.0")
+    light, heavy = requirements_for(None), requirements_for(Models("0.21.0"))
     assert heavy[0] == "vllm==0.21.0" and "uv" in light and not any("mlflow" in line or "optuna" in line for line in heavy)
     assert any(line.startswith("scikit-learn") and ">=1.7" in line for line in light)
     assert {line.partition("<")[0].partition(">")[0] for line in heavy} > {"tokenizers", "safetensors", "psutil", "scipy"}
+
+
+def test_encoders_get_what_would_lie_beside_vllm_without_it(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By version: the newest torch, and what comes with it, is not the one that the target's vLLM is made for."""
+    asked = {True: ["torch", "top"], False: ["vllm==0.21.0", "top"]}
+    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda models: asked[models.encoders])
+    write_wheel(index, "vllm", "0.21.0", requires=["torch==2.11.0", "leaf<2", "of-vllm-alone"])
+    write_wheel(index, "of-vllm-alone")
+    for version in ("1.0", "2.0"):
+        write_wheel(index, "leaf", version)
+    for version in ("2.11.0", "2.13.0"):
+        write_wheel(index, "torch", version, requires=["leaf"])
+    write_wheel(index, "top")
+    pins, _ = wheels_for(Models("0.21.0", encoders=True), IMAGE, print)
+    assert {pin.name: pin.version for pin in pins.pins} == {"torch": "2.11.0", "leaf": "1.0", "top": "1.0"}
+    assert not list(wheels_folder().glob("vllm*")), "resolved beside it, not downloaded"
+    whole, _ = wheels_for(Models("0.21.0"), IMAGE, print)
+    assert set(pins.pins) < set(whole.pins)
+    unbound, _ = wheels_for(Models("", encoders=True), IMAGE, print)
+    assert {pin.version for pin in unbound.pins if pin.name == "torch"} == {"2.13.0"}
+
+
+def test_what_encoders_are_trained_with_is_among_their_requirements() -> None:
+    names = {line.partition("<")[0].partition(">")[0].partition("=")[0] for line in requirements_for(Models("", encoders=True))}
+    assert {"torch", "transformers", "tokenizers", "peft", "bitsandbytes"} <= names and "vllm" not in names
 
 
 def test_a_broken_lock_and_a_broken_wheel_are_named(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"x-1.0-{PURE}.whl").write_text("no zip")
     with pytest.raises(ZooError, match="remove it"):
         wheel_at(tmp_path / f"x-1.0-{PURE}.whl")
-    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda engine: ["nothing-of-that-name"])
+    monkeypatch.setattr("zoo.bundle.wheels.requirements_for", lambda models: ["nothing-of-that-name"])
     with pytest.raises(ZooError, match="no set of wheels meets nothing-of-that-name"):
         wheels_for(None, IMAGE, print)
     assert list(wheels_folder().glob("lock-*.json")) == []

@@ -26,7 +26,7 @@ WHEELS, ENGINE = "wheels", "engine"  # what a failed check takes away
 class Check:
     """One line: what was looked at and how it is; where not as expected, the mend.
 
-    `takes`: WHEELS where nothing of the bundle's can be installed, ENGINE where the language models cannot be served.
+    `takes`: WHEELS where nothing of the bundle's can be installed, ENGINE where no engine can serve.
     """
 
     name: str
@@ -71,7 +71,7 @@ def check_cards(bundle: dict[str, Any], cards: list[Card]) -> list[Check]:
         return [Check("cards", f"{target['name']} needs none")]
     wanted = f"{target['gpus']} x {target['gpu']}"
     if not cards:
-        mend = f"choose the accelerator {wanted} in the notebook's settings; language models are left out"
+        mend = f"choose the accelerator {wanted} in the notebook's settings; language models and encoders are left out"
         return [Check("cards", f"no GPU, {wanted} wanted", "fail", mend, ENGINE)]
     return [*_check_count(target, cards, wanted), *_check_kind(target, cards), *_check_driver(image, cards)]
 
@@ -91,7 +91,7 @@ def _check_kind(target: dict[str, Any], cards: list[Card]) -> list[Check]:
     told = f"capability {weakest[0]}.{weakest[1]}, {wanted[0]}.{wanted[1]} wanted"
     found = [Check("capability", f"{weakest[0]}.{weakest[1]}")]
     if weakest < wanted:
-        mend = f"choose {target['gpu']}; language models are left out"
+        mend = f"choose {target['gpu']}; language models and encoders are left out"
         found = [Check("capability", told, "fail", mend, ENGINE)]
     elif weakest > wanted:
         found = [Check("capability", told, "warn", "the engine has code for it, attention is the engine's own choice")]
@@ -106,7 +106,7 @@ def _check_kind(target: dict[str, Any], cards: list[Card]) -> list[Check]:
 def _check_driver(image: dict[str, Any], cards: list[Card]) -> list[Check]:
     driver, wanted = cards[0].driver, image.get("driver")
     if wanted and _number(driver.partition(".")[0]) < wanted:
-        mend = "pin an image with a newer one in kernel-metadata.json (docker_image); language models are left out"
+        mend = "pin an image with a newer one in kernel-metadata.json (docker_image); language models and encoders are left out"
         return [Check("driver", f"{driver}, {wanted} or newer wanted", "fail", mend, ENGINE)]
     return [Check("driver", driver)]
 
@@ -168,7 +168,7 @@ def _check_loopback() -> Check:
             with socket.create_connection(server.getsockname(), timeout=5):
                 return Check("loopback", "up")
     except OSError as error:
-        mend = "engines need it: ip link set lo up; language models are left out"
+        mend = "engines need it: ip link set lo up; language models and encoders are left out"
         return Check("loopback", f"127.0.0.1: {error.strerror or error}", "fail", mend, ENGINE)
 
 

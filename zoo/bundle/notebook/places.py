@@ -62,8 +62,8 @@ class State:
     """What a stage leaves for the next, in the scratch folder.
 
     `started_at`: Unix seconds at which the session's hours began. `installs`, `serves`: whether the image takes the bundle's
-    wheels, and the cards its engine. `python`: the interpreter to predict with, empty before there is one; `engine`: whether it
-    has the engine. `direct`: whether the working folder has room for a second copy of the submission while it is replaced.
+    wheels, and the cards its engine. `python`: the interpreter to predict with, empty before there is one; `engines`: those
+    that it has. `direct`: whether the working folder has room for a second copy of the submission while it is replaced.
     """
 
     started_at: float
@@ -72,7 +72,7 @@ class State:
     why_not: str = ""
     python: str = ""
     product: str = ""
-    engine: bool = False
+    engines: list[str] = field(default_factory=list)
     on_processors: bool = False
     turing: bool = False
     direct: bool = True

@@ -49,8 +49,11 @@ def look_around(session: Session, *more: Check) -> None:
     state.checks = [asdict(check) for check in checks]
 
 
-def choose_environment(session: Session, *, engine: bool) -> Environment | None:
-    """The environment: given, of all wheels, of the light ones, or the image's own Python."""
+def choose_environment(session: Session, *, engines: tuple[str, ...]) -> Environment | None:
+    """The environment: given, of all wheels, of the light ones, or the image's own Python.
+
+    `engines`: those that members need; where that is none, or the cards cannot serve, light wheels do.
+    """
     places, state, found = session.places, session.state, session.found
     if places.environment is not None:
         say(f"PZ_ENVIRONMENT: {places.environment} is taken, no wheel is installed or tried")
@@ -60,9 +63,9 @@ def choose_environment(session: Session, *, engine: bool) -> Environment | None:
         part = next(part for part in found.bundle["parts"] if part["name"] == "wheels")
         if fault := file_fault(wheels, part["files"]):
             say(f"warn  wheels: {fault}; upload that data set again")
-        for with_engine in [True, False] if engine and state.serves else [False]:
+        for some in [engines, ()] if engines and state.serves else [()]:
             began, seconds = time.time(), INSTALL_SHARE * max(0.0, session.ends - time.time())
-            made, wrong = environments.make(found, wheels, places, seconds, engine=with_engine)
+            made, wrong = environments.make(found, wheels, places, seconds, engines=some)
             if made is not None:
                 say(f"wheels are installed, {time.time() - began:.0f} s")
                 return made

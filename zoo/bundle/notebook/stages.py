@@ -19,7 +19,7 @@ from .places import Refused, say
 from .rates import measure
 from .session import Session, choose_environment, look_around
 from .submission import USUAL
-from .weights import make_store, needs_engine, read_plan
+from .weights import engine_of, make_store, read_plan
 
 SHORTEST_SECONDS = 5.0  # `ensemble predict` takes no shorter budget
 
@@ -51,22 +51,17 @@ def prepare(session: Session) -> None:
     if plan is None:
         say(f"fail  {wrong}; the prior stays")
         return
-    wants = any(needs_engine(member) for member in plan["members"])
-    chosen = choose_environment(session, engine=wants)
+    wanted = tuple(sorted({engine_of(member) for member in plan["members"]} - {""}))
+    chosen = choose_environment(session, engines=wanted)
     state = session.state
     if chosen is None:
         say("fail  no environment to predict in; the prior stays")
         return
-    state.python, state.product, state.engine = str(chosen.python), chosen.product, chosen.engine
+    state.python, state.product, state.engines = str(chosen.python), chosen.product, list(chosen.engines)
     state.on_processors = chosen.on_processors
-    engine = (
-        "an engine for processors, whatever the cards"
-        if chosen.on_processors
-        else "an engine"
-        if chosen.engine
-        else "no engine"
-    )
-    say(f"predicting with {chosen.python} and {engine}")
+    engines = " and ".join(chosen.engines) or "no engine"
+    where = " on processors, whatever the cards" if chosen.on_processors else ""
+    say(f"predicting with {chosen.python} and {engines}{where}")
 
 
 def predict(session: Session) -> None:
@@ -89,9 +84,9 @@ def _predicted(session: Session, said: dict[str, Any]) -> int | None:
     if plan is None or not state.python:
         say(f"fail  {wrong or 'no environment to predict in: run `prepare` first'}; the prior stays")
         return None
-    chosen = Environment(Path(state.python), state.product, engine=state.engine, on_processors=state.on_processors)
-    serves = chosen.engine and (state.serves or chosen.on_processors)
-    left_out = make_store(found, plan, places, serves=serves, why_not=state.why_not or f"{chosen.python} has none")
+    chosen = Environment(Path(state.python), state.product, tuple(state.engines), on_processors=state.on_processors)
+    serving = chosen.engines if state.serves or chosen.on_processors else ()
+    left_out = make_store(found, plan, places, serving=serving, why_not=state.why_not)
     said["left_out"] = left_out
     for name, why in left_out.items():
         say(f"warn  {name} is left out: {why}")
@@ -103,7 +98,7 @@ def _predicted(session: Session, said: dict[str, Any]) -> int | None:
         say(f"the budget of {found.bundle['budget_seconds']:g} s is spent; the prior stays")
         return None
     environment = variables(os.environ, found.job, places, chosen, state)
-    if serves and not chosen.on_processors and (rates := measure(found, chosen, environment, seconds)):
+    if serving and not chosen.on_processors and (rates := measure(found, chosen, environment, seconds)):
         said["rates"] = rates
         seconds = session.ends - time.time()
     output = places.submission if state.direct else places.scratch / "submission.csv"

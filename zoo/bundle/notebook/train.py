@@ -18,6 +18,7 @@ from .session import Session, choose_environment, look_around
 from .weights import linked, read_plan
 
 CONTENTS, LOG_BYTES = "trained.json", 200_000
+TRAINS = "transformers"  # of the engines that wheels may have, what training needs
 # Kept of the hours for the archive: some GB of adapters and optimizers are written once more, and nothing of a session that is
 # ended by its hours is kept.
 PACKING_SECONDS, PACKING_SHARE = 600.0, 0.1
@@ -35,10 +36,10 @@ def look(session: Session) -> None:
 def prepare(session: Session) -> None:
     """Make the environment to train in; refused where there can be none."""
     state = session.state
-    chosen = choose_environment(session, engine=True)
-    if chosen is None or not (chosen.engine or session.places.environment):
+    chosen = choose_environment(session, engines=(TRAINS,))
+    if chosen is None or not (chosen.engines or session.places.environment):
         raise Refused(f"no environment to train in: {state.why_not or 'the wheels are not mounted'}")
-    state.python, state.product, state.engine = str(chosen.python), chosen.product, chosen.engine
+    state.python, state.product, state.engines = str(chosen.python), chosen.product, list(chosen.engines)
     state.on_processors = chosen.on_processors
     say(f"training with {chosen.python}")
 
@@ -56,7 +57,7 @@ def train(session: Session) -> None:
     ends_at = session.ends - min(PACKING_SECONDS, PACKING_SHARE * float(found.bundle["budget_seconds"]))
     orders = places.scratch / "orders.json"
     write_whole(orders, json.dumps({"store": str(store), "ends_at": ends_at, "earlier": [str(path) for path in found.earlier]}))
-    chosen = Environment(Path(state.python), state.product, engine=False, on_processors=state.on_processors)
+    chosen = Environment(Path(state.python), state.product, on_processors=state.on_processors)
     environment = variables(os.environ, found.job, places, chosen, state)
     command = [str(chosen.python), "-m", "zoo.bundle.training", str(found.job / found.bundle["plan"]), str(orders)]
     code, _ = run_told([*command, str(found.battles), str(places.working)], environment, places.log, seconds)

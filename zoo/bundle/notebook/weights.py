@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from .find import Found, lies
 from .places import Places
 
 SMALL_BYTES = 64 << 20  # what is larger has its size checked alone: to hash 10 GB of weights takes minutes
-ENGINE_STAGE = "score"  # the stage of members that need the engine; others need processors alone
+ENGINE_STAGE = "score"  # the stage of members that need an engine; others need processors alone
+USUAL_ENGINE = "vllm"  # which a request does not name
 
 
 def file_fault(folder: Path, records: Iterable[dict[str, Any]]) -> str:
@@ -44,21 +45,27 @@ def read_plan(found: Found) -> tuple[dict[str, Any] | None, str]:
         return None, f"{path}: {error}; upload the data set `job` again"
 
 
-def needs_engine(member: dict[str, Any]) -> bool:
-    """Whether a member of the plan is served by the engine."""
-    return bool(member["request"] and member["request"]["stage"] == ENGINE_STAGE)
+def engine_of(member: dict[str, Any]) -> str:
+    """The engine that serves a member, as its request names it; empty where it needs none."""
+    request = member["request"]
+    if not request or request["stage"] != ENGINE_STAGE:
+        return ""
+    engine: str = request.get("spec", {}).get("engine", USUAL_ENGINE)
+    return engine
 
 
-def make_store(found: Found, plan: dict[str, Any], places: Places, *, serves: bool, why_not: str) -> dict[str, str]:
+def make_store(found: Found, plan: dict[str, Any], places: Places, *, serving: Collection[str], why_not: str) -> dict[str, str]:
     """Link what is whole and can be used here into the store; by member, why it is left out.
+
+    `serving`: the engines that can be used here; `why_not`: what is in the way of the others, where that is known.
 
     The store lies in the scratch folder; the checkpoints stay where they are mounted, which is read-only.
     """
     store, faults = linked(found, places)
     left_out = {}
     for member in plan["members"]:
-        if needs_engine(member) and not serves:
-            left_out[member["name"]] = f"needs the engine: {why_not}"
+        if (engine := engine_of(member)) and engine not in serving:
+            left_out[member["name"]] = f"needs the engine: {why_not or f'{engine} is not in the environment'}"
             for link in store.glob(f"*-{member['checkpoint']}"):
                 _remove(link)
         elif not list(store.glob(f"*-{member['checkpoint']}")):

@@ -89,7 +89,7 @@ def make_scene(
 def stand_in(folder: Path, body: str, *, engine: str = "") -> str:
     """An environment whose interpreter does this in the place of `ensemble predict`; its folder.
 
-    `body` sees `output`, `test`, `store` (names of what is in it) and `argv`. `engine`: the package that it seems to have.
+    `body` sees `output`, `test`, `store` (names of what is in it) and `argv`. `engine`: the packages that it seems to have.
     """
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -109,8 +109,8 @@ def stand_in(folder: Path, body: str, *, engine: str = "") -> str:
         """
     python.write_text(f"#!{sys.executable} -S\n{textwrap.dedent(head)}\n{textwrap.dedent(body)}\n")
     python.chmod(0o755)
-    if engine:
-        (folder / "lib" / "python3.12" / "site-packages" / f"{engine}-0.21.0.dist-info").mkdir(parents=True)
+    for package in engine.split():
+        (folder / "lib" / "python3.12" / "site-packages" / f"{package}-0.21.0.dist-info").mkdir(parents=True)
     return str(folder)
 
 

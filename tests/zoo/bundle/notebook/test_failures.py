@@ -14,7 +14,7 @@ import pytest
 
 from ensemble.bundle.dry_run import refused, write_driver
 from tests.helpers.waiting import wait_until
-from tests.zoo.bundle.notebook.scenes import ENGINE, LEXICAL, MEMBER_IN_EVERY_ROW, T4, make_scene, stand_in
+from tests.zoo.bundle.notebook.scenes import ENGINE, LEXICAL, MEMBER_IN_EVERY_ROW, MEMBERS, T4, make_scene, stand_in
 from zoo.bundle import Image
 from zoo.bundle.contracts import BUNDLE, MARKER
 
@@ -120,6 +120,36 @@ def test_cards_that_cannot_serve_leave_the_other_members(
     done = scene.run(**given(tmp_path))
     assert done.returncode == 0 and said in done.stdout, done.stdout
     assert f"members: {LEXICAL}\n" in done.stdout and "big@ab is left out: needs the engine: " in done.stdout
+
+
+def of_engine(engine: str) -> tuple[dict[str, object], ...]:
+    """The usual members, of which the large one is served by this engine."""
+    return MEMBERS[0], {**MEMBERS[1], "request": {"stage": "score", "spec": {"engine": engine}}}
+
+
+@pytest.mark.parametrize(
+    ("engine", "packages", "runs"),
+    [
+        ("transformers", "transformers torch", True),
+        ("transformers", "vllm", False),
+        ("vllm", "transformers torch", False),
+        ("vllm", "vllm transformers torch", True),
+    ],
+)
+def test_a_member_runs_where_its_own_engine_is(tmp_path: Path, engine: str, packages: str, runs: bool) -> None:
+    scene = make_scene(tmp_path, members=of_engine(engine))
+    with_cards(tmp_path, scene.environment, T4, T4)
+    done = scene.run(**given(tmp_path, engine=packages))
+    assert done.returncode == 0 and (f"members: {LEXICAL} {ENGINE}" in done.stdout) == runs, done.stdout
+    assert ("big@ab is left out: needs the engine: " in done.stdout) != runs
+
+
+def test_an_encoder_is_left_out_where_no_card_can_serve_it(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, members=of_engine("transformers"))
+    with_cards(tmp_path, scene.environment)
+    done = scene.run(**given(tmp_path, engine="transformers torch"))
+    assert done.returncode == 0 and "language models and encoders are left out" in done.stdout, done.stdout
+    assert f"members: {LEXICAL}\n" in done.stdout and "big@ab is left out: needs the engine: cards no GPU" in done.stdout
 
 
 @pytest.mark.parametrize(
