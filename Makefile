@@ -8,7 +8,7 @@ BY_FILES = -n 2 --dist loadscope --no-loadscope-reorder
 # Importing vLLM takes five times as long without cached byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-llmcompressor demo test test-fast test-slow test-all soak lint audit format docs release-check clean
+.PHONY: help setup setup-llmcompressor setup-autoround demo test test-fast test-slow test-all soak lint audit format docs release-check clean
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -19,7 +19,10 @@ $(VENV)/.installed: pyproject.toml scripts/install.sh scripts/overrides.txt
 	touch $@
 
 setup-llmcompressor: setup  ## make .venv-llmcompressor, for entries with quantize.backend = "llm-compressor"
-	sh scripts/install_llmcompressor.sh .venv-llmcompressor $(BIN)/uv $(BIN)/python
+	sh scripts/install_backend.sh llmcompressor .venv-llmcompressor $(BIN)/uv $(BIN)/python
+
+setup-autoround: setup  ## make .venv-autoround, for entries with quantize.backend = "auto-round"
+	sh scripts/install_backend.sh autoround .venv-autoround $(BIN)/uv $(BIN)/python
 
 demo: setup  ## the main job on generated battles: train, merge, quantize, score, blend, predict
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh

@@ -30,7 +30,7 @@ def main(job: dict[str, Any]) -> None:
     from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM
 
-    if not torch.cuda.is_available():  # as in zoo/stages/quantize/llm_compressor_worker.py
+    if not torch.cuda.is_available():  # as in zoo/stages/quantize/backend_worker.py
         IntermediatesCache.pin_memory = lambda self, *args, **kwargs: None
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="auto" if torch.cuda.is_available() else torch.float32)
     prompts = [torch.tensor([ids]) for ids in job["prompts"]]

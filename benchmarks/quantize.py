@@ -1,6 +1,6 @@
 """What AWQ's backends and other forms cost in label probabilities and time.
 
-    python benchmarks/quantize.py --model FOLDER --battles CSV [--backends autoawq llm-compressor int8 w4a8 fp8 ...]
+    python benchmarks/quantize.py --model FOLDER --battles CSV [--backends autoawq llm-compressor auto-round int8 ...]
 
 All are calibrated on training rows of fold 0; the probabilities of the three labels on held-out rows are those of the
 dequantized weights in transformers, activations rounded where the form rounds them, against the unquantized model's.
@@ -40,7 +40,7 @@ from zoo.stages.quantize import stage as quantize
 from zoo.stages.train.label_head import label_logits, pad
 
 HELD = Held()
-BACKENDS = ("autoawq", "llm-compressor")
+BACKENDS = ("autoawq", "llm-compressor", "auto-round")
 THEIRS = "theirs-"
 ORACLES = (f"{THEIRS}int8", f"{THEIRS}w4a8")
 
@@ -72,7 +72,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--block-tokens", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, *SCHEMES[1:], *ORACLES), default=BACKENDS)
+    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, *SCHEMES[1:], *ORACLES), default=BACKENDS[:2])
+    parser.add_argument("--iterations", type=int, default=200, help="of auto-round, a layer")
     parser.add_argument("--no-clip", action="store_true", help="without the search of clipping thresholds")
     parser.add_argument(
         "--shape", choices=("smollm2-135m", "llama-3-8b", "yi-34b"), help="random weights of this shape: speed only"
@@ -95,6 +96,7 @@ def request_for(backend: str, source: Path, asked: argparse.Namespace, prompt: P
             calibration_rows=asked.blocks,
             calibration_tokens=asked.block_tokens,
             apply_clip=not asked.no_clip,
+            iterations=asked.iterations,
         ),
     )
 

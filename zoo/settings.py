@@ -138,13 +138,14 @@ def interpreter(stage: str) -> Path:
 def backend_interpreter(backend: str) -> Path:
     """The Python that has a quantization backend.
 
-    The user's in `[environments]`, else that of `make setup-llmcompressor`.
+    The user's in `[environments]`, else that of `make setup-llmcompressor` or `make setup-autoround`.
     """
-    own = Path(__file__).parents[1] / ".venv-llmcompressor" / "bin" / "python"
+    name = backend.replace("-", "")
+    own = Path(__file__).parents[1] / f".venv-{name}" / "bin" / "python"
     python = load_settings().environments.get(backend, own)
     if not python.exists():
         raise ZooError(
-            f"quantize.backend = {backend!r}: no interpreter at {python}; run `make setup-llmcompressor`, or name one "
+            f"quantize.backend = {backend!r}: no interpreter at {python}; run `make setup-{name}`, or name one "
             f"that has it in the settings under [environments] as {backend} = PATH"
         )
     return python

@@ -12,7 +12,7 @@ from zoo.checks.encoders import check_encoder, check_transformers_here
 from zoo.checks.finding import Finding, Verdict, fail, ok, warn
 from zoo.checks.kernels import check_attention, check_dtype, check_engine, check_kernel, engine_at_hand
 from zoo.checks.layouts import check_layout, check_memory, check_training, layout_memory, training_need
-from zoo.checks.model import check_architecture, check_context, check_group_size, check_head, check_labels
+from zoo.checks.model import check_architecture, check_backend, check_context, check_group_size, check_head, check_labels
 from zoo.checks.quantizers import quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES, FLOAT16_REFUSED, RESCALABLE, RESCALE_BITS
 from zoo.contracts import (
@@ -77,6 +77,7 @@ def check_entry(
     forms = {form: spec_of_form(entry.quantize, form) for form in forms_of(entry)}
     findings = [
         *([] if made_so else _of_forms(forms, lambda form: [check_architecture(base.architecture, forms[form], entry.head)])),
+        *([check_backend(forms["awq"].backend)] if "awq" in forms and not made_so else []),
         *([check_head(entry.head, base.architecture)] if entry.head != "labels" else []),
         check_engine(serve, engine, entry.head),
         check_dtype(entry.base, entry.score, serve, target),

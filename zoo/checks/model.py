@@ -7,17 +7,18 @@ from pathlib import Path
 from zoo.checks.finding import Finding, fail, ok, warn
 from zoo.checks.quantizers import SMOOTHED, quantizer_of, supported_decoders
 from zoo.checks.rules import AWQ_GROUP_SIZES
-from zoo.contracts import Head, PromptSpec, QuantizeSpec, Scheme, ScoreSpec, Shape
+from zoo.contracts import Head, PromptSpec, Quantizer, QuantizeSpec, Scheme, ScoreSpec, Shape
 from zoo.errors import ZooError
 from zoo.models.encoders import encoder_named
 from zoo.models.heads import CLASSIFIERS
 from zoo.models.shapes import linear_inputs
+from zoo.settings import backend_interpreter
 
 
 def check_architecture(architecture: str, quantize: QuantizeSpec, head: Head = "labels") -> Finding:
     """Whether the architecture can be quantized so.
 
-    Where the entry's backend cannot, the finding names another that does; of a classifier, which llm-compressor does not take,
+    Where the entry's backend cannot, the finding names another that does; of a classifier, which autoawq alone takes,
     another scheme.
     """
     if quantize.scheme != "awq":
@@ -31,6 +32,20 @@ def check_architecture(architecture: str, quantize: QuantizeSpec, head: Head = "
         return fail("architecture", what, 'set quantize.scheme = "int8"')
     mend = f'set quantize.backend = "{able}"' if able else f"choose a model among {supported_decoders()}"
     return fail("architecture", what, mend)
+
+
+def check_backend(backend: Quantizer) -> Finding:
+    """Whether this machine has what makes an AWQ checkpoint.
+
+    Only a warning where it has not, since the target does not need it.
+    """
+    if backend == "autoawq":
+        return ok("backend", "autoawq, in this environment")
+    try:
+        return ok("backend", f"{backend}: {backend_interpreter(backend)}")
+    except ZooError as error:
+        what, mend = str(error).split("; ", 1)
+        return warn("backend", what, mend)
 
 
 def _check_smoothed(architecture: str, scheme: Scheme) -> Finding:

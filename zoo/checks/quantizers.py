@@ -22,10 +22,13 @@ _LLM_COMPRESSOR = (
     "Bloom", "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Exaone4", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
     "Olmo", "Olmo3", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe", "SeedOss",
 )
+# Those of Llama's names whose checkpoints auto-round 0.16 writes in autoawq's layout, which vLLM reads whatever the decoder.
+_AUTO_ROUND = ("Gemma", "Gemma2", "Gemma3", "Llama", "Mistral", "Qwen2", "Qwen3")
 # fmt: on
 BACKEND_ARCHITECTURES: dict[Quantizer, frozenset[str]] = {  # the one that is preferred first
     "autoawq": frozenset(f"{name}ForCausalLM" for name in _AUTOAWQ),
     "llm-compressor": frozenset(f"{name}ForCausalLM" for name in _LLM_COMPRESSOR),
+    "auto-round": frozenset(f"{name}ForCausalLM" for name in _AUTO_ROUND),
 }
 
 

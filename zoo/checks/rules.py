@@ -93,11 +93,11 @@ def awq_kernel(capability: Capability, group_size: int) -> Literal["marlin", "pl
 def awq_converted(capability: Capability | None, backend: str, group_size: int) -> bool:
     """Whether vLLM converts each matrix as it loads.
 
-    See AutoAWQMarlinLinearMethod.process_weights_after_loading. Only autoawq stores weights in its order: it is changed for
-    Marlin and for processors' kernels, while the plain AWQ kernel reads it as it is. compressed-tensors have the order that
-    kernels want.
+    See AutoAWQMarlinLinearMethod.process_weights_after_loading. AWQ's own layout (autoawq, auto-round) has an order that is
+    changed for Marlin and for processors' kernels, while the plain AWQ kernel reads it as it is. compressed-tensors have the
+    order that kernels want.
     """
-    return backend == "autoawq" and (capability is None or awq_kernel(capability, group_size) == "marlin")
+    return backend != "llm-compressor" and (capability is None or awq_kernel(capability, group_size) == "marlin")
 
 
 def packed_kernel(

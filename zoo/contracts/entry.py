@@ -170,9 +170,10 @@ class Entry(Contract):
         if self.train and self.train.objective == "text":
             raise ValueError("train.objective = 'text' needs the whole vocabulary; set head = 'labels', or leave objective out")
         made_so = self.elsewhere is not None and self.elsewhere.quantized
-        if self.quantize and self.quantize.backend == "llm-compressor" and "awq" in forms_of(self) and not made_so:
+        if self.quantize and self.quantize.backend != "autoawq" and "awq" in forms_of(self) and not made_so:
             raise ValueError(
-                "quantize.backend = 'llm-compressor' is not supported with head = 'classifier'; set 'autoawq' or another scheme"
+                f"quantize.backend = {self.quantize.backend!r} is not supported with head = 'classifier'; "
+                "set 'autoawq' or another scheme"
             )
 
     def _check_encoder(self) -> None:

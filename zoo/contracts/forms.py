@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from zoo.contracts.base import Contract, Fraction, Positive, added_later, changed
 
-Quantizer = Literal["autoawq", "llm-compressor"]  # what each can quantize: zoo/checks/quantizers.py
+Quantizer = Literal["autoawq", "llm-compressor", "auto-round"]  # what each can quantize: zoo/checks/quantizers.py
 Scheme = Literal["awq", "int8", "w4a8", "fp8"]  # what each is, and what it asks of a machine: docs/quantization.md
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
@@ -24,7 +24,8 @@ class QuantizeSpec(Contract):
 
     scheme: Scheme = added_later("awq", description="the form of a checkpoint whose variant names none")
     backend: Quantizer = Field(
-        "autoawq", description="llm-compressor runs in an environment of its own: `make setup-llmcompressor`"
+        "autoawq",
+        description="others need environments of their own: `make setup-llmcompressor`, `setup-autoround`",
     )
     bits: Literal[4] = Field(4, description="of an AWQ weight")
     group_size: Positive = Field(128, description="weights that share a scale: 32 or 64 for small models")
@@ -38,13 +39,15 @@ class QuantizeSpec(Contract):
         0.25, description="of the linear layers' products: as much may stay in 16 bits beside 8 bit weights"
     )
 
+    iterations: Positive = added_later(200, description="steps in which auto-round learns how a layer is rounded")
+
     @model_validator(mode="after")
     def _check(self) -> QuantizeSpec:
         for wanted, lacking in _halved(self.skip_modules):
             raise ValueError(
                 f"quantize.skip_modules: engines multiply {wanted!r} and {lacking!r} as one matrix; add {lacking!r}"
             )
-        if self.backend == "autoawq" and not self.zero_point:
+        if self.backend != "llm-compressor" and not self.zero_point:
             raise ValueError(
                 'quantize.zero_point = false needs backend = "llm-compressor": autoawq\'s layout stores zero points'
             )
@@ -80,7 +83,7 @@ def spec_of_form(spec: QuantizeSpec, form: Scheme) -> QuantizeSpec:
     return changed(spec, **{name: value or QuantizeSpec.model_fields[name].default for name, value in fields.items()})
 
 
-_AWQ_ONLY = ("backend", "zero_point")
+_AWQ_ONLY = ("backend", "zero_point", "iterations")
 _UNUSED: dict[Scheme, tuple[str, ...]] = {
     "awq": ("finer_share",),
     "int8": (*_AWQ_ONLY, "group_size", "apply_clip"),

@@ -236,6 +236,36 @@ def test_the_second_backend_has_its_own_architectures_and_kernels() -> None:
     assert 'quantize.backend = "llm-compressor"' in findings(gemma, target)["architecture"].mend
 
 
+def test_the_third_backend_has_autoawqs_layout_and_so_its_kernels_and_memory() -> None:
+    entry, target = load_entry("llama-3-8b"), load_target("t4x2")
+    learned = override(entry, ["quantize.backend=auto-round"])
+    ours, theirs = findings(entry, target), findings(learned, target)
+    assert theirs["architecture"].verdict == "ok"
+    by_backend = {"architecture", "backend"}
+    assert {name: theirs[name] for name in theirs if name not in by_backend} == {
+        name: ours[name] for name in ours if name not in by_backend
+    }
+    falcon = override(learned, ["base.architecture=FalconForCausalLM"])
+    assert 'quantize.backend = "autoawq"' in findings(falcon, target)["architecture"].mend
+
+
+@pytest.mark.parametrize(("backend", "name"), [("llm-compressor", "llmcompressor"), ("auto-round", "autoround")])
+def test_a_backend_elsewhere_is_told_with_its_interpreter_or_what_makes_it(
+    backend: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, python = tmp_path / "settings.toml", tmp_path / "python"
+    settings.write_text(f'[environments]\n{backend} = "{python}"\n')
+    monkeypatch.setenv("ZOO_SETTINGS", str(settings))
+    entry = override(load_entry("llama-3-8b"), [f"quantize.backend={backend}"])
+    lacking = findings(entry, "t4x2")["backend"]
+    assert lacking.verdict == "warn" and str(python) in lacking.what and f"make setup-{name}" in lacking.mend
+    python.touch()
+    found = findings(entry, "t4x2")["backend"]
+    assert found.verdict == "ok" and str(python) in found.what
+    assert findings(load_entry("llama-3-8b"), "t4x2")["backend"].verdict == "ok", "autoawq is in this environment"
+    assert "backend" not in findings(override(entry, ["quantize.scheme=int8"]), "t4x2"), "made by this project"
+
+
 # --- model --------------------------------------------------------------------------------------------------------------
 
 

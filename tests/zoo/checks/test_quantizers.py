@@ -25,6 +25,7 @@ def test_the_preferred_backend_is_taken_where_it_can() -> None:
     assert quantizer_of("LlamaForCausalLM", "llm-compressor") == "llm-compressor"
     assert quantizer_of("Gemma3ForCausalLM") == quantizer_of("Gemma3ForCausalLM", "llm-compressor") == "llm-compressor"
     assert quantizer_of("GemmaForCausalLM", "llm-compressor") == "autoawq"
+    assert quantizer_of("Gemma3ForCausalLM", "auto-round") == "auto-round"
     assert quantizer_of("MambaForCausalLM") is None
 
 

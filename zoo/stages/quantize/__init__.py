@@ -1,1 +1,1 @@
-"""The quantize stage: 4-bit AWQ by autoawq's format or by llm-compressor."""
+"""The quantize stage: AWQ by one of three backends, or a form with 8 bit activations."""

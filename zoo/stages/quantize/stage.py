@@ -1,8 +1,9 @@
 """The quantize stage: AWQ or a form with 8 bit activations, with every weight checked.
 
-AWQ's backend is autoawq, or llm-compressor in another interpreter; the other forms are `eight_bit`'s. All are calibrated on the
-entry's own prompts. Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a block are cut
-instead of dropped, weights that are not quantized keep the base's dtype, and the result is checked before it counts as done.
+AWQ's backend is autoawq, or llm-compressor or auto-round in another interpreter; the other forms are `eight_bit`'s. All are
+calibrated on the entry's own prompts. Not in autoawq: one layer in memory at a time, calibration prompts that are longer than a
+block are cut instead of dropped, weights that are not quantized keep the base's dtype, and the result is checked before it
+counts as done.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ def run_backend(source: Path, target: Path, blocks: list[list[int]], request: Qu
 
     Returns metrics that only it can tell, and peak bytes of GPU memory.
     """
-    if request.spec.backend == "llm-compressor":
-        from zoo.stages.quantize import llm_compressor
+    if request.spec.backend != "autoawq":
+        from zoo.stages.quantize import backends
 
-        return {}, llm_compressor.quantize(source, target, blocks, request)
+        return {}, backends.quantize(source, target, blocks, request)
     layer_errors = quantize(source, target, blocks, request)
     progress.note(f"layer output error: mean {np.mean(layer_errors):.3f}, largest {max(layer_errors):.3f}")
     metrics = {"quant/layer_error_mean": float(np.mean(layer_errors)), "quant/layer_error_max": max(layer_errors)}

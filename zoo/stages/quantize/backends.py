@@ -1,8 +1,8 @@
-"""The llm-compressor backend of AWQ, in an interpreter of its own.
+"""Backends of AWQ in interpreters of their own: llm-compressor and auto-round.
 
-It pins another compressed-tensors than vLLM does. The stage prepares the calibration blocks and judges the result; only
-`llm_compressor_worker.py` runs over there. What comes back is a compressed-tensors checkpoint ("pack-quantized"), which vLLM
-and our `awq_format` read by its config.json.
+llm-compressor pins another compressed-tensors than vLLM does, auto-round other transformers. The stage prepares the calibration
+blocks and judges the result; only `backend_worker.py` runs over there. What comes back is a compressed-tensors checkpoint
+("pack-quantized") of llm-compressor's, autoawq's layout of auto-round's; vLLM and our `awq_format` read both.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from zoo.contracts import QuantizeRequest
+from zoo.contracts import QuantizeRequest, QuantizeSpec
 from zoo.errors import ZooError
 from zoo.models.shapes import read_config
 from zoo.settings import backend_interpreter
 from zoo.stages import progress
 from zoo.stages.device import attention_options, device
-from zoo.stages.quantize import llm_compressor_worker as worker
+from zoo.stages.quantize import backend_worker as worker
 from zoo.stages.quantize.layerwise import Weights, write_index
 from zoo.store import scratch_folder
 
@@ -41,13 +41,13 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
         job: dict[str, Any] = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
         job["options"] = attention_options(source)
         (scratch / "job.json").write_text(json.dumps(job | request.spec.model_dump(mode="json")))
-        run_worker(python, scratch, layers=read_config(source)["num_hidden_layers"])
+        run_worker(request.spec.backend, python, scratch, layers=read_config(source)["num_hidden_layers"])
         peak = json.loads((saved / "worker.json").read_text())["peak_bytes"]
-        adopt(saved, source, target)
+        adopt(saved, source, target, request.spec)
     return int(peak)
 
 
-def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
+def run_worker(backend: str, python: Path, scratch: Path, *, layers: int) -> None:
     """Run the job in `scratch` and show its layers; its output goes to the stage's log.
 
     ZooError with its last line.
@@ -65,7 +65,7 @@ def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
         try:
             with progress.bar(layers, "quantize", "layer") as bar, os.fdopen(read_end) as lines:
                 for _ in lines:
-                    bar.update(int(bar.n < layers))  # the output head comes as one more
+                    bar.update(int(bar.n < layers))  # llm-compressor's output head comes as one more
             code = process.wait()
         finally:
             if process.poll() is None:
@@ -75,14 +75,14 @@ def run_worker(python: Path, scratch: Path, *, layers: int) -> None:
     print(text)  # this process's output is the stage's log
     if code:
         last = deque((line for line in text.splitlines() if line.strip()), maxlen=1)
-        raise ZooError(f"llm-compressor in {python} ended with exit code {code}: {last[0] if last else 'no message'}")
+        raise ZooError(f"{backend} in {python} ended with exit code {code}: {last[0] if last else 'no message'}")
 
 
-def adopt(saved: Path, source: Path, target: Path) -> None:
+def adopt(saved: Path, source: Path, target: Path, spec: QuantizeSpec) -> None:
     """Move a saved checkpoint to `target`.
 
-    Scales in float16, what is not quantized as the source has it, the source's config. The rest of config.json is what the
-    other backend writes too, so that both are read alike.
+    Scales in float16, what is not quantized as the source has it, the source's config. The rest of config.json is what autoawq
+    writes too, so that all are read alike.
     """
     target.mkdir()
     original = Weights(source)
@@ -93,10 +93,18 @@ def adopt(saved: Path, source: Path, target: Path) -> None:
     write_index(target)
     quantization = json.loads((saved / "config.json").read_text()).get("quantization_config")
     if quantization is None:
-        raise ZooError(f"{source}: llm-compressor quantized nothing; this architecture's layers are not what it expects")
+        raise ZooError(f"{source}: {spec.backend} quantized nothing; this architecture's layers are not what it expects")
+    if quantization["quant_method"] == "awq":
+        quantization = gemm_config(spec)
     dtype = "float16" if device().type == "cuda" else "float32"
     config = {**read_config(source), "quantization_config": quantization, "dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def gemm_config(spec: QuantizeSpec) -> dict[str, Any]:
+    """`quantization_config` of a checkpoint in autoawq's layout, in autoawq's words."""
+    sizes = {"bits": spec.bits, "group_size": spec.group_size, "zero_point": spec.zero_point}
+    return {"quant_method": "awq", "version": "gemm", **sizes, "modules_to_not_convert": list(spec.skip_modules) or None}
 
 
 def stored(name: str, tensor: torch.Tensor, original: Weights) -> Any:

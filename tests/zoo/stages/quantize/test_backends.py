@@ -1,4 +1,4 @@
-"""The second AWQ backend: its layout against compressed-tensors' own code, its interpreter, and the whole where it is."""
+"""AWQ backends elsewhere: compressed-tensors' layout against its own code, interpreters, and the whole where they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from zoo.contracts import Held, Input, PromptSpec, QuantizeRequest, QuantizeSpec
+from zoo.contracts import Held, Input, PromptSpec, Quantizer, QuantizeRequest, QuantizeSpec
 from zoo.errors import ZooError
 from zoo.settings import backend_interpreter
-from zoo.stages.quantize import awq_format, llm_compressor
+from zoo.stages.quantize import awq_format, backends
 from zoo.stages.quantize import stage as quantize
 from zoo.stages.quantize.layerwise import Weights
 
@@ -96,26 +96,35 @@ def test_a_broken_packed_weight_is_refused(packed_model: Path, tiny_llama: Path)
         awq_format.weight_errors(tiny_llama, packed_model)
 
 
+ELSEWHERE: tuple[tuple[Quantizer, str], ...] = (("llm-compressor", "llmcompressor"), ("auto-round", "autoround"))
+
+
 def name_interpreter(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text(f'[environments]\nllm-compressor = "{path}"\n')
+    settings.write_text("[environments]\n" + "".join(f'{backend} = "{path}"\n' for backend, _ in ELSEWHERE))
     monkeypatch.setenv("ZOO_SETTINGS", str(settings))
 
 
-def test_a_missing_interpreter_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("backend", "name"), ELSEWHERE)
+def test_a_missing_interpreter_names_the_command(
+    backend: Quantizer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name_interpreter(tmp_path / "none", tmp_path, monkeypatch)
-    with pytest.raises(ZooError, match=r"llm-compressor.*make setup-llmcompressor"):
-        backend_interpreter("llm-compressor")
+    with pytest.raises(ZooError, match=rf"{backend}.*make setup-{name}"):
+        backend_interpreter(backend)
 
 
-def test_an_interpreter_without_it_says_so(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This interpreter runs the worker and has no llm-compressor: the worker's last line comes through."""
+@pytest.mark.parametrize(("backend", "module"), [("llm-compressor", "llmcompressor"), ("auto-round", "auto_round")])
+def test_an_interpreter_without_it_says_so(
+    backend: Quantizer, module: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This interpreter runs the worker and has no backend: the worker's last line comes through."""
     name_interpreter(Path(sys.executable), tmp_path, monkeypatch)
-    request = request_for(tiny_llama, tmp_path / "battles.csv", tmp_path)
+    request = request_for(tiny_llama, tmp_path / "battles.csv", tmp_path, backend)
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch" / "saved").touch()  # of a killed run
-    with pytest.raises(ZooError, match="exit code 1: ModuleNotFoundError: No module named 'llmcompressor'"):
-        llm_compressor.quantize(tiny_llama, tmp_path / "model", [[1] * 64] * 2, request)
+    with pytest.raises(ZooError, match=f"{backend} in .*exit code 1: ModuleNotFoundError: No module named '{module}'"):
+        backends.quantize(tiny_llama, tmp_path / "model", [[1] * 64] * 2, request)
     assert not (tmp_path / "model").exists() and not (tmp_path / "scratch").exists()
 
 
@@ -130,11 +139,11 @@ def test_attention_with_a_soft_cap_is_calibrated_with_it(tmp_path: Path, monkeyp
     name_interpreter(interpreter, tmp_path, monkeypatch)
     request = request_for(tmp_path / "gemma", tmp_path / "battles.csv", tmp_path)
     with pytest.raises(ZooError, match="exit code 1"):
-        llm_compressor.quantize(tmp_path / "gemma", tmp_path / "model", [[1] * 64] * 2, request)
+        backends.quantize(tmp_path / "gemma", tmp_path / "model", [[1] * 64] * 2, request)
     assert json.loads((tmp_path / "job.json").read_text())["options"] == {"attn_implementation": "eager"}
 
 
-def request_for(model: Path, battles: Path, folder: Path) -> QuantizeRequest:
+def request_for(model: Path, battles: Path, folder: Path, backend: Quantizer = "llm-compressor") -> QuantizeRequest:
     source = folder / "merged"
     source.mkdir()
     (source / "model").symlink_to(model)
@@ -144,22 +153,28 @@ def request_for(model: Path, battles: Path, folder: Path) -> QuantizeRequest:
         battles=Input(path=battles, fingerprint="battles"),
         held=Held(),
         prompt=PromptSpec(template="{prompt}{response_a}{response_b}<|end|>", max_tokens=256),
-        spec=QuantizeSpec(backend="llm-compressor", group_size=32, calibration_rows=4, calibration_tokens=64),
+        spec=QuantizeSpec(backend=backend, group_size=32, calibration_rows=4, calibration_tokens=64, iterations=5),
     )
 
 
 @pytest.mark.chain
-@pytest.mark.timeout(300)
-def test_the_backend_makes_a_checkpoint_that_is_close_to_its_source(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("backend", "name"), ELSEWHERE)
+def test_the_backend_makes_a_checkpoint_that_is_close_to_its_source(
+    backend: Quantizer, name: str, tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
     try:
-        backend_interpreter("llm-compressor")
+        backend_interpreter(backend)
     except ZooError:
-        pytest.skip("make setup-llmcompressor has not been run")
+        pytest.skip(f"make setup-{name} has not been run")
     out = tmp_path / "out"
     out.mkdir()
-    result = quantize.run(request_for(tiny_llama, sample_csv, tmp_path), out)
+    result = quantize.run(request_for(tiny_llama, sample_csv, tmp_path, backend), out)
     config = json.loads((out / "model" / "config.json").read_text())["quantization_config"]
-    assert config["quant_method"] == "compressed-tensors" and config["format"] == "pack-quantized"
+    if backend == "auto-round":
+        assert (config["quant_method"], config["version"], config["zero_point"]) == ("awq", "gemm", True)
+    else:
+        assert config["quant_method"] == "compressed-tensors" and config["format"] == "pack-quantized"
     assert len(awq_format.weight_errors(tiny_llama, out / "model")) == 14
     assert 0 < result.metrics["quant/weight_error_mean"] < 0.3
     awq_format.write_dequantized(out / "model", tmp_path / "plain")

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Make the environment of the quantization backend llm-compressor: `sh scripts/install_llmcompressor.sh FOLDER UV PYTHON`.
+# Make the environment of a quantization backend: `sh scripts/install_backend.sh NAME FOLDER UV PYTHON`.
+# What NAME.txt beside this lists first is the backend.
 set -eu
-venv=$1 uv=$2 python=$3
+name=$1 venv=$2 uv=$3 python=$4
 here=$(dirname "$0")
 
 # uv does not read pip's settings: carry over those that people set.
@@ -18,5 +19,6 @@ case $build in
 esac
 "$uv" venv --quiet --clear --python "$python" "$venv"
 # shellcheck disable=SC2086
-"$uv" pip install --quiet --python "$venv/bin/python" $backend --override "$here/overrides.txt" -r "$here/llmcompressor.txt"
-"$venv/bin/python" -c 'import llmcompressor, torch; print("llm-compressor", llmcompressor.__version__, "torch", torch.__version__)'
+"$uv" pip install --quiet --python "$venv/bin/python" $backend --override "$here/overrides.txt" -r "$here/$name.txt"
+module=$(sed -n '/^[a-z]/{s/=.*//;s/-/_/g;p;q;}' "$here/$name.txt")
+"$venv/bin/python" -c "import $module, torch; print('$module', $module.__version__, 'torch', torch.__version__)"
