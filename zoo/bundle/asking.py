@@ -46,7 +46,10 @@ class Asking:
     nf4: bool
 
     def facts(self, order: Order) -> dict[str, Any]:
-        """The content of prompt.json; `order`: that in which the run's numbers were measured."""
+        """The content of prompt.json.
+
+        `order`: that in which the run's numbers were measured.
+        """
         facts = {**self.prompt.model_dump(mode="json"), "keep": self.prompt.keep, "order": order}
         if self.head == "labels":
             return {**facts, "label_ids": list(self.label_ids)}
@@ -123,7 +126,10 @@ def padding_of(config: Mapping[str, Any], codec: Codec, controls: Mapping[int, s
 
 
 def _encoder_padding(config: Mapping[str, Any], encoder: Encoder) -> int:
-    """An encoder's own padding token, as transformers has it for the family where config.json says nothing."""
+    """An encoder's own padding token.
+
+    Where config.json says nothing, as transformers has it for the family.
+    """
     own = config.get("pad_token_id")
     return own if isinstance(own, int) else 1 if encoder == "Roberta" else 0
 

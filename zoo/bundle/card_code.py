@@ -125,7 +125,10 @@ _POOLING_SOFTCAP = """logits = [asked["softcap"] * math.tanh(logit / asked["soft
 
 
 def transformers_code(asking: Asking) -> str:
-    """Code that asks whole weights, or with peft an adapter beside its base, for the probabilities of `ids`."""
+    """Code that asks for the probabilities of `ids`.
+
+    Whole weights, or with peft an adapter beside its base.
+    """
     adapter, classifier = asking.form == "adapter", asking.head == "classifier"
     names = ["AutoModelForSequenceClassification" if classifier else "AutoModelForCausalLM"]
     names += ["BitsAndBytesConfig"] if asking.nf4 else []
@@ -157,7 +160,7 @@ def _options(asking: Asking) -> str:
 
 
 def vllm_code(asking: Asking) -> str:
-    """Code that asks whole or quantized weights of a decoder for the probabilities of `ids`."""
+    """Code that asks a decoder's whole or quantized weights for the probabilities of `ids`."""
     if asking.head == "labels":
         return _VLLM
     softcap = _POOLING_SOFTCAP if asking.softcap else ""

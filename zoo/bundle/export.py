@@ -19,6 +19,7 @@ from zoo.contracts import (
     Base,
     FetchRequest,
     MergeRequest,
+    Order,
     PromptSpec,
     QuantizeRequest,
     Say,
@@ -212,7 +213,7 @@ def prompt_of(run: Run) -> PromptSpec:
     return train.manifest.request.prompt
 
 
-def _order(run: Run) -> str:
+def _order(run: Run) -> Order:
     return run.member.table.card.variant.order if run.member is not None else "ab"
 
 

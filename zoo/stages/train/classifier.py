@@ -81,9 +81,9 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
 
 
 def note_elsewhere(trained: Path, *, capped: bool = False) -> None:
-    """Leave beside an adapter that its classifier was made elsewhere, there `capped` or without a final soft-cap.
+    """Leave beside an adapter that its classifier was made elsewhere.
 
-    What it began as cancels out where it is merged whole, so that any rows serve.
+    There `capped`, or without a final soft-cap. What it began as cancels out where it is merged whole, so that any rows serve.
     """
     write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": not capped}))
 

@@ -224,7 +224,10 @@ def _config(
 
 
 def _is_capped(folder: Path) -> bool:
-    """Whether a classifier learned with its family's final soft-cap, as `zoo export` says of ours beside it."""
+    """Whether a classifier learned with its family's final soft-cap.
+
+    `zoo export` says so of ours beside it.
+    """
     path = folder / "prompt.json"
     return path.is_file() and bool(read_json_object(path, mend="export it again").get("softcap"))
 

@@ -156,7 +156,10 @@ def merged_head(base: Path, trained: list[Path], factors: list[float]) -> torch.
 
 
 def scale_head(adapter: Path, base: Path, trained: Path, factor: float) -> None:
-    """Put the classifier that an adapter is merged with, times `factor`, into a copy of it; without one nothing is changed."""
+    """Put the classifier that an adapter is merged with by a factor into a copy of it.
+
+    Without one nothing is changed.
+    """
     head = merged_head(base, [trained], [factor])
     if head is not None:
         path = adapter / "adapter_model.safetensors"
