@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.exports import answers_of, card_code
 from tests.helpers.tiny_models import TINY_ENTRY
 from tests.helpers.waiting import wait_until
 from zoo.bundle.export import export
@@ -82,22 +80,13 @@ def test_exported_folders_are_asked_by_their_cards_alone(scored: tuple[Path, lis
     # vLLM by itself has no kernel of 4 bits for processors without AVX-512: docs/quantization.md.
     alone = [["awq"]] if "avx512f" in Path("/proc/cpuinfo").read_text() else []
     for forms in (["adapter", "merged"], *alone):  # a process each: one loads transformers and peft, the other vLLM
-        program = "import sys\n\nsys.modules['zoo'] = None\n"
+        codes = []
         for form in forms:
             folder = tmp_path / "out" / form
             texts = "".join(path.read_text() for path in folder.iterdir() if path.suffix in (".md", ".json"))
             assert str(store.parent) not in texts, "no place of this machine"
-            blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[:2]
-            code = (
-                "\n".join(blocks).replace("FOLDER", repr(str(folder))).replace("BASE", repr(str(artifacts[0].path / "model")))
-            )
-            program += f"\n\nif __name__ == '__main__':\n{textwrap.indent(code, '    ')}"
-        (tmp_path / "ask.py").write_text(program)
-        engine = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
-        command = [sys.executable, "ask.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **engine})
-        assert done.returncode == 0, done.stderr[-2000:]
-        told = [ast.literal_eval(line) for line in done.stdout.splitlines() if line.startswith("{'a':")]
+            codes.append("\n".join(card_code(folder, base=artifacts[0].path / "model")[:2]))
+        told = answers_of(codes, tmp_path)
         answers |= dict(zip(forms, told, strict=True))
     assert all(sum(answer.values()) == pytest.approx(1) for answer in answers.values())
     assert answers["adapter"] == pytest.approx(answers["merged"], abs=0.02), "merged into what training saw"

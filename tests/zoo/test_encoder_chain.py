@@ -1,4 +1,4 @@
-"""An encoder end to end by the commands: registered, checked, run, built into a plan, predicted with."""
+"""An encoder end to end by the commands: registered, checked, run, built into a plan, predicted with, exported."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.helpers.exports import CARD_BATTLE, card_code
 from tests.helpers.tiny_encoders import write_encoder
+from zoo.contracts import PromptSpec
+from zoo.data.battles import Battles, read_battles
 from zoo.data.sample import write_sample
+from zoo.models.prompts import join_turns
+from zoo.scores.tables import probabilities, read_scores
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(1500)]
 
@@ -49,8 +55,32 @@ def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp
     assert len(submission) == 40 and np.allclose(submission[columns].sum(axis=1), 1, atol=1e-6)
     refused = run_cli("zoo", "ladder", "tiny", "--data", data, home=home, code=2)
     assert "tiny: an encoder entry has no ladder" in refused and "Traceback" not in refused
-    refused = run_cli("zoo", "export", "tiny@ab-160", "-o", str(tmp_path / "export"), home=home, code=2)
-    assert "has a classifier head, for which no card is written; its folders lie at" in refused
+    run_cli("zoo", "report", "tiny@ab-160", "-o", str(tmp_path / "report.html"), home=home)
+    assert "ModernBert" in (tmp_path / "report.md").read_text()
+    assert "Traceback" not in run_cli("zoo", "verify", "tiny@ab-160", home=home)
+    run_cli("zoo", "export", "tiny@ab-160", "-o", str(tmp_path / "export"), home=home)
+    (scored,) = home.glob("store/score-*/ab-160/scores.parquet")
+    table = read_scores(scored)
+    found = asked_alone(tmp_path / "export" / "merged", read_battles(sample_csv), table["id"])
+    assert np.abs(found - probabilities(table)).max() < 1e-4
+
+
+def asked_alone(folder: Path, battles: Battles, ids: pd.Series) -> np.ndarray:
+    """Probabilities (rows, 3) by an exported folder: its card's code reads each battle, and transformers answers."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    asked = json.loads((folder / "prompt.json").read_text())
+    spec = PromptSpec.model_validate({key: value for key, value in asked.items() if key in PromptSpec.model_fields})
+    found = []
+    for _, row in battles.frame.set_index("id").loc[ids].iterrows():
+        names: dict[str, Any] = {}
+        battle = {field: join_turns(row[field], spec) for field in CARD_BATTLE}
+        exec(card_code(folder, battle=battle)[0], names)
+        with torch.no_grad():
+            found.append(torch.softmax(model(torch.tensor([names["ids"]])).logits[0], dim=-1).numpy())
+    return np.stack(found)
 
 
 def test_a_tight_budget_takes_an_encoder_s_table_priced_like_its_entry(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.bundle.asking import Asking, asking_of, complete_classifier
 from zoo.bundle.model_card import CARD, model_card
 from zoo.contracts import (
-    AdoptRequest,
     Base,
     FetchRequest,
     MergeRequest,
+    Order,
     PromptSpec,
     QuantizeRequest,
     Say,
@@ -27,8 +28,6 @@ from zoo.contracts import (
 )
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
-from zoo.models.heads import head_of
-from zoo.models.prompts import load_codec
 from zoo.models.shapes import read_config
 from zoo.report.run_report import Run
 from zoo.report.sections import Section
@@ -81,20 +80,9 @@ def forms_of(run: Run) -> dict[str, Form]:
     if quantize is not None and isinstance(quantize.manifest.request, QuantizeRequest):
         scheme = quantize.manifest.request.spec.scheme
         found[scheme] = Form(scheme, quantize, quantize.path / "model")
-    if any(_is_classifier(form) for form in found.values()):
-        where = ", ".join(str(form.folder) for form in found.values())
-        raise ZooError(f"{run.name}: has a classifier head, for which no card is written; its folders lie at {where}")
     if not found:
         raise ZooError(f"{run.name}: no trained weights of a language model are in the store; `zoo report` says what it is")
     return found
-
-
-def _is_classifier(form: Form) -> bool:
-    """Whether a form has a head of its own; told by its files, since the training may have been removed."""
-    request = form.artifact.manifest.request
-    if isinstance(request, TrainRequest | AdoptRequest):
-        return request.head != "labels"
-    return head_of(read_config(form.folder)) != "labels"
 
 
 def export(run: Run, sections: Sequence[Section], output: Path, wanted: Sequence[str], say: Say) -> list[Exported]:
@@ -129,31 +117,45 @@ def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path,
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy_file(path, target)
         if form.name == ADAPTER:
-            _complete_adapter(folder, base, _scale(run))
+            _complete_adapter(folder, base, base_folder, form.artifact, _scale(run))
         if form.artifact.manifest.stage == "train" or form.name == ADAPTER:  # they are weights alone
             _add_tokenizer(folder, base_folder)
-        prompt = prompt_of(run)
-        labels = load_codec(folder, prompt).label_ids
-        facts = {**prompt.model_dump(mode="json"), "label_ids": list(labels), "order": _order(run)}
-        write_atomic(folder / PROMPT, json.dumps(facts, indent=1))
-        nf4 = form.name == ADAPTER and bool(_nf4(form.artifact))
-        write_atomic(folder / CARD, model_card(run, form.name, base, prompt, sections, nf4=nf4))
+        asking = _asking(run, form, folder, base_folder)
+        if asking.head == "classifier":
+            complete_classifier(folder, asking)
+        write_atomic(folder / PROMPT, json.dumps(asking.facts(_order(run)), indent=1))
+        write_atomic(folder / CARD, model_card(run, asking, base, sections))
         folder.rename(output / form.name)
     weights = sum(path.stat().st_size for path in (output / form.name).glob("*.safetensors"))
     return Exported(form.name, output / form.name, weights)
 
 
-def _complete_adapter(folder: Path, base: Base, scale: float) -> None:
+def _asking(run: Run, form: Form, folder: Path, base_folder: Path) -> Asking:
+    from zoo.stages.train.classifier import is_from_elsewhere
+
+    prompt = prompt_of(run)
+    if form.name != ADAPTER:
+        return asking_of(folder, folder, form.name, prompt, nf4=False, capped=True)  # its config says of a cap what holds
+    trained = form.artifact
+    capped = not is_from_elsewhere(trained.path)
+    return asking_of(folder, base_folder, ADAPTER, prompt, nf4=bool(_nf4(trained)), capped=capped)
+
+
+def _complete_adapter(folder: Path, base: Base, base_folder: Path, trained: Artifact, scale: float) -> None:
     """Give an adapter the name of its base and the factor that it is merged with.
 
-    W + s B A is the adapter with its alpha times s (zoo/stages/train/scaling.py).
+    W + s B A is the adapter with its alpha times s, and a classifier's way from where it began is times s, too
+    (zoo/stages/train/scaling.py).
     """
     path = folder / "adapter_config.json"
     config: dict[str, Any] = json.loads(path.read_text())
-    config["base_model_name_or_path"] = base.hub_id
+    config |= {"base_model_name_or_path": base.hub_id, "revision": base.revision}
     if scale != 1:
+        from zoo.stages.weights.merge import scale_head
+
         config["lora_alpha"] *= scale
         config["alpha_pattern"] = {name: alpha * scale for name, alpha in (config.get("alpha_pattern") or {}).items()}
+        scale_head(folder, base_folder, trained.path, scale)
     write_atomic(path, json.dumps(config, indent=1, sort_keys=True))
 
 
@@ -211,7 +213,7 @@ def prompt_of(run: Run) -> PromptSpec:
     return train.manifest.request.prompt
 
 
-def _order(run: Run) -> str:
+def _order(run: Run) -> Order:
     return run.member.table.card.variant.order if run.member is not None else "ab"
 
 

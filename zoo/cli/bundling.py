@@ -114,8 +114,9 @@ def export(
 ) -> None:
     """Write a trained entry's weights as ordinary folders that need nothing of this project.
 
-    The adapter is loaded by peft, the merged weights by transformers and vLLM, a quantized checkpoint by vLLM. In each folder
-    lie the prompt (prompt.json) and a model card with code that asks it, data digests, recipe, ladder and licence.
+    The adapter is loaded by peft, the merged weights by transformers and vLLM, a quantized checkpoint by vLLM; a classifier
+    or an encoder as one of sequence classification. In each folder lie the prompt (prompt.json) and a model card with code
+    that asks it, data digests, recipe, ladder and licence.
 
     Example: zoo export smollm2-135m@ab-512 -o exported
 

@@ -372,6 +372,6 @@ def _too_large(entry: Entry, target: Target) -> list[str]:
         return []
     layout = entry.serve.get(target.name, ServeSpec()).layout
     return [
-        f"likely too large to start: {card.total / GIB:.1f} of {target.device_bytes / GIB:.1f} GiB a device in layout {layout}; "
+        f"likely too large to start: {card.total / GIB:.1f} of {target.device_bytes / GIB:.1f} GiB a device as {layout}; "
         f"`zoo check {entry.name} --target {target.name}` says which layout has room"
     ]

@@ -25,7 +25,8 @@ from zoo.targets import load_target
 
 MOST_TEMPLATE_BYTES = 1 << 20
 PROMPT = "prompt.json"  # beside weights that `zoo export` wrote: the prompt that they read
-NOT_OF_A_PROMPT = ("label_ids", "order")  # what stands beside it there
+# What stands beside it there.
+NOT_OF_A_PROMPT = ("label_ids", "order", "head", "classes", "reads", "softcap", "pad_token_id")
 NONE = "none"
 N_FOLDS = 5  # of a run that scores every row
 # What [quantize] says of a checkpoint that is quantized already: what it costs and needs, since nothing is quantized.

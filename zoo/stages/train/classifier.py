@@ -80,12 +80,12 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
     write_atomic(trained / HEAD, json.dumps({"label_ids": list(label_ids)}))
 
 
-def note_elsewhere(trained: Path) -> None:
+def note_elsewhere(trained: Path, *, capped: bool = False) -> None:
     """Leave beside an adapter that its classifier was made elsewhere.
 
-    What it began as cancels out where it is merged whole, so that any rows serve.
+    There `capped`, or without a final soft-cap. What it began as cancels out where it is merged whole, so that any rows serve.
     """
-    write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": True}))
+    write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": not capped}))
 
 
 def is_from_elsewhere(trained: Path) -> bool:

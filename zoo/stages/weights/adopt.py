@@ -86,7 +86,7 @@ def adopt_adapter(folder: Path, out_dir: Path, request: AdoptRequest) -> None:
     _check_adapter(tensors, folder, facts.head)
     if PREFIX + SCORE in tensors:
         tensors[PREFIX + SCORE] = in_our_order(tensors[PREFIX + SCORE], request)
-        note_elsewhere(out_dir)
+        note_elsewhere(out_dir, capped=_is_capped(folder))
     target.mkdir()
     save_file(tensors, target / TENSORS, metadata={"format": "pt"})
     config = _adapter_config(folder, tensors)
@@ -208,18 +208,28 @@ def _config(
 ) -> dict[str, Any]:
     """config.json as its tensors are, without places and code of others.
 
-    A classifier of transformers was trained without the family's final soft-cap, so that it has none here.
+    A classifier of transformers was trained without the family's final soft-cap, so that it has none here; one of ours has it.
     """
     kept = {key: value for key, value in config.items() if key not in OF_A_PLACE}
     kept["vocab_size"] = shapes[EMBEDDING][0]
     if facts.head == "labels":
         return kept | ({"tie_word_embeddings": False} if own_head else {})
-    kept = without_softcap(classifier_config({**kept, "architectures": [facts.architecture]}))
+    kept = classifier_config({**kept, "architectures": [facts.architecture]})
+    kept = kept if _is_capped(facts.folder) else without_softcap(kept)
     if facts.quantized == "awq":  # vLLM takes what is not named for quantized
         spec = kept["quantization_config"]
         named = [*(spec.get("modules_to_not_convert") or [])]
         kept["quantization_config"] = {**spec, "modules_to_not_convert": [*named, *([] if MODULE in named else [MODULE])]}
     return kept
+
+
+def _is_capped(folder: Path) -> bool:
+    """Whether a classifier learned with its family's final soft-cap.
+
+    `zoo export` says so of ours beside it.
+    """
+    path = folder / "prompt.json"
+    return path.is_file() and bool(read_json_object(path, mend="export it again").get("softcap"))
 
 
 def _copy_tokenizer(folder: Path, target: Path, request: AdoptRequest) -> None:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from zoo.contracts import Measurements, MergeRequest, StageResult
 from zoo.data.learned import carry_learned
@@ -38,7 +39,7 @@ from zoo.stages.train.classifier import HEAD, is_from_elsewhere, label_rows, sta
 from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
 from zoo.stages.weights.merge_encoder import merge_encoder
-from zoo.store import copy_over, write_atomic
+from zoo.store import copy_over, replacing, write_atomic
 from zoo.targets import process_age_seconds
 
 BLOCK_BYTES = 2**24  # copied at a time
@@ -152,6 +153,20 @@ def merged_head(base: Path, trained: list[Path], factors: list[float]) -> torch.
     moved = sum(factor * (end - start) for factor, end in zip(factors, ends, strict=True)) / len(ends)
     head: torch.Tensor = (start + moved).to(rows.dtype)
     return head
+
+
+def scale_head(adapter: Path, base: Path, trained: Path, factor: float) -> None:
+    """Put the classifier that an adapter is merged with by a factor into a copy of it.
+
+    Without one nothing is changed.
+    """
+    head = merged_head(base, [trained], [factor])
+    if head is not None:
+        path = adapter / "adapter_model.safetensors"
+        tensors = load_file(path)
+        tensors[f"{PREFIX}{SCORE}"] = head.to(tensors[f"{PREFIX}{SCORE}"].dtype)
+        with replacing(path) as file:
+            file.write(save(tensors, metadata={"format": "pt"}))
 
 
 def weights_gib(folder: Path) -> float:

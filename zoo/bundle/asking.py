@@ -1,0 +1,149 @@
+"""How an exported folder is asked, by its files: the facts of its prompt.json and card.
+
+transformers reads a decoder's classifier at the last token of a row that is not `pad_token_id`. So that this is the row's own
+last one, whatever the template ends with, the padding token of an exported classifier is another than that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.contracts import LABELS, Encoder, Head, Order, PromptSpec
+from zoo.models.encoders import encoder_of
+from zoo.models.heads import causal_name, head_of, label_names, softcap_of, without_softcap
+from zoo.models.plain_text import control_ids, read_tokenizer_file
+from zoo.models.prompts import Codec, load_codec
+from zoo.models.shapes import first_architecture, read_config
+from zoo.store import write_atomic
+
+FIRST, LAST, MEAN = "first token", "last token", "mean of all tokens"  # what a head reads
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What decides how a form is asked.
+
+    `architecture`: the causal class of which vLLM makes a decoder's classifier; `label_ids`: of a head of label tokens;
+    `reads`, `softcap` (which no library applies) and `pad_token_id`: of a classifier. `eager`: whether transformers' usual
+    attention would leave out a soft-cap of the attention. `nf4`: an adapter that learned on weights rounded to NF4.
+    """
+
+    form: str
+    prompt: PromptSpec
+    head: Head
+    encoder: Encoder | None
+    architecture: str
+    label_ids: tuple[int, ...]
+    reads: str
+    softcap: float | None
+    pad_token_id: int
+    eager: bool
+    nf4: bool
+
+    def facts(self, order: Order) -> dict[str, Any]:
+        """The content of prompt.json.
+
+        `order`: that in which the run's numbers were measured.
+        """
+        facts = {**self.prompt.model_dump(mode="json"), "keep": self.prompt.keep, "order": order}
+        if self.head == "labels":
+            return {**facts, "label_ids": list(self.label_ids)}
+        return {
+            **facts,
+            "head": self.head,
+            "classes": list(LABELS),
+            "reads": self.reads,
+            "softcap": self.softcap,
+            "pad_token_id": self.pad_token_id,
+        }
+
+
+def asking_of(folder: Path, model: Path, form: str, prompt: PromptSpec, *, nf4: bool, capped: bool) -> Asking:
+    """How a folder with its tokenizer is asked.
+
+    `model`: the folder with its config.json, of an adapter its base's. `capped`: whether a classifier learned with its family's
+    final soft-cap, as all do that are trained here. ZooError where a label is not one token.
+    """
+    config = read_config(model)
+    head = head_of(config) if folder == model else _adapter_head(folder)
+    encoder = encoder_of(config)
+    codec = load_codec(model, prompt)
+    return Asking(
+        form=form,
+        prompt=prompt,
+        head=head,
+        encoder=encoder,
+        architecture="" if encoder else causal_name(first_architecture(config, model)),
+        label_ids=codec.label_ids if head == "labels" else (),
+        reads=_reads(config, encoder),
+        softcap=softcap_of(config if capped else without_softcap(config)) if head == "classifier" and not encoder else None,
+        pad_token_id=_encoder_padding(config, encoder) if encoder else padding_of(config, codec, _controls(folder)),
+        eager=not encoder and bool(config.get("attn_logit_softcapping")),
+        nf4=nf4,
+    )
+
+
+def complete_classifier(folder: Path, asking: Asking) -> None:
+    """Name classes and padding in a classifier's folder.
+
+    transformers then takes batches of it, and its AutoTokenizer reads tokenizer.json as it stands. An adapter has no config of
+    a model, and is told beside its base what it needs.
+    """
+    path = folder / "config.json"
+    if path.is_file():
+        config = {**read_config(folder), **label_names(), "pad_token_id": asking.pad_token_id}
+        write_atomic(path, json.dumps(config, indent=1))
+    path = folder / TOKENIZER_CONFIG
+    settings: dict[str, Any] = (
+        json.loads(path.read_text())
+        if path.is_file()
+        else {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    )
+    name = _controls(folder).get(asking.pad_token_id)
+    if name is not None:
+        settings["pad_token"] = name
+    write_atomic(path, json.dumps(settings, indent=1))
+
+
+def padding_of(config: Mapping[str, Any], codec: Codec, controls: Mapping[int, str]) -> int:
+    """A token to pad a decoder's rows with that is never the last of one.
+
+    The model's own where it is not, else a special one, first what is called padding. The end of a template that ends with a
+    field is text of a battle, which forms no special token.
+    """
+    last = codec.literals[-1][-1] if codec.literals[-1] else None
+    size, own = int(config["vocab_size"]), config.get("pad_token_id")
+    fits = [token for token in sorted(controls) if token != last and token < size]
+    if isinstance(own, int) and 0 <= own < size and own != last:
+        return own
+    named = [token for token in fits if "pad" in controls[token].lower()]
+    return (named or fits or [0 if last else 1])[0]
+
+
+def _encoder_padding(config: Mapping[str, Any], encoder: Encoder) -> int:
+    """An encoder's own padding token.
+
+    Where config.json says nothing, as transformers has it for the family.
+    """
+    own = config.get("pad_token_id")
+    return own if isinstance(own, int) else 1 if encoder == "Roberta" else 0
+
+
+def _reads(config: Mapping[str, Any], encoder: Encoder | None) -> str:
+    if encoder is None:
+        return LAST
+    return MEAN if encoder == "ModernBert" and config.get("classifier_pooling") == "mean" else FIRST
+
+
+def _adapter_head(folder: Path) -> Head:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    return "classifier" if config.get("task_type") == "SEQ_CLS" else "labels"
+
+
+def _controls(folder: Path) -> dict[int, str]:
+    return control_ids(read_tokenizer_file(folder / "tokenizer.json"))
