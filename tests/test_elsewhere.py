@@ -195,7 +195,7 @@ WRITTEN = {
 def test_what_other_libraries_write_is_brought_in_and_served(tmp_path: Path) -> None:
     """Of their own making, on this machine: autoawq's in this interpreter, llm-compressor's in that which quantizes for it.
 
-    The same oracle. benchmarks/elsewhere.md has GPTQModel's, which no interpreter of this project holds.
+    The same oracle. Of GPTQModel, which no interpreter of this project holds, benchmarks/elsewhere.md says how far it came.
     """
     pythons = {"autoawq": Path(sys.executable)}
     with suppress(ZooError):
