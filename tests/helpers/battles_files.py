@@ -98,3 +98,12 @@ def as_parquet(frame: pd.DataFrame) -> bytes:
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def mirrored(source: Path, out: Path) -> Path:
+    """A CSV file's battles with their answers, and who won, exchanged; under the same ids."""
+    frame = pd.read_csv(source, dtype=str)
+    sides = {name: name.removesuffix("_a") + "_b" for name in frame.columns if name.endswith("_a")}
+    exchanged = frame.rename(columns=sides | {new: old for old, new in sides.items()})
+    exchanged[frame.columns].to_csv(out, index=False)
+    return out

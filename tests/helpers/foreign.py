@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.helpers.paths import ROOT
 
 ROWS = [[5, 6, 7, 30, 31, 90], [9, 3, 4, 8, 20, 11, 41, 77, 12], [30, 8]]
 
@@ -102,3 +106,61 @@ def gptq_folder(base: Path, folder: Path, plain: Path, *, group: int) -> tuple[P
         config = json.loads((place / "config.json").read_text())
         (place / "config.json").write_text(json.dumps(config | more))
     return folder, plain
+
+
+def quantized_by(python: Path | str, by: str, form: str, model: Path, folder: Path, rows: list[list[int]], group: int) -> str:
+    """Have a library of others quantize a model into a folder, in its interpreter; where it failed its last line."""
+    job = {"by": by, "form": form, "group_size": group, "model": str(model), "rows": rows, "target": str(folder)}
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(job))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python), "-P", str(ROOT / "tests" / "helpers" / "quantizers.py"), str(path)]
+    return last_line(command, folder.with_suffix(".log"), environment)
+
+
+def last_line(command: list[str], log: Path, environment: dict[str, str]) -> str:
+    """Run a command with its output in a file; empty, or where it failed its last line."""
+    with log.open("wb") as output:
+        done = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return "" if done.returncode == 0 else lines[-1] if lines else f"exit code {done.returncode}"
+
+
+def gptq_weight(parts: dict[str, Any], *, second: bool) -> Any:
+    """What GPTQ's layout holds as (out, in) in float32: scale * (value - zero), the group of each input by `g_idx`.
+
+    Zeros are stored less 1, but for the second version of the layout (`gptq_v2`).
+    """
+    import torch
+
+    shifts = torch.arange(0, 32, 4, dtype=torch.int32)
+    values = ((parts["qweight"].unsqueeze(1) >> shifts[None, :, None]) & 15).flatten(0, 1)  # (in, out)
+    zeros = ((parts["qzeros"].unsqueeze(2) >> shifts) & 15).flatten(1) + (0 if second else 1)  # (groups, out)
+    group = parts["g_idx"].long()
+    return ((values - zeros[group]).float() * parts["scales"].float()[group]).T.contiguous()
+
+
+def write_plain(folder: Path, plain: Path) -> Path:
+    """A quantized folder of others as one in float32 that transformers loads: each weight as its layout is defined."""
+    from safetensors.torch import load_file, save_file
+
+    from zoo.stages.quantize.awq_format import write_dequantized
+
+    config = json.loads((folder / "config.json").read_text())
+    spec = config.pop("quantization_config")
+    if spec["quant_method"] != "gptq":
+        write_dequantized(folder, plain)
+        return plain
+    shutil.copytree(folder, plain, ignore=shutil.ignore_patterns("*.safetensors*"))
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(path)
+    modules = {name.removesuffix(".qweight") for name in found if name.endswith(".qweight")}
+    second = spec.get("checkpoint_format") == "gptq_v2"
+    values = {name: value.float() for name, value in found.items() if name.rpartition(".")[0] not in modules}
+    for module in modules:
+        parts = {part: found[f"{module}.{part}"] for part in ("qweight", "qzeros", "scales", "g_idx")}
+        values[f"{module}.weight"] = gptq_weight(parts, second=second)
+    save_file(values, plain / "model.safetensors", metadata={"format": "pt"})
+    (plain / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    return plain

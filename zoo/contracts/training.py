@@ -89,7 +89,7 @@ class TrainSpec(Contract):
     dropout: Fraction = Field(0.05, description="of the adapter's input")
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead")
     dora: bool = Field(False, description="learn magnitude and direction apart")
-    target_modules: str | tuple[str, ...] = Field("all-linear", description="layers with an adapter: peft's word, or names")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="layers with an adapter: all-linear, or names")
     learning_rate: float = Field(2e-4, gt=0, description="highest of the schedule")
     epochs: float = Field(1.0, gt=0, description="passes over the battles")
     batch_rows: Positive = Field(16, description="battles an optimizer step")
@@ -145,6 +145,8 @@ class TrainSpec(Contract):
             raise ValueError("train.dora and train.rslora are forms of adapters; method = 'full' has none")
         if self.method == "full" and (self.first or self.start):
             raise ValueError("train.first and train.start go on from an adapter; method = 'full' has none")
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":  # peft would take it for a pattern
+            raise ValueError(f"train.target_modules = {self.target_modules!r}: give all-linear, or a list of layers' names")
         if self.max_hours is not None and self.max_hours <= 0:
             raise ValueError(f"train.max_hours = {self.max_hours:g}: give hours above 0, or leave it out")
         if self.scales and (self.method == "full" or self.dora):

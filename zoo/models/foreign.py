@@ -16,6 +16,7 @@ from zoo.contracts import LABELS, Head
 from zoo.errors import ZooError, printable
 from zoo.models.encoders import encoder_of
 from zoo.models.heads import CLASSIFIERS, causal_name, head_of
+from zoo.models.patterns import READ, read_pattern
 from zoo.models.shapes import first_architecture, read_config, tensor_shapes
 from zoo.reading import read_json_object
 
@@ -112,6 +113,8 @@ def _check_settings(config: Mapping[str, Any], path: Path) -> None:
         raise ZooError(f"{path}: modules_to_save is no list of names; save the adapter again")
     if not (isinstance(alphas, dict) and all(type(one) in (int, float) and 0 < one < 2**30 for one in alphas.values())):
         raise ZooError(f"{path}: alpha_pattern is no object of numbers above 0; save the adapter again")
+    if odd := next((pattern for pattern in alphas if read_pattern(pattern) is None), None):
+        raise ZooError(f"{path}: alpha_pattern has {printable(odd)[:60]!r}, and {READ} are matched here; {MERGE_IT}")
     start = str(config.get("init_lora_weights"))
     if start.startswith(CHANGES_BASE):
         raise ZooError(
@@ -174,6 +177,7 @@ def _quantized(config: Mapping[str, Any], folder: Path) -> tuple[Quantized, int 
     if not isinstance(spec, dict):
         raise ZooError(f"{where}: quantization_config is no object; copy it again")
     method = str(spec.get("quant_method", "")).lower()
+    _check_patterns(spec, where)
     if method in ("awq", "gptq"):
         bits, group = spec.get("bits", spec.get("w_bit")), spec.get("group_size", spec.get("q_group_size"))
         if bits != 4 or type(group) is not int or group <= 0:
@@ -182,6 +186,8 @@ def _quantized(config: Mapping[str, Any], folder: Path) -> tuple[Quantized, int 
             )
         if method == "awq" and str(spec.get("version", "gemm")).lower() != "gemm":
             raise ZooError(f"{where}: awq's version {spec.get('version')!r} is not served; save it in autoawq's GEMM version")
+        if method == "gptq":
+            _check_gptq(spec, where)
         return ("awq" if method == "awq" else "gptq"), group
     if method == "compressed-tensors":
         return _compressed(spec, where)
@@ -195,6 +201,37 @@ def _quantized(config: Mapping[str, Any], folder: Path) -> tuple[Quantized, int 
     )
 
 
+def _check_gptq(spec: Mapping[str, Any], where: Path) -> None:
+    """ZooError for what GPTQ has and the engine (vLLM 0.32, auto_gptq.py) does not serve."""
+    form = spec.get("checkpoint_format", spec.get("format", "gptq"))
+    if form not in ("gptq", "gptq_v2"):  # they differ in zero points, which symmetric weights have none of
+        raise ZooError(f"{where}: gptq's format {printable(str(form))[:40]!r} is not served; save it again in the format gptq")
+    if spec.get("sym") is not True:
+        raise ZooError(f"{where}: gptq with zero points (sym is not true) is not served; quantize it again with sym = true")
+    if spec.get("desc_act"):
+        raise ZooError(
+            f"{where}: gptq whose groups are in the order of activations (desc_act = true) is not served; quantize it again "
+            "with desc_act = false, for GPTQModel with act_group_aware = true"
+        )
+
+
+def _check_patterns(spec: Mapping[str, Any], where: Path) -> None:
+    """ZooError for regular expressions that would keep the engine's matcher busy: of compressed-tensors, and of GPTQModel."""
+    groups, dynamic = spec.get("config_groups"), spec.get("dynamic")
+    lists = [spec.get("ignore"), *(one.get("targets") for one in _objects(groups))]
+    names = [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
+    found = [name.removeprefix("re:") for name in names if name.startswith("re:")]
+    found += [re.sub(r"^[+-]:", "", name) for name in dynamic] if isinstance(dynamic, dict) else []
+    for text in found:
+        pattern = read_pattern(text)
+        if pattern is None or not pattern.is_quick:
+            raise ZooError(f"{where}: {printable(text)[:60]!r} is no simple pattern; write the modules' names in its place")
+
+
+def _objects(found: Any) -> list[dict[str, Any]]:
+    return [one for one in found.values() if isinstance(one, dict)] if isinstance(found, dict) else []
+
+
 def _compressed(spec: Mapping[str, Any], where: Path) -> tuple[Quantized, int | None]:
     """Of compressed-tensors: bits of weights and activations, from its first group."""
     groups = spec.get("config_groups")
@@ -202,6 +239,11 @@ def _compressed(spec: Mapping[str, Any], where: Path) -> tuple[Quantized, int | 
     weights = first.get("weights") if isinstance(first, dict) else None
     if not isinstance(weights, dict):
         raise ZooError(f"{where}: compressed-tensors without config_groups; save it again")
+    if any((one.get("weights") or {}).get("actorder") in ("group", "dynamic", True) for one in _objects(groups)):
+        raise ZooError(
+            f"{where}: compressed-tensors whose groups are in the order of activations (actorder = 'group') are not served; "
+            "quantize it again with actorder = 'static', or without"
+        )
     bits, kind, size = weights.get("num_bits"), weights.get("type"), weights.get("group_size")
     activations = first.get("input_activations")
     group = size if type(size) is int and size > 0 else None

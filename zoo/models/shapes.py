@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.contracts import LABELS, Head, QuantizeSpec, Shape, changed
 from zoo.errors import ZooError
+from zoo.models.config_defaults import completed, is_tied
 from zoo.models.encoders import encoder_of
 from zoo.models.heads import head_of
 from zoo.reading import parse_json, read_head, read_json_object
@@ -29,11 +30,14 @@ SHOWN = 60  # characters of a value in a message
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder. ZooError where there is none."""
+    """config.json of a model folder, with what its family means by the keys that it leaves out.
+
+    ZooError where there is none.
+    """
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise ZooError(f"{path}: no such file; give the folder of a model saved by `save_pretrained`")
-    return read_json_object(path, mend="copy the model's config again")
+    return completed(read_json_object(path, mend="copy the model's config again"))
 
 
 def first_architecture(config: dict[str, Any], folder: Path) -> str:
@@ -82,7 +86,7 @@ def shape_of_config(config: dict[str, Any]) -> Shape:
         classes=len(LABELS) if classifier else None,
         max_position_embeddings=longest,
         # A classifier has no second matrix.
-        tie_word_embeddings=classifier or encoder is not None or bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=classifier or encoder is not None or is_tied(config),
         attn_logit_softcapping=cap,
         encoder=encoder,
         position_buckets=_size(config, "position_buckets") if encoder == "DebertaV2" else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def recipe(job: dict[str, Any], channel: int) -> list[Any]:
         "symmetric": not job["zero_point"],
         "observer": "memoryless_mse" if job["apply_clip"] else "memoryless_minmax",
     }
-    ignore = ["lm_head", *(f"re:.*{name}.*" for name in job["skip_modules"])]
+    ignore = ["lm_head", *(f"re:.*{re.escape(name)}.*" for name in job["skip_modules"])]
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=ignore), Told()]
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from zoo.models.shapes import shape_of_config
+from zoo.models.shapes import read_config, shape_of_config
 from zoo.stages import progress
 from zoo.stages.device import attention_options, device
 
@@ -71,7 +71,7 @@ class LayerwiseModel:
 
     @property
     def head_dim(self) -> int:
-        return shape_of_config(json.loads((self.source / "config.json").read_text())).head_dim
+        return shape_of_config(read_config(self.source)).head_dim
 
     def linear_names(self) -> list[str]:
         """The linear layers of a decoder layer, by their names in it."""

@@ -8,7 +8,6 @@ somebody said.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,10 @@ from zoo.contracts import LABELS, AdoptRequest, Head, StageResult
 from zoo.data.learned import FOLD, Learned, learned_of, write_learned
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
+from zoo.models.config_defaults import is_tied
 from zoo.models.foreign import ADAPTER_CONFIG, MERGE_IT, ForeignCheckpoint, read_adapter, read_checkpoint, weight_files
 from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config, without_softcap
+from zoo.models.patterns import read_pattern
 from zoo.models.shapes import read_config
 from zoo.reading import read_json_object
 from zoo.scores.metric_names import WEIGHTS_GIB
@@ -37,6 +38,7 @@ from zoo.store import copy_file, folder_fingerprint, write_atomic
 ADAPTER, MODEL, TENSORS = "adapter", "model", "adapter_model.safetensors"
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", f"{VOCABULARY_HEAD}weight"
 OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "*.jinja")
+OF_NAMES = ("exclude_modules", "layers_to_transform", "layers_pattern")  # of an adapter's config: which modules it has
 OF_A_PLACE = ("_name_or_path", "auto_map", "base_model_name_or_path", "revision")  # of a config: a machine's, or code
 
 
@@ -113,33 +115,27 @@ def _check_adapter(tensors: Mapping[str, torch.Tensor], folder: Path, head: Head
 
 
 def _adapter_config(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The adapter's config with a rank and an alpha by whole names, as the tensors have them.
+    """The adapter's config with its modules, ranks and alphas by whole names, as the tensors have them.
 
-    peft matches the patterns of `rank_pattern` and `alpha_pattern` with the ends of names.
+    peft matches the patterns of others with names: regular expressions that it would be busy with for as long as they like.
     """
     config = read_json_object(folder / ADAPTER_CONFIG, mend="save the adapter again")
     modules = sorted({name.removeprefix(PREFIX).split(".lora_A.")[0] for name in tensors if ".lora_A." in name})
     ranks = {module: tensors[f"{PREFIX}{module}.lora_A.weight"].shape[0] for module in modules}
-    patterns = config.get("alpha_pattern") or {}
+    patterns = [(read_pattern(text), alpha) for text, alpha in (config.get("alpha_pattern") or {}).items()]
     alphas = {
-        module: next((alpha for pattern, alpha in patterns.items() if _matches(pattern, module)), None) for module in modules
+        module: next((alpha for pattern, alpha in patterns if pattern and pattern.ends(module)), None) for module in modules
     }
     has_head = PREFIX + SCORE in tensors
     return {key: value for key, value in config.items() if key not in OF_A_PLACE} | {
+        **dict.fromkeys(OF_NAMES),
         "base_model_name_or_path": None,
+        "target_modules": modules,
         "rank_pattern": {module: rank for module, rank in ranks.items() if rank != config["r"]},
         "alpha_pattern": {module: alpha for module, alpha in alphas.items() if alpha is not None},
         "modules_to_save": [MODULE] if has_head else None,
         "task_type": "SEQ_CLS" if has_head else "CAUSAL_LM",
     }
-
-
-def _matches(pattern: str, module: str) -> bool:
-    """Whether a key of a pattern is a module's, as peft.utils.get_pattern_key has it (0.21)."""
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", module) is not None
-    except re.error:
-        return False
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------------
@@ -195,11 +191,10 @@ def _check_head(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tu
         if SCORE not in shapes:
             raise ZooError(f"{folder}: a classifier without {SCORE}, which would be random; save it again with its head")
         return
-    tied = bool(config.get("tie_word_embeddings", True))
-    if LM_HEAD not in shapes and not tied:
+    if LM_HEAD not in shapes and not is_tied(config):
         raise ZooError(
-            f"{folder}: no {LM_HEAD}, and config.json says that it is not the embedding: it would be random; save "
-            "it with its head, or set tie_word_embeddings = true there if it is"
+            f"{folder}: no {LM_HEAD}, and by config.json it is not the embedding: it would be random; save it with its head, "
+            "or set tie_word_embeddings = true there if it is"
         )
 
 

@@ -17,6 +17,7 @@ from typing import IO
 
 from zoo.contracts import Base, FetchRequest, StageResult
 from zoo.errors import ZooError
+from zoo.models.config_defaults import is_tied
 from zoo.models.encoders import encoder_named, folder_encoder
 from zoo.models.heads import VOCABULARY_HEAD, head_of
 from zoo.models.shapes import read_config, tensor_shapes
@@ -74,10 +75,10 @@ def check_has_head(folder: Path) -> None:
             f"{config['architectures'][0]}: a classifier, without the vocabulary's head that training begins from; give the "
             "causal model that it was made from, or `zoo register NAME --checkpoint` the folder as it is"
         )
-    if not config.get("tie_word_embeddings", True) and f"{VOCABULARY_HEAD}weight" not in tensor_shapes(folder):
+    if not is_tied(config) and f"{VOCABULARY_HEAD}weight" not in tensor_shapes(folder):
         raise ZooError(
-            f"{folder}: no {VOCABULARY_HEAD}weight, and config.json says that it is not the embedding (tie_word_embeddings); "
-            "give a folder with the head"
+            f"{folder}: no {VOCABULARY_HEAD}weight, and by config.json it is not the embedding: it would be random; give a "
+            "folder with the head, or set tie_word_embeddings = true there if it is"
         )
 
 

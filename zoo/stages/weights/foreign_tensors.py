@@ -104,7 +104,7 @@ def adapter_name(name: str) -> str | None:
         return PREFIX + SCORE
     if MAGNITUDE in bare:
         return PREFIX + bare.partition(MAGNITUDE)[0] + MAGNITUDE
-    found = re.fullmatch(r"(.+\.lora_[AB])(\.default)?\.weight", bare)
+    found = re.fullmatch(r"([\w.]+\.lora_[AB])(\.default)?\.weight", bare)  # peft takes names for patterns
     if not found:
         raise ZooError(f"{printable(name)[:80]}: is not of LoRA, DoRA or a classifier's head; {MERGE_IT}")
     return f"{PREFIX}{found[1]}.weight"

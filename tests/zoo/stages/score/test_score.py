@@ -15,13 +15,14 @@ import pandas as pd
 import psutil
 import pytest
 
+from tests.helpers.battles_files import mirrored
 from tests.helpers.clocks import Clock
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, ServeSpec, StageResult, Variant
 from zoo.data.battles import read_battles
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.pipeline.runners.local import descendants
-from zoo.scores.tables import label_probabilities, probabilities, read_scores
+from zoo.scores.tables import label_probabilities, probabilities, read_scores, swap_sides
 from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
@@ -102,6 +103,28 @@ def test_a_classifier_that_begins_as_the_label_rows_makes_their_table(
     for ours, theirs in zip(tables(tmp_path / "out"), tables(whole[0]), strict=True):
         assert ours["id"].tolist() == theirs["id"].tolist()
         assert np.abs(probabilities(ours) - probabilities(theirs)).max() < 1e-5
+
+
+def test_a_classifier_shown_the_other_way_round_answers_as_for_mirrored_battles(
+    tiny_llama: Path, sample_csv: Path, tmp_path: Path
+) -> None:
+    """The same prompts to the token, and the same probabilities once the sides are put back: both orders are alike."""
+    import torch
+
+    model = load_classifier(tiny_llama, load_codec(tiny_llama, PROMPT).label_ids, dtype=torch.float32)
+    with torch.no_grad():
+        model.score.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    found = []
+    for number, battles in enumerate((sample_csv, mirrored(sample_csv, tmp_path / "mirrored.csv"))):
+        run(request_for(tmp_path / "model", battles), tmp_path / f"out-{number}")
+        found.append([table.set_index("id").sort_index() for table in tables(tmp_path / f"out-{number}")])
+    (ab, ba), (mirrored_ab, mirrored_ba) = found
+    for own, other in ((ab, mirrored_ba), (ba, mirrored_ab)):
+        assert own.index.equals(other.index) and own["n_tokens"].equals(other["n_tokens"])
+        assert np.abs(probabilities(own) - swap_sides(probabilities(other))).max() < 1e-6
+    assert np.abs(probabilities(ab) - probabilities(ba)).max() > 0.01, "the order is seen"
 
 
 def test_two_replicas_make_the_table_of_one(

@@ -55,6 +55,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "some layers": {"target_modules": ["q_proj", "down_proj"]},
     "patterns": {"rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 7}, "alpha_pattern": {"mlp.up_proj": 3}},
+    "regular expressions": {
+        "target_modules": r".*\.(q|down|up)_proj",
+        "alpha_pattern": {r"^model\.layers\.0\..*": 3, r"layers.\d+.(mlp|none).up_proj": 5, "_proj": 100},
+        "rank_pattern": {r".*down_proj": 2},
+    },
     "classifier": {"classifier": True, "use_rslora": True},
 }
 
@@ -69,6 +74,7 @@ def test_an_adapter_of_plain_peft_is_merged_to_what_peft_computes(base: Path, tm
     )
     config = json.loads((out / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] is None, "no place of another machine"
+    assert all(name.startswith("model.layers.") for name in (*config["target_modules"], *config["alpha_pattern"]))
     ours = loaded(merged(base, out, tmp_path / "merged"), classifier="classifier" in settings)
     expected = last_logits(theirs)
     assert np.abs(last_logits(ours) - expected).max() < 1e-4
@@ -148,6 +154,7 @@ def test_what_is_not_merged_here_is_one_line_with_the_mend(base: Path, tmp_path:
         ({"r": "many"}, "no numbers above 0"),
         ({"modules_to_save": 3}, "no list of names"),
         ({"alpha_pattern": ["q_proj"]}, "no object of numbers"),
+        ({"alpha_pattern": {"(a+)+b": 3}}, r"alpha_pattern has '\(a\+\)\+b', and names with.*merge_and_unload"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4: it is of a base from which.*merge_and_unload"),
     )
     for number, (fields, told) in enumerate(refused):
@@ -165,6 +172,7 @@ def test_what_is_not_merged_here_is_one_line_with_the_mend(base: Path, tmp_path:
             ),
             ({key: value for key, value in tensors.items() if key != first}, "lacks a half"),
             ({**tensors, first: torch.full_like(tensors[first], float("nan"))}, "no numbers"),
+            ({**tensors, "base_model.model.(a+)+b.lora_A.weight": torch.zeros(4, 8)}, "is not of LoRA"),
         )
     ):
         save_file(wrong, folder / "adapter_model.safetensors")
@@ -299,8 +307,13 @@ def test_an_encoder_is_no_checkpoint_of_a_decoder(tmp_path: Path) -> None:
 
 def test_a_head_that_is_not_there_is_never_made_of_random_numbers(whole: Path, tmp_path: Path) -> None:
     rewrite(whole, lambda tensors: {name: value for name, value in tensors.items() if name != "lm_head.weight"})
-    with pytest.raises(ZooError, match=r"no lm_head\.weight.*tie_word_embeddings = true"):
-        checkpoint(whole, tmp_path / "out")
+    path = whole / "config.json"
+    config = json.loads(path.read_text())
+    del config["tie_word_embeddings"]
+    for number, own in enumerate((config | {"tie_word_embeddings": False}, config)):  # a Llama's, where it is left out
+        path.write_text(json.dumps(own))
+        with pytest.raises(ZooError, match=r"no lm_head\.weight.*tie_word_embeddings = true"):
+            checkpoint(whole, tmp_path / f"out-{number}")
     with pytest.raises(ZooError, match=r"an adapter's tensor in a whole model; merge it"):
         rewrite(whole, lambda tensors: {**tensors, "model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(1)})
         checkpoint(whole, tmp_path / "again")
@@ -337,11 +350,29 @@ def test_quantized_tensors_are_taken_as_they_are(base: Path, tmp_path: Path) -> 
     assert specs[0] == specs[1]
 
 
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
+INT4 = {"num_bits": 4, "type": "int", "group_size": 128}
 REFUSED = {
     "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"merge\.into = \"trained\""),
     "three bits": ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "3 bits"),
     "gemv": ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "gemv"),
     "unknown": ({"quant_method": "exl2"}, "exl2"),
+    "zero points": ({**GPTQ, "sym": False}, "sym = true"),
+    "by activations": ({**GPTQ, "desc_act": True}, "desc_act = false"),
+    "of a kernel": ({**GPTQ, "checkpoint_format": "marlin"}, "'marlin'"),
+    "busy with a module": ({**GPTQ, "dynamic": {"-:(a+)+b": {}}}, r"'\(a\+\)\+b' is no simple pattern"),
+    "busy with what is left out": (
+        {"quant_method": "compressed-tensors", "config_groups": {}, "ignore": ["re:" + ".*" * 9 + "b"]},
+        "is no simple pattern",
+    ),
+    "busy with a group": (
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"targets": ["re:(?!x).*"], "weights": INT4}}},
+        "is no simple pattern",
+    ),
+    "by activations, compressed": (
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {**INT4, "actorder": "group"}}}},
+        "actorder = 'static'",
+    ),
     "no object": ([1], "no object"),
 }
 

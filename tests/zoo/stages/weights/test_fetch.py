@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.requests import BASE, given
+from tests.helpers.tiny_models import write_tiny_gemma3, write_tiny_llama
 from zoo.contracts import FetchRequest
 from zoo.entries.load import load_entry
 from zoo.errors import ZooError
@@ -23,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "model"
     made.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (made / name).write_text("{}" if name == "config.json" else name)
+        (made / name).write_text('{"tie_word_embeddings": true}' if name == "config.json" else name)
     return made
 
 
@@ -123,3 +125,19 @@ def test_fetch_says_what_a_folder_lacks(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ZooError, match=r"no config\.json; point to the folder"):
         run(folder, tmp_path / "out")
+
+
+def left_out(folder: Path) -> Path:
+    """A base of which neither config.json nor a tensor says what its head is: transformers saves no head that is tied."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_head_that_is_neither_there_nor_the_family_s_embedding_is_refused(tmp_path: Path) -> None:
+    """Gemma's is the embedding where its config does not say; Llama's is not, and an engine would make it of random numbers."""
+    run(left_out(write_tiny_gemma3(tmp_path / "gemma")), tmp_path / "taken")
+    with pytest.raises(ZooError, match=r"no lm_head\.weight.*it would be random.*tie_word_embeddings = true"):
+        run(left_out(write_tiny_llama(tmp_path / "llama")), tmp_path / "refused")
+    run(left_out(write_tiny_llama(tmp_path / "whole", tie_word_embeddings=False)), tmp_path / "whole-taken")
