@@ -184,7 +184,7 @@ def _by_array(job: Job, folder: Path, store: Path, say: Say) -> list[Status]:
 
     with AskedBeside(is_at_work) as keep_up:
         found = follow(job, folder, store, say=say, keep_up=keep_up)
-    slurm.end(array)
+    slurm.end(array, waiting=True)  # those at work may still be logging
     return found
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from zoo.contracts import Say
 from zoo.errors import ZooError
-from zoo.experiments.jobs.states import Note, Status, log_of, progress_of, statuses
+from zoo.experiments.jobs.states import State, Status, log_of, progress_of, statuses
 from zoo.experiments.jobs.tasks import STOP, Job, jobs_in, read_job
 from zoo.report.text import Cell, Column, Table, as_budget, as_text
 from zoo.store import leave_out
 
 LOOK_SECONDS = 1.0
 SAY_SECONDS = 30.0  # between two lines on what runs, where no terminal shows the table
-ORDER = ("running", "failed", "queued", "waiting", "not run", "done")
+ORDER: tuple[State, ...] = ("running", "failed", "queued", "waiting", "not run", "done")
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,14 @@ def tasks_table(found: Sequence[Status], store: Path) -> Table:
 
 def _row(one: Status, store: Path) -> list[Cell]:
     task, note = one.task, one.note
-    host, seconds = (note.host, _seconds(note)) if note else (None, None)
-    return [one.state, task.title, task.fold, task.request.stage, host, seconds, _told(one, store), task.name]
+    host = note.host if note else None
+    return [one.state, task.title, task.fold, task.request.stage, host, _seconds(one), _told(one, store), task.name]
 
 
-def _seconds(note: Note) -> float:
-    """How long it runs, or ran."""
-    return round(max(0.0, (note.ended or time.time()) - note.since), 1)
+def _seconds(one: Status) -> float | None:
+    """How long a task runs, or ran; None where nobody knows: what others made, or a worker that ended before it said so."""
+    until = time.time() if one.state == "running" else one.note.ended if one.note else None
+    return round(max(0.0, until - one.note.since), 1) if one.note and until else None
 
 
 def _told(one: Status, store: Path) -> str:

@@ -156,7 +156,8 @@ def looked_at(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(token, secrets.token_hex(16))
     try:
-        here, ask = facts_here(token, files), ray.remote(facts_here)
+        here = facts_here(token, files)
+        ask: Any = ray.remote(facts_here)
         asked = {node: ask.options(num_cpus=0, max_retries=0, **on(node)).remote(token, files) for node in nodes}
         found: dict[str, HostFacts] = {}
         for node, answer in asked.items():

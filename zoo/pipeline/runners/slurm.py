@@ -108,13 +108,13 @@ def at_work(folder: Path) -> str | None:
     return None
 
 
-def end(job: str) -> None:
-    """End what is left of a job.
+def end(job: str, *, waiting: bool = False) -> None:
+    """End what is left of a job, or only those of its tasks that wait for a host.
 
-    Tasks that wait for a host have nothing to do once all is done.
+    These have nothing to do once all is done.
     """
     with suppress(ZooError):  # it has ended by itself
-        _ask("scancel", job)
+        _ask("scancel", *(["--state=PENDING"] if waiting else []), job)
 
 
 def log_end(folder: Path) -> str:

@@ -62,8 +62,8 @@ def test_two_workers_do_each_task_once_and_what_fails_fails_alone(sample_csv: Pa
 def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
 ) -> None:
-    entry = tiny_entry("one", epochs=6)
-    asked = asked_folds(entry, sample_csv, store, tiny_llama)
+    entry = tiny_entry("one", epochs=4)
+    asked = [one for one in asked_folds(entry, sample_csv, store, tiny_llama) if one.fold == 0]
     bring(asked, store)
     job = job_of(asked)
     folder = keep_job(job, store)
@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     first.wait()
     second = worker(folder)
     assert second.wait(500) == 0, said(folder)
-    assert states(statuses(folder, job, store)) == ["done", "done"]
+    assert states(statuses(folder, job, store)) == ["done"]
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
     note = read_note(folder, job.tasks[0])
     assert note is not None and note.deaths == 1

@@ -49,11 +49,12 @@ def test_what_two_hosts_make_is_what_one_makes_and_a_failure_is_reported(
     cluster: Any, sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
 ) -> None:
     said: list[str] = []
-    asked = asked_folds(tiny_entry("one"), sample_csv, store, tiny_llama, last="quantize")
+    asked = asked_folds(tiny_entry("one"), sample_csv, store, tiny_llama, last="merge")
     job = job_of(asked)
     with running_on("ray", store, said.append):
         run_ahead(asked, store, say=said.append)
         folder = job_folder(store, job.name)
+        wait_until(lambda: not workers_of(job.name), "the end of the workers, which log what they made")
         assert {one.state for one in statuses(folder, job, store)} == {"done"}
         assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
         run_ahead(asked, store, say=said.append)  # nothing is left
@@ -62,10 +63,9 @@ def test_what_two_hosts_make_is_what_one_makes_and_a_failure_is_reported(
         with pytest.raises(ZooError, match=rf"train-\w+ failed on .*see `zoo jobs {job_of([lost, *words]).name}`"):
             run_ahead([lost, *words], store, say=said.append)
         assert (store / job_of(words).tasks[0].name).exists(), "what does not need it is done"
-        wait_until(lambda: not workers_of(job.name), "the end of the workers")
     assert sum("fold 1: train done" in line for line in said) == 1, said
     here = tmp_path / "here" / "store"
-    own = asked_folds(tiny_entry("one"), sample_csv, here, tiny_llama, last="quantize")
+    own = asked_folds(tiny_entry("one"), sample_csv, here, tiny_llama, last="merge")
     for one in own:
         run_chain([one.request], one.entry, here, say=lambda _: None, track=False)
     assert job_of(own).name == job.name, "the same artifacts"
@@ -113,7 +113,7 @@ def test_a_command_that_is_interrupted_leaves_its_workers_and_comes_back(
 ) -> None:
     """Then a worker, a host and the command are killed: every training is done once, from where it had come to."""
     (tmp_path / "entries").mkdir()
-    (tmp_path / "entries" / "slow.toml").write_text(contract_toml(tiny_entry("slow", epochs=12)))
+    (tmp_path / "entries" / "slow.toml").write_text(contract_toml(tiny_entry("slow", epochs=30, evals_per_epoch=1)))
     log, draw = tmp_path / "command.log", random.Random(5)
     process = command(tmp_path, sample_csv, tiny_llama)
     try:
@@ -137,6 +137,7 @@ def test_a_command_that_is_interrupted_leaves_its_workers_and_comes_back(
         assert process.wait(600) == 0, log.read_text()[-3000:]
     finally:
         process.kill()
+    wait_until(lambda: not workers_here(folder), "the end of the workers, which log what they made")
     assert {one.state for one in statuses(folder, job, store)} == {"done"}
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
     assert any("going on from step" in (store / task.name / "stage.log").read_text() for task in job.tasks)

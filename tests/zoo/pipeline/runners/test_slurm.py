@@ -160,6 +160,7 @@ def test_trainings_by_an_array_are_done_once_and_go_on_after_a_kill(
         killed = pool.submit(kill_one)
         jobs.run_ahead(asked, store, say=said.append)
         assert killed.result() > 0
+    assert first(lambda: not slurm.states(slurm.job_of(folder) or "")), "tasks that have nothing to do wait on"
     notes = [read_note(folder, task) for task in job.tasks]
     assert [note.state for note in notes if note] == ["done", "done"] and sum(note.deaths for note in notes if note) == 1
     assert "going on from step" in (store / job.tasks[0].name / "stage.log").read_text()
@@ -167,7 +168,6 @@ def test_trainings_by_an_array_are_done_once_and_go_on_after_a_kill(
         line for log in (folder / slurm.LOGS).glob("*.log") for line in log.read_text().splitlines() if line.endswith(": done")
     ]
     assert len(done) == 2, done
-    assert first(lambda: not slurm.states(slurm.job_of(folder) or "")), "tasks that have nothing to do wait on"
 
 
 def next_job() -> int:
