@@ -18,9 +18,10 @@ def jobs(
     output: Output = Format.table,
     as_json: AsJson = False,
 ) -> None:
-    """Trainings on other hosts (--runner ray, slurm): what runs where, what is left, what failed and why.
+    """Trainings on other hosts: what runs where, what is left, what failed and why.
 
-    A job is what one command has made by several hosts. The same command comes back to it, and tries again what failed.
+    A job is what one command with --runner ray or slurm has hosts make. The same command comes back to it, and tries again
+    what failed.
 
     Example: zoo jobs
 

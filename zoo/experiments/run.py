@@ -92,8 +92,9 @@ def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say, ahead
 def wanted_of(
     entry: Entry, options: RunOptions, chains: Sequence[list[Request]], store: Path
 ) -> tuple[list[list[Request]], list[Request]]:
-    """Of each chain the requests up to the last that is asked for, and the chain of the averaged checkpoint if it is.
+    """What is asked for of each chain, and the averaged checkpoint's.
 
+    Each ends with the stage that is to be the last; the averaged one is empty where none is wanted.
     ZooError where the entry has no such stage, or no folds to average.
     """
     if options.average and not options.every_fold:

@@ -40,7 +40,10 @@ def living(folder: Path, lapse_seconds: float = LAPSE_SECONDS) -> set[str]:
 
 
 def forget(folder: Path, begin: str) -> None:
-    """Have all holders whose names begin so count as gone at once: their processes are known to have ended."""
+    """Have all holders whose names begin so count as gone at once.
+
+    Their processes are known to have ended.
+    """
     for beat in folder.glob(f"{begin}*{ALIVE}"):
         beat.unlink(missing_ok=True)
 
@@ -75,7 +78,10 @@ class Leases:
         return self._take(self._told, number, turn)
 
     def holds(self, number: int) -> bool:
-        """Whether the piece is still this holder's: while it was silent another may have taken it over."""
+        """Whether the piece is still this holder's.
+
+        While it was silent another may have taken it over.
+        """
         return self._last(number)[0] == self._holder
 
     def release(self, number: int) -> None:

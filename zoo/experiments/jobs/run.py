@@ -1,4 +1,4 @@
-"""Run chains as a job: what one host does of each is shared out over the hosts of the runner.
+"""Run chains as a job: their stages are shared out over the hosts of the runner.
 
 The command brings what jobs start from (weights, adapters from elsewhere), writes the job down, has workers started, and shows
 it. Where workers outlive it, Ctrl-C leaves them at work, and the same command comes back to them.
@@ -41,9 +41,9 @@ def _fold_of(requests: Sequence[Request]) -> int | None:
 
 
 def run_ahead(given: Iterable[Asked], store: Path, *, say: Say) -> None:
-    """Have hosts of the runner make what jobs do of the requests; nothing where stages run on this host.
+    """Have hosts of the runner make what jobs do of the requests.
 
-    ZooError naming what failed, once all else is done.
+    Nothing where stages run on this host. ZooError naming what failed, once all else is done.
     """
     if current_runner() == "local":
         return
@@ -71,10 +71,8 @@ def run_ahead(given: Iterable[Asked], store: Path, *, say: Say) -> None:
 
 def _bring(asked: Sequence[Asked], job: Job, store: Path, say: Say) -> None:
     """Get into the store what tasks start from, and of their artifacts what the remote has."""
-    seen: set[str] = set()
     for one in asked:
-        if one.request.stage in BROUGHT and (name := artifact_name(one.request)) not in seen:
-            seen.add(name)
+        if one.request.stage in BROUGHT and not is_made(store, artifact_name(one.request)):
             run_chain([one.request], one.entry, store, say=say)
     for task in job.tasks:
         if not is_made(store, task.name):
@@ -122,7 +120,10 @@ def _last_words(folder: Path) -> str:
 
 
 class AskedBeside:
-    """Asks a question every ASK_SECONDS in a thread of its own: a host may take minutes to answer what it is."""
+    """Asks a question every ASK_SECONDS in a thread of its own.
+
+    A host may take minutes to answer what it is.
+    """
 
     def __init__(self, question: Callable[[], str]) -> None:
         self._question, self._ended = question, threading.Event()

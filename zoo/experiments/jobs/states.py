@@ -1,4 +1,4 @@
-"""How far a job is: what the store has, what workers noted, and what stages say of themselves."""
+"""How far a job is, by the store, by what workers noted, and by what stages say."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _status(folder: Path, task: Task, store: Path, found: dict[str, Status], ali
 
 
 def open_chains(found: Sequence[Status]) -> Counter[int]:
-    """How many chains have something left, by the cards that it takes: so many workers have work."""
+    """How many chains have something left, by the cards that it takes."""
     cards: dict[tuple[str, int | None], int] = {}
     for status in found:
         if status.is_open:
@@ -125,7 +125,10 @@ def in_order(found: Sequence[Status]) -> Iterator[Status]:
 
 
 def progress_of(store: Path, name: str) -> str:
-    """What a running stage says of itself last: time left, how far it is, how fast; empty where it says nothing."""
+    """What a running stage says of itself last: time left, how far it is, how fast.
+
+    Empty where it says nothing.
+    """
     path = store / PARTIAL / name / LIVE
     with suppress(OSError):
         _, said = read_lines(path, max(0, path.stat().st_size - TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""A job: stage requests of many chains as tasks, kept as files in a folder of the store that all hosts see.
+"""A job: stages of many chains as tasks, files in a folder that all hosts see.
 
     .jobs/NAME/job.json      what is to be made: this file's `Job`
                host.json     what the host of the command says of itself, token: what all have to read
@@ -107,7 +107,10 @@ def gpus_of(request: Request) -> int:
 
 
 def job_of(asked: Sequence[Asked]) -> Job:
-    """The job of all that is asked, a task an artifact: what several chains share is of the first."""
+    """The job of all that is asked, a task an artifact.
+
+    What several chains share is of the first.
+    """
     wanted = {artifact_name(one.request): one for one in asked if is_task(one.request)}
     makers = {fingerprint(one.request): name for name, one in wanted.items()}
     entries: list[Entry] = []

@@ -1,5 +1,6 @@
-"""A worker of a job, on any host that sees its folder: `python -m zoo.experiments.jobs.worker FOLDER LAPSE`.
+"""A worker of a job, on any host that sees its folder.
 
+`python -m zoo.experiments.jobs.worker FOLDER LAPSE`.
 It claims a task whose needs are in the store, runs it as a command on this host would, notes how it ended, and takes the next.
 What a worker that fell silent had claimed, others take over: a training goes on from its checkpoint, which lies in the store.
 Over a claim stands the artifact's own lock: a stage whose worker has died may live a moment longer. It ends when nothing is
@@ -51,7 +52,10 @@ class Worker:
         self.stopping = threading.Event()
 
     def beat(self) -> None:
-        """Say that this worker lives; what it holds it ends where it was taken for dead, or is told to stop."""
+        """Say that this worker lives.
+
+        What it holds it ends where it was taken for dead, or is told to stop.
+        """
         with suppress(OSError):  # a file server that is away for a moment: who falls silent for that loses all it has
             self._leases.renew()
             if (self._folder / STOP).exists() or (self._held is not None and not self._leases.holds(self._held)):

@@ -34,9 +34,9 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 
 
 def die_with_parent() -> None:
-    """On Linux, have this process end with the one that started it, even where that is killed with SIGKILL.
+    """On Linux, have this process end with the one that started it.
 
-    It is the one that `RUNNER` names in the environment. No orphan goes on holding a GPU.
+    Even where that is killed with SIGKILL. It is the one that `RUNNER` names in the environment. No orphan goes on holding a GPU.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

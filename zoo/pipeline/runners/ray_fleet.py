@@ -1,4 +1,4 @@
-"""A fleet of the ray runner: hosts of one kind of machine, and room on them for copies of a model."""
+"""A fleet of the ray runner: hosts of one kind of machine, with room for copies."""
 
 from __future__ import annotations
 

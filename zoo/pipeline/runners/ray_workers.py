@@ -75,7 +75,10 @@ class Keeper:
 
 
 def worker_environment() -> dict[str, str]:
-    """What of this process's environment workers get: where the home is, and where stages are logged to."""
+    """What of this process's environment workers get.
+
+    Where the home is, and where stages are logged to, among it.
+    """
     carried = environment_of((*CARRIED, "MLFLOW_*"))
     kept = {name: value for name, value in carried.items() if name not in (*NOT_CARRIED, *NOT_OF_STAGES)}
     return {**kept, "ZOO_HOME": str(home()), CHOSEN: "local"}

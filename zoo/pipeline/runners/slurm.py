@@ -25,7 +25,10 @@ NOT_CARRIED = (CHOSEN, RUNNER, SHARE, *NOT_OF_STAGES)
 
 
 def task_environment(stage: str) -> dict[str, str]:
-    """What an array's script sets for tasks that do a stage's work: sbatch hands on the rest, unless it is told otherwise."""
+    """What an array's script sets for tasks that do a stage's work.
+
+    sbatch hands on the rest of the environment, unless it is told otherwise.
+    """
     return {
         name: value for name, value in stage_environment(stage).items() if name.startswith(CARRIED) and name not in NOT_CARRIED
     }

@@ -113,7 +113,7 @@ def test_a_command_that_is_interrupted_leaves_its_workers_and_comes_back(
 ) -> None:
     """Then a worker, a host and the command are killed: every training is done once, from where it had come to."""
     (tmp_path / "entries").mkdir()
-    (tmp_path / "entries" / "slow.toml").write_text(contract_toml(tiny_entry("slow", epochs=30, evals_per_epoch=1)))
+    (tmp_path / "entries" / "slow.toml").write_text(contract_toml(tiny_entry("slow", epochs=60, evals_per_epoch=1)))
     log, draw = tmp_path / "command.log", random.Random(5)
     process = command(tmp_path, sample_csv, tiny_llama)
     try:
