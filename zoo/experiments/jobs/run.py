@@ -21,7 +21,7 @@ from zoo.pipeline.runners import slurm
 from zoo.pipeline.runners.chosen import CHOSEN, current_runner
 from zoo.remote import pull_known
 from zoo.settings import load_settings
-from zoo.store import artifact_name, locked, write_atomic
+from zoo.store import artifact_name, if_free, lock_file, write_atomic
 from zoo.store.leases import LAPSE_SECONDS
 
 WORKER = ("-m", "zoo.experiments.jobs.worker")
@@ -75,8 +75,8 @@ def _bring(asked: Sequence[Asked], job: Job, store: Path, say: Say) -> None:
         if one.request.stage in BROUGHT and not is_made(store, artifact_name(one.request)):
             run_chain([one.request], one.entry, store, say=say)
     for task in job.tasks:
-        if not is_made(store, task.name):
-            with locked(store, task.name):
+        with if_free(lock_file(store, task.name)) as free:  # else somebody makes it just now
+            if free and not is_made(store, task.name):
                 pull_known(task.request, store, say)
 
 

@@ -36,7 +36,7 @@ KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's d
 def die_with_parent() -> None:
     """On Linux, have this process end with the one that started it.
 
-    Even where that is killed with SIGKILL. It is the one that `RUNNER` names in the environment. No orphan goes on holding a GPU.
+    Even where that is killed with SIGKILL: no orphan goes on holding a GPU. `RUNNER` names it in the environment.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
