@@ -142,7 +142,8 @@ def _shown(store: Path, say: Say) -> Iterator[Callable[[Sequence[Status]], None]
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 
         def show(found: Sequence[Status]) -> None:
-            live.update(Text(f"{_page(found, store)}\n{counted(found)}"), refresh=True)
+            page = f"{_page(found, store)}\n{counted(found)}"
+            live.update(Text(page, no_wrap=True, overflow="ellipsis"), refresh=True)
 
         yield show
 
