@@ -30,7 +30,9 @@ class SlurmSettings(Contract):
     `options` go to sbatch as they are: `["--partition=gpu", "--gres=gpu:1", "--time=04:00:00"]`.
     """
 
-    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(default=4, description="of an array, each a share of the chunks")
+    tasks: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=4, description="of an array: shares of a scoring's chunks, or workers of a job"
+    )
     options: tuple[str, ...] = Field(default=(), description="of sbatch, for every task")
 
 
@@ -44,7 +46,7 @@ class Settings(Contract):
     environments: dict[str, Path] = Field(default={})
     study_storage: str = Field("", description="where `zoo tune` keeps studies that processes share, as `ZOO_STUDY_STORAGE`")
     remote: str = Field("", description="where `zoo push` and `zoo pull` keep artifacts, as `ZOO_REMOTE`, which comes first")
-    runner: Literal["local", "ray", "slurm"] = Field(default="local", description="where scoring and generating run")
+    runner: Literal["local", "ray", "slurm"] = Field(default="local", description="where stages run")
     slurm: SlurmSettings = Field(default=SlurmSettings(), description="the arrays of `--runner slurm`")
 
 

@@ -30,9 +30,12 @@ def experiment(
     Example: zoo experiment experiments/001-human-preferences --data-dir path/to/data
 
     Example: zoo experiment experiments/002-folds-and-votes --data-dir path/to/data --jobs 4
+
+    Example: zoo experiment experiments/002-folds-and-votes --data-dir path/to/data --runner ray
     """
     from zoo.errors import ZooError
     from zoo.experiments.recipes import load_recipe, run_recipe
+    from zoo.pipeline.runners.chosen import current_runner
     from zoo.pipeline.runners.session import running_on
     from zoo.settings import home, store_folder
 
@@ -50,8 +53,6 @@ def experiment(
             run_recipe(folder, data_dir, store_folder(), say=say)
         leaderboard(output=style)
         return
-    if runner not in (None, "local"):
-        raise ZooError(f"{folder}: --runner {runner}: a recipe with until = 'train' runs on this host; leave it out")
     from zoo.experiments.overlaps import overlaps
     from zoo.experiments.side_by_side import run_side_by_side
     from zoo.experiments.trials import run_trials, trials_figure, trials_table
@@ -62,9 +63,12 @@ def experiment(
     if not only:
         for line in overlaps(load_recipe(folder), data_dir):
             say(line)
-    if jobs > 1:
-        run_side_by_side(folder, data_dir, jobs, store_folder(), logs=results / "logs", only=only or (), say=say)
-    trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)
+    with running_on(runner, store_folder(), say):
+        if jobs > 1 and (there := current_runner()) != "local":
+            raise ZooError(f"--jobs {jobs}: with --runner {there} each host takes runs as it has room; leave --jobs out")
+        if jobs > 1:
+            run_side_by_side(folder, data_dir, jobs, store_folder(), logs=results / "logs", only=only or (), say=say)
+        trials = run_trials(folder, data_dir, store_folder(), only=only or (), say=say)
     table = trials_table(trials)
     written: list[str] = []
     if not only:

@@ -15,6 +15,7 @@ from zoo.cli.entries import check, import_, list_, register, show
 from zoo.cli.experiments import experiment
 from zoo.cli.home import du, gc, rm, verify
 from zoo.cli.insight import insight, report
+from zoo.cli.jobs import jobs
 from zoo.cli.ladder import ladder
 from zoo.cli.lineage import lineage
 from zoo.cli.remote import pull, push
@@ -27,7 +28,7 @@ add_commands(
     app,
     {
         START: (list_, show, run, leaderboard, insight, report),
-        STAGES: (fetch, train, merge, quantize, score, ladder, caps, tune, experiment),
+        STAGES: (fetch, train, merge, quantize, score, ladder, caps, tune, experiment, jobs),
         MEMBERS: (register, import_, promote),
         MACHINES: (check, cost, bundle, unbundle, export),
         TRACKING: (ui, sync),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +27,7 @@ from zoo.experiments.held import N_FOLDS, held_of
 from zoo.report.text import Format, show
 
 if TYPE_CHECKING:
-    from zoo.contracts import Entry
+    from zoo.contracts import Entry, Request
     from zoo.experiments.run import RunOptions
 
 Folds = Annotated[
@@ -107,9 +106,6 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             most_bad=max_bad_rows,
         )
         entry, style = override(load_entry(name), settings or []), style_of(output, as_json)
-        if last != "score":
-            _run(entry, options, gated=gated, style=style)
-            return
         with running_on(runner, store_folder(), say):
             if dry_run:
                 _print_arrays(entry, options)
@@ -117,18 +113,15 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             _run(entry, options, gated=gated, style=style)
 
     last, gated = ("score", True) if name == "run" else (name, False)
-    if last != "score":  # what trains and quantizes runs on this host
-        signature = inspect.signature(command, eval_str=True)
-        kept = [parameter for key, parameter in signature.parameters.items() if key not in ("runner", "dry_run")]
-        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = name, text
     return command
 
 
 def _print_arrays(entry: Entry, options: RunOptions) -> None:
-    """The script of each scoring that the command would submit."""
+    """The script of each array that the command would submit: what trains, and each scoring."""
     from zoo.contracts import ScoreRequest
-    from zoo.experiments.run import entry_chains
+    from zoo.experiments.jobs import run as jobs
+    from zoo.experiments.run import entry_chains, wanted_of
     from zoo.pipeline.runners.chosen import current_runner
     from zoo.settings import store_folder
     from zoo.stages.score.shared_out import script_of
@@ -137,20 +130,29 @@ def _print_arrays(entry: Entry, options: RunOptions) -> None:
     if current_runner() != "slurm":
         raise ZooError("--dry-run: prints what is submitted with --runner slurm; give both")
     store = store_folder()
-    requests = [request for chain in entry_chains(entry, options, store, say=say) for request in chain]
+    wanted, averaging = wanted_of(entry, options, entry_chains(entry, options, store, say=say), store)
+    if script := jobs.script_ahead(jobs.asked_of(entry.name, entry, [*wanted, averaging]), store):
+        print(script)
+    requests = [request for chain in wanted for request in chain]
     for name in [artifact_name(request) for request in requests if isinstance(request, ScoreRequest)]:
         print(script_of(name, store / PARTIAL / name))
 
 
 def _run(entry: Entry, options: RunOptions, *, gated: bool, style: Format) -> None:
     """Run the stages, and the ladder where the entry's gate asks for it; print what they say, then hold it to the gate."""
+    from zoo.experiments.jobs.run import asked_of, run_ahead
     from zoo.experiments.run import run_entry, run_gated
     from zoo.report.ladder import ladder_page
     from zoo.report.views import run_page, run_record
     from zoo.scores.ladder import check_gate
     from zoo.settings import store_folder
 
-    finished = (run_gated if gated else run_entry)(entry, options, store_folder(), say=say)
+    store = store_folder()
+
+    def ahead(chains: Sequence[Sequence[Request]]) -> None:
+        run_ahead(asked_of(entry.name, entry, chains), store, say=say)
+
+    finished = (run_gated if gated else run_entry)(entry, options, store, say=say, ahead=ahead)
     page = [*run_page(finished.artifacts, finished.folds, finished.averaged)]
     page += [block for steps, figure in finished.ladders for block in ladder_page(steps, figure)]
     ladders = [steps for steps, _ in finished.ladders]
@@ -177,6 +179,10 @@ train = _stage_command(
     Example: zoo train smollm2-135m --data battles.csv --fold 1
 
     Example: zoo train llama-3-8b --data battles.csv --as t4
+
+    Every fold on hosts of a Ray cluster or Slurm array, which work on when this command ends; `zoo jobs` shows them:
+
+    Example: zoo train llama-3-8b --data battles.csv --folds 5 --runner ray
     """,
 )
 merge = _stage_command(

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zoo.contracts import Contract, Entry, Held, Name, Positive, Say, Selection
+from zoo.contracts import Contract, Entry, Held, Name, Positive, Request, Say, Selection
 from zoo.entries.load import load_entry, override, with_files_from
 from zoo.errors import ZooError
+from zoo.experiments.jobs.run import asked_of, run_ahead
 from zoo.experiments.run import run_folds
 from zoo.pipeline.chain import battles_input, chain
 from zoo.pipeline.folds import fold_chains
@@ -102,12 +103,13 @@ def run_recipe(folder: Path, data_folder: Path, store: Path, *, say: Say) -> lis
     """Run every entry of a recipe to its scores; what is in the store is not made again."""
     recipe = load_recipe(folder)
     battles = battles_input(data_folder / recipe.data, say=say)
-    finished = []
-    for entry in (with_files_from(entry, data_folder) for entry in recipe_entries(recipe)):
-        selection = Selection(max_rows=recipe.score_rows)
+    selection = Selection(max_rows=recipe.score_rows)
+    planned: list[tuple[str, Entry, list[list[Request]]]] = []
+    for run, entry in zip(recipe.runs, (with_files_from(entry, data_folder) for entry in recipe_entries(recipe)), strict=True):
         if recipe.all_folds:
             chains = fold_chains(entry, battles, recipe.target, store, held=recipe.held, selection=selection)
         else:
             chains = [chain(entry, battles, recipe.target, store, held=recipe.held, selection=selection)]
-        finished += run_folds(chains, entry, store, say=say)
-    return finished
+        planned.append((run.title, entry, chains))
+    run_ahead((asked for one in planned for asked in asked_of(*one)), store, say=say)
+    return [made for _, entry, chains in planned for made in run_folds(chains, entry, store, say=say)]

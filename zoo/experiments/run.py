@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from zoo.scores.ladder import Step, steps_from_metrics
 from zoo.scores.out_of_fold import OutOfFold, out_of_fold
 from zoo.store import Artifact, artifact_name, find
 from zoo.tracking.bounded import SECONDS
+
+Ahead = Callable[[Sequence[Sequence[Request]]], None]  # is given all chains before the first is run here
 
 
 @dataclass(frozen=True)
@@ -57,39 +59,51 @@ class Finished:
     ladders: tuple[tuple[list[Step], Path], ...] = ()
 
 
-def run_gated(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
+def run_gated(entry: Entry, options: RunOptions, store: Path, *, say: Say, ahead: Ahead | None = None) -> Finished:
     """Run an entry's stages, then the ladder of each chain where the entry's gate asks for it.
 
-    Whether it holds, `zoo.scores.ladder.check_gate` says of each ladder.
+    Whether it holds, `zoo.scores.ladder.check_gate` says of each ladder. The rest as `run_entry` has it.
     """
-    finished = run_entry(entry, options, store, say=say)
+    finished = run_entry(entry, options, store, say=say, ahead=ahead)
     if options.emulated or entry.ladder.max_ladder_loss is None:
         return finished
     return replace(finished, ladders=tuple(climb(entry, requests, store, say=say) for requests in finished.chains))
 
 
-def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say) -> Finished:
+def run_entry(entry: Entry, options: RunOptions, store: Path, *, say: Say, ahead: Ahead | None = None) -> Finished:
     """Run an entry's stages up to the last one asked for.
 
-    What is in the store is not made again.
+    What is in the store is not made again; `ahead` may have others put it there.
     """
-    if options.average and not options.every_fold:
-        raise ZooError("--average is of all folds; give --folds N, without --fold")
     chains = entry_chains(entry, options, store, say=say)
-    names = [request.stage.removeprefix("lexical-") for request in chains[0]]
-    if options.last not in names:
-        raise ZooError(f"{entry.name}: {entry.a_kind} has no stage {options.last!r}; it has {', '.join(names)}")
-    end = len(names) - names[::-1].index(options.last)  # an entry may train twice
-    wanted = [requests[:end] for requests in chains]
+    wanted, averaging = wanted_of(entry, options, chains, store)
+    if ahead is not None:
+        ahead([*wanted, averaging])
     if not options.every_fold:
         return Finished(chains, _ends(run_chain(wanted[0], entry, store, say=say)), [])
-    averaging = average_chain(chains, store) if options.average else []
     finished = run_folds(wanted, entry, store, say=say)
     folds = _out_of_fold(finished, options.battles) if options.last == "score" else []
     if not averaging:
         return Finished(chains, finished, folds)
     say(f"{entry.name}: the mean of {len(chains)} folds' adapters")
     return Finished(chains, finished, folds, tuple(_ends(run_chain(averaging, entry, store, say=say))))
+
+
+def wanted_of(
+    entry: Entry, options: RunOptions, chains: Sequence[list[Request]], store: Path
+) -> tuple[list[list[Request]], list[Request]]:
+    """What is asked for of each chain, and the averaged checkpoint's.
+
+    Each ends with the stage that is to be the last; the averaged one is empty where none is wanted.
+    ZooError where the entry has no such stage, or no folds to average.
+    """
+    if options.average and not options.every_fold:
+        raise ZooError("--average is of all folds; give --folds N, without --fold")
+    names = [request.stage.removeprefix("lexical-") for request in chains[0]]
+    if options.last not in names:
+        raise ZooError(f"{entry.name}: {entry.a_kind} has no stage {options.last!r}; it has {', '.join(names)}")
+    end = len(names) - names[::-1].index(options.last)  # an entry may train twice
+    return [requests[:end] for requests in chains], average_chain(chains, store) if options.average else []
 
 
 def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:

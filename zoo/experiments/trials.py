@@ -20,6 +20,8 @@ from zoo.data.splits import prompt_groups
 from zoo.data.usable import usable_battles
 from zoo.entries.load import with_files_from
 from zoo.errors import ZooError
+from zoo.experiments.jobs.run import run_ahead
+from zoo.experiments.jobs.tasks import Asked
 from zoo.experiments.recipes import Recipe, RecipeRun, load_recipe, recipe_entries
 from zoo.experiments.run import run_chain
 from zoo.experiments.scored import Labels, Scored, scored_rows
@@ -157,11 +159,19 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
     labels = check_labels(recipe, data_folder, say)
     trials: list[Trial] = []
     seen: set[str] = set()
-    for run, entry in zip(recipe.runs, recipe_entries(recipe), strict=True):
-        if only and run.title not in only:
-            continue
-        own = with_files_from(entry, data_folder)
-        for form, data, artifact in run_trial(recipe, run, own, data_folder, store, say=say):
+    runs = [
+        (run, with_files_from(entry, data_folder))
+        for run, entry in zip(recipe.runs, recipe_entries(recipe), strict=True)
+        if not only or run.title in only
+    ]
+    asked = (
+        Asked(run.title, _fold_of(request), entry, request)
+        for run, entry in runs
+        for _, _, request in planned(recipe, run, entry, data_folder, store)
+    )
+    run_ahead(asked, store, say=say)
+    for run, entry in runs:
+        for form, data, artifact in run_trial(recipe, run, entry, data_folder, store, say=say):
             if form == ZERO_SHOT and artifact.fingerprint in seen:
                 continue  # once, however many runs train the entry
             seen.add(artifact.fingerprint)
@@ -170,6 +180,12 @@ def run_trials(folder: Path, data_folder: Path, store: Path, *, only: Sequence[s
                 scored = scored.of(scored.folds == held_of_run(recipe, run).fold)
             trials.append(_trial(scored, labels[data].prompts, run, entry, form, data))
     return compared(trials)
+
+
+def _fold_of(request: Request) -> int | None:
+    """The fold that a request is of; None of what has no part in it, as the model before training."""
+    trained = isinstance(request, TrainRequest) or (isinstance(request, EvaluateRequest) and request.trained is not None)
+    return request.held.fold if trained and isinstance(request, TrainRequest | EvaluateRequest) else None
 
 
 def run_trial(

@@ -6,7 +6,6 @@ ends with OUT/result.json, or with OUT/error.json and a non-zero exit code.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -17,25 +16,13 @@ from pathlib import Path
 
 from zoo.contracts import REQUESTS, StageResult
 from zoo.errors import ZooError
-from zoo.pipeline.runners.environment import RUNNER
+from zoo.pipeline.runners.local import die_with_parent
 from zoo.pipeline.stage_table import STAGES
 from zoo.stages import progress
 from zoo.stages.process_memory import PeakWatch
 from zoo.store import ERROR, LIVE, LOG, RESULT, write_atomic
 
 RUNNABLE = tuple(name for name, stage in STAGES.items() if stage.function)
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def _die_with_parent() -> None:
-    """On Linux, end with the runner even if it is killed with SIGKILL.
-
-    No orphan goes on holding a GPU.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(os.environ.get(RUNNER, os.getppid())):  # it was killed before the line above
-            sys.exit(1)
 
 
 def _interrupt_once() -> None:
@@ -79,7 +66,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m zoo.stages {{{','.join(RUNNABLE)}}} request.json OUT", file=sys.stderr)
         return 2
     name, request_path, out_dir = argv[0], Path(argv[1]), Path(argv[2])
-    _die_with_parent()
+    die_with_parent()
     _interrupt_once()
     _redirect(out_dir / LOG)
     progress.use_live(out_dir / LIVE)

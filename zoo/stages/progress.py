@@ -103,7 +103,8 @@ def _told_bar() -> Any:
                 description = self.desc.strip(" :")
                 bar = {"description": description, "done": self.n, "total": self.total, "unit": self.unit}
                 # Time first: MLflow shows some thirty characters of a tag.
-                _tell(progress=f"{self._left()}{description}: {self.n:,}{of} {self.unit}s", bar=bar)
+                told = f"{self._left()}{description}: {self.n:,}{of} {self.unit}s"
+                _tell(progress=told, bar=bar, more=str(self.postfix or ""))
             return shown
 
         def _left(self) -> str:

@@ -29,6 +29,7 @@ PARTIAL = ".partial"  # folder of the store where stages work
 SHORTEST_NAME = 6  # digits of a fingerprint that say which is meant
 ASIDE = ".aside"  # folder of the store for what lay under an artifact's name and was none
 INCOMING = ".incoming"  # folder of the store where artifacts arrive from elsewhere
+JOBS = ".jobs"  # folder of the store: tasks that hosts share, a folder a job
 APART = ".manifests"  # folder of the store: manifests of stages whose files are elsewhere, for lineage
 CHECKED_BY = ("packages_sha256",)  # a package is named by its version; its hash, given later, makes it no other one
 SMALL_BYTES = 64 << 20  # files below are hashed when a stage is given them: seconds at most for all of an artifact's

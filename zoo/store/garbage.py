@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from zoo.store.artifacts import ASIDE, ERROR, INCOMING, MANIFEST, PARTIAL
+from zoo.store.artifacts import ASIDE, ERROR, INCOMING, JOBS, MANIFEST, PARTIAL
 from zoo.store.files import if_free, is_held, lock_file
 from zoo.store.removal import discard, stores, trash
 
@@ -82,6 +82,9 @@ def _of_store(store: Path, days: float) -> Iterator[Garbage]:
         arriving = partial(_unfinished, store, path, days)
         if why := arriving():
             yield _item(path, why, lock_file(store, path.name), arriving)
+    for path in sorted((store / JOBS).glob("*")):
+        if (age := _days(path)) >= days:  # workers touch a file of it every few seconds
+            yield _item(path, f"a job that nobody was at for {age:.0f} days; what it made stays")
     for path in sorted((store / ASIDE).glob("*")):
         yield _item(path, "set aside: it had no manifest")
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.store.artifacts import APART, ASIDE, FRAMES, INCOMING, PARTIAL, TRUTH
+from zoo.store.artifacts import APART, ASIDE, FRAMES, INCOMING, JOBS, PARTIAL, TRUTH
 from zoo.store.garbage import JUDGED, Garbage, find_garbage
 from zoo.store.removal import TRASH, manifest_stage
 from zoo.store.verify import artifact_folders
@@ -20,7 +20,12 @@ from zoo.store.written import WRITTEN
 
 # linux/fs.h and linux/fiemap.h: a file's extents on disk, and which of them other files share.
 # Of a store, the folders that hold no artifact.
-IN_STORE = {WRITTEN: "notes of written files", TRUTH: "labels kept for leaderboards", APART: "manifests from elsewhere"}
+IN_STORE = {
+    JOBS: "jobs",
+    WRITTEN: "notes of written files",
+    TRUTH: "labels kept for leaderboards",
+    APART: "manifests from elsewhere",
+}
 FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 0x1, 0x2000
 FIEMAP_HEAD, FIEMAP_EXTENT, EXTENTS = "=QQIIII", "=QQQQQIIII", 256

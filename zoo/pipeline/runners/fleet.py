@@ -82,7 +82,8 @@ def engine_fleet(gpus: int, target: str | None, folder: Path) -> Iterator[Fleet 
     if current_runner() != "ray":
         yield None
         return
-    from zoo.pipeline.runners.ray import RayFleet, connected
+    from zoo.pipeline.runners.ray import connected
+    from zoo.pipeline.runners.ray_fleet import RayFleet
 
     with connected():
         yield RayFleet(gpus, target, folder)

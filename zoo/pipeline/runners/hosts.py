@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class HostFacts:
     """A host as its own Python sees it.
 
     `code`: digest of this project's files; `token`: what it read in the store, `no_room`: why its temporary folder takes no
-    file, empty where it does.
+    file, empty where it does; `unseen`: the first file that it was asked for and does not have.
     """
 
     host: str
@@ -36,10 +36,11 @@ class HostFacts:
     token: str
     no_room: str
     machine: str
+    unseen: str = ""
 
 
-def facts_here(token: Path) -> HostFacts:
-    """The facts of this host; `token` is a file in the store."""
+def facts_here(token: Path, files: Sequence[Path] = ()) -> HostFacts:
+    """The facts of this host; `token` is a file in the store, `files` what else the work reads."""
     try:
         read = token.read_text()
     except OSError as error:
@@ -53,6 +54,7 @@ def facts_here(token: Path) -> HostFacts:
         token=read,
         no_room=_no_room(),
         machine=machine_fingerprint(),
+        unseen=next((str(file) for file in files if not file.exists()), ""),
     )
 
 
@@ -93,6 +95,8 @@ def fault_of(host: HostFacts, here: HostFacts, store: Path) -> str:
         return f"{name}: {PROJECT} {here.packages[PROJECT]} of other code than here; install the same commit on it"
     if host.token != here.token:
         return f"{name}: does not see the store {store} ({host.token[:100]}); mount the store there under the same path"
+    if host.unseen:
+        return f"{name}: does not see {host.unseen}; put it where all hosts see it under the same path"
     if host.no_room:
         return f"{name}: {host.no_room}; free some room there"
     return ""

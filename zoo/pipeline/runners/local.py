@@ -6,10 +6,13 @@ It reads commands from its standard input, and writes what it has to say to the 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
+import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +22,26 @@ from pathlib import Path
 import psutil
 
 from zoo.errors import ZooError
+from zoo.pipeline.runners.environment import RUNNER
 
 PARENT = "ZOO_REPLICA_PARENT"  # the process id of whoever started it, so that it notices being an orphan
 MARK = "ZOO_REPLICA"  # in the environment of all that it starts, so that they are found when it has ended
 UNTITLED = {"SPT_NOENV": "1"}  # vLLM's workers set their titles, which else overwrites the environment that /proc shows
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # else torch compiles into the temporary folder, anew each time
 GOODBYE_SECONDS = 20.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 KILL_SECONDS = 30.0  # a process in an uninterruptible system call, of a GPU's driver say, outlives SIGKILL
+
+
+def die_with_parent() -> None:
+    """On Linux, have this process end with the one that started it.
+
+    Even where that is killed with SIGKILL: no orphan goes on holding a GPU. `RUNNER` names it in the environment.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(os.environ.get(RUNNER, os.getppid())):  # it was killed before the line above
+            sys.exit(1)
 
 
 class Process:

@@ -12,11 +12,26 @@ from contextlib import suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.pipeline.runners.chosen import CHOSEN
+from zoo.pipeline.runners.environment import NOT_OF_STAGES, RUNNER, stage_environment
 from zoo.settings import SlurmSettings
 from zoo.store import write_atomic
+from zoo.targets import SHARE
 
 SCRIPT, JOB, LOGS = "array.sh", "slurm.json", "slurm-logs"
 ASK_SECONDS = 60.0
+CARRIED = ("ZOO_", "VLLM_", "OMP_", "HF_HUB_OFFLINE", "PYTHONSAFEPATH", "TOKENIZERS_PARALLELISM", "DO_NOT_TRACK")
+NOT_CARRIED = (CHOSEN, RUNNER, SHARE, *NOT_OF_STAGES)
+
+
+def task_environment(stage: str) -> dict[str, str]:
+    """What an array's script sets for tasks that do a stage's work.
+
+    sbatch hands on the rest of the environment, unless it is told otherwise.
+    """
+    return {
+        name: value for name, value in stage_environment(stage).items() if name.startswith(CARRIED) and name not in NOT_CARRIED
+    }
 
 
 def array_script(
@@ -96,13 +111,13 @@ def at_work(folder: Path) -> str | None:
     return None
 
 
-def end(job: str) -> None:
-    """End what is left of a job.
+def end(job: str, *, waiting: bool = False) -> None:
+    """End what is left of a job, or only those of its tasks that wait for a host.
 
-    Tasks that wait for a host have nothing to do once all is done.
+    These have nothing to do once all is done.
     """
     with suppress(ZooError):  # it has ended by itself
-        _ask("scancel", job)
+        _ask("scancel", *(["--state=PENDING"] if waiting else []), job)
 
 
 def log_end(folder: Path) -> str:

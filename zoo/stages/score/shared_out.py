@@ -13,8 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.pipeline.runners.environment import stage_environment
-from zoo.pipeline.runners.slurm import array_script, at_work, end, job_of, log_end, states, submitted
+from zoo.pipeline.runners.slurm import array_script, at_work, end, job_of, log_end, states, submitted, task_environment
 from zoo.settings import load_settings
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Chunk
@@ -25,17 +24,12 @@ from zoo.stages.score.token_file import Encoding
 from zoo.store.leases import LAPSE_SECONDS
 
 ASK_SECONDS, LOOK_SECONDS = 10.0, 1.0
-CARRIED = ("ZOO_", "VLLM_", "OMP_", "HF_HUB_OFFLINE", "PYTHONSAFEPATH", "TOKENIZERS_PARALLELISM", "DO_NOT_TRACK")
-NOT_CARRIED = ("ZOO_RUNNER", "ZOO_RUNNER_PID", "ZOO_GPU_BYTES")
 
 
 def script_of(name: str, out_dir: Path, lapse_seconds: float = LAPSE_SECONDS) -> str:
     """The array's script of a run in `out_dir`."""
-    environment = {
-        key: value for key, value in stage_environment("score").items() if key.startswith(CARRIED) and key not in NOT_CARRIED
-    }
     command = (sys.executable, "-m", "zoo.stages.score.share", str(out_dir), f"{lapse_seconds:g}")
-    return array_script(name, command, out_dir / WORK, load_settings().slurm, environment)
+    return array_script(name, command, out_dir / WORK, load_settings().slurm, task_environment("score"))
 
 
 def score_by_array(

@@ -16,6 +16,7 @@ FAULTS = {
     "code": ({"code": "another"}, "of other code than here", "install the same commit"),
     "store": ({"token": "No such file or directory"}, "does not see", "mount the store there under the same path"),
     "another store": ({"token": "other words"}, "does not see", "mount the store there under the same path"),
+    "a file": ({"unseen": "/data/battles.csv"}, "does not see /data/battles.csv", "put it where all hosts see it"),
     "full disk": ({"no_room": "/tmp: No space left on device"}, "/tmp: No space left on device", "free some room"),
 }
 
@@ -40,6 +41,13 @@ def test_a_host_that_differs_is_named_with_the_mend(
 
 def test_a_host_like_this_one_has_no_fault(here: HostFacts, tmp_path: Path) -> None:
     assert fault_of(replace(here, host="other"), here, tmp_path) == ""
+
+
+def test_a_host_says_which_file_it_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("")
+    files = [tmp_path / "there", tmp_path / "lost", tmp_path / "lost too"]
+    assert facts_here(tmp_path / "token", files).unseen == str(tmp_path / "lost")
+    assert facts_here(tmp_path / "token", files[:1]).unseen == ""
 
 
 def test_machines_are_of_one_kind_by_their_cards_not_by_how_many() -> None:

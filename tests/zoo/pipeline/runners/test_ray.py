@@ -30,8 +30,9 @@ from zoo.stages.score.work import Listener
 
 pytest.importorskip("ray")
 
-from zoo.pipeline.runners.ray import RayFleet, connected
+from zoo.pipeline.runners.ray import connected
 from zoo.pipeline.runners.ray_address import CLUSTERS
+from zoo.pipeline.runners.ray_fleet import RayFleet
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(400)]
 CHUNKS = 120

@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.helpers.jobs import asked_folds, tiny_entry
 from tests.helpers.kills import kill_holder
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
 from zoo.errors import ZooError
+from zoo.experiments.jobs import run as jobs
+from zoo.experiments.jobs.states import read_note
+from zoo.experiments.jobs.tasks import job_folder, job_of
 from zoo.pipeline.runner import start_stage
 from zoo.pipeline.runners import slurm
 from zoo.pipeline.runners.slurm import array_script, submitted
 from zoo.scores.tables import read_scores
 from zoo.settings import SlurmSettings
 from zoo.stages.score.shared_out import check_alone
+from zoo.store import PARTIAL
 
 needs_slurm = pytest.mark.skipif(not shutil.which("slurmctld"), reason="Slurm is not installed (scripts/install_services.sh)")
 CONFIG = """ClusterName=test
@@ -123,6 +130,44 @@ def test_an_array_makes_the_table_of_this_host(
     assert next_job() <= int(job) + 2, "who came back submitted a second array"
     ours, theirs = (read_scores(folder / "ab-160" / "scores.parquet") for folder in (there, here))
     pd.testing.assert_frame_equal(ours, theirs)
+
+
+@needs_slurm
+@pytest.mark.chain
+@pytest.mark.timeout(900)
+def test_trainings_by_an_array_are_done_once_and_go_on_after_a_kill(
+    cluster: Path, tiny_llama: Path, sample_csv: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, store = tmp_path / "settings.toml", own_home / "store"
+    settings.write_text("[slurm]\ntasks = 8\noptions = ['--cpus-per-task=1']\n")
+    for name, value in (("ZOO_SETTINGS", str(settings)), ("ZOO_RUNNER", "slurm")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jobs, "LAPSE_SECONDS", 8.0)
+    asked = asked_folds(tiny_entry("one", epochs=8), sample_csv, store, tiny_llama)
+    job, said = job_of(asked), list[str]()
+    folder = job_folder(store, job.name)
+    assert "--array=0-1\n" in jobs.script_ahead(asked, store), "no more tasks than there are chains"
+
+    def kill_one() -> int:
+        """The worker that trains the first fold, once it has left a checkpoint."""
+        first(lambda: all((store / PARTIAL / task.name / "checkpoint").exists() for task in job.tasks))
+        note = first(lambda: read_note(folder, job.tasks[0]))
+        pid = int(note.holder.split("-")[-2])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one)
+        jobs.run_ahead(asked, store, say=said.append)
+        assert killed.result() > 0
+    assert first(lambda: not slurm.states(slurm.job_of(folder) or "")), "tasks that have nothing to do wait on"
+    notes = [read_note(folder, task) for task in job.tasks]
+    assert [note.state for note in notes if note] == ["done", "done"] and sum(note.deaths for note in notes if note) == 1
+    assert "going on from step" in (store / job.tasks[0].name / "stage.log").read_text()
+    done = [
+        line for log in (folder / slurm.LOGS).glob("*.log") for line in log.read_text().splitlines() if line.endswith(": done")
+    ]
+    assert len(done) == 2, done
 
 
 def next_job() -> int:

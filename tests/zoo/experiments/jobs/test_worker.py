@@ -1,0 +1,128 @@
+"""Workers of a job, real processes on this host: each task is done once, whoever dies, and a failure takes no other with it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.helpers.jobs import asked_folds, bring, lexical_asked, times_done, tiny_entry, weights_of, worker
+from tests.helpers.waiting import wait_until
+from zoo.contracts import Input
+from zoo.experiments.jobs.run import stop_job
+from zoo.experiments.jobs.states import Status, note_path, progress_of, read_note, statuses
+from zoo.experiments.jobs.tasks import HOST, LOGS, Asked, Job, is_made, job_of, keep_job
+from zoo.experiments.jobs.view import tasks_table
+from zoo.experiments.run import run_chain
+from zoo.store import PARTIAL
+
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def store(own_home: Path) -> Path:
+    return own_home / "store"
+
+
+def ended(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    return [process.wait(300) for process in processes]
+
+
+def said(folder: Path) -> str:
+    return "".join(log.read_text() for log in (folder / LOGS).glob("*.log"))
+
+
+def states(found: list[Status]) -> list[str]:
+    return [one.state for one in found]
+
+
+def test_two_workers_do_each_task_once_and_what_fails_fails_alone(sample_csv: Path, tmp_path: Path, store: Path) -> None:
+    asked = lexical_asked(sample_csv, store, 2, 3, 4)
+    lost = tmp_path / "lost.csv"
+    shutil.copy(sample_csv, lost)
+    broken = asked[1].request.model_copy(update={"battles": Input(path=lost, fingerprint="f" * 64)})
+    asked[1] = Asked(asked[1].title, None, asked[1].entry, broken)
+    job = job_of(asked)
+    folder = keep_job(job, store)
+    lost.write_text("id,prompt\n1,x\n")
+    assert ended([worker(folder), worker(folder)]) == [0, 0], said(folder)
+    found = statuses(folder, job, store)
+    assert states(found) == ["done", "failed", "done"]
+    assert "lost.csv" in found[1].why
+    assert times_done(folder, job) == {job.tasks[0].name: 1, job.tasks[2].name: 1}
+    shutil.copy(sample_csv, lost)
+    note_path(folder, job.tasks[1]).unlink()
+    assert ended([worker(folder)]) == [0] and set(states(statuses(folder, job, store))) == {"done"}, said(folder)
+
+
+def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
+    sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
+) -> None:
+    entry = tiny_entry("one", epochs=4)
+    asked = [one for one in asked_folds(entry, sample_csv, store, tiny_llama) if one.fold == 0]
+    bring(asked, store)
+    job = job_of(asked)
+    folder = keep_job(job, store)
+    first = worker(folder)
+    partial = store / PARTIAL / job.tasks[0].name
+    wait_until((partial / "checkpoint").exists, "a checkpoint", first)
+    wait_until(lambda: "train" in progress_of(store, job.tasks[0].name), "progress", first)
+    row = tasks_table(statuses(folder, job, store), store).records()[0]
+    assert row["state"] == "running" and "steps" in str(row["what"]) and "tokens_s" in str(row["what"]), row
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = worker(folder)
+    assert second.wait(500) == 0, said(folder)
+    assert states(statuses(folder, job, store)) == ["done"]
+    assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
+    note = read_note(folder, job.tasks[0])
+    assert note is not None and note.deaths == 1
+    assert "going on from step" in (store / job.tasks[0].name / "stage.log").read_text()
+    assert weights_of(store, job) == weights_here(job, asked, tmp_path / "here")
+
+
+def weights_here(job: Job, asked: list[Asked], store: Path) -> dict[str, dict[str, str]]:
+    """What this host leaves by itself, in a store of its own."""
+    moved = [one.request.model_validate_json(one.request.model_dump_json()) for one in asked]
+    for one, request in zip(asked, moved, strict=True):
+        given = {
+            name: value.model_copy(update={"place": store / value.path.name})
+            for name, value in request.inputs.items()
+            if value.path.parent.name == "store"
+        }
+        run_chain([request.model_copy(update=given)], one.entry, store, say=lambda _: None, track=False)
+    return weights_of(store, job)
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_task_to_others(sample_csv: Path, tiny_llama: Path, store: Path) -> None:
+    asked = asked_folds(tiny_entry("one", epochs=20), sample_csv, store, tiny_llama)
+    bring(asked, store)
+    job = job_of(asked)
+    folder = keep_job(job, store)
+    for end in (lambda process: process.terminate(), lambda _: stop_job(folder)):
+        process = worker(folder)
+        wait_until((store / PARTIAL / job.tasks[0].name / "checkpoint").exists, "a checkpoint", process)
+        wait_until(lambda: statuses(folder, job, store)[0].state == "running", "the note", process)
+        end(process)
+        assert process.wait(60) == 0, said(folder)
+        assert states(statuses(folder, job, store)) == ["queued", "queued"], "nobody died, and nothing failed"
+        assert read_note(folder, job.tasks[0]) is None and not is_made(store, job.tasks[0].name)
+        assert not [one for one in psutil.process_iter(["cmdline"]) if job.tasks[0].name in " ".join(one.info["cmdline"] or [])]
+
+
+def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path: Path, store: Path) -> None:
+    own = tmp_path / "own.csv"
+    shutil.copy(sample_csv, own)
+    job = job_of(lexical_asked(own, store, 2))
+    folder = keep_job(job, store)
+    own.unlink()
+    assert ended([worker(folder)]) == [3] and f"does not see {own}; put it where all hosts see it" in said(folder)
+    shutil.copy(sample_csv, own)
+    text = (folder / HOST).read_text()
+    (folder / HOST).write_text(text.replace('"python": "3', '"python": "2'))
+    assert ended([worker(folder)]) == [3] and "Python" in said(folder)
+    assert states(statuses(folder, job, store)) == ["queued"]

@@ -1,0 +1,1 @@
+"""Jobs: stages of many folds and entries as tasks, which workers on several hosts run."""
