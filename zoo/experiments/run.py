@@ -95,10 +95,8 @@ def wanted_of(
     """What is asked for of each chain, and the averaged checkpoint's.
 
     Each ends with the stage that is to be the last; the averaged one is empty where none is wanted.
-    ZooError where the entry has no such stage, or no folds to average.
+    ZooError where the entry has no such stage, or no adapters to average.
     """
-    if options.average and not options.every_fold:
-        raise ZooError("--average is of all folds; give --folds N, without --fold")
     names = [request.stage.removeprefix("lexical-") for request in chains[0]]
     if options.last not in names:
         raise ZooError(f"{entry.name}: {entry.a_kind} has no stage {options.last!r}; it has {', '.join(names)}")
@@ -107,7 +105,12 @@ def wanted_of(
 
 
 def entry_chains(entry: Entry, options: RunOptions, store: Path, *, say: Say = lambda _: None) -> list[list[Request]]:
-    """The requests of a run, a chain a fold."""
+    """The requests of a run, a chain a fold.
+
+    ZooError for options that do not go together, before any file is read.
+    """
+    if options.average and not options.every_fold:
+        raise ZooError("--average is of all folds; give --folds N, without --fold")
     battles = battles_input(options.battles, say=say, most_bad=options.most_bad)
     if options.score_rows is not None and entry.kind == "lexical":
         say(f"{entry.name}: --score-rows {options.score_rows} is not used; a lexical entry scores every row in seconds")
