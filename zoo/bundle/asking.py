@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contracts import LABELS, Encoder, Head, Order, PromptSpec
+from zoo.models.config_defaults import completed
 from zoo.models.encoders import encoder_of
 from zoo.models.heads import causal_name, head_of, label_names, softcap_of, without_softcap
 from zoo.models.plain_text import control_ids, read_tokenizer_file
@@ -83,7 +84,7 @@ def asking_of(folder: Path, model: Path, form: str, prompt: PromptSpec, *, nf4: 
         reads=_reads(config, encoder),
         softcap=softcap_of(config if capped else without_softcap(config)) if head == "classifier" and not encoder else None,
         pad_token_id=_encoder_padding(config, encoder) if encoder else padding_of(config, codec, _controls(folder)),
-        eager=not encoder and bool(config.get("attn_logit_softcapping")),
+        eager=not encoder and bool(completed(config).get("attn_logit_softcapping")),
         nf4=nf4,
     )
 
