@@ -6,6 +6,7 @@ Oracle: the project's own evaluation of the artifacts that the folders were made
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from tests.helpers.manifests import finished, input_of, partial_folder
 from tests.helpers.requests import quantize_request
 from tests.helpers.tiny_encoders import encoder_entry, write_encoder
 from tests.helpers.tiny_models import TEMPLATE, TINY_ENTRY, write_tiny_llama, write_tokenizer
+from zoo.bundle.asking import asking_of, complete_classifier, padding_of
 from zoo.contracts import Entry, MergeSpec, PromptSpec, ScoreSpec, ServeSpec, TrainSpec, Variant, changed
 from zoo.data.battles import read_battles
 from zoo.entries.load import read_entry
-from zoo.models.prompts import Turns, encode_battles, load_codec
+from zoo.errors import ZooError
+from zoo.models.plain_text import plain_tokenizer
+from zoo.models.prompts import Codec, Turns, encode_battles, load_codec
 from zoo.pipeline.adoption import Offered, adopt
 from zoo.report.run_report import find_run
 from zoo.scores.tables import label_probabilities
@@ -318,6 +322,57 @@ def test_the_padding_token_is_never_the_template_s_last(stores: Stores, tmp_path
     before, after = (json.loads((place / "config.json").read_text())["pad_token_id"] for place in (base, folder))
     assert load_tokenizer(folder).encode("<pad>", add_special_tokens=False).ids == [before]
     assert after != before and json.loads((folder / "tokenizer_config.json").read_text())["pad_token"] != "<pad>"
+
+
+@pytest.mark.parametrize(
+    ("template", "own", "expected"),
+    [
+        ("<s>{prompt} {response_a} {response_b}<end>", "<unk>", "<unk>"),
+        ("<s>{prompt} {response_a} {response_b}", "<unk>", "<end>"),  # any row may end with what the vocabulary lacks
+        ("<s>{prompt} {response_a}<end>{response_b}", "<unk>", None),  # and one whose last field is empty with <end>
+        ("<s>{prompt} {response_a} {response_b}<end>", "a", "<unk>"),  # which would be split off in every text
+        ("<s>{prompt} {response_a} {response_b}<unk>", None, "<s>"),
+    ],
+)
+def test_padding_is_no_token_that_a_row_can_end_with(
+    template: str, own: str | None, expected: str | None, tmp_path: Path
+) -> None:
+    """Of a tokenizer whose unknown token is special, as Llama 2's is, and which has none that is called padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = ["<unk>", "<s>", "<end>", *"abtAB ", "tie"]
+    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens([name for name in names if name.startswith("<")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    codec = Codec(
+        literals=tuple(tuple(tokenizer.encode(piece).ids) for piece in re.split(r"\{\w+\}", template)),
+        fields=("prompt", "response_a", "response_b"),
+        encode_text=lambda texts: [plain_tokenizer(content).encode(text).ids for text in texts],
+        label_ids=(0, 1, 2),
+    )
+    config = {"vocab_size": len(names), "pad_token_id": None if own is None else names.index(own)}
+    if expected is None:
+        with pytest.raises(ZooError, match="end it in text"):
+            padding_of(config, codec, content)
+    else:
+        assert names[padding_of(config, codec, content)] == expected
+
+
+def test_a_folder_s_own_settings_of_its_tokenizer_change_nothing(stores: Stores, tmp_path: Path) -> None:
+    """Neither a family's class, which would split texts its own way, nor a padding token that is not the model's."""
+    from transformers import AutoTokenizer
+
+    folder = exported(stores("llama")[2]["merge"][0], tmp_path / "out", "merged")["merged"].path
+    asking = asking_of(folder, folder, "merged", prompt_of(stores("llama")[0]), nf4=False, capped=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "pad_token": "<|end|>"}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|user|>", "eos_token": "<|end|>"}))
+    complete_classifier(folder, asking)
+    tokenizer, text = AutoTokenizer.from_pretrained(folder), "what is the capital of hot\n\ncold"
+    assert tokenizer.pad_token_id == asking.pad_token_id and tokenizer.eos_token == "<|end|>"
+    expected = load_tokenizer(folder).encode(text, add_special_tokens=False).ids
+    assert tokenizer(text, add_special_tokens=False) == {"input_ids": expected, "attention_mask": [1] * len(expected)}
 
 
 # --- back again -------------------------------------------------------------------------------------------------------
