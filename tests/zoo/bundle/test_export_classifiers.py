@@ -243,13 +243,27 @@ def test_an_adapter_that_is_merged_in_part_is_exported_as_that_part(
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def told(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What every card's code answers as it stands, in one process that cannot import this project.
+
+    By family those of an adapter and of merged weights; `nf4`: of an adapter that learned on such.
+    """
+    place, codes = tmp_path_factory.mktemp("cards"), []
+    for family in EVERY:
+        _, base, made = stores(family)
+        written = exported(made["merge"][0], place / family)
+        codes += ["\n".join(card_code(written[form].path, base=base)[:2]) for form in ("adapter", "merged")]
+    _, base, made = stores("llama", "qlora")
+    written = exported(made["train"][0], place / "nf4", "adapter")
+    codes.append("\n".join(card_code(written["adapter"].path, base=base)[:2]))
+    answers = np.array([[*answer.values()] for answer in answers_of(codes, place)])
+    return {family: answers[2 * number :][:2] for number, family in enumerate((*EVERY, "nf4"))}
+
+
 @pytest.mark.parametrize("family", EVERY)
-def test_cards_answer_by_themselves(family: str, stores: Stores, tmp_path: Path) -> None:
-    """The code of each card as it stands, in a process that cannot import this project: adapter and merged weights."""
+def test_cards_answer_by_themselves(family: str, stores: Stores, told: dict[str, np.ndarray]) -> None:
     entry, base, made = stores(family)
-    written = exported(made["merge"][0], tmp_path / "out")
-    codes = ["\n".join(card_code(written[form].path, base=base)[:2]) for form in ("adapter", "merged")]
-    told = [np.array([*answer.values()]) for answer in answers_of(codes, tmp_path)]
     battle = [tuple([text] for text in CARD_BATTLE.values())]
     codec, rows = load_codec(base, prompt_of(entry)), rows_of(base, entry, battle)  # type: ignore[arg-type]
     adapter, merged = made["train"][0].path / "adapter", made["merge"][0].path / "model"
@@ -260,14 +274,12 @@ def test_cards_answer_by_themselves(family: str, stores: Stores, tmp_path: Path)
             lambda: plain_model(merged, torch.float32),
         )
     ]
-    assert np.abs(np.array(told) - expected).max() < CLOSE
+    assert np.abs(told[family] - expected).max() < CLOSE
 
 
-def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, tmp_path: Path) -> None:
+def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, told: dict[str, np.ndarray]) -> None:
     """The body is rounded, the head is not. The card multiplies in bfloat16 and the oracle in float32."""
     entry, base, made = stores("llama", "qlora")
-    folder = exported(made["train"][0], tmp_path / "out", "adapter")["adapter"].path
-    (told,) = answers_of(["\n".join(card_code(folder, base=base)[:2])], tmp_path)
     battle = [tuple([text] for text in CARD_BATTLE.values())]
     codec, rows = load_codec(base, prompt_of(entry)), rows_of(base, entry, battle)  # type: ignore[arg-type]
     adapter = made["train"][0].path / "adapter"
@@ -281,7 +293,7 @@ def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, tmp_path:
         )[0]
         for method in ("qlora", "lora")
     )
-    off = np.abs(np.array([*told.values()]) - rounded).max()
+    off = np.abs(told["nf4"] - rounded).max()
     assert off < 0.02 and off < np.abs(rounded - plain).max()
 
 
