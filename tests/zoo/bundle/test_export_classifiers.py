@@ -18,11 +18,11 @@ import torch
 from tests.helpers.classifiers import write_causal
 from tests.helpers.exports import CARD_BATTLE, Made, answers_of, card_code, exported, make_store
 from tests.helpers.manifests import finished, input_of, partial_folder
-from tests.helpers.requests import quantize_request
+from tests.helpers.requests import given, quantize_request
 from tests.helpers.tiny_encoders import encoder_entry, write_encoder
 from tests.helpers.tiny_models import TEMPLATE, TINY_ENTRY, write_tiny_llama, write_tokenizer
 from zoo.bundle.asking import asking_of, complete_classifier, padding_of
-from zoo.contracts import Entry, MergeSpec, PromptSpec, ScoreSpec, ServeSpec, TrainSpec, Variant, changed
+from zoo.contracts import Entry, MergeRequest, MergeSpec, PromptSpec, ScoreSpec, ServeSpec, TrainSpec, Variant, changed
 from zoo.data.battles import read_battles
 from zoo.entries.load import read_entry
 from zoo.errors import ZooError
@@ -35,6 +35,7 @@ from zoo.stages.compare.in_transformers import adapted_model, model_probabilitie
 from zoo.stages.quantize import stage as quantize
 from zoo.stages.score.in_transformers import Engine, engine_arguments
 from zoo.stages.train.classifier import learned_uncapped
+from zoo.stages.weights import merge
 from zoo.store import Artifact
 
 DECODERS = ("llama", "gemma2", "ends in a pad")
@@ -391,9 +392,11 @@ def test_a_folder_s_own_settings_of_its_tokenizer_change_nothing(stores: Stores,
 
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])
-def test_what_was_exported_is_registered_with_its_soft_cap(form: str, stores: Stores, tmp_path: Path) -> None:
+def test_what_was_exported_is_registered_with_its_soft_cap(
+    form: str, stores: Stores, battles: list[tuple[Turns, Turns, Turns]], tmp_path: Path
+) -> None:
     """A classifier of transformers learned without one; of ours prompt.json says that it did with it."""
-    _, base, made = stores("gemma2")
+    own, base, made = stores("gemma2")
     folder = exported(made["merge"][0], tmp_path / "out", form)[form].path
     if form == "adapter":
         offered = Offered((folder,), None, str(base), None, None, "none")
@@ -403,11 +406,21 @@ def test_what_was_exported_is_registered_with_its_soft_cap(form: str, stores: St
     entry = read_entry(made_again.registered.path)
     assert entry.head == "classifier" and entry.prompt is not None and entry.prompt.template == TEMPLATE
     (adopted,) = (path for path in (tmp_path / "store").glob("adopt-*"))
+    model = adopted / "model"
     if form == "adapter":
         again = find_run(tmp_path / "store", adopted.name)
         assert not learned_uncapped(again.artifacts[0].path)
-    else:
-        assert json.loads((adopted / "model" / "config.json").read_text())["final_logit_softcapping"] == 4.0
+        (tmp_path / "merged").mkdir()
+        spec = MergeSpec(into="original")
+        request = MergeRequest(entry="again", base=given(made["fetch"][0].path), adapter=given(adopted), spec=spec)
+        merge.run(request, tmp_path / "merged")
+        model = tmp_path / "merged" / "model"
+    assert json.loads((model / "config.json").read_text())["final_logit_softcapping"] == 4.0
+    expected, found = (
+        ours(lambda folder=folder: plain_model(folder, torch.float32), base, own, battles)  # type: ignore[misc]
+        for folder in (made["merge"][0].path / "model", model)
+    )
+    assert np.abs(found - expected).max() < CLOSE
 
 
 # --- quantized --------------------------------------------------------------------------------------------------------
