@@ -218,8 +218,7 @@ def test_the_average_of_folds_is_exported_as_one_model(
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     found = by_transformers(folder, model, rows_of(base, entry, battles))
     whole, alone = (
-        ours(lambda path=one.path: plain_model(path / "model", torch.float32), base, entry, battles)  # type: ignore[misc]
-        for one in (average, own)
+        ours(lambda path=one.path: plain_model(path / "model", torch.float32), base, entry, battles) for one in (average, own)
     )
     assert np.abs(found - whole).max() < CLOSE < np.abs(found - alone).max()
 
@@ -417,7 +416,7 @@ def test_what_was_exported_is_registered_with_its_soft_cap(
         model = tmp_path / "merged" / "model"
     assert json.loads((model / "config.json").read_text())["final_logit_softcapping"] == 4.0
     expected, found = (
-        ours(lambda folder=folder: plain_model(folder, torch.float32), base, own, battles)  # type: ignore[misc]
+        ours(lambda folder=folder: plain_model(folder, torch.float32), base, own, battles)
         for folder in (made["merge"][0].path / "model", model)
     )
     assert np.abs(found - expected).max() < CLOSE
