@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from zoo.contracts import LABELS, Encoder, Head, Order, PromptSpec
+from zoo.errors import ZooError
+from zoo.models.config_defaults import completed
 from zoo.models.encoders import encoder_of
 from zoo.models.heads import causal_name, head_of, label_names, softcap_of, without_softcap
-from zoo.models.plain_text import control_ids, read_tokenizer_file
+from zoo.models.plain_text import control_ids, read_tokenizer_file, unknown_token
 from zoo.models.prompts import Codec, load_codec
 from zoo.models.shapes import first_architecture, read_config
+from zoo.reading import read_json_object
 from zoo.store import write_atomic
 
 FIRST, LAST, MEAN = "first token", "last token", "mean of all tokens"  # what a head reads
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,12 @@ def asking_of(folder: Path, model: Path, form: str, prompt: PromptSpec, *, nf4: 
     config = read_config(model)
     head = head_of(config) if folder == model else _adapter_head(folder)
     encoder = encoder_of(config)
-    codec = load_codec(model, prompt)
+    codec, classifier = load_codec(model, prompt), head == "classifier"
+    padding = 0  # of label tokens, which no library pads here
+    if encoder:
+        padding = _encoder_padding(config, encoder)
+    elif classifier:
+        padding = padding_of(config, codec, read_tokenizer_file(folder / TOKENIZER))
     return Asking(
         form=form,
         prompt=prompt,
@@ -81,9 +89,9 @@ def asking_of(folder: Path, model: Path, form: str, prompt: PromptSpec, *, nf4: 
         architecture="" if encoder else causal_name(first_architecture(config, model)),
         label_ids=codec.label_ids if head == "labels" else (),
         reads=_reads(config, encoder),
-        softcap=softcap_of(config if capped else without_softcap(config)) if head == "classifier" and not encoder else None,
-        pad_token_id=_encoder_padding(config, encoder) if encoder else padding_of(config, codec, _controls(folder)),
-        eager=not encoder and bool(config.get("attn_logit_softcapping")),
+        softcap=softcap_of(config if capped else without_softcap(config)) if classifier and not encoder else None,
+        pad_token_id=padding,
+        eager=not encoder and bool(completed(config).get("attn_logit_softcapping")),
         nf4=nf4,
     )
 
@@ -91,38 +99,48 @@ def asking_of(folder: Path, model: Path, form: str, prompt: PromptSpec, *, nf4: 
 def complete_classifier(folder: Path, asking: Asking) -> None:
     """Name classes and padding in a classifier's folder.
 
-    transformers then takes batches of it, and its AutoTokenizer reads tokenizer.json as it stands. An adapter has no config of
-    a model, and is told beside its base what it needs.
+    transformers then takes batches of it, and its AutoTokenizer reads tokenizer.json as it stands: by a family's own class it
+    would make another tokenizer of the same vocabulary. An adapter has no config of a model, and is told beside its base what
+    it needs.
     """
     path = folder / "config.json"
     if path.is_file():
         config = {**read_config(folder), **label_names(), "pad_token_id": asking.pad_token_id}
         write_atomic(path, json.dumps(config, indent=1))
-    path = folder / TOKENIZER_CONFIG
-    settings: dict[str, Any] = (
-        json.loads(path.read_text())
-        if path.is_file()
-        else {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
-    )
-    name = _controls(folder).get(asking.pad_token_id)
-    if name is not None:
-        settings["pad_token"] = name
-    write_atomic(path, json.dumps(settings, indent=1))
+    name = control_ids(read_tokenizer_file(folder / TOKENIZER)).get(asking.pad_token_id)
+    for path in (folder / TOKENIZER_CONFIG, folder / "special_tokens_map.json"):  # the second goes before the first
+        found = read_json_object(path, mend="copy the model again") if path.is_file() else {}
+        if path.name == TOKENIZER_CONFIG:
+            found = {
+                "model_input_names": ["input_ids", "attention_mask"],
+                **found,
+                "tokenizer_class": "PreTrainedTokenizerFast",
+            }
+        elif not found:
+            continue
+        found.pop("pad_token", None)  # an ordinary token named there would be split off in every text
+        write_atomic(path, json.dumps(found | ({"pad_token": name} if name is not None else {}), indent=1))
 
 
-def padding_of(config: Mapping[str, Any], codec: Codec, controls: Mapping[int, str]) -> int:
+def padding_of(config: Mapping[str, Any], codec: Codec, content: dict[str, Any]) -> int:
     """A token to pad a decoder's rows with that is never the last of one.
 
-    The model's own where it is not, else a special one, first what is called padding. The end of a template that ends with a
-    field is text of a battle, which forms no special token.
+    `content`: of tokenizer.json. Special where there is such a one: the model's own, else what is called padding. The end of a
+    template that ends with a field is text of a battle, of which any token may come, the unknown one included, but no other
+    special one. ZooError where none is left.
     """
-    last = codec.literals[-1][-1] if codec.literals[-1] else None
-    size, own = int(config["vocab_size"]), config.get("pad_token_id")
-    fits = [token for token in sorted(controls) if token != last and token < size]
-    if isinstance(own, int) and 0 <= own < size and own != last:
-        return own
-    named = [token for token in fits if "pad" in controls[token].lower()]
-    return (named or fits or [0 if last else 1])[0]
+    controls, own, size = control_ids(content), config.get("pad_token_id"), int(config["vocab_size"])
+    if codec.literals[-1]:
+        taken, last = set[int](), codec.literals[-1][-1:]
+        fits = {*controls, *range(2), own}
+    else:  # a field may be empty, too: its row ends with a piece before
+        taken, last = set(unknown_token(content)), tuple(piece[-1] for piece in codec.literals if piece)
+        taken |= {token for token, name in controls.items() if token in codec.encode_text([name])[0]}
+        fits = set(controls)
+    free = [token for token in fits - taken - {*last} if isinstance(token, int) and 0 <= token < size]
+    if not free:
+        raise ZooError("the template ends in a field, and no special token could pad rows; end it in text, and train again")
+    return min(free, key=lambda one: (one not in controls, one != own, "pad" not in controls.get(one, "").lower(), one))
 
 
 def _encoder_padding(config: Mapping[str, Any], encoder: Encoder) -> int:
@@ -143,7 +161,3 @@ def _reads(config: Mapping[str, Any], encoder: Encoder | None) -> str:
 def _adapter_head(folder: Path) -> Head:
     config = json.loads((folder / "adapter_config.json").read_text())
     return "classifier" if config.get("task_type") == "SEQ_CLS" else "labels"
-
-
-def _controls(folder: Path) -> dict[int, str]:
-    return control_ids(read_tokenizer_file(folder / "tokenizer.json"))

@@ -131,13 +131,13 @@ def _export_one(run: Run, form: Form, sections: Sequence[Section], output: Path,
 
 
 def _asking(run: Run, form: Form, folder: Path, base_folder: Path) -> Asking:
-    from zoo.stages.train.classifier import is_from_elsewhere
+    from zoo.stages.train.classifier import learned_uncapped
 
     prompt = prompt_of(run)
     if form.name != ADAPTER:
         return asking_of(folder, folder, form.name, prompt, nf4=False, capped=True)  # its config says of a cap what holds
     trained = form.artifact
-    capped = not is_from_elsewhere(trained.path)
+    capped = not learned_uncapped(trained.path)
     return asking_of(folder, base_folder, ADAPTER, prompt, nf4=bool(_nf4(trained)), capped=capped)
 
 

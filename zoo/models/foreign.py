@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from zoo.contracts import LABELS, Head
 from zoo.errors import ZooError, printable
 from zoo.models.encoders import encoder_of
 from zoo.models.heads import CLASSIFIERS, causal_name, head_of
-from zoo.models.patterns import READ, read_pattern
+from zoo.models.patterns import READ, is_quick, read_pattern
 from zoo.models.shapes import first_architecture, read_config, tensor_shapes
 from zoo.reading import read_json_object
 
@@ -217,15 +217,24 @@ def _check_gptq(spec: Mapping[str, Any], where: Path) -> None:
 
 def _check_patterns(spec: Mapping[str, Any], where: Path) -> None:
     """ZooError for regular expressions that would keep the engine's matcher busy: of compressed-tensors, and of GPTQModel."""
-    groups, dynamic = spec.get("config_groups"), spec.get("dynamic")
-    lists = [spec.get("ignore"), *(one.get("targets") for one in _objects(groups))]
-    names = [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
-    found = [name.removeprefix("re:") for name in names if name.startswith("re:")]
+    dynamic = spec.get("dynamic")
+    found = [text.removeprefix("re:") for text in _texts(spec) if text.startswith("re:")]
     found += [re.sub(r"^[+-]:", "", name) for name in dynamic] if isinstance(dynamic, dict) else []
     for text in found:
-        pattern = read_pattern(text)
-        if pattern is None or not pattern.is_quick:
-            raise ZooError(f"{where}: {printable(text)[:60]!r} is no simple pattern; write the modules' names in its place")
+        if not is_quick(text):
+            raise ZooError(
+                f"{where}: {printable(text)[:60]!r} is no pattern, or could keep an engine busy for ages; write the modules' "
+                "names in its place"
+            )
+
+
+def _texts(found: Any) -> Iterator[str]:
+    """Every text in a value of JSON, keys left out."""
+    if isinstance(found, str):
+        yield found
+    elif isinstance(found, list | dict):
+        for one in found.values() if isinstance(found, dict) else found:
+            yield from _texts(one)
 
 
 def _objects(found: Any) -> list[dict[str, Any]]:

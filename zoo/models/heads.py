@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from zoo.contracts import LABELS, Head
+from zoo.models.config_defaults import completed
 from zoo.models.encoders import FAMILIES, classifier_name
 
+SOFTCAP = "final_logit_softcapping"  # of a config
 SCORE = "score.weight"  # of a classifier, in a checkpoint
 VOCABULARY_HEAD = "lm_head."  # the names of what a classifier replaces begin so
 # Causal models with a form for sequence classification that transformers 5 loads, and vLLM 0.32 from the causal class.
@@ -56,12 +58,12 @@ def classifier_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def without_softcap(config: dict[str, Any]) -> dict[str, Any]:
     """The config.json of a classifier that transformers trained: it knows no final soft-cap."""
-    return {**config, "final_logit_softcapping": None} if "final_logit_softcapping" in config else config
+    return {**config, SOFTCAP: None} if SOFTCAP in completed(config) else config
 
 
 def softcap_of(config: dict[str, Any]) -> float | None:
     """The cap of a model's logits, cap * tanh(x / cap), where its family has one."""
-    cap = config.get("final_logit_softcapping")
+    cap = completed(config).get(SOFTCAP)
     return cap if isinstance(cap, int | float) and 0 < cap < math.inf else None
 
 

@@ -12,8 +12,11 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any
 
-MOST_CHARACTERS = 200  # of a pattern
+MOST_CHARACTERS = 200  # of a pattern that is matched here
+MOST_TRIED_CHARACTERS = 1000  # of one that another library matches
 NAME_CHARACTERS = 64  # of a module's name in most models: in so many places a repeat can end
 MOST_TRIES = NAME_CHARACTERS**4  # ways through a pattern that another library tries one by one
 _CLASS = r"\[\^?(?:[\w.]|\w-\w|\\[dw.\-])+\]"
@@ -49,11 +52,6 @@ class Pattern:
         """
         starts = {0, *(place + 1 for place, character in enumerate(name) if character == ".")}
         return len(name) in _after(self.ways, name, starts)
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether a matcher that tries one way after another is done with it in time."""
-        return _tries(self.ways) <= MOST_TRIES
 
 
 def read_pattern(text: str) -> Pattern | None:
@@ -129,12 +127,74 @@ def _is_one(one: str, character: str) -> bool:
     return re.fullmatch(one, character) is not None
 
 
-def _tries(ways: Ways) -> int:
-    """At most how many ways there are through a pattern: the product of where each of its pieces can end."""
-    return sum(math.prod(map(_tries_of, pieces)) for pieces in ways)
+# --- what other libraries match with Python's own matcher ----------------------------------------------------------------
 
 
-def _tries_of(piece: Piece) -> int:
-    if not piece.text:
-        return _tries(piece.ways) + len(piece.often)
-    return {"": 1, "?": 2}.get(piece.often, NAME_CHARACTERS)
+def is_quick(text: str) -> bool:
+    """Whether a matcher that tries one way after another is done in time.
+
+    Of all that Python reads, what looks ahead included; never with what is no expression, or refers to its own groups.
+    """
+    if len(text) > MOST_TRIED_CHARACTERS:
+        return False
+    try:
+        re.compile(text)
+        return _tries(_of_all(_parser.parse(text))) <= MOST_TRIES
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+# Ways through a part of an expression, and the most repeats without an end on one of them.
+Tries = tuple[float, int]
+ENDLESS: Tries = (math.inf, 0)
+
+
+def _tries(found: Tries) -> float:
+    """At most how many ways there are: repeats one after another end in places that rise, C(n + k - 1, k) of n."""
+    ways, repeats = found
+    return ways * math.comb(NAME_CHARACTERS + repeats - 1, repeats)
+
+
+def _of_all(pieces: Any) -> Tries:
+    found = [_of_piece(str(kind), inner) for kind, inner in pieces]
+    return math.prod(ways for ways, _ in found), sum(repeats for _, repeats in found)
+
+
+def _of_piece(kind: str, inner: Any) -> Tries:
+    if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN", "AT"):
+        return 1, 0
+    if kind in ("SUBPATTERN", "ATOMIC_GROUP"):
+        return _of_all(inner[-1] if kind == "SUBPATTERN" else inner)
+    if kind in ("ASSERT", "ASSERT_NOT"):  # it looks from each place anew
+        return _tries(_of_all(inner[1])), 0
+    if kind == "BRANCH":
+        found = [_of_all(way) for way in inner[1]]
+        return _of_words(inner[1]) or sum(ways for ways, _ in found), max(repeats for _, repeats in found)
+    if kind in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        least, most, repeated = inner
+        return _of_repeat(int(least), int(most), *_of_all(repeated))
+    return ENDLESS
+
+
+def _of_words(ways: Any) -> int:
+    """How many alternatives fit one name: of words those that one begins with.
+
+    0 where some are no words of ASCII: case alone would tell others apart.
+    """
+    words = []
+    for way in ways:
+        if not all(str(kind) == "LITERAL" and inner < 128 for kind, inner in way):
+            return 0
+        words.append("".join(chr(inner) for _, inner in way).lower())
+    return max(sum(word.startswith(begin) for begin in words) for word in words)
+
+
+def _of_repeat(least: int, most: int, ways: float, repeats: int) -> Tries:
+    """Where one way fits each time, one for each number of times; else their power for each."""
+    if (ways, repeats) == (1, 0):
+        return (1, 1) if most - least >= NAME_CHARACTERS else (most - least + 1, 0)
+    if most == 1:
+        return ways + 1 - least, repeats
+    if repeats or most * math.log2(ways) >= MOST_TRIES.bit_length():
+        return ENDLESS
+    return sum(ways**times for times in range(least, most + 1)), 0

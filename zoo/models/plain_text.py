@@ -60,12 +60,20 @@ def plain_tokenizer(content: dict[str, Any], path: Path = Path("tokenizer.json")
 def control_ids(content: dict[str, Any]) -> dict[int, str]:
     """Ids that no label may have, with their names: special tokens and the unknown one."""
     found = {token["id"]: token["content"] for token in content.get("added_tokens", []) if token["special"]}
+    return found | unknown_token(content)
+
+
+def unknown_token(content: dict[str, Any]) -> dict[int, str]:
+    """The id and the name of what stands for characters that the vocabulary lacks.
+
+    Empty where nothing does.
+    """
     model = content["model"]
     if isinstance(model["vocab"], list):
         unknown = model.get("unk_id")
-        return found if unknown is None else found | {unknown: model["vocab"][unknown][0]}
+        return {} if unknown is None else {unknown: model["vocab"][unknown][0]}
     name = model.get("unk_token")
-    return found | {model["vocab"][name]: name} if name in model["vocab"] else found
+    return {model["vocab"][name]: name} if name in model["vocab"] else {}
 
 
 def without_names(text: str) -> str:

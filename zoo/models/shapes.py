@@ -30,14 +30,14 @@ SHOWN = 60  # characters of a value in a message
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder, with what its family means by the keys that it leaves out.
+    """config.json of a model folder, as it stands.
 
-    ZooError where there is none.
+    What it means by keys that it leaves out: `zoo.models.config_defaults`. ZooError where there is none.
     """
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise ZooError(f"{path}: no such file; give the folder of a model saved by `save_pretrained`")
-    return completed(read_json_object(path, mend="copy the model's config again"))
+    return read_json_object(path, mend="copy the model's config again")
 
 
 def first_architecture(config: dict[str, Any], folder: Path) -> str:
@@ -56,8 +56,9 @@ def first_architecture(config: dict[str, Any], folder: Path) -> str:
 def shape_of_config(config: dict[str, Any]) -> Shape:
     """The shape of a decoder or an encoder from its config.json.
 
-    ZooError names a key that is missing, or that is no size.
+    What it leaves out is as its family has it. ZooError names a key that is missing, or that is no size.
     """
+    config = completed(config)
     sizes = {key: _size(config, key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
     missing = next((key for key, size in sizes.items() if size is None), None)
     if missing:

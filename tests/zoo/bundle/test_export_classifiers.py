@@ -6,6 +6,7 @@ Oracle: the project's own evaluation of the artifacts that the folders were made
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,24 @@ import torch
 from tests.helpers.classifiers import write_causal
 from tests.helpers.exports import CARD_BATTLE, Made, answers_of, card_code, exported, make_store
 from tests.helpers.manifests import finished, input_of, partial_folder
-from tests.helpers.requests import quantize_request
+from tests.helpers.requests import given, quantize_request
 from tests.helpers.tiny_encoders import encoder_entry, write_encoder
 from tests.helpers.tiny_models import TEMPLATE, TINY_ENTRY, write_tiny_llama, write_tokenizer
-from zoo.contracts import Entry, MergeSpec, PromptSpec, ScoreSpec, ServeSpec, TrainSpec, Variant, changed
+from zoo.bundle.asking import asking_of, complete_classifier, padding_of
+from zoo.contracts import Entry, MergeRequest, MergeSpec, PromptSpec, ScoreSpec, ServeSpec, TrainSpec, Variant, changed
 from zoo.data.battles import read_battles
 from zoo.entries.load import read_entry
-from zoo.models.prompts import Turns, encode_battles, load_codec
+from zoo.errors import ZooError
+from zoo.models.plain_text import plain_tokenizer
+from zoo.models.prompts import Codec, Turns, encode_battles, load_codec
 from zoo.pipeline.adoption import Offered, adopt
 from zoo.report.run_report import find_run
 from zoo.scores.tables import label_probabilities
 from zoo.stages.compare.in_transformers import adapted_model, model_probabilities, plain_model
 from zoo.stages.quantize import stage as quantize
 from zoo.stages.score.in_transformers import Engine, engine_arguments
+from zoo.stages.train.classifier import learned_uncapped
+from zoo.stages.weights import merge
 from zoo.store import Artifact
 
 DECODERS = ("llama", "gemma2", "ends in a pad")
@@ -212,8 +218,7 @@ def test_the_average_of_folds_is_exported_as_one_model(
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     found = by_transformers(folder, model, rows_of(base, entry, battles))
     whole, alone = (
-        ours(lambda path=one.path: plain_model(path / "model", torch.float32), base, entry, battles)  # type: ignore[misc]
-        for one in (average, own)
+        ours(lambda path=one.path: plain_model(path / "model", torch.float32), base, entry, battles) for one in (average, own)
     )
     assert np.abs(found - whole).max() < CLOSE < np.abs(found - alone).max()
 
@@ -238,13 +243,27 @@ def test_an_adapter_that_is_merged_in_part_is_exported_as_that_part(
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def told(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What every card's code answers as it stands, in one process that cannot import this project.
+
+    By family those of an adapter and of merged weights; `nf4`: of an adapter that learned on such.
+    """
+    place, codes = tmp_path_factory.mktemp("cards"), []
+    for family in EVERY:
+        _, base, made = stores(family)
+        written = exported(made["merge"][0], place / family)
+        codes += ["\n".join(card_code(written[form].path, base=base)[:2]) for form in ("adapter", "merged")]
+    _, base, made = stores("llama", "qlora")
+    written = exported(made["train"][0], place / "nf4", "adapter")
+    codes.append("\n".join(card_code(written["adapter"].path, base=base)[:2]))
+    answers = np.array([[*answer.values()] for answer in answers_of(codes, place)])
+    return {family: answers[2 * number :][:2] for number, family in enumerate((*EVERY, "nf4"))}
+
+
 @pytest.mark.parametrize("family", EVERY)
-def test_cards_answer_by_themselves(family: str, stores: Stores, tmp_path: Path) -> None:
-    """The code of each card as it stands, in a process that cannot import this project: adapter and merged weights."""
+def test_cards_answer_by_themselves(family: str, stores: Stores, told: dict[str, np.ndarray]) -> None:
     entry, base, made = stores(family)
-    written = exported(made["merge"][0], tmp_path / "out")
-    codes = ["\n".join(card_code(written[form].path, base=base)[:2]) for form in ("adapter", "merged")]
-    told = [np.array([*answer.values()]) for answer in answers_of(codes, tmp_path)]
     battle = [tuple([text] for text in CARD_BATTLE.values())]
     codec, rows = load_codec(base, prompt_of(entry)), rows_of(base, entry, battle)  # type: ignore[arg-type]
     adapter, merged = made["train"][0].path / "adapter", made["merge"][0].path / "model"
@@ -255,14 +274,12 @@ def test_cards_answer_by_themselves(family: str, stores: Stores, tmp_path: Path)
             lambda: plain_model(merged, torch.float32),
         )
     ]
-    assert np.abs(np.array(told) - expected).max() < CLOSE
+    assert np.abs(told[family] - expected).max() < CLOSE
 
 
-def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, tmp_path: Path) -> None:
+def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, told: dict[str, np.ndarray]) -> None:
     """The body is rounded, the head is not. The card multiplies in bfloat16 and the oracle in float32."""
     entry, base, made = stores("llama", "qlora")
-    folder = exported(made["train"][0], tmp_path / "out", "adapter")["adapter"].path
-    (told,) = answers_of(["\n".join(card_code(folder, base=base)[:2])], tmp_path)
     battle = [tuple([text] for text in CARD_BATTLE.values())]
     codec, rows = load_codec(base, prompt_of(entry)), rows_of(base, entry, battle)  # type: ignore[arg-type]
     adapter = made["train"][0].path / "adapter"
@@ -276,7 +293,7 @@ def test_a_card_asks_an_adapter_of_nf4_weights_on_such(stores: Stores, tmp_path:
         )[0]
         for method in ("qlora", "lora")
     )
-    off = np.abs(np.array([*told.values()]) - rounded).max()
+    off = np.abs(told["nf4"] - rounded).max()
     assert off < 0.02 and off < np.abs(rounded - plain).max()
 
 
@@ -319,13 +336,66 @@ def test_the_padding_token_is_never_the_template_s_last(stores: Stores, tmp_path
     assert after != before and json.loads((folder / "tokenizer_config.json").read_text())["pad_token"] != "<pad>"
 
 
+@pytest.mark.parametrize(
+    ("template", "own", "expected"),
+    [
+        ("<s>{prompt} {response_a} {response_b}<end>", "<unk>", "<unk>"),
+        ("<s>{prompt} {response_a} {response_b}", "<unk>", "<end>"),  # any row may end with what the vocabulary lacks
+        ("<s>{prompt} {response_a}<end>{response_b}", "<unk>", None),  # and one whose last field is empty with <end>
+        ("<s>{prompt} {response_a} {response_b}<end>", "a", "<unk>"),  # which would be split off in every text
+        ("<s>{prompt} {response_a} {response_b}<unk>", None, "<s>"),
+    ],
+)
+def test_padding_is_no_token_that_a_row_can_end_with(
+    template: str, own: str | None, expected: str | None, tmp_path: Path
+) -> None:
+    """Of a tokenizer whose unknown token is special, as Llama 2's is, and which has none that is called padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = ["<unk>", "<s>", "<end>", *"abtAB ", "tie"]
+    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens([name for name in names if name.startswith("<")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    codec = Codec(
+        literals=tuple(tuple(tokenizer.encode(piece).ids) for piece in re.split(r"\{\w+\}", template)),
+        fields=("prompt", "response_a", "response_b"),
+        encode_text=lambda texts: [plain_tokenizer(content).encode(text).ids for text in texts],
+        label_ids=(0, 1, 2),
+    )
+    config = {"vocab_size": len(names), "pad_token_id": None if own is None else names.index(own)}
+    if expected is None:
+        with pytest.raises(ZooError, match="end it in text"):
+            padding_of(config, codec, content)
+    else:
+        assert names[padding_of(config, codec, content)] == expected
+
+
+def test_a_folder_s_own_settings_of_its_tokenizer_change_nothing(stores: Stores, tmp_path: Path) -> None:
+    """Neither a family's class, which would split texts its own way, nor a padding token that is not the model's."""
+    from transformers import AutoTokenizer
+
+    folder = exported(stores("llama")[2]["merge"][0], tmp_path / "out", "merged")["merged"].path
+    asking = asking_of(folder, folder, "merged", prompt_of(stores("llama")[0]), nf4=False, capped=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "pad_token": "<|end|>"}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|user|>", "eos_token": "<|end|>"}))
+    complete_classifier(folder, asking)
+    tokenizer, text = AutoTokenizer.from_pretrained(folder), "what is the capital of hot\n\ncold"
+    assert tokenizer.pad_token_id == asking.pad_token_id and tokenizer.eos_token == "<|end|>"
+    expected = load_tokenizer(folder).encode(text, add_special_tokens=False).ids
+    assert tokenizer(text, add_special_tokens=False) == {"input_ids": expected, "attention_mask": [1] * len(expected)}
+
+
 # --- back again -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])
-def test_what_was_exported_is_registered_with_its_soft_cap(form: str, stores: Stores, tmp_path: Path) -> None:
+def test_what_was_exported_is_registered_with_its_soft_cap(
+    form: str, stores: Stores, battles: list[tuple[Turns, Turns, Turns]], tmp_path: Path
+) -> None:
     """A classifier of transformers learned without one; of ours prompt.json says that it did with it."""
-    _, base, made = stores("gemma2")
+    own, base, made = stores("gemma2")
     folder = exported(made["merge"][0], tmp_path / "out", form)[form].path
     if form == "adapter":
         offered = Offered((folder,), None, str(base), None, None, "none")
@@ -335,11 +405,21 @@ def test_what_was_exported_is_registered_with_its_soft_cap(form: str, stores: St
     entry = read_entry(made_again.registered.path)
     assert entry.head == "classifier" and entry.prompt is not None and entry.prompt.template == TEMPLATE
     (adopted,) = (path for path in (tmp_path / "store").glob("adopt-*"))
+    model = adopted / "model"
     if form == "adapter":
         again = find_run(tmp_path / "store", adopted.name)
-        assert json.loads((again.artifacts[0].path / "head.json").read_text())["elsewhere"] is False
-    else:
-        assert json.loads((adopted / "model" / "config.json").read_text())["final_logit_softcapping"] == 4.0
+        assert not learned_uncapped(again.artifacts[0].path)
+        (tmp_path / "merged").mkdir()
+        spec = MergeSpec(into="original")
+        request = MergeRequest(entry="again", base=given(made["fetch"][0].path), adapter=given(adopted), spec=spec)
+        merge.run(request, tmp_path / "merged")
+        model = tmp_path / "merged" / "model"
+    assert json.loads((model / "config.json").read_text())["final_logit_softcapping"] == 4.0
+    expected, found = (
+        ours(lambda folder=folder: plain_model(folder, torch.float32), base, own, battles)
+        for folder in (made["merge"][0].path / "model", model)
+    )
+    assert np.abs(found - expected).max() < CLOSE
 
 
 # --- quantized --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Checkpoints' own accounts of their weights, with every key that other libraries write (quantization_configs.json).
 
-The configs are those of benchmarks/elsewhere.py, as autoawq 0.2.9 and llm-compressor 0.14.0.1 left them.
+The configs are those of benchmarks/elsewhere.py, as autoawq 0.2.9, llm-compressor 0.14.0.1 and GPTQModel 7.7.0 left them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from zoo.models.foreign import read_checkpoint
 CONFIGS = json.loads(Path(__file__).with_name("quantization_configs.json").read_text())
 READ = {
     "autoawq-awq": ("awq", 32),
+    "gptqmodel-awq": ("awq", 32),
     "llm-compressor-awq": ("w4a16", 32),
     "llm-compressor-gptq": ("w4a16", 32),
     "llm-compressor-gptq-int8": ("int8", None),

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zoo.models import patterns
-from zoo.models.patterns import MOST_CHARACTERS, Pattern, read_pattern
+from zoo.models.patterns import MOST_CHARACTERS, Pattern, is_quick, read_pattern
 
 ONES = ("a", "b", ".", r"\.", r"\d", "1", "[ab]", "[^.]", "[0-3]", r"[\d.]", "_", r"\w", "-")
 
@@ -67,7 +67,7 @@ PEFT_S = {
 @pytest.mark.parametrize("text", PEFT_S)
 def test_patterns_as_peft_s_documents_have_them_are_read(text: str) -> None:
     assert read(text).ends("base_model.model.model.layers.3.self_attn.q_proj") == PEFT_S[text]
-    assert read(text).is_quick
+    assert is_quick(text)
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,55 @@ def test_steps_grow_with_pattern_and_name_alone(text: str) -> None:
     with mock.patch.object(patterns, "_is_one", side_effect=patterns._is_one) as looked:
         found.ends(name)
     assert looked.call_count <= len(text) * (len(name) + 1)
-    assert found.is_quick == BUSY[text], "for a matcher that tries one way after another"
+    assert is_quick(text) == BUSY[text], "for a matcher that tries one way after another"
     assert len(text) <= MOST_CHARACTERS
+
+
+OF_OTHERS = (
+    ".*lm_head",
+    ".*mlp.gate$",
+    "visual.*",
+    "^(?!.*lm_head).*",
+    r"(?!.*\.experts\.).*proj",
+    r".*mlp\.experts\.\d+\.(gate|up|gate_up|down)_proj$",
+    r"model[.]layers[.][0-9]{1,2}[.].*",
+    r"(?i).*LM_HEAD",
+    r".*layers\.(?:[0-9]|1\d|2[0-3])\.(?:self_attn|mlp)\..*",
+    r".*(?<!shared_)experts.*",
+    r"^model\.layers\.(?:\d+)\.linear_attn\.in_proj_(a|b)$",
+    r".*(?:language|text).*(?:self_attn|mlp).*(?:q|k|v|o|gate|up|down)_proj.*",
+)
+
+
+@pytest.mark.parametrize("text", OF_OTHERS)
+def test_what_people_write_for_engines_is_quick(text: str) -> None:
+    re.compile(text)
+    assert is_quick(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(a+)+b",
+        "(a|aa)*b",
+        "(?i)(?:ab|AB)*c",
+        "(?i)(?:\u0131x|ix)*y",
+        "(?:ab|ab|cd)*e",
+        "(?!(a+)+b).*",
+        "(a*)*",
+        "(a?){60}a{60}",
+        "((a{1,9}){1,9}){1,9}b",
+        "(?:a|a)" * 40,
+        ".*?" * 9 + "b",
+        r"(a+)\1*b",
+        r"(?P<x>a*)(?P=x)b",
+        "(a)(?(1)b|c)",
+        "(",
+        "[z-a]",
+        "(?<=a*)b",
+        "a" * 1001,
+        "a{99999999999999999999}",
+    ],
+)
+def test_what_could_keep_an_engine_busy_is_not(text: str) -> None:
+    assert not is_quick(text)

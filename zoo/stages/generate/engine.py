@@ -12,6 +12,7 @@ from typing import Any
 from zoo.contracts import Sampling
 from zoo.errors import ZooError
 from zoo.models.chat import Chat
+from zoo.models.config_defaults import completed
 from zoo.models.shapes import kv_bytes_per_token, read_config, shape_of_config
 from zoo.stages.score.second_start import told_attention
 from zoo.stages.score.vllm.engine import CPU_WORKER, FUSED_NORMS
@@ -60,7 +61,7 @@ def context_of(model: Path, sampling: Sampling) -> int:
     That is what is asked for, and no more than the model was made for. ZooError where answers alone may fill it.
     """
     config = read_config(model)
-    own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    own = completed(config).get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
     context = min(sampling.context, own) if isinstance(own, int) else sampling.context
     if sampling.max_tokens >= context:
         raise ZooError(

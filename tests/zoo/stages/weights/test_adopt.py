@@ -350,6 +350,34 @@ def test_quantized_tensors_are_taken_as_they_are(base: Path, tmp_path: Path) -> 
     assert specs[0] == specs[1]
 
 
+def test_what_gptqmodel_writes_of_its_machine_stays_there(base: Path, tmp_path: Path) -> None:
+    """Its own config of version 7.7.0, with the folder that it kept weights in meanwhile; what engines read is all there."""
+    gptq, _ = gptq_folder(base / "model", tmp_path / "gptq", tmp_path / "plain", group=32)
+    spec = json.loads(Path("tests/zoo/models/quantization_configs.json").read_text())["gptqmodel-awq"]
+    assert spec["meta"].pop("offload_to_disk_path").startswith("/")
+    rewrite(gptq, lambda tensors: tensors)
+    path = gptq / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] |= {"meta": {**spec["meta"], "offload_to_disk_path": "/tmp/gptqmodel_x"}}
+    path.write_text(json.dumps(config | {"tokenizer_file": "C:\\me\\tokenizer.json"}))
+    (gptq / "tokenizer_config.json").write_text(json.dumps({"name_or_path": "/home/me", "eos_token": "</s>"}))
+    found = checkpoint(gptq, tmp_path / "out")
+    ours = json.loads((found / "config.json").read_text())
+    assert ours["quantization_config"] == {**config["quantization_config"], "meta": spec["meta"]}
+    assert "tokenizer_file" not in ours and json.loads((found / "tokenizer_config.json").read_text()) == {"eos_token": "</s>"}
+
+
+def test_a_config_that_leaves_keys_out_is_handed_on_without_them(base: Path, tmp_path: Path) -> None:
+    """What a family means by them is read, and not written: files stay as their authors left them."""
+    gptq, _ = gptq_folder(base / "model", tmp_path / "gptq", tmp_path / "plain", group=32)
+    path = gptq / "config.json"
+    left = {
+        key: value for key, value in json.loads(path.read_text()).items() if key not in ("max_position_embeddings", "head_dim")
+    }
+    path.write_text(json.dumps(left))
+    assert json.loads((checkpoint(gptq, tmp_path / "out") / "config.json").read_text()).keys() <= left.keys()
+
+
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
 INT4 = {"num_bits": 4, "type": "int", "group_size": 128}
 REFUSED = {
@@ -360,14 +388,14 @@ REFUSED = {
     "zero points": ({**GPTQ, "sym": False}, "sym = true"),
     "by activations": ({**GPTQ, "desc_act": True}, "desc_act = false"),
     "of a kernel": ({**GPTQ, "checkpoint_format": "marlin"}, "'marlin'"),
-    "busy with a module": ({**GPTQ, "dynamic": {"-:(a+)+b": {}}}, r"'\(a\+\)\+b' is no simple pattern"),
+    "busy with a module": ({**GPTQ, "dynamic": {"-:(a+)+b": {}}}, r"'\(a\+\)\+b' is no pattern, or could keep an engine busy"),
     "busy with what is left out": (
         {"quant_method": "compressed-tensors", "config_groups": {}, "ignore": ["re:" + ".*" * 9 + "b"]},
-        "is no simple pattern",
+        "could keep an engine busy",
     ),
     "busy with a group": (
-        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"targets": ["re:(?!x).*"], "weights": INT4}}},
-        "is no simple pattern",
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"targets": ["re:(?!(x+)+y).*"], "weights": INT4}}},
+        "could keep an engine busy",
     ),
     "by activations, compressed": (
         {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {**INT4, "actorder": "group"}}}},
