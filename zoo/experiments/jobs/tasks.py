@@ -29,7 +29,7 @@ from zoo.pipeline.runners.hosts import HostFacts, facts_here
 from zoo.pipeline.stage_table import stage_of
 from zoo.store import JOBS, MANIFEST, artifact_name, fingerprint, write_atomic
 
-JOB, HOST, TOKEN, STOP, LEASES, LOGS = "job.json", "host.json", "token", "stop", "leases", "logs"
+JOB, HOST, TOKEN, STOP, LOGS = "job.json", "host.json", "token", "stop", "logs"
 BROUGHT = ("fetch", "adopt")  # stages that the command does itself: they take its network, its tokens and its own folders
 
 

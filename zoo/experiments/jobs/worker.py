@@ -21,13 +21,13 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, Status, in_order, note_path, read_note, statuses, write_note
-from zoo.experiments.jobs.tasks import LEASES, STOP, TOKEN, Job, Task, host_of, is_made, read_job
+from zoo.experiments.jobs.tasks import STOP, TOKEN, Job, Task, host_of, is_made, read_job
 from zoo.experiments.run import run_chain
 from zoo.pipeline.runner import Stopped, watched
 from zoo.pipeline.runners.hosts import facts_here, fault_of
 from zoo.pipeline.runners.local import die_with_parent
 from zoo.store import is_held, lock_file
-from zoo.store.leases import LAPSE_SECONDS, Leases
+from zoo.store.leases import LAPSE_SECONDS, LEASES, Leases
 from zoo.targets import visible_gpus
 
 LOOK_SECONDS = 1.0  # between two looks at what can be begun, and at who still holds what
@@ -89,15 +89,15 @@ class Worker:
             if not self._can(task) or is_held(lock_file(self._store, task.name)) or not self._leases.claim(number):
                 continue
             note = read_note(self._folder, task)
-            if not is_made(self._store, task.name) and (note is None or note.state == "running"):
-                return number
+            if not is_made(self._store, task.name) and (note is None or note.state != "failed"):
+                return number  # what was done and is there no more is made again
             self._leases.release(number)  # another has ended it since
         return None
 
     def _run(self, number: int, task: Task) -> None:
         before = read_note(self._folder, task)
         note = Note(state="running", host=self._host, holder=self._holder, since=time.time())
-        if before is not None:
+        if before is not None and before.state == "running":
             note = note.model_copy(update={"deaths": before.deaths + 1})
         if note.deaths >= MOST_DEATHS:
             told = f"{note.deaths} workers died while they were at it, the last on {before.host if before else 'another host'}"

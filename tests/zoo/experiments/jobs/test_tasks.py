@@ -12,10 +12,10 @@ from tests.helpers.manifests import finished
 from zoo.contracts import TrainRequest
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
-from zoo.experiments.jobs.tasks import JOB, LEASES, Job, Task, job_of, keep_job, read_job
+from zoo.experiments.jobs.tasks import JOB, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
 from zoo.store import collect, find_garbage, fingerprint
-from zoo.store.leases import Leases
+from zoo.store.leases import LEASES, Leases
 
 
 @pytest.fixture
@@ -124,9 +124,21 @@ def test_old_jobs_are_garbage_and_what_they_made_is_not(sample_csv: Path, store:
     job = job_of(lexical_asked(sample_csv, store, 2))
     folder = keep_job(job, store)
     make(store, *job.tasks)
+    Leases(folder / LEASES, "node7-1").leave()
     assert not find_garbage(store.parent)
     for path in (folder, *folder.rglob("*")):
         os.utime(path, (0, 0))
+    list(summaries(store))  # who looks at jobs does not keep them
     (item,) = find_garbage(store.parent)
     assert item.path == folder and "what it made stays" in item.why
     assert collect(item, store.parent) and not folder.exists() and (store / job.tasks[0].name).exists()
+
+
+def test_a_job_that_is_worked_on_is_no_garbage_however_few_days_are_asked_for(sample_csv: Path, store: Path) -> None:
+    folder = keep_job(job_of(lexical_asked(sample_csv, store, 2)), store)
+    (item,) = find_garbage(store.parent, days=0)
+    leases = Leases(folder / LEASES, "node7-1")
+    assert not find_garbage(store.parent, days=0)
+    assert not collect(item, store.parent) and folder.exists(), "a worker has come since"
+    leases.leave()
+    assert collect(item, store.parent) and not folder.exists()

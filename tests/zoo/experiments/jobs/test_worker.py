@@ -59,6 +59,17 @@ def test_two_workers_do_each_task_once_and_what_fails_fails_alone(sample_csv: Pa
     assert ended([worker(folder)]) == [0] and set(states(statuses(folder, job, store))) == {"done"}, said(folder)
 
 
+def test_what_was_removed_after_it_was_done_is_made_again(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    assert ended([worker(folder)]) == [0], said(folder)
+    shutil.rmtree(store / job.tasks[0].name)
+    assert states(statuses(folder, job, store)) == ["queued"]
+    assert ended([worker(folder)]) == [0] and states(statuses(folder, job, store)) == ["done"], said(folder)
+    note = read_note(folder, job.tasks[0])
+    assert note is not None and note.deaths == 0, "nobody died"
+
+
 def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
 ) -> None:
