@@ -111,7 +111,10 @@ def job_of(asked: Sequence[Asked]) -> Job:
 
     What several chains share is of the first.
     """
-    wanted = {artifact_name(one.request): one for one in asked if is_task(one.request)}
+    wanted: dict[str, Asked] = {}
+    for one in asked:
+        if is_task(one.request):
+            wanted.setdefault(artifact_name(one.request), one)
     makers = {fingerprint(one.request): name for name, one in wanted.items()}
     entries: list[Entry] = []
     tasks = []

@@ -12,7 +12,7 @@ from tests.helpers.manifests import finished
 from zoo.contracts import TrainRequest
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
-from zoo.experiments.jobs.tasks import JOB, Job, Task, job_of, keep_job, read_job
+from zoo.experiments.jobs.tasks import JOB, Asked, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
 from zoo.store import collect, find_garbage, fingerprint
 from zoo.store.leases import LEASES, Leases
@@ -61,6 +61,15 @@ def job_of_again(job: Job) -> Job:
 def test_another_setting_is_another_job(job: Job, sample_csv: Path, tiny_llama: Path, store: Path) -> None:
     others = [asked_folds(tiny_entry("one", rank=rank), sample_csv, store, tiny_llama) for rank in (4, 8)]
     assert len({job.name, *(job_of(asked).name for asked in others)}) == 3
+
+
+def test_what_several_chains_share_is_of_the_first(sample_csv: Path, store: Path) -> None:
+    """By its entry too: a recipe's runs evaluate one untrained model, and a host alone logs it for the first of them."""
+    (first,) = lexical_asked(sample_csv, store, 2)
+    second = Asked("second", 1, first.entry.model_copy(update={"name": "second"}), first.request)
+    job = job_of([first, second])
+    assert [(task.title, task.fold, task.entry) for task in job.tasks] == [(first.title, first.fold, 0)]
+    assert job.entries == (first.entry,)
 
 
 def test_a_chain_that_has_begun_comes_before_a_new_one(job: Job, store: Path) -> None:
