@@ -183,8 +183,15 @@ def read_job(folder: Path, *, checked: bool = True) -> Job:
 
 
 def host_of(folder: Path) -> HostFacts:
-    """What the host of the command that began or came back to a job says of itself."""
-    return HostFacts(**json.loads((folder / HOST).read_text()))
+    """What the host of the command that began or came back to a job says of itself.
+
+    ZooError where it cannot be read, as what another version wrote.
+    """
+    try:
+        return HostFacts(**json.loads((folder / HOST).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise ZooError(f"{folder / HOST}: not a host's facts ({why}); give the command again that began the job") from error
 
 
 def jobs_in(store: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
 from zoo.experiments.jobs.tasks import JOB, Asked, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
-from zoo.store import collect, find_garbage, fingerprint
+from zoo.store import LOG, PARTIAL, collect, find_garbage, fingerprint
 from zoo.store.leases import LEASES, Leases
 
 
@@ -94,6 +94,12 @@ def test_what_failed_takes_what_needs_it_with_it_and_nothing_else(job: Job, stor
     rows = tasks_table(found, store).records()
     assert rows[0]["state"] == "failed" and rows[0]["host"] == "node7" and rows[0]["seconds"] == 2
     assert "the disk is full" in str(rows[0]["what"])
+    log = store / PARTIAL / job.tasks[0].name / LOG
+    log.parent.mkdir(parents=True)
+    log.write_text(f"step 1\nzoo.errors.ZooError: {note.message}\n")
+    assert tasks_table(found, store).records()[0]["what"] == f"{note.message}; log: {log}", "what failed is told once"
+    log.write_text("the driver is gone\n")
+    assert "full; the driver is gone; log" in str(tasks_table(found, store).records()[0]["what"])
     (one,) = summaries(store)
     assert (one.counts["failed"], one.counts["not run"], one.is_over) == (1, 2, False)
     assert jobs_table([one]).records()[0]["tasks"] == 12

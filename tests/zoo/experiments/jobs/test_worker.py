@@ -136,4 +136,7 @@ def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path
     text = (folder / HOST).read_text()
     (folder / HOST).write_text(text.replace('"python": "3', '"python": "2'))
     assert ended([worker(folder)]) == [3] and "Python" in said(folder)
+    (folder / HOST).write_text(text.replace("{", '{"from": "a later version", ', 1))
+    assert ended([worker(folder)]) == [3] and f"error: {folder / HOST}: not a host's facts" in said(folder)
+    assert "Traceback" not in said(folder)
     assert states(statuses(folder, job, store)) == ["queued"]
