@@ -119,6 +119,9 @@ class Worker:
             self._end(number, task, note, "")
 
     def _end(self, number: int, task: Task, note: Note, failure: str) -> None:
+        if not self._leases.holds(number):  # another took it over while this one was silent, and says how it ended
+            self._drop(number, task)
+            return
         _say(f"{task.name}: {f'failed: {failure}' if failure else 'done'}")
         ended = {"state": "failed" if failure else "done", "ended": time.time(), "message": failure}
         write_note(self._folder, task, note.model_copy(update=ended))

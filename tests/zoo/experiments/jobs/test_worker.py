@@ -5,12 +5,23 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.helpers.jobs import asked_folds, bring, lexical_asked, times_done, tiny_entry, weights_of, worker
+from tests.helpers.jobs import (
+    asked_folds,
+    bring,
+    lexical_asked,
+    once_each,
+    runs_logged,
+    times_done,
+    tiny_entry,
+    weights_of,
+    worker,
+)
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Input
 from zoo.experiments.jobs.run import stop_job
@@ -18,7 +29,7 @@ from zoo.experiments.jobs.states import Status, note_path, progress_of, read_not
 from zoo.experiments.jobs.tasks import HOST, LOGS, Asked, Job, is_made, job_of, keep_job
 from zoo.experiments.jobs.view import tasks_table
 from zoo.experiments.run import run_chain
-from zoo.store import PARTIAL
+from zoo.store import MANIFEST, PARTIAL
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
 
@@ -70,6 +81,33 @@ def test_what_was_removed_after_it_was_done_is_made_again(sample_csv: Path, stor
     assert note is not None and note.deaths == 0, "nobody died"
 
 
+STOPPED_BEFORE_IT_LOCKS = """
+import os, signal, sys
+from zoo.experiments.jobs import worker
+run_chain = worker.run_chain
+def stopped(*given, **named):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return run_chain(*given, **named)
+worker.run_chain = stopped
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_that_was_silent_adds_nothing_to_what_another_made_meanwhile(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder, (task,) = keep_job(job, store), job.tasks
+    with (folder / LOGS / "silent.log").open("wb") as log:
+        silent = subprocess.Popen([sys.executable, "-c", STOPPED_BEFORE_IT_LOCKS, str(folder), "4"], stdout=log, stderr=log)
+    wait_until(lambda: psutil.Process(silent.pid).status() == psutil.STATUS_STOPPED, "the stop", silent)
+    assert ended([worker(folder)]) == [0] and is_made(store, task.name), said(folder)
+    note, made = read_note(folder, task), (store / task.name / MANIFEST).read_text()
+    silent.send_signal(signal.SIGCONT)
+    assert ended([silent]) == [0], said(folder)
+    assert times_done(folder, job) == {task.name: 1} and "left to others" in said(folder)
+    assert read_note(folder, task) == note and (store / task.name / MANIFEST).read_text() == made
+    assert runs_logged(job) == once_each(job)
+
+
 def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
 ) -> None:
@@ -92,6 +130,7 @@ def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
     note = read_note(folder, job.tasks[0])
     assert note is not None and note.deaths == 1
+    assert runs_logged(job) == once_each(job), "the killed worker's is gone on with"
     assert "going on from step" in (store / job.tasks[0].name / "stage.log").read_text()
     assert weights_of(store, job) == weights_here(job, asked, tmp_path / "here")
 

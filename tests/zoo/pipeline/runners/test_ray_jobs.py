@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.helpers.jobs import asked_folds, lexical_asked, times_done, tiny_entry, weights_of
+from tests.helpers.jobs import asked_folds, lexical_asked, once_each, runs_logged, times_done, tiny_entry, weights_of
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Input
@@ -140,6 +140,7 @@ def test_a_command_that_is_interrupted_leaves_its_workers_and_comes_back(
     wait_until(lambda: not workers_here(folder), "the end of the workers, which log what they made")
     assert {one.state for one in statuses(folder, job, store)} == {"done"}
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
+    assert runs_logged(job) == once_each(job)
     assert any("going on from step" in (store / task.name / "stage.log").read_text() for task in job.tasks)
 
 
