@@ -17,6 +17,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -153,7 +154,7 @@ def keep_job(job: Job, store: Path) -> Path:
     """
     folder = job_folder(store, job.name)
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    if (folder / JOB).exists():
+    with suppress(ZooError):  # there is none yet, or it cannot be read: it is written anew
         job = job.model_copy(update={"created_at": read_job(folder, checked=False).created_at})
     if not (folder / TOKEN).exists():  # workers that start may be comparing it just now
         write_atomic(folder / TOKEN, secrets.token_hex(16))

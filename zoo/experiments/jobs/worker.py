@@ -179,6 +179,7 @@ def main(argv: Sequence[str]) -> int:
     # Beside the thread that hears signals: a stage's own handling of them would take their place.
     thread = threading.Thread(target=work, name="work")
     with _ended_by_signals(worker.stopping):
+        worker.beat()  # before it claims anything: the job may have been stopped while this worker waited for its host
         thread.start()
         while thread.is_alive():
             thread.join(LOOK_SECONDS)

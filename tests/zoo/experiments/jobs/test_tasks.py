@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.manifests import finished
+from zoo.cli.main import app
 from zoo.contracts import TrainRequest
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
-from zoo.experiments.jobs.tasks import JOB, Asked, Job, Task, job_of, keep_job, read_job
+from zoo.experiments.jobs.tasks import JOB, STOP, Asked, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
 from zoo.store import LOG, PARTIAL, collect, find_garbage, fingerprint
 from zoo.store.leases import LEASES, Leases
@@ -131,8 +133,18 @@ def test_a_job_that_says_something_else_now_is_refused_by_name(job: Job, store: 
     (folder / JOB).write_text("{}")
     with pytest.raises(ZooError, match=r"job.json: not a job \(.*give the command again"):
         read_job(folder)
+    assert keep_job(job, store) == folder and read_job(folder).tasks == job.tasks, "the command that is named mends it"
     with pytest.raises(ZooError, match="no such job; there are"):
         named(store, "nothing")
+
+
+def test_what_is_over_is_not_stopped(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    make(store, *job.tasks)
+    result = CliRunner().invoke(app, ["jobs", job.name, "--stop"])
+    assert result.exit_code == 0 and f"{job.name}: nothing is left to stop (1 done)" in result.stderr
+    assert not (folder / STOP).exists()
 
 
 def test_old_jobs_are_garbage_and_what_they_made_is_not(sample_csv: Path, store: Path) -> None:

@@ -164,6 +164,15 @@ def test_a_worker_that_is_told_to_stop_leaves_its_task_to_others(sample_csv: Pat
         assert not [one for one in psutil.process_iter(["cmdline"]) if job.tasks[0].name in " ".join(one.info["cmdline"] or [])]
 
 
+def test_a_worker_that_comes_to_a_job_that_was_stopped_begins_nothing(sample_csv: Path, store: Path) -> None:
+    """As tasks of an array do that waited for a host."""
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    stop_job(folder)
+    assert ended([worker(folder)]) == [0] and said(folder) == ""
+    assert states(statuses(folder, job, store)) == ["queued"]
+
+
 def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path: Path, store: Path) -> None:
     own = tmp_path / "own.csv"
     shutil.copy(sample_csv, own)
