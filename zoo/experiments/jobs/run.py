@@ -107,8 +107,11 @@ def _by_ray(job: Job, folder: Path, store: Path, say: Say) -> list[Status]:
             return ""
         return f"no worker is left that could go on; {_last_words(folder)}"
 
-    with AskedBeside(has_workers) as keep_up:
-        return follow(job, folder, store, say=say, keep_up=keep_up)
+    try:
+        with AskedBeside(has_workers) as keep_up:
+            return follow(job, folder, store, say=say, keep_up=keep_up)
+    finally:
+        workers.end()
 
 
 def _last_words(folder: Path) -> str:

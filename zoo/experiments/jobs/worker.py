@@ -161,6 +161,7 @@ def _ended_by_signals(stopping: threading.Event) -> Iterator[None]:
 def main(argv: Sequence[str]) -> int:
     folder, lapse_seconds = Path(argv[0]), float(argv[1]) if len(argv) > 1 else LAPSE_SECONDS
     die_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it, and stages would not hear it either
     try:
         job = read_job(folder)
         check_host(folder, job)
