@@ -58,7 +58,10 @@ class Keeper:
         self._thread.start()
 
     def leave(self) -> None:
-        """Have the worker end what it is at, which others go on with, and wait for it; this actor ends with it."""
+        """Have the worker leave its task to others, and wait for it.
+
+        This actor ends with it.
+        """
         if self._process is not None:
             self._process.terminate()
         self._thread.join()
@@ -141,9 +144,9 @@ class RayWorkers:
         return self._start(nodes, wanted) > 0
 
     def end(self) -> None:
-        """Have workers of a cluster that ends with this process leave their tasks: killed, they count as having died.
+        """Have workers leave their tasks where the cluster ends with this process.
 
-        Those of any other cluster work on.
+        Killed, they would count as having died. Those of any other cluster work on.
         """
         if is_own_cluster() and self._handles:
             asked = [handle.leave.remote() for handle in self._handles.values()]

@@ -103,7 +103,10 @@ def check_kernels(kernels: dict[str, int], arguments: dict[str, Any]) -> None:
 
 
 def told(error: Exception) -> str:
-    """An engine's error in one line: vLLM refuses settings by pydantic's, whose first line only counts faults."""
+    """An engine's error in one line.
+
+    vLLM refuses settings by errors of pydantic, whose first line only counts them.
+    """
     if isinstance(error, ValidationError):
         return f"{type(error).__name__}: {first_fault(error)}"
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
