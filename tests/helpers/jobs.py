@@ -16,6 +16,7 @@ from zoo.experiments.run import run_chain
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import fold_chains
 from zoo.store import read_manifest
+from zoo.tracking.client.connection import connect
 
 
 def tiny_entry(name: str, **train: object) -> Entry:
@@ -74,3 +75,19 @@ def weights_of(store: Path, job: Job) -> dict[str, dict[str, str]]:
             name: file.sha256 for name, file in files.items() if name.endswith((".safetensors", ".npz", ".joblib"))
         }
     return found
+
+
+def runs_logged(job: Job) -> Counter[tuple[str, str]]:
+    """How many runs the tracking store of this home has of each task, by the task's name and how they ended."""
+    client = connect()
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = [
+        (run.data.tags.get("zoo.fingerprint"), run.info.status) for run in client.search_runs(experiments, max_results=1000)
+    ]
+    names = {task.name.rpartition("-")[2]: task.name for task in job.tasks}
+    return Counter((names[fingerprint], status) for fingerprint, status in found if fingerprint in names)
+
+
+def once_each(job: Job) -> dict[tuple[str, str], int]:
+    """What `runs_logged` is of a job that is done: a run a stage, whoever died."""
+    return {(task.name, "FINISHED"): 1 for task in job.tasks}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo.cli.base import AsJson, Output, say, style_of
 from zoo.errors import ZooError
 from zoo.report.text import Format, show
+
+if TYPE_CHECKING:
+    from zoo.experiments.jobs.tasks import Job
 
 
 def jobs(
@@ -27,13 +31,14 @@ def jobs(
 
     Example: zoo jobs smollm2-135m-3f2a9c1d --watch
     """
-    from zoo.experiments.jobs.run import stop_job
     from zoo.experiments.jobs.states import statuses
     from zoo.experiments.jobs.tasks import read_job
     from zoo.experiments.jobs.view import counted, follow, jobs_table, named, summaries, tasks_table
     from zoo.settings import store_folder
 
     style, store = style_of(output, as_json), store_folder()
+    if watch and stop:
+        raise ZooError("--watch, --stop: one shows what the other ends; leave one of them out")
     if name is None:
         if watch or stop:
             raise ZooError(f"--{'watch' if watch else 'stop'}: of which job? `zoo jobs` lists them; give its name")
@@ -47,11 +52,23 @@ def jobs(
     folder = named(store, name)
     job = read_job(folder)
     if stop:
-        stop_job(folder)
-        say(f"{job.name}: its workers end; the command that began it goes on where they stop")
+        _stop(folder, job, store)
         return
     if watch:
         follow(job, folder, store, say=say, keep_up=lambda: "")
     found = statuses(folder, job, store)
     table = tasks_table(found, store)
     show([table, f"{job.name}: {counted(found)}"], style, data={"job": job.name, "tasks": table.records()})
+
+
+def _stop(folder: Path, job: Job, store: Path) -> None:
+    from zoo.experiments.jobs.run import stop_job
+    from zoo.experiments.jobs.states import statuses
+    from zoo.experiments.jobs.view import counted
+
+    found = statuses(folder, job, store)
+    if not any(one.is_open for one in found):
+        say(f"{job.name}: nothing is left to stop ({counted(found)})")
+        return
+    stop_job(folder)
+    say(f"{job.name}: its workers end; the command that began it goes on where they stop")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from zoo.store.artifacts import ASIDE, ERROR, INCOMING, JOBS, MANIFEST, PARTIAL
 from zoo.store.files import if_free, is_held, lock_file
+from zoo.store.leases import LEASES, living
 from zoo.store.removal import discard, stores, trash
 
 DAYS = 14.0  # a killed run or prediction that nobody went on with for so long is taken for given up
@@ -64,6 +65,8 @@ def collect(item: Garbage, home: Path) -> bool:
         return False
     with suppress(FileNotFoundError):  # another removal was first
         if item.lock is None:
+            if item.reason is not None and not item.reason():
+                return False
             discard(item.path, home)
             return True
         with if_free(item.lock) as free:
@@ -83,8 +86,9 @@ def _of_store(store: Path, days: float) -> Iterator[Garbage]:
         if why := arriving():
             yield _item(path, why, lock_file(store, path.name), arriving)
     for path in sorted((store / JOBS).glob("*")):
-        if (age := _days(path)) >= days:  # workers touch a file of it every few seconds
-            yield _item(path, f"a job that nobody was at for {age:.0f} days; what it made stays")
+        left = partial(_left, path, days)
+        if why := left():
+            yield _item(path, why, reason=left)
     for path in sorted((store / ASIDE).glob("*")):
         yield _item(path, "set aside: it had no manifest")
 
@@ -120,6 +124,14 @@ def _judged(home: Path, days: float) -> Iterator[Garbage]:
             yield _item(path, f"a list of judged pairs, unused for {age:.0f} days")
 
 
+def _left(job: Path, days: float) -> str:
+    """Why a job's folder is garbage; empty where workers are at it, however few days are asked for."""
+    if not job.is_dir() or living(job / LEASES):
+        return ""
+    age = _days(job, stat.S_ISREG)  # who only looks changes folders: `living` has a file made and removed
+    return f"a job that nobody was at for {age:.0f} days; what it made stays" if age >= days else ""
+
+
 def _refused(partial: Path) -> bool:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return bool(json.loads((partial / ERROR).read_text())["known"])
@@ -148,9 +160,9 @@ def disk_bytes(path: Path) -> int:
     return sum(status.st_blocks * 512 for status in _files(path) if stat.S_ISREG(status.st_mode))
 
 
-def _days(path: Path) -> float:
-    """Days since anything in a folder changed."""
-    return (time.time() - max((status.st_mtime for status in _files(path)), default=0.0)) / 86400
+def _days(path: Path, of: Callable[[int], bool] = lambda _: True) -> float:
+    """Days since anything in a folder changed, or of its files of a kind (`stat.S_ISREG`)."""
+    return (time.time() - max((status.st_mtime for status in _files(path) if of(status.st_mode)), default=0.0)) / 86400
 
 
 def _item(path: Path, why: str, lock: Path | None = None, reason: Callable[[], str] | None = None) -> Garbage:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zoo.store.files import write_atomic
 
+LEASES = "leases"  # folder of a piece of shared work: who has claimed which part
 LAPSE_SECONDS = 60.0  # of silence, after which a holder counts as gone
 TOUCH_SECONDS = 10.0
 ALIVE = ".alive"  # ending of the file that a holder touches

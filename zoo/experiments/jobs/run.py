@@ -14,7 +14,7 @@ from pathlib import Path
 from zoo.contracts import Entry, Held, MergeRequest, Request, Say
 from zoo.errors import ZooError, amount
 from zoo.experiments.jobs.states import Status, forget_failures, open_chains, statuses
-from zoo.experiments.jobs.tasks import BROUGHT, LEASES, LOGS, STOP, Asked, Job, is_made, job_folder, job_of, keep_job
+from zoo.experiments.jobs.tasks import BROUGHT, LOGS, STOP, Asked, Job, is_made, job_folder, job_of, keep_job
 from zoo.experiments.jobs.view import counted, follow
 from zoo.experiments.run import run_chain
 from zoo.pipeline.runners import slurm
@@ -22,7 +22,7 @@ from zoo.pipeline.runners.chosen import CHOSEN, current_runner
 from zoo.remote import pull_known
 from zoo.settings import load_settings
 from zoo.store import artifact_name, if_free, lock_file, write_atomic
-from zoo.store.leases import LAPSE_SECONDS
+from zoo.store.leases import LAPSE_SECONDS, LEASES
 
 WORKER = ("-m", "zoo.experiments.jobs.worker")
 ASK_SECONDS = 10.0  # between two looks at who works
@@ -107,8 +107,11 @@ def _by_ray(job: Job, folder: Path, store: Path, say: Say) -> list[Status]:
             return ""
         return f"no worker is left that could go on; {_last_words(folder)}"
 
-    with AskedBeside(has_workers) as keep_up:
-        return follow(job, folder, store, say=say, keep_up=keep_up)
+    try:
+        with AskedBeside(has_workers) as keep_up:
+            return follow(job, folder, store, say=say, keep_up=keep_up)
+    finally:
+        workers.end()
 
 
 def _last_words(folder: Path) -> str:

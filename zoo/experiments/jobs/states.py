@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.contracts import Contract
-from zoo.experiments.jobs.tasks import LEASES, Job, Task, is_made
+from zoo.experiments.jobs.tasks import Job, Task, is_made
 from zoo.store import LIVE, LOG, PARTIAL, write_atomic
-from zoo.store.leases import LAPSE_SECONDS, living
+from zoo.store.leases import LAPSE_SECONDS, LEASES, living
 from zoo.tracking.live import read_lines
 
 NOTES = "notes"

@@ -17,6 +17,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ from zoo.pipeline.runners.hosts import HostFacts, facts_here
 from zoo.pipeline.stage_table import stage_of
 from zoo.store import JOBS, MANIFEST, artifact_name, fingerprint, write_atomic
 
-JOB, HOST, TOKEN, STOP, LEASES, LOGS = "job.json", "host.json", "token", "stop", "leases", "logs"
+JOB, HOST, TOKEN, STOP, LOGS = "job.json", "host.json", "token", "stop", "logs"
 BROUGHT = ("fetch", "adopt")  # stages that the command does itself: they take its network, its tokens and its own folders
 
 
@@ -111,7 +112,10 @@ def job_of(asked: Sequence[Asked]) -> Job:
 
     What several chains share is of the first.
     """
-    wanted = {artifact_name(one.request): one for one in asked if is_task(one.request)}
+    wanted: dict[str, Asked] = {}
+    for one in asked:
+        if is_task(one.request):
+            wanted.setdefault(artifact_name(one.request), one)
     makers = {fingerprint(one.request): name for name, one in wanted.items()}
     entries: list[Entry] = []
     tasks = []
@@ -150,7 +154,7 @@ def keep_job(job: Job, store: Path) -> Path:
     """
     folder = job_folder(store, job.name)
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    if (folder / JOB).exists():
+    with suppress(ZooError):  # there is none yet, or it cannot be read: it is written anew
         job = job.model_copy(update={"created_at": read_job(folder, checked=False).created_at})
     if not (folder / TOKEN).exists():  # workers that start may be comparing it just now
         write_atomic(folder / TOKEN, secrets.token_hex(16))
@@ -180,8 +184,15 @@ def read_job(folder: Path, *, checked: bool = True) -> Job:
 
 
 def host_of(folder: Path) -> HostFacts:
-    """What the host of the command that began or came back to a job says of itself."""
-    return HostFacts(**json.loads((folder / HOST).read_text()))
+    """What the host of the command that began or came back to a job says of itself.
+
+    ZooError where it cannot be read, as what another version wrote.
+    """
+    try:
+        return HostFacts(**json.loads((folder / HOST).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise ZooError(f"{folder / HOST}: not a host's facts ({why}); give the command again that began the job") from error
 
 
 def jobs_in(store: Path) -> Iterator[Path]:

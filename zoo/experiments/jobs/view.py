@@ -101,7 +101,8 @@ def _told(one: Status, store: Path) -> str:
     if one.state != "failed":
         return one.why
     path, last = log_of(store, one.task.name)
-    more = "; ".join(part for part in (last if last not in one.why else "", f"log: {path}" if path.exists() else "") if part)
+    last = "" if last in one.why or (one.why and one.why in last) else last  # a stage's last word often is what failed
+    more = "; ".join(part for part in (last, f"log: {path}" if path.exists() else "") if part)
     return one.why if not more or str(path) in one.why else f"{one.why}; {more}"
 
 

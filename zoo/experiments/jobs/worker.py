@@ -21,13 +21,13 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, Status, in_order, note_path, read_note, statuses, write_note
-from zoo.experiments.jobs.tasks import LEASES, STOP, TOKEN, Job, Task, host_of, is_made, read_job
+from zoo.experiments.jobs.tasks import STOP, TOKEN, Job, Task, host_of, is_made, read_job
 from zoo.experiments.run import run_chain
 from zoo.pipeline.runner import Stopped, watched
 from zoo.pipeline.runners.hosts import facts_here, fault_of
 from zoo.pipeline.runners.local import die_with_parent
 from zoo.store import is_held, lock_file
-from zoo.store.leases import LAPSE_SECONDS, Leases
+from zoo.store.leases import LAPSE_SECONDS, LEASES, Leases
 from zoo.targets import visible_gpus
 
 LOOK_SECONDS = 1.0  # between two looks at what can be begun, and at who still holds what
@@ -89,15 +89,15 @@ class Worker:
             if not self._can(task) or is_held(lock_file(self._store, task.name)) or not self._leases.claim(number):
                 continue
             note = read_note(self._folder, task)
-            if not is_made(self._store, task.name) and (note is None or note.state == "running"):
-                return number
+            if not is_made(self._store, task.name) and (note is None or note.state != "failed"):
+                return number  # what was done and is there no more is made again
             self._leases.release(number)  # another has ended it since
         return None
 
     def _run(self, number: int, task: Task) -> None:
         before = read_note(self._folder, task)
         note = Note(state="running", host=self._host, holder=self._holder, since=time.time())
-        if before is not None:
+        if before is not None and before.state == "running":
             note = note.model_copy(update={"deaths": before.deaths + 1})
         if note.deaths >= MOST_DEATHS:
             told = f"{note.deaths} workers died while they were at it, the last on {before.host if before else 'another host'}"
@@ -119,6 +119,9 @@ class Worker:
             self._end(number, task, note, "")
 
     def _end(self, number: int, task: Task, note: Note, failure: str) -> None:
+        if not self._leases.holds(number):  # another took it over while this one was silent, and says how it ended
+            self._drop(number, task)
+            return
         _say(f"{task.name}: {f'failed: {failure}' if failure else 'done'}")
         ended = {"state": "failed" if failure else "done", "ended": time.time(), "message": failure}
         write_note(self._folder, task, note.model_copy(update=ended))
@@ -158,6 +161,7 @@ def _ended_by_signals(stopping: threading.Event) -> Iterator[None]:
 def main(argv: Sequence[str]) -> int:
     folder, lapse_seconds = Path(argv[0]), float(argv[1]) if len(argv) > 1 else LAPSE_SECONDS
     die_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it, and stages would not hear it either
     try:
         job = read_job(folder)
         check_host(folder, job)
@@ -176,6 +180,7 @@ def main(argv: Sequence[str]) -> int:
     # Beside the thread that hears signals: a stage's own handling of them would take their place.
     thread = threading.Thread(target=work, name="work")
     with _ended_by_signals(worker.stopping):
+        worker.beat()  # before it claims anything: the job may have been stopped while this worker waited for its host
         thread.start()
         while thread.is_alive():
             thread.join(LOOK_SECONDS)

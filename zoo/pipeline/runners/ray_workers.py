@@ -40,6 +40,7 @@ from zoo.settings import home
 from zoo.store.leases import forget
 
 NAMESPACE = "preference-zoo"  # of Ray's names: whoever is connected finds the actors of a job by it
+LEAVE_SECONDS = 30.0  # for a stage to end as by Ctrl-C: twice its grace, and what its worker logs
 STARTS = 5  # of one worker's process by its actor, and of one worker's actor by a command
 
 
@@ -52,7 +53,18 @@ class Keeper:
         os.environ.pop(SET_BY_RAY, None)
         self._environment = {**os.environ, **environment, RUNNER: str(os.getpid())}
         self._leases, self._logs = leases, logs
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Have the worker leave its task to others, and wait for it.
+
+        This actor ends with it.
+        """
+        if self._process is not None:
+            self._process.terminate()
+        self._thread.join()
 
     def _keep(self) -> None:
         try:
@@ -66,7 +78,7 @@ class Keeper:
         """Start the process, and wait for it; its exit code, negative for a signal."""
         host = socket.gethostname()
         with (self._logs / f"{host}.log").open("ab") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 self._words, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         code = process.wait()
@@ -130,6 +142,16 @@ class RayWorkers:
             self._known.update(node.id for node in new)
             self._facts |= looked_at(new, self._store, lambda fault: self._say(f"not used: {fault}"), files=self._files)
         return self._start(nodes, wanted) > 0
+
+    def end(self) -> None:
+        """Have workers leave their tasks where the cluster ends with this process.
+
+        Killed, they would count as having died. Those of any other cluster work on.
+        """
+        if is_own_cluster() and self._handles:
+            asked = [handle.leave.remote() for handle in self._handles.values()]
+            with suppress(RayError):
+                ray.wait(asked, num_returns=len(asked), timeout=LEAVE_SECONDS)
 
     def _start(self, nodes: Sequence[Node], wanted: Mapping[int, int]) -> int:
         there = workers_of(self._job)

@@ -29,7 +29,7 @@ from zoo.stages.quantize import backend_worker as worker
 from zoo.stages.quantize.layerwise import Weights, write_index
 from zoo.store import scratch_folder
 
-SCALE = ".weight_scale"
+SCALES = (".weight_scale", ".scales")  # as compressed-tensors and as autoawq name them
 
 
 def quantize(source: Path, target: Path, blocks: list[list[int]], request: QuantizeRequest) -> int:
@@ -111,7 +111,7 @@ def stored(name: str, tensor: torch.Tensor, original: Weights) -> Any:
     """A tensor in the dtype it is kept in. ZooError where a scale is too large for float16."""
     if name in original:
         return tensor.to(original.read(name).dtype)
-    if name.endswith(SCALE):
+    if name.endswith(SCALES):
         narrow = tensor.to(torch.float16)
         if not torch.isfinite(narrow).all():
             raise ZooError(f"{name}: scales are not finite in float16; use other calibration rows")

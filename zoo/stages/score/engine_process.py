@@ -18,6 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from pydantic import ValidationError
+
+from zoo.contracts import first_fault
 from zoo.errors import ZooError
 from zoo.models.shapes import SCHEME_KEY
 from zoo.pipeline.runners.local import PARENT
@@ -99,6 +102,16 @@ def check_kernels(kernels: dict[str, int], arguments: dict[str, Any]) -> None:
         raise ZooError(why)
 
 
+def told(error: Exception) -> str:
+    """An engine's error in one line.
+
+    vLLM refuses settings by errors of pydantic, whose first line only counts them.
+    """
+    if isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {first_fault(error)}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
 def main(argv: list[str], serve: Callable[[dict[str, Any], TextIO, TextIO], None] = serve) -> int:
     """Serve until there is nothing more to do.
 
@@ -111,8 +124,7 @@ def main(argv: list[str], serve: Callable[[dict[str, Any], TextIO, TextIO], None
             serve(job, sys.stdin, channel)
         except Exception as error:
             traceback.print_exc()
-            text = (str(error).strip() or "no message").splitlines()
-            send(channel, kind="error", message=f"{type(error).__name__}: {text[0]}")
+            send(channel, kind="error", message=told(error))
             return 1
     return 0
 

@@ -35,10 +35,10 @@ from zoo.stages.score.tally import Tally
 from zoo.stages.score.token_file import Encoding
 from zoo.stages.score.work import Listener
 from zoo.store import REQUEST, write_atomic
-from zoo.store.leases import Leases
+from zoo.store.leases import LEASES, Leases
 from zoo.targets import load_target, machine_fingerprint, visible_gpus
 
-WORK, LEASES, ROWS, TOLD, TOKEN = "work", "leases", "share.npz", "share.json", "token"
+WORK, ROWS, TOLD, TOKEN = "work", "share.npz", "share.json", "token"
 
 
 @dataclass(frozen=True)

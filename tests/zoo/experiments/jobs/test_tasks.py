@@ -6,16 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.manifests import finished
+from zoo.cli.main import app
 from zoo.contracts import TrainRequest
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
-from zoo.experiments.jobs.tasks import JOB, LEASES, Job, Task, job_of, keep_job, read_job
+from zoo.experiments.jobs.tasks import JOB, STOP, Asked, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
-from zoo.store import collect, find_garbage, fingerprint
-from zoo.store.leases import Leases
+from zoo.store import LOG, PARTIAL, collect, find_garbage, fingerprint
+from zoo.store.leases import LEASES, Leases
 
 
 @pytest.fixture
@@ -63,6 +65,15 @@ def test_another_setting_is_another_job(job: Job, sample_csv: Path, tiny_llama: 
     assert len({job.name, *(job_of(asked).name for asked in others)}) == 3
 
 
+def test_what_several_chains_share_is_of_the_first(sample_csv: Path, store: Path) -> None:
+    """By its entry too: a recipe's runs evaluate one untrained model, and a host alone logs it for the first of them."""
+    (first,) = lexical_asked(sample_csv, store, 2)
+    second = Asked("second", 1, first.entry.model_copy(update={"name": "second"}), first.request)
+    job = job_of([first, second])
+    assert [(task.title, task.fold, task.entry) for task in job.tasks] == [(first.title, first.fold, 0)]
+    assert job.entries == (first.entry,)
+
+
 def test_a_chain_that_has_begun_comes_before_a_new_one(job: Job, store: Path) -> None:
     folder = keep_job(job, store)
 
@@ -85,6 +96,12 @@ def test_what_failed_takes_what_needs_it_with_it_and_nothing_else(job: Job, stor
     rows = tasks_table(found, store).records()
     assert rows[0]["state"] == "failed" and rows[0]["host"] == "node7" and rows[0]["seconds"] == 2
     assert "the disk is full" in str(rows[0]["what"])
+    log = store / PARTIAL / job.tasks[0].name / LOG
+    log.parent.mkdir(parents=True)
+    log.write_text(f"step 1\nzoo.errors.ZooError: {note.message}\n")
+    assert tasks_table(found, store).records()[0]["what"] == f"{note.message}; log: {log}", "what failed is told once"
+    log.write_text("the driver is gone\n")
+    assert "full; the driver is gone; log" in str(tasks_table(found, store).records()[0]["what"])
     (one,) = summaries(store)
     assert (one.counts["failed"], one.counts["not run"], one.is_over) == (1, 2, False)
     assert jobs_table([one]).records()[0]["tasks"] == 12
@@ -116,17 +133,39 @@ def test_a_job_that_says_something_else_now_is_refused_by_name(job: Job, store: 
     (folder / JOB).write_text("{}")
     with pytest.raises(ZooError, match=r"job.json: not a job \(.*give the command again"):
         read_job(folder)
+    assert keep_job(job, store) == folder and read_job(folder).tasks == job.tasks, "the command that is named mends it"
     with pytest.raises(ZooError, match="no such job; there are"):
         named(store, "nothing")
+
+
+def test_what_is_over_is_not_stopped(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    make(store, *job.tasks)
+    result = CliRunner().invoke(app, ["jobs", job.name, "--stop"])
+    assert result.exit_code == 0 and f"{job.name}: nothing is left to stop (1 done)" in result.stderr
+    assert not (folder / STOP).exists()
 
 
 def test_old_jobs_are_garbage_and_what_they_made_is_not(sample_csv: Path, store: Path) -> None:
     job = job_of(lexical_asked(sample_csv, store, 2))
     folder = keep_job(job, store)
     make(store, *job.tasks)
+    Leases(folder / LEASES, "node7-1").leave()
     assert not find_garbage(store.parent)
     for path in (folder, *folder.rglob("*")):
         os.utime(path, (0, 0))
+    list(summaries(store))  # who looks at jobs does not keep them
     (item,) = find_garbage(store.parent)
     assert item.path == folder and "what it made stays" in item.why
     assert collect(item, store.parent) and not folder.exists() and (store / job.tasks[0].name).exists()
+
+
+def test_a_job_that_is_worked_on_is_no_garbage_however_few_days_are_asked_for(sample_csv: Path, store: Path) -> None:
+    folder = keep_job(job_of(lexical_asked(sample_csv, store, 2)), store)
+    (item,) = find_garbage(store.parent, days=0)
+    leases = Leases(folder / LEASES, "node7-1")
+    assert not find_garbage(store.parent, days=0)
+    assert not collect(item, store.parent) and folder.exists(), "a worker has come since"
+    leases.leave()
+    assert collect(item, store.parent) and not folder.exists()

@@ -5,12 +5,23 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.helpers.jobs import asked_folds, bring, lexical_asked, times_done, tiny_entry, weights_of, worker
+from tests.helpers.jobs import (
+    asked_folds,
+    bring,
+    lexical_asked,
+    once_each,
+    runs_logged,
+    times_done,
+    tiny_entry,
+    weights_of,
+    worker,
+)
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Input
 from zoo.experiments.jobs.run import stop_job
@@ -18,7 +29,7 @@ from zoo.experiments.jobs.states import Status, note_path, progress_of, read_not
 from zoo.experiments.jobs.tasks import HOST, LOGS, Asked, Job, is_made, job_of, keep_job
 from zoo.experiments.jobs.view import tasks_table
 from zoo.experiments.run import run_chain
-from zoo.store import PARTIAL
+from zoo.store import MANIFEST, PARTIAL
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
 
@@ -59,6 +70,44 @@ def test_two_workers_do_each_task_once_and_what_fails_fails_alone(sample_csv: Pa
     assert ended([worker(folder)]) == [0] and set(states(statuses(folder, job, store))) == {"done"}, said(folder)
 
 
+def test_what_was_removed_after_it_was_done_is_made_again(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    assert ended([worker(folder)]) == [0], said(folder)
+    shutil.rmtree(store / job.tasks[0].name)
+    assert states(statuses(folder, job, store)) == ["queued"]
+    assert ended([worker(folder)]) == [0] and states(statuses(folder, job, store)) == ["done"], said(folder)
+    note = read_note(folder, job.tasks[0])
+    assert note is not None and note.deaths == 0, "nobody died"
+
+
+STOPPED_BEFORE_IT_LOCKS = """
+import os, signal, sys
+from zoo.experiments.jobs import worker
+run_chain = worker.run_chain
+def stopped(*given, **named):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return run_chain(*given, **named)
+worker.run_chain = stopped
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_that_was_silent_adds_nothing_to_what_another_made_meanwhile(sample_csv: Path, store: Path) -> None:
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder, (task,) = keep_job(job, store), job.tasks
+    with (folder / LOGS / "silent.log").open("wb") as log:
+        silent = subprocess.Popen([sys.executable, "-c", STOPPED_BEFORE_IT_LOCKS, str(folder), "4"], stdout=log, stderr=log)
+    wait_until(lambda: psutil.Process(silent.pid).status() == psutil.STATUS_STOPPED, "the stop", silent)
+    assert ended([worker(folder)]) == [0] and is_made(store, task.name), said(folder)
+    note, made = read_note(folder, task), (store / task.name / MANIFEST).read_text()
+    silent.send_signal(signal.SIGCONT)
+    assert ended([silent]) == [0], said(folder)
+    assert times_done(folder, job) == {task.name: 1} and "left to others" in said(folder)
+    assert read_note(folder, task) == note and (store / task.name / MANIFEST).read_text() == made
+    assert runs_logged(job) == once_each(job)
+
+
 def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
 ) -> None:
@@ -81,6 +130,7 @@ def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
     note = read_note(folder, job.tasks[0])
     assert note is not None and note.deaths == 1
+    assert runs_logged(job) == once_each(job), "the killed worker's is gone on with"
     assert "going on from step" in (store / job.tasks[0].name / "stage.log").read_text()
     assert weights_of(store, job) == weights_here(job, asked, tmp_path / "here")
 
@@ -114,6 +164,15 @@ def test_a_worker_that_is_told_to_stop_leaves_its_task_to_others(sample_csv: Pat
         assert not [one for one in psutil.process_iter(["cmdline"]) if job.tasks[0].name in " ".join(one.info["cmdline"] or [])]
 
 
+def test_a_worker_that_comes_to_a_job_that_was_stopped_begins_nothing(sample_csv: Path, store: Path) -> None:
+    """As tasks of an array do that waited for a host."""
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    stop_job(folder)
+    assert ended([worker(folder)]) == [0] and said(folder) == ""
+    assert states(statuses(folder, job, store)) == ["queued"]
+
+
 def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path: Path, store: Path) -> None:
     own = tmp_path / "own.csv"
     shutil.copy(sample_csv, own)
@@ -125,4 +184,7 @@ def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path
     text = (folder / HOST).read_text()
     (folder / HOST).write_text(text.replace('"python": "3', '"python": "2'))
     assert ended([worker(folder)]) == [3] and "Python" in said(folder)
+    (folder / HOST).write_text(text.replace("{", '{"from": "a later version", ', 1))
+    assert ended([worker(folder)]) == [3] and f"error: {folder / HOST}: not a host's facts" in said(folder)
+    assert "Traceback" not in said(folder)
     assert states(statuses(folder, job, store)) == ["queued"]

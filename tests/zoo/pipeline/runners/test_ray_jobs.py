@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.helpers.jobs import asked_folds, lexical_asked, times_done, tiny_entry, weights_of
+from tests.helpers.jobs import asked_folds, lexical_asked, once_each, runs_logged, times_done, tiny_entry, weights_of
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import wait_until
 from zoo.contracts import Input
@@ -22,7 +22,7 @@ from zoo.entries.toml import contract_toml
 from zoo.errors import ZooError
 from zoo.experiments.jobs import run as jobs
 from zoo.experiments.jobs.run import run_ahead
-from zoo.experiments.jobs.states import statuses
+from zoo.experiments.jobs.states import read_note, statuses
 from zoo.experiments.jobs.tasks import Asked, Job, job_folder, job_of, jobs_in, read_job
 from zoo.experiments.run import run_chain
 from zoo.pipeline.runners.session import running_on
@@ -140,7 +140,30 @@ def test_a_command_that_is_interrupted_leaves_its_workers_and_comes_back(
     wait_until(lambda: not workers_here(folder), "the end of the workers, which log what they made")
     assert {one.state for one in statuses(folder, job, store)} == {"done"}
     assert times_done(folder, job) == {task.name: 1 for task in job.tasks}
+    assert runs_logged(job) == once_each(job)
     assert any("going on from step" in (store / task.name / "stage.log").read_text() for task in job.tasks)
+
+
+def test_ctrl_c_on_a_cluster_of_the_command_s_own_leaves_its_tasks_to_the_next(
+    sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody died: else the fifth Ctrl-C failed a training, and a command waited for the lease of the one before."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "entries" / "slow.toml").write_text(contract_toml(tiny_entry("slow", epochs=60, evals_per_epoch=1)))
+    process = command(tmp_path, sample_csv, tiny_llama)
+    try:
+        wait_until(lambda: list(jobs_in(store)), "a job", process)
+        (folder,) = jobs_in(store)
+        job = read_job(folder)
+        wait_until((store / PARTIAL / job.tasks[0].name / "checkpoint").exists, "a checkpoint", process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, (tmp_path / "command.log").read_text()
+    finally:
+        process.kill()
+    assert not workers_here(folder) and not stages_here(store)
+    assert [one.state for one in statuses(folder, job, store)] == ["queued"] * 2
+    assert not any(read_note(folder, task) for task in job.tasks)
 
 
 def checkpoint_of_each(store: Path, job: Job, process: subprocess.Popen[bytes]) -> None:

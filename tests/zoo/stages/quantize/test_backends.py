@@ -53,6 +53,16 @@ def test_packed_weights_are_read_as_compressed_tensors_reads_them(
     assert (ours - weight).norm() / weight.norm() < 0.2
 
 
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight_scale", "model.layers.0.mlp.up_proj.scales"])
+def test_scales_are_kept_in_float16_and_refused_where_it_has_no_room(tiny_llama: Path, name: str) -> None:
+    """In the layout of either backend."""
+    original = Weights(tiny_llama)
+    assert backends.stored(name, torch.tensor([0.5, 6e4]), original).dtype == torch.float16
+    for scale in (7e4, float("nan")):
+        with pytest.raises(ZooError, match=f"{name}: scales are not finite in float16"):
+            backends.stored(name, torch.tensor([0.5, scale]), original)
+
+
 @pytest.fixture
 def packed_model(tiny_llama: Path, tmp_path: Path) -> Path:
     """The tiny model with every matrix of its layers rounded by compressed-tensors."""

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
 from tests.helpers.clocks import Clock
 from tests.helpers.paths import HELPERS
@@ -29,6 +30,7 @@ from zoo.stages.score import engine_handle, engines
 from zoo.stages.score import stage as score
 from zoo.stages.score.chunks import Answer, Chunk
 from zoo.stages.score.engine_handle import Replica
+from zoo.stages.score.engine_process import told
 from zoo.stages.score.engines import Crew, EngineError, Job
 from zoo.stages.score.tally import Tally
 from zoo.stages.score.token_file import TOKEN, Encoding
@@ -260,3 +262,16 @@ def test_compiled_code_is_kept_in_a_folder_of_one_s_own(tmp_path: Path, monkeypa
     folder.symlink_to(tmp_path / "theirs")
     with pytest.raises(ZooError, match="not a folder of your own"):
         compiled_folder()
+
+
+def test_an_engine_that_refuses_its_settings_says_which_and_why() -> None:
+    """As vLLM does: by pydantic's errors, whose first line only counts them."""
+
+    class Settings(BaseModel):
+        max_model_len: int = Field(le=512)
+
+    with pytest.raises(ValidationError) as refused:
+        Settings(max_model_len=1025)
+    assert told(refused.value) == "ValidationError: max_model_len: Input should be less than or equal to 512"
+    assert told(RuntimeError("out of blocks\nof the cache")) == "RuntimeError: out of blocks"
+    assert told(RuntimeError()) == "RuntimeError: no message"
