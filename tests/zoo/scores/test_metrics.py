@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
@@ -47,7 +47,10 @@ def test_without_ties_every_metric_is_of_a_and_b_alone(table: np.ndarray, winner
     metrics, b = score_metrics(p, y, ties=False), p[:, 1] / (p[:, 0] + p[:, 1])
     assert metrics["val/log_loss"] == pytest.approx(log_loss(y, b, labels=[0, 1]), rel=1e-9)
     assert metrics["baseline/log_loss_uniform"] == math.log(2) == pytest.approx(uniform_loss(ties=False))
-    assert metrics[ACCURACY] == pytest.approx(((b > 0.5) == y)[b != 0.5].sum() / 30 + (b == 0.5).sum() / 60)
+    sure = 2 * np.abs(b - 0.5)  # what the loss differs by from that of an even row, to first order: nine digits of it count
+    assume(not ((sure > 1e-10) & (sure < 1e-8)).any())
+    even = sure <= 1e-10
+    assert metrics[ACCURACY] == pytest.approx(((b > 0.5) == y)[~even].sum() / 30 + even.sum() / 60)
     assert metrics["val/refinement"] <= min(metrics["baseline/log_loss_prior"], metrics["val/log_loss"]) + 1e-4
     halved = np.column_stack([p[:, :2] / 2, 1 - p[:, :2].sum(axis=1) / 2])
     assert score_metrics(halved, y, ties=False) == pytest.approx(metrics, abs=1e-6), "p_tie says nothing"
