@@ -1,6 +1,6 @@
-"""Layers of 4 bit weights by the kernel that dequantizes them: run by test_cpu_dequantized.py in its own process.
+"""Layers of 4 and 8 bit weights by this project's kernels for processors: run by test_cpu_dequantized.py in its own process.
 
-python -m tests.helpers.cpu_dequantized    ->  JSON: the largest error with and without zero points, and what replaced what
+python -m tests.helpers.cpu_dequantized    ->  JSON: the largest errors, and what replaced what
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 
 import torch
+
+INT8 = ((True, True), (False, True), (False, False))  # large sums, inputs rounded around zero
 
 
 def error(*, zero_points: bool) -> float:
@@ -45,21 +47,62 @@ def error(*, zero_points: bool) -> float:
     return float((kernel.apply_weights(layer, x) - x @ exact).abs().max())
 
 
+def int8_error(*, large: bool, symmetric: bool) -> float:
+    """The largest difference from a product in float64 of the rounded weights and inputs, as a share of the largest output."""
+    from vllm.model_executor.kernels.linear.scaled_mm.ScaledMMLinearKernel import Int8ScaledMMLinearLayerConfig
+
+    from zoo.stages.score.vllm.cpu_dequantized import ExactInt8ScaledMMLinearKernel
+
+    generator = torch.Generator().manual_seed(0)
+    inputs, outputs = 256, 64
+    levels = torch.randint(-127, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+    levels = torch.full_like(levels, 127) if large else levels
+    x = torch.ones(3, inputs) if large else torch.randn(3, inputs, generator=generator)
+    scale = torch.rand(outputs, 1, generator=generator) + 0.5
+    layer = torch.nn.Module()
+    layer.logical_widths = [outputs]
+    layer.weight = torch.nn.Parameter(levels, requires_grad=False)
+    layer.scale = torch.nn.Parameter(scale, requires_grad=False)
+    layer.input_scale = layer.input_zero = layer.adjustment = None
+    config = Int8ScaledMMLinearLayerConfig(is_static_input_scheme=False, is_channelwise=True, input_symmetric=symmetric)
+    kernel = ExactInt8ScaledMMLinearKernel(config, ["weight", "scale", "input_scale", "input_zero", "adjustment"])
+    kernel.process_weights_after_loading(layer)
+    step = _rounded(x, symmetric=symmetric)
+    exact = step.double() @ (levels.double() * scale.double()).t()
+    return float((kernel.apply_weights(layer, x) - exact).abs().max() / exact.abs().max())
+
+
+def _rounded(x: torch.Tensor, *, symmetric: bool) -> torch.Tensor:
+    """Rows as 8 bits hold them: of equal steps around zero, or from the smallest to the largest."""
+    if symmetric:
+        step = x.abs().amax(1, keepdim=True) / 127
+        return (x / step).round() * step
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    step = (high - low) / 255
+    zero = (-128 - low / step).round()
+    return ((x / step).round() + zero).clamp(-128, 127).sub(zero) * step
+
+
 def replaced() -> list[str]:
     """The kernels of processors after the replacement, which is made twice."""
     from vllm.model_executor.kernels import linear
     from vllm.platforms.interface import PlatformEnum
 
-    from zoo.stages.score.vllm.cpu_dequantized import replace_missing_kernel
+    from zoo.stages.score.vllm.cpu_dequantized import replace_kernels
 
-    replace_missing_kernel()
-    replace_missing_kernel()
-    return [kernel.__name__ for kernel in linear._POSSIBLE_KERNELS[PlatformEnum.CPU]]
+    replace_kernels()
+    replace_kernels()
+    kernels = (*linear._POSSIBLE_KERNELS[PlatformEnum.CPU], *linear._POSSIBLE_INT8_KERNELS[PlatformEnum.CPU])
+    return [kernel.__name__ for kernel in kernels]
 
 
 if __name__ == "__main__":
     from zoo.stages.score.vllm.engine import prepare_environment
 
     prepare_environment(eager=True)
+    from zoo.stages.score.vllm.cpu_dequantized import saturates
+
     errors = {str(zero_points): error(zero_points=zero_points) for zero_points in (True, False)}
-    print(json.dumps({"errors": errors, "kernels": replaced(), "built": hasattr(torch.ops._C, "cpu_gemm_wna16")}))
+    errors |= {f"int8 {large} {symmetric}": int8_error(large=large, symmetric=symmetric) for large, symmetric in INT8}
+    built, wrong = hasattr(torch.ops._C, "cpu_gemm_wna16"), saturates()
+    print(json.dumps({"errors": errors, "kernels": replaced(), "built": built, "saturates": wrong}))

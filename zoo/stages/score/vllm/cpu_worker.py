@@ -20,7 +20,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from zoo.stages.score.vllm.cpu_dequantized import replace_missing_kernel
+from zoo.stages.score.vllm.cpu_dequantized import replace_kernels
 from zoo.stages.score.vllm.engine import FUSED_NORMS, LABEL_IDS
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
@@ -33,7 +33,7 @@ class ScoringWorker(CPUWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         register_norms()  # before vLLM looks up by which implementations its operations run
-        replace_missing_kernel()
+        replace_kernels()
         super().__init__(*args, **kwargs)
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
