@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.requests import BASE, given, train_request
+from tests.helpers.tiny_models import write_tiny_llama
 from zoo.contracts import FetchRequest, MergeRequest, MergeSpec
 from zoo.stages.train import stage as train
 from zoo.stages.weights import fetch, merge
@@ -31,6 +32,14 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         pytest.skip("no NVIDIA GPU")
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fetched base whose head is not its embedding."""
+    folder = tmp_path_factory.mktemp("untied")
+    write_tiny_llama(folder / "model", tie_word_embeddings=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -84,13 +84,6 @@ def test_every_family_has_its_class_in_transformers() -> None:
 # --- trained ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("untied")
-    write_tiny_llama(base / "model", tie_word_embeddings=False)
-    return base
-
-
 def request_of(base: Path, csv: Path, **spec: object) -> TrainRequest:
     settings = changed(SPEC, **{"max_rows": 32, "eval_rows": 8, "method": "lora", **spec})
     return changed(train_request(base, csv, settings), head="classifier")

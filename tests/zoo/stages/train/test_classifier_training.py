@@ -29,13 +29,6 @@ from zoo.stages.train.rows import read_examples
 pytestmark = pytest.mark.usefixtures("float32")
 
 
-@pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("untied")
-    write_tiny_llama(base / "model", tie_word_embeddings=False)
-    return base
-
-
 def request_of(base: Path, csv: Path, **spec: Any) -> TrainRequest:
     return changed(train_request(base, csv, changed(SPEC, **{"method": "lora", **spec})), head="classifier")
 
