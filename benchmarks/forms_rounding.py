@@ -4,11 +4,12 @@
         [--cap 256] [--group-size 32] [--ways WAY ...] [--out CSV] [--by-layer N ...]
 
 Ways are run one after the other, each from the first layer to the last: weights alone to the nearest (symmetric; with zero
-points), activations alone, both to the nearest, both as the stage makes them, and that with one thing changed: which tokens
-the second moments count and how much, damping, smoothing. Mean KL divergence of the labels' probabilities from the unquantized
-model's, in float32, on held-out rows and on the calibration rows, in the entry's own template; and how far the last token's
-hidden state is off, which three labels tell less finely. With `--out` each row's figures, for paired differences. With
-`--by-layer` each of these layers by itself instead, on what the unquantized model hands it: how far its output is off.
+points), activations alone, both to the nearest, both as the stage makes them, these weights with activations of 16 bits, and
+that with one thing changed: which tokens the second moments count and how much, damping, smoothing of every layer or of none.
+Mean KL divergence of the labels' probabilities from the unquantized model's, in float32, on held-out rows and on the
+calibration rows, in the entry's own template; and how far the last token's hidden state is off, which three labels tell less
+finely. With `--out` each row's figures, for paired differences. With `--by-layer` each of these layers by itself instead, on
+what the unquantized model hands it: how far its output is off.
 """
 
 from __future__ import annotations
@@ -43,27 +44,33 @@ Counted = Callable[
     [torch.Tensor, torch.Tensor], torch.Tensor
 ]  # inputs (tokens, channels) of a weight as the moments count them
 
+LATER_DAMPING = compensation.DAMPING[1:]  # where a factor cannot be had with the first
+
 
 @dataclass(frozen=True)
 class Way:
     """One way of rounding a model.
 
     `weights`: "", "nearest", "zero points" or "compensated"; `smoothed`: by the error of "all" tokens, of the "rest" without
-    each prompt's first, or "relative" to each token's size; `counted`: how moments count tokens (`COUNTED`); `damping`: a share
-    of the moments' mean diagonal, with `own` of each channel's own moment instead.
+    each prompt's first, or "relative" to each token's size; `where_it_helps`: a layer is left as it is where its compensated
+    weights are nearer so; `held_out`: whether activations are rounded on the held-out rows too; `counted`: how moments count
+    tokens (`COUNTED`); `damping`: a share of the moments' mean diagonal, with `own` of each channel's own moment instead.
     """
 
     name: str
     weights: str = ""
     activations: bool = True
     smoothed: str = "all"
+    where_it_helps: bool = False
+    held_out: bool = True
     counted: str = "all"
     damping: float = compensation.DAMPING[0]
     own: bool = False
     clip: bool = True
 
 
-MADE = Way("made", "compensated")
+MADE = Way("made", "compensated", where_it_helps=True)
+SMOOTHED = Way("smoothed", "compensated")
 WAYS = (
     Way("weights", "nearest", activations=False, smoothed=""),
     Way("weights-zeros", "zero points", activations=False, smoothed=""),
@@ -72,24 +79,26 @@ WAYS = (
     Way("nearest", "nearest", smoothed=""),
     Way("nearest-smoothed", "nearest"),
     MADE,
-    replace(MADE, name="made-weights", activations=False),
-    replace(MADE, name="unsmoothed", smoothed=""),
-    replace(MADE, name="no-clip", clip=False),
-    replace(MADE, name="no-first", counted="rest"),
-    replace(MADE, name="no-first-smoothed", counted="rest", smoothed="rest"),
-    replace(MADE, name="clipped", counted="clipped"),
-    replace(MADE, name="by-size", counted="by size"),
-    replace(MADE, name="by-size-relative", counted="by size", smoothed="relative"),
-    replace(MADE, name="by-output", counted="by output"),
-    replace(MADE, name="by-output-relative", counted="by output", smoothed="relative"),
-    replace(MADE, name="relative", smoothed="relative"),
-    *(replace(MADE, name=f"damping-{share}", damping=share) for share in (0.001, 0.05, 0.1, 0.3)),
-    *(replace(MADE, name=f"own-damping-{share}", damping=share, own=True) for share in (0.01, 0.1)),
+    SMOOTHED,
+    replace(MADE, name="made-16-bit-activations", held_out=False),
+    replace(SMOOTHED, name="made-weights", activations=False),
+    replace(SMOOTHED, name="unsmoothed", smoothed=""),
+    replace(SMOOTHED, name="no-clip", clip=False),
+    replace(SMOOTHED, name="no-first", counted="rest"),
+    replace(SMOOTHED, name="no-first-smoothed", counted="rest", smoothed="rest"),
+    replace(SMOOTHED, name="clipped", counted="clipped"),
+    replace(SMOOTHED, name="by-size", counted="by size"),
+    replace(SMOOTHED, name="by-size-relative", counted="by size", smoothed="relative"),
+    replace(SMOOTHED, name="by-output", counted="by output"),
+    replace(SMOOTHED, name="by-output-relative", counted="by output", smoothed="relative"),
+    replace(SMOOTHED, name="relative", smoothed="relative"),
+    *(replace(SMOOTHED, name=f"damping-{share}", damping=share) for share in (0.001, 0.05, 0.1, 0.3)),
+    *(replace(SMOOTHED, name=f"own-damping-{share}", damping=share, own=True) for share in (0.01, 0.1)),
     *(
-        replace(MADE, name=f"relative-own-damping-{share}", smoothed="relative", damping=share, own=True)
+        replace(SMOOTHED, name=f"relative-own-damping-{share}", smoothed="relative", damping=share, own=True)
         for share in (0.01, 0.1)
     ),
-    *(replace(MADE, name=f"by-size-damping-{share}", counted="by size", damping=share) for share in (0.05, 0.1, 0.3)),
+    *(replace(SMOOTHED, name=f"by-size-damping-{share}", counted="by size", damping=share) for share in (0.05, 0.1, 0.3)),
 )
 
 
@@ -174,7 +183,7 @@ def compensate(
     way: Way, rounding: RoundedLayer, sites: tuple[Site, ...], prompts: PromptPass, number: int, stream: Stream
 ) -> None:
     """`eight_bit._compensate` but for what the way changes."""
-    compensation.DAMPING = (1e-6 if way.own else way.damping, 1.0, 10.0)
+    compensation.DAMPING = (1e-6 if way.own else way.damping, *LATER_DAMPING)
     for site in sites:
         with rounding.active(list(rounding.made)):
             if not way.activations:
@@ -262,7 +271,8 @@ class Measured:
     def last(self, stream: Stream) -> torch.Tensor:
         """The last token's hidden state of each held-out row."""
         masks = self.held_out.masks
-        return torch.cat([x[torch.arange(len(x)), mask.sum(1) - 1] for x, mask in zip(stream, masks, strict=True)])
+        ends = [x[torch.arange(len(x), device=x.device), m.sum(1) - 1] for x, m in zip(stream, masks, strict=True)]
+        return torch.cat(ends).cpu()
 
     def through(self, way: Way, form: Form) -> tuple[np.ndarray, np.ndarray, float]:
         """KL and error of the last hidden state of each held-out row, and the mean KL on the calibration rows."""
@@ -284,12 +294,12 @@ class Measured:
 
     def through_layer(self, way: Way, number: int, form: Form, streams: Streams) -> None:
         rounding = RoundedLayer(self.whole.layers[number], form, self.whole.linear_names())
-        sites = sites_of(rounding.layer, self.whole.head_dim)
-        if way.smoothed:
-            prompts = {"all": self.calibration, "rest": without_first(self.calibration), "relative": relative(self.calibration)}
-            eight_bit._smoothed(rounding, sites, prompts[way.smoothed], number, self.few[number])
-        if way.weights == "compensated":
-            compensate(way, rounding, sites, self.calibration, number, streams.calibration)
+        if way.where_it_helps:
+            compensation.DAMPING = (way.damping, *LATER_DAMPING)
+            few, stream = self.few[number], streams.calibration
+            eight_bit._compensated_plan(self.whole, number, self.calibration, rounding, few, stream, clip=way.clip)
+        else:
+            self.round(way, rounding, number, streams)
         with rounding.active(rounding.names):
             for name, linear in rounding.linears.items():
                 if way.weights == "zero points":
@@ -298,8 +308,20 @@ class Measured:
                     linear.weight.data = rounding.weight(name)
             if not way.activations:
                 rounding.remove()
-            self.run(rounding.layer, number, streams)
+            self.calibration.run(rounding.layer, number, streams.calibration)
+            if not way.held_out:
+                rounding.remove()
+            self.held_out.run(rounding.layer, number, streams.held_out)
         rounding.remove()
+
+    def round(self, way: Way, rounding: RoundedLayer, number: int, streams: Streams) -> None:
+        """Smooth a layer and make its weights, as far as the way does."""
+        sites = sites_of(rounding.layer, self.whole.head_dim)
+        if way.smoothed:
+            prompts = {"all": self.calibration, "rest": without_first(self.calibration), "relative": relative(self.calibration)}
+            eight_bit._smoothed(rounding, sites, prompts[way.smoothed], number, self.few[number])
+        if way.weights == "compensated":
+            compensate(way, rounding, sites, self.calibration, number, streams.calibration)
 
 
 def arguments() -> argparse.Namespace:
