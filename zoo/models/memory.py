@@ -33,6 +33,7 @@ CONTEXT_BYTES = 5 * 2**28
 # 1.43 GiB more than the parts computed below as a pipeline, 1.17 with tensor parallelism (benchmarks/engine_versions.md).
 COMMUNICATION_BYTES = 23 * 2**26
 EVALUATION_TOKENS = 8192  # of a batch in transformers (zoo/stages/compare/in_transformers.py)
+SCORE_BLOCK = 2**23  # soft-capped attention scores that training makes at once (zoo/stages/train/attention.py)
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
 PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
