@@ -21,7 +21,7 @@ from zoo.stages.train.host_matrices import NO_MATRICES, HostMatrices
 
 MIB, GIB = 2**20, 2**30
 CHECKPOINTED = "memory/checkpointed_layers"
-HEADROOM = 0.06  # of the memory: what torch's allocator keeps in pieces too small to use
+HEADROOM = 0.04  # of the memory: what torch's allocator, in segments that grow, keeps in pieces too small to use
 
 
 def decoder_layers(model: Any) -> list[Any]:
