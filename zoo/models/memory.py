@@ -282,9 +282,9 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
 
 
 def host_bytes(shape: Shape, spec: TrainSpec) -> int:
-    """Bytes of embedding and vocabulary's head that training holds in the host's memory, where the card's is short.
+    """Bytes of embedding and vocabulary's head that training holds in the host's memory.
 
-    In 16 bits, where neither is trained; a loss of text reads all of the head (zoo/stages/train/host_matrices.py).
+    Where the card's is short, in 16 bits, and neither is trained; a loss of text reads all of the head (zoo/stages/train/host_matrices.py).
     """
     if shape.encoder or spec.method == "full" or not spec.gradient_checkpointing or "lm_head" in spec.target_modules:
         return 0

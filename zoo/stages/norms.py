@@ -87,7 +87,7 @@ def _gradient(g: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, scale: to
 
 
 def fuse_norm(module: Any) -> None:
-    """Compute a root-mean-square norm by torch's own kernel, if that gives what the module gives.
+    """Compute a root-mean-square norm by torch's own kernel, if that gives the same.
 
     Llama's, which multiplies rounded values by its weight, and Gemma's, which rounds after multiplying by 1 + weight.
     """

@@ -1,4 +1,4 @@
-"""Attention with soft-capped logits (Gemma 2), for training: a block of scores at a time, and none kept.
+"""Attention with soft-capped logits (Gemma 2): a block of scores at a time, none kept.
 
 transformers' plain products make (rows, heads, tokens, tokens) scores in six steps and keep some twelve bytes of each for the
 backward pass: at 1,024 tokens 0.2 GiB a row and layer of Gemma 2 9B. Here the probabilities of a block of rows and heads are
@@ -21,7 +21,10 @@ SOFTCAPPED = "zoo_softcapped"  # the name of `softcapped_attention` among transf
 
 
 def training_attention(config: Any) -> dict[str, str]:
-    """Options of `from_pretrained` for the attention that training a model needs on this device, else none."""
+    """Options of `from_pretrained` for the attention that training a model needs here.
+
+    None where transformers' own choice does.
+    """
     found = attention_of(config)
     return {"attn_implementation": _registered()} if found.get("attn_implementation") == "eager" else found
 
@@ -48,9 +51,9 @@ def softcapped_attention(
     softcap: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of (batch, heads, tokens, head size) as transformers calls it; (batch, tokens, heads, head size).
+    """Attention as transformers calls it, of (batch, heads, tokens, head size).
 
-    softmax(softcap * tanh(scaling / softcap * q k^T) + mask) v. `attention_mask` (batch or 1, 1, tokens, tokens) is added.
+    (batch, tokens, heads, head size): softmax(softcap * tanh(scaling / softcap * q k^T) + mask) v. `attention_mask` (batch or 1, 1, tokens, tokens) is added.
     """
     if dropout:
         raise NotImplementedError("dropout of attention probabilities with soft-capped logits")
@@ -143,7 +146,10 @@ class _Block:
     def probabilities(
         self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor, scaling: float, cap: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities (rows * heads of keys, groups * tokens, tokens) in float32, and the tanh that they come of."""
+        """Probabilities in float32, and the tanh that they come of.
+
+        Both (rows * heads of keys, groups * tokens, tokens).
+        """
         tanh = _product(self.of_queries(q), self.of_keys(k).transpose(1, 2), scaling / cap).tanh_()
         added = (mask if len(mask) == 1 else mask[self.rows])[:, :, None]
         shape = (-1, self.keys.stop - self.keys.start, self.groups, *q.shape[2:3], k.shape[2])

@@ -19,7 +19,10 @@ from zoo.stages.train.label_head import keep_label_rows
 
 @dataclass(frozen=True)
 class HostMatrices:
-    """Modules of a model whose `weight` can be moved to the host, an embedding and a head, and the tokens of the labels."""
+    """Modules of a model whose `weight` can be moved to the host: an embedding, a head.
+
+    `label_ids`: the tokens whose rows of the head stay.
+    """
 
     modules: tuple[torch.nn.Module, ...]
     label_ids: LabelIds
@@ -49,9 +52,9 @@ NO_MATRICES = HostMatrices((), (0, 0, 0))
 
 
 def movable(model: Any, label_ids: LabelIds, *, whole_head: bool) -> HostMatrices:
-    """What of a transformers model, adapters injected or not, can be moved: matrices that are not trained, of plain modules.
+    """What can be moved of a transformers model, adapters injected or not.
 
-    `whole_head`: whether a pass reads all of the vocabulary's head. A matrix that is also another module's stays.
+    Matrices of plain modules that are not trained. `whole_head`: whether a pass reads all of the vocabulary's head. A matrix that is also another module's stays.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     found = [embedding] if isinstance(embedding, torch.nn.Embedding) else []

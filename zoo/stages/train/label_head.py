@@ -65,7 +65,10 @@ def keep_label_rows(head: Any, label_ids: LabelIds) -> None:
 
 
 def place_of_ids(model: Any) -> torch.device:
-    """Where a model reads its token ids: on its embedding's device, which may be the host's memory."""
+    """Where a model reads its token ids: where its embedding is.
+
+    That may be the host's memory (zoo/stages/train/host_matrices.py).
+    """
     place: torch.device = model.get_input_embeddings().weight.device
     return place
 
