@@ -1,6 +1,7 @@
 """How fast one GPU trains a shape with QLoRA, and in how much memory: the plain loop, then each lever by itself and together.
 
-    python benchmarks/train_speed.py --shape llama-3-8b --case plain --case zoo-40 [--steps 8] [--as t4]
+    python benchmarks/train_speed.py --shape llama-3-8b --case plain --case zoo-40 [--steps 8]
+    python benchmarks/train_speed.py --case zoo-15 --case zoo-15-no-dropout --case zoo-t4 --case gemma-2-9b/zoo-t4-1k --steps 4
 
 Weights are drawn at random and rounded to NF4 on the GPU: speed and memory only. Rows have log-normal lengths with a mean of
 540 tokens, at most 1024, the same for every case. Tokens are those of rows, padding not counted; the share of the card's
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,9 +27,10 @@ from random_weights import SHAPES
 from zoo.contracts import Shape, TrainSpec
 from zoo.models.prompts import Codec
 from zoo.models.shapes import linear_parameters
-from zoo.stages.device import attention_of, compute_dtype, device, emulating, keep_to_share
+from zoo.stages.device import compute_dtype, device, emulating, keep_to_share
 from zoo.stages.train import adapters
 from zoo.stages.train import stage as train
+from zoo.stages.train.attention import training_attention
 from zoo.stages.train.examples import Example
 from zoo.stages.train.label_head import pad
 from zoo.stages.train.learner import Learner
@@ -46,11 +49,12 @@ class Case:
     plain: bool = False  # rows padded to the cap, whole-vocabulary loss, peft's layers, every layer computed again
     keep_weights: bool = False
     longest: int = 1024
+    target: str | None = None  # that the card stands for
 
 
-def capped(gib: float, tokens: int, **more: Any) -> Case:
+def capped(gib: float, tokens: int, target: str | None = None, **more: Any) -> Case:
     spec = SPEC.model_copy(update={"micro_batch_tokens": tokens, "gradient_checkpointing": True, "memory_gib": gib, **more})
-    return Case(spec)
+    return Case(spec, target=target)
 
 
 CASES = {
@@ -63,8 +67,9 @@ CASES = {
     "zoo-40-text": capped(40, 8192, dropout=0.0, objective="text"),
     "zoo-15": capped(15, 4096),
     "zoo-15-no-dropout": capped(15, 4096, dropout=0.0),
-    "zoo-t4": capped(14.56, 4096, dropout=0.0),
-    "zoo-t4-2k": capped(14.56, 2048, dropout=0.0),
+    "zoo-t4": capped(14.56, 4096, "t4", dropout=0.0),
+    "zoo-t4-2k": capped(14.56, 2048, "t4", dropout=0.0),
+    "zoo-t4-1k": capped(14.56, 1024, "t4", dropout=0.0),
     "zoo-140": capped(140, 16384),
     "row-1024": Case(
         SPEC.model_copy(update={"micro_batch_tokens": 1024, "gradient_checkpointing": True, "memory_gib": 1000.0})
@@ -79,19 +84,21 @@ def random_model(shape: dict[str, Any], spec: TrainSpec) -> Any:
 
     config = AutoConfig.for_model(**shape)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(), **attention_of(config))
+        model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype(), **training_attention(config))
     torch.manual_seed(0)
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and ".layers." in name:
             parent = model.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], random_nf4(module, bnb))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_meta:
+        if tensor.is_meta and not (config.tie_word_embeddings and name == "lm_head.weight"):
             parent = model.get_submodule(name.rpartition(".")[0])
             drawn = torch.randn(tensor.shape, device=device(), dtype=tensor.dtype) * 0.02 if tensor.dim() > 1 else None
             value = torch.ones(tensor.shape, device=device(), dtype=tensor.dtype) if drawn is None else drawn
             is_parameter = isinstance(tensor, torch.nn.Parameter)
             setattr(parent, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False) if is_parameter else value)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
     rotary = model.model.rotary_emb
     model.model.rotary_emb = type(rotary)(config=model.config).to(device())
     model.is_loaded_in_4bit = True
@@ -176,6 +183,8 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
     return {
         "tokens_per_second": tokens / seconds,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "allocator_retries": torch.cuda.memory_stats()["num_alloc_retries"],  # since the process began
         "padding": 0.0 if case.plain else train.padding_share([len(e.ab) for e in rows], case.spec),
         "micro_batches_a_step": float(np.mean([len(p) for p in plan])),
         **decided,
@@ -217,48 +226,67 @@ def timed_case(model: Any, shape: dict[str, Any], case: Case, steps: int, rate: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-3-8b", choices=sorted(SHAPES))
-    names = [f"{name}{keep}" for name in CASES for keep in ("", "+keep")]
     parser.add_argument(
         "--case",
         action="append",
         required=True,
-        choices=names,
+        type=case_name,
         metavar="NAME",
-        help=f"of {', '.join(CASES)}; NAME+keep keeps weights in 16 bits",
+        help=f"of {', '.join(CASES)}; SHAPE/NAME is of another shape, NAME+keep keeps weights in 16 bits",
     )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--layers", type=int, help="fewer decoder layers than the shape has")
     parser.add_argument(
-        "--as", dest="emulated", metavar="TARGET", help="keep to a smaller target: its dtype, attention and memory"
+        "--as",
+        dest="emulated",
+        metavar="TARGET",
+        help="keep to a smaller target, as zoo-t4 does by itself",
     )
     parser.add_argument("--profile", action="store_true", help="print the kernels of one step of each case instead")
-    args = parser.parse_args()
-    with emulating(load_target(args.emulated) if args.emulated else None):
-        keep_to_share()
-        run_cases(args)
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as the stage's process has it
+    run_cases(parser.parse_args())
+
+
+def case_name(text: str) -> str:
+    """An argument that names a case, as it is."""
+    shape, _, name = text.rpartition("/")
+    if name.removesuffix("+keep") not in CASES or (shape and shape not in SHAPES):
+        raise argparse.ArgumentTypeError(f"{text}: no such case or shape")
+    return text
 
 
 def run_cases(args: argparse.Namespace) -> None:
     """Every case that was asked for, one after the other, a line of JSON each."""
-    shape = {**SHAPES[args.shape]} | ({"num_hidden_layers": args.layers} if args.layers else {})
-    rate = matrix_rate()
-    card = torch.cuda.get_device_name() + (f" as {args.emulated}" if args.emulated else "")
+    rates: dict[str, float] = {}
+    for text in args.case:
+        shape_name, _, name = text.rpartition("/")
+        case = replace(CASES[name.removesuffix("+keep")], keep_weights=name.endswith("+keep"))
+        target = args.emulated or case.target
+        with emulating(load_target(target) if target else None):
+            torch.cuda.set_per_process_memory_fraction(1.0)
+            kind = str(compute_dtype()).removeprefix("torch.")
+            rates[kind] = rates.get(kind) or matrix_rate()
+            keep_to_share()
+            run_case(args, text, shape_name or args.shape, case, rates[kind])
+
+
+def run_case(args: argparse.Namespace, name: str, shape_name: str, case: Case, rate: float) -> None:
+    shape = {**SHAPES[shape_name]} | ({"num_hidden_layers": args.layers} if args.layers else {})
+    target = args.emulated or case.target
+    card = torch.cuda.get_device_name() + (f" as {target}" if target else "")
     kind = str(compute_dtype()).removeprefix("torch.")
-    print(f"{card}, torch {torch.__version__}, {kind} {rate / 1e12:.0f} TFLOP/s, {args.shape}", flush=True)
-    for name in args.case:
-        case = CASES[name.removesuffix("+keep")]
-        case = replace(case, keep_weights=name.endswith("+keep"))
-        started = time.monotonic()
-        model = random_model(shape, case.spec)
-        if args.profile:
-            print(profile_case(model, shape, case), flush=True)
-        else:
-            found = {"case": name, **timed_case(model, shape, case, args.steps, rate)}
-            found["whole_seconds"] = time.monotonic() - started
-            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}), flush=True)
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
+    print(f"{card}, torch {torch.__version__}, {kind} {rate / 1e12:.0f} TFLOP/s, {shape_name}", flush=True)
+    started = time.monotonic()
+    model = random_model(shape, case.spec)
+    if args.profile:
+        print(profile_case(model, shape, case), flush=True)
+    else:
+        found = {"case": name, **timed_case(model, shape, case, args.steps, rate)}
+        found["whole_seconds"] = time.monotonic() - started
+        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}), flush=True)
+    del model
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

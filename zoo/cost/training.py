@@ -41,7 +41,7 @@ MEASURED_WEIGHTS = 6.98e9  # of that shape's linear layers
 OTHER_CARD_SPREAD = 0.35  # of that ratio on another card than the one that it was measured on: a guess
 BACKWARD_ATTENTION = 2.5  # times the forward pass: five products instead of two (Dao 2023, arXiv 2307.08691, 3.1)
 MOST_PLANNED = 20_000  # rows whose steps are planned; a longer file's are as many times more
-HEADROOM = 0.06  # as zoo/stages/train/activation_checkpoints.py leaves
+HEADROOM = 0.04  # as zoo/stages/train/activation_checkpoints.py leaves
 
 
 class Way(Contract):

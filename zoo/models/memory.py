@@ -33,8 +33,8 @@ CONTEXT_BYTES = 5 * 2**28
 # 1.43 GiB more than the parts computed below as a pipeline, 1.17 with tensor parallelism (benchmarks/engine_versions.md).
 COMMUNICATION_BYTES = 23 * 2**26
 EVALUATION_TOKENS = 8192  # of a batch in transformers (zoo/stages/compare/in_transformers.py)
+SCORE_BLOCK = 2**23  # soft-capped attention scores that training makes at once (zoo/stages/train/attention.py)
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
-PLAIN_NORMS = 2  # of a layer; Gemma 2 and 3 have 4, which multiply by 1 + weight
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
 LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
 # Peak of vLLM's _convert_awq_to_standard_format (layers/quantization/auto_awq.py) by the int32 size of the matrix that it
@@ -214,10 +214,10 @@ def _conversion(shape: Shape, slices: int) -> int:
 def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
     """What training one micro-batch takes on one card.
 
-    `norms` of a layer are 2, in Gemma 2 and 3 they are 4. With checkpointing every layer is computed again, the least that
-    training can do with; the one that is gone back through takes what peft's layers keep: an upper bound for fused ones.
-    Against torch's peak for the 8B shape: 11.3 GiB where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers);
-    without checkpointing 33.1 where 33.0 and 33.5 were (H200, rank 16, 8,192 tokens, benchmarks/train_speed.md). The loss of
+    `norms` of a layer are 2, in Gemma 2 and 3 they are 4. With checkpointing every layer is computed again, and embedding and
+    head are in the host's memory, the least that training can do with; the layer that is gone back through takes what peft's
+    layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 9.3 GiB and 2.0 for embedding and head
+    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers, both on the card). The loss of
     labels makes no full-vocabulary logits; those of a loss of text are added to all else, though with checkpointing they are
     gone before a layer is computed again.
     """
@@ -278,7 +278,19 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
     if shape.encoder:  # in 32 bits too, with autocast's copies
         return 4 * parameters + 2 * linear_parameters(shape)
     linear = linear_parameters(shape) if spec.method == "qlora" else 0
-    return round(linear * NF4_BITS / 8 + 2 * (parameters - linear))
+    return round(linear * NF4_BITS / 8 + 2 * (parameters - linear)) - host_bytes(shape, spec)
+
+
+def host_bytes(shape: Shape, spec: TrainSpec) -> int:
+    """Bytes of embedding and vocabulary's head that training holds in the host's memory.
+
+    Where the card's is short, in 16 bits, and neither is trained; a loss of text reads all of the head (zoo/stages/train/host_matrices.py).
+    """
+    if shape.encoder or spec.method == "full" or not spec.gradient_checkpointing or "lm_head" in spec.target_modules:
+        return 0
+    is_one = shape.tie_word_embeddings or bool(shape.classes)
+    matrices = (1 if is_one else 2) - (spec.objective == "text")
+    return 2 * matrices * shape.vocab_size * shape.hidden_size
 
 
 def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
@@ -295,9 +307,9 @@ def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
 def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     """Bytes a token that one layer keeps for its backward pass, in 16 bits.
 
-    With fused layers (zoo/stages/train/fused.py): of a norm its input and product; of attention rotated queries and keys,
-    values and the output; of the feed-forward part gate and up; of each adapter what its first half gave. Gemma's norms are
-    not fused.
+    With fused layers (zoo/stages/train/fused.py): of a norm its input, from which linear layers compute theirs again; of
+    attention rotated queries and keys, values and the output; of the feed-forward part gate and up; of each adapter what its
+    first half gave.
     """
     if shape.encoder:
         return _encoder_kept_bytes(shape, spec)
@@ -306,9 +318,8 @@ def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
         return _full_bytes(shape, spec, norms)
     if spec.dora:
         return _unfused_bytes(shape, spec, norms)
-    norm = 4 if norms == PLAIN_NORMS else UNFUSED_NORM
     adapters = 2 * spec.rank * len(linear_layers(shape))
-    return norms * norm * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
+    return norms * 2 * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
 
 
 def _encoder_kept_bytes(shape: Shape, spec: TrainSpec) -> int:

@@ -166,6 +166,8 @@ METRICS: dict[str, Metric] = {
     HELD_OUT_LOSS: Metric("log loss of the held-out sample as training goes", "nats", "lower"),
     "memory/checkpointed_layers": Metric("layers whose activations are computed again in the backward pass", "count", "lower"),
     "memory/kept_weights": Metric("whether dequantized weights are kept between passes", "yes or no", "higher"),
+    "memory/on_host_gib": Metric("embedding and vocabulary's head that are in the host's memory instead", "GiB"),
+    "memory/kept_mib_a_layer": Metric("what a layer that is not computed again keeps of the largest batch", "MiB", "lower"),
     "system/cpu_utilization_percentage": Metric("of all processors of the machine, while the stage runs", "percent"),
     "system/system_memory_usage_megabytes": Metric("memory of the machine that is in use, while the stage runs", "MiB"),
     "system/system_memory_usage_percentage": Metric("its share of all", "percent"),

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from zoo.checks import RESCALE_BITS
+from zoo.stages.norms import FusedNorm, computed_from
 
 SCALE = 2.0**-RESCALE_BITS
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -41,13 +42,20 @@ def widen(model: Any) -> int:
             after = name.startswith("post_")
             norm.forward = _wide(norm.forward, torch.float32 if after else torch.float16)
             norm.eps *= SCALE**2 if after else 1.0
-        layer.self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0] * SCALE, *inputs[1:]))
+        layer.self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: (_scaled(inputs[0]), *inputs[1:]))
         layer.mlp.up_proj.register_forward_hook(lambda _, __, out: out * SCALE)
     return len(layers)
 
 
+def _scaled(x: torch.Tensor) -> torch.Tensor:
+    return computed_from(x * SCALE, x, lambda source: source * SCALE)
+
+
 def _wide(forward: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     """A norm computed in float32 of whatever it reads, its output in `dtype`."""
+    if isinstance(forward, FusedNorm):  # it is in float32 already, without a copy that autograd would keep
+        forward.output = dtype
+        return forward
 
     def norm(x: torch.Tensor) -> torch.Tensor:
         return forward(x.float()).to(dtype)

@@ -5,6 +5,8 @@ Neither changes a number.
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,11 @@ from zoo.errors import OutOfMemory
 from zoo.stages import progress
 from zoo.stages.device import device, room_bytes
 from zoo.stages.train.fused import AdaptedLinear
+from zoo.stages.train.host_matrices import NO_MATRICES, HostMatrices
 
-GIB = 2**30
-HEADROOM = 0.06  # of the memory: what torch's allocator keeps in pieces too small to use
+MIB, GIB = 2**20, 2**30
+CHECKPOINTED = "memory/checkpointed_layers"
+HEADROOM = 0.04  # of the memory: what torch's allocator, in segments that grow, keeps in pieces too small to use
 
 
 def decoder_layers(model: Any) -> list[Any]:
@@ -57,32 +61,87 @@ def fit_memory(
     passes: Sequence[Callable[[], None]],
     limit_gib: float | None,
     later: Later = Later(),
+    host: HostMatrices = NO_MATRICES,
 ) -> dict[str, float]:
     """Checkpoint as few layers as the GPU's memory allows.
 
-    Dequantized weights are kept where there is room for all of them. `passes` are forward and backward passes of the largest
-    batches. Each is run with every layer checkpointed and with all but one, so that what is decided is measured, not estimated.
+    What `host` has is moved to the host's memory where fewer layers are computed again without it. Dequantized weights are kept
+    where there is room for all of them. `passes` are forward and backward passes of the largest batches. Each is run with every
+    layer checkpointed, with all but one, and as was decided, so that this rests on what was measured, not estimated.
     `limit_gib`: memory that training may take; None: what is free. On a CPU every layer is checkpointed, as was asked.
     OutOfMemory where even that does not fit.
     """
     layers = decoder_layers(model)
     checkpoint_layers(model, len(layers))
     if device().type != "cuda":
-        return {"memory/checkpointed_layers": float(len(layers))}
+        return {CHECKPOINTED: float(len(layers))}
     room = _room(limit_gib)
-    least = max(_peak(one_pass, room - (0 if later.paged else later.states)) for one_pass in passes)
+    for_passes = room - (0 if later.paged else later.states)
+    least, moved = _peak(passes), 0
+    if least > for_passes and host.modules:
+        moved, least = _move(host), _peak(passes)
+    _refuse_too_large(least, for_passes)
     kept = max(_kept_bytes(one_pass, layers) for one_pass in passes)
     room -= later.states
-    count = max(0, len(layers) - int(max(0, room - least) // max(1, kept)))
-    checkpoint_layers(model, count)
-    spare = room - least - (kept * (len(layers) - count) if count < len(layers) else 0)
+    count = _checkpointed(len(layers), room - least, kept)
+    if not moved and host.modules and _checkpointed(len(layers), room - least + host.bytes, kept) < count:
+        moved = _move(host)
+        least -= moved
+        count = _checkpointed(len(layers), room - least, kept)
+    count, peak = _settle(model, passes, count, room, kept, least)
     copies = sum(2 * m.a.shape[1] * m.b.shape[0] for m in adapted if hasattr(m.weight, "quant_state"))
-    keeps = bool(copies) and count == 0 and copies < spare
+    keeps = bool(copies) and count == 0 and copies < room - peak
     if keeps:
         for m in adapted:
             m.keep()
-    progress.note(f"{count} of {len(layers)} layers computed again, weights {'kept in 16 bits' if keeps else 'as they are'}")
-    return {"memory/checkpointed_layers": float(count), "memory/kept_weights": float(keeps)}
+    held = f", {moved / GIB:.1f} GiB of embedding and head on the host" if moved else ""
+    kept_weights = "kept in 16 bits" if keeps else "as they are"
+    progress.note(f"{count} of {len(layers)} layers computed again, weights {kept_weights}{held}")
+    return {
+        CHECKPOINTED: float(count),
+        "memory/kept_weights": float(keeps),
+        "memory/on_host_gib": moved / GIB,
+        **({"memory/kept_mib_a_layer": kept / MIB} if kept < float("inf") else {}),
+    }
+
+
+def _move(host: HostMatrices) -> int:
+    """Move the matrices; bytes that this freed."""
+    freed = host.bytes
+    host.move()
+    torch.cuda.empty_cache()
+    return freed
+
+
+def _checkpointed(layers: int, spare: float, kept: float) -> int:
+    """How many of the layers must be checkpointed, if the others keep so many bytes each of what is to spare."""
+    return max(0, layers - int(max(0, spare) // max(1, kept)))
+
+
+def _settle(
+    model: Any, passes: Sequence[Callable[[], None]], count: int, room: float, kept: float, least: float
+) -> tuple[int, float]:
+    """How many layers to checkpoint, tried: `count`, or more where its passes do not fit, or fewer where they leave room.
+
+    The second value is the peak with them. `least`: with every layer.
+    """
+    layers = len(decoder_layers(model))
+    best, peak = layers, least
+    while count < layers:
+        checkpoint_layers(model, count)
+        found = _peak(passes)
+        if found > room:
+            if best < layers:  # fewer did not fit, after all
+                break
+            count = min(layers, count + max(1, math.ceil((found - room) / max(1, kept)) if math.isfinite(found) else 1))
+            continue
+        best, peak = count, found
+        fewer = _checkpointed(count, room - peak, kept)
+        if fewer == count:
+            break
+        count = fewer
+    checkpoint_layers(model, best)
+    return best, peak
 
 
 def _room(limit_gib: float | None) -> float:
@@ -90,43 +149,55 @@ def _room(limit_gib: float | None) -> float:
     return (1 - HEADROOM) * min(free, limit_gib * GIB if limit_gib else free)
 
 
-def _peak(one_pass: Callable[[], None], room: float) -> float:
-    """torch's peak during a pass, in bytes; weights included."""
+def _peak(passes: Sequence[Callable[[], None]]) -> float:
+    """torch's peak during the passes, in bytes, weights included; without end where they do not fit."""
     torch.cuda.reset_peak_memory_stats()
+    if all(_fits(one_pass) for one_pass in passes):
+        return float(torch.cuda.max_memory_allocated())
+    gc.collect()  # what the pass that was cut short had made
+    torch.cuda.empty_cache()
+    return float("inf")
+
+
+def _fits(one_pass: Callable[[], None]) -> bool:
     try:
         one_pass()
     except torch.cuda.OutOfMemoryError:
-        peak = float("inf")
-    else:
-        peak = float(torch.cuda.max_memory_allocated())
+        return False
+    return True
+
+
+def _refuse_too_large(peak: float, room: float) -> None:
+    """OutOfMemory where passes with every layer computed again take more than there is."""
     if peak > room:
         need = "more than is free" if peak == float("inf") else f"{peak / GIB:.1f} GiB"
         raise OutOfMemory(
             f"a pass of the largest batch takes {need} of {room / GIB:.1f} GiB with every layer computed again; "
             "lower train.micro_batch_tokens or prompt.max_tokens"
         )
-    return peak
 
 
 def _kept_bytes(one_pass: Callable[[], None], layers: Sequence[Any]) -> float:
     """Bytes that a layer keeps for its backward pass beyond what a checkpointed one keeps.
 
-    Measured by the first layer, kept, against the second, checkpointed. Without end where there is no room for one such layer.
+    Measured by the second layer, kept, against the third, checkpointed: the first keeps less than any other, as nothing before
+    it is trained. Without end where there is no room for one such layer.
     """
-    allocated: list[int] = []
+    whole, checkpointed = layers[1 % len(layers)], layers[2 % len(layers)]
+    allocated: dict[Any, list[int]] = {whole: [], checkpointed: []}
 
-    def look(*_: Any) -> None:
-        allocated.append(torch.cuda.memory_allocated())
+    def look(layer: Any, *_: Any) -> None:
+        allocated[layer].append(torch.cuda.memory_allocated())
 
-    layers[0].gradient_checkpointing = False
-    handles = [hook(look) for layer in layers[:2] for hook in (layer.register_forward_pre_hook, layer.register_forward_hook)]
+    whole.gradient_checkpointing = False
+    handles = [hook(look) for layer in allocated for hook in (layer.register_forward_pre_hook, layer.register_forward_hook)]
     try:
-        one_pass()
-    except torch.cuda.OutOfMemoryError:
-        return float("inf")
+        fits = _fits(one_pass)
     finally:
-        layers[0].gradient_checkpointing = True
+        whole.gradient_checkpointing = True
         for handle in handles:
             handle.remove()
-    whole, *checkpointed = (after - before for before, after in zip(allocated[0:4:2], allocated[1:4:2], strict=True))
-    return float(whole - sum(checkpointed))
+    if not fits:
+        return float("inf")
+    more = {layer: found[1] - found[0] for layer, found in allocated.items()}
+    return float(more[whole] - (more[checkpointed] if checkpointed is not whole else 0))

@@ -15,8 +15,9 @@ import torch
 from zoo.contracts import TrainSpec
 from zoo.errors import ZooError
 from zoo.models.encoders import folder_encoder
-from zoo.stages.device import attention_options, compute_dtype, device
+from zoo.stages.device import compute_dtype, device
 from zoo.stages.encoders import head_modules, is_encoder, linear_modules, load_encoder, widen_head
+from zoo.stages.train.attention import training_attention
 from zoo.stages.train.classifier import MODULE, LabelIds, load_classifier
 
 BASE_FORMAT = "base_format.json"  # beside an adapter: which of the base's weights it saw rounded to NF4
@@ -43,7 +44,7 @@ def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any
     """
     if folder_encoder(base):
         return load_encoder(base, dtype=torch.float32, place=device(), seed=spec.seed)
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype()
     # All weights in training are kept in float32, as adapters are: 16 bits would lose updates of 1e-5.
@@ -56,7 +57,7 @@ def load_base(base: Path, spec: TrainSpec, start: LabelIds | None = None) -> Any
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=[MODULE] if start else None,
         )
-    options |= {"device_map": {"": device()}, **attention_options(base)}
+    options |= {"device_map": {"": device()}, **training_attention(AutoConfig.from_pretrained(base))}
     return load_classifier(base, start, **options) if start else AutoModelForCausalLM.from_pretrained(base, **options)
 
 

@@ -2,8 +2,8 @@
 
 Fewer kernels, fewer bytes kept, no 32-bit copies. peft's LoRA layer widens its input to float32, copies the layer's output and
 adds to it, seven times a layer, and autograd keeps what each of those kernels read. Here a linear layer with its adapter is one
-autograd function that keeps its input and A's output. Dropout is drawn again in the backward pass instead of kept, and so is
-the product of gate and up projection.
+autograd function that keeps its input (of a norm's output what that was computed from, zoo/stages/norms.py) and A's output.
+Dropout is drawn again in the backward pass instead of kept, and so is the product of gate and up projection.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from zoo.stages.device import compute_dtype
-
-SAME = 2e-2  # relative difference of two 16-bit computations of one thing
+from zoo.stages.norms import fuse_norm, source_of
 
 
 class AdaptedLinear:
@@ -116,13 +115,15 @@ class _Linear(torch.autograd.Function):
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         y, inner = _forward(flat, m, rate, seed)
-        ctx.save_for_backward(x, inner)
+        source, ctx.again = source_of(x)
+        ctx.save_for_backward(source, inner)
         ctx.rest = (m, rate, seed)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
-        x, inner = ctx.saved_tensors
+        source, inner = ctx.saved_tensors
+        x = source if ctx.again is None else ctx.again(source)
         flat = x.reshape(-1, x.shape[-1])
         grads = _backward(g.reshape(-1, g.shape[-1]), flat, inner, *ctx.rest)
         return grads[0].view_as(x), grads[1], grads[2], None, None, None
@@ -230,7 +231,7 @@ def fuse(model: Any) -> list[AdaptedLinear]:
         layer.forward = _linear_forward(adapted[id(layer)])
     for module in model.modules():
         _fuse_gate(module, adapted)
-        _fuse_norm(module)
+        fuse_norm(module)
     return list(adapted.values())
 
 
@@ -285,23 +286,3 @@ def _activation(act: Any) -> str | None:
     x = torch.linspace(-4, 4, 65)
     candidates = {"silu": F.silu(x), "gelu": F.gelu(x, approximate="tanh")}
     return next((name for name, y in candidates.items() if torch.allclose(act(x), y, atol=1e-6)), None)
-
-
-def _fuse_norm(module: Any) -> None:
-    """Compute a root-mean-square norm by torch's own kernel.
-
-    Only one with a plain weight; Gemma's (1 + weight) is not one.
-    """
-    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
-    if eps is None or weight is None or weight.dim() != 1 or next(module.children(), None) is not None:
-        return
-    with torch.no_grad():
-        x = torch.linspace(-3, 3, 2 * len(weight), device=weight.device, dtype=weight.dtype).view(2, -1)
-        expected, ours = module(x).float(), F.rms_norm(x, weight.shape, weight, eps).float()
-        if (ours - expected).norm() > SAME * expected.norm():
-            return
-
-    def forward(hidden_states: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(hidden_states, weight.shape, weight, eps)
-
-    module.forward = forward

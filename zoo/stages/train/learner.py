@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from zoo.contracts import TrainSpec
-from zoo.models.batches import largest_batch, micro_batches
+from zoo.models.batches import all_steps, dealt, largest_batch, micro_batches, total_steps
 from zoo.models.memory import optimizer_states
 from zoo.models.prompts import Codec
 from zoo.scores.metrics import log_loss_rows
@@ -24,7 +24,8 @@ from zoo.stages.train.adapters import causal_model, trained_parameters
 from zoo.stages.train.data_parallel import ALONE, Ranks, device_sum
 from zoo.stages.train.examples import Example
 from zoo.stages.train.fused import AdaptedLinear, fuse, refresh
-from zoo.stages.train.label_head import label_logits, pad
+from zoo.stages.train.host_matrices import NO_MATRICES, movable
+from zoo.stages.train.label_head import label_logits, pad, place_of_ids
 from zoo.stages.train.objectives import OBJECTIVES
 
 
@@ -51,9 +52,10 @@ class Learner:
 
     def logits(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """Label logits (rows, 3) in float32."""
-        ids, mask = pad(rows, device())
+        model = causal_model(self.model)
+        ids, mask = pad(rows, place_of_ids(model))
         with self._precision():
-            return label_logits(causal_model(self.model), ids, mask, self.codec.label_ids)
+            return label_logits(model, ids, mask, self.codec.label_ids)
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Autocast where layers do not choose their precision by themselves.
@@ -108,14 +110,22 @@ class Learner:
 
         def one_pass(rows: int, tokens: int) -> None:
             self.model.train()
+            for parameter in self.parameters if accumulates else ():  # those of the micro-batches before it
+                parameter.grad = torch.zeros_like(parameter)
             try:
                 self.backward([[self.codec.label_ids[0]] * tokens] * rows, [[1.0, 0.0, 0.0]] * rows, 1 / rows)
             finally:
                 self.optimizer.zero_grad(set_to_none=True)
 
+        model, spec = causal_model(self.model), self.spec
+        lengths = [len(e.ab) for e in train]
+        steps = all_steps(lengths, spec, total_steps(len(train), spec))
+        accumulates = any(len(dealt(step, lengths, self.ranks.count)) > self.ranks.count for step in steps)
         passes = [partial(one_pass, *shape) for shape in self.largest_shapes(train)]
-        states, paged = optimizer_states(self.spec, sum(p.numel() for p in self.parameters))
-        return fit_memory(causal_model(self.model), self.adapted, passes, self.spec.memory_gib, Later(states, paged))
+        states, paged = optimizer_states(spec, sum(p.numel() for p in self.parameters))
+        whole_head = spec.objective == "text"
+        host = NO_MATRICES if self.encoder else movable(model, self.codec.label_ids, whole_head=whole_head)
+        return fit_memory(model, self.adapted, passes, spec.memory_gib, Later(states, paged), host)
 
     def largest_shapes(self, train: Sequence[Example]) -> list[tuple[int, int]]:
         """(rows, tokens) of the largest micro-batch and of the longest row, the larger first.

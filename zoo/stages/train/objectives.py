@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from zoo.models.memory import LOGIT_POSITIONS
-from zoo.stages.train.label_head import final_softcap, hidden_states, label_logits, pad
+from zoo.stages.train.classifier import LabelIds
+from zoo.stages.train.label_head import final_softcap, hidden_states, label_logits, pad, place_of_ids
 
 Rows = Sequence[list[int]]
 Targets = Sequence[Sequence[float]]
-LabelIds = tuple[int, int, int]
 
 
 def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) -> torch.Tensor:
@@ -27,7 +27,7 @@ def label_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds) ->
     By the label tokens after each row, or a classifier's outputs.
     `targets` (rows, 3) are the shares to be given.
     """
-    ids, mask = pad(rows, model.device)
+    ids, mask = pad(rows, place_of_ids(model))
     logits = label_logits(model, ids, mask, label_ids)
     wanted = torch.tensor(targets, device=logits.device, dtype=logits.dtype)
     return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")  # of shares: -sum(target * log p)
@@ -43,10 +43,10 @@ def text_loss(model: Any, rows: Rows, targets: Targets, label_ids: LabelIds, chu
     """
     ids, mask = pad(rows, "cpu")
     tokens, shares, weights = text_targets(ids, mask, torch.tensor(targets, dtype=torch.float32), label_ids)
-    hidden = hidden_states(model, ids.to(model.device))
+    hidden = hidden_states(model, ids.to(place_of_ids(model)))
     head = model.get_output_embeddings()
     kept = mask.flatten().nonzero().squeeze(1)
-    asked = [t.to(model.device) for t in (kept, tokens[kept], shares[kept], weights[kept])]
+    asked = [t.to(hidden.device) for t in (kept, tokens[kept], shares[kept], weights[kept])]
     options = (final_softcap(model), product_dtype(head.weight), chunk)
     loss: torch.Tensor = _HeadLoss.apply(hidden.flatten(0, 1), head.weight, getattr(head, "bias", None), *asked, *options)
     return loss

@@ -61,24 +61,25 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(write_tiny_llama(tmp_path / "model", num_hidden_layers=LAYERS))
-    state = {"used": WEIGHTS, "peak": 0, "size": 0}
+    state: dict[str, Any] = {"used": WEIGHTS, "peak": 0, "size": 0, "weights": WEIGHTS, "whole": [WHOLE] * LAYERS}
+    layers = recompute.decoder_layers(model)
 
     def take(layer: Any, *_: Any) -> None:
-        state["used"] += LITTLE if layer.gradient_checkpointing else WHOLE
+        state["used"] += LITTLE if layer.gradient_checkpointing else state["whole"][layers.index(layer)]
         if state["used"] > state["size"]:
             raise torch.cuda.OutOfMemoryError("the card is full")
         state["peak"] = max(state["peak"], state["used"])
 
-    for layer in recompute.decoder_layers(model):
+    for layer in layers:
         layer.register_forward_hook(take)
 
     def one_pass() -> None:
-        state["used"] = WEIGHTS
+        state["used"] = state["weights"]
         with torch.no_grad():
             model(input_ids=torch.tensor([[5, 6, 7]]))
 
-    def sized(size: int) -> None:
-        state["size"] = size
+    def sized(size: int, **changes: Any) -> None:
+        state.update(size=size, **changes)
         monkeypatch.setattr(recompute, "_room", lambda _: float(size))
 
     monkeypatch.setattr(recompute, "device", lambda: torch.device("cuda"))
@@ -102,7 +103,9 @@ def test_as_many_layers_are_kept_as_there_is_room_for(card: Any, size: int, late
     model, one_pass, sized = card
     sized(size)
     found = recompute.fit_memory(model, [], [one_pass], None, later)
-    assert found == {"memory/checkpointed_layers": computed_again, "memory/kept_weights": 0}
+    assert found["memory/checkpointed_layers"] == computed_again and found["memory/on_host_gib"] == 0
+    kept = found.get("memory/kept_mib_a_layer")  # None where there was no room to measure it
+    assert kept == (WHOLE - LITTLE) / 2**20 or (kept is None and computed_again == LAYERS)
     assert sum(layer.gradient_checkpointing for layer in recompute.decoder_layers(model)) == computed_again
     sized(size - later.states * (not later.paged))
     one_pass()  # as decided, it fits beside the states
@@ -113,3 +116,49 @@ def test_states_for_which_there_is_no_room_are_refused(card: Any) -> None:
     sized(WEIGHTS + LAYERS * LITTLE + 250)
     with pytest.raises(ZooError, match=r"lower train\.micro_batch_tokens"):
         recompute.fit_memory(model, [], [one_pass], None, Later(states=300))
+
+
+class Matrices:
+    """What stands for an embedding on the card of 150 bytes."""
+
+    modules, bytes = ("embedding",), 150
+
+    def __init__(self, sized: Any) -> None:
+        self.move = lambda: sized(weights=WEIGHTS - self.bytes)
+
+
+@pytest.mark.parametrize(
+    ("room", "computed_again", "moved"),
+    [
+        (140, 2, True),  # 3 without
+        (250, 0, True),  # 2 without
+        (400, 0, False),  # nothing is computed again anyhow
+        (-100, 4, True),  # else not even a pass with all of them computed again would fit
+    ],
+)
+def test_matrices_go_to_the_host_where_that_saves_computing_layers_again(
+    card: Any, room: int, computed_again: int, moved: bool
+) -> None:
+    model, one_pass, sized = card
+    size = WEIGHTS + LAYERS * LITTLE + room
+    sized(size)
+    host: Any = Matrices(lambda **changes: sized(size, **changes))
+    found = recompute.fit_memory(model, [], [one_pass], None, host=host)
+    assert (found["memory/checkpointed_layers"], found["memory/on_host_gib"]) == (computed_again, moved * 150 / 2**30)
+    one_pass()
+
+
+@pytest.mark.parametrize(
+    ("whole", "computed_again"),
+    [
+        ([190, WHOLE, WHOLE, WHOLE], 2),  # 1 by the second layer's
+        ([5, WHOLE, 20, 20], 0),  # 2 by the second layer's
+    ],
+)
+def test_what_was_reckoned_is_tried(card: Any, whole: list[int], computed_again: int) -> None:
+    """A layer that keeps more or less than the one that was measured: neither too many are kept, nor too few."""
+    model, one_pass, sized = card
+    sized(WEIGHTS + LAYERS * LITTLE + (310 if computed_again else 250), whole=whole)
+    found = recompute.fit_memory(model, [], [one_pass], None)
+    one_pass()
+    assert found["memory/checkpointed_layers"] == computed_again
