@@ -7,7 +7,16 @@ from typing import get_args
 from zoo.checks.finding import Finding, fail, info, ok, warn
 from zoo.checks.rules import FOUR_NORMS, awq_converted
 from zoo.contracts import Base, QuantizeSpec, ScoreSpec, ServeSpec, Shape, TrainSpec
-from zoo.models.memory import GIB, CardMemory, Layout, TrainingMemory, encoder_memory, scoring_memory, training_memory
+from zoo.models.memory import (
+    GEMMA_NORMS,
+    GIB,
+    CardMemory,
+    Layout,
+    TrainingMemory,
+    encoder_memory,
+    scoring_memory,
+    training_memory,
+)
 from zoo.models.shapes import linear_layers, weight_bits
 from zoo.targets import Target
 
@@ -145,7 +154,7 @@ def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -
     if train.gpus > max(1, target.gpus):
         what = f"train.gpus = {train.gpus}, {target.name} has {target.gpus}"
         return fail("training GPUs", what, f"set train.gpus = {max(1, target.gpus)}")
-    need = training_need(base, train, shape)
+    need = training_need(base, train, shape, target)
     room = target.device_bytes
     what = f"{train.method}, {train.micro_batch_tokens} tokens a pass: {_training_parts(need)} of {room / GIB:.1f} GiB"
     if need.total <= TIGHT * room:
@@ -155,9 +164,11 @@ def check_training(base: Base, train: TrainSpec, shape: Shape, target: Target) -
     return fail("training memory", what, _training_mend(train, need, room, encoder=shape.encoder is not None))
 
 
-def training_need(base: Base, train: TrainSpec, shape: Shape) -> TrainingMemory:
-    """What training takes of each of its cards."""
-    return training_memory(shape, train, parameters=base.parameters, norms=4 if base.architecture in FOUR_NORMS else 2)
+def training_need(base: Base, train: TrainSpec, shape: Shape, target: Target | None = None) -> TrainingMemory:
+    """What training takes of each of its cards, by default of cards that have bfloat16."""
+    float16 = target is not None and "bfloat16" not in target.dtypes
+    norms = GEMMA_NORMS if base.architecture in FOUR_NORMS else 2
+    return training_memory(shape, train, parameters=base.parameters, norms=norms, float16=float16)
 
 
 def _training_parts(need: TrainingMemory) -> str:

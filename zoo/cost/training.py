@@ -222,8 +222,9 @@ def recomputed_share(base: Base, spec: TrainSpec, shape: Shape, target: Target) 
     if not spec.gradient_checkpointing:
         return 0.0
     room = (1 - HEADROOM) * min(target.device_bytes, (spec.memory_gib or math.inf) * 2**30)
-    spare = room - training_need(base, spec, shape).total
-    kept = kept_layer_bytes(shape, spec, norms=4 if base.architecture.startswith("Gemma") else 2) * spec.micro_batch_tokens
+    spare = room - training_need(base, spec, shape, target).total
+    norms, float16 = 4 if base.architecture.startswith("Gemma") else 2, "bfloat16" not in target.dtypes
+    kept = kept_layer_bytes(shape, spec, norms, float16) * spec.micro_batch_tokens
     layers = shape.num_hidden_layers
     return 1 - min(layers, max(0, int(spare // kept))) / layers
 

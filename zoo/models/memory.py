@@ -35,6 +35,7 @@ COMMUNICATION_BYTES = 23 * 2**26
 EVALUATION_TOKENS = 8192  # of a batch in transformers (zoo/stages/compare/in_transformers.py)
 SCORE_BLOCK = 2**23  # soft-capped attention scores that training makes at once (zoo/stages/train/attention.py)
 LOGIT_POSITIONS = 1024  # whose full-vocabulary logits training on text holds at once (zoo/stages/train/objectives.py)
+GEMMA_NORMS = 4  # of a layer of Gemma 2 and 3; others have 2
 UNFUSED_NORM = 10  # bytes a value: float32 input and normalized input, and the 16-bit product
 LARGE_STATES = 2**26  # trained weights from which 8-bit optimizer states are worth their slower step: 512 MiB in 32 bits
 # Peak of vLLM's _convert_awq_to_standard_format (layers/quantization/auto_awq.py) by the int32 size of the matrix that it
@@ -211,27 +212,28 @@ def _conversion(shape: Shape, slices: int) -> int:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2) -> TrainingMemory:
+def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: int = 2, float16: bool = False) -> TrainingMemory:
     """What training one micro-batch takes on one card.
 
-    `norms` of a layer are 2, in Gemma 2 and 3 they are 4. With checkpointing every layer is computed again, and embedding and
-    head are in the host's memory, the least that training can do with; the layer that is gone back through takes what peft's
-    layers keep: an upper bound for fused ones. Against torch's peak for the 8B shape: 9.3 GiB and 2.0 for embedding and head
-    where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's layers, both on the card). The loss of
-    labels makes no full-vocabulary logits; those of a loss of text are added to all else, though with checkpointing they are
-    gone before a layer is computed again.
+    `norms` of a layer are 2, in Gemma 2 and 3 they are 4, whose residual stream is in 32 bits where the 16 are `float16`. With
+    checkpointing every layer is computed again, and embedding and head are in the host's memory, the least that training can do
+    with; the layer that is gone back through takes what peft's layers keep: an upper bound for fused ones. Against torch's peak
+    for the 8B shape: 9.3 GiB and 2.0 for embedding and head where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's
+    layers, both on the card). The loss of labels makes no full-vocabulary logits; those of a loss of text are added to all else,
+    though with checkpointing they are gone before a layer is computed again.
     """
     parameters = with_head(parameters, shape)
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
     states, paged = optimizer_states(spec, trained)
     layers, tokens = shape.num_hidden_layers, spec.micro_batch_tokens
     again = kept_layer_bytes if shape.encoder else _full_bytes if spec.method == "full" else _unfused_bytes
-    kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * kept_layer_bytes(shape, spec, norms)
+    kept = again(shape, spec, norms) if spec.gradient_checkpointing else layers * kept_layer_bytes(shape, spec, norms, float16)
+    inputs = layers * _residual_bytes(spec, norms, float16)
     return TrainingMemory(
         base=_base_bytes(shape, spec, parameters),
         adapters=8 * trained,  # float32 weights and gradients
         optimizer=states,
-        checkpoints=layers * _residual_bytes(spec) * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
+        checkpoints=inputs * shape.hidden_size * tokens if spec.gradient_checkpointing else 0,
         activations=kept * tokens,
         paged=paged,
         logits=_text_bytes(shape, spec) if spec.objective == "text" else 0,
@@ -284,7 +286,8 @@ def _base_bytes(shape: Shape, spec: TrainSpec, parameters: int) -> int:
 def host_bytes(shape: Shape, spec: TrainSpec) -> int:
     """Bytes of embedding and vocabulary's head that training holds in the host's memory.
 
-    Where the card's is short, in 16 bits, and neither is trained; a loss of text reads all of the head (zoo/stages/train/host_matrices.py).
+    Where the card's is short, in 16 bits, and neither is trained; a loss of text reads all of the head
+    (zoo/stages/train/host_matrices.py).
     """
     if shape.encoder or spec.method == "full" or not spec.gradient_checkpointing or "lm_head" in spec.target_modules:
         return 0
@@ -304,7 +307,7 @@ def _text_bytes(shape: Shape, spec: TrainSpec) -> int:
     return chunk + 2 * shape.hidden_size * spec.micro_batch_tokens + head
 
 
-def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
+def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int, float16: bool = False) -> int:
     """Bytes a token that one layer keeps for its backward pass, in 16 bits.
 
     With fused layers (zoo/stages/train/fused.py): of a norm its input, from which linear layers compute theirs again; of
@@ -319,7 +322,8 @@ def kept_layer_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     if spec.dora:
         return _unfused_bytes(shape, spec, norms)
     adapters = 2 * spec.rank * len(linear_layers(shape))
-    return norms * 2 * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
+    normed = 2 * (norms - 2) + 2 * _residual_bytes(spec, norms, float16)  # two of them read the residual stream
+    return normed * shape.hidden_size + 4 * (queries + keys) + 4 * shape.intermediate_size + adapters
 
 
 def _encoder_kept_bytes(shape: Shape, spec: TrainSpec) -> int:
@@ -349,10 +353,13 @@ def _full_bytes(shape: Shape, spec: TrainSpec, norms: int) -> int:
     values, gate and up, each its own. Of attention and the feed-forward part as above, without what is before rotation.
     """
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
-    normed = (norms * 2 * _residual_bytes(spec) + 5 * 2) * shape.hidden_size
+    normed = (norms * 2 * _residual_bytes(spec, norms) + 5 * 2) * shape.hidden_size
     return normed + 4 * (queries + keys) + 8 * shape.intermediate_size
 
 
-def _residual_bytes(spec: TrainSpec) -> int:
-    """Bytes of a value of the residual stream, as wide as weights that are trained."""
-    return 4 if spec.method == "full" else 2
+def _residual_bytes(spec: TrainSpec, norms: int, float16: bool = False) -> int:
+    """Bytes of a value of the residual stream, as wide as weights that are trained.
+
+    Float16 does not hold Gemma's (zoo/stages/gemma_float16.py).
+    """
+    return 4 if spec.method == "full" or (float16 and norms == GEMMA_NORMS) else 2

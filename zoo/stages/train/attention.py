@@ -53,7 +53,8 @@ def softcapped_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers calls it, of (batch, heads, tokens, head size).
 
-    (batch, tokens, heads, head size): softmax(softcap * tanh(scaling / softcap * q k^T) + mask) v. `attention_mask` (batch or 1, 1, tokens, tokens) is added.
+    softmax(softcap * tanh(scaling / softcap * q k^T) + mask) v, (batch, tokens, heads, head size). `attention_mask`
+    (batch or 1, 1, tokens, tokens) is added.
     """
     if dropout:
         raise NotImplementedError("dropout of attention probabilities with soft-capped logits")

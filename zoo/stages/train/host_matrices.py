@@ -54,7 +54,8 @@ NO_MATRICES = HostMatrices((), (0, 0, 0))
 def movable(model: Any, label_ids: LabelIds, *, whole_head: bool) -> HostMatrices:
     """What can be moved of a transformers model, adapters injected or not.
 
-    Matrices of plain modules that are not trained. `whole_head`: whether a pass reads all of the vocabulary's head. A matrix that is also another module's stays.
+    Matrices of plain modules that are not trained. `whole_head`: whether a pass reads all of the vocabulary's head. A matrix
+    that is also another module's stays.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     found = [embedding] if isinstance(embedding, torch.nn.Embedding) else []
