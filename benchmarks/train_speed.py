@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,11 @@ def plain_step(learner: Learner, rows: list[Example], longest: int) -> None:
 
 
 def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[str, Any]:
-    """Tokens a second, peak memory and what was decided, over `steps` optimizer steps after three of warm-up."""
+    """Tokens a second, peak memory and what was decided, over `steps` optimizer steps after three of warm-up.
+
+    `step_seconds` has the warm-up's too: what a first case pays for being the first. `ready_seconds` were spent before them.
+    """
+    began = time.monotonic()
     codec = Codec(((),), (), lambda _: [], LABEL_IDS)
     learner = Learner(model, codec, case.spec, fused=case.fused)
     rows = rows_of((steps + 3) * BATCH_ROWS, case.longest, shape["vocab_size"])
@@ -168,14 +173,16 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
     if case.plain:
         step = lambda i: plain_step(learner, rows[i * BATCH_ROWS : (i + 1) * BATCH_ROWS], case.longest)  # noqa: E731
     torch.cuda.reset_peak_memory_stats()
-    for i in range(3):
-        step(i)
     torch.cuda.synchronize()
-    started = time.monotonic()
-    for i in range(3, 3 + steps):
+    ready_seconds = time.monotonic() - began
+    ends = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 4)]
+    ends[0].record()
+    for i in range(steps + 3):
         step(i)
+        ends[i + 1].record()
     torch.cuda.synchronize()
-    seconds = time.monotonic() - started
+    step_seconds = [before.elapsed_time(after) / 1e3 for before, after in pairwise(ends)]
+    seconds = sum(step_seconds[3:])
     done = [e for i in range(3, 3 + steps) for e in rows[i * BATCH_ROWS : (i + 1) * BATCH_ROWS]]
     if not case.plain:
         done = [rows[r] for i in range(3, 3 + steps) for batch in plan[i] for r in batch]
@@ -187,6 +194,8 @@ def measure(model: Any, shape: dict[str, Any], case: Case, steps: int) -> dict[s
         "allocator_retries": torch.cuda.memory_stats()["num_alloc_retries"],  # since the process began
         "padding": 0.0 if case.plain else train.padding_share([len(e.ab) for e in rows], case.spec),
         "micro_batches_a_step": float(np.mean([len(p) for p in plan])),
+        "ready_seconds": ready_seconds,
+        "step_seconds": [round(s, 3) for s in step_seconds],
         **decided,
     }
 

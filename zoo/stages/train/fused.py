@@ -9,7 +9,6 @@ Dropout is drawn again in the backward pass instead of kept, and so is the produ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from zoo.stages.device import compute_dtype
 from zoo.stages.norms import fuse_norm, source_of
+from zoo.stages.train import dropout, pointwise
 
 
 class AdaptedLinear:
@@ -70,25 +70,13 @@ def refresh(layers: Iterable[AdaptedLinear]) -> None:
             torch._foreach_copy_([t for m in layers for t in (m.a16, m.b16)], [t for m in layers for t in (m.a, m.b)])
 
 
-def dropped(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
-    """Dropout of `x` by a seed: drawn again, it is the same."""
-    if not rate:
-        return x
-    return x * _mask(x, rate, seed)
-
-
-def _mask(x: torch.Tensor, rate: float, seed: int) -> torch.Tensor:
-    generator = torch.Generator(x.device).manual_seed(seed)
-    return torch.empty_like(x).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
-
-
 def _forward(x: torch.Tensor, m: AdaptedLinear, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The output of a linear layer with its adapter, and what the backward pass needs.
 
     y = x W^T + bias + scale * drop(x) A^T B^T for x (tokens, inputs), and drop(x) A^T.
     """
     y = F.linear(x, m.matrix(), m.bias)
-    inner = dropped(x, rate, seed) @ m.a16.T
+    inner = dropout.product(x, m.a16, rate, seed)
     return y.addmm_(inner, m.b16.T, alpha=m.scale), inner
 
 
@@ -98,13 +86,8 @@ def _backward(
     """Gradients of x, A and B for the gradient g (tokens, outputs) of y."""
     through = g @ m.b16  # (tokens, rank)
     grad_b = (g.T @ inner).float().mul_(m.scale)
-    mask = _mask(x, rate, seed) if rate else None
-    grad_a = (through.T @ (x if mask is None else x * mask)).float().mul_(m.scale)
     grad_x = g @ m.matrix()
-    if mask is None:
-        grad_x.addmm_(through, m.a16, alpha=m.scale)
-    else:
-        grad_x.add_((through @ m.a16) * mask, alpha=m.scale)
+    grad_a = dropout.add_gradients(grad_x, x, through, m.a16, rate, seed, m.scale)
     return grad_x, grad_a, grad_b
 
 
@@ -147,7 +130,7 @@ class _GatedLinear(torch.autograd.Function):
         rate: float,
         seed: int,
     ) -> torch.Tensor:
-        x = pointwise(f"{act}_product")(gate, up)
+        x = pointwise.product(act, gate, up)
         y, inner = _forward(x.reshape(-1, x.shape[-1]), m, rate, seed)
         ctx.save_for_backward(gate, up, inner)
         ctx.rest, ctx.act = (m, rate, seed), act
@@ -156,59 +139,10 @@ class _GatedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
         gate, up, inner = ctx.saved_tensors
-        x = pointwise(f"{ctx.act}_product")(gate, up)
+        x = pointwise.product(ctx.act, gate, up)
         grads = _backward(g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1]), inner, *ctx.rest)
-        grad_gate, grad_up = pointwise(f"{ctx.act}_gradients")(grads[0].view_as(gate), gate, up)
+        grad_gate, grad_up = pointwise.gradients(ctx.act, grads[0].view_as(gate), gate, up)
         return grad_gate, grad_up, grads[1], grads[2], None, None, None, None
-
-
-# --- pointwise parts: one kernel each where a compiler is at hand ------------------------------------------------------
-
-
-def silu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return F.silu(gate) * up
-
-
-def silu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of gate and up for the gradient g of silu(gate) * up."""
-    wide, s = gate.float(), torch.sigmoid(gate.float())
-    grad_gate = g.float() * up.float() * s * (1 + wide * (1 - s))
-    return grad_gate.to(gate.dtype), (g.float() * wide * s).to(up.dtype)
-
-
-def gelu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return F.gelu(gate, approximate="tanh") * up
-
-
-def gelu_gradients(g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of gate and up for the gradient g of gelu(gate) * up.
-
-    gelu by its tanh approximation.
-    """
-    x = gate.float()
-    root, cubic = 0.7978845608028654, 0.044715  # sqrt(2 / pi), and the approximation's own constant
-    t = torch.tanh(root * (x + cubic * x**3))
-    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * cubic * x * x)
-    grad_gate = g.float() * up.float() * slope
-    return grad_gate.to(gate.dtype), (g.float() * 0.5 * x * (1 + t)).to(up.dtype)
-
-
-@cache
-def pointwise(name: str) -> Callable[..., Any]:
-    """One of the functions above, compiled where Triton and a C compiler work.
-
-    It is compiled for GPUs; elsewhere it is used as it is.
-    """
-    function: Callable[..., Any] = globals()[name]
-    if not torch.cuda.is_available():
-        return function
-    compiled: Callable[..., Any] = torch.compile(function, dynamic=True)
-    sample = torch.ones(3, 48, device="cuda", dtype=compute_dtype())
-    try:
-        compiled(*[sample] * function.__code__.co_argcount)
-    except Exception:
-        return function
-    return compiled
 
 
 # --- putting them into a model ------------------------------------------------------------------------------------------
@@ -232,7 +166,15 @@ def fuse(model: Any) -> list[AdaptedLinear]:
     for module in model.modules():
         _fuse_gate(module, adapted)
         fuse_norm(module)
+    _compile(adapted.values())
     return list(adapted.values())
+
+
+def _compile(layers: Iterable[AdaptedLinear]) -> None:
+    """Compile and try the kernels that training will use, for which its first steps would wait."""
+    for m in layers:
+        if m.weight.is_cuda and m.dropout:
+            dropout.kernels_for(compute_dtype(), *m.a.shape)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -269,6 +211,8 @@ def _fuse_gate(module: Any, adapted: dict[int, AdaptedLinear]) -> None:
     down = adapted.get(id(getattr(module, "down_proj", None)))
     if act is None or down is None or gate_proj is None or up_proj is None:
         return
+    if down.weight.is_cuda:  # compiled now, not in the first steps
+        pointwise.kernels_for(act, compute_dtype())
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         rate = down.drop_rate()

@@ -22,7 +22,7 @@ from zoo.models.prompts import load_codec
 from zoo.scores.tables import score_table, write_scores
 from zoo.stages.norms import FusedNorm
 from zoo.stages.train import activation_checkpoints as recompute
-from zoo.stages.train import adapters, checkpoint, examples, fused
+from zoo.stages.train import adapters, checkpoint, examples, fused, pointwise
 from zoo.stages.train import stage as train
 from zoo.stages.train.learner import Learner, evaluate
 
@@ -149,8 +149,8 @@ def test_gradients_of_gated_products_are_autograd_s(act: str) -> None:
     generator = torch.Generator().manual_seed(0)
     gate, up = (torch.randn(5, 7, generator=generator, requires_grad=True) for _ in range(2))
     g = torch.randn(5, 7, generator=generator)
-    expected = torch.autograd.grad((fused.pointwise(f"{act}_product")(gate, up) * g).sum(), (gate, up))
-    ours = fused.pointwise(f"{act}_gradients")(g, gate.detach(), up.detach())
+    expected = torch.autograd.grad((pointwise.product(act, gate, up) * g).sum(), (gate, up))
+    ours = pointwise.gradients(act, g, gate.detach(), up.detach())
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
 
 
