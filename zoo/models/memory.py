@@ -219,8 +219,8 @@ def training_memory(shape: Shape, spec: TrainSpec, *, parameters: int, norms: in
     checkpointing every layer is computed again, and embedding and head are in the host's memory, the least that training can do
     with; the layer that is gone back through takes what peft's layers keep: an upper bound for fused ones. Against torch's peak
     for the 8B shape: 9.3 GiB and 2.0 for embedding and head where 11.27 were measured (H100, rank 64, 8,192 tokens, peft's
-    layers, both on the card). The loss of labels makes no full-vocabulary logits; those of a loss of text are added to all else,
-    though with checkpointing they are gone before a layer is computed again.
+    layers, both on the card). The loss of labels makes no full-vocabulary logits; those of a loss of text are added to all
+    else, though with checkpointing they are gone before a layer is computed again.
     """
     parameters = with_head(parameters, shape)
     trained = parameters if spec.method == "full" else adapter_parameters(shape, spec)
