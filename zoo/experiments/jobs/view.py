@@ -143,7 +143,7 @@ def _shown(store: Path, say: Say) -> Iterator[Callable[[Sequence[Status]], None]
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 
         def show(found: Sequence[Status]) -> None:
-            page = f"{_page(found, store)}\n{counted(found)}"
+            page = f"{counted(found)}\n\n{_page(found, store)}"  # the sum first: a terminal may have no room for all tasks
             live.update(Text(page, no_wrap=True, overflow="ellipsis"), refresh=True)
 
         yield show
