@@ -19,7 +19,7 @@ from zoo.experiments.jobs.tasks import JOB, STOP, Asked, Job, Task, job_of, keep
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
 from zoo.pipeline.chain import battles_input
 from zoo.pipeline.folds import fold_chains
-from zoo.store import LOG, PARTIAL, collect, find_garbage, fingerprint
+from zoo.store import LOG, MANIFEST, PARTIAL, collect, find_garbage, fingerprint
 from zoo.store.leases import LEASES, Leases
 
 
@@ -139,6 +139,9 @@ def test_who_fell_silent_runs_nothing(job: Job, store: Path) -> None:
     write_note(folder, job.tasks[3], Note(state="running", host="node7", holder="node7-1", since=1.0))
     made = statuses(folder, job, store)[3]
     assert (made.state, made.why) == ("done", "its worker logs it before it takes the next")
+    os.utime(store / job.tasks[3].name / MANIFEST, (8.0, 8.0))
+    by_name = {row["task"]: row for row in tasks_table(statuses(folder, job, store), store).records()}
+    assert by_name[job.tasks[3].name]["seconds"] == 7, "what is logged afterwards is no part of it"
     leases.leave()
     assert statuses(folder, job, store)[3].why == ""
     found = statuses(folder, job, store)

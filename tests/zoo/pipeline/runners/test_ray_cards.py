@@ -60,9 +60,9 @@ def test_a_training_on_more_cards_than_any_host_has_is_refused_before_anything_b
 
 
 @contextmanager
-def seen(store: Path) -> Iterator[dict[str, set[tuple[str, str]]]]:
-    """Of each training that runs within the block, by its artifact: the host of its worker, and the cards that it sees."""
-    found: dict[str, set[tuple[str, str]]] = {}
+def seen(store: Path) -> Iterator[dict[str, set[tuple[int, str]]]]:
+    """Of each training that runs within the block, by its artifact: its host's process of Ray, and the cards that it sees."""
+    found: dict[str, set[tuple[int, str]]] = {}
     over = threading.Event()
 
     def look() -> None:
@@ -70,8 +70,8 @@ def seen(store: Path) -> Iterator[dict[str, set[tuple[str, str]]]]:
             for stage in psutil.process_iter(["cmdline"]):
                 words = stage.info["cmdline"] or []
                 if "zoo.stages" in words and words[-1].startswith(str(store)):
-                    with suppress(psutil.Error, KeyError):
-                        host = stage.parent().environ()["RAY_NODE_ID"]  # type: ignore[union-attr]
+                    with suppress(psutil.Error):
+                        host = next(one.pid for one in stage.parents() if one.name() == "raylet")
                         found.setdefault(Path(words[-1]).name, set()).add((host, stage.environ()[VISIBLE]))
 
     thread = threading.Thread(target=look)
@@ -87,7 +87,7 @@ def test_each_training_has_cards_of_its_own_on_a_host_that_has_them(
     cards: Any, sample_csv: Path, tiny_llama: Path, store: Path
 ) -> None:
     """Four that take one card each, of hosts with one, one and two; then one that takes two."""
-    large = cards.add_node(num_cpus=2, num_gpus=2)
+    large = cards.add_node(num_cpus=2, num_gpus=2).all_processes["raylet"][0].process.pid
     asked = asked_folds(tiny_entry("one", max_rows=64), sample_csv, store, tiny_llama, folds=4)
     job = job_of(asked)
     bring(asked, store)
@@ -97,11 +97,11 @@ def test_each_training_has_cards_of_its_own_on_a_host_that_has_them(
     assert {one.state for one in statuses(folder, job, store)} == {"done"}
     places = [next(iter(where)) for where in found.values()]
     assert all(len(where) == 1 for where in found.values()) and len(places) == len(set(places)) == 4, found
-    on_large = sorted(card for host, card in places if host == large.node_id)
-    assert on_large == ["0", "1"] and {card for host, card in places if host != large.node_id} == {"0"}, found
+    on_large = sorted(card for host, card in places if host == large)
+    assert on_large == ["0", "1"] and {card for host, card in places if host != large} == {"0"}, found
     wide = asked_folds(tiny_entry("wide", gpus=2), sample_csv, store, tiny_llama)[:3]
     with running_on("ray", store, lambda _: None), seen(store) as found, suppress(ZooError):  # it finds no card behind them
         run_ahead(wide, store, say=lambda _: None)
     assert {(host, tuple(sorted(card.split(",")))) for where in found.values() for host, card in where} == {
-        (large.node_id, ("0", "1"))
+        (large, ("0", "1"))
     }, found
