@@ -28,7 +28,10 @@ def start_input(name: str, store: Path) -> Input:
 
 
 def step_kept(partial: Path) -> int:
-    """The step that a training in a folder would go on from; -1 where nothing is kept, as of stages that begin anew."""
+    """The step that a training in a folder would go on from.
+
+    -1 where nothing is kept, as of stages that begin anew.
+    """
     found = [-1]
     for path in partial.glob(f"{CHECKPOINT}*/{STATE}"):  # one may just be taking another's place
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -176,7 +176,10 @@ class RayWorkers:
 
 
 def check_cards(cards: Mapping[str, int]) -> None:
-    """ZooError naming the hosts where none has the cards that a task takes; `cards`: of each task, by what people call it."""
+    """ZooError naming the hosts where none has the cards that a task takes.
+
+    `cards`: of each task, by what people call it.
+    """
     nodes = alive_nodes()
     most = max((node.gpus for node in nodes), default=0)
     large = max(cards, key=lambda name: cards[name])
