@@ -70,7 +70,7 @@ def seen(store: Path) -> Iterator[dict[str, set[tuple[int, str]]]]:
             for stage in psutil.process_iter(["cmdline"]):
                 words = stage.info["cmdline"] or []
                 if "zoo.stages" in words and words[-1].startswith(str(store)):
-                    with suppress(psutil.Error):
+                    with suppress(psutil.Error, StopIteration, KeyError):  # it is about to end
                         host = next(one.pid for one in stage.parents() if one.name() == "raylet")
                         found.setdefault(Path(words[-1]).name, set()).add((host, stage.environ()[VISIBLE]))
 
