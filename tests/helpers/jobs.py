@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -51,12 +52,12 @@ def bring(asked: Sequence[Asked], store: Path) -> None:
             run_chain([one.request], one.entry, store, say=lambda _: None, track=False)
 
 
-def worker(folder: Path, lapse_seconds: float = 4.0) -> subprocess.Popen[bytes]:
+def worker(folder: Path, *, log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
     """A worker of this host, whose words go to a log as those of a cluster do."""
     (folder / LOGS).mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "zoo.experiments.jobs.worker", str(folder), f"{lapse_seconds:g}"]
-    with (folder / LOGS / "here.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+    command = [sys.executable, "-m", "zoo.experiments.jobs.worker", str(folder), "4"]
+    with (log or folder / LOGS / "here.log").open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
 
 
 def times_done(folder: Path, job: Job) -> Counter[str]:

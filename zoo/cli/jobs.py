@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def jobs(
     name: Annotated[str | None, typer.Argument(help="Job, or the beginning of its name; default: a line for each.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show the job as it goes on, until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the job as it goes on, until it is over or Ctrl-C.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Have its workers end; what is done so far is kept.")] = False,
     output: Output = Format.table,
     as_json: AsJson = False,
@@ -55,7 +56,8 @@ def jobs(
         _stop(folder, job, store)
         return
     if watch:
-        follow(job, folder, store, say=say, keep_up=lambda: "")
+        with suppress(KeyboardInterrupt):  # it ends the watching alone
+            follow(job, folder, store, say=say, keep_up=lambda: "")
     found = statuses(folder, job, store)
     table = tasks_table(found, store)
     show([table, f"{job.name}: {counted(found)}"], style, data={"job": job.name, "tasks": table.records()})

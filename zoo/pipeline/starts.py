@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 from zoo.contracts import Held, Input, TrainRequest, changed, rule_name
@@ -10,6 +12,7 @@ from zoo.scores.named import artifacts_named
 from zoo.store import MANIFEST, Artifact, fingerprint, list_artifacts, read_manifest
 
 CHECKPOINT = "checkpoint"  # a train stage's folder of what a run that goes on needs
+STATE = "state.json"  # in it, written last: a folder that holds it is whole
 SAME = ("method", "rank", "alpha", "rslora", "dora", "target_modules")  # what makes two adapters the same tensors of one update
 
 
@@ -22,6 +25,18 @@ def start_input(name: str, store: Path) -> Input:
     if len(found) != 1 or read_manifest(found[0]).stage != "train":
         raise ZooError(f"train.start: {name} is not one train artifact; name one as `zoo train` does: train-FINGERPRINT")
     return Input(path=found[0], fingerprint=fingerprint(read_manifest(found[0]).request))
+
+
+def step_kept(partial: Path) -> int:
+    """The step that a training in a folder would go on from.
+
+    -1 where nothing is kept, as of stages that begin anew.
+    """
+    found = [-1]
+    for path in partial.glob(f"{CHECKPOINT}*/{STATE}"):  # one may just be taking another's place
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(int(json.loads(path.read_text())["progress"]["step"]))
+    return max(found)
 
 
 def stopped_earlier(request: TrainRequest, store: Path) -> Artifact | None:

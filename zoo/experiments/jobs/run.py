@@ -6,6 +6,7 @@ it. Where workers outlive it, Ctrl-C leaves them at work, and the same command c
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,10 @@ def run_ahead(given: Iterable[Asked], store: Path, *, say: Say) -> None:
     job = job_of(asked)
     if all(is_made(store, task.name) for task in job.tasks):
         return
+    if current_runner() == "ray":
+        from zoo.pipeline.runners.ray_workers import check_cards
+
+        check_cards({f"{task.request.stage} of {task.title}": task.gpus for task in job.tasks if not is_made(store, task.name)})
     _bring(asked, job, store, say)
     if all(is_made(store, task.name) for task in job.tasks):
         return
@@ -179,8 +184,10 @@ def _by_array(job: Job, folder: Path, store: Path, say: Say) -> list[Status]:
     else:
         say(f"Slurm job {array} is at work on it")
 
+    say_once = functools.cache(say)
+
     def is_at_work() -> str:
-        if slurm.states(array) or not (left := open_chains(statuses(folder, job, store))):
+        if not slurm.is_over(array, say_once) or not (left := open_chains(statuses(folder, job, store))):
             return ""
         large = max(left)
         cards = f"; what is left takes {large} cards of one host: see `[slurm] options`" if large > 1 else ""

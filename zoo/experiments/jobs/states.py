@@ -24,7 +24,8 @@ OPEN: tuple[State, ...] = ("running", "queued", "waiting")
 class Note(Contract):
     """What a worker says of a task.
 
-    `since` and `ended` in seconds since 1970; `deaths`: workers that ended while they were at it, and did not say why.
+    `since` and `ended` in seconds since 1970; `step`: what a training went on from; `deaths`: workers that ended at it since it
+    last got on, and did not say why.
     """
 
     state: Literal["running", "done", "failed"]
@@ -32,6 +33,7 @@ class Note(Contract):
     holder: str
     since: float
     ended: float | None = None
+    step: int = -1
     deaths: int = 0
     message: str = ""
 
@@ -89,7 +91,8 @@ def statuses(folder: Path, job: Job, store: Path, *, lapse_seconds: float = LAPS
 def _status(folder: Path, task: Task, store: Path, found: dict[str, Status], alive: Collection[str]) -> Status:
     note = read_note(folder, task)
     if is_made(store, task.name):
-        return Status(task, "done", note)
+        logs = note is not None and note.state == "running" and note.holder in alive
+        return Status(task, "done", note, "its worker logs it before it takes the next" if logs else "")
     if note is not None and note.state == "failed":
         return Status(task, "failed", note, note.message)
     needs = [found[name] for name in task.needs]

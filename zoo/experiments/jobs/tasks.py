@@ -158,7 +158,7 @@ def keep_job(job: Job, store: Path) -> Path:
         job = job.model_copy(update={"created_at": read_job(folder, checked=False).created_at})
     if not (folder / TOKEN).exists():  # workers that start may be comparing it just now
         write_atomic(folder / TOKEN, secrets.token_hex(16))
-    write_atomic(folder / HOST, json.dumps(asdict(facts_here(folder / TOKEN))))
+    write_atomic(folder / HOST, json.dumps(asdict(facts_here(folder / TOKEN, job.files(store)))))
     write_atomic(folder / JOB, job.model_dump_json(indent=1))
     (folder / STOP).unlink(missing_ok=True)
     return folder

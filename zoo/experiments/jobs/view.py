@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.experiments.jobs.states import State, Status, log_of, progress_of, statuses
 from zoo.experiments.jobs.tasks import STOP, Job, jobs_in, read_job
 from zoo.report.text import Cell, Column, Table, as_budget, as_text
-from zoo.store import leave_out
+from zoo.store import MANIFEST, leave_out
 
 LOOK_SECONDS = 1.0
 SAY_SECONDS = 30.0  # between two lines on what runs, where no terminal shows the table
@@ -86,13 +86,17 @@ def tasks_table(found: Sequence[Status], store: Path) -> Table:
 def _row(one: Status, store: Path) -> list[Cell]:
     task, note = one.task, one.note
     host = note.host if note else None
-    return [one.state, task.title, task.fold, task.request.stage, host, _seconds(one), _told(one, store), task.name]
+    return [one.state, task.title, task.fold, task.request.stage, host, _seconds(one, store), _told(one, store), task.name]
 
 
-def _seconds(one: Status) -> float | None:
-    """How long a task runs, or ran; None where nobody knows: what others made, or a worker that ended before it said so."""
-    until = time.time() if one.state == "running" else one.note.ended if one.note else None
-    return round(max(0.0, until - one.note.since), 1) if one.note and until else None
+def _seconds(one: Status, store: Path) -> float | None:
+    """How long a task runs, or ran until its artifact was there, which is logged after it; None where nobody knows."""
+    if one.note is None:
+        return None
+    until = time.time() if one.state == "running" else one.note.ended
+    with suppress(OSError):  # of what is not done
+        until = (store / one.task.name / MANIFEST).stat().st_mtime
+    return round(until - one.note.since, 1) if until and until >= one.note.since else None
 
 
 def _told(one: Status, store: Path) -> str:
@@ -143,7 +147,7 @@ def _shown(store: Path, say: Say) -> Iterator[Callable[[Sequence[Status]], None]
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
 
         def show(found: Sequence[Status]) -> None:
-            page = f"{_page(found, store)}\n{counted(found)}"
+            page = f"{counted(found)}\n\n{_page(found, store)}"  # the sum first: a terminal may have no room for all tasks
             live.update(Text(page, no_wrap=True, overflow="ellipsis"), refresh=True)
 
         yield show

@@ -24,14 +24,15 @@ from zoo.experiments.jobs.states import Note, Status, in_order, note_path, read_
 from zoo.experiments.jobs.tasks import STOP, TOKEN, Job, Task, host_of, is_made, read_job
 from zoo.experiments.run import run_chain
 from zoo.pipeline.runner import Stopped, watched
-from zoo.pipeline.runners.hosts import facts_here, fault_of
+from zoo.pipeline.runners.hosts import facts_here, fault_of, no_room_by
 from zoo.pipeline.runners.local import die_with_parent
-from zoo.store import is_held, lock_file
+from zoo.pipeline.starts import step_kept
+from zoo.store import PARTIAL, is_held, lock_file
 from zoo.store.leases import LAPSE_SECONDS, LEASES, Leases
 from zoo.targets import visible_gpus
 
 LOOK_SECONDS = 1.0  # between two looks at what can be begun, and at who still holds what
-MOST_DEATHS = 5  # workers that a task may end before it counts as failed
+MOST_DEATHS = 5  # workers that a task may end without getting on before it counts as failed
 SETTLE_SECONDS = 1.0  # for a signal that ended a stage to reach its worker, too
 UNUSABLE = 3  # exit code of a worker whose host cannot do the job
 
@@ -96,11 +97,13 @@ class Worker:
 
     def _run(self, number: int, task: Task) -> None:
         before = read_note(self._folder, task)
-        note = Note(state="running", host=self._host, holder=self._holder, since=time.time())
+        step = step_kept(self._store / PARTIAL / task.name)
+        note = Note(state="running", host=self._host, holder=self._holder, since=time.time(), step=step)
         if before is not None and before.state == "running":
-            note = note.model_copy(update={"deaths": before.deaths + 1})
+            note = note.model_copy(update={"deaths": 1 + (before.deaths if step <= before.step else 0)})
         if note.deaths >= MOST_DEATHS:
-            told = f"{note.deaths} workers died while they were at it, the last on {before.host if before else 'another host'}"
+            at = f"they were at it{f' and it stayed at step {step}' if step > 0 else ''}"
+            told = f"{note.deaths} workers died while {at}, the last on {before.host if before else 'another host'}"
             self._end(number, task, note, f"{told}; see what ended them there")
             return
         write_note(self._folder, task, note)
@@ -113,6 +116,10 @@ class Worker:
         except Exception as error:  # whatever it is, it is this task's, and others go on
             if self.stopping.wait(SETTLE_SECONDS):
                 self._drop(number, task)
+            elif why := no_room_by(str(error), self._store):
+                with suppress(OSError):
+                    self._drop(number, task)
+                raise ZooError(f"{self._host}: {why}; free some room there", exit_code=UNUSABLE) from error
             else:
                 self._end(number, task, note, str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}")
         else:
@@ -187,9 +194,10 @@ def main(argv: Sequence[str]) -> int:
             worker.beat()
         worker.leave()
     if failed:
-        where = f"{socket.gethostname()}: {folder}"
-        print(f"error: {where}: {failed[0]}; see whether its disk is full or gone", file=sys.stderr, flush=True)
-        return 1
+        known = isinstance(failed[0], ZooError)
+        told = failed[0] if known else f"{socket.gethostname()}: {folder}: {failed[0]}; see whether its disk is full or gone"
+        print(f"error: {told}", file=sys.stderr, flush=True)
+        return UNUSABLE if known else 1
     return 0
 
 

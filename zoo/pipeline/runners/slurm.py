@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from zoo.targets import SHARE
 
 SCRIPT, JOB, LOGS = "array.sh", "slurm.json", "slurm-logs"
 ASK_SECONDS = 60.0
+ASKED = "--runner slurm"  # what messages begin with: who asked for it
 CARRIED = ("ZOO_", "VLLM_", "OMP_", "HF_HUB_OFFLINE", "PYTHONSAFEPATH", "TOKENIZERS_PARALLELISM", "DO_NOT_TRACK")
 NOT_CARRIED = (CHOSEN, RUNNER, SHARE, *NOT_OF_STAGES)
 
@@ -70,20 +71,27 @@ def submitted(script: str, folder: Path) -> str:
     ZooError where there is no sbatch, or it refuses.
     """
     if shutil.which("sbatch") is None:
-        raise ZooError("--runner slurm: no sbatch on this host; run on one of the cluster's, or see the script with --dry-run")
+        raise ZooError(f"{ASKED}: no sbatch on this host; run on one of the cluster's, or see the script with --dry-run")
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / SCRIPT, script)
+    (folder / JOB).unlink(missing_ok=True)
+    write_atomic(folder / SCRIPT, script)  # before sbatch: an array whose number was never noted is found by it
     job = _ask("sbatch", "--parsable", str(folder / SCRIPT)).strip().partition(";")[0]
     write_atomic(folder / JOB, json.dumps({"job": job}))
     return job
 
 
 def job_of(folder: Path) -> str | None:
-    """The job that was submitted for a folder, over or not."""
+    """The job that was submitted for a folder, over or not.
+
+    ZooError where its file cannot be read: that is no sign that there is none.
+    """
     try:
         return str(json.loads((folder / JOB).read_text())["job"])
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise ZooError(f"{folder / JOB}: not a job's number ({why}); remove it where `squeue --me` shows none") from error
 
 
 def states(job: str) -> Counter[str]:
@@ -101,14 +109,41 @@ def states(job: str) -> Counter[str]:
 
 
 def at_work(folder: Path) -> str | None:
-    """The job that is at work on a folder, or waits to be.
+    """The job that is at work on a folder, or waits to be; None where none is.
 
-    None where none is, or this host has no Slurm that answers.
+    ZooError where Slurm does not say: a second array beside a first would do its work again.
     """
-    with suppress(ZooError):
-        job = job_of(folder)
-        return job if job and states(job) else None
-    return None
+    job = job_of(folder)
+    if job is None and not (folder / SCRIPT).exists():
+        return None
+    try:
+        return (job if states(job) else None) if job else _unnoted(folder)
+    except ZooError as error:
+        which = f"Slurm job {job}" if job else "an array that was being submitted"
+        mend = f"give the command again where Slurm answers, or remove {folder / (JOB if job else SCRIPT)} if it is over"
+        told = str(error).removeprefix(f"{ASKED}: ")
+        raise ZooError(f"whether {which} is at work here is not known ({told}); {mend}", exit_code=error.exit_code) from error
+
+
+def _unnoted(folder: Path) -> str | None:
+    """The job of a folder's script that Slurm took, and whose submitter ended, or waited in vain, before it had the number."""
+    lines = _ask("squeue", "--me", "--noheader", "--format=%F|%o").splitlines()
+    own = [job for job, _, script in (line.partition("|") for line in lines) if script.strip() == str(folder / SCRIPT)]
+    if own:
+        write_atomic(folder / JOB, json.dumps({"job": own[0]}))
+    return own[0] if own else None
+
+
+def is_over(job: str, say: Callable[[str], None]) -> bool:
+    """Whether no task of a job is left, for who watches one.
+
+    Slurm that does not answer is told, and is no sign of an end: its tasks work on.
+    """
+    try:
+        return not states(job)
+    except ZooError as error:
+        say(f"{error}; what it said last still holds")
+        return False
 
 
 def end(job: str, *, waiting: bool = False) -> None:
@@ -116,7 +151,7 @@ def end(job: str, *, waiting: bool = False) -> None:
 
     These have nothing to do once all is done.
     """
-    with suppress(ZooError):  # it has ended by itself
+    with suppress(ZooError):  # it has ended by itself, or Slurm does not answer: its tasks find nothing to do
         _ask("scancel", *(["--state=PENDING"] if waiting else []), job)
 
 
@@ -133,7 +168,7 @@ def _ask(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ZooError(f"--runner slurm: {command[0]}: {error}; see whether slurmctld answers: scontrol ping") from error
+        raise ZooError(f"{ASKED}: {command[0]}: {error}; see whether slurmctld answers: scontrol ping") from error
     if done.returncode:
-        raise ZooError(f"--runner slurm: {command[0]}: {' '.join(done.stderr.split())[:300]}")
+        raise ZooError(f"{ASKED}: {command[0]}: {' '.join(done.stderr.split())[:300]}")
     return done.stdout

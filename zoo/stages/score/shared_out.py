@@ -5,6 +5,7 @@ Whoever watches may come and go.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.pipeline.runners.slurm import array_script, at_work, end, job_of, log_end, states, submitted, task_environment
+from zoo.pipeline.runners.slurm import array_script, at_work, end, is_over, log_end, submitted, task_environment
 from zoo.settings import load_settings
 from zoo.stages import progress
 from zoo.stages.score.chunks import PLAN, Chunk
@@ -41,14 +42,13 @@ def score_by_array(
     """
     folder, begun = out_dir / WORK, time.monotonic()
     keep_share(folder, encodings, ids)
-    job = job_of(folder)
-    if job and states(job):
+    if job := at_work(folder):
         progress.note(f"Slurm job {job} is at work on it")
     else:
         job = submitted(script_of(out_dir.name, out_dir), folder)
         progress.note(f"Slurm job {job} is submitted; Ctrl-C leaves it at work, and the same command comes back to it")
     left = [chunk for chunk in chunks if not chunk.done(out_dir)]
-    next_ask = time.monotonic() + ASK_SECONDS
+    next_ask, say_once = time.monotonic() + ASK_SECONDS, functools.cache(progress.note)
     with progress.TokenBar(sum(chunk.tokens for chunk in left), sum(len(chunk.spans) for chunk in left)) as bar:
         while left:
             time.sleep(LOOK_SECONDS)
@@ -57,7 +57,7 @@ def score_by_array(
                 left.remove(chunk)
             if left and time.monotonic() >= next_ask:
                 next_ask = time.monotonic() + ASK_SECONDS
-                if not states(job) and (missing := [chunk for chunk in left if not chunk.done(out_dir)]):
+                if is_over(job, say_once) and (missing := [chunk for chunk in left if not chunk.done(out_dir)]):
                     raise EngineError(f"Slurm job {job} is over, {len(missing):,} chunks are missing; {log_end(folder)}")
     end(job)
     gather(tally, folder)

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from zoo.pipeline.starts import CHECKPOINT
+from zoo.pipeline.starts import CHECKPOINT, STATE
 from zoo.stages import progress
 from zoo.store import write_atomic
 
 NEW, OLD = f"{CHECKPOINT}.new", f"{CHECKPOINT}.old"  # beside it while the one takes the other's place
-STATE = "state.json"  # written last: a folder that holds it is whole
 BEST = "best.safetensors"  # in the checkpoint's folder: it goes with it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from typer.testing import CliRunner
 from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.manifests import finished
 from zoo.cli.main import app
-from zoo.contracts import TrainRequest
+from zoo.contracts import Entry, Held, Selection, TrainRequest
 from zoo.errors import ZooError
 from zoo.experiments.jobs.states import Note, forget_failures, in_order, open_chains, statuses, write_note
 from zoo.experiments.jobs.tasks import JOB, STOP, Asked, Job, Task, job_of, keep_job, read_job
 from zoo.experiments.jobs.view import jobs_table, named, summaries, tasks_table
-from zoo.store import LOG, PARTIAL, collect, find_garbage, fingerprint
+from zoo.pipeline.chain import battles_input
+from zoo.pipeline.folds import fold_chains
+from zoo.store import LOG, MANIFEST, PARTIAL, collect, find_garbage, fingerprint
 from zoo.store.leases import LEASES, Leases
 
 
@@ -63,6 +66,23 @@ def job_of_again(job: Job) -> Job:
 def test_another_setting_is_another_job(job: Job, sample_csv: Path, tiny_llama: Path, store: Path) -> None:
     others = [asked_folds(tiny_entry("one", rank=rank), sample_csv, store, tiny_llama) for rank in (4, 8)]
     assert len({job.name, *(job_of(asked).name for asked in others)}) == 3
+
+
+def test_whatever_a_training_reads_outside_the_store_is_asked_for_on_each_host(
+    sample_csv: Path, tiny_llama: Path, tmp_path: Path, store: Path
+) -> None:
+    """Extra battles of either kind of entry, and of an earlier training, among it."""
+    names = ("one", "two", "earlier", "words")
+    files = {name: tmp_path / f"{name}.csv" for name in names}
+    for path in files.values():
+        shutil.copy(sample_csv, path)
+    first = {"extra": [{"file": str(files["earlier"])}]}
+    spec = {"extra": [{"file": str(files["one"])}, {"file": str(files["two"]), "weight": 0.5}], "first": first}
+    asked = asked_folds(tiny_entry("one", **spec), sample_csv, store, tiny_llama, last="merge")
+    words = Entry.model_validate({"name": "w", "kind": "lexical", "lexical": {"extra": [{"file": str(files["words"])}]}})
+    (lexical,) = fold_chains(words, battles_input(sample_csv), "cpu", store, held=Held(), selection=Selection())
+    asked.append(Asked("w", None, words, lexical[0]))
+    assert job_of(asked).files(store) == sorted([sample_csv, *files.values()])
 
 
 def test_what_several_chains_share_is_of_the_first(sample_csv: Path, store: Path) -> None:
@@ -115,7 +135,15 @@ def test_who_fell_silent_runs_nothing(job: Job, store: Path) -> None:
     assert leases.claim(0)
     write_note(folder, job.tasks[0], Note(state="running", host="node7", holder="node7-1", since=1.0))
     assert statuses(folder, job, store)[0].state == "running"
+    make(store, job.tasks[3])
+    write_note(folder, job.tasks[3], Note(state="running", host="node7", holder="node7-1", since=1.0))
+    made = statuses(folder, job, store)[3]
+    assert (made.state, made.why) == ("done", "its worker logs it before it takes the next")
+    os.utime(store / job.tasks[3].name / MANIFEST, (8.0, 8.0))
+    by_name = {row["task"]: row for row in tasks_table(statuses(folder, job, store), store).records()}
+    assert by_name[job.tasks[3].name]["seconds"] == 7, "what is logged afterwards is no part of it"
     leases.leave()
+    assert statuses(folder, job, store)[3].why == ""
     found = statuses(folder, job, store)
     assert (found[0].state, found[0].why) == ("queued", "its worker on node7 fell silent; another goes on")
     assert next(in_order(found)).task == job.tasks[0]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,7 +31,9 @@ from zoo.experiments.jobs.run import stop_job
 from zoo.experiments.jobs.states import Status, note_path, progress_of, read_note, statuses
 from zoo.experiments.jobs.tasks import HOST, LOGS, Asked, Job, is_made, job_of, keep_job
 from zoo.experiments.jobs.view import tasks_table
+from zoo.experiments.jobs.worker import MOST_DEATHS
 from zoo.experiments.run import run_chain
+from zoo.pipeline.starts import step_kept
 from zoo.store import MANIFEST, PARTIAL
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
@@ -58,14 +63,15 @@ def test_two_workers_do_each_task_once_and_what_fails_fails_alone(sample_csv: Pa
     broken = asked[1].request.model_copy(update={"battles": Input(path=lost, fingerprint="f" * 64)})
     asked[1] = Asked(asked[1].title, None, asked[1].entry, broken)
     job = job_of(asked)
-    folder = keep_job(job, store)
     lost.write_text("id,prompt\n1,x\n")
+    folder = keep_job(job, store)
     assert ended([worker(folder), worker(folder)]) == [0, 0], said(folder)
     found = statuses(folder, job, store)
     assert states(found) == ["done", "failed", "done"]
     assert "lost.csv" in found[1].why
     assert times_done(folder, job) == {job.tasks[0].name: 1, job.tasks[2].name: 1}
     shutil.copy(sample_csv, lost)
+    keep_job(job, store)
     note_path(folder, job.tasks[1]).unlink()
     assert ended([worker(folder)]) == [0] and set(states(statuses(folder, job, store))) == {"done"}, said(folder)
 
@@ -135,6 +141,98 @@ def test_a_worker_that_is_killed_leaves_a_training_that_another_goes_on_with(
     assert weights_of(store, job) == weights_here(job, asked, tmp_path / "here")
 
 
+def test_deaths_count_from_the_last_checkpoint_on(
+    sample_csv: Path, tiny_llama: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that gets on between deaths is never given up; one that does not is, after so many."""
+    asked = [one for one in asked_folds(tiny_entry("one", epochs=40), sample_csv, store, tiny_llama) if one.fold == 0]
+    bring(asked, store)
+    job = job_of(asked)
+    folder, (task,) = keep_job(job, store), job.tasks
+    partial, steps = store / PARTIAL / task.name, [-1]
+    for _ in range(2):
+        process = worker(folder)
+        wait_until(lambda: step_kept(partial) > steps[-1], "a checkpoint", process)
+        process.kill()
+        process.wait()
+        steps.append(step_kept(partial))
+    dies = [sys.executable, "-c", KILLED_AS_IT_BEGINS, str(folder), "4"]
+    deaths = []
+    for _ in range(MOST_DEATHS):
+        assert subprocess.run(dies).returncode in (-signal.SIGKILL, 0)
+        note = read_note(folder, task)
+        assert note is not None
+        deaths.append(note.deaths)
+        if len(deaths) == 1:
+            assert note.step == steps[-1] and note.deaths == 1, "the two before had got on"
+    assert deaths == [1, 2, 3, 4, 5]
+    (found,) = statuses(folder, job, store)
+    assert found.state == "failed" and f"5 workers died while they were at it and it stayed at step {steps[-1]}" in found.why
+
+
+KILLED_AS_IT_BEGINS = """
+import os, signal, sys
+from zoo.experiments.jobs import worker
+worker.run_chain = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs to be allowed to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room that a file system has left."""
+    with suppress(OSError), (folder / "filler").open("wb", 0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+    return folder / "filler"
+
+
+def test_a_host_whose_disk_is_full_begins_nothing(sample_csv: Path, small_disk: Path, store: Path) -> None:
+    """As one whose temporary folder takes no file any more; another host does its work."""
+    job = job_of(lexical_asked(sample_csv, store, 2))
+    folder = keep_job(job, store)
+    filler = fill(small_disk)
+    full = worker(folder, TMPDIR=str(small_disk))
+    assert ended([full]) == [3]
+    assert f"{socket.gethostname()}: {small_disk}: No space left on device; free some room there" in said(folder)
+    assert states(statuses(folder, job, store)) == ["queued"]
+    filler.unlink()
+    assert ended([worker(folder, TMPDIR=str(small_disk))]) == [0] and states(statuses(folder, job, store)) == ["done"]
+
+
+def test_a_disk_that_fills_up_fails_no_training_and_nothing_half_written_counts(
+    sample_csv: Path, tiny_llama: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the store's own: the worker says so and leaves the task; once there is room another goes on with it."""
+    monkeypatch.setenv("ZOO_HOME", str(small_disk))
+    store = small_disk / "store"
+    asked = [one for one in asked_folds(tiny_entry("one", epochs=12), sample_csv, store, tiny_llama) if one.fold == 0]
+    bring(asked, store)
+    job = job_of(asked)
+    folder, (task,) = keep_job(job, store), job.tasks
+    first = worker(folder, log=tmp_path / "first.log")
+    wait_until(lambda: step_kept(store / PARTIAL / task.name) > 0, "a checkpoint", first)
+    filler = fill(small_disk)
+    assert first.wait(200) == 3, (tmp_path / "first.log").read_text()
+    last = (tmp_path / "first.log").read_text().splitlines()[-1]
+    assert last.startswith(f"error: {socket.gethostname()}: {small_disk}") and "free some room" in last, last
+    assert states(statuses(folder, job, store)) == ["queued"] and not is_made(store, task.name)
+    filler.unlink()
+    assert ended([worker(folder)]) == [0] and states(statuses(folder, job, store)) == ["done"], said(folder)
+    assert "going on from step" in (store / task.name / "stage.log").read_text()
+    assert weights_of(store, job) == weights_here(job, asked, tmp_path / "here")
+
+
 def weights_here(job: Job, asked: list[Asked], store: Path) -> dict[str, dict[str, str]]:
     """What this host leaves by itself, in a store of its own."""
     moved = [one.request.model_validate_json(one.request.model_dump_json()) for one in asked]
@@ -180,6 +278,8 @@ def test_a_host_that_differs_says_so_and_does_nothing(sample_csv: Path, tmp_path
     folder = keep_job(job, store)
     own.unlink()
     assert ended([worker(folder)]) == [3] and f"does not see {own}; put it where all hosts see it" in said(folder)
+    own.write_bytes(sample_csv.read_bytes() + b"\n")
+    assert ended([worker(folder)]) == [3] and f"has another {own} than here; put the same file there" in said(folder)
     shutil.copy(sample_csv, own)
     text = (folder / HOST).read_text()
     (folder / HOST).write_text(text.replace('"python": "3', '"python": "2'))

@@ -16,7 +16,8 @@ FAULTS = {
     "code": ({"code": "another"}, "of other code than here", "install the same commit"),
     "store": ({"token": "No such file or directory"}, "does not see", "mount the store there under the same path"),
     "another store": ({"token": "other words"}, "does not see", "mount the store there under the same path"),
-    "a file": ({"unseen": "/data/battles.csv"}, "does not see /data/battles.csv", "put it where all hosts see it"),
+    "a file": ({"files": {}}, "does not see /data/battles.csv", "put it where all hosts see it"),
+    "another file": ({"files": {"/data/battles.csv": "b"}}, "another /data/battles.csv than here", "put the same file there"),
     "full disk": ({"no_room": "/tmp: No space left on device"}, "/tmp: No space left on device", "free some room"),
 }
 
@@ -25,7 +26,7 @@ FAULTS = {
 def here(tmp_path: Path) -> HostFacts:
     token = tmp_path / "token"
     token.write_text("words")
-    return facts_here(token)
+    return replace(facts_here(token), files={"/data/battles.csv": "a"})
 
 
 @pytest.mark.parametrize(("change", "what", "mend"), FAULTS.values(), ids=FAULTS)
@@ -43,11 +44,11 @@ def test_a_host_like_this_one_has_no_fault(here: HostFacts, tmp_path: Path) -> N
     assert fault_of(replace(here, host="other"), here, tmp_path) == ""
 
 
-def test_a_host_says_which_file_it_does_not_have(tmp_path: Path) -> None:
+def test_a_host_says_what_its_files_hold_and_which_it_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("")
-    files = [tmp_path / "there", tmp_path / "lost", tmp_path / "lost too"]
-    assert facts_here(tmp_path / "token", files).unseen == str(tmp_path / "lost")
-    assert facts_here(tmp_path / "token", files[:1]).unseen == ""
+    found = facts_here(tmp_path / "token", [tmp_path / "there", tmp_path / "lost", tmp_path]).files
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of nothing (FIPS 180-4)
+    assert found == {str(tmp_path / "there"): empty, str(tmp_path / "lost"): "", str(tmp_path): "folder"}
 
 
 def test_machines_are_of_one_kind_by_their_cards_not_by_how_many() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.helpers.jobs import asked_folds, tiny_entry
+from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.kills import kill_holder
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
@@ -205,13 +205,72 @@ def test_a_host_without_slurm_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_runner_keeps_off_a_run_that_an_array_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """squeue's answers are stand-ins: a job that waits, none, and no Slurm that answers."""
+    """squeue's answers are stand-ins: a job that waits, none, and a controller that is away."""
     (tmp_path / "work").mkdir()
+    check_alone(tmp_path)  # none was ever submitted: Slurm is not asked
     (tmp_path / "work" / slurm.JOB).write_text('{"job": "71"}')
-    for answer, is_there in (("PENDING", True), ("", False), ("exit 1", False)):
-        tool = tmp_path / "squeue"
-        tool.write_text(f"#!/bin/sh\n{answer if answer.startswith('exit') else f'echo {answer}'}\n")
-        tool.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-        with pytest.raises(ZooError, match=r"Slurm job 71 is at work.*scancel 71") if is_there else nullcontext():
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    for answer, told in ANSWERS.items():
+        write_squeue(tmp_path, answer)
+        with pytest.raises(ZooError, match=told) if told else nullcontext():
             check_alone(tmp_path)
+
+
+SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+ANSWERS = {
+    "echo PENDING": r"Slurm job 71 is at work.*scancel 71",
+    "": "",
+    "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1": "",
+    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*remove .*slurm.json if it is over",
+}
+
+
+def write_squeue(folder: Path, answer: str) -> None:
+    tool = folder / "squeue"
+    tool.write_text(f"#!/bin/sh\n{answer}\n")
+    tool.chmod(0o755)
+
+
+def test_an_array_whose_number_was_never_noted_is_found_by_its_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch that answers too late, or a submitter that is killed meanwhile: squeue's and sbatch's answers are stand-ins."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'Socket timed out on send/recv operation' >&2; exit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    work = tmp_path / "work"
+    with pytest.raises(ZooError, match="Socket timed out"):
+        submitted("script", work)
+    write_squeue(tmp_path, SILENT)
+    with pytest.raises(ZooError, match=r"an array that was being submitted is at work here is not known.*remove .*array.sh"):
+        slurm.at_work(work)
+    write_squeue(tmp_path, f"echo '70|/elsewhere/array.sh'; echo '71|{work / slurm.SCRIPT}'")
+    assert slurm.at_work(work) == "71" == slurm.job_of(work)
+    (work / slurm.JOB).write_text("{")
+    with pytest.raises(ZooError, match=r"slurm.json: not a job's number"):
+        slurm.at_work(work)
+
+
+def test_who_watches_an_array_takes_silence_for_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    write_squeue(tmp_path, SILENT)
+    assert not slurm.is_over("71", said.append) and "Unable to contact" in said[0]
+    write_squeue(tmp_path, "")
+    assert slurm.is_over("71", said.append) and len(said) == 1
+
+
+def test_a_job_whose_array_may_be_at_work_is_not_submitted_again(
+    sample_csv: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = own_home / "store"
+    monkeypatch.setenv("ZOO_RUNNER", "slurm")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    asked = lexical_asked(sample_csv, store, 2)
+    folder = job_folder(store, job_of(asked).name)
+    folder.mkdir(parents=True)
+    (folder / slurm.JOB).write_text('{"job": "71"}')
+    write_squeue(tmp_path, SILENT)
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ntouch {tmp_path}/submitted\necho 72\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    with pytest.raises(ZooError, match="Slurm job 71 is at work here is not known"):
+        jobs.run_ahead(asked, store, say=lambda _: None)
+    assert not (tmp_path / "submitted").exists() and slurm.job_of(folder) == "71"
