@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,23 @@ def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp
     table = read_scores(scored)
     found = asked_alone(tmp_path / "export" / "merged", read_battles(sample_csv), table["id"])
     assert np.abs(found - probabilities(table)).max() < 1e-4
+
+    theirs = tmp_path / "theirs"  # what was exported, as the folder of somebody else who says what it learned from
+    shutil.copytree(tmp_path / "export" / "merged", theirs)
+    given = ["--checkpoint", str(theirs), "--trained-on", "none", "--battles", data, "--target", "cpu", "--out", str(entries)]
+    told = run_cli("zoo", "register", "brought", *given, home=home)
+    assert "log loss" in told and "fail" not in told
+    run_cli("zoo", "run", "brought", "--data", data, "--target", "cpu", home=home)
+    (scored,) = (path for path in home.glob("store/score-*/ab-160/scores.parquet") if "brought@" in card_text(path))
+    again = read_scores(scored).set_index("id").loc[table["id"]].reset_index()
+    assert np.abs(probabilities(again) - probabilities(table)).max() < 1e-6
+    built[-1] = "brought@ab-160"
+    run_cli("ensemble", *built, "-o", str(plan), home=home)
+    run_cli("ensemble", "predict", str(plan), str(tmp_path / "test.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
+
+
+def card_text(table: Path) -> str:
+    return table.with_name("scores.json").read_text()
 
 
 def asked_alone(folder: Path, battles: Battles, ids: pd.Series) -> np.ndarray:
