@@ -1,7 +1,8 @@
-"""Prompts of public solutions of LMSYS's competition, by the names that `zoo register --template` takes.
+"""Prompts of public solutions of LMSYS's competition, by name.
 
-Each is what several public notebooks and repositories build of a battle: turns joined by a space, nothing for one that is
-empty. What a tokenizer itself puts before a text (and after an encoder's) is added as for any template.
+`zoo register --template` takes the names. Each is what several public notebooks and repositories build of a battle: turns
+joined by a space, nothing for one that is empty. What a tokenizer itself puts before a text (and after an encoder's) is added
+as for any template.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ PUBLIC_PROMPTS = {
 
 
 def public_prompt(folder: Path, name: str, *, classifier: bool) -> tuple[PromptSpec, tuple[int, ...]]:
-    """A public prompt for a folder's tokenizer, and its label tokens. ZooError where that has none of its parts."""
+    """A public prompt for a folder's tokenizer, and its label tokens.
+
+    ZooError where that has none of its parts.
+    """
     template = PUBLIC_PROMPTS[name]
     if template.endswith(END):
         template = template.removesuffix(END) + end_token(folder)

@@ -94,10 +94,10 @@ def _look(folder: Path, slug: str, battles: Battles, request: ScoreRequest, clas
 
 
 def better_prompt(given: Artifact, other: Artifact, names: dict[str, str], battles: Battles) -> str:
-    """What to say of another prompt by which the same rows are answered better, with the mend; empty where there is none.
+    """What to say of another prompt by which the same rows are answered better, with the mend.
 
-    Better than by the first variant of `given`, as another order of the classes has to be: surely, and also where either has
-    its best temperature and label biases. `names`: of the variants of `other`, by slug.
+    Empty where there is none. Better than by the first variant of `given`, as another order of the classes has to be: surely,
+    and also where either has its best temperature and label biases. `names`: of the variants of `other`, by slug.
     """
     request = given.manifest.request
     assert isinstance(request, ScoreRequest)

@@ -1,4 +1,4 @@
-"""A classifier of an encoder that another trainer left, as a merge here would have written it."""
+"""An encoder's classifier that another trainer left, as a merge here would have written it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ POSITIONS = ("position_ids", "token_type_ids")
 
 
 def write_encoder(folder: Path, target: Path, config: Mapping[str, Any], order: Sequence[int]) -> None:
-    """Write the folder's model to `target` in float32; `order` are the places of a, b and tie among its outputs.
+    """Write the folder's model to `target` in float32.
 
-    ZooError where a weight is missing, is of another shape or is no part of the model: it would be random, or left out.
+    `order` are the places of a, b and tie among its outputs. ZooError where a weight is missing, is of another shape or is no
+    part of the model: it would be random, or left out.
     """
     tensors = _tensors(folder)
     with scratch_folder(target.parent / "as-given") as scratch:

@@ -75,9 +75,9 @@ def unpickled(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def unwrapped(name: str) -> str | None:
-    """The name of a whole model's tensor without what wrappers added; None for one that is there twice.
+    """The name of a whole model's tensor without what wrappers added.
 
-    ZooError for an adapter's.
+    None for one that is there twice; ZooError for an adapter's.
     """
     while prefix := next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
