@@ -178,44 +178,6 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)
 
 
-def test_a_classifier_s_orders_are_predicted_as_their_tables_say(
-    scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path, tmp_path: Path
-) -> None:
-    """Its held-out rows again, by a plan of both orders, and the same battles with their answers exchanged."""
-    from tests.helpers.battles_files import mirrored
-    from zoo.scores.tables import read_submission, swap_sides
-
-    store, home = scored[0], scored[0].parent
-    entry = Entry.model_validate({**TINY_ENTRY, "name": "head", "head": "classifier"})
-    asked = {"held": HELD, "selection": Selection(), "source": str(tiny_llama)}
-    requests = chain(entry, battles_input(sample_csv), "cpu", store, **asked)
-    folder = run_chain(requests, entry, store, say=lambda _: None, track=False)[-1].path
-    given = {order: read_scores(folder / f"{order}-160" / "scores.parquet").set_index("id") for order in ("ab", "ba")}
-    frame = pd.read_csv(sample_csv, dtype=str)
-    frame[frame["id"].isin(given["ab"].index)].to_csv(tmp_path / "same.csv", index=False)
-    mirrored(tmp_path / "same.csv", tmp_path / "mirrored.csv")
-    plan, members = tmp_path / "plan.json", {order: f"head@{order}-160" for order in given}
-    built = ["build", "--budget", "1h", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
-    run_cli("ensemble", *built, *(word for name in members.values() for word in ("--include", name)), home=home)
-    tables: dict[str, dict[str, pd.DataFrame]] = {}
-    for name in ("same", "mirrored"):
-        asks = ["predict", str(plan), str(tmp_path / f"{name}.csv"), "--scores-only", "-o", str(tmp_path / name)]
-        run_cli("ensemble", *asks, home=home)
-        files = {order: tmp_path / name / f"{member}.parquet" for order, member in members.items()}
-        tables[name] = {order: read_scores(path).set_index("id").loc[given["ab"].index] for order, path in files.items()}
-    for order, other in (("ab", "ba"), ("ba", "ab")):
-        same, exchanged = probabilities(tables["same"][order]), probabilities(tables["mirrored"][other])
-        assert np.abs(same - probabilities(given[order].loc[given["ab"].index])).max() < 0.01, "rows beside others, in 16 bits"
-        assert np.abs(same - swap_sides(exchanged)).max() < 0.01, "the same prompts, and the sides put back"
-    apart = np.abs(probabilities(tables["same"]["ab"]) - probabilities(tables["same"]["ba"]))
-    assert apart.max() > 0.02, "the order is seen"
-    run_cli("ensemble", "predict", str(plan), str(tmp_path / "same.csv"), "-o", str(tmp_path / "sub.csv"), home=home)
-    named = [word for order, name in members.items() for word in ("--scores", f"{name}={tmp_path}/same/{name}.parquet")]
-    run_cli("ensemble", "predict", str(plan), *named, "-o", str(tmp_path / "blended.csv"), home=home)
-    ours, theirs = (read_submission(tmp_path / name).set_index("id").sort_index() for name in ("sub.csv", "blended.csv"))
-    assert np.abs(ours - theirs).to_numpy().max() < 0.01, "what is predicted is the blend of these tables"
-
-
 def test_caps_of_a_trained_model_are_compared_and_the_worthwhile_ones_written(
     scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
