@@ -5,7 +5,8 @@
 Tiny models of random weights go through `zoo ladder` (encoders through `zoo run`), with the sample battles that the zoo makes
 itself. What the engine answered of the held-out rows stands beside what transformers answers in float32 of the same
 checkpoint's own weights (inputs rounded where the form rounds them; of an encoder by its AutoModel alone): the largest and the
-mean difference of a probability. Prints a Markdown table; what is in FOLDER already is not made again.
+mean difference of a probability. Prints a Markdown table of all that FOLDER/rows.json holds; what is there is not run again. A
+family that fails is told in one line on stderr and its log's name, and the others go on.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from tests.helpers.classifiers import FAMILIES, SIZES
+from tests.helpers.foreign import last_line
 from tests.helpers.tiny_encoders import TEMPLATES, encoder_answers, encoder_entry, write_encoder
 from tests.helpers.tiny_models import TEMPLATE, TINY_ENTRY, write_tokenizer
 from zoo.contracts import ScoreRequest, Variant
@@ -31,7 +33,7 @@ from zoo.data.sample import write_sample
 from zoo.models.prompts import encode_battles, load_codec
 from zoo.scores.ladder import IN_ENGINE
 from zoo.scores.tables import PROBABILITIES, label_probabilities, probabilities, read_scores
-from zoo.store import read_manifest
+from zoo.store import read_manifest, write_atomic
 
 FORMS = ("awq", "int8", "w4a8")
 HEADS = ("labels", "classifier")
@@ -86,11 +88,16 @@ def _value(value: Any) -> str:
     return json.dumps(value)
 
 
+class CommandError(Exception):
+    """A command of the zoo that failed, in one line."""
+
+
 def command(folder: Path, *words: str) -> None:
+    """Run one with what it says in a log of its own."""
     environment = {**os.environ, "ZOO_HOME": str(folder / "home"), "ZOO_ENTRIES": str(folder / "entries")}
-    done = subprocess.run([sys.executable, "-m", "zoo", *words], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"zoo {' '.join(words)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    log = folder / f"{words[1]}.log"
+    if said := last_line([sys.executable, "-m", "zoo", *words], log, environment):
+        raise CommandError(f"zoo {' '.join(words[:2])}: {said} ({log})")
 
 
 def of_decoder(folder: Path, family: str, head: str, data: Path) -> Iterator[list[object]]:
@@ -151,13 +158,28 @@ def main() -> None:
     data = folder / "battles.csv"
     if not data.exists():
         write_sample(data, 150, 0)
-    print("| architecture | head | form | engine | rows | largest difference | mean |\n|---|---|---|---|---|---|---|")
+    kept = folder / "rows.json"
+    found: dict[str, list[list[object]]] = json.loads(kept.read_text()) if kept.exists() else {}
+    failed = False
     for family in args.only:
         decoder = family in FAMILIES
         for head in HEADS if decoder else ("classifier",):
-            rows = of_decoder(folder, family, head, data) if decoder else of_encoder(folder, family, data)
-            for row in rows:
-                print(f"| {' | '.join(map(str, row))} |", flush=True)
+            if (name := f"{family}-{head}") in found:
+                continue
+            began = time.monotonic()
+            try:
+                rows = list(of_decoder(folder, family, head, data) if decoder else of_encoder(folder, family, data))
+            except CommandError as error:
+                failed = True
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                continue
+            found[name] = rows
+            write_atomic(kept, json.dumps(found))
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    print("| architecture | head | form | engine | rows | largest difference | mean |\n|---|---|---|---|---|---|---|")
+    for row in (row for rows in found.values() for row in rows):
+        print(f"| {' | '.join(map(str, row))} |")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,38 @@ def test_build_and_predict_from_the_command_line(scored: tuple[Path, list], samp
     assert np.allclose(submission[["p_a", "p_b", "p_tie"]].sum(axis=1), 1)
 
 
+def test_a_classifier_s_orders_are_predicted_as_their_tables_say(tiny_llama: Path, sample_csv: Path, tmp_path: Path) -> None:
+    """Its held-out rows again, by a plan of each order, and the same battles with their answers exchanged."""
+    from tests.helpers.battles_files import mirrored
+    from zoo.scores.tables import swap_sides
+
+    home, store = tmp_path / "home", tmp_path / "home" / "store"
+    entry = Entry.model_validate({**TINY_ENTRY, "name": "head", "head": "classifier"})
+    asked = {"held": HELD, "selection": Selection(), "source": str(tiny_llama)}
+    requests = chain(entry, battles_input(sample_csv), "cpu", store, **asked)
+    folder = run_chain(requests, entry, store, say=lambda _: None, track=False)[-1].path
+    given = {order: read_scores(folder / f"{order}-160" / "scores.parquet").set_index("id") for order in ("ab", "ba")}
+    frame = pd.read_csv(sample_csv, dtype=str)
+    files = {"same": tmp_path / "same.csv", "mirrored": tmp_path / "mirrored.csv"}
+    frame[frame["id"].isin(given["ab"].index)].to_csv(files["same"], index=False)
+    mirrored(files["same"], files["mirrored"])
+    found = {}
+    for order, other in (("ab", "ba"), ("ba", "ab")):
+        plan = tmp_path / f"{order}.json"
+        built = ["build", "--budget", "1h", "--target", "cpu", "--rows", "40", "--battles", str(sample_csv), "-o", str(plan)]
+        run_cli("ensemble", *built, "--exclude", f"head@{other}-160", home=home)
+        for name, file in files.items():
+            out = tmp_path / f"{name}-{order}"
+            run_cli("ensemble", "predict", str(plan), str(file), "--scores-only", "-o", str(out), home=home)
+            found[name, order] = read_scores(out / f"head@{order}-160.parquet").set_index("id").loc[given["ab"].index]
+    p = {key: probabilities(table) for key, table in found.items()}
+    for order, other in (("ab", "ba"), ("ba", "ab")):
+        table = given[order].loc[given["ab"].index]
+        assert np.abs(p["same", order] - probabilities(table)).max() < 0.01, "in 16 bits, beside other rows"
+        assert np.abs(p["same", order] - swap_sides(p["mirrored", other])).max() < 0.01, "the same prompts, sides put back"
+    assert np.abs(p["same", "ab"] - p["same", "ba"]).max() > 0.02, "the order is seen"
+
+
 def test_caps_of_a_trained_model_are_compared_and_the_worthwhile_ones_written(
     scored: tuple[Path, list], tiny_llama: Path, sample_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

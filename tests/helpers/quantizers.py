@@ -58,8 +58,12 @@ def by_gptqmodel(job: dict[str, Any]) -> None:
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # on two cores 7.7 allows itself one, and asks itself for two
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
-    more = {"gptq": {}, "gptq-by-activations": {"desc_act": True}, "awq": {"method": "awq", "format": "gemm"}}[job["form"]]
-    config = QuantizeConfig(bits=4, group_size=job["group_size"], device="cpu", **more)
+    forms = {
+        "gptq": {"desc_act": False},  # which is not every version's default
+        "gptq-by-activations": {"desc_act": True},
+        "awq": {"method": "awq", "format": "gemm"},
+    }
+    config = QuantizeConfig(bits=4, group_size=job["group_size"], device="cpu", **forms[job["form"]])
     model = GPTQModel.load(job["model"], config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in job["rows"]]
     model.quantize(rows, batch_size=1, backend=BACKEND.AUTO)

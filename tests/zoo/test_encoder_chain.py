@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 
 from tests.helpers.exports import CARD_BATTLE, card_code
-from tests.helpers.tiny_encoders import write_encoder
+from tests.helpers.tiny_encoders import encoder_answers, write_encoder
 from zoo.contracts import PromptSpec
 from zoo.data.battles import Battles, read_battles
 from zoo.data.sample import write_sample
-from zoo.models.prompts import join_turns
-from zoo.scores.tables import probabilities, read_scores
+from zoo.entries.load import read_entry
+from zoo.models.prompts import encode_battles, join_turns, load_codec
+from zoo.scores.tables import label_probabilities, probabilities, read_scores
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(1500)]
 
@@ -63,6 +64,38 @@ def test_an_encoder_goes_from_its_folder_into_a_prediction(sample_csv: Path, tmp
     table = read_scores(scored)
     found = asked_alone(tmp_path / "export" / "merged", read_battles(sample_csv), table["id"])
     assert np.abs(found - probabilities(table)).max() < 1e-4
+
+
+def test_somebody_s_encoder_answers_as_their_weights_say(sample_csv: Path, tmp_path: Path) -> None:
+    """Registered, looked at and run by the commands; its outputs stand for tie, b, a there."""
+    home, entries, data = tmp_path / "home", tmp_path / "entries", str(sample_csv)
+    folder = write_encoder(tmp_path / "theirs", "Roberta", head="ForSequenceClassification", labels=3)
+    given = [
+        "--checkpoint",
+        str(folder),
+        "--classes",
+        "tie,b,a",
+        "--trained-on",
+        "none",
+        "--target",
+        "cpu",
+        "--out",
+        str(entries),
+    ]
+    told = run_cli("zoo", "register", "brought", *given, "--battles", data, home=home)
+    assert "log loss" in told and "fail" not in told
+    run_cli("zoo", "run", "brought", "--data", data, "--target", "cpu", "--score-rows", "24", home=home)
+    entry = read_entry(entries / "brought.toml")
+    assert entry.prompt is not None
+    frame = read_battles(sample_csv).frame.set_index("id")
+    for order in ("ab", "ba"):
+        found = [path for path in home.glob(f"store/score-*/{order}-160/scores.parquet") if len(read_scores(path)) == 24]
+        table = read_scores(*found)
+        battles = frame.loc[table["id"]]
+        turns = list(zip(battles["prompt"], battles["response_a"], battles["response_b"], strict=True))
+        rows = [one.ids for one in encode_battles(turns, load_codec(folder, entry.prompt), entry.prompt, order)]
+        expected = label_probabilities(encoder_answers(folder, rows)[:, [2, 1, 0]], order)
+        assert np.abs(probabilities(table) - expected).max() < 1e-5
 
 
 def asked_alone(folder: Path, battles: Battles, ids: pd.Series) -> np.ndarray:

@@ -86,7 +86,8 @@ def register(
         Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="Merged or quantized model from elsewhere.")
     ] = None,
     template: Annotated[
-        Path | None, typer.Option("--template", metavar="FILE", help="Prompt it was trained with: a text, or a prompt.json.")
+        Path | None,
+        typer.Option("--template", metavar="FILE|NAME", help="Prompt it was trained with: a text, prompt.json or public one."),
     ] = None,
     classes: Annotated[
         str | None, typer.Option("--classes", metavar="A,B,TIE", help="Order of its classifier's outputs, as in b,a,tie.")
@@ -108,7 +109,8 @@ def register(
 
     With --adapter or --checkpoint the weights are copied into the store in the place of a training, and are then merged,
     quantized and scored like our own. Battles that they learned from (--trained-on), and near-copies, are scored but never
-    judged on; where nobody says, builds leave the member out unless --include asks for it.
+    judged on; where nobody says, builds leave the member out unless --include asks for it. Public prompts of LMSYS's
+    competition have names: lmsys-tags, lmsys-tags-end, lmsys-model-a-b.
 
     Example: zoo register my-model --base path/to/model-folder --target t4x2
 

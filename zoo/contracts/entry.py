@@ -149,8 +149,10 @@ class Entry(Contract):
 
     def _check_elsewhere(self, made: Elsewhere) -> None:
         """What of an entry says nothing where its weights were trained elsewhere."""
-        if self.kind != "causal_lm":
-            raise ValueError(f"[elsewhere] is of language models; {self.a_kind} has none, leave it out")
+        if self.kind == "lexical":
+            raise ValueError(f"[elsewhere] is of language models and encoders; {self.a_kind} has none, leave it out")
+        if self.kind == "encoder" and (made.kind == "adapter" or made.quantized):
+            raise ValueError("[elsewhere] of an encoder is a checkpoint, not quantized; merge an adapter where it was trained")
         if self.train:
             raise ValueError("[train] and [elsewhere]: the weights are trained already; leave one of them out")
         if self.merge.scale == CHOSEN:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from zoo.contracts import PromptSpec, explain
 from zoo.errors import ZooError
 from zoo.models.bounded import ask, at
+from zoo.models.encoders import folder_encoder
 from zoo.models.prompts import clean, load_codec
 from zoo.models.tokenizer_file import TOKENIZER_SECONDS, open_tokenizer
 from zoo.reading import read_bytes, read_json_object
@@ -52,8 +53,9 @@ def model_prompt(folder: Path) -> tuple[PromptSpec, tuple[int, ...]]:
 def template_prompt(folder: Path, template: str, *, classifier: bool) -> tuple[PromptSpec, tuple[int, ...]]:
     """The prompt of a template that somebody trained with, and its label tokens.
 
-    It begins with the token that the tokenizer itself puts before a text, as trainers' calls do. Labels are the first that are
-    one token each after it; a `classifier` has none of its own, and takes any.
+    It begins with the token that the tokenizer itself puts before a text, as trainers' calls do, and of an encoder ends with
+    the one that it puts after it. Labels are the first that are one token each after it; a `classifier` has none of its own,
+    and takes any.
     """
     arguments = {"folder": str(folder.absolute()), "template": template, "classifier": classifier}
     found = ask(f"{__name__}:find_labels", arguments, mend="copy the model's tokenizer.json again")
@@ -64,8 +66,10 @@ def find_labels(folder: str, template: str, classifier: bool) -> dict[str, Any]:
     """What `template_prompt` asks its child."""
     place = Path(folder)
     at(place / "tokenizer.json", seconds=TOKENIZER_SECONDS)
-    start, reasons = _start_token(place), []
+    (start, end), reasons = _ends(place), []
     template = template if template.startswith(start) else start + template
+    if folder_encoder(place) and not template.endswith(end):
+        template += end
     for labels in (*LABELS, *(OTHER_LABELS if classifier else ())):
         try:
             return {
@@ -104,7 +108,7 @@ def _templates(folder: Path, seconds: int) -> list[str]:
         rendered = render_chat(chat, settings, path)
         return [rendered, rendered + "\n"]
     at(folder / "tokenizer.json", seconds=TOKENIZER_SECONDS)
-    return [_start_token(folder) + QUESTION + end for end in PLAIN_ENDS]
+    return [_ends(folder)[0] + QUESTION + end for end in PLAIN_ENDS]
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
@@ -167,12 +171,20 @@ def render_messages(chat: str, settings: dict[str, Any], path: Path, messages: S
         raise ZooError(f"{path}: the chat template fails ({reason}); mend it, or write the entry by hand") from error
 
 
+def end_token(folder: Path) -> str:
+    """The token that ends a text, by tokenizer_config.json. ZooError where it names none."""
+    token = _token_text(tokenizer_settings(folder).get("eos_token"))
+    if not token:
+        raise ZooError(f"{folder / 'tokenizer_config.json'}: names no eos_token; give the prompt's text in a file")
+    return token
+
+
 def _token_text(token: Any) -> str:
     return str((token.get("content") if isinstance(token, dict) else token) or "")
 
 
-def _start_token(folder: Path) -> str:
-    """The token that the tokenizer itself puts before a text, or nothing."""
-    with_special = open_tokenizer(folder / "tokenizer.json").encode("x", add_special_tokens=True)
-    starts = [token for token, special in zip(with_special.tokens, with_special.special_tokens_mask, strict=True) if special]
-    return starts[0] if starts and with_special.special_tokens_mask[0] else ""
+def _ends(folder: Path) -> tuple[str, str]:
+    """The tokens that the tokenizer itself puts before and after a text, or nothing."""
+    found = open_tokenizer(folder / "tokenizer.json").encode("x", add_special_tokens=True)
+    first, last = (found.tokens[place] if found.special_tokens_mask[place] else "" for place in (0, -1))
+    return first, last

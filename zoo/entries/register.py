@@ -34,6 +34,7 @@ from zoo.entries.register_encoder import encoder_settings
 from zoo.entries.toml import document
 from zoo.errors import ZooError, printable
 from zoo.models.encoders import encoder_of
+from zoo.models.foreign import MERGE_IT
 from zoo.models.heads import causal_name
 from zoo.models.shapes import (
     awq_bits,
@@ -53,6 +54,10 @@ SMALL = 10**9  # parameters up to which an entry gets the settings of a small mo
 # Below so many parameters groups of 32: they cost 0.05 of log loss at 270M where 64 cost 0.16 and 128 cost 0.56
 # (experiments/004-levers-gemma-3).
 FINE_GROUPS = 3e9
+_OF_THE_FILES = {  # comments of an entry
+    "shape": "of its config.json",
+    "elsewhere.folders": "digests of files that `zoo register` has put into the store",
+}
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,12 @@ class Made:
     """Weights from elsewhere that an entry is written for.
 
     `settings` take the place of what is derived, section by section: `head`, `elsewhere`, `quantize`, ... `prompt` gives the
-    prompt and its label tokens for a folder with a tokenizer. `label`: what the base is called where it is a folder.
+    prompt and its label tokens for a folder with a tokenizer; None: as of a base of its kind. `label`: what the base is called
+    where it is a folder.
     """
 
     settings: dict[str, Any]
-    prompt: Callable[[Path], tuple[PromptSpec, tuple[int, ...]]] = model_prompt
+    prompt: Callable[[Path], tuple[PromptSpec, tuple[int, ...]]] | None = None
     label: str = ""
 
     @property
@@ -202,13 +208,13 @@ def entry_text(name: str, source: Source, target: Target, made: Made | None = No
     `made`: weights from elsewhere that are of it.
     """
     config = read_config(source.folder)
-    if made is None and (family := encoder_of(config)):
-        return _encoder_text(name, source, family, shape_of_config(config)), (0, 1, 2)
+    if (family := encoder_of(config)) is not None:
+        return _encoder_text(name, source, family, shape_of_config(config), made), (0, 1, 2)
     architecture, backend = _architecture(config, source.folder, made)
     shape = changed(shape_of_config(config), classes=None)  # that it is a classifier, the entry's head says
     quantized = made.settings["quantize"] if made is not None and made.quantized else {}
     group_size = quantized.get("group_size") or _group_size(shape, source.folder, source.parameters)
-    prompt, label_ids = model_prompt(source.folder) if made is None else made.prompt(source.folder)
+    prompt, label_ids = (made.prompt if made and made.prompt else model_prompt)(source.folder)
     small = source.parameters <= SMALL
     context = shape.max_position_embeddings or 2**20
     max_tokens = min(512 if small else 2048, context - 1)  # the label is a token too
@@ -238,22 +244,28 @@ def entry_text(name: str, source: Source, target: Target, made: Made | None = No
     return document(settings, _comments(shape, weight_bytes, target), head=head), label_ids
 
 
-def _encoder_text(name: str, source: Source, family: Encoder, shape: Shape) -> str:
-    base = {"hub_id": source.hub_id, "parameters": source.parameters, "licence": source.licence}
-    about = {"name": name, "version": 1, "description": f"{source.hub_id}, an encoder"}
-    head = f"Written by `zoo register` from the files of {source.hub_id}, to be edited; `zoo check {name}` says what holds."
-    settings = about | encoder_settings(family, base, shape, source.folder)
-    return document(settings, {"shape": "of its config.json"}, head=head)
+def _encoder_text(name: str, source: Source, family: Encoder, shape: Shape, made: Made | None) -> str:
+    if made is not None and made.settings["elsewhere"]["kind"] == "adapter":
+        raise ZooError(f"{source.folder}: an encoder, whose adapters from elsewhere are not merged here; {MERGE_IT}")
+    label = made.label if made is not None and made.label else source.hub_id
+    base = {"hub_id": label, "parameters": source.parameters, "licence": source.licence}
+    about = {"name": name, "version": 1, "description": f"{label}, an encoder"}
+    head = f"Written by `zoo register` from the files of {label}, to be edited; `zoo check {name}` says what holds."
+    prompt = made.prompt(source.folder)[0] if made and made.prompt else None
+    settings = about | encoder_settings(family, base, shape, source.folder, prompt)
+    if made is not None:
+        settings = {key: value for key, value in (settings | made.settings).items() if key != "train"}
+    comments = {key: text for key, text in _OF_THE_FILES.items() if key in ("shape", "elsewhere.folders")}
+    return document(settings, comments, head=head)
 
 
 def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:
     """Why a setting is as it is, by the setting's name."""
     return {
-        "shape": "of its config.json",
+        **_OF_THE_FILES,
         "prompt.labels": "one token each where they follow the template",
         "quantize.backend": "autoawq does not know the architecture",
         "merge.into": 'as the base is; "trained" where it was trained on 4 bit weights (QLoRA)',
-        "elsewhere.folders": "digests of files that `zoo register` has put into the store",
         "quantize.group_size": f"divides every linear layer: {', '.join(map(str, linear_inputs(shape)))}",
         "quantize.apply_clip": "on a CPU the clip search takes longest",
         f"serve.{target.name}.layout": f"{weight_bytes / 2**30:.2g} GiB of weights",

@@ -38,10 +38,18 @@ def encoder_prompt(folder: Path, longest: int) -> PromptSpec:
     return prompt
 
 
-def encoder_settings(family: Encoder, base: dict[str, Any], shape: Shape, folder: Path) -> dict[str, Any]:
-    """The sections of an entry for an encoder; `base` is its [base] but for the architecture."""
+def encoder_settings(
+    family: Encoder, base: dict[str, Any], shape: Shape, folder: Path, prompt: PromptSpec | None = None
+) -> dict[str, Any]:
+    """The sections of an entry for an encoder; `base` is its [base] but for the architecture.
+
+    `prompt`: the one that it was trained with elsewhere.
+    """
     most = MOST_TOKENS.get(family, 512)
-    prompt = encoder_prompt(folder, min(most, shape.max_position_embeddings or most))
+    longest = min(most, shape.max_position_embeddings or most)
+    prompt = encoder_prompt(folder, longest) if prompt is None else prompt
+    told = {"keep": "both_ends", "max_tokens": longest} | prompt.model_dump(mode="json", exclude_unset=True)
+    told.pop("labels", None)  # there are no label tokens
     large = base["parameters"] >= LARGE
     train: dict[str, Any] = {"method": "full", "learning_rate": 1e-5 if large else 2e-5, "weight_decay": 0.01}
     train |= {"warmup_fraction": 0.1, "epochs": 2, "keep": "best"}
@@ -50,10 +58,10 @@ def encoder_settings(family: Encoder, base: dict[str, Any], shape: Shape, folder
         "head": "classifier",
         "base": {**base, "architecture": classifier_name(family)},
         "shape": shape.model_dump(exclude_none=True, exclude=UNLIKE_SHAPE),
-        "prompt": {"template": prompt.template, "max_tokens": prompt.max_tokens, "keep": prompt.keep},
+        "prompt": {"template": told.pop("template"), **told},
         "train": train | ({"gradient_checkpointing": True} if large else {}),
         "score": {
             "engine": "transformers",
-            "variants": [{"order": order, "max_tokens": prompt.max_tokens} for order in ("ab", "ba")],
+            "variants": [{"order": order, "max_tokens": told["max_tokens"]} for order in ("ab", "ba")],
         },
     }

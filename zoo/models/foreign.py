@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from zoo.contracts import LABELS, Head
 from zoo.errors import ZooError, printable
-from zoo.models.encoders import encoder_of
+from zoo.models.encoders import classifier_name, encoder_of
 from zoo.models.heads import CLASSIFIERS, causal_name, head_of
 from zoo.models.patterns import READ, is_quick, read_pattern
 from zoo.models.shapes import first_architecture, read_config, tensor_shapes
@@ -53,8 +53,8 @@ class ForeignAdapter:
 class ForeignCheckpoint:
     """A model folder's own account of itself.
 
-    `architecture`: the causal one; `quantized`: the kind of its weights, empty where they have 16 bits or more; `classes`: what
-    its classifier's outputs stand for, None where it has none or does not say.
+    `architecture`: the causal one, or an encoder's classifier; `quantized`: the kind of its weights, empty where they have 16
+    bits or more; `classes`: what its classifier's outputs stand for, None where it has none or does not say.
     """
 
     folder: Path
@@ -145,8 +145,8 @@ def read_checkpoint(folder: Path) -> ForeignCheckpoint:
     if not os.path.lexists(folder / "config.json") and os.path.lexists(folder / ADAPTER_CONFIG):
         raise ZooError(f"{folder}: an adapter, not a whole model; give it by --adapter")
     config = read_config(folder)
-    if encoder_of(config):
-        raise ZooError(f"{folder}: an encoder, of which no trained classifier is taken; give it by --base, to be trained here")
+    if (family := encoder_of(config)) is not None:
+        return _encoder(folder, config, classifier_name(family))
     name = first_architecture(config, folder)
     kind, group_size = _quantized(config, folder)
     head = head_of(config)
@@ -156,6 +156,20 @@ def read_checkpoint(folder: Path) -> ForeignCheckpoint:
     return ForeignCheckpoint(
         folder, causal_name(name), head, kind, group_size, _classes(config, folder) if head == "classifier" else None
     )
+
+
+def _encoder(folder: Path, config: Mapping[str, Any], wanted: str) -> ForeignCheckpoint:
+    """What the folder of a trained encoder says. ZooError for one that is only pretrained, or quantized."""
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else "none"
+    if name != wanted:
+        raise ZooError(
+            f"{folder}: an encoder without a classifier's head (architectures: {printable(name)[:60]}, not {wanted}); give it "
+            "by --base, to be trained here"
+        )
+    if config.get("quantization_config"):
+        raise ZooError(f"{folder}: encoders are served in 16 or 32 bits, and this one is quantized; give it as it was trained")
+    return ForeignCheckpoint(folder, wanted, "classifier", "", None, _classes(config, folder))
 
 
 def _classes(config: Mapping[str, Any], folder: Path) -> Classes | None:

@@ -12,7 +12,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from zoo.contracts import LABELS, Elsewhere, Head, PromptSpec, Say, explain
-from zoo.entries.chat_template import model_prompt, template_prompt
+from zoo.entries.chat_template import template_prompt
+from zoo.entries.public_prompts import PUBLIC_PROMPTS, public_prompt
 from zoo.entries.register import Made, Registered, new_entry_path, register
 from zoo.errors import ZooError, printable
 from zoo.models.foreign import Classes, ForeignAdapter, ForeignCheckpoint, Quantized, read_adapter, read_checkpoint
@@ -48,7 +49,8 @@ class Offered:
     Several adapters are of folds, in order.
 
     `base`: the model folder or ORG/MODEL that adapters are of, or whose tokenizer a checkpoint has. `template`: a file with the
-    prompt. `classes`: what a classifier's outputs stand for, as text. `trained_on`: a file of battles, or `none`.
+    prompt, or the name of a public one. `classes`: what a classifier's outputs stand for, as text. `trained_on`: a file of
+    battles, or `none`.
     """
 
     adapters: tuple[Path, ...] = ()
@@ -130,10 +132,10 @@ def _adopt_adapters(name: str, offered: Offered, target: str, out_folder: Path, 
         raise ZooError(f"{facts[0].folder}: its base is {printable(base)[:80]}, which is not here; give it with --base")
     classes, notes = _classes(offered, head, None)
     made = _elsewhere("adapter", offered.adapters, classes, offered)
+    prompt = _prompt(offered.template or _beside(offered.adapters[0]), head)
     _take(name, head, made, offered, store, say)
-    template = offered.template or _beside(offered.adapters[0])
     settings = {"head": head, "merge": {"into": "original"}, "elsewhere": made.model_dump(mode="json", exclude_defaults=True)}
-    registered = register(name, base, target, out_folder, Made(settings, _prompt(template, head)))
+    registered = register(name, base, target, out_folder, Made(settings, prompt))
     return Adopted(registered, base, notes)
 
 
@@ -144,15 +146,13 @@ def _adopt_checkpoint(
     classes, notes = _classes(offered, facts.head, facts.classes)
     tokenizer = None if (folder / "tokenizer.json").exists() else _tokenizer(offered, folder)
     made = _elsewhere("checkpoint", (folder,), classes, offered, quantized=bool(facts.quantized), tokenizer=tokenizer)
+    prompt = _prompt(offered.template or _beside(folder), facts.head)
     place = _take(name, facts.head, made, offered, store, say, tokenizer=tokenizer)
     settings: dict[str, Any] = {"head": facts.head, "elsewhere": made.model_dump(mode="json", exclude_defaults=True)}
     if facts.quantized:
         settings["quantize"] = _quantize(facts)
-    template = offered.template or _beside(folder)
     label = printable(folder.resolve().name)
-    registered = register(
-        name, str(place / "model"), target, out_folder, Made(settings, _prompt(template, facts.head), label=label)
-    )
+    registered = register(name, str(place / "model"), target, out_folder, Made(settings, prompt, label=label))
     return Adopted(registered, None, notes)
 
 
@@ -240,10 +240,14 @@ def _beside(folder: Path) -> Path | None:
     return folder / PROMPT if (folder / PROMPT).is_file() else None
 
 
-def _prompt(template: Path | None, head: Head) -> Callable[[Path], tuple[PromptSpec, tuple[int, ...]]]:
-    """How the prompt is found: of a prompt.json, of a text with a template, or by the model's own chat format."""
+def _prompt(template: Path | None, head: Head) -> Callable[[Path], tuple[PromptSpec, tuple[int, ...]]] | None:
+    """How the prompt is found: by a public one's name, of a prompt.json, of a text, or as of a base of its kind (None)."""
     if template is None:
-        return model_prompt
+        return None
+    if str(template) in PUBLIC_PROMPTS:
+        return partial(public_prompt, name=str(template), classifier=head == "classifier")
+    if not template.exists():
+        raise ZooError(f"--template {template}: no such file; give one, or a public prompt's name: {', '.join(PUBLIC_PROMPTS)}")
     if template.suffix == ".json":
         return partial(_prompt_of_json, template)
     return partial(template_prompt, template=read_template(template, "--template"), classifier=head == "classifier")

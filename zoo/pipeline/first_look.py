@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from zoo.contracts import LABELS, ScoreRequest
 from zoo.data.battles import Battles
 from zoo.data.splits import prompt_groups
 from zoo.errors import ZooError
-from zoo.pipeline.class_order import SIDES, Exchange, exchange
+from zoo.pipeline.class_order import LEAST_NATS, SIDES, Exchange, exchange
 from zoo.scores.leaks import in_sample
 from zoo.scores.metrics import label_share_loss, log_loss_rows, mean_and_error, recalibrated_log_loss, uniform_loss
 from zoo.scores.tables import CARD, NO_FOLD, OK, SCORES, probabilities, read_card, read_scores, without_ties
@@ -90,6 +91,44 @@ def _look(folder: Path, slug: str, battles: Battles, request: ScoreRequest, clas
         cut=cut,
         warnings=tuple(filter(None, warnings)),
     )
+
+
+def better_prompt(given: Artifact, other: Artifact, names: dict[str, str], battles: Battles) -> str:
+    """What to say of another prompt by which the same rows are answered better, with the mend.
+
+    Empty where there is none. Better than by the first variant of `given`, as another order of the classes has to be: surely,
+    and also where either has its best temperature and label biases. `names`: of the variants of `other`, by slug.
+    """
+    request = given.manifest.request
+    assert isinstance(request, ScoreRequest)
+    truth, rule = battles.frame.set_index("id"), request.held.rule
+    own = _judged(given.path / request.spec.variants[0].slug, truth["label"])
+    best: tuple[float, str] = (0.0, "")
+    for slug, name in names.items():
+        ids = own.index.intersection(_judged(other.path / slug, truth["label"]).index)
+        if ids.empty:
+            continue
+        y = truth["label"].loc[ids].to_numpy(dtype=np.int64)
+        groups = prompt_groups(truth.loc[ids], rule)
+        pair = [frame.loc[ids].to_numpy() for frame in (own, _judged(other.path / slug, truth["label"]))]
+        p, q = pair if battles.can_tie else [without_ties(one) for one in pair]
+        gain, error = mean_and_error(log_loss_rows(p, y) - log_loss_rows(q, y), groups)
+        surely = gain > LEAST_NATS and gain > ERRORS * error
+        if surely and gain > best[0] and recalibrated_log_loss(q, y) < recalibrated_log_loss(p, y) - LEAST_NATS / 2:
+            numbers = f"log loss {log_loss_rows(q, y).mean():.4f} by it, {log_loss_rows(p, y).mean():.4f} as it is"
+            mend = f"register it with --template {name}"
+            best = gain, f"the prompt {name} fits better: {numbers} ({gain:.4f} +- {error:.4f}); {mend}"
+    return best[1]
+
+
+def _judged(folder: Path, labels: pd.Series) -> pd.DataFrame:
+    """Probabilities by id of a variant's labelled rows that it has not learned from."""
+    table = read_scores(folder / SCORES)
+    known = (table["status"] == OK) & (table["id"].map(labels).fillna(-1) >= 0)
+    if (table["fold"] != NO_FOLD).any():
+        known &= table["fold"] != NO_FOLD
+    kept = table[known].reset_index(drop=True)
+    return pd.DataFrame(probabilities(kept), index=kept["id"])
 
 
 def _told(found: Exchange, classes: tuple[str, ...] | None) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.foreign import write_adapter
+from tests.helpers.tiny_encoders import write_encoder
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import AdoptRequest, Entry, Held, Input, MergeRequest, QuantizeRequest, ScoreRequest, Selection, changed
 from zoo.cost.training import forecast_training
@@ -127,6 +128,34 @@ def test_a_checkpoint_is_quantized_and_one_that_is_quantized_is_scored_as_it_is(
     assert entry.quantize is not None and entry.quantize.scheme == "int8", "what it costs goes by that"
     assert not any(isinstance(request, QuantizeRequest) for request in requests)
     assert isinstance(requests[-1], ScoreRequest) and adopted(entry, tmp_path / "store") is not None
+
+
+def test_an_encoder_s_classifier_is_served_as_it_is(sample_csv: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    """Its prompt is that of its kind, or the text it was trained with between the tokens that its tokenizer puts around one."""
+    from tokenizers import Tokenizer, processors
+
+    theirs = write_encoder(tmp_path / "theirs", "DebertaV2", head="ForSequenceClassification", labels=3)
+    tokenizer = Tokenizer.from_file(str(theirs / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(theirs / "tokenizer.json"))
+    entry = registered("deberta", Offered(checkpoint=theirs, classes="b,a,tie", trained_on="none"), tmp_path)
+    assert (entry.kind, entry.head, entry.train) == ("encoder", "classifier", None)
+    assert entry.elsewhere is not None and entry.elsewhere.classes == ("b", "a", "tie")
+    assert entry.prompt is not None and entry.prompt.template == "[CLS]{prompt}[SEP]{response_a}[SEP]{response_b}[SEP]"
+    (requests,) = chains(entry, sample_csv, tmp_path / "store", None, 5)
+    assert [request.stage for request in requests] == ["adopt", "score"]
+    assert requests[-1].model.path == tmp_path / "store" / f"adopt-{requests[-1].model.fingerprint}"
+
+    (tmp_path / "prompt.txt").write_text("Prompt: {prompt} A: {response_a} B: {response_b}")
+    text = registered("text", Offered(checkpoint=theirs, template=tmp_path / "prompt.txt"), tmp_path)
+    assert text.prompt is not None
+    assert text.prompt.template == "[CLS]Prompt: {prompt} A: {response_a} B: {response_b}[SEP]"
+    assert (text.prompt.max_tokens, text.prompt.keep) == (160, "both_ends"), "what its config.json has positions for"
+    write_adapter(tiny_llama, tmp_path / "adapter", classifier=True)
+    with pytest.raises(ZooError, match="an encoder, whose adapters from elsewhere are not merged here; merge it with peft"):
+        registered("adapter", Offered((tmp_path / "adapter",), None, str(theirs)), tmp_path)
 
 
 def test_a_prompt_comes_with_what_we_export(peft: Path, tiny_llama: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from zoo.data.learned import FOLD, Learned, learned_of, write_learned
 from zoo.data.usable import usable_battles
 from zoo.errors import ZooError
 from zoo.models.config_defaults import is_tied
+from zoo.models.encoders import encoder_named
 from zoo.models.foreign import ADAPTER_CONFIG, MERGE_IT, ForeignCheckpoint, read_adapter, read_checkpoint, weight_files
 from zoo.models.heads import SCORE, VOCABULARY_HEAD, classifier_config, without_softcap
 from zoo.models.patterns import read_pattern
@@ -32,6 +33,7 @@ from zoo.stages import progress
 from zoo.stages.quantize.layerwise import write_index
 from zoo.stages.train.adapters import ALL_LINEAR, BASE_FORMAT
 from zoo.stages.train.classifier import MODULE, note_elsewhere
+from zoo.stages.weights.adopt_encoder import write_encoder
 from zoo.stages.weights.foreign_tensors import adapter_name, model_name, tensors_by_file
 from zoo.stages.weights.low_rank import PREFIX
 from zoo.store import copy_file, folder_fingerprint, write_atomic
@@ -148,6 +150,10 @@ def adopt_checkpoint(folder: Path, out_dir: Path, request: AdoptRequest) -> None
     """Write `out_dir/model`, an ordinary folder of transformers."""
     facts, config, target = read_checkpoint(folder), read_config(folder), out_dir / MODEL
     target.mkdir()
+    if encoder_named(facts.architecture) is not None:
+        write_encoder(folder, target, _placeless(config), [request.classes.index(label) for label in LABELS])
+        _copy_tokenizer(folder, target, request)
+        return
     shapes: dict[str, tuple[int, ...]] = {}
     vocabulary: dict[str, torch.Tensor] = {}  # its head and its embedding, which may lie in two files
     count = len(weight_files(folder))

@@ -74,10 +74,10 @@ def unpickled(path: Path) -> Mapping[str, torch.Tensor]:
     return found
 
 
-def model_name(name: str) -> str | None:
-    """The name of a model's tensor in transformers; None for one that is there twice.
+def unwrapped(name: str) -> str | None:
+    """The name of a whole model's tensor without what wrappers added.
 
-    ZooError for an adapter's.
+    None for one that is there twice; ZooError for an adapter's.
     """
     while prefix := next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
@@ -85,8 +85,18 @@ def model_name(name: str) -> str | None:
         raise ZooError(f"{printable(name)[:80]}: an adapter's tensor in a whole model; {MERGE_IT}")
     if ORIGINAL in name:
         return None
-    name = name.replace(SAVED, ".").replace(WRAPPED, ".")
-    return f"model.{name}" if name.startswith(BARE) else _head_name(name)
+    return name.replace(SAVED, ".").replace(WRAPPED, ".")
+
+
+def model_name(name: str) -> str | None:
+    """The name of a decoder's tensor in transformers; None for one that is there twice.
+
+    ZooError for an adapter's.
+    """
+    bare = unwrapped(name)
+    if bare is None:
+        return None
+    return f"model.{bare}" if bare.startswith(BARE) else _head_name(bare)
 
 
 def adapter_name(name: str) -> str | None:

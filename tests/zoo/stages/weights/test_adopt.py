@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.foreign import gptq_folder, last_logits, loaded, write_adapter
 from tests.helpers.requests import given
-from tests.helpers.tiny_encoders import write_encoder
+from tests.helpers.tiny_encoders import encoder_answers, write_encoder
 from tests.helpers.tiny_models import write_tiny_llama
-from zoo.contracts import AdoptRequest, Input, MergeRequest, MergeSpec
+from zoo.contracts import AdoptRequest, Encoder, Input, MergeRequest, MergeSpec
 from zoo.errors import ZooError
+from zoo.models.encoders import FAMILIES
 from zoo.stages.weights import adopt, merge
 from zoo.store import folder_fingerprint
 
@@ -300,9 +301,51 @@ def test_an_index_is_of_files_that_are_there(whole: Path, tmp_path: Path) -> Non
             checkpoint(whole, tmp_path / f"out-{number}")
 
 
-def test_an_encoder_is_no_checkpoint_of_a_decoder(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="an encoder, of which no trained classifier is taken; give it by --base"):
+@pytest.mark.parametrize("family", FAMILIES.values())
+def test_a_trained_encoder_is_read_in_our_order(family: Encoder, tmp_path: Path) -> None:
+    """Also of torch's own files with a wrapper's names, and of weights in 16 bits, as trainers leave them."""
+    theirs = write_encoder(tmp_path / "theirs", family, head="ForSequenceClassification", labels=3)
+    rows = [[2, 9, 8, 7, 3], [2, 30, 31, 32, 33, 34, 3]]
+    expected = encoder_answers(theirs, rows)
+    found = checkpoint(theirs, tmp_path / "out", head="classifier", classes=("tie", "b", "a"))
+    assert np.abs(encoder_answers(found, rows) - expected[:, [2, 1, 0]]).max() < 1e-6
+    config = json.loads((found / "config.json").read_text())
+    assert config["id2label"] == {"0": "a", "1": "b", "2": "tie"} and not (found.parent / "as-given").exists()
+
+    tensors = {f"module.{name}": value.half() for name, value in load_file(theirs / "model.safetensors").items()}
+    torch.save(tensors, theirs / "pytorch_model.bin")
+    (theirs / "model.safetensors").unlink()
+    again = checkpoint(theirs, tmp_path / "again", head="classifier")
+    assert np.abs(encoder_answers(again, rows) - expected).max() < 0.02
+    assert {value.dtype for value in load_file(again / "model.safetensors").values()} == {torch.float32}
+
+
+def test_an_encoder_without_all_of_its_weights_is_refused(tmp_path: Path) -> None:
+    """What transformers would draw at random or leave out is one line."""
+    with pytest.raises(
+        ZooError, match=r"without a classifier's head \(architectures: ModernBertForMaskedLM.* give it by --base"
+    ):
         checkpoint(write_encoder(tmp_path / "encoder", "ModernBert"), tmp_path / "out")
+    theirs = write_encoder(tmp_path / "theirs", "Bert", head="ForSequenceClassification", labels=3)
+    whole = load_file(theirs / "model.safetensors")
+    head = {"classifier.weight": torch.zeros(2, 64), "classifier.bias": torch.zeros(2)}
+    broken = whole["bert.pooler.dense.bias"].clone()
+    broken[0] = float("nan")
+    for number, (tensors, told) in enumerate(
+        (
+            ({name: value for name, value in whole.items() if "pooler" not in name}, r"no bert\.pooler.*would be random"),
+            ({**whole, "attention_pool.weight": torch.zeros(4)}, "attention_pool.weight is no weight of .* head of its own"),
+            ({**whole, **head}, r"classifier\.bias has not the shape that config\.json and three classes"),
+            ({**whole, "bert.pooler.dense.bias": broken}, r"bert\.pooler\.dense\.bias holds values that are no numbers"),
+        )
+    ):
+        save_file(tensors, theirs / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ZooError, match=told):
+            checkpoint(theirs, tmp_path / f"out-{number}", head="classifier")
+    config = json.loads((theirs / "config.json").read_text())
+    (theirs / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(ZooError, match="encoders are served in 16 or 32 bits, and this one is quantized"):
+        checkpoint(theirs, tmp_path / "quantized", head="classifier")
 
 
 def test_a_head_that_is_not_there_is_never_made_of_random_numbers(whole: Path, tmp_path: Path) -> None:
