@@ -21,7 +21,10 @@ from zoo.targets import Target
 
 @dataclass(frozen=True)
 class Priced:
-    """What a member costs and where, for rows of `lengths` (tokens); `note` says why nobody can tell."""
+    """What a member costs and where, for rows of `lengths` (tokens).
+
+    `note` says why nobody can tell.
+    """
 
     cost: Cost | None
     target: str
@@ -64,7 +67,7 @@ def _price_on(table: Table, truth: Truth | None, target: Target | None, forecast
 
 
 def _lengths(table: Table, truth: Truth | None, entry: Entry, variant: Variant) -> np.ndarray:
-    """Tokens of the scored rows: the table's own, else by the characters of its battles; 0 where neither is known."""
+    """Tokens of the scored rows, the table's own or by its battles' characters; 0 if unknown."""
     ok = table.frame[table.frame["status"] == OK]
     own: np.ndarray = ok["n_tokens"].to_numpy(dtype=np.float64)
     if own.any() or truth is None or truth.characters is None:
