@@ -16,6 +16,7 @@ from ensemble.search.prices import Budget
 from ensemble.search.problem import Problem
 from ensemble.search.rehearse import Confirmed, rehearse
 from zoo.contracts import Say
+from zoo.report.duration import format_seconds
 from zoo.scores.metrics import standard_error
 
 
@@ -37,7 +38,7 @@ def compute_frontier(
     available = [budget / margin for budget in budgets]
     found = []
     for budget, seconds in zip(budgets, available, strict=True):
-        say(f"budget {budget:.0f} s")
+        say(f"budget {format_seconds(budget)}")
         found.append(find_candidates(problem, request, seconds))
     rehearsals = rehearse(problem, request, available)
     confirmed = [

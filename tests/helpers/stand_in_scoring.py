@@ -72,19 +72,19 @@ def hang(until: Callable[[], bool] = lambda: False) -> None:
 
 
 def is_allowed(chunks: int) -> bool:
-    """Whether a member of the kind "held" may write so many chunks: the test says how many, in a file beside this one."""
+    """Whether a member that is "held" or "doomed" may write so many chunks: the test says how many in a file."""
     return chunks <= int((Path(__file__).parent / "allowed").read_text())
 
 
 def misbehave(number: int) -> None:
-    if kind == "held":
+    if kind in ("held", "doomed"):
         hang(lambda: is_allowed(number + 2))
     if kind in ("hung", "deaf"):
         hang()
     if kind == "dying" and number == 1:
         (out / "error.json").write_text(json.dumps({"message": "out of memory", "known": False}))
         sys.exit(1)
-    if kind == "killed" and number == 1:
+    if kind in ("killed", "doomed") and number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "slow":
         time.sleep(0.2)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo.cli.base import MACHINES, AsJson, Output, add_commands, complete_target, new_group, say, style_of
-from zoo.report.text import Cell, Column, Format, Table, show
+from zoo.report.text import Cell, Column, Format, Table, digits, show
 
 if TYPE_CHECKING:
     from zoo.targets import Rates, Target
 
 GIB = 2**30
-RATE_COLUMNS = [Column("rate"), Column("declared", form=".4g"), Column("measured", form=".4g")]
+RATE_COLUMNS = [Column("rate"), Column("declared", form=digits(4)), Column("measured", form=digits(4))]
 OwnOrKnown = Annotated[
     str | None,
     typer.Argument(help="Write it under this name; without one, only print it.", autocompletion=complete_target),
@@ -37,7 +37,7 @@ def list_(output: Output = Format.table, as_json: AsJson = False) -> None:
         Column("GiB each", "device_bytes", lambda size: f"{size / GIB:.1f}"),
         Column("capability", "compute_capability", drop=3),
         Column("dtypes", drop=4, prose=True),
-        Column("TFLOP/s", "flop_per_second", lambda rate: f"{rate / 1e12:.3g}", drop=1),
+        Column("TFLOP/s", "flop_per_second", lambda rate: digits(3)(rate / 1e12), drop=1),
         Column("rate is", "rate_is", drop=2),
         Column("what", "description", prose=True),
         Column("file", drop=5),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.contracts import FoldRule, rule_name
-from zoo.data.battles import Battles, dataset_digest, labels_digest, read_battles
+from zoo.data.battles import Battles, count_characters, dataset_digest, labels_digest, read_battles
 from zoo.data.splits import NEAR_PROMPTS, prompt_groups
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
@@ -32,18 +32,23 @@ class Truth:
     """Labels and prompts of the labelled rows of one data set, by id.
 
     `groups` is the same number for battles of one prompt: their losses count as dependent. `ties`: whether they can be ties.
+    `characters`: of prompt and both responses; None where the file has no texts.
     """
 
     labels: pd.Series
     groups: pd.Series
     ties: bool
+    characters: pd.Series | None = None
 
 
 def truth_of(battles: Battles, rule: FoldRule | None = None) -> Truth:
     """Of a file's labelled rows. `rule`: as `zoo.data.splits.prompt_groups` takes it."""
+    import pandas as pd
+
     frame = battles.frame.assign(group=prompt_groups(battles.frame, rule))
     known = frame[frame["label"] >= 0].set_index("id")
-    return Truth(known["label"], known["group"], battles.can_tie)
+    characters = pd.Series(count_characters(known), index=known.index) if battles.has_texts else None
+    return Truth(known["label"], known["group"], battles.can_tie, characters)
 
 
 def rule_of(tables: Sequence[Table]) -> FoldRule | None:
@@ -85,7 +90,8 @@ def _read(kept: Path, version: list[object]) -> Truth | None:
         table = pyarrow.parquet.read_table(kept)
         facts = json.loads((table.schema.metadata or {})[_FACTS])
         frame = table.to_pandas().set_index("id")
-        return Truth(frame["label"], frame["group"], bool(facts["ties"])) if facts["version"] == version else None
+        characters = frame["characters"] if facts["texts"] else None
+        return Truth(frame["label"], frame["group"], bool(facts["ties"]), characters) if facts["version"] == version else None
     except (OSError, KeyError, ValueError, TypeError, pyarrow.ArrowException):  # none yet, or damaged
         return None
 
@@ -96,8 +102,10 @@ def _keep(truth: Truth, kept: Path, version: list[object]) -> None:
     import pyarrow.parquet
 
     frame = pd.DataFrame({"id": truth.labels.index, "label": truth.labels.to_numpy(), "group": truth.groups.to_numpy()})
+    if truth.characters is not None:
+        frame["characters"] = truth.characters.to_numpy()
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    facts = json.dumps({"version": version, "ties": truth.ties}).encode()
+    facts = json.dumps({"version": version, "ties": truth.ties, "texts": truth.characters is not None}).encode()
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table.replace_schema_metadata({_FACTS: facts}), buffer, compression="zstd")
     with suppress(OSError):  # a store that may only be read is read the long way

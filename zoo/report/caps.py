@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoo.report.drawing import GREY, SMALL, STYLES, entitle, one_panel, styled
 from zoo.report.ladder import BOX
-from zoo.report.text import Cell, Column, Page, Table
+from zoo.report.text import Cell, Column, Page, Table, digits
 from zoo.scores.caps import CapsReport, Reading
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def caps_table(report: CapsReport) -> Table:
         Column("tokens/row", "tokens_per_row", ".0f", drop=3),
         Column("cut", "rows_cut", ",.0f", drop=4),
         Column("shared", "rows_shared", ",.0f", drop=6),
-        Column("hours", "hours", ".3g"),
-        Column("low", "hours_low", ".3g", drop=5),
-        Column("high", "hours_high", ".3g", drop=5),
+        Column("hours", "hours", digits(3)),
+        Column("low", "hours_low", digits(3), drop=5),
+        Column("high", "hours_high", digits(3), drop=5),
         Column("worth", "worthwhile"),
     ]
     return Table(columns, [_line(one) for one in report.readings])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo.report.text import Cell, Column, Page, Table
+from zoo.report.text import Cell, Column, Page, Table, digits
 
 if TYPE_CHECKING:
     from zoo.cost.forecast import Forecast
@@ -76,12 +76,11 @@ def interval_columns(title: str, key: str, unit: float, *, drop: int) -> list[Co
 
     Likely is dropped last.
     """
-
-    def form(value: float) -> str:
-        return f"{value / unit:.3g}"
-
+    three = digits(3, all_of_them=True)
     return [
-        Column(f"{title} {which}", f"{key}_{which}", form, drop=drop and drop + (which != "likely"))
+        Column(
+            f"{title} {which}", f"{key}_{which}", lambda value: three(value / unit), drop=drop and drop + (which != "likely")
+        )
         for which in ("low", "likely", "high")
     ]
 

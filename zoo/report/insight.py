@@ -164,7 +164,10 @@ def insight_page(insight: Insight, worst: int, page: str) -> Page:
 
 def told_text(insight: Insight) -> str:
     """How many slices differ from the rest, and how many would by chance."""
-    count, told = len(insight.slices), len(insight.told)
+    known = [p for p in insight.slices if p.against_rest_error is not None and np.isfinite(p.against_rest_error)]
+    count, told = len(known), len(insight.told)
+    if not count:
+        return "no slice can be told from the other rows: on one side of each are too few rows, or those of one prompt alone"
     return (
         f"{told} of {count} slices differ from the other rows beyond the 95 % interval; of {count} that do not differ, about "
         f"{max(1, round(BY_CHANCE * count))} would look so by chance"

@@ -43,8 +43,8 @@ SLICES = """
 {% for row in rows %}<tr><td>{{ row.name }}</td><td>{{ row.rows }}</td>
 <td>{{ row.loss }}<span class="pm"> ± {{ row.error }}</span></td>
 <td>{{ row.against }}<span class="pm"> ± {{ row.against_error }}</span></td>
-<td class="span" aria-hidden="true"><div><u style="left: {{ row.zero }}%"></u>
-<i style="left: {{ row.low }}%; width: {{ row.width }}%"></i><b style="left: {{ row.at }}%"></b></div></td>
+<td class="span" aria-hidden="true">{% if row.drawn %}<div><u style="left: {{ row.zero }}%"></u>
+<i style="left: {{ row.low }}%; width: {{ row.width }}%"></i><b style="left: {{ row.at }}%"></b></div>{% endif %}</td>
 <td class="{{ row.kind }}">{{ row.verdict }}</td></tr>
 {% endfor %}</tbody>{% endfor %}</table></div>{% endmacro %}"""
 
@@ -194,6 +194,7 @@ def slice_rows(slices: Sequence[PartLoss]) -> Iterator[tuple[str, list[dict[str,
                     "error": f"{part.error:.4f}" if np.isfinite(part.error) else "–",
                     "against": difference_text(part.against_rest, None),
                     "against_error": shown,
+                    "drawn": part.against_rest is not None,
                     "zero": f"{at(0.0):.1f}",
                     "low": f"{left:.1f}",
                     "width": f"{right - left:.1f}",

@@ -33,7 +33,6 @@ from zoo.scores.metric_names import (
     TOKENS_PER_ROW,
 )
 from zoo.scores.metrics import mean_and_error, standard_error
-from zoo.scores.tables import OK
 
 if TYPE_CHECKING:
     from zoo.targets import Target
@@ -144,7 +143,9 @@ def leaderboard(
     for group in _by_data(members).values():
         rows += _rows_of_data(_without_doubles(group, target), price, champions, sort, top, store)
         digest = group[0].table.card.dataset_digest
-        older = [_row(Member((t,)), price, why, t.card.suspect) for t, why in replaced if t.card.dataset_digest == digest]
+        own = [(table, why) for table, why in replaced if table.card.dataset_digest == digest]
+        truth = truth_at_hand(store, [table for table, _ in own]) if own else None
+        older = [_row(Member((table,)), price, truth, why, table.card.suspect) for table, why in own]
         rows += sorted(older, key=_order(SortBy.loss))
     return rows
 
@@ -183,7 +184,7 @@ def _rows_of_data(
     truth = truth_at_hand(store, [member.table for member in members])
     suspects = suspects_of_data(members, truth)
     scored = [
-        _scored(member, _row(member, price, "", suspects.get(place, ""), champions), truth)
+        _scored(member, _row(member, price, truth, "", suspects.get(place, ""), champions), truth)
         for place, member in enumerate(members)
     ]
     rows: list[Row] = []
@@ -260,11 +261,18 @@ def _order(sort: SortBy) -> Callable[[Row], tuple[bool, float, float, str]]:
     return key
 
 
-def _row(member: Member, price: Price, superseded: str = "", suspect: str = "", champions: Mapping[str, str] = {}) -> Row:
+def _row(
+    member: Member,
+    price: Price,
+    truth: Truth | None,
+    superseded: str = "",
+    suspect: str = "",
+    champions: Mapping[str, str] = {},
+) -> Row:
     table, parts = member.table, member.parts
     card, frame = table.card, table.frame
-    priced = price(table)
-    cost = price_of(priced.cost, frame.loc[frame["status"] == OK, "n_tokens"].to_numpy()) if priced.cost else {}
+    priced = price(table, truth)
+    cost = price_of(priced.cost, priced.lengths) if priced.cost else {}
     metrics = _pooled([part.metrics for part in parts])
     peak = max((part.manifest.measurements.peak_bytes for part in parts if part.manifest), default=0)
     return Row(
@@ -277,7 +285,7 @@ def _row(member: Member, price: Price, superseded: str = "", suspect: str = "", 
         accuracy=metrics.get(ACCURACY),
         rows=int(metrics.get(ROWS, len(frame))) if LOG_LOSS in metrics else len(frame),
         failed_rows=sum(part.card.failed_rows for part in parts),
-        tokens_per_row=cost.get(TOKENS_PER_ROW),
+        tokens_per_row=cost.get(TOKENS_PER_ROW) if frame["n_tokens"].any() else None,
         load_seconds=priced.cost.load_seconds if priced.cost else None,
         seconds_per_row=cost.get(SECONDS_PER_ROW),
         hours_25k=cost.get(HOURS_25K),

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from zoo.report.leaderboard import Row
-from zoo.report.text import Column, Page, Table
+from zoo.report.text import Column, Page, Table, digits
 from zoo.scores.metric_names import (
     ACCURACY,
     CALIBRATION_ERROR,
@@ -29,7 +29,7 @@ COLUMNS = (
     Column(METRICS[LOG_LOSS_SE].title, "log_loss_se", ".4f", drop=3),
     Column("to best", "difference", "+.4f"),
     Column("its se", "difference_se", ".4f", drop=1),
-    Column(METRICS[HOURS_25K].title, "hours_25k", ".2g", drop=2),
+    Column(METRICS[HOURS_25K].title, "hours_25k", digits(2), drop=2),
     Column("cost", "cost_basis", drop=4),
     Column(METRICS[ROWS].title, "rows", drop=5),
     Column(METRICS[ACCURACY].title, "accuracy", ".3f", drop=6),
@@ -37,7 +37,7 @@ COLUMNS = (
     Column("target", drop=8),
     Column(METRICS[PEAK_GIB].title, "peak_gib", ".1f", drop=9),
     Column(METRICS[FAILED_ROWS].title, "failed_rows", drop=10),
-    Column(METRICS[SECONDS_PER_ROW].title, "seconds_per_row", ".2g", drop=11),
+    Column(METRICS[SECONDS_PER_ROW].title, "seconds_per_row", digits(2), drop=11),
     Column(METRICS[TOKENS_PER_ROW].title, "tokens_per_row", ".0f", drop=12),
     Column(METRICS[LOAD_SECONDS].title, "load_seconds", ".1f", drop=13),
     Column("made", "created_at", lambda moment: moment[:10], drop=14),

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from zoo.contracts import Cost, Entry, ScoreCard, Variant
 from zoo.cost.elsewhere import Forecaster
+from zoo.cost.lengths import estimated
+from zoo.cost.published import load_published
 from zoo.entries.load import load_entry, load_variant
 from zoo.errors import ZooError
 from zoo.pipeline.members import Table
+from zoo.pipeline.truth import Truth
 from zoo.scores.tables import OK
 from zoo.targets import Target
 
 
 @dataclass(frozen=True)
 class Priced:
-    """What a member costs and where; `note` says why nobody can tell."""
+    """What a member costs and where, for rows of `lengths` (tokens).
+
+    `note` says why nobody can tell.
+    """
 
     cost: Cost | None
     target: str
     basis: str = ""
     note: str = ""
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-Price = Callable[[Table], Priced]
+Price = Callable[[Table, Truth | None], Priced]
 
 
-def price_on(table: Table, *, target: Target | None, forecaster: Forecaster | None) -> Priced:
-    """The cost of a member where it was scored, or on the target that was asked for."""
+def price_on(table: Table, truth: Truth | None, *, target: Target | None, forecaster: Forecaster | None) -> Priced:
+    """The cost of a member where it was scored, or on the target that was asked for.
+
+    A forecast for a table without tokens is of the characters of its battles where these are at hand, as a build has it.
+    """
+    ok = table.frame["status"] == OK
+    found = _price_on(table, truth, target, forecaster)
+    return found if len(found.lengths) else replace(found, lengths=table.frame.loc[ok, "n_tokens"].to_numpy(np.float64))
+
+
+def _price_on(table: Table, truth: Truth | None, target: Target | None, forecaster: Forecaster | None) -> Priced:
     card = table.card
     basis = "declared" if card.request is None else "measured"
     if target is None or forecaster is None:
@@ -41,14 +57,23 @@ def price_on(table: Table, *, target: Target | None, forecaster: Forecaster | No
         return Priced(card.cost, target.name, basis)
     try:
         entry, variant = _alike(card)
-        cost = forecaster.cost(
-            entry, variant, table.frame.loc[table.frame["status"] == OK, "n_tokens"].to_numpy(dtype=np.float64)
-        )
+        lengths = _lengths(table, truth, entry, variant)
+        cost = forecaster.cost(entry, variant, lengths)
     except ZooError as error:
         return Priced(None, target.name, note=str(error))
     if cost is None or cost.forecast is None:
         return Priced(None, target.name, note=f"nothing tells its speed on {target.name}")
-    return Priced(cost, target.name, cost.forecast.basis)
+    return Priced(cost, target.name, cost.forecast.basis, lengths=lengths)
+
+
+def _lengths(table: Table, truth: Truth | None, entry: Entry, variant: Variant) -> np.ndarray:
+    """Tokens of the scored rows, the table's own or by its battles' characters; 0 if unknown."""
+    ok = table.frame[table.frame["status"] == OK]
+    own: np.ndarray = ok["n_tokens"].to_numpy(dtype=np.float64)
+    if own.any() or truth is None or truth.characters is None:
+        return own
+    characters = truth.characters.reindex(ok["id"]).dropna().to_numpy(dtype=np.float64)
+    return estimated(load_published().lengths, characters, entry.prompt, variant) if len(characters) else own
 
 
 def _alike(card: ScoreCard) -> tuple[Entry, Variant]:

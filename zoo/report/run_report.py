@@ -19,7 +19,7 @@ from zoo.report.insight import Insight, calibration_table, member_insight, slice
 from zoo.report.ladder import ladder_figure, ladder_table
 from zoo.report.lineage import lineage_page
 from zoo.report.sections import Drawn, Section
-from zoo.report.text import Cell, Column, Table
+from zoo.report.text import Cell, Column, Table, digits
 from zoo.scores.ladder import steps_from_metrics
 from zoo.scores.metric_names import HOURS_25K, LOG_LOSS, LOG_LOSS_SE, find_metric
 from zoo.scores.named import artifacts_named
@@ -161,7 +161,7 @@ def _numbers(metrics: Mapping[str, float]) -> Table:
     for name, value in sorted(metrics.items()):
         metric = find_metric(name)
         rows.append([name, value, metric.unit if metric else "", metric.meaning if metric else ""])
-    return Table([Column("metric"), Column("value", form=".6g"), Column("unit"), Column("what", prose=True)], rows)
+    return Table([Column("metric"), Column("value", form=digits(6)), Column("unit"), Column("what", prose=True)], rows)
 
 
 def _battles(run: Run) -> Battles | None:
@@ -241,7 +241,7 @@ def _curves(run: Run, curves: Curves) -> list[str | Table | Drawn]:
                 values = [value for _, value in points]
                 rows.append([step.path.name, name, len(points), values[0], min(values), max(values), values[-1]])
     columns = [Column("training"), Column("curve"), Column("points", form=",")]
-    columns += [Column(name, form=".4g") for name in ("first", "least", "most", "last")]
+    columns += [Column(name, form=digits(4)) for name in ("first", "least", "most", "last")]
     return [*blocks, *([Table(columns, rows)] if rows else [])]
 
 

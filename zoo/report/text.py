@@ -39,6 +39,19 @@ def as_budget(seconds: float) -> str:
     return "".join(parts) or f"{seconds:g}s"
 
 
+def digits(number: int, *, all_of_them: bool = False) -> Callable[[float], str]:
+    """How values are shown with so many digits, and those above 1 never by a power of ten.
+
+    `all_of_them`: zeros at the end too, so that values of a column are as exact as they look.
+    """
+
+    def form(value: float) -> str:
+        short = f"{value:{'#' if all_of_them else ''}.{number}g}"
+        return f"{value:.0f}" if "e+" in short else short.removesuffix(".")
+
+    return form
+
+
 class Format(StrEnum):
     """How a table is written."""
 

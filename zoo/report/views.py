@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.pipeline.stage_table import STAGES
 from zoo.report.folds import folds_table
 from zoo.report.ladder import ladder_records
-from zoo.report.text import Cell, Column, Page, Table
+from zoo.report.text import Cell, Column, Page, Table, digits
 from zoo.scores.metric_names import find_metric
 from zoo.settings import store_folder
 from zoo.store import Artifact, list_artifacts
@@ -66,7 +66,7 @@ def artifact_page(artifact: Artifact, path: Path) -> Page:
     """A finished stage's metrics, and the path that people go on with."""
     metrics = sorted(artifact.manifest.metrics.items())
     units = {name: metric.unit for name, _ in metrics if (metric := find_metric(name))}
-    columns = [Column("metric"), Column("value", form=".6g"), Column("unit", drop=1)]
+    columns = [Column("metric"), Column("value", form=digits(6)), Column("unit", drop=1)]
     table = Table(columns, [[name, value, units.get(name, "")] for name, value in metrics])
     return [table, str(path)]
 

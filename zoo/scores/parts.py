@@ -29,7 +29,8 @@ class Part:
 class PartLoss:
     """A part's mean log loss in nats, and that mean minus the other rows', each with its error.
 
-    Errors are by prompts: rows of one count as dependent. `against_rest` is None where there are no other rows.
+    Errors are by prompts: rows of one count as dependent. `against_rest` is None where there are fewer than FEWEST_ROWS others,
+    and its error NaN where either side is of one prompt.
     """
 
     kind: str
@@ -105,11 +106,14 @@ def against_rest(values: np.ndarray, inside: np.ndarray, groups: np.ndarray) -> 
 
     `groups` (rows,): what depends on each other, as rows of a prompt, which may lie on both sides. The sandwich estimator of a
     difference of means with clusters: each row's influence is its deviation from the mean of its side over the rows there.
+    NaN where a side is of one group, whose deviations sum to nothing: of its spread between groups nothing is known.
     """
+    alone = any(len(np.unique(groups[side])) < 2 for side in (inside, ~inside))
     count = np.where(inside, inside.sum(), (~inside).sum())
     means = values[inside].mean(), values[~inside].mean()
     influence = np.where(inside, values - means[0], means[1] - values) / count
-    return float(means[0] - means[1]), standard_error(influence * len(values), groups)
+    error = float("nan") if alone else standard_error(influence * len(values), groups)
+    return float(means[0] - means[1]), error
 
 
 def part_losses(losses: np.ndarray, groups: np.ndarray, parts: Sequence[Part]) -> list[PartLoss]:
@@ -123,7 +127,8 @@ def part_losses(losses: np.ndarray, groups: np.ndarray, parts: Sequence[Part]) -
         if rows < FEWEST_ROWS:
             continue
         loss, error = mean_and_error(losses[part.inside], groups[part.inside])
-        rest = against_rest(losses, part.inside, groups) if rows < len(losses) else (None, None)
+        is_compared = len(losses) - rows >= FEWEST_ROWS  # a mean over fewer says no more as the rest than as a part
+        rest = against_rest(losses, part.inside, groups) if is_compared else (None, None)
         found.append(PartLoss(part.kind, part.name, rows, rows / len(losses), loss, error, *rest))
     return found
 

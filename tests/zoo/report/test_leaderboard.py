@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from rich.console import Console
 
 from tests.helpers.manifests import finished, partial_folder, score_card
 from zoo.contracts import Cost, Held, Input, Measurements, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
+from zoo.cost.forecast import forecast
+from zoo.cost.lengths import file_of
 from zoo.data.battles import read_battles
 from zoo.data.sample import write_sample
 from zoo.data.splits import prompt_groups
+from zoo.entries.load import load_entry
 from zoo.errors import ZooError
 from zoo.pipeline.import_table import import_scores
 from zoo.pipeline.members import score_tables
@@ -289,6 +293,28 @@ def test_cost_on_another_machine_is_forecast_or_says_why_not(tmp_path: Path) -> 
     assert there.cost_target == "a10g" and there.cost_basis in ("scaled", "published", "rates") and there.hours_25k
     for row in leaderboard(tmp_path / "x" / "store", target=load_target("a10g")):
         assert row.hours_25k is None and "declared for t4x2" in row.cost_note and "--like" in row.cost_note
+
+
+@pytest.mark.parametrize("words", [1, 40])
+def test_a_table_without_tokens_costs_what_its_battles_do_elsewhere(words: int, tmp_path: Path) -> None:
+    """As `zoo cost ENTRY --lengths` has it, not for rows as long as the competition's, which these are not."""
+    battles, store = tmp_path / "battles.csv", tmp_path / "store"
+    frame = pd.DataFrame({"id": range(60), "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0})
+    frame.loc[30:, ["winner_model_a", "winner_model_b"]] = 0, 1
+    for place, name in enumerate(("prompt", "response_a", "response_b")):
+        frame[name] = [json.dumps([f"text {place} {i} " * words]) for i in range(60)]
+    frame.to_csv(battles, index=False)
+    pd.DataFrame({"id": range(60), "p_a": 0.5, "p_b": 0.3, "p_tie": 0.2}).to_csv(tmp_path / "llama.csv", index=False)
+    import_scores("llama", tmp_path / "llama.csv", battles, target="t4x2", like="llama-3-8b", store=store)
+    target, entry = load_target("t4x2"), load_entry("llama-3-8b")
+    first = forecast(entry, target, file_of(entry, battles, 25_000, None), [store])[0]
+    for _ in range(2):  # the second time from what was kept of the file
+        (row,) = leaderboard(store, target=target)
+        assert row.cost_basis == first.basis and row.hours_25k == pytest.approx(first.seconds.likely / 3600, rel=0.02)
+    assert row.tokens_per_row is None, "nobody counted them"
+    battles.unlink()
+    (row,) = leaderboard(store, target=target)
+    assert row.hours_25k and row.hours_25k > 2, "as long as the competition's, where nothing is known"
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -117,6 +117,13 @@ def test_csv_and_json_hold_numbers_under_keys(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"loss": None, "rows": [1, 2]}
 
 
+def test_large_numbers_are_no_powers_of_ten_and_small_ones_keep_their_digits() -> None:
+    two, six, three = text.digits(2), text.digits(6), text.digits(3, all_of_them=True)
+    assert [two(n) for n in (0.00612, 6.94, 13.7, 99.7, 137, 0)] == ["0.0061", "6.9", "14", "100", "137", "0"]
+    assert [six(n) for n in (600, 1234567, 0.96265812, 5e-05)] == ["600", "1234567", "0.962658", "5e-05"]
+    assert [three(n) for n in (8, 7.62, 123.4, 1234.5, 99.96)] == ["8.00", "7.62", "123", "1234", "100"]
+
+
 def test_markdown_keeps_a_cell_a_cell() -> None:
     lines = as_text(TABLE, Format.markdown).splitlines()
     assert len(lines) == 4 and "two\\|b (best)" in lines[3]

@@ -27,10 +27,10 @@ def test_a_part_and_its_rest_are_each_other_s_opposite(seed: int, rows: int, shi
     values, inside, groups = drawn(seed, rows)
     mean, error = against_rest(values, inside, groups)
     assert mean == pytest.approx(values[inside].mean() - values[~inside].mean())
-    assert against_rest(values, ~inside, groups) == pytest.approx((-mean, error)), "the other side says the same"
-    assert against_rest(values + shift, inside, groups) == pytest.approx((mean, error), abs=1e-9)
+    assert against_rest(values, ~inside, groups) == pytest.approx((-mean, error), nan_ok=True), "the other side says the same"
+    assert against_rest(values + shift, inside, groups) == pytest.approx((mean, error), abs=1e-9, nan_ok=True)
     order = np.random.default_rng(seed).permutation(rows)
-    assert against_rest(values[order], inside[order], groups[order]) == pytest.approx((mean, error))
+    assert against_rest(values[order], inside[order], groups[order]) == pytest.approx((mean, error), nan_ok=True)
 
 
 def test_the_error_is_the_regression_s_clustered_one() -> None:
@@ -56,6 +56,20 @@ def test_parts_are_told_from_twenty_rows_on_and_where_they_differ() -> None:
     assert found["all"].against_rest is None and not found["all"].differs
     assert found["all"].error == pytest.approx(standard_error(losses))
     assert not is_told(1.0, float("nan")) and not is_told(1.0, 0.0) and is_told(-1.0, 0.5)
+
+
+def test_a_side_of_one_prompt_or_of_few_rows_tells_no_difference() -> None:
+    """Its deviations sum to zero, however far the prompt is from others: with them a chance prompt would look sure."""
+    losses, rest = np.tile([0.9, 1.1], 100), np.arange(200) >= 170
+    losses[rest] += 0.3
+    groups = np.where(rest, 170, np.arange(200))
+    (part,) = part_losses(losses, groups, [Part("language", "en", ~rest)])
+    assert part.against_rest == pytest.approx(-0.3) and np.isnan(part.against_rest_error) and not part.differs
+    (part,) = part_losses(losses, groups, [Part("language", "fr", rest)])
+    assert part.against_rest == pytest.approx(0.3) and np.isnan(part.against_rest_error) and np.isnan(part.error)
+    few = np.arange(200) >= 181
+    (part,) = part_losses(losses, np.arange(200), [Part("turns", "one", ~few)])
+    assert part.against_rest is None and part.against_rest_error is None and not part.differs
 
 
 def test_gains_are_of_the_rows_that_both_have() -> None:

@@ -13,6 +13,7 @@ from .places import Refused
 
 BUNDLE, MARKER, SAMPLE, GATEWAY = "bundle.json", "part.json", "sample_submission.csv", "kaggle_evaluation"
 BATTLES = {"predict": "test.csv", "train": "train.csv"}  # by task: the competition's file that is read
+OTHER_FORMATS = ("parquet", "jsonl", "json", "tsv", "csv.gz", "csv.zip")  # which the zoo reads, and this script does not
 TRAINED = "trained.tar"  # what an earlier run of a training notebook left
 SCRIPT = "script"  # beside the job's file
 DEEPEST = 7  # levels below the inputs: models are mounted at /models/OWNER/SLUG/FRAMEWORK/VARIATION/VERSION
@@ -52,7 +53,10 @@ def find(inputs: Path) -> Found:
             "it cannot be entered with one"
         )
     name = BATTLES[bundle["task"]]
-    battles = _the_battles(name, [folder for folder, names in walked if name in names], bundle["competition"], inputs)
+    folders = [folder for folder, names in walked if name in names]
+    if not folders and (other := _in_another_format(name, walked)):
+        raise Refused(f"{other}: only {name} is read here; write it as CSV into a data set and attach that in its place")
+    battles = _the_battles(name, folders, bundle["competition"], inputs)
     sample = battles.with_name(SAMPLE)
     earlier = tuple(folder / TRAINED for folder, names in walked if TRAINED in names)
     return Found(job, bundle, parts, battles, sample if sample.is_file() else None, (*told, *more), earlier)
@@ -125,6 +129,12 @@ def _the_parts(bundle: dict[str, Any], markers: list[Path]) -> tuple[dict[str, P
             told.append(f"{part['name']} is mounted {len(folders)} times, {folders[0]} is used: detach {others}")
     told += [f"{folder}: no part of this job, it is left alone" for folders in by_digest.values() for folder in folders]
     return parts, told
+
+
+def _in_another_format(name: str, walked: list[tuple[Path, set[str]]]) -> Path | None:
+    """The first file called as the competition's that is no plain CSV."""
+    others = [f"{name.partition('.')[0]}.{ending}" for ending in OTHER_FORMATS]
+    return next((folder / other for folder, names in walked for other in others if other in names), None)
 
 
 def _the_battles(name: str, folders: list[Path], source: str, inputs: Path) -> Path:

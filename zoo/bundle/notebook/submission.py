@@ -24,6 +24,7 @@ PARTS = {
     "winner": "winner",
 }
 SUM_TOLERANCE = 1e-6
+SEPARATORS = ",;\t|"  # that of a file is the one that its header has most of, a comma where it has none
 _WHOLE = re.compile(r"0*(\d+)(?:\.0*)?")
 
 
@@ -169,4 +170,6 @@ def _plain(row_id: str) -> str:
 def _rows(path: Path) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)  # a conversation is longer than the module's limit of 128 KiB
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from csv.reader(file)
+        header = file.readline()
+        file.seek(0)
+        yield from csv.reader(file, delimiter=max(SEPARATORS, key=header.count))

@@ -262,6 +262,16 @@ def test_no_or_several_files_to_predict_are_refused(tmp_path: Path, count: int) 
     assert done.returncode == 1 and ("several files test.csv" if count else "no test.csv below") in done.stdout
 
 
+def test_a_file_of_another_format_is_named_with_the_mend(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    competition = scene.inputs / "competitions" / scene.bundle.competition
+    (competition / "test.csv").rename(competition / "test.parquet")
+    done = scene.run()
+    assert (
+        done.returncode == 1 and f"{competition / 'test.parquet'}: only test.csv is read here; write it as CSV" in done.stdout
+    )
+
+
 def test_another_data_set_s_test_csv_is_not_the_competition_s(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     (scene.inputs / "datasets" / "x").mkdir()

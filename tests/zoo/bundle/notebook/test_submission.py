@@ -131,3 +131,18 @@ def test_pandas_agrees_on_a_winner(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text(table(["1", "2"]))
     write_prior(tmp_path / "test.csv", form, (0.2, 0.3, 0.5), tmp_path / "submission.csv")
     assert pd.read_csv(tmp_path / "submission.csv")["winner"].tolist() == ["model_b", "model_b"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_files_with_other_separators_are_read_as_the_zoo_reads_them(tmp_path: Path, separator: str) -> None:
+    rows = [("id", "prompt", "response_a", "response_b"), *((f"{i}", '["p, q; r"]', '["a"]', '["b"]') for i in range(3))]
+    test = tmp_path / "test.csv"
+    with test.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    assert list(battle_ids(test)) == list(read_battles(test).ids) == ["0", "1", "2"]
+    sample = tmp_path / "sample_submission.csv"
+    sample.write_text(separator.join(USUAL) + "\n")
+    form, _ = form_of(sample)
+    assert form.columns == USUAL
+    assert write_prior(test, form, PRIOR, tmp_path / "submission.csv") == 3
+    assert fault(tmp_path / "submission.csv", test, form) == ""
