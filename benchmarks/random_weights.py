@@ -194,7 +194,7 @@ def write_form(source: Path, target: Path, form: Form, kept: tuple[str, ...] = (
                 ignored.append(module)
                 tensors[name] = tensor
             elif ".layers." in name and tensor.dim() == 2:
-                parts = form.stored(tensor.to(device()).float())
+                parts = form.stored(form.nearest(tensor.to(device()).float()))
                 tensors |= {f"{name.removesuffix('weight')}{part}": value.cpu().contiguous() for part, value in parts.items()}
             else:
                 tensors[name] = tensor

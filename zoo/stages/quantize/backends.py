@@ -40,7 +40,8 @@ def quantize(source: Path, target: Path, blocks: list[list[int]], request: Quant
         np.save(scratch / "blocks.npy", np.array(blocks, dtype=np.int32))
         job: dict[str, Any] = {"model": str(source), "blocks": str(scratch / "blocks.npy"), "target": str(saved)}
         job["options"] = attention_options(source)
-        (scratch / "job.json").write_text(json.dumps(job | request.spec.model_dump(mode="json")))
+        job |= dict(request.spec)  # every setting: a dump leaves out those that were added later and have their default
+        (scratch / "job.json").write_text(json.dumps(job))
         run_worker(request.spec.backend, python, scratch, layers=read_config(source)["num_hidden_layers"])
         peak = json.loads((saved / "worker.json").read_text())["peak_bytes"]
         adopt(saved, source, target, request.spec)

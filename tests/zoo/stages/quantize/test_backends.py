@@ -150,7 +150,9 @@ def test_attention_with_a_soft_cap_is_calibrated_with_it(tmp_path: Path, monkeyp
     request = request_for(tmp_path / "gemma", tmp_path / "battles.csv", tmp_path)
     with pytest.raises(ZooError, match="exit code 1"):
         backends.quantize(tmp_path / "gemma", tmp_path / "model", [[1] * 64] * 2, request)
-    assert json.loads((tmp_path / "job.json").read_text())["options"] == {"attn_implementation": "eager"}
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert job["options"] == {"attn_implementation": "eager"}
+    assert set(type(request.spec).model_fields) <= set(job), "also those that fingerprints leave out at their default"
 
 
 def request_for(model: Path, battles: Path, folder: Path, backend: Quantizer = "llm-compressor") -> QuantizeRequest:
