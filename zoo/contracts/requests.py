@@ -143,7 +143,7 @@ class MergeRequest(BaseRequest):
     spec: MergeSpec
 
 
-FORM_REVISIONS: dict[str, int] = {"w4a8": 4}  # a layer is smoothed only where its compensated weights gain by it
+FORM_REVISIONS: dict[str, int] = {"w4a8": 3}  # errors of its weights make up for each other
 
 
 class QuantizeRequest(BaseRequest):

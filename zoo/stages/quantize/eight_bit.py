@@ -111,12 +111,12 @@ def _pass_layer(
     """Smooth a layer, round its 4 bit weights, check it, and move every stream through it."""
     layer, form, names = rounding.layer, rounding.form, rounding.names
     few = passed.few(plain, SEARCH_TOKENS)
+    sites = sites_of(layer, whole.head_dim)
+    plan = _smoothed(rounding, sites, passed, number, few)
     if form.group_size:
         (stream,) = streams.values()
-        plan = _compensated_plan(whole, number, passed, rounding, few, stream, clip=spec.apply_clip)
-    else:
-        plan = _smoothed(rounding, sites_of(layer, whole.head_dim), passed, number, few)
-        plan.error = _output_error(rounding, passed, number, few)
+        _compensate(rounding, sites, passed, number, stream, clip=spec.apply_clip)
+    plan.error = _output_error(rounding, passed, number, few)
     if not plan.error < LARGEST_LAYER_ERROR:
         raise ZooError(
             f"layer {number} is off by {plan.error:.2f} of what it adds once quantized to {form.scheme}; "
@@ -126,37 +126,6 @@ def _pass_layer(
         with rounding.active(choice.rounded(number, names)):
             passed.run(layer, number, stream)
     passed.run(layer, number, plain)
-    return plan
-
-
-def _compensated_plan(
-    whole: LayerwiseModel,
-    number: int,
-    passed: PromptPass,
-    rounding: RoundedLayer,
-    few: list[torch.Tensor],
-    stream: list[torch.Tensor],
-    *,
-    clip: bool,
-) -> LayerPlan:
-    """Round a layer's 4 bit weights, smoothed or as it is: whichever leaves its output nearer to what it was.
-
-    Smoothing is searched on weights rounded to the nearest. It may take more than it gives once errors make up for each other
-    (Gemma 3 270M: benchmarks/forms.md).
-    """
-    sites = sites_of(rounding.layer, whole.head_dim)
-    tried: list[tuple[LayerPlan, dict[str, Rounded]]] = []
-    for smooth in (False, True):
-        rounding.made = {}
-        plan = _smoothed(rounding, sites, passed, number, few) if smooth else LayerPlan()
-        _compensate(rounding, sites, passed, number, stream, clip=clip)
-        plan.error = _output_error(rounding, passed, number, few)
-        tried.append((plan, rounding.made))
-    as_it_is, smoothed = tried
-    if as_it_is[0].error > smoothed[0].error:
-        return smoothed[0]
-    whole.load(number)
-    plan, rounding.made = as_it_is
     return plan
 
 

@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.models.shapes import SCHEME_KEY
 from zoo.stages.compare.ladder import dequantized_model
 from zoo.stages.device import attention_options
-from zoo.stages.quantize import choices, eight_bit, smoothing
+from zoo.stages.quantize import choices, smoothing
 from zoo.stages.quantize import stage as quantize
 from zoo.stages.quantize.awq_format import dequantize_packed, read_dequantized
 from zoo.stages.quantize.forms import Form, form_in, pack_signed
@@ -224,36 +224,3 @@ def test_a_norm_and_its_scales_cancel_exactly(offset: float, seed: int) -> None:
     made, scales = smoothing.scaled_norm(weight, torch.exp(3 * torch.randn(32, generator=generator)), offset=offset)
     assert torch.equal(made.bfloat16().float()[scales != 1], made[scales != 1])
     assert torch.allclose((made + offset) * scales, weight.float() + offset, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("write", "gains"), [(write_tiny_llama, True), (write_tiny_gemma3, False)], ids=["llama", "gemma3"])
-def test_4_bit_weights_are_smoothed_only_where_the_output_gains(write, gains: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """What is left in the layer is the nearer of both ways, each made here by itself.
-
-    Uneven channels gain by smoothing. Even ones of Gemma's lose once errors make up for each other.
-    """
-    folder = uneven(write(tmp_path / "model")) if gains else write(tmp_path / "model")
-    whole = LayerwiseModel(folder, torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    passed = PromptPass(whole, torch.randint(3, 300, (6, 60), generator=generator).tolist())
-    stream, errors = passed.start(), []
-
-    def rounding() -> RoundedLayer:
-        whole.load(0)
-        return RoundedLayer(whole.layers[0], Form("w4a8", 32), whole.linear_names())
-
-    with torch.no_grad():
-        for smooth in (False, True):
-            layer = rounding()
-            sites = smoothing.sites_of(layer.layer, whole.head_dim)
-            if smooth:
-                eight_bit._smoothed(layer, sites, passed, 0, stream)
-            eight_bit._compensate(layer, sites, passed, 0, stream, clip=True)
-            errors.append(eight_bit._output_error(layer, passed, 0, stream))
-            layer.remove()
-        layer = rounding()
-        plan = eight_bit._compensated_plan(whole, 0, passed, layer, stream, stream, clip=True)
-        assert plan.error == pytest.approx(min(errors), rel=1e-4)
-        assert bool(plan.scales) == gains
-        assert eight_bit._output_error(layer, passed, 0, stream) == pytest.approx(plan.error, rel=1e-4)
-        layer.remove()
