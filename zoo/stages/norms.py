@@ -98,7 +98,8 @@ def fuse_norm(module: Any) -> None:
     with torch.no_grad():
         x = torch.linspace(-3, 3, 2 * len(weight), device=weight.device, dtype=weight.dtype).view(2, -1)
         expected = module(x).float()
-        for norm in (FusedNorm(module, eps, wide=wide) for wide in (False, True)):
-            if (norm.value(x).float() - expected).norm() <= SAME * expected.norm():
-                module.forward = norm
-                return
+        norms = [FusedNorm(module, eps, wide=wide) for wide in (False, True)]
+        apart = [float((norm.value(x).float() - expected).norm() / expected.norm()) for norm in norms]
+    nearest = min(range(len(norms)), key=apart.__getitem__)  # where weights are near 50, either is within a few percent
+    if apart[nearest] <= SAME:
+        module.forward = norms[nearest]

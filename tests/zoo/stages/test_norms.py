@@ -40,6 +40,19 @@ def test_a_fused_norm_is_transformers_own(family: str, dtype: torch.dtype, place
     assert source is x and again is not None and torch.equal(again(x), ours)
 
 
+@pytest.mark.parametrize("weight", [20.0, 60.0, 300.0])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_large_weights_are_no_reason_to_take_one_kind_for_the_other(family: str, weight: float) -> None:
+    """Gemma 3's are up to 60: its 1 + weight and a plain weight are within 2 % there."""
+    norm = norm_of(family, torch.bfloat16)
+    norm.weight.add_(weight)
+    x = torch.randn(5, 64).bfloat16()
+    expected = norm(x)
+    fuse_norm(norm)
+    assert isinstance(norm.forward, FusedNorm) and norm.forward.wide == family.startswith("gemma")
+    assert (norm(x) - expected).norm() <= 4e-3 * expected.norm()
+
+
 def test_a_norm_s_epsilon_is_the_module_s_when_it_runs() -> None:
     """Scaled for float16 after it was fused (zoo/stages/gemma_float16.py)."""
     norm, plain = norm_of("gemma2", torch.float32), norm_of("gemma2", torch.float32)
