@@ -23,6 +23,7 @@ from zoo.contracts.base import (
     changed,
     say_step,
 )
+from zoo.contracts.compared import CapsRequest, EvaluateRequest, LadderForm, LadderRequest, PricedVariant
 from zoo.contracts.cost import Cost, Foretold
 from zoo.contracts.entry import Elsewhere, Entry, LadderSpec, LexicalSpec, entry_of_form, forms_of
 from zoo.contracts.explain import explain, first_fault
@@ -44,23 +45,16 @@ from zoo.contracts.records import FileRecord, Manifest, Measurements, ScoreCard,
 from zoo.contracts.requests import (
     REQUESTS,
     AdoptRequest,
-    CapsRequest,
-    EvaluateRequest,
     ExtraBattles,
     FetchRequest,
-    Held,
     ImportRequest,
-    LadderForm,
-    LadderRequest,
     LexicalScoreRequest,
     LexicalTrainRequest,
     MergeRequest,
-    PricedVariant,
     QuantizeRequest,
     Request,
     ScoreRequest,
     ScoringRequest,
-    Selection,
     TrainRequest,
     fold_rule,
     inputs_of,
@@ -69,6 +63,7 @@ from zoo.contracts.requests import (
     variants_of,
     without_paths,
 )
+from zoo.contracts.rows import Held, Selection
 from zoo.contracts.scoring import EngineName, ScoreSpec, ServeSpec, Variant
 from zoo.contracts.training import CHOSEN, EarlierTraining, ExtraFile, Head, MergeSpec, Scale, TrainSpec
 

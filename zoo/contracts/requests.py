@@ -1,7 +1,7 @@
 """Requests: what each stage is asked, one type a stage.
 
 `Request` at the end of this file is the union of them all, told apart by `stage`; which stages there are follows from it. Those
-that make training data are in `zoo.contracts.made`.
+that make training data are in `zoo.contracts.made`, those that compare what was trained in `zoo.contracts.compared`.
 """
 
 from __future__ import annotations
@@ -19,40 +19,17 @@ from zoo.contracts.base import (
     FoldRule,
     Input,
     Name,
-    Order,
-    Positive,
     added_later,
 )
+from zoo.contracts.compared import CapsRequest, EvaluateRequest, LadderRequest
 from zoo.contracts.cost import Cost
 from zoo.contracts.entry import Answer, LexicalSpec
-from zoo.contracts.forms import QuantizeSpec, Scheme
+from zoo.contracts.forms import QuantizeSpec
 from zoo.contracts.made import GenerateRequest, JudgeRequest, LabelRequest, MineRequest, PromptsRequest
 from zoo.contracts.model import Base, PromptSpec
+from zoo.contracts.rows import Held, Selection, fold_rule_key
 from zoo.contracts.scoring import ScoreSpec, ServeSpec, Variant
-from zoo.contracts.training import Head, MergeSpec, Scale, TrainSpec
-
-Hours = Annotated[float, Field(ge=0)]
-
-
-def _fold_rule() -> Any:
-    return added_later(None, description="how prompts are dealt into folds (zoo/data/splits.py); None: each by its own hash")
-
-
-class Held(Contract):
-    """Which rows of a labelled file a stage may learn from.
-
-    These are all rows but fold `fold` of `n_folds`, which go by prompt and `rule`.
-    """
-
-    n_folds: Annotated[int, Field(ge=2)] = Field(5, description="into how many folds prompts are dealt")
-    fold: Annotated[int, Field(ge=0)] = Field(0, description="the one that is held out")
-    rule: FoldRule | None = _fold_rule()
-
-    @model_validator(mode="after")
-    def _check(self) -> Held:
-        if self.fold >= self.n_folds:
-            raise ValueError(f"fold {self.fold} is not one of {self.n_folds}, which are numbered from 0")
-        return self
+from zoo.contracts.training import Head, MergeSpec, TrainSpec
 
 
 class FetchRequest(BaseRequest):
@@ -164,19 +141,6 @@ class QuantizeRequest(BaseRequest):
         return {"revision": FORM_REVISIONS[scheme], **fields} if scheme in FORM_REVISIONS else fields
 
 
-class Selection(Contract):
-    """Which rows of a battles file to score.
-
-    `held_out`: the rows of fold `held.fold` (a language model), or every row by the model that did not see it (lexical).
-    `all`: every row. `listed`: the ids in `ids.path`, a text file of one id a line, scored in that order.
-    """
-
-    rows: Literal["held_out", "all", "listed"] = "held_out"
-    ids: Input | None = None
-    max_rows: Positive | None = Field(None, description="at most this many of them, a sample by hash of the id")
-    diagnostic: bool = added_later(False, description="a ladder's sample: its table is no member's")
-
-
 class ScoreRequest(BaseRequest):
     """Score battles with a checkpoint: one table a variant under `<variant slug>/`."""
 
@@ -193,103 +157,11 @@ class ScoreRequest(BaseRequest):
     emulates: Name | None = added_later(None, description="smaller target whose memory and kernels are kept to (`--as`)")
 
 
-class LadderForm(Contract):
-    """One quantized form on a ladder: its checkpoint, its scores, and the variant of these."""
-
-    scheme: Scheme
-    quantized: Input
-    scored: Input
-    variant: Variant
-
-
-class LadderRequest(BaseRequest):
-    """Every form of a model on the rows of one scored variant.
-
-    `base` to `scored` are a chain's artifacts.
-    """
-
-    stage: Literal["ladder"] = "ladder"
-    revision: int = 2  # the AWQ form is computed in the dtype of the others, also where memory is short
-    base: Input
-    trained: Input
-    merged: Input
-    quantized: Input
-    scored: Input
-    battles: Input
-    held: Held
-    prompt: PromptSpec
-    variant: Variant
-    method: Literal["qlora", "lora", "full"]
-    max_rows: Positive | None = None
-    scheme: Scheme = added_later("awq", description="what `quantized` is")
-    more_forms: tuple[LadderForm, ...] = added_later((), description="further forms of `merged`")
-
-    @property
-    def forms(self) -> dict[Scheme, LadderForm]:
-        """Every quantized form of the ladder by its scheme."""
-        first = LadderForm(scheme=self.scheme, quantized=self.quantized, scored=self.scored, variant=self.variant)
-        return {form.scheme: form for form in (first, *self.more_forms)}
-
-
-class PricedVariant(Contract):
-    """A variant, and the low, likely and high hours of scoring a file with it."""
-
-    variant: Variant
-    hours: tuple[Hours, Hours, Hours]
-
-    @model_validator(mode="after")
-    def _check(self) -> PricedVariant:
-        if sorted(self.hours) != list(self.hours):
-            raise ValueError(f"hours are low, likely and high, in this order; got {self.hours}")
-        return self
-
-
-class CapsRequest(BaseRequest):
-    """Variants of one checkpoint compared, by what they lose and what they cost.
-
-    The rows are those that `scored` has of each. `reference` is the variant that the others are compared with. Hours are of
-    `rows` rows such as these on the target.
-    """
-
-    stage: Literal["caps"] = "caps"
-    scored: Input
-    battles: Input
-    held: Held
-    priced: Annotated[tuple[PricedVariant, ...], Field(min_length=1)]
-    reference: Variant
-    target: Name
-    rows: Positive
-
-    @model_validator(mode="after")
-    def _check(self) -> CapsRequest:
-        if self.reference not in [one.variant for one in self.priced]:
-            raise ValueError(f"reference {self.reference.slug} is none of the variants that are compared")
-        return self
-
-
-class EvaluateRequest(BaseRequest):
-    """Label probabilities in transformers, before anything is merged or quantized.
-
-    Trainings are compared by them. `trained` None: the model in `base` as it is, pretrained or merged.
-    """
-
-    stage: Literal["evaluate"] = "evaluate"
-    base: Input
-    trained: Input | None = None
-    method: Literal["qlora", "lora", "full"] = "lora"
-    battles: Input
-    held: Held
-    selection: Selection = Selection()
-    prompt: PromptSpec
-    order: Order = "ab"
-    scale: Scale = added_later(1.0, description="of the adapter's update, as merging would take it")
-
-
 class LexicalTrainRequest(BaseRequest):
     stage: Literal["lexical-train"] = "lexical-train"
     battles: Input
     spec: LexicalSpec
-    rule: FoldRule | None = _fold_rule()
+    rule: FoldRule | None = fold_rule_key()
     extra_files: tuple[ExtraBattles, ...] = added_later((), description="the battles files of spec.extra, by their content")
     extra_rule: FoldRule | None = added_later(
         None, description="by which near-copies of held-out prompts among the extra rows are found"
@@ -304,7 +176,7 @@ class LexicalScoreRequest(BaseRequest):
     selection: Selection = Selection()
     target: str
     unusable: str | None = added_later(None, description="digest of the ids that cannot be used, which fail in the table")
-    rule: FoldRule | None = _fold_rule()
+    rule: FoldRule | None = fold_rule_key()
     fold: Annotated[int, Field(ge=0)] | None = added_later(
         None, description="where all or listed rows are scored: the fold whose model does it; None: the mean of all"
     )
