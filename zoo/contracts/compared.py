@@ -1,4 +1,4 @@
-"""Requests of the stages that compare what was trained: every form of a model, its caps, and trainings by their answers."""
+"""Requests that compare what was trained: a model's forms, its caps, trainings."""
 
 from __future__ import annotations
 
