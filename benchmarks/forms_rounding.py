@@ -5,7 +5,7 @@
 
 Ways are run one after the other, each from the first layer to the last: weights alone to the nearest (symmetric; with zero
 points), activations alone, both to the nearest, both as the stage makes them, these weights with activations of 16 bits, and
-that with one thing changed: which tokens the second moments count and how much, damping, smoothing of every layer or of none.
+the stage's with one thing changed: which tokens the second moments count and how much, damping, smoothing or none.
 Mean KL divergence of the labels' probabilities from the unquantized model's, in float32, on held-out rows and on the
 calibration rows, in the entry's own template; and how far the last token's hidden state is off, which three labels tell less
 finely. With `--out` each row's figures, for paired differences. With `--by-layer` each of these layers by itself instead, on
@@ -52,16 +52,15 @@ class Way:
     """One way of rounding a model.
 
     `weights`: "", "nearest", "zero points" or "compensated"; `smoothed`: by the error of "all" tokens, of the "rest" without
-    each prompt's first, or "relative" to each token's size; `where_it_helps`: a layer is left as it is where its compensated
-    weights are nearer so; `held_out`: whether activations are rounded on the held-out rows too; `counted`: how moments count
-    tokens (`COUNTED`); `damping`: a share of the moments' mean diagonal, with `own` of each channel's own moment instead.
+    each prompt's first, or "relative" to each token's size; `held_out`: whether activations are rounded on the held-out rows
+    too; `counted`: how moments count tokens (`COUNTED`); `damping`: a share of the moments' mean diagonal, with `own` of each
+    channel's own moment instead.
     """
 
     name: str
     weights: str = ""
     activations: bool = True
     smoothed: str = "all"
-    where_it_helps: bool = False
     held_out: bool = True
     counted: str = "all"
     damping: float = compensation.DAMPING[0]
@@ -69,8 +68,7 @@ class Way:
     clip: bool = True
 
 
-MADE = Way("made", "compensated", where_it_helps=True)
-SMOOTHED = Way("smoothed", "compensated")
+MADE = Way("made", "compensated")
 WAYS = (
     Way("weights", "nearest", activations=False, smoothed=""),
     Way("weights-zeros", "zero points", activations=False, smoothed=""),
@@ -79,26 +77,25 @@ WAYS = (
     Way("nearest", "nearest", smoothed=""),
     Way("nearest-smoothed", "nearest"),
     MADE,
-    SMOOTHED,
     replace(MADE, name="made-16-bit-activations", held_out=False),
-    replace(SMOOTHED, name="made-weights", activations=False),
-    replace(SMOOTHED, name="unsmoothed", smoothed=""),
-    replace(SMOOTHED, name="no-clip", clip=False),
-    replace(SMOOTHED, name="no-first", counted="rest"),
-    replace(SMOOTHED, name="no-first-smoothed", counted="rest", smoothed="rest"),
-    replace(SMOOTHED, name="clipped", counted="clipped"),
-    replace(SMOOTHED, name="by-size", counted="by size"),
-    replace(SMOOTHED, name="by-size-relative", counted="by size", smoothed="relative"),
-    replace(SMOOTHED, name="by-output", counted="by output"),
-    replace(SMOOTHED, name="by-output-relative", counted="by output", smoothed="relative"),
-    replace(SMOOTHED, name="relative", smoothed="relative"),
-    *(replace(SMOOTHED, name=f"damping-{share}", damping=share) for share in (0.001, 0.05, 0.1, 0.3)),
-    *(replace(SMOOTHED, name=f"own-damping-{share}", damping=share, own=True) for share in (0.01, 0.1)),
+    replace(MADE, name="made-weights", activations=False),
+    replace(MADE, name="unsmoothed", smoothed=""),
+    replace(MADE, name="no-clip", clip=False),
+    replace(MADE, name="no-first", counted="rest"),
+    replace(MADE, name="no-first-smoothed", counted="rest", smoothed="rest"),
+    replace(MADE, name="clipped", counted="clipped"),
+    replace(MADE, name="by-size", counted="by size"),
+    replace(MADE, name="by-size-relative", counted="by size", smoothed="relative"),
+    replace(MADE, name="by-output", counted="by output"),
+    replace(MADE, name="by-output-relative", counted="by output", smoothed="relative"),
+    replace(MADE, name="relative", smoothed="relative"),
+    *(replace(MADE, name=f"damping-{share}", damping=share) for share in (0.001, 0.05, 0.1, 0.3)),
+    *(replace(MADE, name=f"own-damping-{share}", damping=share, own=True) for share in (0.01, 0.1)),
     *(
-        replace(SMOOTHED, name=f"relative-own-damping-{share}", smoothed="relative", damping=share, own=True)
+        replace(MADE, name=f"relative-own-damping-{share}", smoothed="relative", damping=share, own=True)
         for share in (0.01, 0.1)
     ),
-    *(replace(SMOOTHED, name=f"by-size-damping-{share}", counted="by size", damping=share) for share in (0.05, 0.1, 0.3)),
+    *(replace(MADE, name=f"by-size-damping-{share}", counted="by size", damping=share) for share in (0.05, 0.1, 0.3)),
 )
 
 
@@ -294,12 +291,7 @@ class Measured:
 
     def through_layer(self, way: Way, number: int, form: Form, streams: Streams) -> None:
         rounding = RoundedLayer(self.whole.layers[number], form, self.whole.linear_names())
-        if way.where_it_helps:
-            compensation.DAMPING = (way.damping, *LATER_DAMPING)
-            few, stream = self.few[number], streams.calibration
-            eight_bit._compensated_plan(self.whole, number, self.calibration, rounding, few, stream, clip=way.clip)
-        else:
-            self.round(way, rounding, number, streams)
+        self.round(way, rounding, number, streams)
         with rounding.active(rounding.names):
             for name, linear in rounding.linears.items():
                 if way.weights == "zero points":

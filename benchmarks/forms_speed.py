@@ -183,7 +183,8 @@ def main() -> None:
             environment = environment_of(form, on_gpu)
             if how == "tuned":
                 environment |= score_turns.ALONE if not on_gpu else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-                for key in ("worker_cls", "ir_op_priority", "kv_cache_memory_bytes", "gpu_memory_utilization"):
+                # Its share of the GPU stays as small: at its default vLLM refuses to start beside the other engines.
+                for key in ("worker_cls", "ir_op_priority"):
                     arguments.pop(key, None)
                 arguments |= {"kv_cache_memory_bytes": 4 * 2**30}
             begun = time.monotonic()

@@ -83,7 +83,8 @@ def by_turns(rows: list[Rows], model: Path, arguments: dict[str, Any], ways: lis
     chunk is scored before, and not counted.
     """
     settings = {"model": str(model), "dtype": arguments["dtype"], "max_model_len": arguments["max_model_len"]}
-    settings["kv_cache_memory_bytes"] = 2**30
+    # With the cache's size given a small share of a GPU only lets it start beside this engine.
+    settings |= {"kv_cache_memory_bytes": 2**30, "gpu_memory_utilization": arguments["gpu_memory_utilization"]}
     names = ["ours", *ways]
     seconds = np.zeros((len(rows), len(names)))
     engines: list[tuple[Connection, Any]] = []
