@@ -8,6 +8,7 @@ in nine kernels and keeps much of, are one kernel as well, and keep their 16-bit
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,8 @@ def fuse_norm(module: Any) -> None:
 
 def _plain(module: Any, eps: str, x: torch.Tensor, *, wide: bool) -> torch.Tensor:
     scale = 1.0 + module.weight.float() if wide else module.weight.float()
-    return F.rms_norm(x, scale.shape, scale, float(getattr(module, eps)))
+    result: torch.Tensor = F.rms_norm(x, scale.shape, scale, float(getattr(module, eps)))
+    return result
 
 
 # --- whether a replacement gives the same ------------------------------------------------------------------------------
@@ -132,9 +134,9 @@ def largest_difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
     if not finite.any():
         return float("inf")
     apart = float(((a - b).norm(dim=-1) / b.norm(dim=-1).clamp_min(1e-30))[finite].max())
-    return apart if apart == apart else float("inf")
+    return float("inf") if math.isnan(apart) else apart
 
 
 def rounding(dtype: torch.dtype) -> float:
     """What two computations of one thing may differ by, relative to it: the distance of neighbouring numbers near 1."""
-    return max(1e-5, torch.finfo(dtype).eps)
+    return max(1e-5, float(torch.finfo(dtype).eps))

@@ -75,7 +75,7 @@ class EpsilonOutside(torch.nn.Module):
 
 class PlusTwo(EpsilonOutside):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.rms_norm(x, (64,), self.weight + 2, self.eps)
+        return torch.nn.functional.rms_norm(x, (64,), (self.weight + 2).to(x.dtype), self.eps)
 
 
 class Gated(EpsilonOutside):
