@@ -62,8 +62,51 @@ def test_a_norm_s_epsilon_is_the_module_s_when_it_runs() -> None:
     torch.testing.assert_close(norm(x), plain(x))
 
 
+class EpsilonOutside(torch.nn.Module):
+    """Norms that differ from Llama's little, where values are near 1 and weights near 60."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight, self.eps = torch.nn.Parameter(torch.full((64,), 60.0, dtype=dtype)), 1e-3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps) * self.weight
+
+
+class PlusTwo(EpsilonOutside):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(x, (64,), (self.weight + 2).to(x.dtype), self.eps)
+
+
+class Gated(EpsilonOutside):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        y = torch.nn.functional.rms_norm(x, (64,), self.weight, self.eps)
+        return y if gate is None else y * gate
+
+
+def test_other_norms_stay_where_16_bits_hardly_tell_them_apart() -> None:
+    for kind in (EpsilonOutside, PlusTwo):
+        module = kind(torch.bfloat16).requires_grad_(False)
+        fuse_norm(module)
+        assert not isinstance(module.forward, FusedNorm)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_norm_of_queries_has_its_gradient_whatever_lies_next_to_what(family: str, place: str) -> None:
+    """Queries and their gradients are (batch, heads, tokens, size) by their shape, and lie with tokens before heads."""
+    norm = norm_of(family, torch.bfloat16).to(place)
+    x, g = (torch.randn(3, 50, 4, 64, device=place).bfloat16().transpose(1, 2) for _ in range(2))
+    x.requires_grad_()
+    (wanted,) = torch.autograd.grad(norm(x), x, g)
+    fuse_norm(norm)
+    assert isinstance(norm.forward, FusedNorm) and not x.is_contiguous() and not g.is_contiguous()
+    (gradient,) = torch.autograd.grad(norm(x), x, g)
+    assert (gradient - wanted).norm() <= 1e-2 * wanted.norm()
+
+
 def test_what_is_no_such_norm_or_is_trained_stays_as_it_is() -> None:
-    for module in (torch.nn.LayerNorm(64), torch.nn.LayerNorm(64, bias=False), torch.nn.Linear(8, 8)):
+    others = (EpsilonOutside(), PlusTwo(), Gated())
+    for module in (torch.nn.LayerNorm(64), torch.nn.LayerNorm(64, bias=False), torch.nn.Linear(8, 8), *others):
         fuse_norm(module.requires_grad_(False))
         assert not isinstance(module.forward, FusedNorm)
     trained = norm_of("llama", torch.float32).requires_grad_()

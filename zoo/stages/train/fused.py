@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from zoo.stages.device import compute_dtype
-from zoo.stages.norms import fuse_norm, source_of
+from zoo.stages.norms import fuse_norm, largest_difference, rounding, source_of, takes_one_tensor
 from zoo.stages.train import dropout, pointwise
 
 
@@ -152,8 +152,8 @@ def fuse(model: Any) -> list[AdaptedLinear]:
     """Replace the forward passes of a peft model's layers by the ones here.
 
     These are plain LoRA layers, gated feed-forward parts and norms. What is not known to compute the same is left as it is:
-    DoRA and other variants, biases in adapters, other activations. A norm is replaced only if it gives what the replacement
-    gives. Empty where any LoRA layer cannot be replaced.
+    DoRA and other variants, biases in adapters, other activations. A norm or a feed-forward part is replaced only if it gives
+    what the replacement gives. Empty where any LoRA layer cannot be replaced.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -183,7 +183,9 @@ def _is_plain(layer: Any) -> bool:
         return False
     base = layer.get_base_layer()
     pair = (layer.lora_A[names[0]], layer.lora_B[names[0]])
-    is_linear = isinstance(base, torch.nn.Linear) and all(type(half) is torch.nn.Linear for half in pair)
+    # Other subclasses of Linear (FP8, ternary weights) have passes of their own, of which the weight tells nothing.
+    is_known = type(base) is torch.nn.Linear or hasattr(base.weight, "quant_state")
+    is_linear = is_known and all(type(half) is torch.nn.Linear for half in pair)
     return is_linear and all(half.bias is None for half in pair)
 
 
@@ -205,11 +207,14 @@ def _linear_forward(m: AdaptedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _fuse_gate(module: Any, adapted: dict[int, AdaptedLinear]) -> None:
-    """Gated feed-forward parts, by the names that Llama, Mistral, Qwen and Gemma share."""
+    """Gated feed-forward parts, by the names that Llama, Mistral, Qwen and Gemma share.
+
+    Others with these names clamp, scale or norm in between (Falcon H1, BitNet, Gemma 3n): they are left as they are.
+    """
     gate_proj, up_proj = getattr(module, "gate_proj", None), getattr(module, "up_proj", None)
     act = _activation(getattr(module, "act_fn", None))
     down = adapted.get(id(getattr(module, "down_proj", None)))
-    if act is None or down is None or gate_proj is None or up_proj is None:
+    if act is None or down is None or gate_proj is None or up_proj is None or not takes_one_tensor(module):
         return
     if down.weight.is_cuda:  # compiled now, not in the first steps
         pointwise.kernels_for(act, compute_dtype())
@@ -220,7 +225,22 @@ def _fuse_gate(module: Any, adapted: dict[int, AdaptedLinear]) -> None:
         result: torch.Tensor = _GatedLinear.apply(gate, up, down.a, down.b, down, act, rate, _seed() if rate else 0)
         return result
 
-    module.forward = forward
+    if _gives_the_same(module, forward, down):
+        module.forward = forward
+
+
+def _gives_the_same(module: Any, forward: Callable[[torch.Tensor], torch.Tensor], down: AdaptedLinear) -> bool:
+    """Whether a pass gives what a module's own does, tried without dropout on rows from small to large."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([0.1, 1.0, 10.0, 100.0])[:, None]
+    x = torch.randn(len(sizes), module.gate_proj.in_features, generator=generator) * sizes
+    x = x.to(down.weight.device, down.a16.dtype)
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        apart = largest_difference(forward(x), module(x))
+    module.train(was_training)
+    return apart <= rounding(x.dtype)
 
 
 def _activation(act: Any) -> str | None:

@@ -40,7 +40,8 @@ class Learner:
     ) -> None:
         self.model, self.codec, self.spec, self.ranks, self.ties = model, codec, spec, ranks, ties
         # cudnn plans its attention anew for each shape of a batch, tens of milliseconds of the host's, and hardly two of a
-        # training's have the same: with flash attention it is 1.06 to 1.35 times as fast (benchmarks/train_speed.md).
+        # training's have the same: with flash attention it is 1.06 to 1.35 times as fast (benchmarks/train_speed.md). Set for
+        # the whole process, which is a stage's own and does nothing but train.
         torch.backends.cuda.enable_cudnn_sdp(False)
         self.encoder = is_encoder(causal_model(model))
         self.adapted: list[AdaptedLinear] = fuse(model) if fused and not self.encoder else []

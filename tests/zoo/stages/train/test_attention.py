@@ -14,7 +14,7 @@ from zoo.stages.train.adapters import load_base
 
 
 @pytest.mark.parametrize("cap", [0.05, None])
-def test_a_gemma_2_is_trained_with_the_soft_cap_of_its_attention(tmp_path: Path, cap: float | None):
+def test_a_gemma_2_is_trained_with_the_soft_cap_of_its_attention(tmp_path: Path, cap: float | None, place: str) -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     torch.manual_seed(0)
@@ -22,7 +22,7 @@ def test_a_gemma_2_is_trained_with_the_soft_cap_of_its_attention(tmp_path: Path,
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "query_pre_attn_scalar": 1}
     model = Gemma2ForCausalLM(Gemma2Config(**shape, **heads, attn_logit_softcapping=cap)).eval()
     model.save_pretrained(tmp_path)
-    ids = torch.randint(0, 64, (1, 20))
+    model, ids = model.to(place), torch.randint(0, 64, (1, 20)).to(place)
     model.set_attn_implementation("eager")  # the plain formula, cap and all
     with torch.no_grad():
         expected = model(ids).logits

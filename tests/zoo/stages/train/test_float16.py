@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.lifelike_models import write_lifelike
 from tests.helpers.requests import PROMPT, SPEC, train_request
 from tests.helpers.tiny_models import write_tiny_gemma3
 from zoo.contracts import TrainSpec, changed
@@ -20,6 +21,7 @@ from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.scores.metric_names import FLOAT16, HELD_OUT_LOSS, LOSS_SCALE, SKIPPED_STEPS, TRAIN_LOSS
 from zoo.stages import device, gemma_float16
+from zoo.stages.norms import FusedNorm
 from zoo.stages.train import adapters
 from zoo.stages.train import stage as train
 from zoo.stages.train.checkpoint import Progress, resume, save_checkpoint
@@ -40,13 +42,13 @@ def float16(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.compute_dtype", lambda: torch.float16)
 
 
-def learner_of(folder: Path, spec: TrainSpec = SPEC) -> Learner:
+def learner_of(folder: Path, spec: TrainSpec = SPEC, *, fused: bool = True) -> Learner:
     torch.manual_seed(0)
     model = adapters.load_model(folder, spec)
     for name, parameter in adapters.trained_parameters(model).items():
         if "lora_B" in name:  # zero at the start: then A would have no gradient to compare
             torch.nn.init.normal_(parameter, std=0.02)
-    return Learner(model, load_codec(folder, PROMPT), spec)
+    return Learner(model, load_codec(folder, PROMPT), spec, fused=fused)
 
 
 def losses(base: Path, csv: Path, out: Path, seed: int) -> np.ndarray:
@@ -173,6 +175,21 @@ def test_gemma_s_norms_and_stream_hold_what_float16_does_not(
     row = torch.tensor([ROWS[0]])
     assert not torch.isfinite(hidden_states(plain, row)).all(), "as it is, it overflows"
     assert gemma_float16.widen(plain) == 2 and torch.isfinite(hidden_states(plain, row)).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3"])
+def test_what_float16_trains_is_the_model_that_is_served(family: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Norms with weights near 60, heads that share keys, a window shorter than a row; the oracle computes in float32."""
+    folder = write_lifelike(tmp_path / "model", family)
+    spec = changed(SPEC, method="lora")
+    request.getfixturevalue("float32")
+    exact = learner_of(folder, spec, fused=False)
+    wanted = exact.logits(ROWS).detach()
+    request.getfixturevalue("float16")
+    ours = learner_of(folder, spec)
+    norms = [module for module in ours.model.modules() if "Norm" in type(module).__name__]
+    assert norms and all(isinstance(module.forward, FusedNorm) for module in norms)
+    assert (ours.logits(ROWS).detach() - wanted).norm() <= 5e-3 * wanted.norm()
 
 
 def enlarge(folder: Path, size: float) -> None:

@@ -101,7 +101,7 @@ def test_only_the_rows_of_a_batch_are_sent(folder: Path, monkeypatch: pytest.Mon
     learner, sent = learner_of(folder), []
     embedding = adapters.causal_model(learner.model).get_input_embeddings()
     ids = torch.tensor([[5, 5, 9, 5]])
-    expected = embedding(ids)
+    expected = embedding(ids.to(embedding.weight.device))
     host_of(learner).move()
     real = type(embedding).forward
     monkeypatch.setattr(type(embedding), "forward", lambda self, ids: sent.append(self.weight) or real(self, ids))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.helpers.tiny_models import TEMPLATE, write_tiny_gemma3
 from zoo.contracts import Held, Input, PromptSpec, TrainRequest, TrainSpec, changed
@@ -152,6 +154,58 @@ def test_gradients_of_gated_products_are_autograd_s(act: str) -> None:
     expected = torch.autograd.grad((pointwise.product(act, gate, up) * g).sum(), (gate, up))
     ours = pointwise.gradients(act, g, gate.detach(), up.detach())
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
+
+
+class Feedforward(torch.nn.Module):
+    """By the names of Llama's: what of it is multiplied, clamped or normed in between is told by what it gives."""
+
+    def __init__(self, between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (torch.nn.Linear(32, 64, bias=False) for _ in range(2))
+        self.down_proj, self.act_fn, self.between = torch.nn.Linear(64, 32, bias=False), torch.nn.SiLU(), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down_proj(self.between(self.gate_proj(x), self.up_proj(x)))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("between", "known"),
+    [
+        (lambda gate, up: F.silu(gate) * up, True),
+        (lambda gate, up: F.silu(gate * 1.02) * up, False),  # Falcon H1
+        (lambda gate, up: F.rms_norm(F.silu(gate) * up, (64,)), False),  # BitNet
+        (lambda gate, up: F.silu(gate.clamp(max=10.0)) * up.clamp(-10.0, 10.0), False),  # DeepSeek V4
+        (lambda gate, up: F.silu(F.relu(gate - gate.mean(-1, keepdim=True))) * up, False),  # Gemma 3n
+    ],
+)
+def test_a_feedforward_part_is_replaced_only_by_what_gives_the_same(
+    between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], known: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules=["gate_proj", "up_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(torch.nn.Sequential(Feedforward(between)), config)
+    part, x = model.base_model.model[0], torch.randn(5, 32)
+    with torch.no_grad():
+        expected = part.eval()(x)
+        part.train()
+        assert len(fused.fuse(model)) == 3 and part.training
+        assert ("forward" in vars(part)) == known
+        torch.testing.assert_close(part.eval()(x), expected)
+
+
+def test_a_linear_layer_with_a_pass_of_its_own_is_left_to_peft() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    class Rounded(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(x, self.weight.sign())
+
+    config = LoraConfig(r=4, target_modules=["0"])
+    assert fused.fuse(get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), config))
+    assert not fused.fuse(get_peft_model(torch.nn.Sequential(Rounded(8, 8)), config))
 
 
 def test_dora_is_left_to_peft(base: Path) -> None:
