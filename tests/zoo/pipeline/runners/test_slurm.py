@@ -170,6 +170,25 @@ def test_trainings_by_an_array_are_done_once_and_go_on_after_a_kill(
     assert len(done) == 2, done
 
 
+@needs_slurm
+@pytest.mark.chain
+@pytest.mark.parametrize("hold", [(), ("--hold",)], ids=["at work", "waiting"])
+def test_slurm_itself_says_whose_script_an_array_is(cluster: Path, tmp_path: Path, hold: tuple[str, ...]) -> None:
+    """Of an array whose number was never noted: its path is long, with a space, and its tasks are one line or several."""
+    folder = tmp_path / ("a folder of 100%-" + "x" * 120) / "work"
+    other = tmp_path / "other"
+    settings = SlurmSettings(tasks=2, options=("--cpus-per-task=1", *hold))
+    jobs = [submitted(array_script("sleeps", ["bash", "-c", "sleep 600"], place, settings, {}), place) for place in (folder, other)]
+    first(lambda: {"PENDING"} == set(slurm.states(jobs[0])) if hold else "RUNNING" in slurm.states(jobs[0]))
+    (folder / slurm.JOB).unlink()
+    assert slurm.at_work(folder) == jobs[0] == slurm.job_of(folder)
+    for job in jobs:
+        slurm.end(job)
+    assert first(lambda: not slurm.states(jobs[0]))
+    (folder / slurm.JOB).unlink()
+    assert first(lambda: slurm.at_work(folder) is None)
+
+
 def next_job() -> int:
     """The id that Slurm gives next: each task of an array has taken one."""
     told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
@@ -221,7 +240,7 @@ ANSWERS = {
     "echo PENDING": r"Slurm job 71 is at work.*scancel 71",
     "": "",
     "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1": "",
-    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*remove .*slurm.json if it is over",
+    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*remove .*slurm.json and .*array.sh if it is over",
 }
 
 
