@@ -19,6 +19,7 @@ import pytest
 
 from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.kills import kill_holder
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
 from zoo.errors import ZooError
@@ -74,6 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     processes = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(config))
+        patch.setenv("PYTHONPATH", str(ROOT))  # tasks are of this checkout, whichever is installed
         for command in (["slurmctld", "-D", "-f", str(config)], ["slurmd", "-D", "-N", host, "-f", str(config)]):
             with (folder / f"{command[0]}.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
@@ -178,7 +180,8 @@ def test_slurm_itself_says_whose_script_an_array_is(cluster: Path, tmp_path: Pat
     folder = tmp_path / ("a folder of 100%-" + "x" * 120) / "work"
     other = tmp_path / "other"
     settings = SlurmSettings(tasks=2, options=("--cpus-per-task=1", *hold))
-    jobs = [submitted(array_script("sleeps", ["bash", "-c", "sleep 600"], place, settings, {}), place) for place in (folder, other)]
+    command = ["bash", "-c", "sleep 600"]
+    jobs = [submitted(array_script("sleeps", command, place, settings, {}), place) for place in (folder, other)]
     first(lambda: {"PENDING"} == set(slurm.states(jobs[0])) if hold else "RUNNING" in slurm.states(jobs[0]))
     (folder / slurm.JOB).unlink()
     assert slurm.at_work(folder) == jobs[0] == slurm.job_of(folder)
@@ -240,7 +243,7 @@ ANSWERS = {
     "echo PENDING": r"Slurm job 71 is at work.*scancel 71",
     "": "",
     "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1": "",
-    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*remove .*slurm.json and .*array.sh if it is over",
+    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*slurm.json and array.sh if it is over",
 }
 
 
