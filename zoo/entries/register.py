@@ -255,8 +255,7 @@ def _encoder_text(name: str, source: Source, family: Encoder, shape: Shape, made
     settings = about | encoder_settings(family, base, shape, source.folder, prompt)
     if made is not None:
         settings = {key: value for key, value in (settings | made.settings).items() if key != "train"}
-    comments = {key: text for key, text in _OF_THE_FILES.items() if key in ("shape", "elsewhere.folders")}
-    return document(settings, comments, head=head)
+    return document(settings, _OF_THE_FILES, head=head)
 
 
 def _comments(shape: Shape, weight_bytes: int, target: Target) -> dict[str, str]:

@@ -97,14 +97,22 @@ def _status(folder: Path, task: Task, store: Path, found: dict[str, Status], ali
         return Status(task, "failed", note, note.message)
     needs = [found[name] for name in task.needs]
     if lost := next((one for one in needs if one.state in ("failed", "not run")), None):
-        return Status(task, "not run", None, f"needs {lost.task.name}")
+        return Status(task, "not run", None, f"needs {_called(lost.task, task)}")
     if note is not None and note.state == "running":
         if note.holder in alive:
             return Status(task, "running", note)
         return Status(task, "queued", None, f"its worker on {note.host} fell silent; another goes on")
-    if left := [one.task.name for one in needs if one.state != "done"]:
+    if left := [_called(one.task, task) for one in needs if one.state != "done"]:
         return Status(task, "waiting", None, f"for {', '.join(left)}")
     return Status(task, "queued")
+
+
+def _called(needed: Task, by: Task) -> str:
+    """What a task that another reads is called beside it: a name has no room on a terminal, and says less."""
+    stage = needed.request.stage
+    if needed.chain == by.chain:
+        return f"its {stage}"
+    return f"{stage} of {needed.title}{'' if needed.fold is None else f', fold {needed.fold}'}"
 
 
 def open_chains(found: Sequence[Status]) -> Counter[int]:

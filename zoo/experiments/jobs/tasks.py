@@ -16,6 +16,7 @@ import datetime
 import hashlib
 import json
 import secrets
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -192,7 +193,8 @@ def host_of(folder: Path) -> HostFacts:
         return HostFacts(**json.loads((folder / HOST).read_text()))
     except (OSError, ValueError, TypeError) as error:
         why = str(error).splitlines()[0]
-        raise ZooError(f"{folder / HOST}: not a host's facts ({why}); give the command again that began the job") from error
+        mend = f"install the same commit on {socket.gethostname()} as where the job began, or give its command again"
+        raise ZooError(f"{folder / HOST}: not a host's facts as this version writes them ({why}); {mend}") from error
 
 
 def jobs_in(store: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ a cluster that was there before, actors outlive the command that made them, and 
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -112,6 +113,7 @@ class RayWorkers:
     ) -> None:
         """`files`: what workers read outside the store."""
         self._job, self._command, self._store, self._files, self._say = job, command, store, files, say
+        self._say_once = functools.cache(say)
         self._leases, self._logs = leases, logs
         self._facts: dict[str, HostFacts] = {}
         self._known: set[str] = set()
@@ -136,10 +138,11 @@ class RayWorkers:
         try:
             nodes = alive_nodes()
             if new := [node for node in nodes if node.id not in self._known]:
-                self._known.update(node.id for node in new)
                 self._facts |= looked_at(new, self._store, lambda fault: self._say(f"not used: {fault}"), files=self._files)
+                self._known.update(node.id for node in new)  # else it is looked at again
             return self._start(nodes, wanted) > 0
-        except RayError:  # the cluster does not answer just now, which is no sign that nobody is at work
+        except RayError as error:  # which is no sign that nobody is at work
+            self._say_once(f"the Ray cluster does not answer just now ({type(error).__name__}); it is asked again")
             return True
 
     def end(self) -> None:

@@ -120,7 +120,8 @@ def at_work(folder: Path) -> str | None:
         return (job if states(job) else None) if job else _unnoted(folder)
     except ZooError as error:
         which = f"Slurm job {job}" if job else "an array that was being submitted"
-        mend = f"give the command again where Slurm answers, or remove {folder / (JOB if job else SCRIPT)} if it is over"
+        left = f"{folder / JOB} and {SCRIPT}" if job else str(folder / SCRIPT)  # by either it is looked for
+        mend = f"give the command again where Slurm answers, or remove {left} if it is over"
         told = str(error).removeprefix(f"{ASKED}: ")
         raise ZooError(f"whether {which} is at work here is not known ({told}); {mend}", exit_code=error.exit_code) from error
 

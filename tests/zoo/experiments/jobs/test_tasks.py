@@ -112,6 +112,7 @@ def test_what_failed_takes_what_needs_it_with_it_and_nothing_else(job: Job, stor
     write_note(folder, job.tasks[0], note)
     found = statuses(folder, job, store)
     assert [one.state for one in found[:3]] == ["failed", "not run", "not run"]
+    assert found[1].why == "needs its train"
     assert {one.state for one in found[3:]} == {"queued", "waiting"} and open_chains(found) == {1: 3}
     rows = tasks_table(found, store).records()
     assert rows[0]["state"] == "failed" and rows[0]["host"] == "node7" and rows[0]["seconds"] == 2

@@ -19,6 +19,7 @@ import pytest
 
 from tests.helpers.jobs import asked_folds, lexical_asked, tiny_entry
 from tests.helpers.kills import kill_holder
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import TEMPLATE
 from zoo.contracts import Held, Input, PromptSpec, ScoreRequest, ScoreSpec, Selection, Variant
 from zoo.errors import ZooError
@@ -74,6 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     processes = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(config))
+        patch.setenv("PYTHONPATH", str(ROOT))  # tasks are of this checkout, whichever is installed
         for command in (["slurmctld", "-D", "-f", str(config)], ["slurmd", "-D", "-N", host, "-f", str(config)]):
             with (folder / f"{command[0]}.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
@@ -170,6 +172,26 @@ def test_trainings_by_an_array_are_done_once_and_go_on_after_a_kill(
     assert len(done) == 2, done
 
 
+@needs_slurm
+@pytest.mark.chain
+@pytest.mark.parametrize("hold", [(), ("--hold",)], ids=["at work", "waiting"])
+def test_slurm_itself_says_whose_script_an_array_is(cluster: Path, tmp_path: Path, hold: tuple[str, ...]) -> None:
+    """Of an array whose number was never noted: its path is long, with a space, and its tasks are one line or several."""
+    folder = tmp_path / ("a folder of 100%-" + "x" * 120) / "work"
+    other = tmp_path / "other"
+    settings = SlurmSettings(tasks=2, options=("--cpus-per-task=1", *hold))
+    command = ["bash", "-c", "sleep 600"]
+    jobs = [submitted(array_script("sleeps", command, place, settings, {}), place) for place in (folder, other)]
+    first(lambda: {"PENDING"} == set(slurm.states(jobs[0])) if hold else "RUNNING" in slurm.states(jobs[0]))
+    (folder / slurm.JOB).unlink()
+    assert slurm.at_work(folder) == jobs[0] == slurm.job_of(folder)
+    for job in jobs:
+        slurm.end(job)
+    assert first(lambda: not slurm.states(jobs[0]))
+    (folder / slurm.JOB).unlink()
+    assert first(lambda: slurm.at_work(folder) is None)
+
+
 def next_job() -> int:
     """The id that Slurm gives next: each task of an array has taken one."""
     told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
@@ -221,7 +243,7 @@ ANSWERS = {
     "echo PENDING": r"Slurm job 71 is at work.*scancel 71",
     "": "",
     "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1": "",
-    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*remove .*slurm.json if it is over",
+    SILENT: r"Slurm job 71 is at work here is not known \(squeue: .*Unable to contact.*slurm.json and array.sh if it is over",
 }
 
 
