@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.helpers.foreign import ROWS, gptq_folder, last_logits, loaded, quantized_by, write_plain
+from tests.helpers.foreign import ROWS, bitsandbytes_folder, gptq_folder, last_logits, loaded, quantized_by, write_plain
 from tests.helpers.requests import quantize_request
 from tests.helpers.tiny_models import TEMPLATE, write_tiny_llama
 from zoo.contracts import AdoptRequest, Held, Input, PromptSpec, Selection
@@ -214,6 +214,23 @@ def test_what_other_libraries_write_is_brought_in_and_served(tmp_path: Path) -> 
         assert difference < WRITTEN[name], name
     if len(pythons) == 1:
         pytest.skip("make setup-llmcompressor has not been run: autoawq's folder alone was looked at")
+
+
+def test_what_bitsandbytes_packed_is_served_as_its_weights_say(tmp_path: Path) -> None:
+    """Oracle: transformers' own dequantization of the model that it saved, in float32."""
+    import torch
+
+    base = write_tiny_llama(tmp_path / "base", tie_word_embeddings=False)
+    packings: dict[str, dict[str, Any]] = {
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "int8": {"load_in_8bit": True},
+    }
+    theirs, plain = {}, {}
+    for name, settings in packings.items():
+        theirs[name], plain[name] = tmp_path / name, tmp_path / f"{name}-plain"
+        bitsandbytes_folder(base, theirs[name], **settings).dequantize(torch.float32).save_pretrained(plain[name])
+    for name, difference in served_as_they_are(theirs, plain, tmp_path).items():
+        assert difference < 0.01, name
 
 
 def served_as_they_are(theirs: dict[str, Path], plain: dict[str, Path], place: Path) -> dict[str, float]:

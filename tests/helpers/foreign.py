@@ -108,6 +108,20 @@ def gptq_folder(base: Path, folder: Path, plain: Path, *, group: int) -> tuple[P
     return folder, plain
 
 
+def bitsandbytes_folder(base: Path, folder: Path, *, classifier: bool = False, **config: Any) -> Any:
+    """A folder that transformers packed by bitsandbytes and saved, and its tokenizer; the model as it is there."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    torch.manual_seed(5)
+    kind, more = (AutoModelForSequenceClassification, {"num_labels": 3}) if classifier else (AutoModelForCausalLM, {})
+    shard, dtype = config.pop("max_shard_size", "1GB"), config.pop("dtype", "auto")
+    model = kind.from_pretrained(base, quantization_config=BitsAndBytesConfig(**config), dtype=dtype, **more)
+    model.save_pretrained(folder, max_shard_size=shard)
+    shutil.copy(base / "tokenizer.json", folder)
+    return model.eval()
+
+
 def quantized_by(python: Path | str, by: str, form: str, model: Path, folder: Path, rows: list[list[int]], group: int) -> str:
     """Have a library of others quantize a model into a folder, in its interpreter; where it failed its last line."""
     job = {"by": by, "form": form, "group_size": group, "model": str(model), "rows": rows, "target": str(folder)}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from zoo.contracts import LABELS, Head
 from zoo.errors import ZooError, printable
@@ -24,6 +24,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 HEADS = ("score", "classifier")  # what trainers call a classifier's layer
 MERGE_IT = "merge it with peft (merge_and_unload), save that, and give the folder by --checkpoint"
 Quantized = Literal["", "awq", "gptq", "int8", "w4a8", "w4a16", "fp8"]
+Packed = Literal["", "nf4", "fp4", "int8"]
 # What people call the three classes, in lower case without what is no letter or digit.
 _CLASSES = {
     **dict.fromkeys(("a", "modela", "winnermodela", "winnera", "awins", "responsea", "answera"), "a"),
@@ -54,7 +55,8 @@ class ForeignCheckpoint:
     """A model folder's own account of itself.
 
     `architecture`: the causal one, or an encoder's classifier; `quantized`: the kind of its weights, empty where they have 16
-    bits or more; `classes`: what its classifier's outputs stand for, None where it has none or does not say.
+    bits or more; `packed`: what bitsandbytes made of them, dequantized when they are taken; `classes`: what its classifier's
+    outputs stand for, None where it has none or does not say.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class ForeignCheckpoint:
     quantized: Quantized
     group_size: int | None
     classes: Classes | None
+    packed: Packed = ""
 
 
 def read_adapter(folder: Path) -> ForeignAdapter:
@@ -148,14 +151,14 @@ def read_checkpoint(folder: Path) -> ForeignCheckpoint:
     if (family := encoder_of(config)) is not None:
         return _encoder(folder, config, classifier_name(family))
     name = first_architecture(config, folder)
-    kind, group_size = _quantized(config, folder)
+    packed = _packed(config, folder)
+    kind, group_size = ("", None) if packed else _quantized(config, folder)
     head = head_of(config)
     if name.endswith("ForSequenceClassification") and head != "classifier":
         known = ", ".join(sorted(CLASSIFIERS.values()))
         raise ZooError(f"{folder}: {printable(name)[:60]} is not served as a classifier here, only {known}")
-    return ForeignCheckpoint(
-        folder, causal_name(name), head, kind, group_size, _classes(config, folder) if head == "classifier" else None
-    )
+    classes = _classes(config, folder) if head == "classifier" else None
+    return ForeignCheckpoint(folder, causal_name(name), head, kind, group_size, classes, packed)
 
 
 def _encoder(folder: Path, config: Mapping[str, Any], wanted: str) -> ForeignCheckpoint:
@@ -205,14 +208,28 @@ def _quantized(config: Mapping[str, Any], folder: Path) -> tuple[Quantized, int 
         return ("awq" if method == "awq" else "gptq"), group
     if method == "compressed-tensors":
         return _compressed(spec, where)
-    if "bitsandbytes" in method or spec.get("load_in_4bit") or spec.get("load_in_8bit"):
-        raise ZooError(
-            f"{where}: bitsandbytes weights, which the engine does not serve; give the 16-bit model, or the adapter with its "
-            'base and merge.into = "trained"'
-        )
     raise ZooError(
-        f"{where}: quant_method {printable(method)[:40]!r} is not known; give awq, gptq, compressed-tensors or 16 bits"
+        f"{where}: quant_method {printable(method)[:40]!r} is not known; give awq, gptq, compressed-tensors, bitsandbytes or "
+        "16 bits"
     )
+
+
+def _packed(config: Mapping[str, Any], folder: Path) -> Packed:
+    """What bitsandbytes packed a checkpoint's linear layers as; empty where it is not of bitsandbytes."""
+    spec = config.get("quantization_config")
+    if not isinstance(spec, dict):
+        return ""
+    four, eight = spec.get("load_in_4bit"), spec.get("load_in_8bit")
+    if "bitsandbytes" not in str(spec.get("quant_method", "")).lower() and not (four or eight):
+        return ""
+    kind = "int8" if eight else spec.get("bnb_4bit_quant_type", "fp4") if four else None
+    if kind not in ("nf4", "fp4", "int8"):
+        told = f"bnb_4bit_quant_type = {printable(str(kind))[:40]!r}" if four else "neither load_in_4bit nor load_in_8bit"
+        raise ZooError(
+            f"{folder / 'config.json'}: bitsandbytes weights with {told}; NF4, FP4 and int8 are read: save it again, or give "
+            "the 16-bit model"
+        )
+    return cast(Packed, kind)
 
 
 def _check_gptq(spec: Mapping[str, Any], where: Path) -> None:

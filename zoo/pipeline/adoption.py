@@ -151,6 +151,9 @@ def _adopt_checkpoint(
     settings: dict[str, Any] = {"head": facts.head, "elsewhere": made.model_dump(mode="json", exclude_defaults=True)}
     if facts.quantized:
         settings["quantize"] = _quantize(facts)
+    if facts.packed:
+        kind = facts.packed if facts.packed == "int8" else facts.packed.upper()
+        notes += (f"dequantized from {kind} of bitsandbytes; the loss is that of its {kind} weights",)
     label = printable(folder.resolve().name)
     registered = register(name, str(place / "model"), target, out_folder, Made(settings, prompt, label=label))
     return Adopted(registered, None, notes)

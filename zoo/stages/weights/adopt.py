@@ -1,8 +1,8 @@
 """The adopt stage: weights of other trainers, as a training here would have left them.
 
 An adapter becomes `adapter/`, a checkpoint `model/`: safetensors alone, with today's names of tensors, the three outputs of a
-classifier in the order a, b, tie, no place of another machine and no code. Beside them lies what they learned from, as far as
-somebody said.
+classifier in the order a, b, tie, weights of bitsandbytes dequantized, no place of another machine and no code. Beside them
+lies what they learned from, as far as somebody said.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from zoo.stages.quantize.layerwise import write_index
 from zoo.stages.train.adapters import ALL_LINEAR, BASE_FORMAT
 from zoo.stages.train.classifier import MODULE, note_elsewhere
 from zoo.stages.weights.adopt_encoder import write_encoder
+from zoo.stages.weights.bitsandbytes_format import dequantized
 from zoo.stages.weights.foreign_tensors import adapter_name, model_name, tensors_by_file
 from zoo.stages.weights.low_rank import PREFIX
 from zoo.store import copy_file, folder_fingerprint, write_atomic
@@ -156,9 +157,13 @@ def adopt_checkpoint(folder: Path, out_dir: Path, request: AdoptRequest) -> None
         return
     shapes: dict[str, tuple[int, ...]] = {}
     vocabulary: dict[str, torch.Tensor] = {}  # its head and its embedding, which may lie in two files
+    pieces: Iterator[tuple[Path, Mapping[str, torch.Tensor]]] = tensors_by_file(folder)
     count = len(weight_files(folder))
+    if facts.packed:
+        pieces, count = dequantized(folder, config)
+        config.pop("quantization_config")
     with progress.bar(count, "copy", "shard") as bar:
-        for number, (path, found) in enumerate(tensors_by_file(folder), start=1):
+        for number, (path, found) in enumerate(pieces, start=1):
             tensors = _model_tensors(path, found, facts.head, request)
             shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             vocabulary |= {name: tensors[name] for name in (EMBEDDING, LM_HEAD) if name in tensors}

@@ -424,7 +424,8 @@ def test_a_config_that_leaves_keys_out_is_handed_on_without_them(base: Path, tmp
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
 INT4 = {"num_bits": 4, "type": "int", "group_size": 128}
 REFUSED = {
-    "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"merge\.into = \"trained\""),
+    "bitsandbytes of neither": ({"quant_method": "bitsandbytes"}, "neither load_in_4bit nor load_in_8bit; NF4, FP4 and int8"),
+    "bitsandbytes of a type": ({"load_in_4bit": True, "bnb_4bit_quant_type": "af4"}, "bnb_4bit_quant_type = 'af4'"),
     "three bits": ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "3 bits"),
     "gemv": ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "gemv"),
     "unknown": ({"quant_method": "exl2"}, "exl2"),
