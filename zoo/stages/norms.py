@@ -138,5 +138,8 @@ def largest_difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """What two computations of one thing may differ by, relative to it: the distance of neighbouring numbers near 1."""
+    """What two computations of one thing may differ by, relative to it.
+
+    The distance of neighbouring numbers near 1.
+    """
     return max(1e-5, float(torch.finfo(dtype).eps))
