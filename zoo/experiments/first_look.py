@@ -57,10 +57,11 @@ def first_look(path: Path, battles: Path, base: str | None, target: str, store: 
 
 def _other_prompts(entry: Entry, model: Input, first: Variant) -> dict[Variant, str]:
     """Variants by public prompts other than the entry's own, with their names: those with its label tokens."""
-    prompt = first.prompt(entry.prompt) if entry.prompt else None
-    folder = model.path / "model"
+    if entry.prompt is None:
+        return {}
+    prompt, folder = first.prompt(entry.prompt), model.path / "model"
     found: dict[Variant, str] = {}
-    for name in PUBLIC_PROMPTS if prompt else ():
+    for name in PUBLIC_PROMPTS:
         try:
             spec, _ = public_prompt(folder, name, classifier=entry.head == "classifier")
             same = bounded_label_ids(folder, prompt) == bounded_label_ids(folder, changed(prompt, template=spec.template))
