@@ -9,11 +9,13 @@ Dropout is drawn again in the backward pass instead of kept, and so is the produ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from zoo.stages import progress
 from zoo.stages.device import compute_dtype
 from zoo.stages.norms import fuse_norm, largest_difference, rounding, source_of, takes_one_tensor
 from zoo.stages.train import dropout, pointwise
@@ -227,6 +229,13 @@ def _fuse_gate(module: Any, adapted: dict[int, AdaptedLinear]) -> None:
 
     if _gives_the_same(module, forward, down):
         module.forward = forward
+    else:
+        _left_alone(type(module).__name__)
+
+
+@cache
+def _left_alone(kind: str) -> None:
+    progress.note(f"{kind} is left to transformers' own pass, slower: the fused one gives other numbers")
 
 
 def _gives_the_same(module: Any, forward: Callable[[torch.Tensor], torch.Tensor], down: AdaptedLinear) -> bool:

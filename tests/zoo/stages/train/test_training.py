@@ -180,10 +180,13 @@ class Feedforward(torch.nn.Module):
     ],
 )
 def test_a_feedforward_part_is_replaced_only_by_what_gives_the_same(
-    between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], known: bool
+    between: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
+    notes: list[str] = []
+    monkeypatch.setattr(fused.progress, "note", notes.append)
+    fused._left_alone.cache_clear()
     torch.manual_seed(0)
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules=["gate_proj", "up_proj", "down_proj"], init_lora_weights=False)
     model = get_peft_model(torch.nn.Sequential(Feedforward(between)), config)
@@ -193,6 +196,7 @@ def test_a_feedforward_part_is_replaced_only_by_what_gives_the_same(
         part.train()
         assert len(fused.fuse(model)) == 3 and part.training
         assert ("forward" in vars(part)) == known
+        assert len(notes) == (not known) and all("Feedforward is left to transformers' own pass" in note for note in notes)
         torch.testing.assert_close(part.eval()(x), expected)
 
 
