@@ -23,6 +23,7 @@ from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.scores.tables import score_table, write_scores
 from zoo.stages.norms import FusedNorm
+from zoo.stages import progress
 from zoo.stages.train import activation_checkpoints as recompute
 from zoo.stages.train import adapters, checkpoint, examples, fused, pointwise
 from zoo.stages.train import stage as train
@@ -185,7 +186,7 @@ def test_a_feedforward_part_is_replaced_only_by_what_gives_the_same(
     from peft import LoraConfig, get_peft_model
 
     notes: list[str] = []
-    monkeypatch.setattr(fused.progress, "note", notes.append)
+    monkeypatch.setattr(progress, "note", notes.append)
     fused._left_alone.cache_clear()
     torch.manual_seed(0)
     config = LoraConfig(r=4, lora_dropout=0.5, target_modules=["gate_proj", "up_proj", "down_proj"], init_lora_weights=False)
