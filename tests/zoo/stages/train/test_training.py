@@ -22,8 +22,8 @@ from zoo.data.votes import VOTES
 from zoo.errors import ZooError
 from zoo.models.prompts import load_codec
 from zoo.scores.tables import score_table, write_scores
-from zoo.stages.norms import FusedNorm
 from zoo.stages import progress
+from zoo.stages.norms import FusedNorm
 from zoo.stages.train import activation_checkpoints as recompute
 from zoo.stages.train import adapters, checkpoint, examples, fused, pointwise
 from zoo.stages.train import stage as train
